@@ -1,0 +1,126 @@
+//! What `stat` says of one inode, independent of any transport.
+
+use std::fmt;
+
+/// The number of an inode in a view.
+///
+/// It is a pure function of the layer's position in the base and the record within that layer, so a
+/// server needs no table, numbers survive a restart, and hard links keep one identity. The root is
+/// always [`Ino::ROOT`]. Zero is never a valid number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ino(u64);
+
+impl Ino {
+    /// The root directory of every view.
+    pub const ROOT: Self = Self(1);
+
+    /// Takes a number as a transport carries it; whether it names anything is for the view to say.
+    #[must_use]
+    pub const fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// The number as a transport carries it.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Debug for Ino {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ino({:#x})", self.0)
+    }
+}
+
+/// The type of an inode, as `st_mode & S_IFMT` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A regular file.
+    Regular,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+    /// A FIFO.
+    Fifo,
+    /// A socket. No tar entry makes one; a layer made from a host directory may.
+    Socket,
+}
+
+impl Kind {
+    /// The type bits of `st_mode`, from `0o010000` (FIFO) to `0o140000` (socket).
+    #[must_use]
+    pub const fn mode_bits(self) -> u32 {
+        match self {
+            Self::Fifo => 0o010_000,
+            Self::CharDevice => 0o020_000,
+            Self::Directory => 0o040_000,
+            Self::BlockDevice => 0o060_000,
+            Self::Regular => 0o100_000,
+            Self::Symlink => 0o120_000,
+            Self::Socket => 0o140_000,
+        }
+    }
+
+    /// The kind that the type bits of `mode` name, if they name one.
+    #[must_use]
+    pub const fn from_mode(mode: u32) -> Option<Self> {
+        Some(match mode & 0o170_000 {
+            0o010_000 => Self::Fifo,
+            0o020_000 => Self::CharDevice,
+            0o040_000 => Self::Directory,
+            0o060_000 => Self::BlockDevice,
+            0o100_000 => Self::Regular,
+            0o120_000 => Self::Symlink,
+            0o140_000 => Self::Socket,
+            _ => return None,
+        })
+    }
+
+    /// The `d_type` of `readdir(3)`: the type bits shifted right by 12.
+    #[must_use]
+    pub const fn d_type(self) -> u32 {
+        self.mode_bits() >> 12
+    }
+}
+
+/// A moment: seconds since 1970 (negative before it) and nanoseconds from 0 to 999,999,999.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Timestamp {
+    /// Whole seconds since the epoch, rounded towards the past.
+    pub seconds: i64,
+    /// Nanoseconds to add, below 1,000,000,000.
+    pub nanoseconds: u32,
+}
+
+/// The attributes of one inode in a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attr {
+    /// Its number in this view.
+    pub ino: Ino,
+    /// Its type.
+    pub kind: Kind,
+    /// Permission bits with setuid, setgid and sticky: `0` to `0o7777`.
+    pub permissions: u32,
+    /// Names that lead to it in the merged tree; for a directory 2 plus its subdirectories.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes of content, or of the link target; 4096 for a directory.
+    pub size: u64,
+    /// Units of 512 bytes that hold content: holes of sparse files do not count.
+    pub blocks: u64,
+    /// The time of last modification, the only time that a layer records for certain.
+    pub mtime: Timestamp,
+    /// Major number of a device, else 0.
+    pub rdev_major: u32,
+    /// Minor number of a device, else 0.
+    pub rdev_minor: u32,
+}
