@@ -12,7 +12,7 @@ use crate::hypervisor::{CommandLine, Plan, ShareDevice, cloud_hypervisor, qemu};
 use crate::machine::{Directory, Order, RootServer};
 use crate::policy::{Decision, Request};
 use crate::share::{self, Resolved};
-use crate::virtiofsd::Purpose;
+use crate::virtiofsd::{Owner, Purpose};
 
 /// The tag of the root.
 const ROOT: &str = "root";
@@ -94,11 +94,11 @@ impl Prepared {
             return Ok(Vec::new());
         }
         let virtiofsd = self.tools.virtiofsd.clone()?;
-        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let owner = Owner::ourselves();
         let server = |(position, resolved): (usize, &Resolved)| {
             let socket = directory.socket(&share::tag(position + 1));
             let purpose = if resolved.share.read_only { Purpose::ReadOnly } else { Purpose::ReadWrite };
-            Ok((virtiofsd.command(&resolved.directory, &socket, purpose, uid, gid)?, socket))
+            Ok((virtiofsd.command(&resolved.directory, &socket, purpose, &owner)?, socket))
         };
         self.start.shares.iter().enumerate().map(server).collect()
     }

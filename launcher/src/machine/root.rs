@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::children::Children;
 use super::directory::Directory;
 use crate::failure::Failure;
-use crate::virtiofsd::{Purpose, Virtiofsd};
+use crate::virtiofsd::{Owner, Purpose, Virtiofsd};
 
 /// A way to serve a root as a vhost-user-fs device. Dropping it ends the service and removes what it needed
 /// (a mount, threads); processes are the [`Children`]'s.
@@ -42,7 +42,6 @@ impl RootServer for DirectoryRoot {
     }
 
     fn command_line(&self, socket: &Path) -> Result<Option<crate::hypervisor::CommandLine>, Failure> {
-        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-        self.virtiofsd.command(&self.path, socket, Purpose::Root, uid, gid).map(Some)
+        self.virtiofsd.command(&self.path, socket, Purpose::Root, &Owner::ourselves()).map(Some)
     }
 }

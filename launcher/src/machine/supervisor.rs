@@ -78,6 +78,7 @@ pub fn run(order: Order) -> Result<u8, Failure> {
         raw: None,
         outcome: None,
         fatal: None,
+        share_failure: None,
         reason: None,
         hypervisor_end: None,
         flushed: true,
@@ -126,6 +127,8 @@ struct Supervisor {
     raw: Option<terminal::Raw>,
     outcome: Option<Outcome>,
     fatal: Option<String>,
+    /// Why a share's server ended, if one did.
+    share_failure: Option<String>,
     reason: Option<String>,
     hypervisor_end: Option<std::process::ExitStatus>,
     flushed: bool,
@@ -141,6 +144,7 @@ enum Overdue {
     Command,
     PowerOff,
     LastWords,
+    Hypervisor,
 }
 
 impl Supervisor {
@@ -242,7 +246,8 @@ impl Supervisor {
             Event::Flushed => self.flushed = true,
             Event::RootEnded(cause) => {
                 if self.outcome.is_none() && self.hypervisor_end.is_none() {
-                    return Err(self.failed(&format!("the server of its root ended: {cause}")));
+                    self.share_failure = Some(format!("the server of its root ended: {cause}"));
+                    self.deadline = Some((Instant::now() + LAST_WORDS, Overdue::Hypervisor));
                 }
             }
             Event::Ended(number, status) => self.note_end(number, status)?,
@@ -337,10 +342,15 @@ impl Supervisor {
                 session.finish();
             }
         } else if self.hypervisor_end.is_none() && self.outcome.is_none() {
-            // A guest whose share is gone hangs; nothing can be saved by waiting.
             let words = self.children.last_words(number);
             let cause = format!("the server of its {} ended ({status}): {words}", self.children.role(number));
-            return Err(self.failed(&cause));
+            if self.hypervisor.is_none() {
+                return Err(self.failed(&cause));
+            }
+            // It ends by itself when the hypervisor does, whose end is then about to be told. Otherwise it
+            // is the reason: a guest whose share is gone hangs, and nothing can be saved by waiting.
+            self.share_failure = Some(cause);
+            self.deadline = Some((Instant::now() + LAST_WORDS, Overdue::Hypervisor));
         }
         Ok(())
     }
@@ -376,6 +386,10 @@ impl Supervisor {
                 tracing::warn!("machine {}: it did not end in time and is killed", self.order.name);
                 self.kill_hypervisor();
                 Ok(())
+            }
+            Some((_, Overdue::Hypervisor)) => {
+                let cause = self.share_failure.take().unwrap_or_default();
+                Err(self.failed(&cause))
             }
             Some((_, Overdue::LastWords)) => {
                 self.open_channels = 0;
