@@ -89,10 +89,15 @@ pub struct Totals {
 
 /// What an [`Ino`] stands for.
 enum Node<'view> {
-    Merged(u32, BaseDir<'view>),
+    Merged(BaseDir<'view>),
     /// The root of a base without layers.
     EmptyRoot,
-    Record { layer: u32, number: u32, index: &'view LayerIndex, inode: &'view InodeRecord },
+    Record {
+        layer: u32,
+        number: u32,
+        index: &'view LayerIndex,
+        inode: &'view InodeRecord,
+    },
 }
 
 const fn merged_ino(number: u32) -> Ino {
@@ -127,7 +132,7 @@ impl View {
             None if ino == Ino::ROOT && self.layers.is_empty() => Ok(Node::EmptyRoot),
             None => {
                 let number = raw.checked_sub(1).and_then(|number| u32::try_from(number).ok()).ok_or_else(stale)?;
-                self.base.dir(number).map(|dir| Node::Merged(number, dir)).ok_or_else(stale)
+                self.base.dir(number).map(Node::Merged).ok_or_else(stale)
             }
             Some(packed) => {
                 let layer = u32::try_from(packed >> 32).map_err(|_| stale())?;
@@ -147,7 +152,7 @@ impl View {
         match self.node(ino)? {
             Node::EmptyRoot => Ok(None),
             Node::Record { index, inode, .. } => Ok(Some((index, inode))),
-            Node::Merged(_, dir) => {
+            Node::Merged(dir) => {
                 let place = dir.attributes();
                 match self.record(place.layer, place.inode) {
                     Some(Node::Record { index, inode, .. }) => Ok(Some((index, inode))),
@@ -161,7 +166,7 @@ impl View {
     pub fn lookup(&self, dir: Ino, name: &[u8]) -> Result<Option<Ino>, ViewError> {
         match self.node(dir)? {
             Node::EmptyRoot => Ok(None),
-            Node::Merged(_, merged) => Ok(self.base.lookup(merged, name).map(|entry| target_ino(entry.target))),
+            Node::Merged(merged) => Ok(self.base.lookup(merged, name).map(|entry| target_ino(entry.target))),
             Node::Record { layer, index, inode, .. } if inode.is_directory() => {
                 Ok(index.lookup(inode, name).and_then(|entry| match entry.target {
                     EntryTarget::Inode { number, .. } => Some(record_ino(layer, number)),
@@ -178,7 +183,7 @@ impl View {
         let Some((index, inode)) = self.described(ino)? else { return Ok(empty_root()) };
         let kind = inode.kind();
         let nlink = match node {
-            Node::Merged(_, dir) => dir.nlink(),
+            Node::Merged(dir) => dir.nlink(),
             Node::Record { layer, number, .. } => {
                 self.base.nlink_of(layer, number).unwrap_or_else(|| inode.nlink.get())
             }
@@ -210,7 +215,7 @@ impl View {
     pub fn parent(&self, dir: Ino) -> Result<Ino, ViewError> {
         match self.node(dir)? {
             Node::EmptyRoot => Ok(Ino::ROOT),
-            Node::Merged(_, merged) => Ok(merged_ino(merged.parent())),
+            Node::Merged(merged) => Ok(merged_ino(merged.parent())),
             Node::Record { layer, number, inode, .. } if inode.is_directory() => {
                 Ok(match self.base.parent_of(layer, number) {
                     Some(merged) => merged_ino(merged),
@@ -226,7 +231,7 @@ impl View {
         let start = usize::try_from(after).unwrap_or(usize::MAX);
         let names: Names<'_> = match self.node(dir)? {
             Node::EmptyRoot => Box::new(std::iter::empty()),
-            Node::Merged(_, merged) => {
+            Node::Merged(merged) => {
                 let names = self.base.names(merged, start);
                 Box::new(names.map(|entry| (entry.name, target_ino(entry.target), entry.kind)))
             }

@@ -2,8 +2,8 @@
 
 use super::check;
 use super::format::{
-    ATTACHED, AttachedRecord, DIRS, DirRecord, ENTRIES, EntryRecord, FORMAT, HEAP, LAYERS, MERGED, NLINKS,
-    NlinkRecord, SECTIONS,
+    ATTACHED, AttachedRecord, DIRS, DirRecord, ENTRIES, EntryRecord, FORMAT, HEAP, LAYERS, MERGED, NLINKS, NlinkRecord,
+    SECTIONS,
 };
 use super::stack::LayerInode;
 use crate::container::{Sections, Unusable};

@@ -38,5 +38,5 @@ mod stack;
 mod write;
 
 pub use id::{BaseId, BaseIdError};
-pub(crate) use index::{Base, BaseDir, BaseEntry, BaseTarget};
-pub(crate) use merge::{MergeError, MergedTree};
+pub(crate) use index::{Base, BaseDir, BaseTarget};
+pub(crate) use merge::MergedTree;

@@ -36,10 +36,16 @@ pub(super) struct Directory {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Resolved<'stack> {
     Nothing,
-    File { place: LayerInode, kind: Kind },
+    File {
+        place: LayerInode,
+        kind: Kind,
+    },
     Directory(Directory),
     /// A hard link that the layer has to this path of the layers below it.
-    Foreign { layer: u32, target: &'stack [u8] },
+    Foreign {
+        layer: u32,
+        target: &'stack [u8],
+    },
 }
 
 /// What one layer says of a name.

@@ -76,12 +76,7 @@ fn check_inode(index: &LayerIndex, number: u32, inode: &InodeRecord, adopted: &m
     }
 }
 
-fn check_directory(
-    index: &LayerIndex,
-    number: u32,
-    inode: &InodeRecord,
-    adopted: &mut [bool],
-) -> Result<(), Unusable> {
+fn check_directory(index: &LayerIndex, number: u32, inode: &InodeRecord, adopted: &mut [bool]) -> Result<(), Unusable> {
     let first = inode.first.get() as usize;
     let visible_end = first + inode.count.get() as usize;
     let end = visible_end + inode.controls.get() as usize;
@@ -94,7 +89,8 @@ fn check_directory(
             let name_end = u64::from(record.name.get()) + u64::from(record.name_length);
             require(name_end <= index.heap().len() as u64, "name")?;
             let name = index.name(record);
-            let valid = !name.is_empty() && name != b"." && name != b".." && !name.iter().any(|b| matches!(b, 0 | b'/'));
+            let valid =
+                !name.is_empty() && name != b"." && name != b".." && !name.iter().any(|b| matches!(b, 0 | b'/'));
             require(valid, "name")?;
             require(name > previous, "order of names")?;
             previous = name;

@@ -46,6 +46,12 @@ pub(crate) enum Segments<'index> {
     Runs(&'index [SegmentRecord]),
 }
 
+impl AsRef<Self> for LayerIndex {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 impl LayerIndex {
     /// Opens an index and proves all of it in one pass.
     pub(crate) fn open(bytes: IndexBytes) -> Result<Self, Unusable> {

@@ -21,10 +21,19 @@ pub(super) enum Payload {
     /// Content in one run from this offset of the blob.
     Whole(u64),
     /// Content in segments `first..first + count`.
-    Sparse { first: u32, count: u32 },
+    Sparse {
+        first: u32,
+        count: u32,
+    },
     /// A link target in the heap.
-    Symlink { start: u32, length: u32 },
-    Device { major: u32, minor: u32 },
+    Symlink {
+        start: u32,
+        length: u32,
+    },
+    Device {
+        major: u32,
+        minor: u32,
+    },
     /// A directory (its names are found by its inode), a FIFO or a socket.
     Nothing,
 }

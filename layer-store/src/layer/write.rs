@@ -72,13 +72,7 @@ impl TreeBuilder {
         Ok(self.write_tables(out, &plan, &tables, &meta)?)
     }
 
-    fn write_tables<W: Write + Seek>(
-        &self,
-        out: W,
-        plan: &Plan,
-        tables: &Tables,
-        meta: &MetaRecord,
-    ) -> io::Result<W> {
+    fn write_tables<W: Write + Seek>(&self, out: W, plan: &Plan, tables: &Tables, meta: &MetaRecord) -> io::Result<W> {
         let lengths = [
             size_of::<MetaRecord>(),
             plan.order.len() * size_of::<InodeRecord>(),
@@ -185,8 +179,7 @@ impl Tables {
                     let target = tree.pending.get(link as usize).map_or(&[][..], |link| link.target.as_bytes());
                     let record = position(self.foreign.len())?;
                     let start = self.keep(target)?;
-                    self.foreign
-                        .push(ForeignRecord { start: start.into(), length: position(target.len())?.into() });
+                    self.foreign.push(ForeignRecord { start: start.into(), length: position(target.len())?.into() });
                     self.push_entry(number, name, record, 0, CONTROL_FOREIGN)?;
                 }
             }

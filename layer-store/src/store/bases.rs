@@ -42,13 +42,18 @@ impl Store {
     /// The base of an image with the layers of a variant on top; made if it is not there.
     ///
     /// One process makes it, others wait for that one: `waiting` is told before the first wait.
-    pub fn prepare(
+    pub fn prepare(&self, image: &Image, variant: &[DiffId], waiting: &mut dyn FnMut()) -> Result<BaseId, StoreError> {
+        self.prepare_layers(&image.layers, variant, waiting)
+    }
+
+    /// The same for layers that belong to no image, bottom first.
+    pub fn prepare_layers(
         &self,
-        image: &Image,
+        layers: &[DiffId],
         variant: &[DiffId],
         waiting: &mut dyn FnMut(),
     ) -> Result<BaseId, StoreError> {
-        let recipe = Recipe { image: image.layers.clone(), variant: variant.to_vec() };
+        let recipe = Recipe { image: layers.to_vec(), variant: variant.to_vec() };
         let id = recipe.id();
         self.hold_recipe(&recipe)?;
         if self.open_base(&id).is_err() {

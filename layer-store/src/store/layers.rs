@@ -5,47 +5,21 @@ use std::io::{BufWriter, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::Store;
 use super::error::StoreError;
 use super::lock::FileLock;
 use crate::durable;
-use crate::ingest::{self, IngestError};
+use crate::ingest::{self, ExpectedLayer, IngestError, IngestedLayer};
 use crate::layer::LayerIndex;
 use crate::lease::Held;
 use crate::mapped::IndexBytes;
-use crate::oci::{ExpectedLayer, Origin};
 use crate::view::ViewLayer;
-use crate::{DiffId, Digest};
-
-/// A layer that is in the store, verified.
-#[derive(Clone, Debug)]
-pub struct IngestedLayer {
-    /// The digest of its tar.
-    pub diff_id: DiffId,
-    /// The digest of its bytes as they came.
-    pub compressed_digest: Digest,
-    /// Bytes of its tar.
-    pub blob_bytes: u64,
-    /// Whether the store had it before.
-    pub was_present: bool,
-}
+use crate::{DiffId, Digest, LayerSource};
 
 /// The right to bring in one layer; others wait until it is dropped or its holder dies.
 #[derive(Debug)]
 pub struct LayerLock {
     _lock: FileLock,
-}
-
-/// `origins` of a layer: as what it came, and from where.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Origins {
-    /// Digests of the bytes as they came, in the order of their coming.
-    pub(crate) compressed: Vec<Digest>,
-    /// Where they can be had again.
-    #[serde(default)]
-    pub(crate) sources: Vec<Origin>,
 }
 
 impl Store {
@@ -95,12 +69,7 @@ impl Store {
         let made = ingest::ingest(source, staging.path(), expected, &self.limits)?;
         let was_present = self.publish_layer(staging.path(), &made.diff_id)?;
         self.remember_compressed(&made.diff_id, &made.compressed_digest)?;
-        Ok(IngestedLayer {
-            diff_id: made.diff_id,
-            compressed_digest: made.compressed_digest,
-            blob_bytes: made.blob_bytes,
-            was_present,
-        })
+        Ok(IngestedLayer { was_present, ..made })
     }
 
     /// Gives a finished layer its place; says whether another was there first.
@@ -127,6 +96,27 @@ impl Store {
         let written = staging.path().join("compressed");
         fs::write(&written, format!("{diff_id}\n")).map_err(StoreError::io(&written))?;
         fs::rename(&written, &path).map_err(StoreError::io(&path))
+    }
+
+    /// Keeps where a layer's bytes can be had again, for `verify --repair` and for pushing it as it was.
+    pub(crate) fn remember_source(&self, diff_id: &DiffId, source: &LayerSource) -> Result<(), StoreError> {
+        let mut sources = self.layer_sources(diff_id);
+        if sources.contains(source) {
+            return Ok(());
+        }
+        sources.insert(0, source.clone());
+        let staging = self.lease()?.staging()?;
+        let written = staging.path().join("sources");
+        fs::write(&written, serde_json::to_vec(&sources).unwrap_or_default()).map_err(StoreError::io(&written))?;
+        let path = self.layout.layer(diff_id).join("sources");
+        fs::rename(&written, &path).map_err(StoreError::io(&path))
+    }
+
+    /// Where a layer's bytes can be had again, the latest first; empty where nobody knows.
+    #[must_use]
+    pub fn layer_sources(&self, diff_id: &DiffId) -> Vec<LayerSource> {
+        let text = fs::read(self.layout.layer(diff_id).join("sources")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
     }
 
     /// Opens a layer's index; makes it anew from the blob where it is missing, damaged or of another version.

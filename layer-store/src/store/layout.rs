@@ -8,7 +8,7 @@
 //!   manifests/sha256/<hex>           manifests and configs, verbatim
 //!   layers/sha256/<diffid>/blob      the uncompressed tar
 //!   layers/sha256/<diffid>/index     the layer index (a cache)
-//!   layers/sha256/<diffid>/origins   JSON: as what the layer came, and from where
+//!   layers/sha256/<diffid>/sources   JSON: as what the layer came, and from where
 //!   compressed/sha256/<hex>          the DiffID of the layer that came with this digest
 //!   bases/<base-id>/index            the merge index (a cache)
 //!   bases/<base-id>/recipe           JSON: DiffIDs of image and variant
@@ -28,16 +28,8 @@ use crate::{BaseId, DiffId, Digest};
 pub(super) struct Layout(PathBuf);
 
 /// The directories that a store has from the start.
-pub(super) const DIRECTORIES: [&str; 8] = [
-    "images",
-    "manifests/sha256",
-    "layers/sha256",
-    "compressed/sha256",
-    "bases",
-    "leases",
-    "locks",
-    "tmp",
-];
+pub(super) const DIRECTORIES: [&str; 8] =
+    ["images", "manifests/sha256", "layers/sha256", "compressed/sha256", "bases", "leases", "locks", "tmp"];
 
 impl Layout {
     pub(super) fn new(root: &Path) -> Self {

@@ -13,7 +13,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// An exclusive `flock` on a file of `locks/`, or of `leases/`. The kernel lets go of it when the holder dies.
 #[derive(Debug)]
-pub struct FileLock {
+pub(crate) struct FileLock {
     file: File,
     path: PathBuf,
     remove: bool,
@@ -21,11 +21,7 @@ pub struct FileLock {
 
 impl FileLock {
     /// Waits for the lock. `waiting` is told once, before the first wait; `give_up` ends it.
-    pub(super) fn wait(
-        path: &Path,
-        waiting: &mut dyn FnMut(),
-        give_up: &dyn Fn() -> bool,
-    ) -> Result<Self, StoreError> {
+    pub(super) fn wait(path: &Path, waiting: &mut dyn FnMut(), give_up: &dyn Fn() -> bool) -> Result<Self, StoreError> {
         let mut told = false;
         loop {
             if let Some(lock) = Self::try_take(path)? {
@@ -44,7 +40,7 @@ impl FileLock {
     }
 
     /// Takes the lock if nobody has it.
-    pub(super) fn try_take(path: &Path) -> Result<Option<Self>, StoreError> {
+    pub(crate) fn try_take(path: &Path) -> Result<Option<Self>, StoreError> {
         loop {
             let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
             let file = file.map_err(StoreError::io(path))?;
@@ -60,7 +56,7 @@ impl FileLock {
         }
     }
 
-    pub(super) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 }

@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 
 pub use error::StoreError;
 pub use images::{Image, ImageSummary};
-pub use layers::{IngestedLayer, LayerLock};
+pub use layers::LayerLock;
 pub use limits::Limits;
-pub use lock::FileLock;
+pub(crate) use lock::FileLock;
 
 use crate::durable;
 use crate::lease::{Held, Lease};

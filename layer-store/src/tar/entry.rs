@@ -20,12 +20,25 @@ pub(crate) struct Segment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EntryKind {
     /// A regular file of `size` bytes; what no segment covers is zeros.
-    Regular { size: u64, segments: Vec<Segment> },
+    Regular {
+        size: u64,
+        segments: Vec<Segment>,
+    },
     /// Another name of `target`, as the entry spells it.
-    HardLink { target: Vec<u8> },
-    Symlink { target: Vec<u8> },
-    CharDevice { major: u32, minor: u32 },
-    BlockDevice { major: u32, minor: u32 },
+    HardLink {
+        target: Vec<u8>,
+    },
+    Symlink {
+        target: Vec<u8>,
+    },
+    CharDevice {
+        major: u32,
+        minor: u32,
+    },
+    BlockDevice {
+        major: u32,
+        minor: u32,
+    },
     Directory,
     Fifo,
 }

@@ -56,11 +56,6 @@ impl NormalPath {
         Ok(Self(path))
     }
 
-    /// Its components from the top, none for the root.
-    pub(crate) fn components(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.split(|&byte| byte == b'/').filter(|component| !component.is_empty())
-    }
-
     /// The directory it stands in and its name there; `None` for the root.
     pub(crate) fn split(&self) -> Option<(&[u8], &[u8])> {
         if self.0.is_empty() {

@@ -61,8 +61,7 @@ impl Records {
     pub(super) fn apply(&mut self, mut body: &[u8]) -> Result<(), PaxError> {
         while !body.is_empty() {
             let (keyword, value, rest) = split_record(body).ok_or(PaxError::Malformed)?;
-            self.set(keyword, value)
-                .ok_or_else(|| PaxError::Record(String::from_utf8_lossy(keyword).into_owned()))?;
+            self.set(keyword, value).ok_or_else(|| PaxError::Record(String::from_utf8_lossy(keyword).into_owned()))?;
             body = rest;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Sparse files: the old GNU map and the three PAX formats (GNU tar manual, "Storing Sparse Files").
 
-use super::number::{decimal, header_number};
 use super::entry::Segment;
+use super::number::{decimal, header_number};
 
 /// Why a sparse map is refused. Reading it wrongly would give wrong content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
