@@ -5,6 +5,7 @@ mod snapshot;
 pub use snapshot::{Counts, Snapshot};
 
 use crate::wire::Opcode;
+use snapshot::without_trailing_zeros;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -132,15 +133,12 @@ impl Stats {
 
 impl Kind {
     fn counts(&self) -> Counts {
-        let mut latency: Vec<u64> = self.latency.iter().map(|bucket| bucket.load(Relaxed)).collect();
-        while latency.last() == Some(&0) {
-            latency.pop();
-        }
+        let latency = self.latency.iter().map(|bucket| bucket.load(Relaxed)).collect();
         Counts {
             count: self.count.load(Relaxed),
             errors: self.errors.load(Relaxed),
             nanoseconds: self.nanoseconds.load(Relaxed),
-            latency,
+            latency: without_trailing_zeros(latency),
         }
     }
 }

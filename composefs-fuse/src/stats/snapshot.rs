@@ -79,11 +79,12 @@ impl Counts {
     fn since(&self, earlier: &Self) -> Self {
         let bucket = |index| earlier.latency.get(index).copied().unwrap_or(0);
         let latency = self.latency.iter().enumerate().map(|(index, count)| count.saturating_sub(bucket(index)));
+        let latency = without_trailing_zeros(latency.collect());
         Self {
             count: self.count.saturating_sub(earlier.count),
             errors: self.errors.saturating_sub(earlier.errors),
             nanoseconds: self.nanoseconds.saturating_sub(earlier.nanoseconds),
-            latency: latency.collect(),
+            latency,
         }
     }
 
@@ -101,6 +102,14 @@ impl Counts {
         }
         0
     }
+}
+
+/// A histogram as it is passed on.
+pub(super) fn without_trailing_zeros(mut buckets: Vec<u64>) -> Vec<u64> {
+    while buckets.last() == Some(&0) {
+        buckets.pop();
+    }
+    buckets
 }
 
 /// The table that `--verbose` prints at the end.
