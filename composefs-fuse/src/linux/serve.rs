@@ -21,7 +21,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub struct ServeOptions {
     /// How it is mounted.
     pub mount: MountOptions,
-    /// Threads that answer; at least one. Two are enough for the kernel's queue (see the crate's README).
+    /// Threads that answer; at least one. All wait on one queue in the kernel, so more than two gain little.
     pub threads: usize,
     /// Where the counters can be asked for.
     pub stats: StatsOutlet,
