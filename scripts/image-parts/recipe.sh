@@ -38,12 +38,13 @@ publish() {
   chmod -R a+rX "$1"
   rm -rf "${2:?}/$1"
   mv "$1" "$2/$1"
+  printf '    %s: %s\n' "$2/$1" "$(du --summarize --human-readable "$2/$1" | cut -f1)"
 }
 
-# directory_layer OUT.tar ROOT: a layer that holds the tree under ROOT, owned by root.
+# directory_layer OUT.tar ROOT [OWNER PATH]: a layer of what is at PATH (all) under ROOT, owned by OWNER (a uid and gid; root).
 directory_layer() {
-  tar --create --file="$1" --directory="$2" --sort=name --owner=0 --group=0 --numeric-owner --format=posix \
-    --pax-option=delete=atime,delete=ctime .
+  tar --create --file="$1" --directory="$2" --sort=name --owner="${3:-0}" --group="${3:-0}" --numeric-owner --format=posix \
+    --pax-option=delete=atime,delete=ctime --mtime="@$SOURCE_DATE_EPOCH" --clamp-mtime "${4:-.}"
 }
 
 # pypi_tree DIR PACKAGES...: for the Python of Debian 12, whatever Python runs pip here.
@@ -65,7 +66,7 @@ npm_tree() {
 debian_env=(--config.env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin)
 
 make_debian() {
-  debian_root with-packages.tar python3-minimal,ca-certificates,iputils-ping,less
+  debian_root with-packages.tar python3,ca-certificates,iputils-ping,less
   "$scripts/image-parts/tar-delta" base.tar with-packages.tar packages.tar
   mkdir -p settings/etc settings/usr/bin settings/srv/app
   printf 'lamina\n' > settings/etc/hostname
@@ -75,7 +76,7 @@ make_debian() {
 
   new_layout debian
   add_layer debian base.tar 'mmdebstrap --variant=minbase bookworm'
-  add_layer debian packages.tar 'apt-get install python3-minimal ca-certificates iputils-ping less'
+  add_layer debian packages.tar 'apt-get install python3 ca-certificates iputils-ping less'
   add_layer debian settings.tar 'settings'
   configure debian "${debian_env[@]}" --config.env LAMINA_IMAGE=debian --config.workingdir /srv/app --config.cmd /bin/bash
   publish debian "$1"
@@ -84,14 +85,13 @@ make_debian() {
 make_trees() {
   pypi_tree pypi/usr/lib/python3/dist-packages numpy==2.2.6 requests==2.32.3 pyyaml==6.0.2
   npm_tree npm/srv/web typescript@5.8.3 express@4.21.2 date-fns@4.1.0
-  mkdir -p npm/srv/web/data && chown -R 1000:1000 npm/srv
   directory_layer pypi.tar pypi
-  tar --create --file=npm.tar --directory=npm --sort=name --numeric-owner --format=posix \
-    --pax-option=delete=atime,delete=ctime .
+  # No entry for /srv: the layer says nothing of it, so it stays as the layers below have it.
+  directory_layer npm.tar npm 1000 srv/web
 
   new_layout trees
   add_layer trees base.tar 'mmdebstrap --variant=minbase bookworm'
-  add_layer trees packages.tar 'apt-get install python3-minimal ca-certificates iputils-ping less'
+  add_layer trees packages.tar 'apt-get install python3 ca-certificates iputils-ping less'
   add_layer trees pypi.tar 'pip install numpy requests pyyaml'
   add_layer trees npm.tar 'npm install typescript express date-fns'
   configure trees "${debian_env[@]}" --config.env NODE_PATH=/srv/web/node_modules --config.workingdir /srv/web \
