@@ -55,40 +55,64 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Writes a layout for the host's platform, readable by every user.
+    /// Writes a layout of one image for the host's platform, readable by every user.
     ///
     /// # Panics
     /// When it cannot be written.
     #[must_use]
     pub fn of(layers: &[Layer]) -> Self {
+        let mut layout = Self::empty();
+        let manifest = layout.put_image(architecture(), layers);
+        layout.finish(manifest)
+    }
+
+    /// Writes a layout whose tag names an index: one image of one layer for each architecture.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn of_platforms(platforms: &[(&str, Layer)]) -> Self {
+        let mut layout = Self::empty();
+        let manifests = platforms.iter().map(|(architecture, layer)| {
+            let mut manifest = layout.put_image(architecture, std::slice::from_ref(layer));
+            manifest["platform"] = json!({"architecture": architecture, "os": "linux"});
+            manifest
+        });
+        let media_type = "application/vnd.oci.image.index.v1+json";
+        let index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests.collect::<Vec<_>>()});
+        let index = layout.put_json(media_type, &index);
+        layout.finish(index)
+    }
+
+    fn empty() -> Self {
         let directory = tempfile::Builder::new().prefix("lamina-layout-").tempdir_in("/tmp").expect("a directory in /tmp");
         std::fs::create_dir_all(directory.path().join("blobs/sha256")).expect("the layout's blobs");
-        let mut layout = Self { directory, layer_digests: Vec::new() };
-        let descriptors: Vec<Value> = layers.iter().map(|layer| layout.put_layer(layer)).collect();
-        layout.layer_digests = descriptors.iter().filter_map(|each| Some(each["digest"].as_str()?.to_owned())).collect();
-        let config = layout.put_json(
+        Self { directory, layer_digests: Vec::new() }
+    }
+
+    fn finish(self, mut tagged: Value) -> Self {
+        tagged["annotations"] = json!({"org.opencontainers.image.ref.name": "latest"});
+        self.put_file("oci-layout", &json!({"imageLayoutVersion": "1.0.0"}));
+        self.put_file("index.json", &json!({"schemaVersion": 2, "manifests": [tagged]}));
+        crate::Actor::User.own(self.path());
+        self
+    }
+
+    fn put_image(&mut self, architecture: &str, layers: &[Layer]) -> Value {
+        let descriptors: Vec<Value> = layers.iter().map(|layer| self.put_layer(layer)).collect();
+        self.layer_digests.extend(descriptors.iter().filter_map(|each| Some(each["digest"].as_str()?.to_owned())));
+        let config = self.put_json(
             "application/vnd.oci.image.config.v1+json",
             &json!({
-                "architecture": architecture(),
+                "architecture": architecture,
                 "os": "linux",
                 "config": {"Cmd": ["/bin/sh"]},
                 "rootfs": {"type": "layers", "diff_ids": layers.iter().map(Layer::diff_id).collect::<Vec<_>>()},
             }),
         );
-        let mut manifest = layout.put_json(
-            "application/vnd.oci.image.manifest.v1+json",
-            &json!({
-                "schemaVersion": 2,
-                "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                "config": config,
-                "layers": descriptors,
-            }),
-        );
-        manifest["annotations"] = json!({"org.opencontainers.image.ref.name": "latest"});
-        layout.put_file("oci-layout", &json!({"imageLayoutVersion": "1.0.0"}));
-        layout.put_file("index.json", &json!({"schemaVersion": 2, "manifests": [manifest]}));
-        crate::Actor::User.own(layout.path());
-        layout
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": descriptors});
+        self.put_json(media_type, &manifest)
     }
 
     /// The layout's directory.

@@ -6,6 +6,7 @@
 
 pub mod deviations;
 pub mod images;
+pub mod inventory;
 pub mod layout;
 pub mod oracle;
 pub mod programs;
@@ -17,6 +18,7 @@ pub mod user;
 
 pub use deviations::Deviation;
 pub use images::Image;
+pub use inventory::Inventory;
 pub use layout::Layout;
 pub use registry::Registry;
 pub use session::{Finished, Session};

@@ -250,19 +250,30 @@ impl Finished {
         self
     }
 
-    /// Checks that it refused as a good program does: the exit status `status` (1 for failures, 2 for usage), nothing
-    /// on standard output, and on standard error a message that names `thing`, in one line unless it is about usage.
+    /// Checks that it failed as a good program does: exit status 1, nothing on standard output, and on standard error
+    /// one line that names `thing`.
     ///
     /// # Panics
     /// When it did otherwise.
-    pub fn refused(&self, status: i32, thing: &str) {
+    pub fn refused(&self, thing: &str) {
+        self.refused_with(1, thing);
+        assert_eq!(self.stderr.lines().count(), 1, "lines of the message\n{self}");
+    }
+
+    /// Checks that it refused its command line: exit status 2, nothing on standard output, and a message that names
+    /// `thing`.
+    ///
+    /// # Panics
+    /// When it did otherwise.
+    pub fn refused_usage(&self, thing: &str) {
+        self.refused_with(2, thing);
+    }
+
+    fn refused_with(&self, status: i32, thing: &str) {
         assert_eq!(self.status.code(), Some(status), "exit status\n{self}");
         assert_eq!(self.stdout, "", "standard output of a refusal\n{self}");
         assert!(self.stderr.contains(thing), "the message must name {thing:?}\n{self}");
         assert!(!self.stderr.contains("panicked"), "{self}");
-        if status == 1 {
-            assert_eq!(self.stderr.lines().count(), 1, "lines of the message\n{self}");
-        }
     }
 }
 
