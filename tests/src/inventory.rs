@@ -52,7 +52,11 @@ impl Inventory {
     /// The files that are here and not in `before`.
     #[must_use]
     pub fn added_since(&self, before: &Self) -> Vec<&Path> {
-        self.files.iter().filter(|(path, file)| before.files.get(*path) != Some(file)).map(|(path, _)| path.as_path()).collect()
+        self.files
+            .iter()
+            .filter(|(path, file)| before.files.get(*path) != Some(file))
+            .map(|(path, _)| path.as_path())
+            .collect()
     }
 
     /// The layers: the directories in which a `blob` lies.

@@ -85,7 +85,8 @@ impl Layout {
     }
 
     fn empty() -> Self {
-        let directory = tempfile::Builder::new().prefix("lamina-layout-").tempdir_in("/tmp").expect("a directory in /tmp");
+        let directory =
+            tempfile::Builder::new().prefix("lamina-layout-").tempdir_in("/tmp").expect("a directory in /tmp");
         std::fs::create_dir_all(directory.path().join("blobs/sha256")).expect("the layout's blobs");
         Self { directory, layer_digests: Vec::new() }
     }

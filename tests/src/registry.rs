@@ -24,7 +24,8 @@ impl Registry {
     /// When it does not start.
     #[must_use]
     pub fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("lamina-registry-").tempdir_in("/tmp").expect("a directory in /tmp");
+        let directory =
+            tempfile::Builder::new().prefix("lamina-registry-").tempdir_in("/tmp").expect("a directory in /tmp");
         let configuration = directory.path().join("registry.yml");
         // Port 0: the kernel chooses a free one, and the registry says which.
         let text = format!(
@@ -54,7 +55,10 @@ impl Registry {
                 return rest.chars().take_while(|sign| sign.is_ascii_digit() || matches!(sign, '.' | ':')).collect();
             }
             let ended = self.process.try_wait().expect("the registry's state");
-            assert!(ended.is_none() && begin.elapsed() < Duration::from_secs(30), "docker-registry does not start: {text}");
+            assert!(
+                ended.is_none() && begin.elapsed() < Duration::from_secs(30),
+                "docker-registry does not start: {text}"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -88,7 +92,8 @@ impl Registry {
     #[must_use]
     pub fn fetched_blobs(&self) -> Vec<String> {
         let log = std::fs::read_to_string(self.directory.path().join("access.log")).expect("the registry's access log");
-        let requests = log.lines().filter_map(|line| line.split('"').nth(1)).filter(|request| request.starts_with("GET "));
+        let requests =
+            log.lines().filter_map(|line| line.split('"').nth(1)).filter(|request| request.starts_with("GET "));
         requests
             .filter_map(|request| request.split_once("/blobs/"))
             .map(|(_, rest)| rest.split(' ').next().unwrap_or_default().to_owned())

@@ -27,11 +27,13 @@ impl Session {
     pub fn new(actor: Actor) -> Self {
         // Short, because a socket's path has at most 107 bytes; and open to the user below it.
         let directory = tempfile::Builder::new().prefix("lamina-").tempdir_in("/tmp").expect("a directory in /tmp");
-        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).expect("mode of the session's directory");
+        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))
+            .expect("mode of the session's directory");
         for name in ["bin", "store", "home", "run", "state", "tmp", "work"] {
             let path = directory.path().join(name);
             std::fs::create_dir(&path).expect("a directory of the session");
-            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("mode of a directory of the session");
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755))
+                .expect("mode of a directory of the session");
             actor.own(&path);
         }
         let bin = directory.path().join("bin");
@@ -207,7 +209,8 @@ impl Started {
     /// # Panics
     /// When the process is gone.
     pub fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).expect("the process still runs");
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)
+            .expect("the process still runs");
     }
 }
 
@@ -244,7 +247,6 @@ impl Finished {
     ///
     /// # Panics
     /// When it did not.
-    #[must_use]
     pub fn succeeded(self) -> Self {
         assert!(self.status.success(), "{self}");
         self

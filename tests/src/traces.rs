@@ -37,7 +37,8 @@ impl Traces {
         let path = self.directory.as_os_str().as_encoded_bytes();
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").expect("/proc can be listed").flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
+            else {
                 continue;
             };
             // A process may end while it is looked at, and a zombie has neither: both are no trace.
@@ -56,7 +57,12 @@ impl Traces {
     #[must_use]
     pub fn mounts(&self) -> Vec<PathBuf> {
         let table = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc/self/mountinfo can be read");
-        table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).filter(|point| point.starts_with(&self.directory)).collect()
+        table
+            .lines()
+            .filter_map(|line| line.split(' ').nth(4))
+            .map(PathBuf::from)
+            .filter(|point| point.starts_with(&self.directory))
+            .collect()
     }
 
     /// Every socket, and everything in the directories where temporary files are born.
@@ -65,7 +71,9 @@ impl Traces {
         let mut found = Vec::new();
         // Listing fails below what somebody mounted or closed; mounts are counted on their own.
         let _ = walk(&self.directory, &mut |path, entry| {
-            let temporary = ["tmp", "store/tmp", "run", "state"].iter().any(|name| path.parent() == Some(&self.directory.join(name)));
+            let temporary = ["tmp", "store/tmp", "run", "state"]
+                .iter()
+                .any(|name| path.parent() == Some(&self.directory.join(name)));
             if temporary && !is_empty_tree(path) || entry.file_type().is_ok_and(|kind| kind.is_socket()) {
                 found.push(path.to_owned());
             }

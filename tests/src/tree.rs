@@ -183,8 +183,9 @@ impl Walk {
         if kind != FileType::Directory {
             return Ok(());
         }
-        let mut children =
-            std::fs::read_dir(path).and_then(|list| list.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()).map_err(about)?;
+        let mut children = std::fs::read_dir(path)
+            .and_then(|list| list.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>())
+            .map_err(about)?;
         children.sort();
         for child in children {
             let below = if relative == Path::new(".") { PathBuf::from(&child) } else { relative.join(&child) };

@@ -48,7 +48,8 @@ impl Actor {
     /// When the owner cannot be changed.
     pub fn own(self, path: &Path) {
         let (uid, gid) = self.ids();
-        std::os::unix::fs::chown(path, Some(uid), Some(gid)).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        std::os::unix::fs::chown(path, Some(uid), Some(gid))
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 }
 

@@ -25,7 +25,8 @@ fn small_image() -> Layout {
 }
 
 fn references(session: &Session) -> Vec<String> {
-    let list: serde_json::Value = serde_json::from_str(&session.ok(["images", "--json"])).expect("images --json prints JSON");
+    let list: serde_json::Value =
+        serde_json::from_str(&session.ok(["images", "--json"])).expect("images --json prints JSON");
     let images = list.as_array().expect("images --json prints a list");
     images.iter().map(|image| image["reference"].as_str().expect("every image has a reference").to_owned()).collect()
 }
@@ -93,7 +94,13 @@ fn every_way_in_gives_the_same_base() {
     let archive = |name: &str| work.join(name).display().to_string();
     skopeo_copy(&[&layout, &format!("oci-archive:{}:latest", archive("oci.tar"))]);
     skopeo_copy(&[&layout, &format!("docker-archive:{}:lamina.test/corners:1", archive("docker.tar"))]);
-    skopeo_copy(&["--dest-compress", "--dest-compress-format", "zstd", &layout, &format!("oci:{}:latest", archive("zstd"))]);
+    skopeo_copy(&[
+        "--dest-compress",
+        "--dest-compress-format",
+        "zstd",
+        &layout,
+        &format!("oci:{}:latest", archive("zstd")),
+    ]);
     open_to_all(&work);
 
     session.import(&Image::Corners.layout(), "lamina.test/layout:1");
@@ -164,7 +171,11 @@ fn rebuild_of_top_layer_adds_only_that_layer() {
     let after = Inventory::of(&session.store());
     assert_eq!(after.layers().len(), before.layers().len() + 1);
     let growth = after.bytes() - before.bytes();
-    assert!(growth * 100 <= top(3).tar_bytes() * 105, "the store grew by {growth} for a layer of {}", top(3).tar_bytes());
+    assert!(
+        growth * 100 <= top(3).tar_bytes() * 105,
+        "the store grew by {growth} for a layer of {}",
+        top(3).tar_bytes()
+    );
 }
 
 #[test]
@@ -205,7 +216,12 @@ fn image_for_another_platform_is_chosen_on_request() {
     let [amd64, riscv64] = ["amd64", "riscv64"].map(|name| (name, Layer::of_files(&[("platform", name.as_bytes())])));
     let layout = Layout::of_platforms(&[amd64, riscv64]);
     let reference = format!("{}/test/platforms:1", registry.address());
-    skopeo_copy(&["--all", "--dest-tls-verify=false", &format!("oci:{}:latest", layout.path().display()), &format!("docker://{reference}")]);
+    skopeo_copy(&[
+        "--all",
+        "--dest-tls-verify=false",
+        &format!("oci:{}:latest", layout.path().display()),
+        &format!("docker://{reference}"),
+    ]);
     let platform = |session: &Session| {
         let point = session.mount(&reference, "mounted");
         let content = session.tree(&point).get("platform").map(|fields| fields["size"].clone());
@@ -363,7 +379,8 @@ fn store_is_usable_after_an_import_was_killed() {
     let stored_bytes = || Inventory::of(&session.store()).bytes();
     session.ok(["images"]);
     let begin = stored_bytes();
-    let mut import = session.start(session.lamina(["import", layout.to_str().unwrap(), "--tag", "lamina.test/trees:1"]));
+    let mut import =
+        session.start(session.lamina(["import", layout.to_str().unwrap(), "--tag", "lamina.test/trees:1"]));
     while stored_bytes() < begin + (1 << 20) {
         assert!(import.child.try_wait().unwrap().is_none(), "{}", import.finish());
     }
