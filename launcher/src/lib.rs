@@ -18,4 +18,5 @@ pub mod launch;
 pub mod machine;
 pub mod policy;
 pub mod share;
+pub mod vhost_user;
 pub mod virtiofsd;

@@ -1,0 +1,124 @@
+//! What a pull and an import share: the documents of the image specification, and bringing layers in.
+
+pub(crate) mod manifest;
+pub(crate) mod parallel;
+pub(crate) mod platform;
+pub(crate) mod sink;
+
+use std::fmt;
+
+use crate::{DiffId, Digest, Reference};
+
+/// What is wrong with an image, wherever it came from.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// Bytes are not what they were promised to be.
+    #[error("{what}: the digest is {actual}, not {expected}: it was changed or damaged on the way, or at its source")]
+    WrongDigest {
+        /// What was read.
+        what: String,
+        /// The digest promised.
+        expected: Digest,
+        /// The digest of what came.
+        actual: Digest,
+    },
+    /// A document is shorter or longer than promised.
+    #[error("{what}: {actual} bytes, not {expected}: it was changed or cut off on the way, or at its source")]
+    WrongSize {
+        /// What was read.
+        what: String,
+        /// Bytes promised.
+        expected: u64,
+        /// Bytes that came.
+        actual: u64,
+    },
+    /// A document is larger than any real one.
+    #[error("{what}: more than {limit} bytes, which no image has")]
+    TooLarge {
+        /// What was read.
+        what: String,
+        /// The most that is read, in bytes.
+        limit: u64,
+    },
+    /// A document is not what the image specification says.
+    #[error("bad {what}: {cause}")]
+    Malformed {
+        /// Which document.
+        what: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The manifest is sound but no root file system comes from it.
+    #[error("not a container image: {0}")]
+    NotAnImage(String),
+    /// The image is there, but not for this platform.
+    #[error("no image for {wanted}; there is {offered}: choose with --platform")]
+    NoSuchPlatform {
+        /// The platform asked for.
+        wanted: platform::Platform,
+        /// The platforms there are, separated by commas.
+        offered: String,
+    },
+}
+
+/// An image that a pull or an import brought into the store.
+#[derive(Clone, Debug)]
+pub struct Acquired {
+    /// The name under which it is in the store now.
+    pub reference: Reference,
+    /// The digest of its manifest: that of the platform chosen, never that of an index.
+    pub manifest_digest: Digest,
+    /// The platform that its config names.
+    pub platform: platform::Platform,
+    /// Its layers from the bottom up.
+    pub layers: Vec<AcquiredLayer>,
+}
+
+/// One layer of an [`Acquired`] image.
+#[derive(Clone, Debug)]
+pub struct AcquiredLayer {
+    /// The layer.
+    pub diff_id: DiffId,
+    /// Where its bytes can be had again.
+    pub source: LayerSource,
+    /// Whether the store had it before, so that nothing was fetched.
+    pub was_present: bool,
+}
+
+/// Where the bytes of a layer can be had again, for repairing a store and for pushing the layer as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct LayerSource {
+    /// The registry or archive.
+    pub origin: Origin,
+    /// The digest of the bytes as they travel.
+    pub compressed: Digest,
+    /// What they are, as the manifest says: `application/vnd.oci.image.layer.v1.tar+gzip`.
+    pub media_type: String,
+    /// How many bytes travel.
+    pub bytes: u64,
+}
+
+/// Where an image came from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// A registry.
+    Registry {
+        /// As in [`Reference::registry`].
+        registry: String,
+        /// As in [`Reference::repository`].
+        repository: String,
+    },
+    /// An archive or layout: its path as given, or `-` for standard input.
+    Archive(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry { registry, repository } => write!(f, "{registry}/{repository}"),
+            Self::Archive(path) => f.write_str(path),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Where fetched layers go: the part of the store that a pull and an import need.
+
+use std::io::Read;
+
+use crate::{DiffId, Digest, ExpectedLayer, IngestedLayer};
+
+/// Whatever the store says went wrong; its text names the thing and the remedy.
+pub(crate) type SinkError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Keeps layers and documents. Its methods may be called from several threads at once.
+pub(crate) trait LayerSink: Sync {
+    /// Waits until nobody else, in this process or another, brings in this layer, then keeps others
+    /// waiting until the claim is dropped or its process dies. Returns at once with an error when
+    /// `give_up` turns true.
+    fn claim(&self, layer: &DiffId, give_up: &dyn Fn() -> bool) -> Result<Box<dyn Send>, SinkError>;
+
+    /// Whether the layer is in the store, complete.
+    fn has_layer(&self, layer: &DiffId) -> bool;
+
+    /// The layer that came, some time, as bytes with this digest, if the store still has it.
+    fn layer_by_compressed(&self, compressed: &Digest) -> Option<DiffId>;
+
+    /// Reads `source` to its end, verifies it and keeps it; on any error the store is as it was.
+    fn ingest(&self, source: &mut (dyn Read + Send), expected: &ExpectedLayer) -> Result<IngestedLayer, SinkError>;
+
+    /// Keeps a manifest or config, byte for byte.
+    fn put_manifest(&self, document: &[u8]) -> Result<Digest, SinkError>;
+
+    /// Makes `reference` mean the manifest with this digest from now on. Everything it needs is in
+    /// the store by then.
+    fn tag(&self, reference: &str, manifest: &Digest) -> Result<(), SinkError>;
+}

@@ -1,0 +1,138 @@
+//! When to try again, and when to give up.
+
+use std::time::Duration;
+
+use super::PullError;
+use crate::Progress;
+
+/// How long to wait for a registry, and how often to ask it again.
+#[derive(Clone, Debug)]
+pub struct Patience {
+    /// For a connection to be made, TLS included.
+    pub connect: Duration,
+    /// For the next bytes of an answer. A transfer may take any time as long as bytes keep coming.
+    pub stall: Duration,
+    /// Attempts in a row that may fail, at least 1. Progress of a megabyte starts the count anew.
+    pub attempts: u32,
+    /// The wait after the first failure; each further one doubles it.
+    pub first_wait: Duration,
+    /// The longest wait, also where the registry names one (`Retry-After`): it is not waited for longer,
+    /// the pull fails and says so.
+    pub longest_wait: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(15),
+            stall: Duration::from_secs(30),
+            attempts: 5,
+            first_wait: Duration::from_millis(500),
+            longest_wait: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Why one attempt failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Another attempt would end the same.
+    Final(PullError),
+    /// Another attempt may succeed, not before `wait` where the registry names it.
+    Passing { error: PullError, wait: Option<Duration> },
+    /// No connection was made: passing if the registry has answered before, most likely a wrong name if not.
+    NoContact(PullError),
+}
+
+impl From<PullError> for Failure {
+    fn from(error: PullError) -> Self {
+        Self::Final(error)
+    }
+}
+
+/// Counts the failed attempts at one request.
+#[derive(Debug)]
+pub(super) struct Backoff<'a> {
+    patience: &'a Patience,
+    progress: &'a dyn Progress,
+    failures: u32,
+}
+
+/// Attempts at a registry that never answered: one more than one, for the dropped packet.
+const ATTEMPTS_WITHOUT_CONTACT: u32 = 2;
+
+impl<'a> Backoff<'a> {
+    pub(super) fn new(patience: &'a Patience, progress: &'a dyn Progress) -> Self {
+        Self { patience, progress, failures: 0 }
+    }
+
+    /// The transfer got on: what failed before counts no more.
+    pub(super) fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Waits before another attempt, or returns the error that ends it.
+    pub(super) async fn after(&mut self, failure: Failure, contact: bool) -> Result<(), PullError> {
+        let (error, wait, attempts) = match failure {
+            Failure::Final(error) => return Err(error),
+            Failure::Passing { error, wait } => (error, wait, self.patience.attempts),
+            Failure::NoContact(error) if contact => (error, None, self.patience.attempts),
+            Failure::NoContact(error) => (error, None, self.patience.attempts.min(ATTEMPTS_WITHOUT_CONTACT)),
+        };
+        self.failures += 1;
+        let Some(wait) = self.next_wait(wait, attempts) else { return Err(error) };
+        self.progress.notice(&format!(
+            "{error} (attempt {} of {attempts} failed, the next in {:.1} s)",
+            self.failures,
+            wait.as_secs_f32()
+        ));
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    /// The wait before the next of `attempts`, or `None` to give up.
+    fn next_wait(&self, asked: Option<Duration>, attempts: u32) -> Option<Duration> {
+        if self.failures >= attempts {
+            return None;
+        }
+        let doubled = self.patience.first_wait.saturating_mul(1 << (self.failures - 1).min(16));
+        match asked {
+            Some(asked) if asked > self.patience.longest_wait => None,
+            Some(asked) => Some(asked.max(self.patience.first_wait)),
+            None => Some(doubled.min(self.patience.longest_wait)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Silent;
+
+    fn waits(patience: &Patience, asked: Option<Duration>) -> Vec<Duration> {
+        let mut backoff = Backoff::new(patience, &Silent);
+        std::iter::from_fn(|| {
+            backoff.failures += 1;
+            backoff.next_wait(asked, patience.attempts)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn waits_double_up_to_the_longest() {
+        let seconds = Duration::from_secs;
+        let patience =
+            Patience { attempts: 5, first_wait: seconds(1), longest_wait: seconds(5), ..Patience::default() };
+        assert_eq!(waits(&patience, None), [1, 2, 4, 5].map(seconds));
+    }
+
+    #[test]
+    fn the_registry_s_own_wish_is_followed_unless_too_long() {
+        let seconds = Duration::from_secs;
+        let patience =
+            Patience { attempts: 3, first_wait: seconds(1), longest_wait: seconds(5), ..Patience::default() };
+        assert_eq!(waits(&patience, Some(seconds(4))), [4, 4].map(seconds));
+        assert_eq!(waits(&patience, Some(seconds(0))), [1, 1].map(seconds));
+        assert!(waits(&patience, Some(seconds(6))).is_empty());
+    }
+}

@@ -1,0 +1,245 @@
+//! Pulling images from registries.
+//!
+//! The protocol is that of the OCI distribution specification, 1.1. Everything that comes is checked:
+//! manifests against the name's digest or the index's entry, configs and layers against the manifest,
+//! and each layer's tar against the config. Layers are fetched and ingested side by side, and never as
+//! a whole in memory.
+
+mod auth;
+mod backoff;
+mod blob;
+mod client;
+mod connect;
+mod credentials;
+mod error;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::runtime::Runtime;
+
+pub use backoff::Patience;
+pub use error::PullError;
+
+use blob::LayerReader;
+use client::{Answer, Repository};
+
+use crate::oci::manifest::{self, CONFIG_LIMIT, Config, Descriptor, Document, Manifest};
+use crate::oci::parallel;
+use crate::oci::platform::{self, Platform};
+use crate::oci::sink::LayerSink;
+use crate::oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
+use crate::{Cancellation, DiffId, ExpectedLayer, LayerProgress, LayerState, Progress, Reference};
+
+/// Indexes within indexes that are followed. One is rare, two are unheard of.
+const INDEX_DEPTH: usize = 3;
+
+/// How to pull.
+#[derive(Clone, Debug)]
+pub struct PullOptions {
+    /// The platform to choose where there are several; `None` is [`Platform::host`].
+    pub platform: Option<Platform>,
+    /// Speak HTTP without TLS. Registries on this host without TLS are found out without it.
+    pub plain_http: bool,
+    /// PEM certificates to trust besides the system's (which `SSL_CERT_FILE` replaces).
+    pub ca_file: Option<PathBuf>,
+    /// Layers fetched at once, at least 1.
+    pub parallel: usize,
+    /// When to give up.
+    pub patience: Patience,
+    /// Files with logins, the first to be asked first, instead of those of docker and podman.
+    pub credential_files: Option<Vec<PathBuf>>,
+    /// Ends the pull early.
+    pub cancellation: Cancellation,
+}
+
+impl Default for PullOptions {
+    fn default() -> Self {
+        Self {
+            platform: None,
+            plain_http: false,
+            ca_file: None,
+            parallel: 4,
+            patience: Patience::default(),
+            credential_files: None,
+            cancellation: Cancellation::default(),
+        }
+    }
+}
+
+/// An image as its registry describes it, verified, before any layer is fetched.
+struct Described {
+    manifest: Manifest,
+    manifest_bytes: Vec<u8>,
+    config: Config,
+    config_bytes: Vec<u8>,
+}
+
+struct Layer {
+    descriptor: Descriptor,
+    diff_id: DiffId,
+}
+
+/// Brings the image that `reference` names into the store, and gives it that name there.
+pub(crate) fn pull_into(
+    sink: &dyn LayerSink,
+    reference: &Reference,
+    options: &PullOptions,
+    progress: &Arc<dyn Progress>,
+) -> Result<Acquired, PullError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("registry")
+        .enable_all()
+        .build()
+        .map_err(|e| PullError::Client(e.to_string()))?;
+    let outcome = pull_on(&runtime, sink, reference, options, progress);
+    // A credential helper that waits for its user must not keep a cancelled pull.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn pull_on(
+    runtime: &Runtime,
+    sink: &dyn LayerSink,
+    reference: &Reference,
+    options: &PullOptions,
+    progress: &Arc<dyn Progress>,
+) -> Result<Acquired, PullError> {
+    let (repository, described) = runtime.block_on(async {
+        tokio::select! {
+            described = describe(reference, options, progress) => described,
+            () = options.cancellation.cancelled() => Err(PullError::Cancelled),
+        }
+    })?;
+    let repository = Arc::new(repository);
+    let layers: Vec<Layer> = described
+        .manifest
+        .layers
+        .iter()
+        .zip(&described.config.diff_ids)
+        .map(|(descriptor, diff_id)| Layer { descriptor: descriptor.clone(), diff_id: *diff_id })
+        .collect();
+    for layer in &layers {
+        report(&**progress, layer, LayerState::Waiting, 0);
+    }
+
+    let halt = options.cancellation.child();
+    let weight = |layer: &Layer| layer.descriptor.size;
+    let acquired = parallel::for_each(&layers, options.parallel, &halt, weight, |layer| {
+        acquire(runtime, sink, &repository, layer, &halt, &**progress)
+    })?;
+    if options.cancellation.is_cancelled() {
+        return Err(PullError::Cancelled);
+    }
+    sink.put_manifest(&described.config_bytes).map_err(PullError::Store)?;
+    let manifest_digest = sink.put_manifest(&described.manifest_bytes).map_err(PullError::Store)?;
+    sink.tag(&reference.to_string(), &manifest_digest).map_err(PullError::Store)?;
+    Ok(Acquired {
+        reference: reference.clone(),
+        manifest_digest,
+        platform: described.config.platform,
+        layers: acquired,
+    })
+}
+
+/// Finds the manifest for the platform, and its config.
+async fn describe(
+    reference: &Reference,
+    options: &PullOptions,
+    progress: &Arc<dyn Progress>,
+) -> Result<(Repository, Described), PullError> {
+    let in_image = |cause: ImageError| PullError::Image { image: reference.familiar(), cause };
+    let repository = Repository::open(reference, options, progress).await?;
+    let wanted = options.platform.clone().unwrap_or_else(Platform::host);
+
+    let Answer { mut bytes, mut content_type } = match reference.digest() {
+        None => repository.manifest(reference.tag().unwrap_or("latest")).await?,
+        Some(digest) => {
+            let answer = repository.manifest(&digest.to_string()).await?;
+            manifest::verify("manifest", &answer.bytes, &digest).map_err(in_image)?;
+            answer
+        }
+    };
+    let mut depth = 0;
+    let manifest = loop {
+        let entries = match manifest::parse(&bytes, content_type.as_deref()).map_err(in_image)? {
+            Document::Manifest(manifest) => break manifest,
+            Document::Index(entries) => entries,
+        };
+        depth += 1;
+        let Some(entry) = platform::choose(&entries, &wanted).filter(|_| depth <= INDEX_DEPTH) else {
+            return Err(in_image(ImageError::NoSuchPlatform { wanted, offered: platform::offered(&entries) }));
+        };
+        let descriptor = Descriptor::new(&entry.media_type, &entry.digest, entry.size).map_err(in_image)?;
+        let answer = repository.manifest(&entry.digest).await?;
+        descriptor.verify("manifest", &answer.bytes).map_err(in_image)?;
+        (bytes, content_type) = (answer.bytes, Some(descriptor.media_type));
+    };
+
+    let config_bytes = repository.small_blob(&manifest.config, CONFIG_LIMIT).await?.bytes;
+    manifest.config.verify("config", &config_bytes).map_err(in_image)?;
+    let config = manifest::parse_config(&config_bytes, manifest.layers.len()).map_err(in_image)?;
+    if wanted.distance_to(&config.platform).is_none() {
+        // There was no index to choose from, or it lied. Who asked for a platform gets no other one.
+        if options.platform.is_some() {
+            let offered = config.platform.to_string();
+            return Err(in_image(ImageError::NoSuchPlatform { wanted, offered }));
+        }
+        progress.notice(&format!("{} is for {}, this host is {wanted}", reference.familiar(), config.platform));
+    }
+    Ok((repository, Described { manifest, manifest_bytes: bytes, config, config_bytes }))
+}
+
+/// Brings one layer into the store, unless it is there or another process is about to have it there.
+fn acquire(
+    runtime: &Runtime,
+    sink: &dyn LayerSink,
+    repository: &Arc<Repository>,
+    layer: &Layer,
+    halt: &Cancellation,
+    progress: &dyn Progress,
+) -> Result<AcquiredLayer, PullError> {
+    let descriptor = &layer.descriptor;
+    let failed = |cause| PullError::Layer { layer: descriptor.digest, cause };
+    let finished = |was_present: bool| {
+        let state = if was_present { LayerState::Present } else { LayerState::Done };
+        report(progress, layer, state, descriptor.size);
+        AcquiredLayer { diff_id: layer.diff_id, source: source(repository, descriptor), was_present }
+    };
+    if sink.has_layer(&layer.diff_id) {
+        return Ok(finished(true));
+    }
+    let claim = sink.claim(&layer.diff_id, &|| halt.is_cancelled());
+    let _claim = claim.map_err(|e| if halt.is_cancelled() { PullError::Cancelled } else { failed(e) })?;
+    if sink.has_layer(&layer.diff_id) {
+        return Ok(finished(true));
+    }
+    if let Some(known) = sink.layer_by_compressed(&descriptor.digest).filter(|known| *known != layer.diff_id) {
+        let expected = layer.diff_id.0;
+        let cause = ImageError::WrongDigest { what: "its tar".to_owned(), expected, actual: known.0 };
+        return Err(failed(Box::new(cause)));
+    }
+    report(progress, layer, LayerState::Fetching, 0);
+    let expected = ExpectedLayer { compressed: Some(descriptor.digest), diff_id: Some(layer.diff_id) };
+    let mut reader = LayerReader::start(runtime.handle(), repository, descriptor, halt, progress);
+    match sink.ingest(&mut reader, &expected) {
+        Ok(_) => Ok(finished(false)),
+        Err(cause) => Err(reader.into_failure().unwrap_or_else(|| failed(cause))),
+    }
+}
+
+fn source(repository: &Repository, descriptor: &Descriptor) -> LayerSource {
+    let (registry, path) = repository.place();
+    LayerSource {
+        origin: Origin::Registry { registry: registry.to_owned(), repository: path.to_owned() },
+        compressed: descriptor.digest,
+        media_type: descriptor.media_type.clone(),
+        bytes: descriptor.size,
+    }
+}
+
+fn report(progress: &dyn Progress, layer: &Layer, state: LayerState, bytes: u64) {
+    let name = layer.descriptor.short();
+    progress.layer(&LayerProgress { name: &name, state, bytes, total: Some(layer.descriptor.size) });
+}
