@@ -45,7 +45,8 @@ pub struct Start {
 pub struct Prepared {
     /// What is done, and why.
     pub decision: Decision,
-    tools: Tools,
+    /// The programs and files it uses.
+    pub tools: Tools,
     start: Start,
 }
 
@@ -112,7 +113,7 @@ impl Prepared {
         let plan = self.plan(directory);
         plan.check()?;
         let mut text: String = self.decision.reasons.iter().map(|reason| format!("# {reason}\n")).collect();
-        if let Some(server) = root.command_line(&directory.socket(ROOT))? {
+        if let Some(server) = root.command_line(&directory.socket(ROOT), directory)? {
             text.push_str(&server.to_shell());
             text.push('\n');
         }
