@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use composefs_fuse::Server;
 use guest_init::protocol::Overlay;
-use layer_store::{Reference, Store, StoreError, View};
+use layer_store::View;
 use oci_spec::image::ImageConfiguration;
 
-use super::Global;
+use super::{Global, store};
 use crate::accelerator::Accelerator;
 use crate::command::{self, Defaults, Overrides};
-use crate::failure::{About, Failure};
+use crate::failure::Failure;
 use crate::host::Tools;
 use crate::hypervisor::qemu::Machine;
 use crate::launch::{Prepared, Start};
@@ -39,6 +39,9 @@ pub(super) struct Run {
     /// Boot this directory instead of an image
     #[arg(long, value_name = "DIR", conflicts_with = "image")]
     rootfs: Option<PathBuf>,
+    /// Put the content of this directory on top of the image, owned by root (may be given several times)
+    #[arg(long = "layer", value_name = "DIR", conflicts_with = "rootfs")]
+    layers: Vec<PathBuf>,
     /// Share a directory with the VM; ":ro" behind it makes it read-only
     #[arg(short = 'v', long = "volume", value_name = "HOST:GUEST[:ro]")]
     volumes: Vec<Share>,
@@ -159,18 +162,10 @@ impl Run {
             let name = path.display().to_string();
             return Ok(Root { name, defaults: Defaults::default(), tree: Tree::Directory(path) });
         }
-        let asked = self.image.as_deref().unwrap_or_default();
-        let name: Reference = asked.parse().map_err(|error| Failure::new(asked, error))?;
-        let store = Store::open(&global.store.clone().unwrap_or_else(Store::default_root)).about("store")?;
-        let image = store.image(&name.to_string()).map_err(|error| match error {
-            StoreError::NoSuchImage(_) => {
-                Failure::new(asked, "no such image in the store").remedy(format_args!("run: lamina pull {asked}"))
-            }
-            error => Failure::new(asked, error),
-        })?;
-        let waiting = &mut || tracing::info!("{asked}: waiting for another process that prepares it");
-        let base = store.prepare(&image, &[], waiting).about(asked)?;
-        let view = store.open_view(&base).about(asked)?;
+        let opened = store::open(global)?;
+        let image = store::image(&opened, self.image.as_deref().unwrap_or_default())?;
+        let base = store::prepare(&opened, &image, &self.layers)?;
+        let view = opened.open_view(&base).map_err(|error| Failure::new(&image.reference, error))?;
         Ok(Root { name: image.reference, defaults: defaults(&image.config), tree: Tree::View(Arc::new(view)) })
     }
 
