@@ -1,5 +1,6 @@
 //! Keeps every OCI image layer once and shows a stack of layers as one read-only tree.
 
+mod archive;
 mod attr;
 mod digest;
 mod oci;
@@ -8,6 +9,7 @@ mod reference;
 mod registry;
 mod view;
 
+pub use archive::{ImportError, ImportOptions, ImportSource};
 pub use attr::{Attr, Ino, Kind, Timestamp};
 pub use digest::{DiffId, Digest, DigestError};
 pub use oci::platform::{Platform, PlatformError};
