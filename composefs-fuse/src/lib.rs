@@ -1,1 +1,18 @@
-//! composefs-fuse
+//! Serves a view of image layers to whoever speaks the FUSE protocol.
+//!
+//! [`Server`] is the protocol without any I/O: one request in, at most one reply out. Kernel FUSE (the `linux`
+//! module) and vhost-user-fs (the launcher) are two ways to carry its messages, so what it counts in [`stats`], what
+//! it caches and how it fails are the same for both.
+
+#![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used))]
+
+#[cfg(target_os = "linux")]
+pub mod linux;
+mod reply;
+mod request;
+mod server;
+pub mod stats;
+pub mod wire;
+
+pub use server::{CACHE_SECONDS, MAX_REPLY, MAX_REQUEST, Server};

@@ -1,1 +1,3 @@
 //! launcher
+
+pub mod vhost_user;

@@ -76,7 +76,7 @@ mod tests {
             |n| {
                 started.fetch_add(1, Ordering::Relaxed);
                 if *n == 9 {
-                    return Err("nine");
+                    return Err::<usize, _>("nine");
                 }
                 while !halt.is_cancelled() {
                     thread::yield_now();

@@ -2,32 +2,10 @@
 
 use std::io::Read;
 
-use crate::{DiffId, Digest};
+use crate::{DiffId, Digest, ExpectedLayer, IngestedLayer};
 
 /// Whatever the store says went wrong; its text names the thing and the remedy.
 pub(crate) type SinkError = Box<dyn std::error::Error + Send + Sync>;
-
-/// What a layer must turn out to be.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ExpectedLayer {
-    /// The digest of its bytes as they travel.
-    pub(crate) compressed: Option<Digest>,
-    /// The digest of its tar.
-    pub(crate) diff_id: Option<DiffId>,
-}
-
-/// A layer that is in the store, verified.
-#[derive(Clone, Debug)]
-pub(crate) struct IngestedLayer {
-    /// The digest of its tar.
-    pub(crate) diff_id: DiffId,
-    /// The digest of its bytes as they came.
-    pub(crate) compressed_digest: Digest,
-    /// Bytes of its tar.
-    pub(crate) blob_bytes: u64,
-    /// Whether the store had it before.
-    pub(crate) was_present: bool,
-}
 
 /// Keeps layers and documents. Its methods may be called from several threads at once.
 pub(crate) trait LayerSink: Sync {

@@ -27,9 +27,9 @@ use client::{Answer, Repository};
 use crate::oci::manifest::{self, CONFIG_LIMIT, Config, Descriptor, Document, Manifest};
 use crate::oci::parallel;
 use crate::oci::platform::{self, Platform};
-use crate::oci::sink::{ExpectedLayer, LayerSink};
+use crate::oci::sink::LayerSink;
 use crate::oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
-use crate::{Cancellation, DiffId, LayerProgress, LayerState, Progress, Reference};
+use crate::{Cancellation, DiffId, ExpectedLayer, LayerProgress, LayerState, Progress, Reference};
 
 /// Indexes within indexes that are followed. One is rare, two are unheard of.
 const INDEX_DEPTH: usize = 3;

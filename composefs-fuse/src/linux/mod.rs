@@ -1,0 +1,13 @@
+//! Kernel FUSE on Linux: mounting, serving, and staying in the background.
+
+pub mod background;
+mod fusermount;
+mod mount;
+mod serve;
+mod session;
+mod stats_socket;
+
+pub use mount::{MountError, MountOptions, MountPoint, Unmount, unmount};
+pub use serve::{Ended, ServeError, ServeOptions, StatsOutlet, serve};
+pub use session::{Session, SessionError, SessionEvent};
+pub use stats_socket::{StatsError, StatsSocket, fetch_stats, stats_socket_path};

@@ -1,0 +1,109 @@
+//! Names, attributes, content and link targets.
+
+use super::{CACHE_SECONDS, Server};
+use crate::reply::Reply;
+use crate::request::Request;
+use crate::wire::{AttrOut, EntryOut, FileAttr, ReadIn, Statfs, encode_rdev};
+use layer_store::{Attr, Ino, View, ViewError};
+use rustix::io::Errno;
+
+/// Bytes of the block that sizes are reported in, and of the read that is recommended.
+const BLOCK: u32 = 4096;
+
+impl Server {
+    pub(super) fn lookup(&self, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
+        let name = request.name()?;
+        let base = Ino::from_raw(request.header.nodeid);
+        let entry = entry_of(&self.view, base, name).map_err(|error| self.errno(&error))?;
+        reply.put_structure(&entry)
+    }
+
+    pub(super) fn getattr(&self, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
+        let attr = self.view.attr(Ino::from_raw(request.header.nodeid)).map_err(|error| self.errno(&error))?;
+        reply.put_structure(&AttrOut {
+            attr_valid: CACHE_SECONDS,
+            attr_valid_nsec: 0,
+            dummy: 0,
+            attr: file_attr(&attr),
+        })
+    }
+
+    pub(super) fn readlink(&self, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
+        let ino = Ino::from_raw(request.header.nodeid);
+        reply.put(self.view.readlink(ino).map_err(|error| self.errno(&error))?)
+    }
+
+    pub(super) fn read(&self, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
+        let (wanted, _) = request.structure::<ReadIn>()?;
+        let room = reply.room();
+        let size = usize::try_from(wanted.size).unwrap_or(usize::MAX).min(room.len());
+        let buffer = room.get_mut(..size).unwrap_or_default();
+        let read = self.view.read(Ino::from_raw(request.header.nodeid), wanted.offset, buffer);
+        reply.extend(read.map_err(|error| self.errno(&error))?);
+        Ok(())
+    }
+
+    pub(super) fn statfs(&self, reply: &mut Reply<'_>) -> Result<(), Errno> {
+        let totals = self.view.totals();
+        reply.put_structure(&Statfs {
+            blocks: totals.bytes.div_ceil(u64::from(BLOCK)),
+            files: totals.inodes,
+            bsize: BLOCK,
+            namelen: 255,
+            frsize: BLOCK,
+            ..Statfs::default()
+        })
+    }
+}
+
+/// What `LOOKUP` of `name` answers. `.` is any inode itself and `..` a directory's parent: that is how the kernel
+/// comes back to an inode that it knows only by number (`EXPORT_SUPPORT`; `fuse_get_dentry` in `fs/fuse/inode.c`).
+fn entry_of(view: &View, base: Ino, name: &[u8]) -> Result<EntryOut, ViewError> {
+    let found = match name {
+        b"." => Some(base),
+        b".." => Some(view.parent(base)?),
+        name => view.lookup(base, name)?,
+    };
+    match found {
+        Some(ino) => Ok(entry(&view.attr(ino)?)),
+        // Number 0 with a lifetime: the name is missing, and the kernel remembers it. ENOENT would be asked again.
+        None => Ok(EntryOut { entry_valid: CACHE_SECONDS, ..EntryOut::default() }),
+    }
+}
+
+/// A name that leads to the inode of `attr`.
+pub(super) fn entry(attr: &Attr) -> EntryOut {
+    EntryOut {
+        nodeid: attr.ino.get(),
+        generation: 0,
+        entry_valid: CACHE_SECONDS,
+        attr_valid: CACHE_SECONDS,
+        entry_valid_nsec: 0,
+        attr_valid_nsec: 0,
+        attr: file_attr(attr),
+    }
+}
+
+/// `attr` on the wire. A layer records one time, so all three are the same.
+fn file_attr(attr: &Attr) -> FileAttr {
+    let seconds = attr.mtime.seconds.cast_unsigned();
+    let nanoseconds = attr.mtime.nanoseconds;
+    FileAttr {
+        ino: attr.ino.get(),
+        size: attr.size,
+        blocks: attr.blocks,
+        atime: seconds,
+        mtime: seconds,
+        ctime: seconds,
+        atimensec: nanoseconds,
+        mtimensec: nanoseconds,
+        ctimensec: nanoseconds,
+        mode: attr.kind.mode_bits() | attr.permissions,
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: encode_rdev(attr.rdev_major, attr.rdev_minor),
+        blksize: BLOCK,
+        flags: 0,
+    }
+}

@@ -1,0 +1,55 @@
+//! Extended attributes.
+
+use super::Server;
+use crate::reply::Reply;
+use crate::request::{Request, name};
+use crate::wire::{GetxattrIn, GetxattrOut};
+use layer_store::Ino;
+use rustix::io::Errno;
+
+impl Server {
+    pub(super) fn getxattr(&self, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
+        self.need_xattrs()?;
+        let (wanted, rest) = request.structure::<GetxattrIn>()?;
+        let ino = Ino::from_raw(request.header.nodeid);
+        let value = self.view.xattr(ino, name(rest)?).map_err(|error| self.errno(&error))?;
+        let value = value.ok_or(Errno::NODATA)?;
+        put_sized(wanted, std::iter::once(value), reply)
+    }
+
+    pub(super) fn listxattr(&self, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
+        self.need_xattrs()?;
+        let (wanted, _) = request.structure::<GetxattrIn>()?;
+        let ino = Ino::from_raw(request.header.nodeid);
+        let names = self.view.xattr_names(ino).map_err(|error| self.errno(&error))?;
+        put_sized(wanted, names.flat_map(|name| [name, b"\0".as_slice()]), reply)
+    }
+
+    /// `ENOSYS`, which the kernel remembers for the whole mount, where no inode has any.
+    fn need_xattrs(&self) -> Result<(), Errno> {
+        if self.view.has_xattrs() { Ok(()) } else { Err(Errno::NOSYS) }
+    }
+}
+
+/// Puts `parts` one behind the other, or only their size where that was asked; `ERANGE` where they are longer than
+/// the caller has room for.
+fn put_sized<'a>(
+    wanted: GetxattrIn,
+    parts: impl Iterator<Item = &'a [u8]>,
+    reply: &mut Reply<'_>,
+) -> Result<(), Errno> {
+    let mut size = 0_u32;
+    for part in parts {
+        size = u32::try_from(part.len()).ok().and_then(|more| size.checked_add(more)).ok_or(Errno::TOOBIG)?;
+        if wanted.size > 0 {
+            if size > wanted.size {
+                return Err(Errno::RANGE);
+            }
+            reply.put(part)?;
+        }
+    }
+    if wanted.size == 0 {
+        return reply.put_structure(&GetxattrOut { size, padding: 0 });
+    }
+    Ok(())
+}

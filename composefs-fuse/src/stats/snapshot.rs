@@ -1,0 +1,133 @@
+//! Counters at one moment, as they are shown and passed on.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The counters of a server at one moment. As JSON this is what the statistics socket answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Snapshot {
+    /// Since the server began.
+    pub uptime_milliseconds: u64,
+    /// By kind: the kernel's names without `FUSE_`, and `UNKNOWN`. Kinds never seen are left out.
+    pub messages: BTreeMap<String, Counts>,
+    /// Bytes of all requests.
+    pub received_bytes: u64,
+    /// Bytes of all replies.
+    pub sent_bytes: u64,
+    /// Bytes of file content among them.
+    pub content_bytes: u64,
+    /// Requests too short or too mangled to be answered.
+    pub malformed: u64,
+    /// Requests whose handler panicked; each was answered `EIO`.
+    pub panics: u64,
+    /// Reads that failed because a layer's blob is damaged or unreadable; each was answered `EIO`.
+    pub damaged: u64,
+}
+
+/// The counters of one kind of message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Messages.
+    pub count: u64,
+    /// Those answered with an error, `ENOSYS` included.
+    pub errors: u64,
+    /// Time spent answering them.
+    pub nanoseconds: u64,
+    /// Histogram: element `n` counts those that took from 2^(n-1) up to, not including, 2^n nanoseconds; element 0
+    /// those under one. Zeros at the end are left out.
+    pub latency: Vec<u64>,
+}
+
+impl Snapshot {
+    /// Messages of one kind.
+    #[must_use]
+    pub fn count(&self, kind: &str) -> u64 {
+        self.messages.get(kind).map_or(0, |counts| counts.count)
+    }
+
+    /// Messages of all kinds.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.messages.values().map(|counts| counts.count).sum()
+    }
+
+    /// What was counted since `earlier`, a snapshot of the same server.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let none = Counts::default();
+        let messages = self.messages.iter().filter_map(|(kind, counts)| {
+            let between = counts.since(earlier.messages.get(kind).unwrap_or(&none));
+            (between.count > 0).then(|| (kind.clone(), between))
+        });
+        Self {
+            uptime_milliseconds: self.uptime_milliseconds.saturating_sub(earlier.uptime_milliseconds),
+            messages: messages.collect(),
+            received_bytes: self.received_bytes.saturating_sub(earlier.received_bytes),
+            sent_bytes: self.sent_bytes.saturating_sub(earlier.sent_bytes),
+            content_bytes: self.content_bytes.saturating_sub(earlier.content_bytes),
+            malformed: self.malformed.saturating_sub(earlier.malformed),
+            panics: self.panics.saturating_sub(earlier.panics),
+            damaged: self.damaged.saturating_sub(earlier.damaged),
+        }
+    }
+}
+
+impl Counts {
+    fn since(&self, earlier: &Self) -> Self {
+        let bucket = |index| earlier.latency.get(index).copied().unwrap_or(0);
+        let latency = self.latency.iter().enumerate().map(|(index, count)| count.saturating_sub(bucket(index)));
+        let latency = without_trailing_zeros(latency.collect());
+        Self {
+            count: self.count.saturating_sub(earlier.count),
+            errors: self.errors.saturating_sub(earlier.errors),
+            nanoseconds: self.nanoseconds.saturating_sub(earlier.nanoseconds),
+            latency,
+        }
+    }
+
+    /// The latency in nanoseconds that `percent` of the messages stayed under, as the power of two above it.
+    #[must_use]
+    pub fn percentile(&self, percent: u64) -> u64 {
+        let total: u64 = self.latency.iter().sum();
+        let wanted = total.saturating_mul(percent).div_ceil(100);
+        let mut seen = 0;
+        for (power, count) in self.latency.iter().enumerate() {
+            seen += count;
+            if seen >= wanted {
+                return 1_u64.checked_shl(u32::try_from(power).unwrap_or(u32::MAX)).unwrap_or(u64::MAX);
+            }
+        }
+        0
+    }
+}
+
+/// A histogram as it is passed on.
+pub(super) fn without_trailing_zeros(mut buckets: Vec<u64>) -> Vec<u64> {
+    while buckets.last() == Some(&0) {
+        buckets.pop();
+    }
+    buckets
+}
+
+/// The table that `--verbose` prints at the end.
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<16}{:>12}{:>10}{:>12}{:>12}{:>12}", "message", "count", "errors", "mean us", "50% < us", "99% < us")?;
+        for (kind, counts) in &self.messages {
+            let mean = counts.nanoseconds as f64 / counts.count.max(1) as f64 / 1e3;
+            let microseconds = |percent| counts.percentile(percent) as f64 / 1e3;
+            let (half, most) = (microseconds(50), microseconds(99));
+            let Counts { count, errors, .. } = counts;
+            writeln!(f, "{kind:<16}{count:>12}{errors:>10}{mean:>12.1}{half:>12.1}{most:>12.1}")?;
+        }
+        writeln!(f, "{:<16}{:>12}", "all", self.total())?;
+        writeln!(
+            f,
+            "bytes: {} of content, {} sent, {} received; damaged reads: {}, malformed: {}, panics: {}",
+            self.content_bytes, self.sent_bytes, self.received_bytes, self.damaged, self.malformed, self.panics
+        )
+    }
+}

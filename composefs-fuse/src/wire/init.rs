@@ -1,0 +1,96 @@
+//! The handshake: `FUSE_INIT`.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// `FUSE_KERNEL_VERSION`: the major version of the protocol.
+pub const KERNEL_VERSION: u32 = 7;
+
+/// The minor version spoken here. The one of the two sides that is lower counts.
+pub const KERNEL_MINOR: u32 = 31;
+
+/// The part of `struct fuse_init_in` that every version since 7.6 sends, 16 bytes; later ones append to it.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct InitIn {
+    /// Must be [`KERNEL_VERSION`].
+    pub major: u32,
+    /// The highest minor version the kernel speaks.
+    pub minor: u32,
+    /// Bytes it would read ahead at most.
+    pub max_readahead: u32,
+    /// What it can do: bits of [`InitFlags`].
+    pub flags: u32,
+}
+
+/// `struct fuse_init_out`, 64 bytes since 7.23.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct InitOut {
+    /// [`KERNEL_VERSION`].
+    pub major: u32,
+    /// The minor version that the server speaks.
+    pub minor: u32,
+    /// Bytes to read ahead at most, not above what was offered.
+    pub max_readahead: u32,
+    /// What is to be used of the features offered.
+    pub flags: u32,
+    /// Requests in flight that nobody waits for: read-ahead and forgets.
+    pub max_background: u16,
+    /// From how many of those on the kernel calls the mount congested.
+    pub congestion_threshold: u16,
+    /// Bytes of one `WRITE`. The kernel also sizes the smallest buffer that may be passed to `read` by it.
+    pub max_write: u32,
+    /// Granularity of time stamps in nanoseconds, a power of ten.
+    pub time_gran: u32,
+    /// Pages in one request, with [`InitFlags::MAX_PAGES`].
+    pub max_pages: u16,
+    /// Unused here (DAX).
+    pub map_alignment: u16,
+    /// Bits 32 to 63 of the flags; none is used here.
+    pub flags2: u32,
+    /// Unused here.
+    pub unused: [u32; 7],
+}
+
+const _: () = assert!(size_of::<InitIn>() == 16 && size_of::<InitOut>() == 64);
+
+/// The flags of `FUSE_INIT` that matter to a read-only tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InitFlags(pub u32);
+
+impl InitFlags {
+    /// `FUSE_ASYNC_READ`: several reads of one file may be in flight.
+    pub const ASYNC_READ: Self = Self(1 << 0);
+    /// `FUSE_EXPORT_SUPPORT`: `LOOKUP` of `.` and `..` is answered for any inode, so file handles never go stale.
+    pub const EXPORT_SUPPORT: Self = Self(1 << 4);
+    /// `FUSE_DO_READDIRPLUS`: names come with attributes.
+    pub const DO_READDIRPLUS: Self = Self(1 << 13);
+    /// `FUSE_NO_OPEN_SUPPORT`: the kernel stops sending `OPEN` after one `ENOSYS`.
+    pub const NO_OPEN_SUPPORT: Self = Self(1 << 17);
+    /// `FUSE_PARALLEL_DIROPS`: several lookups and listings of one directory may be in flight.
+    pub const PARALLEL_DIROPS: Self = Self(1 << 18);
+    /// `FUSE_MAX_PAGES`: [`InitOut::max_pages`] counts.
+    pub const MAX_PAGES: Self = Self(1 << 22);
+    /// `FUSE_CACHE_SYMLINKS`: link targets stay in the page cache.
+    pub const CACHE_SYMLINKS: Self = Self(1 << 23);
+    /// `FUSE_NO_OPENDIR_SUPPORT`: the kernel stops sending `OPENDIR` after one `ENOSYS` and caches listings.
+    pub const NO_OPENDIR_SUPPORT: Self = Self(1 << 24);
+
+    /// These and those.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Only those that are also in `offered`.
+    #[must_use]
+    pub const fn within(self, offered: u32) -> Self {
+        Self(self.0 & offered)
+    }
+
+    /// Whether all of `other` are among these.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}

@@ -1,0 +1,162 @@
+//! Attributes, content and extended attributes of one inode.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// `struct fuse_attr`, 88 bytes.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FileAttr {
+    /// What `st_ino` will say.
+    pub ino: u64,
+    /// Bytes of content.
+    pub size: u64,
+    /// Units of 512 bytes.
+    pub blocks: u64,
+    /// Seconds since 1970 of the last access, two's complement.
+    pub atime: u64,
+    /// The same of the last modification.
+    pub mtime: u64,
+    /// The same of the last change of the inode.
+    pub ctime: u64,
+    /// Nanoseconds to add, below 10^9.
+    pub atimensec: u32,
+    /// Nanoseconds to add, below 10^9.
+    pub mtimensec: u32,
+    /// Nanoseconds to add, below 10^9.
+    pub ctimensec: u32,
+    /// Type and permissions.
+    pub mode: u32,
+    /// Names that lead to it.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number as [`encode_rdev`] makes it.
+    pub rdev: u32,
+    /// Bytes that `st_blksize` recommends for one read.
+    pub blksize: u32,
+    /// `FUSE_ATTR_*`; none is used here.
+    pub flags: u32,
+}
+
+/// `struct fuse_attr_out`, 104 bytes: the reply to `GETATTR`.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct AttrOut {
+    /// Seconds for which the attributes hold.
+    pub attr_valid: u64,
+    /// Nanoseconds to add.
+    pub attr_valid_nsec: u32,
+    /// Unused.
+    pub dummy: u32,
+    /// The attributes.
+    pub attr: FileAttr,
+}
+
+/// `struct fuse_entry_out`, 128 bytes: the reply to `LOOKUP`.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct EntryOut {
+    /// The inode, or 0: there is no such name, and the kernel may remember that.
+    pub nodeid: u64,
+    /// Tells apart two inodes that had one number; ours never change, so always 0.
+    pub generation: u64,
+    /// Seconds for which the name leads there.
+    pub entry_valid: u64,
+    /// Seconds for which the attributes hold.
+    pub attr_valid: u64,
+    /// Nanoseconds to add.
+    pub entry_valid_nsec: u32,
+    /// Nanoseconds to add.
+    pub attr_valid_nsec: u32,
+    /// The attributes.
+    pub attr: FileAttr,
+}
+
+/// `struct fuse_read_in`, 40 bytes: the body of `READ`, `READDIR` and `READDIRPLUS`.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ReadIn {
+    /// What `OPEN` answered; here always 0.
+    pub fh: u64,
+    /// Byte of the file, or the `off` of the entry to go on behind.
+    pub offset: u64,
+    /// Bytes wanted at most.
+    pub size: u32,
+    /// Unused here.
+    pub read_flags: u32,
+    /// Unused here.
+    pub lock_owner: u64,
+    /// `open(2)` flags; unused here.
+    pub flags: u32,
+    /// Unused.
+    pub padding: u32,
+}
+
+/// `struct fuse_getxattr_in`, 8 bytes: in front of the name in `GETXATTR`, alone in `LISTXATTR`.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct GetxattrIn {
+    /// Bytes the caller has room for; 0 asks for the size.
+    pub size: u32,
+    /// Unused.
+    pub padding: u32,
+}
+
+/// `struct fuse_getxattr_out`, 8 bytes: the reply where the size was asked.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct GetxattrOut {
+    /// Bytes that the value or the list of names takes.
+    pub size: u32,
+    /// Unused.
+    pub padding: u32,
+}
+
+/// `struct fuse_kstatfs`, 80 bytes: the reply to `STATFS`.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Statfs {
+    /// Size of the file system in units of `frsize`.
+    pub blocks: u64,
+    /// Free of them.
+    pub bfree: u64,
+    /// Free for ordinary users.
+    pub bavail: u64,
+    /// Inodes.
+    pub files: u64,
+    /// Free of them.
+    pub ffree: u64,
+    /// Bytes recommended for one transfer.
+    pub bsize: u32,
+    /// Bytes of the longest name.
+    pub namelen: u32,
+    /// Bytes of one block.
+    pub frsize: u32,
+    /// Unused.
+    pub padding: u32,
+    /// Unused.
+    pub spare: [u32; 6],
+}
+
+const _: () = assert!(size_of::<FileAttr>() == 88 && size_of::<AttrOut>() == 104 && size_of::<EntryOut>() == 128);
+const _: () = assert!(size_of::<ReadIn>() == 40 && size_of::<Statfs>() == 80);
+
+/// A device number as `new_encode_dev` of the kernel's `include/linux/kdev_t.h` packs it: 8 bits of minor, 12 of
+/// major, the other 12 of minor. Bits that do not fit are lost, as they are on any 32-bit `rdev`.
+#[must_use]
+pub const fn encode_rdev(major: u32, minor: u32) -> u32 {
+    (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & 0xf_ff00) << 12)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_numbers_are_packed_as_the_kernel_unpacks_them() {
+        assert_eq!(encode_rdev(1, 3), 0x103);
+        assert_eq!(encode_rdev(0xabc, 0x1_2345), 0x123a_bc45);
+    }
+}

@@ -1,0 +1,23 @@
+//! The FUSE protocol as bytes: the structures of `include/uapi/linux/fuse.h`, and nothing that acts on them.
+//!
+//! Every structure is `repr(C)`, has no padding of its own and is read and written in the host's byte order,
+//! as the protocol demands. Over virtio the order is the guest's; the virtio specification (section 5.11.6.1)
+//! makes that little-endian, which all hosts of Lamina are too.
+//!
+//! The version spoken is 7.31 (Linux 5.4): it has everything a read-only tree needs, and the structures below
+//! have not changed since.
+
+mod directory;
+mod header;
+mod init;
+mod inode;
+mod opcode;
+
+pub use directory::{Dirent, DirentPlus, padded};
+pub use header::{InHeader, OutHeader};
+pub use init::{InitFlags, InitIn, InitOut, KERNEL_MINOR, KERNEL_VERSION};
+pub use inode::{AttrOut, EntryOut, FileAttr, GetxattrIn, GetxattrOut, ReadIn, Statfs, encode_rdev};
+pub use opcode::Opcode;
+
+#[cfg(target_endian = "big")]
+compile_error!("virtio-fs carries FUSE in little-endian order; this code assumes that the host's is the same");

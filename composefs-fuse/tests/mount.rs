@@ -1,0 +1,287 @@
+//! Real mounts, served by threads of the test itself, and the messages they cost.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use composefs_fuse::Server;
+use composefs_fuse::linux::{MountError, MountOptions, MountPoint, Session, SessionEvent, Unmount};
+use composefs_fuse::stats::Snapshot;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use support::{Layer, MTIME};
+use tempfile::TempDir;
+
+/// A mount that ends with its test.
+struct Mounted {
+    server: Arc<Server>,
+    point: MountPoint,
+    session: Option<Session>,
+    events: Receiver<SessionEvent>,
+    _directories: [TempDir; 2],
+}
+
+impl Mounted {
+    fn new(layer: Layer) -> Self {
+        let (view, store) = layer.into_view();
+        let directory = TempDir::new().unwrap();
+        let server = Arc::new(Server::new(Arc::new(view)));
+        let point = MountPoint::new(directory.path()).unwrap();
+        let device = point.mount(&MountOptions::default()).unwrap_or_else(|error| panic!("cannot mount here: {error}"));
+        let (sender, events) = channel();
+        let session = Session::start(&server, device, 2, &sender).unwrap();
+        Self { server, point, session: Some(session), events, _directories: [directory, store] }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.point.path().join(name)
+    }
+
+    /// What `act` made the kernel ask.
+    fn asked(&self, act: impl FnOnce()) -> Snapshot {
+        let before = self.server.stats().snapshot();
+        act();
+        self.server.stats().snapshot().since(&before)
+    }
+
+    /// Lets the kernel find out what this server declines: it asks once for a mount.
+    fn settle(&self, file: &str) {
+        fs::read(self.path(file)).unwrap();
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        match self.point.unmount(Unmount::Lazy) {
+            Ok(()) | Err(MountError::NotMounted(_)) => {}
+            Err(error) => eprintln!("left behind: {error}"),
+        }
+        if let Some(session) = self.session.take() {
+            session.join();
+        }
+    }
+}
+
+/// A tree of `directories` with `files` files each.
+fn forest(directories: usize, files: usize) -> Layer {
+    let mut layer = Layer::new();
+    for directory in 0..directories {
+        layer = layer.directory(&format!("d{directory:03}"), 0o755);
+        for file in 0..files {
+            layer = layer.file(&format!("d{directory:03}/f{file:05}"), format!("{directory} {file}").as_bytes());
+        }
+    }
+    layer.file("top", b"top").symlink("link", "top")
+}
+
+/// Looks at everything below `path` as `find -ls` does. Returns how many entries there are.
+fn walk(path: &Path) -> u64 {
+    let mut count = 1;
+    assert!(path.symlink_metadata().unwrap().is_dir());
+    for entry in path.read_dir().unwrap() {
+        let entry = entry.unwrap().path();
+        let metadata = entry.symlink_metadata().unwrap();
+        if metadata.is_symlink() {
+            entry.read_link().unwrap();
+        }
+        count += if metadata.is_dir() { walk(&entry) } else { 1 };
+    }
+    count
+}
+
+#[test]
+fn a_first_walk_costs_two_messages_a_directory_and_no_lookup() {
+    let mounted = Mounted::new(forest(40, 300));
+    let mut entries = 0;
+    let asked = mounted.asked(|| entries = walk(mounted.point.path()));
+    assert_eq!(entries, 1 + 40 * 301 + 2);
+    assert_eq!(asked.count("LOOKUP"), 0, "{asked}");
+    assert!(asked.total() <= 2 * 41 + entries / 100, "{entries} entries:\n{asked}");
+}
+
+#[test]
+fn a_second_walk_costs_nothing() {
+    let mounted = Mounted::new(forest(10, 50));
+    walk(mounted.point.path());
+    let asked = mounted.asked(|| {
+        walk(mounted.point.path());
+        walk(mounted.point.path());
+    });
+    assert_eq!(asked.total(), 0, "{asked}");
+}
+
+#[test]
+fn a_missing_name_is_asked_for_once() {
+    let mounted = Mounted::new(forest(1, 1));
+    let asked = mounted.asked(|| {
+        for _ in 0..1000 {
+            assert!(!mounted.path("d000/missing").exists());
+        }
+    });
+    // One for the directory, which was not listed before, one for the name.
+    assert_eq!((asked.count("LOOKUP"), asked.total()), (2, 2), "{asked}");
+}
+
+#[test]
+fn a_small_file_costs_one_read_and_nothing_when_read_again() {
+    let mounted = Mounted::new(forest(1, 20));
+    mounted.settle("top");
+    walk(mounted.point.path());
+    let file = mounted.path("d000/f00007");
+    let first = mounted.asked(|| assert_eq!(fs::read(&file).unwrap(), b"0 7"));
+    assert_eq!((first.count("READ"), first.total()), (1, 1), "{first}");
+    let again = mounted.asked(|| assert_eq!(fs::read(&file).unwrap(), b"0 7"));
+    assert_eq!(again.total(), 0, "{again}");
+}
+
+#[test]
+fn a_program_run_again_and_a_link_read_again_cost_nothing() {
+    let script = Layer::new().file_with_mode("script", 0o755, b"#!/bin/sh\necho ran\n").symlink("link", "script");
+    let mounted = Mounted::new(script);
+    let act = || {
+        assert_eq!(Command::new(mounted.path("script")).output().unwrap().stdout, b"ran\n");
+        assert_eq!(fs::read_link(mounted.path("link")).unwrap(), Path::new("script"));
+    };
+    assert!(mounted.asked(act).count("READLINK") == 1);
+    let again = mounted.asked(act);
+    assert_eq!(again.total(), 0, "{again}");
+}
+
+#[test]
+fn attributes_of_a_tree_that_has_none_are_asked_for_once() {
+    let mounted = Mounted::new(forest(10, 100));
+    walk(mounted.point.path());
+    let asked = mounted.asked(|| {
+        for directory in 0..10 {
+            for file in 0..100 {
+                let path = mounted.path(&format!("d{directory:03}/f{file:05}"));
+                let errno = rustix::fs::getxattr(&path, "user.any", &mut [0_u8; 16][..]).unwrap_err();
+                assert_eq!(errno, rustix::io::Errno::NOTSUP);
+            }
+        }
+    });
+    assert!(asked.total() <= 1, "{asked}");
+}
+
+#[test]
+fn a_large_file_read_in_order_costs_one_message_per_window_of_readahead() {
+    const MIB: usize = 1 << 20;
+    let content: Vec<u8> = (0..16 * MIB).map(|byte| (byte / 4096 % 251) as u8).collect();
+    let mounted = Mounted::new(Layer::new().file("large", &content).file("top", b""));
+    mounted.settle("top");
+    let device = mounted.point.path().metadata().unwrap().dev();
+    let window = fs::read_to_string(format!("/sys/class/bdi/0:{device}/read_ahead_kb")).unwrap();
+    let window = window.trim().parse::<usize>().unwrap() << 10;
+
+    let mut found = Vec::new();
+    let asked = mounted.asked(|| {
+        let mut file = File::open(mounted.path("large")).unwrap();
+        file.read_to_end(&mut found).unwrap();
+    });
+    assert!(found == content, "the content differs");
+    assert!(asked.count("READ") <= (content.len() / window + 8) as u64, "{asked}");
+    assert_eq!(asked.content_bytes, content.len() as u64);
+}
+
+#[test]
+fn what_is_mounted_is_what_the_layer_says() {
+    let layer = Layer::new()
+        .directory("sticky", 0o1777)
+        .file_with_mode("sticky/setuid", 0o4755, b"program")
+        .hard_link("again", "sticky/setuid")
+        .symlink("link", "sticky/setuid")
+        .fifo("fifo")
+        .char_device("null", 1, 3)
+        .xattr("user.name", b"value")
+        .file("marked", &[7; 5000]);
+    let mounted = Mounted::new(layer);
+    let stat = |name| mounted.path(name).symlink_metadata().unwrap();
+
+    assert_eq!(stat("sticky").mode(), 0o041_777);
+    let file = stat("sticky/setuid");
+    assert_eq!((file.mode(), file.uid(), file.gid(), file.size(), file.nlink()), (0o104_755, 0, 0, 7, 2));
+    assert_eq!((file.mtime(), file.mtime_nsec()), (MTIME.0, i64::from(MTIME.1)));
+    assert_eq!(stat("again").ino(), file.ino());
+    assert_eq!((stat("marked").size(), stat("marked").blocks()), (5000, 10));
+    assert!(stat("fifo").file_type().is_fifo());
+    assert_eq!(stat("fifo").permissions().mode() & 0o7777, 0o620);
+    let device = stat("null");
+    assert!(device.file_type().is_char_device());
+    assert_eq!(device.rdev(), rustix::fs::makedev(1, 3));
+    let mut value = [0; 16];
+    assert_eq!(rustix::fs::getxattr(mounted.path("marked"), "user.name", &mut value[..]).unwrap(), 5);
+    assert_eq!(&value[..5], b"value");
+}
+
+#[test]
+fn nothing_can_be_written() {
+    let mounted = Mounted::new(forest(1, 1));
+    let file = mounted.path("top");
+    let refusals = [
+        fs::write(&file, b"x").unwrap_err(),
+        fs::remove_file(&file).unwrap_err(),
+        fs::create_dir(mounted.path("new")).unwrap_err(),
+        fs::rename(&file, mounted.path("other")).unwrap_err(),
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o777)).unwrap_err(),
+    ];
+    for refusal in refusals {
+        assert_eq!(refusal.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    }
+}
+
+#[test]
+fn many_readers_at_once_all_read_what_is_there() {
+    let mounted = Mounted::new(forest(8, 60));
+    std::thread::scope(|scope| {
+        for reader in 0..16 {
+            let mounted = &mounted;
+            scope.spawn(move || {
+                for step in 0..480 {
+                    let number = (step * 7 + reader * 31) % 480;
+                    let (directory, file) = (number / 60, number % 60);
+                    let path = mounted.path(&format!("d{directory:03}/f{file:05}"));
+                    assert_eq!(fs::read_to_string(path).unwrap(), format!("{directory} {file}"));
+                }
+            });
+        }
+    });
+    let counted = mounted.server.stats().snapshot();
+    assert_eq!((counted.panics, counted.malformed, counted.damaged), (0, 0, 0));
+}
+
+#[test]
+fn a_session_ends_when_someone_unmounts() {
+    let mut mounted = Mounted::new(forest(1, 1));
+    composefs_fuse::linux::unmount(mounted.point.path(), Unmount::Clean).unwrap();
+    mounted.session.take().unwrap().join();
+    assert!(mounted.events.try_iter().all(|event| matches!(event, SessionEvent::WorkerEnded(Ok(())))));
+    assert_eq!(mounted.point.path().read_dir().unwrap().count(), 0);
+    let again = composefs_fuse::linux::unmount(mounted.point.path(), Unmount::Clean);
+    assert!(matches!(again, Err(MountError::NotMounted(_))), "{again:?}");
+}
+
+#[test]
+fn a_busy_mount_is_not_taken_away_cleanly() {
+    let mounted = Mounted::new(forest(1, 1));
+    let open = File::open(mounted.path("top")).unwrap();
+    assert!(matches!(mounted.point.unmount(Unmount::Clean), Err(MountError::Busy(_))));
+    mounted.point.unmount(Unmount::Lazy).unwrap();
+    let mut content = [0; 3];
+    open.read_exact_at(&mut content, 0).unwrap();
+    assert_eq!(&content, b"top");
+}
+
+#[test]
+fn a_mount_point_must_be_an_empty_directory() {
+    let directory = TempDir::new().unwrap();
+    let inside = directory.path().join("inside");
+    assert!(matches!(MountPoint::new(&inside), Err(MountError::Missing(_))));
+    fs::write(&inside, b"").unwrap();
+    assert!(matches!(MountPoint::new(&inside), Err(MountError::NotDirectory(_))));
+    assert!(matches!(MountPoint::new(directory.path()), Err(MountError::NotEmpty(_))));
+    assert!(matches!(MountPoint::new(&inside.join("deeper")), Err(MountError::NotDirectory(_))));
+}

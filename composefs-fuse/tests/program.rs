@@ -1,0 +1,236 @@
+//! The program `composefs-fuse`, as a user runs it.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use composefs_fuse::linux::{Unmount, fetch_stats, unmount};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+use support::Layer;
+use tempfile::TempDir;
+
+/// The user `nobody` of every Debian.
+const NOBODY: u32 = 65_534;
+
+/// A store with a base, a mount point, and room for what the program leaves elsewhere.
+struct Stage {
+    base: String,
+    store: TempDir,
+    room: TempDir,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let layer = Layer::new().file("hello", b"world").file_with_mode("secret", 0o600, b"root's");
+        let (base, _, store) = layer.into_base();
+        let room = TempDir::new().unwrap();
+        for name in ["mnt", "run", "state"] {
+            fs::create_dir(room.path().join(name)).unwrap();
+        }
+        Self { base: base.to_string(), store, room }
+    }
+
+    fn mount_point(&self) -> PathBuf {
+        self.room.path().join("mnt")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.room.path().join("stats")
+    }
+
+    /// The program, leaving nothing outside of the stage.
+    fn program(&self) -> Command {
+        self.prepared(Command::new(env!("CARGO_BIN_EXE_composefs-fuse")))
+    }
+
+    /// The same as an ordinary user, who owns the stage from now on.
+    fn program_of_nobody(&self) -> Command {
+        if !rustix::process::geteuid().is_root() {
+            return self.program();
+        }
+        for directory in [self.store.path(), self.room.path()] {
+            give_away(directory);
+        }
+        let copy = self.room.path().join("composefs-fuse");
+        fs::copy(env!("CARGO_BIN_EXE_composefs-fuse"), &copy).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(copy);
+        self.prepared(command)
+    }
+
+    fn prepared(&self, mut command: Command) -> Command {
+        command
+            .env("XDG_RUNTIME_DIR", self.room.path().join("run"))
+            .env("XDG_STATE_HOME", self.room.path().join("state"))
+            .arg("--store")
+            .arg(self.store.path())
+            .arg("--stats")
+            .arg(self.socket());
+        command
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.room.path().join("state/lamina/mount.log")).unwrap_or_default()
+    }
+
+    fn is_mounted(&self) -> bool {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        mounts.lines().any(|line| line.split(' ').nth(1) == self.mount_point().to_str())
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if self.is_mounted() {
+            unmount(&self.mount_point(), Unmount::Lazy).unwrap();
+        }
+    }
+}
+
+fn give_away(path: &Path) {
+    chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    if path.is_dir() {
+        path.read_dir().unwrap().for_each(|entry| give_away(&entry.unwrap().path()));
+    }
+}
+
+/// Waits for what another process does. The bound is there to end a test that has failed already.
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..3000 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("waited in vain: {what}");
+}
+
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
+}
+
+fn assert_success(output: &Output) {
+    assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn it_returns_when_the_tree_can_be_read_and_serves_until_unmounted() {
+    let stage = Stage::new();
+    // Output is read to its end: a process in the background that kept the pipe would hold this up for ever.
+    let output = stage.program().args([&stage.base, stage.mount_point().to_str().unwrap()]).output().unwrap();
+    assert_success(&output);
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&[][..], &[][..]));
+    assert_eq!(fs::read(stage.mount_point().join("hello")).unwrap(), b"world");
+    assert_eq!(fetch_stats(&stage.socket()).unwrap().count("READ"), 1);
+    unmount(&stage.mount_point(), Unmount::Clean).unwrap();
+    until("the socket to vanish", || !stage.socket().exists());
+    assert_eq!(stage.log(), "");
+}
+
+#[test]
+fn an_ordinary_user_mounts_and_reads_files_of_root() {
+    let stage = Stage::new();
+    let output = stage.program_of_nobody().arg(&stage.base).arg(stage.mount_point()).output().unwrap();
+    assert_success(&output);
+    let read = if rustix::process::geteuid().is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"]).arg(stage.mount_point().join("secret"));
+        command.output().unwrap()
+    } else {
+        Command::new("cat").arg(stage.mount_point().join("secret")).output().unwrap()
+    };
+    assert_success(&read);
+    assert_eq!(read.stdout, b"root's");
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let line = mounts.lines().find(|line| line.contains(stage.mount_point().to_str().unwrap())).unwrap();
+    assert!(line.contains("fuse.lamina ro,nosuid,nodev"), "{line}");
+    unmount(&stage.mount_point(), Unmount::Clean).unwrap();
+    until("the socket to vanish", || !stage.socket().exists());
+}
+
+#[test]
+fn ctrl_c_in_the_foreground_unmounts_and_shows_what_was_asked() {
+    let stage = Stage::new();
+    let mut command = stage.program();
+    command.arg("--foreground").arg("--verbose").arg(&stage.base).arg(stage.mount_point()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    until("the mount", || stage.socket().exists());
+    assert_eq!(fs::read(stage.mount_point().join("hello")).unwrap(), b"world");
+    signal(&child, rustix::process::Signal::INT);
+    let output = child.wait_with_output().unwrap();
+    assert_success(&output);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.lines().any(|line| line.starts_with("READ ")), "{told}");
+    assert!(!stage.is_mounted() && !stage.socket().exists());
+}
+
+#[test]
+fn sigterm_ends_it_although_files_are_open() {
+    let stage = Stage::new();
+    let child = stage.program().arg("--foreground").arg(&stage.base).arg(stage.mount_point()).spawn().unwrap();
+    until("the mount", || stage.socket().exists());
+    let open = File::open(stage.mount_point().join("hello")).unwrap();
+    signal(&child, rustix::process::Signal::TERM);
+    assert_success(&child.wait_with_output().unwrap());
+    assert!(!stage.is_mounted() && !stage.socket().exists());
+    assert_eq!(open.read_at(&mut [0; 5], 0).unwrap_err().kind(), std::io::ErrorKind::NotConnected);
+}
+
+#[test]
+fn a_mount_whose_server_was_killed_is_named_and_can_be_cleared() {
+    let stage = Stage::new();
+    let mut child = stage.program().arg("--foreground").arg(&stage.base).arg(stage.mount_point()).spawn().unwrap();
+    until("the mount", || stage.socket().exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let output = stage.program().arg(&stage.base).arg(stage.mount_point()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("whose server has died") && told.lines().count() == 1, "{told}");
+    unmount(&stage.mount_point(), Unmount::Clean).unwrap();
+    assert!(!stage.is_mounted());
+    // The socket that the dead one left is no obstacle.
+    assert_success(&stage.program().arg(&stage.base).arg(stage.mount_point()).output().unwrap());
+}
+
+#[test]
+fn mistakes_are_one_line_and_leave_nothing_behind() {
+    let stage = Stage::new();
+    let missing = stage.room.path().join("missing");
+    let output = stage.program().arg(&stage.base).arg(&missing).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(told.contains("no such directory") && told.lines().count() == 1, "{told}");
+
+    let nowhere = stage.base.replace(|digit: char| digit.is_ascii_hexdigit(), "0");
+    let output = stage.program().arg(nowhere).arg(stage.mount_point()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1);
+
+    let output = stage.program().args(["-o", "windows"]).arg(&stage.base).arg(stage.mount_point()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(!stage.is_mounted() && !stage.socket().exists());
+}
+
+#[test]
+fn other_users_are_let_in_on_request_and_modes_are_checked_then() {
+    let stage = Stage::new();
+    fs::set_permissions(stage.room.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(rustix::process::geteuid().is_root(), "this test needs root, to be two users");
+    let as_nobody = |name: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"]).arg(stage.mount_point().join(name));
+        command.output().unwrap().status.success()
+    };
+    assert_success(&stage.program().arg(&stage.base).arg(stage.mount_point()).output().unwrap());
+    assert!(!as_nobody("hello"));
+    unmount(&stage.mount_point(), Unmount::Clean).unwrap();
+    until("the socket to vanish", || !stage.socket().exists());
+    let mut command = stage.program();
+    assert_success(&command.args(["-o", "allow_other"]).arg(&stage.base).arg(stage.mount_point()).output().unwrap());
+    assert!(as_nobody("hello"));
+    assert!(!as_nobody("secret"));
+}

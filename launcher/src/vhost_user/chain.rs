@@ -1,0 +1,53 @@
+//! One request of a guest: a chain of descriptors, the readable ones first.
+//!
+//! The guest may say anything in it, and change it while it is looked at. So the request is copied out once and only
+//! the copy is believed; the reply is made in a buffer of ours and copied in. The library bounds the chain by the
+//! size of its table (65,535 entries at most), and checks each address against the guest's memory.
+
+use composefs_fuse::{MAX_REPLY, MAX_REQUEST, Server};
+use std::io::{Read, Write};
+use std::ops::Deref;
+use virtio_queue::{DescriptorChain, Reader, Writer};
+use vm_memory::GuestMemoryMmap;
+
+/// What one thread needs to answer one request at a time.
+pub(super) struct Buffers {
+    request: Box<[u8]>,
+    reply: Box<[u8]>,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self { request: vec![0; MAX_REQUEST].into(), reply: vec![0; MAX_REPLY].into() }
+    }
+}
+
+/// Answers the request in `chain`. Returns the bytes written to it: 0 where there is no reply, or none that fits.
+pub(super) fn answer<M>(server: &Server, memory: &GuestMemoryMmap, chain: &DescriptorChain<M>, buffers: &mut Buffers) -> u32
+where
+    M: Deref<Target = GuestMemoryMmap> + Clone,
+{
+    let (Ok(mut readable), Ok(mut writable)) =
+        (Reader::new(memory, chain.clone()), Writer::new(memory, chain.clone()))
+    else {
+        tracing::debug!("the guest sent a request outside of its memory");
+        return 0;
+    };
+    // What is longer than any request we know is cut off; its header then disagrees, and it is answered EINVAL.
+    let length = readable.available_bytes().min(buffers.request.len());
+    let (Some(request), room) = (buffers.request.get_mut(..length), writable.available_bytes()) else { return 0 };
+    if readable.read_exact(request).is_err() {
+        return 0;
+    }
+    let room = room.min(buffers.reply.len());
+    let Some(reply) = buffers.reply.get_mut(..room) else { return 0 };
+    let sent = server.handle(request, reply);
+    let Some(reply) = reply.get(..sent) else { return 0 };
+    match writable.write_all(reply) {
+        Ok(()) => u32::try_from(sent).unwrap_or(0),
+        Err(error) => {
+            tracing::debug!(%error, "a reply does not fit into the guest's request");
+            0
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The base: the merge index of one stack of layers.
+//!
+//! ```text
+//! file      = frame of `container`, magic "LAMBASE\0", version VERSION, with these sections:
+//!   0 layers     32-byte DiffIDs      bottom first
+//!   1 dirs       DirRecord *          directories in which more than one layer speaks; 0 is the root
+//!   2 entries    EntryRecord *        the names of one directory together, in byte order
+//!   3 heap       bytes                names
+//!   4 attached   AttachedRecord *     directories of one layer that hang below a merged one, by (layer, inode)
+//!   5 nlinks     NlinkRecord *        link counts that differ from the layer's own, by (layer, inode)
+//! ```
+//!
+//! Everything that only one layer has is a reference `(layer, inode)` and is served from that layer's index.
+
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::container::Format;
+
+/// The current format and merge. A change of a record or of the result of a merge raises the version.
+pub(crate) const FORMAT: Format = Format { magic: *b"LAMBASE\0", version: 1 };
+
+pub(super) const LAYERS: usize = 0;
+pub(super) const DIRS: usize = 1;
+pub(super) const ENTRIES: usize = 2;
+pub(super) const HEAP: usize = 3;
+pub(super) const ATTACHED: usize = 4;
+pub(super) const NLINKS: usize = 5;
+pub(super) const SECTIONS: usize = 6;
+
+/// In place of a layer: the target is a merged directory.
+pub(super) const MERGED: u16 = u16::MAX;
+
+/// A merged directory: 24 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct DirRecord {
+    /// The layer that describes it, counted from the bottom.
+    pub(super) layer: U32,
+    /// The inode there that holds its attributes.
+    pub(super) inode: U32,
+    /// Its first entry.
+    pub(super) first: U32,
+    /// How many entries.
+    pub(super) count: U32,
+    /// 2 plus its subdirectories.
+    pub(super) nlink: U32,
+    /// The merged directory it stands in, the root in itself.
+    pub(super) parent: U32,
+}
+
+/// A name in a merged directory: 12 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct EntryRecord {
+    /// Start of the name in the heap.
+    pub(super) name: U32,
+    /// The inode in `layer`, or the number of a merged directory.
+    pub(super) target: U32,
+    /// The layer, or [`MERGED`].
+    pub(super) layer: U16,
+    /// 1 to 255 bytes.
+    pub(super) name_length: u8,
+    pub(super) d_type: u8,
+}
+
+/// A directory of one layer that stands in a merged directory: 12 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct AttachedRecord {
+    pub(super) layer: U32,
+    pub(super) inode: U32,
+    /// The merged directory it stands in.
+    pub(super) parent: U32,
+}
+
+/// A link count in the merged tree: 12 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct NlinkRecord {
+    pub(super) layer: U32,
+    pub(super) inode: U32,
+    /// Visible names in the merged tree.
+    pub(super) nlink: U32,
+}

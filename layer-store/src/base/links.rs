@@ -1,0 +1,72 @@
+//! Counts the names that files with several of them have in the merged tree.
+
+use super::merge::{MergedTree, Target};
+use super::stack::{LayerInode, Stack};
+use crate::layer::{LayerIndex, LinkRecord};
+
+impl MergedTree {
+    /// Finds every file whose link count in the merged tree is not that in its own layer.
+    pub(super) fn count_links<L: AsRef<LayerIndex>>(&mut self, stack: &Stack<'_, L>) {
+        let mut nlinks = Vec::new();
+        for (layer, index) in (0u32..).zip(stack.0) {
+            let index = index.as_ref();
+            for names in index.links().chunk_by(|a, b| a.inode == b.inode) {
+                let Some(inode) = names.first().map(|link| link.inode.get()) else { continue };
+                let place = LayerInode { layer, inode };
+                let visible = names.iter().filter(|link| self.shows(layer, index, link)).count();
+                let foreign = self.foreign_names.remove(&place).unwrap_or_default();
+                let nlink = u32::try_from(visible).unwrap_or(u32::MAX).saturating_add(foreign);
+                if index.inode(inode).is_some_and(|record| record.nlink.get() != nlink) {
+                    nlinks.push((place, nlink));
+                }
+            }
+        }
+        // Files with one name of their own are in no link table.
+        for (&place, &foreign) in &self.foreign_names {
+            let own = u32::from(self.own_name_shows(stack, place));
+            nlinks.push((place, own + foreign));
+        }
+        nlinks.sort_unstable();
+        self.nlinks = nlinks;
+    }
+
+    /// Whether one name of a layer shows in the merged tree.
+    fn shows(&self, layer: u32, index: &LayerIndex, link: &LinkRecord) -> bool {
+        let dir = LayerInode { layer, inode: link.dir.get() };
+        match self.part_of.get(&dir) {
+            Some(&merged) => self.has_name(merged, index.entry_name(link.entry.get()), layer, link.inode.get()),
+            None => self.hangs_below_attached(index, dir),
+        }
+    }
+
+    /// Whether a merged directory has this name for this very inode.
+    fn has_name(&self, merged: u32, name: &[u8], layer: u32, inode: u32) -> bool {
+        let Some(dir) = self.dirs.get(merged as usize) else { return false };
+        let (first, count) = (dir.first as usize, dir.count as usize);
+        let entries = self.entries.get(first..first + count).unwrap_or_default();
+        let found = entries.binary_search_by(|entry| self.name(entry).cmp(name)).ok().and_then(|at| entries.get(at));
+        found.is_some_and(|entry| entry.target == Target::Layer(LayerInode { layer, inode }))
+    }
+
+    /// Whether a directory that no other layer speaks in is part of the merged tree: it is attached, or one
+    /// above it is before any that is merged.
+    fn hangs_below_attached(&self, index: &LayerIndex, dir: LayerInode) -> bool {
+        let mut current = dir;
+        loop {
+            if self.attached.contains_key(&current) {
+                return true;
+            }
+            let Some(parent) = index.inode(current.inode).map(|inode| inode.parent.get()) else { return false };
+            if parent == current.inode || self.part_of.contains_key(&current) {
+                return false;
+            }
+            current.inode = parent;
+        }
+    }
+
+    /// The same for a file's only name, found by looking through its layer.
+    fn own_name_shows<L: AsRef<LayerIndex>>(&self, stack: &Stack<'_, L>, place: LayerInode) -> bool {
+        let Some(index) = stack.layer(place.layer) else { return false };
+        index.names_of(place.inode).any(|link| self.shows(place.layer, index, &link))
+    }
+}

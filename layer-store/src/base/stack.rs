@@ -1,0 +1,181 @@
+//! What a name means in a stack of layers: the heart of the merge.
+
+use crate::layer::{Entry, EntryTarget, LayerIndex};
+use crate::{DiffId, Kind};
+
+/// An inode of one layer of a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LayerInode {
+    /// The layer, counted from the bottom.
+    pub(crate) layer: u32,
+    /// The inode in it.
+    pub(crate) inode: u32,
+}
+
+/// Layers from the bottom to the top.
+#[derive(Debug)]
+pub(super) struct Stack<'stack, L>(pub(super) &'stack [L]);
+
+/// One layer's part of a directory in the merged tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) place: LayerInode,
+    pub(super) ghost: bool,
+}
+
+/// A directory of the merged tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Directory {
+    /// Who describes it.
+    pub(super) attributes: LayerInode,
+    /// Whose names show in it, topmost first.
+    pub(super) parts: Vec<Part>,
+}
+
+/// What a name leads to in the merged tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Resolved<'stack> {
+    Nothing,
+    File {
+        place: LayerInode,
+        kind: Kind,
+    },
+    Directory(Directory),
+    /// A hard link that the layer has to this path of the layers below it.
+    Foreign {
+        layer: u32,
+        target: &'stack [u8],
+    },
+}
+
+/// What one layer says of a name.
+pub(super) type Statement<'stack> = (u32, EntryTarget<'stack>);
+
+impl<'stack, L: AsRef<LayerIndex>> Stack<'stack, L> {
+    pub(super) fn layer(&self, number: u32) -> Option<&'stack LayerIndex> {
+        self.0.get(number as usize).map(AsRef::as_ref)
+    }
+
+    pub(super) fn diff_id(&self, number: u32) -> Option<DiffId> {
+        self.layer(number).map(LayerIndex::diff_id)
+    }
+
+    fn is(&self, place: LayerInode, property: fn(&crate::layer::InodeRecord) -> bool) -> bool {
+        self.layer(place.layer).and_then(|layer| layer.inode(place.inode)).is_some_and(property)
+    }
+
+    /// The root: every layer has one, down to the first that is opaque.
+    pub(super) fn root(&self) -> Option<Directory> {
+        let layers = (0..u32::try_from(self.0.len()).ok()?).rev();
+        match self.resolve(layers.map(|layer| (layer, EntryTarget::Inode { number: 0, kind: Kind::Directory }))) {
+            Resolved::Directory(root) => Some(root),
+            _ => None,
+        }
+    }
+
+    /// Merges what the layers say of one name, topmost first.
+    pub(super) fn resolve(&self, statements: impl Iterator<Item = Statement<'stack>>) -> Resolved<'stack> {
+        let mut parts: Vec<Part> = Vec::new();
+        let mut attributes = None;
+        let mut exists = false;
+        // Behind an opaque directory lower ones add no names, but they may still describe it.
+        let mut sealed = false;
+        for (layer, target) in statements {
+            let (number, ghost) = match target {
+                EntryTarget::Inode { number, kind: Kind::Directory } => (number, false),
+                EntryTarget::Ghost(number) => (number, true),
+                EntryTarget::Whiteout => break,
+                _ if exists => break,
+                EntryTarget::Inode { number, kind } => {
+                    return Resolved::File { place: LayerInode { layer, inode: number }, kind };
+                }
+                EntryTarget::Foreign(target) => return Resolved::Foreign { layer, target },
+            };
+            let place = LayerInode { layer, inode: number };
+            exists |= !ghost;
+            if !sealed {
+                parts.push(Part { place, ghost });
+            }
+            sealed |= self.is(place, |inode| inode.is_opaque());
+            if !self.is(place, |inode| inode.is_implicit()) {
+                attributes = attributes.or(Some(place));
+            }
+            if sealed && attributes.is_some() {
+                break;
+            }
+        }
+        let topmost = parts.iter().find(|part| !part.ghost).or(parts.first()).map(|part| part.place);
+        match attributes.or(topmost) {
+            Some(attributes) if exists => Resolved::Directory(Directory { attributes, parts }),
+            _ => Resolved::Nothing,
+        }
+    }
+
+    /// What the merged directory has under `name`.
+    fn lookup(&self, dir: &Directory, name: &[u8]) -> Resolved<'stack> {
+        self.resolve(dir.parts.iter().filter_map(|part| {
+            let layer = self.layer(part.place.layer)?;
+            let inode = layer.inode(part.place.inode)?;
+            let control = || layer.controls(inode).find(|entry| entry.name == name);
+            layer.lookup(inode, name).or_else(control).map(|entry| (part.place.layer, entry.target))
+        }))
+    }
+
+    /// Follows a normal path from the root, links not followed. Foreign links are followed into the layers below
+    /// the one that has them, so this ends.
+    pub(super) fn file_at(&self, path: &[u8]) -> Option<(LayerInode, Kind)> {
+        let mut stack = Stack(self.0);
+        let mut path = path;
+        loop {
+            match stack.walk(path)? {
+                Resolved::File { place, kind } => return Some((place, kind)),
+                Resolved::Foreign { layer, target } => {
+                    stack = Stack(stack.0.get(..layer as usize)?);
+                    path = target;
+                }
+                Resolved::Directory(_) | Resolved::Nothing => return None,
+            }
+        }
+    }
+
+    fn walk(&self, path: &[u8]) -> Option<Resolved<'stack>> {
+        let mut current = Resolved::Directory(self.root()?);
+        for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
+            let Resolved::Directory(dir) = &current else { return None };
+            current = self.lookup(dir, name);
+        }
+        Some(current)
+    }
+
+    /// Walks the names of all parts of a directory in byte order and gives each with what it leads to.
+    pub(super) fn each_name(&self, dir: &Directory, mut visit: impl FnMut(&'stack [u8], Resolved<'stack>)) {
+        let mut cursors: Vec<Cursor<'stack>> = dir
+            .parts
+            .iter()
+            .filter_map(|part| {
+                let layer = self.layer(part.place.layer)?;
+                let inode = layer.inode(part.place.inode)?;
+                let mut names: Vec<_> = layer.visible(inode, 0).chain(layer.controls(inode)).collect();
+                if layer.controls(inode).len() > 0 {
+                    names.sort_unstable_by_key(|entry| entry.name);
+                }
+                Some(Cursor { layer: part.place.layer, names: names.into_iter().peekable() })
+            })
+            .collect();
+        while let Some(name) = cursors.iter_mut().filter_map(|cursor| Some(cursor.names.peek()?.name)).min() {
+            let statements: Vec<_> = cursors
+                .iter_mut()
+                .filter_map(|cursor| {
+                    let entry = cursor.names.next_if(|entry| entry.name == name)?;
+                    Some((cursor.layer, entry.target))
+                })
+                .collect();
+            visit(name, self.resolve(statements.into_iter()));
+        }
+    }
+}
+
+struct Cursor<'stack> {
+    layer: u32,
+    names: std::iter::Peekable<std::vec::IntoIter<Entry<'stack>>>,
+}

@@ -1,0 +1,47 @@
+//! Reads file content out of blobs.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::layer::Segments;
+use crate::view::ViewLayer;
+
+impl ViewLayer {
+    /// Fills `buffer` with a file's content from `offset`; the file must have that many bytes there.
+    pub(crate) fn read(&self, segments: Segments<'_>, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let runs = match segments {
+            Segments::Whole(start) => {
+                let at = start.checked_add(offset).ok_or(io::ErrorKind::InvalidData)?;
+                return read_all(&self.blob, buffer, at);
+            }
+            Segments::Runs(runs) => runs,
+        };
+        buffer.fill(0);
+        let end = offset.saturating_add(buffer.len() as u64);
+        let first = runs.partition_point(|run| run.file_offset.get() + run.length.get() <= offset);
+        for run in runs.get(first..).unwrap_or_default() {
+            let (run_start, run_end) = (run.file_offset.get(), run.file_offset.get() + run.length.get());
+            if run_start >= end {
+                break;
+            }
+            let (from, to) = (run_start.max(offset), run_end.min(end));
+            let within = |position: u64| usize::try_from(position - offset).unwrap_or(usize::MAX);
+            let part = buffer.get_mut(within(from)..within(to)).ok_or(io::ErrorKind::InvalidData)?;
+            let blob = match run.donor.get() {
+                0 => &self.blob,
+                donor => self.donors.get(donor as usize - 1).ok_or(io::ErrorKind::NotFound)?,
+            };
+            read_all(blob, part, run.blob_offset.get() + (from - run_start))?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads exactly `buffer`. A blob that ends before its index says is damage, not the end of a file.
+fn read_all(blob: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    blob.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the blob is shorter than its index says"),
+        _ => error,
+    })
+}

@@ -1,0 +1,165 @@
+//! Takes one layer in: unpacks the compression, hashes, writes the blob and builds the index, all while it
+//! streams by.
+//!
+//! Three threads share the work: one reads, hashes what came and decompresses it; one hashes the tar; one parses
+//! and writes it. Pieces of 256 KiB go from the first to the other two, a few at a time, so memory does not depend
+//! on the layer's size.
+
+mod compression;
+mod pipeline;
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, Write};
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::layer::{EntryRefused, TreeBuilder, WriteError};
+use crate::store::StoreError;
+use crate::tar::{Parser, TarError};
+use crate::{DiffId, Digest, Limits};
+
+/// What a layer must turn out to be. What is `None` is not checked.
+#[derive(Clone, Debug, Default)]
+pub struct ExpectedLayer {
+    /// The digest of its bytes as they travel.
+    pub compressed: Option<Digest>,
+    /// The digest of its tar.
+    pub diff_id: Option<DiffId>,
+}
+
+/// A layer that is in the store, verified.
+#[derive(Clone, Debug)]
+pub struct IngestedLayer {
+    /// The digest of its tar.
+    pub diff_id: DiffId,
+    /// The digest of its bytes as they came.
+    pub compressed_digest: Digest,
+    /// Bytes of its tar.
+    pub blob_bytes: u64,
+    /// Whether the store had it before.
+    pub was_present: bool,
+}
+
+/// Why a layer is not taken in. The store is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IngestError {
+    /// The source could not be read, or its compression is damaged.
+    #[error("{0}")]
+    Source(io::Error),
+    /// A compression that no layer of the image specification has.
+    #[error("it is compressed with {0}, which image layers may not be; only gzip and zstd are read")]
+    Compression(&'static str),
+    /// What came is not what was announced.
+    #[error("the digest of its bytes is {actual}, not {expected}: it was changed or cut off on the way")]
+    WrongDigest {
+        /// As announced.
+        expected: Digest,
+        /// As it came.
+        actual: Digest,
+    },
+    /// The tar is not the one that the image's config names.
+    #[error("the digest of its tar is {actual}, not {expected}, as the image's config has it")]
+    WrongDiffId {
+        /// As the config has it.
+        expected: DiffId,
+        /// As it came.
+        actual: DiffId,
+    },
+    /// The tar is damaged, or has something in it that cannot be kept faithfully.
+    #[error("{0}")]
+    Tar(String),
+    /// It is larger than the limits allow.
+    #[error("{0}")]
+    Limit(String),
+    /// The store could not keep it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<TarError<EntryRefused>> for IngestError {
+    fn from(error: TarError<EntryRefused>) -> Self {
+        Self::Tar(error.to_string())
+    }
+}
+
+/// Makes `blob` and `index` of one layer in `directory`, and waits until the blob is on the disk.
+pub(crate) fn ingest(
+    source: &mut (dyn Read + Send),
+    directory: &Path,
+    expected: &ExpectedLayer,
+    limits: &Limits,
+) -> Result<IngestedLayer, IngestError> {
+    let blob_path = directory.join("blob");
+    let blob = File::create_new(&blob_path).map_err(StoreError::io(&blob_path))?;
+    let streamed = pipeline::stream(source, &blob, &blob_path, limits)?;
+    if let Some(wanted) = expected.compressed.filter(|wanted| *wanted != streamed.compressed_digest) {
+        return Err(IngestError::WrongDigest { expected: wanted, actual: streamed.compressed_digest });
+    }
+    if let Some(wanted) = expected.diff_id.filter(|wanted| *wanted != streamed.diff_id) {
+        return Err(IngestError::WrongDiffId { expected: wanted, actual: streamed.diff_id });
+    }
+    let index_path = directory.join("index");
+    let index = File::create_new(&index_path).map_err(StoreError::io(&index_path))?;
+    // The index is built while the disk takes the blob.
+    std::thread::scope(|scope| {
+        let synced = scope.spawn(|| blob.sync_all());
+        write_index(streamed.tree, BufWriter::new(index), &streamed.diff_id, streamed.blob_bytes, &index_path)?;
+        let synced = synced.join().unwrap_or_else(|_| Err(io::Error::other("the sync ended early")));
+        synced.map_err(StoreError::io(&blob_path))?;
+        crate::durable::sync_directory(directory)?;
+        Ok(IngestedLayer {
+            diff_id: streamed.diff_id,
+            compressed_digest: streamed.compressed_digest,
+            blob_bytes: streamed.blob_bytes,
+            was_present: false,
+        })
+    })
+}
+
+fn write_index<W: Write + Seek>(
+    tree: TreeBuilder,
+    out: W,
+    diff_id: &DiffId,
+    blob_bytes: u64,
+    path: &Path,
+) -> Result<(), IngestError> {
+    match tree.write_index(out, diff_id, blob_bytes) {
+        Ok(_) => Ok(()),
+        Err(WriteError::Refused(refused)) => Err(IngestError::Tar(refused.to_string())),
+        Err(WriteError::Io(cause)) => Err(StoreError::io(path)(cause).into()),
+    }
+}
+
+/// Makes the index of a blob that is in the store, and proves the blob's digest on the way.
+pub(crate) fn index_blob<W: Write + Seek>(
+    blob: &mut dyn Read,
+    diff_id: &DiffId,
+    out: W,
+    max_inodes: u32,
+) -> Result<(), IngestError> {
+    let mut parser = Parser::new();
+    let mut tree = TreeBuilder::new(max_inodes);
+    let mut hasher = Sha256::new();
+    let mut piece = vec![0; pipeline::PIECE];
+    let mut length = 0;
+    loop {
+        let filled = match blob.read(&mut piece) {
+            Ok(0) => break,
+            Ok(filled) => filled,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(IngestError::Source(error)),
+        };
+        let bytes = piece.get(..filled).unwrap_or_default();
+        hasher.update(bytes);
+        parser.feed(bytes, &mut tree)?;
+        length += filled as u64;
+    }
+    let actual = DiffId(Digest::from_bytes(hasher.finalize().into()));
+    if actual != *diff_id {
+        return Err(IngestError::WrongDiffId { expected: *diff_id, actual });
+    }
+    parser.finish::<EntryRefused>()?;
+    write_index(tree, out, diff_id, length, Path::new("index"))
+}

@@ -1,0 +1,18 @@
+//! One layer: the tree that its tar describes, and the index that keeps it.
+
+mod check;
+mod format;
+mod index;
+mod links;
+mod names;
+mod plan;
+mod refusal;
+mod tree;
+mod write;
+mod xattrs;
+
+pub(crate) use format::{InodeRecord, LinkRecord};
+pub(crate) use index::{Entry, EntryTarget, LayerIndex, Segments};
+pub(crate) use refusal::EntryRefused;
+pub(crate) use tree::TreeBuilder;
+pub(crate) use write::WriteError;

@@ -1,0 +1,221 @@
+//! Puts a layer's tree into the order of its index.
+
+use super::names::is_aufs;
+use super::tree::{NONE, NameSlot, ROOT, Target, TreeBuilder};
+use crate::Kind;
+
+/// What a name of a directory becomes in the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Visible(u32),
+    Ghost(u32),
+    Whiteout,
+    Foreign(u32),
+}
+
+/// The names of every directory, found by the directory's inode.
+#[derive(Debug)]
+pub(super) struct Children {
+    /// Where the slots of inode n begin in `slots`; one more element than there are inodes.
+    starts: Vec<u32>,
+    slots: Vec<u32>,
+}
+
+impl Children {
+    /// Sorts all slots by directory, and those of a directory by name.
+    fn of(tree: &TreeBuilder) -> Self {
+        let mut starts = vec![0u32; tree.inodes.len() + 1];
+        for slot in &tree.slots {
+            if let Some(count) = starts.get_mut(slot.dir as usize + 1) {
+                *count += 1;
+            }
+        }
+        let mut sum = 0;
+        for start in &mut starts {
+            sum += *start;
+            *start = sum;
+        }
+        let mut next = starts.clone();
+        let mut slots = vec![0u32; tree.slots.len()];
+        for (number, slot) in (0u32..).zip(&tree.slots) {
+            if let Some(place) = next.get_mut(slot.dir as usize) {
+                if let Some(element) = slots.get_mut(*place as usize) {
+                    *element = number;
+                }
+                *place += 1;
+            }
+        }
+        let mut children = Self { starts, slots };
+        for dir in 0..tree.inodes.len() {
+            let range = children.range(dir);
+            if let Some(slots) = children.slots.get_mut(range) {
+                slots.sort_unstable_by(|&a, &b| slot_name(tree, a).cmp(slot_name(tree, b)));
+            }
+        }
+        children
+    }
+
+    fn range(&self, dir: usize) -> std::ops::Range<usize> {
+        let at = |index: usize| self.starts.get(index).map_or(0, |&start| start as usize);
+        at(dir)..at(dir + 1)
+    }
+
+    fn slots<'plan>(&'plan self, tree: &'plan TreeBuilder, dir: u32) -> impl Iterator<Item = &'plan NameSlot> {
+        let numbers = self.slots.get(self.range(dir as usize)).unwrap_or_default();
+        numbers
+            .iter()
+            .filter_map(|&number| tree.slots.get(number as usize))
+            .filter(move |slot| dir != ROOT || !is_aufs(tree.name(slot)))
+    }
+}
+
+fn slot_name(tree: &TreeBuilder, slot: u32) -> &[u8] {
+    tree.slots.get(slot as usize).map_or(&[], |slot| tree.name(slot))
+}
+
+impl TreeBuilder {
+    /// A whiteout beside a directory of the same name, in any order, means that the layer has replaced the
+    /// directory: nothing of the lower one may show through.
+    pub(super) fn make_replaced_directories_opaque(&mut self) {
+        for slot in self.slots.iter().filter(|slot| slot.whited) {
+            if let Target::Inode(number) = slot.target
+                && let Some(inode) = self.inodes.get_mut(number as usize)
+            {
+                inode.opaque |= inode.kind == Kind::Directory;
+            }
+        }
+    }
+}
+
+/// The order of inodes and entries in the index.
+#[derive(Debug)]
+pub(super) struct Plan {
+    children: Children,
+    /// Inodes of the tree by their number in the index.
+    pub(super) order: Vec<u32>,
+    /// Numbers in the index by inode of the tree, `NONE` for those that no name leads to any more.
+    numbers: Vec<u32>,
+    ghosts: Vec<bool>,
+    foreign_below: Vec<bool>,
+}
+
+impl Plan {
+    pub(super) fn of(tree: &TreeBuilder) -> Self {
+        let mut plan = Self {
+            children: Children::of(tree),
+            order: Vec::with_capacity(tree.inodes.len()),
+            numbers: vec![NONE; tree.inodes.len()],
+            ghosts: vec![false; tree.inodes.len()],
+            foreign_below: vec![false; tree.inodes.len()],
+        };
+        plan.find_ghosts(tree);
+        plan.number(tree);
+        plan
+    }
+
+    /// Goes through the directories from the bottom: a ghost has nothing but whiteouts and ghosts in it.
+    fn find_ghosts(&mut self, tree: &TreeBuilder) {
+        let mut dirs = vec![ROOT];
+        let mut at = 0;
+        while let Some(&dir) = dirs.get(at) {
+            dirs.extend(self.children.slots(tree, dir).filter_map(|slot| directory(tree, slot)));
+            at += 1;
+        }
+        for &dir in dirs.iter().rev() {
+            let (mut ghost, mut foreign) = (tree.inode(dir).is_some_and(|inode| inode.implicit), false);
+            for slot in self.children.slots(tree, dir) {
+                match slot.target {
+                    Target::Inode(inode) => {
+                        ghost &= flag(&self.ghosts, inode);
+                        foreign |= flag(&self.foreign_below, inode);
+                    }
+                    Target::Foreign(_) => (ghost, foreign) = (false, true),
+                    Target::Nothing | Target::Pending(_) => {}
+                }
+            }
+            set(&mut self.ghosts, dir, ghost && dir != ROOT);
+            set(&mut self.foreign_below, dir, foreign);
+        }
+    }
+
+    /// Numbers the inodes as a walk meets them, all children of a directory before their own children.
+    fn number(&mut self, tree: &TreeBuilder) {
+        Self::give(&mut self.numbers, &mut self.order, ROOT);
+        let mut stack = vec![ROOT];
+        while let Some(dir) = stack.pop() {
+            let mut below = Vec::new();
+            for control in [false, true] {
+                for slot in self.children.slots(tree, dir) {
+                    let inode = match self.role(slot) {
+                        Some(Role::Visible(inode)) if !control => inode,
+                        Some(Role::Ghost(inode)) if control => inode,
+                        _ => continue,
+                    };
+                    if self.numbers.get(inode as usize) == Some(&NONE) {
+                        Self::give(&mut self.numbers, &mut self.order, inode);
+                    }
+                    below.extend(directory(tree, slot));
+                }
+            }
+            stack.extend(below.into_iter().rev());
+        }
+    }
+
+    fn give(numbers: &mut [u32], order: &mut Vec<u32>, inode: u32) {
+        if let Some(number) = numbers.get_mut(inode as usize) {
+            // Inodes are counted in 32 bits when they are made.
+            *number = u32::try_from(order.len()).unwrap_or(NONE);
+            order.push(inode);
+        }
+    }
+
+    /// What a slot becomes; `None` where nothing is left of it.
+    fn role(&self, slot: &NameSlot) -> Option<Role> {
+        match slot.target {
+            Target::Inode(inode) if flag(&self.ghosts, inode) && slot.whited => Some(Role::Whiteout),
+            Target::Inode(inode) if flag(&self.ghosts, inode) => Some(Role::Ghost(inode)),
+            Target::Inode(inode) => Some(Role::Visible(inode)),
+            Target::Foreign(link) => Some(Role::Foreign(link)),
+            Target::Nothing | Target::Pending(_) => slot.whited.then_some(Role::Whiteout),
+        }
+    }
+
+    /// The names of a directory in byte order with what they become.
+    pub(super) fn names<'plan>(
+        &'plan self,
+        tree: &'plan TreeBuilder,
+        dir: u32,
+    ) -> impl Iterator<Item = (&'plan NameSlot, Role)> {
+        self.children.slots(tree, dir).filter_map(|slot| self.role(slot).map(|role| (slot, role)))
+    }
+
+    /// The number of an inode in the index.
+    pub(super) fn number_of(&self, inode: u32) -> u32 {
+        self.numbers.get(inode as usize).copied().unwrap_or(NONE)
+    }
+
+    pub(super) fn is_ghost(&self, inode: u32) -> bool {
+        flag(&self.ghosts, inode)
+    }
+
+    pub(super) fn has_foreign_below(&self, inode: u32) -> bool {
+        flag(&self.foreign_below, inode)
+    }
+}
+
+fn directory(tree: &TreeBuilder, slot: &NameSlot) -> Option<u32> {
+    match slot.target {
+        Target::Inode(inode) if tree.inode(inode)?.kind == Kind::Directory => Some(inode),
+        _ => None,
+    }
+}
+
+fn flag(flags: &[bool], inode: u32) -> bool {
+    flags.get(inode as usize).copied().unwrap_or_default()
+}
+
+fn set(flags: &mut [bool], inode: u32, value: bool) {
+    if let Some(flag) = flags.get_mut(inode as usize) {
+        *flag = value;
+    }
+}

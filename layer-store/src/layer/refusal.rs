@@ -1,0 +1,49 @@
+//! Why an entry cannot stand in a layer.
+
+use crate::tar::PathError;
+
+/// An entry that is refused, by its name: a layer that holds it is not stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("entry {path:?}: {cause}")]
+pub(crate) struct EntryRefused {
+    /// The path as the archive spells it, lossy where it is not UTF-8.
+    path: String,
+    cause: Cause,
+}
+
+impl EntryRefused {
+    pub(super) fn new(path: &[u8], cause: Cause) -> Self {
+        // A path may be a mebibyte long; a message must not.
+        let shown = path.get(..256).unwrap_or(path);
+        Self { path: String::from_utf8_lossy(shown).into_owned(), cause }
+    }
+}
+
+/// What is wrong with an entry.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Cause {
+    #[error("{0}")]
+    Path(PathError),
+    #[error("its link target cannot be followed: {0}")]
+    LinkTarget(PathError),
+    #[error("it is a hard link to a directory")]
+    LinkToDirectory,
+    #[error("its hard links lead in a circle")]
+    LinkLoop,
+    #[error("it is a whiteout of no name, of \".\" or of \"..\"")]
+    InvalidWhiteout,
+    #[error("it stands below a whiteout")]
+    BelowMarker,
+    #[error("the root of a layer must be a directory")]
+    RootNotDirectory,
+    #[error("the target of a symbolic link has 1 to 4095 bytes and no NUL")]
+    SymlinkTarget,
+    #[error("a file has at most 2^63 - 1 bytes")]
+    FileTooLarge,
+    #[error("extended attribute {0}")]
+    Xattr(String),
+    #[error("the layer has too many entries; raise the limit if you trust it")]
+    TooManyEntries,
+    #[error("the layer has more than 1 GiB of names, link targets and extended attributes")]
+    TooManyNames,
+}

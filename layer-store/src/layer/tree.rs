@@ -1,0 +1,427 @@
+//! The tree of one layer while its tar streams by: the last entry of a path wins.
+
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
+
+use super::names::{Name, is_aufs};
+use super::refusal::{Cause, EntryRefused};
+use super::xattrs::XattrSets;
+use crate::tar::{Entry, EntryKind, NormalPath, PathError, Segment, Sink};
+use crate::{Kind, Timestamp};
+
+/// No inode: a name that is only whited out.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// The inode of the layer's root directory.
+pub(super) const ROOT: u32 = 0;
+
+/// What an inode holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Payload {
+    /// Content in one run from this offset of the blob.
+    Whole(u64),
+    /// Content in segments `first..first + count`.
+    Sparse {
+        first: u32,
+        count: u32,
+    },
+    /// A link target in the heap.
+    Symlink {
+        start: u32,
+        length: u32,
+    },
+    Device {
+        major: u32,
+        minor: u32,
+    },
+    /// A directory (its names are found by its inode), a FIFO or a socket.
+    Nothing,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inode {
+    pub(super) kind: Kind,
+    pub(super) permissions: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) size: u64,
+    pub(super) mtime: Timestamp,
+    pub(super) payload: Payload,
+    pub(super) xattrs: u32,
+    pub(super) content_hash: u128,
+    /// A directory that no entry speaks of, only paths below it.
+    pub(super) implicit: bool,
+    /// A directory that hides what lower layers have in it.
+    pub(super) opaque: bool,
+}
+
+/// A name in a directory of the layer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NameSlot {
+    pub(super) dir: u32,
+    pub(super) name_start: u32,
+    pub(super) name_length: u8,
+    /// A whiteout of this name stands in the same layer.
+    pub(super) whited: bool,
+    pub(super) target: Target,
+}
+
+/// Where a name leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Nothing,
+    Inode(u32),
+    /// A hard link whose target was not there when the entry came: an index into the pending links.
+    Pending(u32),
+    /// A hard link into the layers below: an index into the pending links.
+    Foreign(u32),
+}
+
+/// A hard link that could not be bound when it came.
+#[derive(Clone, Debug)]
+pub(super) struct PendingLink {
+    pub(super) target: NormalPath,
+    pub(super) slot: u32,
+}
+
+/// Builds the tree of one layer.
+pub(crate) struct TreeBuilder {
+    pub(super) inodes: Vec<Inode>,
+    pub(super) slots: Vec<NameSlot>,
+    /// Finds a slot by directory and name.
+    table: HashTable<u32>,
+    /// Names and link targets.
+    pub(super) heap: Vec<u8>,
+    pub(super) segments: Vec<Segment>,
+    pub(super) xattrs: XattrSets,
+    pub(super) pending: Vec<PendingLink>,
+    /// The regular file whose content streams by.
+    open_file: Option<u32>,
+    hasher: Box<Xxh3>,
+    max_inodes: u32,
+    /// Bytes of names, link targets and extended attributes held so far.
+    held: usize,
+}
+
+/// The most bytes of names, link targets and extended attributes that one layer may hold: what a server
+/// maps and a builder keeps in memory.
+const HELD_MAX: usize = 1 << 30;
+
+fn slot_hash(dir: u32, name: &[u8]) -> u64 {
+    xxh3_64_with_seed(name, u64::from(dir))
+}
+
+impl TreeBuilder {
+    /// An empty layer, whose root is implicit. More than `max_inodes` inodes are refused.
+    pub(crate) fn new(max_inodes: u32) -> Self {
+        let mut builder = Self {
+            inodes: Vec::new(),
+            slots: Vec::new(),
+            table: HashTable::new(),
+            heap: Vec::new(),
+            segments: Vec::new(),
+            xattrs: XattrSets::default(),
+            pending: Vec::new(),
+            open_file: None,
+            hasher: Box::default(),
+            max_inodes,
+            held: 0,
+        };
+        builder.inodes.push(Inode::implicit_directory());
+        builder
+    }
+
+    pub(super) fn name(&self, slot: &NameSlot) -> &[u8] {
+        let start = slot.name_start as usize;
+        self.heap.get(start..start + usize::from(slot.name_length)).unwrap_or_default()
+    }
+
+    pub(super) fn inode(&self, number: u32) -> Option<&Inode> {
+        self.inodes.get(number as usize)
+    }
+
+    pub(super) fn find(&self, dir: u32, name: &[u8]) -> Option<u32> {
+        let found = self.table.find(slot_hash(dir, name), |&slot| {
+            self.slots.get(slot as usize).is_some_and(|slot| slot.dir == dir && self.name(slot) == name)
+        });
+        found.copied()
+    }
+
+    /// The slot of a name, made if it is not there.
+    fn slot(&mut self, dir: u32, name: &[u8]) -> Result<u32, Cause> {
+        if let Some(slot) = self.find(dir, name) {
+            return Ok(slot);
+        }
+        let number = u32::try_from(self.slots.len()).map_err(|_| Cause::TooManyEntries)?;
+        let name_start = self.keep(name)?;
+        let name_length = u8::try_from(name.len()).map_err(|_| Cause::Path(PathError::ComponentTooLong))?;
+        self.slots.push(NameSlot { dir, name_start, name_length, whited: false, target: Target::Nothing });
+        let (slots, heap) = (&self.slots, &self.heap);
+        self.table.insert_unique(slot_hash(dir, name), number, |&slot| {
+            let Some(slot) = slots.get(slot as usize) else { return 0 };
+            let start = slot.name_start as usize;
+            slot_hash(slot.dir, heap.get(start..start + usize::from(slot.name_length)).unwrap_or_default())
+        });
+        Ok(number)
+    }
+
+    fn hold(&mut self, bytes: usize) -> Result<(), Cause> {
+        self.held = self.held.saturating_add(bytes);
+        if self.held > HELD_MAX { Err(Cause::TooManyNames) } else { Ok(()) }
+    }
+
+    /// Puts bytes into the heap and says where they begin.
+    fn keep(&mut self, bytes: &[u8]) -> Result<u32, Cause> {
+        self.hold(bytes.len())?;
+        let start = u32::try_from(self.heap.len()).map_err(|_| Cause::TooManyNames)?;
+        self.heap.extend_from_slice(bytes);
+        Ok(start)
+    }
+
+    fn new_inode(&mut self, inode: Inode) -> Result<u32, Cause> {
+        let number = u32::try_from(self.inodes.len()).map_err(|_| Cause::TooManyEntries)?;
+        if number >= self.max_inodes {
+            return Err(Cause::TooManyEntries);
+        }
+        self.inodes.push(inode);
+        Ok(number)
+    }
+
+    fn point(&mut self, slot: u32, target: Target) {
+        if let Some(slot) = self.slots.get_mut(slot as usize) {
+            slot.target = target;
+        }
+    }
+
+    pub(super) fn target(&self, slot: u32) -> Target {
+        self.slots.get(slot as usize).map_or(Target::Nothing, |slot| slot.target)
+    }
+
+    /// The directory that a slot leads to, if it leads to one.
+    fn directory(&self, slot: u32) -> Option<u32> {
+        match self.target(slot) {
+            Target::Inode(inode) if self.inode(inode)?.kind == Kind::Directory => Some(inode),
+            _ => None,
+        }
+    }
+
+    /// The directory of a path; what is missing on the way, or is no directory, becomes an implicit one.
+    fn make_directory(&mut self, path: &[u8]) -> Result<u32, Cause> {
+        let mut dir = ROOT;
+        for (depth, component) in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).enumerate() {
+            let below_aufs = depth == 0 && is_aufs(component);
+            if !below_aufs && Name::of(component) != Name::Ordinary {
+                return Err(Cause::BelowMarker);
+            }
+            let slot = self.slot(dir, component)?;
+            dir = match self.directory(slot) {
+                Some(dir) => dir,
+                None => {
+                    let inode = self.new_inode(Inode::implicit_directory())?;
+                    self.point(slot, Target::Inode(inode));
+                    inode
+                }
+            };
+        }
+        Ok(dir)
+    }
+
+    /// Finds what a path leads to in this layer, links not followed.
+    pub(super) fn resolve(&self, path: &NormalPath) -> Option<u32> {
+        let (parent, name) = path.split()?;
+        let mut dir = ROOT;
+        for component in parent.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
+            dir = self.directory(self.find(dir, component)?)?;
+        }
+        self.find(dir, name)
+    }
+
+    fn add(&mut self, path: &NormalPath, entry: Entry) -> Result<(), Cause> {
+        self.open_file = None;
+        let Some((parent, name)) = path.split() else {
+            return self.set_root(entry);
+        };
+        let marker = if parent.is_empty() && is_aufs(name) { Name::Ordinary } else { Name::of(name) };
+        match marker {
+            Name::Invalid => return Err(Cause::InvalidWhiteout),
+            Name::Opaque => {
+                let dir = self.make_directory(parent)?;
+                if let Some(inode) = self.inodes.get_mut(dir as usize) {
+                    inode.opaque = true;
+                }
+                return Ok(());
+            }
+            Name::Whiteout(whited) => {
+                let dir = self.make_directory(parent)?;
+                let slot = self.slot(dir, whited)?;
+                if let Some(slot) = self.slots.get_mut(slot as usize) {
+                    slot.whited = true;
+                }
+                return Ok(());
+            }
+            Name::Ordinary => {}
+        }
+        let dir = self.make_directory(parent)?;
+        let slot = self.slot(dir, name)?;
+        match entry.kind {
+            EntryKind::HardLink { ref target } => self.add_hard_link(slot, target),
+            EntryKind::Directory => self.add_directory(slot, entry),
+            _ => {
+                let inode = self.make_inode(entry)?;
+                if inode.kind == Kind::Regular {
+                    self.hasher.reset();
+                    self.open_file = u32::try_from(self.inodes.len()).ok();
+                }
+                let number = self.new_inode(inode)?;
+                self.point(slot, Target::Inode(number));
+                Ok(())
+            }
+        }
+    }
+
+    /// The root stays a directory whatever an entry for it claims to be.
+    fn set_root(&mut self, entry: Entry) -> Result<(), Cause> {
+        if entry.kind != EntryKind::Directory {
+            return Err(Cause::RootNotDirectory);
+        }
+        let inode = self.make_inode(entry)?;
+        self.describe_directory(ROOT, inode);
+        Ok(())
+    }
+
+    /// A directory keeps the names it has: a second entry only describes it anew.
+    fn add_directory(&mut self, slot: u32, entry: Entry) -> Result<(), Cause> {
+        let inode = self.make_inode(entry)?;
+        match self.directory(slot) {
+            Some(dir) => self.describe_directory(dir, inode),
+            None => {
+                let number = self.new_inode(inode)?;
+                self.point(slot, Target::Inode(number));
+            }
+        }
+        Ok(())
+    }
+
+    fn describe_directory(&mut self, dir: u32, described: Inode) {
+        if let Some(inode) = self.inodes.get_mut(dir as usize) {
+            *inode = Inode { opaque: inode.opaque, ..described };
+        }
+    }
+
+    /// Binds a link to the inode that its target names now, for a later entry may replace the target. A
+    /// target that is not there yet is looked for again when the layer is complete.
+    fn add_hard_link(&mut self, slot: u32, target: &[u8]) -> Result<(), Cause> {
+        let target = NormalPath::of_link_target(target).map_err(Cause::LinkTarget)?;
+        match self.resolve(&target).map(|found| (found, self.target(found))) {
+            Some((found, _)) if found == slot && self.target(slot) != Target::Nothing => Ok(()),
+            Some((_, Target::Inode(inode))) => {
+                if self.inode(inode).is_some_and(|inode| inode.kind == Kind::Directory) {
+                    return Err(Cause::LinkToDirectory);
+                }
+                self.point(slot, Target::Inode(inode));
+                Ok(())
+            }
+            _ => {
+                self.hold(target.as_bytes().len())?;
+                let number = u32::try_from(self.pending.len()).map_err(|_| Cause::TooManyEntries)?;
+                self.pending.push(PendingLink { target, slot });
+                self.point(slot, Target::Pending(number));
+                Ok(())
+            }
+        }
+    }
+
+    fn make_inode(&mut self, entry: Entry) -> Result<Inode, Cause> {
+        self.hold(entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum())?;
+        let xattrs = self.xattrs.intern(entry.xattrs)?;
+        let (kind, size, payload) = match entry.kind {
+            EntryKind::Regular { size, segments } => (Kind::Regular, size, self.file_payload(size, &segments)?),
+            EntryKind::Symlink { target } => {
+                if target.is_empty() || target.len() > 4095 || target.contains(&0) {
+                    return Err(Cause::SymlinkTarget);
+                }
+                let start = self.keep(&target)?;
+                let length = u32::try_from(target.len()).map_err(|_| Cause::SymlinkTarget)?;
+                (Kind::Symlink, u64::from(length), Payload::Symlink { start, length })
+            }
+            EntryKind::CharDevice { major, minor } => (Kind::CharDevice, 0, Payload::Device { major, minor }),
+            EntryKind::BlockDevice { major, minor } => (Kind::BlockDevice, 0, Payload::Device { major, minor }),
+            EntryKind::Fifo => (Kind::Fifo, 0, Payload::Nothing),
+            EntryKind::Directory | EntryKind::HardLink { .. } => (Kind::Directory, 0, Payload::Nothing),
+        };
+        Ok(Inode {
+            kind,
+            // Linux has no permissions on symbolic links.
+            permissions: if kind == Kind::Symlink { 0o777 } else { entry.permissions },
+            uid: entry.uid,
+            gid: entry.gid,
+            size,
+            mtime: entry.mtime,
+            payload,
+            xattrs,
+            content_hash: 0,
+            implicit: false,
+            opaque: false,
+        })
+    }
+
+    fn file_payload(&mut self, size: u64, segments: &[Segment]) -> Result<Payload, Cause> {
+        if i64::try_from(size).is_err() {
+            return Err(Cause::FileTooLarge);
+        }
+        match segments {
+            [] if size == 0 => Ok(Payload::Whole(0)),
+            [only] if only.file_offset == 0 && only.length == size => Ok(Payload::Whole(only.blob_offset)),
+            _ => {
+                let number = |length| u32::try_from(length).map_err(|_| Cause::TooManyEntries);
+                let (first, count) = (number(self.segments.len())?, number(segments.len())?);
+                number(self.segments.len() + segments.len())?;
+                self.segments.extend_from_slice(segments);
+                Ok(Payload::Sparse { first, count })
+            }
+        }
+    }
+}
+
+impl Inode {
+    /// A directory that a layer implies but does not describe: `0755 root:root`, as old as time. Where a
+    /// lower layer has the directory, that one's description holds.
+    fn implicit_directory() -> Self {
+        Self {
+            kind: Kind::Directory,
+            permissions: 0o755,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: Timestamp::default(),
+            payload: Payload::Nothing,
+            xattrs: 0,
+            content_hash: 0,
+            implicit: true,
+            opaque: false,
+        }
+    }
+}
+
+impl Sink for TreeBuilder {
+    type Refusal = EntryRefused;
+
+    fn entry(&mut self, entry: Entry) -> Result<(), EntryRefused> {
+        let raw = entry.path.clone();
+        let refused = |cause| EntryRefused::new(&raw, cause);
+        let path = NormalPath::of_entry(&raw).map_err(|error| refused(Cause::Path(error)))?;
+        self.add(&path, entry).map_err(refused)
+    }
+
+    fn content(&mut self, piece: &[u8]) {
+        if self.open_file.is_some() {
+            self.hasher.update(piece);
+        }
+    }
+
+    fn content_end(&mut self) {
+        if let Some(inode) = self.open_file.take().and_then(|number| self.inodes.get_mut(number as usize)) {
+            inode.content_hash = self.hasher.digest128();
+        }
+    }
+}

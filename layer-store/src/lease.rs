@@ -1,0 +1,105 @@
+//! What a live process uses: nothing that a lease names is ever collected.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::store::{FileLock, StoreError};
+use crate::{BaseId, DiffId, Digest};
+
+/// Something that a lease holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Held {
+    Layer(DiffId),
+    Base(BaseId),
+    Manifest(Digest),
+}
+
+impl Held {
+    /// One line of a lease file.
+    fn line(&self) -> String {
+        match self {
+            Self::Layer(layer) => format!("layer {layer}\n"),
+            Self::Base(base) => format!("base {base}\n"),
+            Self::Manifest(digest) => format!("manifest {digest}\n"),
+        }
+    }
+
+    /// Reads such a line back; `None` for a line that its writer did not finish.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        let (noun, name) = line.split_once(' ')?;
+        match noun {
+            "layer" => name.parse().ok().map(Self::Layer),
+            "base" => name.parse().ok().map(Self::Base),
+            "manifest" => name.parse().ok().map(Self::Manifest),
+            _ => None,
+        }
+    }
+}
+
+/// A lease: a file that names what its holder uses, locked for as long as the holder lives.
+///
+/// Lines are added under the store's shared lock, so that a collection, which holds it exclusively, sees either
+/// the thing used or nobody using it. Next to it stands `tmp/<id>/`, where the holder makes things; both go when
+/// the lease is dropped, or with the next collection after the holder died.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    lock: FileLock,
+    tmp: PathBuf,
+    held: Mutex<Vec<Held>>,
+}
+
+impl Lease {
+    /// Takes a new lease. `purpose` is for people: its first line.
+    pub(crate) fn take(leases: &Path, tmp: &Path, purpose: &str) -> Result<Self, StoreError> {
+        loop {
+            let id = unique_name();
+            let path = leases.join(&id);
+            if path.exists() {
+                continue;
+            }
+            let Some(lock) = FileLock::try_take(&path)? else { continue };
+            let lease = Self { lock, tmp: tmp.join(&id), held: Mutex::default() };
+            lease.write(&format!("# {purpose}, process {}\n", std::process::id()))?;
+            return Ok(lease);
+        }
+    }
+
+    fn write(&self, text: &str) -> Result<(), StoreError> {
+        self.lock.file().write_all(text.as_bytes()).map_err(StoreError::io(&self.tmp))
+    }
+
+    /// Adds what is used from now on. The caller holds the store's shared lock.
+    pub(crate) fn hold(&self, things: &[Held]) -> Result<(), StoreError> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for thing in things {
+            if !held.contains(thing) {
+                self.write(&thing.line())?;
+                held.push(*thing);
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory for this lease's holder to make things in.
+    pub(crate) fn staging(&self) -> Result<tempfile::TempDir, StoreError> {
+        fs::create_dir_all(&self.tmp).map_err(StoreError::io(&self.tmp))?;
+        tempfile::Builder::new().prefix("").tempdir_in(&self.tmp).map_err(StoreError::io(&self.tmp))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Only goes when it is empty: what is still being made in it belongs to someone.
+        let _ = fs::remove_dir(&self.tmp);
+    }
+}
+
+/// A name that no other lease has: 16 random hex digits.
+fn unique_name() -> String {
+    use std::hash::{BuildHasher, Hasher};
+    // Every RandomState is seeded anew by the operating system's generator.
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    format!("{random:016x}")
+}

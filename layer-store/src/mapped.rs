@@ -1,0 +1,44 @@
+//! The one place where this crate maps files.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+
+use memmap2::Mmap;
+
+/// The bytes of an index or a base: mapped from the store, or held in memory.
+#[derive(Debug)]
+pub(crate) enum IndexBytes {
+    /// A file of the store.
+    Mapped(Mmap),
+    /// Bytes that have no file, as in tests and where a store cannot be written.
+    Owned(Vec<u8>),
+}
+
+impl IndexBytes {
+    /// Maps a whole file of the store for reading.
+    ///
+    /// The file must be an index or a base in its final place: those are born in `tmp/`, renamed, and never
+    /// written or truncated again, which is what makes mapping them sound. A store whose owner breaks this
+    /// rule by hand can end the process with `SIGBUS`.
+    pub(crate) fn map(file: &File) -> io::Result<Self> {
+        if file.metadata()?.len() == 0 {
+            return Ok(Self::Owned(Vec::new()));
+        }
+        // SAFETY: files of the store are immutable once they have their name (see above), so no one changes
+        // the bytes while they are borrowed.
+        unsafe { Mmap::map(file) }.map(Self::Mapped)
+    }
+}
+
+impl Deref for IndexBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Bases: made once for an image and a variant, opened as views.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::BufWriter;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::StoreError;
+use super::images::Image;
+use super::lock::FileLock;
+use super::{Store, lock};
+use crate::base::{Base, MergedTree};
+use crate::lease::Held;
+use crate::mapped::IndexBytes;
+use crate::view::ViewLayer;
+use crate::{BaseId, DiffId, View};
+
+/// `recipe` of a base: what it is made of, each bottom first. Its base id is that of the directory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Recipe {
+    image: Vec<DiffId>,
+    variant: Vec<DiffId>,
+}
+
+impl Recipe {
+    fn layers(&self) -> impl Iterator<Item = &DiffId> {
+        self.image.iter().chain(&self.variant)
+    }
+
+    fn id(&self) -> BaseId {
+        BaseId::of(&self.image, &self.variant)
+    }
+
+    fn held(&self) -> Vec<Held> {
+        self.layers().map(|layer| Held::Layer(*layer)).chain([Held::Base(self.id())]).collect()
+    }
+}
+
+impl Store {
+    /// The base of an image with the layers of a variant on top; made if it is not there.
+    ///
+    /// One process makes it, others wait for that one: `waiting` is told before the first wait.
+    pub fn prepare(&self, image: &Image, variant: &[DiffId], waiting: &mut dyn FnMut()) -> Result<BaseId, StoreError> {
+        self.prepare_layers(&image.layers, variant, waiting)
+    }
+
+    /// The same for layers that belong to no image, bottom first.
+    pub fn prepare_layers(
+        &self,
+        layers: &[DiffId],
+        variant: &[DiffId],
+        waiting: &mut dyn FnMut(),
+    ) -> Result<BaseId, StoreError> {
+        let recipe = Recipe { image: layers.to_vec(), variant: variant.to_vec() };
+        let id = recipe.id();
+        self.hold_recipe(&recipe)?;
+        if self.open_base(&id).is_err() {
+            self.make_base(&recipe, waiting)?;
+        }
+        Ok(id)
+    }
+
+    fn hold_recipe(&self, recipe: &Recipe) -> Result<(), StoreError> {
+        self.holding(|| match recipe.layers().find(|layer| !self.layout.blob(layer).is_file()) {
+            Some(missing) => Err(StoreError::NoSuchLayer(*missing)),
+            None => Ok(((), recipe.held())),
+        })
+    }
+
+    fn open_base(&self, id: &BaseId) -> Result<Base, String> {
+        let file = File::open(self.layout.base(id).join("index")).map_err(|cause| cause.to_string())?;
+        let bytes = IndexBytes::map(&file).map_err(|cause| cause.to_string())?;
+        Base::open(bytes).map_err(|cause| cause.to_string())
+    }
+
+    fn make_base(&self, recipe: &Recipe, waiting: &mut dyn FnMut()) -> Result<(), StoreError> {
+        let id = recipe.id();
+        let _lock = FileLock::wait(&self.layout.lock(&format!("base-{id}")), waiting, &|| false)?;
+        if self.open_base(&id).is_ok() {
+            return Ok(());
+        }
+        let mut opened = HashMap::new();
+        for layer in recipe.layers() {
+            if !opened.contains_key(layer) {
+                opened.insert(*layer, self.layer_index(layer)?);
+            }
+        }
+        let indexes: Vec<_> = recipe.layers().filter_map(|layer| opened.get(layer)).collect();
+        let merged = MergedTree::of(&indexes).map_err(|cause| StoreError::Merge(cause.to_string()))?;
+        let staging = self.lease()?.staging()?;
+        write_base(staging.path(), recipe, &merged)?;
+        let place = self.layout.base(&id);
+        if place.exists() {
+            // A base of another version or a damaged one: only its index is replaced.
+            let index = place.join("index");
+            return fs::rename(staging.path().join("index"), &index).map_err(StoreError::io(&index));
+        }
+        fs::rename(staging.path(), &place).map_err(StoreError::io(&place))
+    }
+
+    fn recipe(&self, id: &BaseId) -> Result<Recipe, StoreError> {
+        let text = fs::read(self.layout.base(id).join("recipe")).map_err(|_| StoreError::NoSuchBase(*id))?;
+        let recipe: Option<Recipe> = serde_json::from_slice(&text).ok();
+        recipe.filter(|recipe| recipe.id() == *id).ok_or(StoreError::NoSuchBase(*id))
+    }
+
+    /// Opens a base for reading. The view keeps it, and its layers, from being collected.
+    ///
+    /// A base or an index that is damaged or of another version is made anew first.
+    pub fn open_view(&self, id: &BaseId) -> Result<View, StoreError> {
+        let recipe = self.recipe(id)?;
+        self.hold_recipe(&recipe)?;
+        let lease = self.new_lease("a view")?;
+        {
+            let _shared = lock::shared(&self.layout.join("lock"))?;
+            lease.hold(&recipe.held())?;
+        }
+        let mut opened: HashMap<DiffId, ViewLayer> = HashMap::new();
+        for layer in recipe.layers() {
+            if !opened.contains_key(layer) {
+                opened.insert(*layer, self.view_layer(layer)?);
+            }
+        }
+        let layers: Vec<ViewLayer> = recipe.layers().filter_map(|layer| opened.get(layer).cloned()).collect();
+        let base = match self.checked_base(&recipe, &layers) {
+            Ok(base) => base,
+            Err(cause) => {
+                tracing::info!("base {id}: making it anew: {cause}");
+                let index = self.layout.base(id).join("index");
+                let _ = fs::remove_file(&index);
+                self.make_base(&recipe, &mut || {})?;
+                self.checked_base(&recipe, &layers).map_err(StoreError::Merge)?
+            }
+        };
+        Ok(View::new(base, layers, Some(lease)))
+    }
+
+    fn checked_base(&self, recipe: &Recipe, layers: &[ViewLayer]) -> Result<Base, String> {
+        let base = self.open_base(&recipe.id())?;
+        if !base.layers().eq(recipe.layers().copied()) {
+            return Err("it is the base of other layers".into());
+        }
+        base.check(layers).map_err(|cause| cause.to_string())?;
+        Ok(base)
+    }
+}
+
+/// A base is a cache: it is not worth the wait for the disk.
+fn write_base(directory: &Path, recipe: &Recipe, merged: &MergedTree) -> Result<(), StoreError> {
+    let path = directory.join("recipe");
+    fs::write(&path, serde_json::to_vec(recipe).unwrap_or_default()).map_err(StoreError::io(&path))?;
+    let path = directory.join("index");
+    let file = File::create_new(&path).map_err(StoreError::io(&path))?;
+    merged.write(BufWriter::new(file)).map(|_| ()).map_err(StoreError::io(&path))
+}

@@ -1,0 +1,155 @@
+//! Images: names, manifests and configs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use oci_spec::image::{ImageConfiguration, ImageManifest};
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use super::error::StoreError;
+use crate::durable;
+use crate::lease::Held;
+use crate::{DiffId, Digest};
+
+/// One file of `images/`.
+#[derive(Debug, Serialize, Deserialize)]
+struct ImageFile {
+    reference: String,
+    manifest: Digest,
+}
+
+/// An image of the store.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Its canonical name, such as `docker.io/library/debian:12`.
+    pub reference: String,
+    /// The digest of its manifest.
+    pub manifest_digest: Digest,
+    /// The manifest.
+    pub manifest: ImageManifest,
+    /// The config: entrypoint, environment, user and so on.
+    pub config: ImageConfiguration,
+    /// Its layers, bottom first.
+    pub layers: Vec<DiffId>,
+}
+
+/// A name of the store and what it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageSummary {
+    /// The canonical name.
+    pub reference: String,
+    /// The digest of its manifest.
+    pub manifest_digest: Digest,
+}
+
+impl Store {
+    /// The image with this canonical name.
+    pub fn image(&self, reference: &str) -> Result<Image, StoreError> {
+        let path = self.layout.image(reference);
+        let named = self.holding(|| {
+            let file = read_image_file(&path)?.ok_or_else(|| StoreError::NoSuchImage(reference.to_owned()))?;
+            Ok((file.manifest, vec![Held::Manifest(file.manifest)]))
+        })?;
+        self.image_by_manifest(reference, &named)
+    }
+
+    fn image_by_manifest(&self, reference: &str, digest: &Digest) -> Result<Image, StoreError> {
+        let manifest: ImageManifest = self.document(digest)?;
+        let config_digest = manifest.config().digest().to_string();
+        let config_digest = config_digest.parse().map_err(|error: crate::DigestError| StoreError::Document {
+            path: self.layout.manifest(digest),
+            cause: error.to_string(),
+        })?;
+        let config: ImageConfiguration = self.document(&config_digest)?;
+        let layers = config.rootfs().diff_ids().iter().map(|diff_id| diff_id.parse()).collect::<Result<_, _>>();
+        let layers = layers.map_err(|error: crate::DigestError| StoreError::Document {
+            path: self.layout.manifest(&config_digest),
+            cause: error.to_string(),
+        })?;
+        Ok(Image { reference: reference.to_owned(), manifest_digest: *digest, manifest, config, layers })
+    }
+
+    /// A manifest or config, byte for byte, its digest proved.
+    pub fn manifest_bytes(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
+        let path = self.layout.manifest(digest);
+        let bytes = fs::read(&path).map_err(|_| StoreError::NoSuchManifest(*digest))?;
+        if Digest::of(&bytes) == *digest {
+            return Ok(bytes);
+        }
+        Err(StoreError::Document { path, cause: "its content does not have the digest of its name".into() })
+    }
+
+    fn document<T: serde::de::DeserializeOwned>(&self, digest: &Digest) -> Result<T, StoreError> {
+        let bytes = self.manifest_bytes(digest)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| StoreError::Document { path: self.layout.manifest(digest), cause: error.to_string() })
+    }
+
+    /// Keeps a manifest or config, byte for byte.
+    pub fn put_manifest(&self, document: &[u8]) -> Result<Digest, StoreError> {
+        let digest = Digest::of(document);
+        let path = self.layout.manifest(&digest);
+        let staging = self.lease()?.staging()?;
+        self.holding(|| {
+            if fs::read(&path).is_ok_and(|kept| kept == document) {
+                return Ok(((), vec![Held::Manifest(digest)]));
+            }
+            let written = staging.path().join("manifest");
+            durable::write(&written, document)?;
+            durable::publish(&written, &path)?;
+            Ok(((), vec![Held::Manifest(digest)]))
+        })?;
+        Ok(digest)
+    }
+
+    /// Makes a canonical name mean the manifest with this digest from now on.
+    pub fn tag(&self, reference: &str, manifest: &Digest) -> Result<(), StoreError> {
+        let path = self.layout.image(reference);
+        if read_image_file(&path)?.is_some_and(|file| file.manifest == *manifest) {
+            return Ok(());
+        }
+        let file = ImageFile { reference: reference.to_owned(), manifest: *manifest };
+        let staging = self.lease()?.staging()?;
+        let written = staging.path().join("image");
+        durable::write(&written, &serde_json::to_vec(&file).unwrap_or_default())?;
+        durable::publish(&written, &path)
+    }
+
+    /// Takes a name away; what only it needed goes with the next collection.
+    pub fn untag(&self, reference: &str) -> Result<(), StoreError> {
+        let path = self.layout.image(reference);
+        match fs::remove_file(&path) {
+            Ok(()) => durable::sync_directory(&self.layout.join("images")),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+                Err(StoreError::NoSuchImage(reference.to_owned()))
+            }
+            Err(cause) => Err(StoreError::io(&path)(cause)),
+        }
+    }
+
+    /// All names, in byte order.
+    pub fn images(&self) -> Result<Vec<ImageSummary>, StoreError> {
+        let directory = self.layout.join("images");
+        let mut images = BTreeMap::new();
+        for entry in fs::read_dir(&directory).map_err(StoreError::io(&directory))? {
+            let path = entry.map_err(StoreError::io(&directory))?.path();
+            if let Some(file) = read_image_file(&path)? {
+                images.insert(file.reference, file.manifest);
+            }
+        }
+        let images = images.into_iter();
+        Ok(images.map(|(reference, manifest_digest)| ImageSummary { reference, manifest_digest }).collect())
+    }
+}
+
+fn read_image_file(path: &Path) -> Result<Option<ImageFile>, StoreError> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(StoreError::io(path)(cause)),
+    };
+    let file = serde_json::from_slice(&text);
+    file.map(Some).map_err(|error| StoreError::Document { path: path.to_owned(), cause: error.to_string() })
+}

@@ -1,0 +1,102 @@
+//! Locks that die with their holders.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::error::StoreError;
+
+/// How often a wait looks whether it is to be given up: short for a person, rare for a processor.
+const POLL: Duration = Duration::from_millis(20);
+
+/// An exclusive `flock` on a file of `locks/`, or of `leases/`. The kernel lets go of it when the holder dies.
+#[derive(Debug)]
+pub(crate) struct FileLock {
+    file: File,
+    path: PathBuf,
+    remove: bool,
+}
+
+impl FileLock {
+    /// Waits for the lock. `waiting` is told once, before the first wait; `give_up` ends it.
+    pub(super) fn wait(path: &Path, waiting: &mut dyn FnMut(), give_up: &dyn Fn() -> bool) -> Result<Self, StoreError> {
+        let mut told = false;
+        loop {
+            if let Some(lock) = Self::try_take(path)? {
+                return Ok(lock);
+            }
+            if give_up() {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                return Err(StoreError::Interrupted(name));
+            }
+            if !told {
+                waiting();
+                told = true;
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Takes the lock if nobody has it.
+    pub(crate) fn try_take(path: &Path) -> Result<Option<Self>, StoreError> {
+        loop {
+            let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
+            let file = file.map_err(StoreError::io(path))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(cause)) => return Err(StoreError::io(path)(cause)),
+            }
+            // The file may have been removed between opening and locking: then this lock locks nothing.
+            if is_at(&file, path) {
+                return Ok(Some(Self { file, path: path.to_owned(), remove: true }));
+            }
+        }
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Removed while still held, so whoever opened it meanwhile sees that it is gone.
+        if self.remove {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+/// The store's own lock: shared while something is added to a lease, exclusive while garbage is collected.
+pub(super) fn shared(path: &Path) -> Result<File, StoreError> {
+    let file = open(path)?;
+    file.lock_shared().map_err(StoreError::io(path))?;
+    Ok(file)
+}
+
+/// Waits until nobody adds anything, and keeps everybody from adding.
+pub(super) fn exclusive(path: &Path) -> Result<File, StoreError> {
+    let file = open(path)?;
+    file.lock().map_err(StoreError::io(path))?;
+    Ok(file)
+}
+
+fn open(path: &Path) -> Result<File, StoreError> {
+    match OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path) {
+        // Who may only read the store may still keep others from collecting what is read.
+        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+            File::open(path).map_err(StoreError::io(path))
+        }
+        opened => opened.map_err(StoreError::io(path)),
+    }
+}

@@ -1,0 +1,55 @@
+//! The store as a pull and an import see it.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use super::Store;
+use crate::oci::sink::{LayerSink, SinkError};
+use crate::{Acquired, DiffId, Digest, ExpectedLayer, IngestedLayer, Progress, PullError, PullOptions, Reference};
+
+impl LayerSink for Store {
+    fn claim(&self, layer: &DiffId, give_up: &dyn Fn() -> bool) -> Result<Box<dyn Send>, SinkError> {
+        let mut waiting = || tracing::info!("waiting for another process that brings in layer {layer}");
+        Ok(Box::new(self.lock_layer(layer, &mut waiting, give_up)?))
+    }
+
+    fn has_layer(&self, layer: &DiffId) -> bool {
+        Self::has_layer(self, layer)
+    }
+
+    fn layer_by_compressed(&self, compressed: &Digest) -> Option<DiffId> {
+        Self::layer_by_compressed(self, compressed)
+    }
+
+    fn ingest(&self, source: &mut (dyn Read + Send), expected: &ExpectedLayer) -> Result<IngestedLayer, SinkError> {
+        Ok(Self::ingest(self, source, expected)?)
+    }
+
+    fn put_manifest(&self, document: &[u8]) -> Result<Digest, SinkError> {
+        Ok(Self::put_manifest(self, document)?)
+    }
+
+    fn tag(&self, reference: &str, manifest: &Digest) -> Result<(), SinkError> {
+        Ok(Self::tag(self, reference, manifest)?)
+    }
+}
+
+impl Store {
+    /// Brings the image that `reference` names in its registry into the store, and gives it that name here.
+    ///
+    /// Layers that the store has, under their DiffID or under the digest they travel with, are not fetched.
+    pub fn pull(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Acquired, PullError> {
+        let acquired = crate::registry::pull_into(self, reference, options, progress)?;
+        self.remember_sources(&acquired).map_err(|error| PullError::Store(error.into()))?;
+        Ok(acquired)
+    }
+
+    fn remember_sources(&self, acquired: &Acquired) -> Result<(), super::StoreError> {
+        acquired.layers.iter().try_for_each(|layer| self.remember_source(&layer.diff_id, &layer.source))
+    }
+}

@@ -1,0 +1,95 @@
+//! One entry of a tar, long names and PAX records applied.
+
+use super::error::Malformed;
+use super::header::{Header, HeaderError};
+use super::pax::Records;
+use crate::Timestamp;
+
+/// A run of a file's content in the blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// Where the run begins in the file, in bytes.
+    pub(crate) file_offset: u64,
+    /// Where the run begins in the blob, in bytes.
+    pub(crate) blob_offset: u64,
+    /// Bytes, more than 0.
+    pub(crate) length: u64,
+}
+
+/// What an entry is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum EntryKind {
+    /// A regular file of `size` bytes; what no segment covers is zeros.
+    Regular {
+        size: u64,
+        segments: Vec<Segment>,
+    },
+    /// Another name of `target`, as the entry spells it.
+    HardLink {
+        target: Vec<u8>,
+    },
+    Symlink {
+        target: Vec<u8>,
+    },
+    CharDevice {
+        major: u32,
+        minor: u32,
+    },
+    BlockDevice {
+        major: u32,
+        minor: u32,
+    },
+    Directory,
+    Fifo,
+}
+
+/// One entry of the archive, long names and PAX records applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The path as the archive spells it.
+    pub(crate) path: Vec<u8>,
+    pub(crate) kind: EntryKind,
+    /// `0` to `0o7777`.
+    pub(crate) permissions: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mtime: Timestamp,
+    /// Names and values in the order of the archive, each name once.
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Entry {
+    /// Puts an entry together from what the header and the records say.
+    pub(super) fn new(path: Vec<u8>, kind: EntryKind, header: &Header, records: Records) -> Result<Self, Malformed> {
+        let id = |record: Option<u64>, field: Result<i64, HeaderError>, name| match record {
+            Some(id) => u32::try_from(id).map_err(|_| Malformed::Range(name)),
+            None => u32::try_from(field?).map_err(|_| Malformed::Range(name)),
+        };
+        Ok(Self {
+            path,
+            kind,
+            // Only the lower twelve bits are permissions; some writers add the type.
+            permissions: u32::try_from(header.mode()? & 0o7777).map_err(|_| Malformed::Range("mode"))?,
+            uid: id(records.uid, header.uid(), "uid")?,
+            gid: id(records.gid, header.gid(), "gid")?,
+            mtime: match records.mtime {
+                Some(mtime) => mtime,
+                None => Timestamp { seconds: header.mtime()?, nanoseconds: 0 },
+            },
+            xattrs: records.xattrs,
+        })
+    }
+}
+
+/// Linux has 12 bits of major and 20 of minor number (`include/linux/kdev_t.h`).
+pub(super) fn device(header: &Header, records: &Records) -> Result<(u32, u32), Malformed> {
+    let (major, minor) = header.device()?;
+    let number = |record: Option<u64>, field: i64, limit: u32, name| {
+        let number = record.or_else(|| u64::try_from(field).ok()).and_then(|number| u32::try_from(number).ok());
+        number.filter(|&number| number < limit).ok_or(Malformed::Range(name))
+    };
+    Ok((
+        number(records.device_major, major, 1 << 12, "major device number")?,
+        number(records.device_minor, minor, 1 << 20, "minor device number")?,
+    ))
+}

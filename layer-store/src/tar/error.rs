@@ -1,0 +1,56 @@
+//! Why a tar is refused.
+
+use super::header::HeaderError;
+use super::pax::PaxError;
+use super::sparse::MapError;
+
+/// Why a stream is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TarError<R> {
+    /// The bytes are no tar, or a damaged one.
+    #[error("at byte {offset}, entry {entry:?}: {cause}")]
+    Malformed {
+        /// Where the header in question begins.
+        offset: u64,
+        /// The entry's path, lossy; of the entry before where this one has no name yet.
+        entry: String,
+        /// What is wrong.
+        cause: Malformed,
+    },
+    /// The sink refused an entry.
+    #[error("{0}")]
+    Refused(R),
+}
+
+/// What is wrong with a tar.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Malformed {
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    #[error("{0}")]
+    Pax(String),
+    #[error("its sparse map is malformed")]
+    Sparse,
+    #[error("its {0} is out of range")]
+    Range(&'static str),
+    #[error("its extended header is longer than 1 MiB")]
+    ExtensionTooLong,
+    #[error("it is continued from another volume, which is not supported")]
+    MultiVolume,
+    #[error("the archive ends within this entry")]
+    Truncated,
+    #[error("a single zero block stands in front of it")]
+    LoneZeroBlock,
+}
+
+impl From<PaxError> for Malformed {
+    fn from(error: PaxError) -> Self {
+        Self::Pax(error.to_string())
+    }
+}
+
+impl From<MapError> for Malformed {
+    fn from(MapError: MapError) -> Self {
+        Self::Sparse
+    }
+}

@@ -1,0 +1,33 @@
+//! Reads a layer's tar as it streams by, without doing any I/O of its own.
+//!
+//! [`Parser`] is fed the uncompressed bytes in pieces of any size and calls a [`Sink`] for every
+//! entry and for the content of regular files. It understands V7, ustar, star, GNU (long names,
+//! base-256 numbers, old sparse maps) and PAX (local and global records, sparse formats 0.0, 0.1
+//! and 1.0, extended attributes of `SCHILY.xattr.*` and `LIBARCHIVE.xattr.*`).
+//!
+//! Decisions where readers in the field differ:
+//!
+//! - A global PAX header (`g`) applies to all entries behind it, as POSIX (pax, "Extended Header
+//!   Precedence") has it; a local record goes first, and an empty value takes a record back.
+//! - Hard links, symbolic links, devices, FIFOs and directories have no body whatever their size field
+//!   says, as Go's `archive/tar` reads them, for that is what writes and reads nearly all layers.
+//! - Type `NUL` with a trailing slash is a directory (V7); type `0` with one is a regular file.
+//! - Entry types of vendors that we do not know are passed over with their body. A multi-volume
+//!   continuation (`M`) is refused: its content would be incomplete.
+//! - The archive ends at two zero blocks or at the end of the stream on a block boundary; what follows
+//!   two zero blocks belongs to the blob but to no entry. One zero block in front of a header is refused.
+//! - POSIX ACLs in text (`SCHILY.acl.*`), access and change times are passed over.
+
+mod entry;
+mod error;
+mod header;
+mod number;
+mod parser;
+mod path;
+mod pax;
+mod sparse;
+
+pub(crate) use entry::{Entry, EntryKind, Segment};
+pub(crate) use error::TarError;
+pub(crate) use parser::{Parser, Sink};
+pub(crate) use path::{NormalPath, PathError};
