@@ -30,9 +30,9 @@ use stream::Reception;
 use crate::oci::manifest::{Descriptor, short};
 use crate::oci::parallel;
 use crate::oci::platform::Platform;
-use crate::oci::sink::{ExpectedLayer, LayerSink};
+use crate::oci::sink::LayerSink;
 use crate::oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
-use crate::{Cancellation, DiffId, Digest, LayerProgress, LayerState, Progress, Reference};
+use crate::{Cancellation, DiffId, Digest, ExpectedLayer, LayerProgress, LayerState, Progress, Reference};
 
 /// Where an import reads.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use super::files::{Files, Passed, Supply};
 use super::sniff::{self, Form};
 use super::tarball::Names;
 use crate::oci::manifest::{CONFIG_LIMIT, short};
-use crate::oci::sink::{ExpectedLayer, LayerSink};
-use crate::{Cancellation, DiffId, Digest, ImageError, LayerProgress, LayerState, Progress};
+use crate::oci::sink::LayerSink;
+use crate::{Cancellation, DiffId, Digest, ExpectedLayer, ImageError, LayerProgress, LayerState, Progress};
 
 /// Bytes of all documents kept, together. An archive of a hundred images has some megabytes.
 const DOCUMENTS_LIMIT: u64 = 64 << 20;

@@ -12,6 +12,7 @@ mod client;
 mod connect;
 mod credentials;
 mod error;
+mod trust;
 
 use std::path::PathBuf;
 use std::sync::Arc;

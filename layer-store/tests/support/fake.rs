@@ -160,7 +160,11 @@ impl Shelf {
         }
         let Some((media_type, bytes)) = self.files.get(&request.path) else {
             let body = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
-            return write(connection, format!("HTTP/1.1 404 X\r\nContent-Length: {}\r\n\r\n", body.len()), body.as_bytes());
+            return write(
+                connection,
+                format!("HTTP/1.1 404 X\r\nContent-Length: {}\r\n\r\n", body.len()),
+                body.as_bytes(),
+            );
         };
         let range = request.headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
         let start: usize = range.map_or(0, |start| start.parse().unwrap());

@@ -14,12 +14,7 @@ pub fn run(program: &str, arguments: &[&str]) -> Output {
         .args(arguments)
         .output()
         .unwrap_or_else(|e| panic!("this test needs the program {program}: {e}"));
-    assert!(
-        output.status.success(),
-        "{program} {}: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
     output
 }
 
