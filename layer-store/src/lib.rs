@@ -2,6 +2,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+mod archive;
 mod attr;
 mod base;
 mod container;
@@ -22,6 +23,7 @@ mod store;
 mod tar;
 mod view;
 
+pub use archive::{ImportError, ImportOptions, ImportSource};
 pub use attr::{Attr, Ino, Kind, Timestamp};
 pub use base::{BaseId, BaseIdError};
 pub use digest::{DiffId, Digest, DigestError};

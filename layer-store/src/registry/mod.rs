@@ -12,6 +12,7 @@ mod client;
 mod connect;
 mod credentials;
 mod error;
+mod trust;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -136,7 +137,7 @@ fn pull_on(
     let manifest_digest = sink.put_manifest(&described.manifest_bytes).map_err(PullError::Store)?;
     sink.tag(&reference.to_string(), &manifest_digest).map_err(PullError::Store)?;
     Ok(Acquired {
-        reference: reference.clone(),
+        references: vec![reference.clone()],
         manifest_digest,
         platform: described.config.platform,
         layers: acquired,
