@@ -78,9 +78,8 @@ impl std::str::FromStr for MountWord {
             "suid" => Self::Suid,
             "dev" => Self::Dev,
             "noexec" => Self::Noexec,
-            "ro" | "rw" | "nosuid" | "nodev" | "exec" | "auto" | "noauto" | "user" | "nouser" | "_netdev" | "nofail" => {
-                Self::Implied
-            }
+            "ro" | "rw" | "nosuid" | "nodev" | "exec" | "auto" | "noauto" | "user" | "nouser" | "_netdev"
+            | "nofail" => Self::Implied,
             _ => match word.split_once('=') {
                 Some(("fsname", name)) if !name.is_empty() => Self::Fsname(name.to_owned()),
                 _ => {
@@ -150,7 +149,12 @@ fn mount(arguments: &Arguments) -> anyhow::Result<()> {
     let options = ServeOptions {
         mount: mount_options(&arguments.options),
         threads: arguments.threads.into(),
-        stats: arguments.stats.as_deref().map(std::path::absolute).transpose()?.map_or_else(StatsOutlet::default, StatsOutlet::At),
+        stats: arguments
+            .stats
+            .as_deref()
+            .map(std::path::absolute)
+            .transpose()?
+            .map_or_else(StatsOutlet::default, StatsOutlet::At),
     };
     let log = arguments.log.as_deref().map(std::path::absolute).transpose()?.or_else(background::default_log);
     let ended = serve(&server, &mount_point, &options, || {

@@ -137,7 +137,9 @@ fn an_ordinary_user_mounts_and_reads_files_of_root() {
     assert_success(&output);
     let read = if rustix::process::geteuid().is_root() {
         let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"]).arg(stage.mount_point().join("secret"));
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"])
+            .arg(stage.mount_point().join("secret"));
         command.output().unwrap()
     } else {
         Command::new("cat").arg(stage.mount_point().join("secret")).output().unwrap()

@@ -80,11 +80,8 @@ impl Server {
         let opcode = Opcode::from_raw(parsed.header.opcode);
         let outcome = self.guarded(|| self.answer(opcode, &parsed, &mut body));
         let content = if opcode == Some(Opcode::Read) { body.body_length() } else { 0 };
-        let sent = if opcode.is_some_and(Opcode::wants_no_reply) {
-            0
-        } else {
-            body.finish(parsed.header.unique, outcome)
-        };
+        let sent =
+            if opcode.is_some_and(Opcode::wants_no_reply) { 0 } else { body.finish(parsed.header.unique, outcome) };
         self.stats.record(&Message {
             opcode,
             failed: outcome.is_err(),

@@ -1,7 +1,14 @@
 //! The commands of `lamina`: each in a file of its own, with its options beside what they do.
 
 mod doctor;
+mod images;
+mod inspect;
+mod mount;
+mod prepare;
+mod rmi;
 mod run;
+mod store;
+mod umount;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -38,6 +45,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Prepare(prepare::Prepare),
+    Images(images::Images),
+    Inspect(inspect::Inspect),
+    Rmi(rmi::Rmi),
+    Mount(mount::Mount),
+    Umount(umount::Umount),
     Run(Box<run::Run>),
     Doctor(doctor::Doctor),
 }
@@ -55,9 +68,20 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(cli.global.verbose);
     report(match cli.command {
+        Command::Prepare(prepare) => prepare.execute(&cli.global),
+        Command::Images(images) => images.execute(&cli.global),
+        Command::Inspect(inspect) => inspect.execute(&cli.global),
+        Command::Rmi(rmi) => rmi.execute(&cli.global),
+        Command::Mount(mount) => mount.execute(&cli.global),
+        Command::Umount(umount) => umount.execute(),
         Command::Run(run) => run.execute(&cli.global),
         Command::Doctor(doctor) => doctor.execute(&cli.global),
     })
+}
+
+/// A size in bytes as people read it, in powers of 1024.
+fn size(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
 }
 
 /// Prints a failure and turns it into an exit status.

@@ -29,6 +29,12 @@ impl Store {
         self.hold_layer(diff_id).is_ok()
     }
 
+    /// Bytes of a layer's tar.
+    #[must_use]
+    pub fn layer_bytes(&self, diff_id: &DiffId) -> Option<u64> {
+        fs::metadata(self.layout.blob(diff_id)).ok().map(|blob| blob.len())
+    }
+
     fn hold_layer(&self, diff_id: &DiffId) -> Result<(), StoreError> {
         let blob = self.layout.blob(diff_id);
         self.holding(|| match blob.is_file() {
