@@ -6,6 +6,7 @@ scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(dirname "$scripts")
 
 # The ordinary user in whose name the tests mount and run when they are started by root.
+# shellcheck disable=SC2034 # used by setup and demo
 test_user=lamina-test
 
 # Colour for people, plain text for logs and CI.

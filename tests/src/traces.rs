@@ -71,7 +71,7 @@ impl Traces {
         let mut found = Vec::new();
         // Listing fails below what somebody mounted or closed; mounts are counted on their own.
         let _ = walk(&self.directory, &mut |path, entry| {
-            let temporary = ["tmp", "store/tmp", "run", "state"]
+            let temporary = ["tmp", "store/tmp", "run", "state/lamina/machines"]
                 .iter()
                 .any(|name| path.parent() == Some(&self.directory.join(name)));
             if temporary && !is_empty_tree(path) || entry.file_type().is_ok_and(|kind| kind.is_socket()) {
