@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::host::Tools;
 use crate::hypervisor::qemu::Machine;
 use crate::launch::{Prepared, Start};
-use crate::machine::{self, DirectRoot, Directory, DirectoryRoot, MountedRoot, RootServer};
+use crate::machine::{self, DirectRoot, Directory, DirectoryRoot, MountedRoot, RootServer, Signals};
 use crate::policy::{Backend, Choice, Request};
 use crate::share::Share;
 
@@ -115,6 +115,7 @@ enum Tree {
 
 impl Run {
     pub(super) fn execute(self, global: &Global) -> Result<u8, Failure> {
+        let signals = Signals::catch()?;
         let root = self.root(global)?;
         let shares = self.volumes.iter().map(Share::resolve).collect::<Result<Vec<_>, _>>()?;
         let request = Request {
@@ -125,7 +126,7 @@ impl Run {
             directory_root: matches!(root.tree, Tree::Directory(_)),
         };
         let cache = machine::cache_home()?;
-        let tools = Tools::find(self.kernel.as_deref(), &cache)?;
+        let tools = Tools::find(self.kernel.as_deref(), &cache, &request)?;
         let start = Start {
             name: self.name.clone().unwrap_or_else(machine::random_name),
             root_name: root.name,
@@ -138,7 +139,7 @@ impl Run {
             ready_timeout: Duration::from_secs(self.ready_timeout),
         };
         let name = start.name.clone();
-        let prepared = Prepared::new(start, &request, tools, &cache)?;
+        let prepared = Prepared::new(start, &request, tools, &cache, &signals)?;
         self.explain(&prepared, self.accel);
         let virtiofsd = prepared.tools.virtiofsd.clone();
         let server: Box<dyn RootServer> = match (root.tree, prepared.decision.backend) {
@@ -150,10 +151,10 @@ impl Run {
         };
         let directory = Directory::create(&name)?;
         if self.dry_run {
-            print!("{}", prepared.describe(server.as_ref(), &directory)?);
+            super::print(&prepared.describe(server.as_ref(), &directory)?)?;
             return Ok(0);
         }
-        machine::run(prepared.order(server, directory)?)
+        machine::run(prepared.order(server, directory)?, signals)
     }
 
     fn root(&self, global: &Global) -> Result<Root, Failure> {
