@@ -14,6 +14,7 @@ mod umount;
 mod verify;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -91,6 +92,15 @@ pub fn main() -> ExitCode {
 /// A size in bytes as people read it, in powers of 1024.
 fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
+}
+
+/// Prints a result. Who stops reading it (`| head`) has read enough.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new("standard output", error)),
+        _ => Ok(()),
+    }
 }
 
 /// Prints a failure and turns it into an exit status.
