@@ -119,9 +119,9 @@ impl FromStr for Platform {
         if !words.iter().all(|word| fits(word)) {
             return Err(wrong());
         }
-        match words.as_slice() {
-            &[os, architecture] => Ok(Self::normalised(os, architecture, None)),
-            &[os, architecture, variant] => Ok(Self::normalised(os, architecture, Some(variant))),
+        match *words.as_slice() {
+            [os, architecture] => Ok(Self::normalised(os, architecture, None)),
+            [os, architecture, variant] => Ok(Self::normalised(os, architecture, Some(variant))),
             _ => Err(wrong()),
         }
     }
