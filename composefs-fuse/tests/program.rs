@@ -137,7 +137,9 @@ fn an_ordinary_user_mounts_and_reads_files_of_root() {
     assert_success(&output);
     let read = if rustix::process::geteuid().is_root() {
         let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"]).arg(stage.mount_point().join("secret"));
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"])
+            .arg(stage.mount_point().join("secret"));
         command.output().unwrap()
     } else {
         Command::new("cat").arg(stage.mount_point().join("secret")).output().unwrap()
@@ -212,6 +214,18 @@ fn mistakes_are_one_line_and_leave_nothing_behind() {
 
     let output = stage.program().args(["-o", "windows"]).arg(&stage.base).arg(stage.mount_point()).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
+    assert!(!stage.is_mounted() && !stage.socket().exists());
+}
+
+#[test]
+fn a_mount_that_nobody_waits_for_any_more_is_taken_away() {
+    let stage = Stage::new();
+    // What the process in the background finds when Ctrl-C has ended the command that started it.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = stage.program();
+    command.arg("--background-child").arg(&stage.base).arg(stage.mount_point()).stdout(writer);
+    assert_eq!(command.output().unwrap().status.code(), Some(1));
     assert!(!stage.is_mounted() && !stage.socket().exists());
 }
 

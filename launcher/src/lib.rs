@@ -1,3 +1,22 @@
-//! launcher
+//! The program `lamina`: pulls and mounts images, and starts microVMs on them.
+//!
+//! A start goes through these parts: [`cli`] reads what is asked for, [`host`] finds out what can be done,
+//! [`policy`] decides, [`launch`] puts the pieces together, [`hypervisor`] writes the command line, and
+//! [`machine`] runs it and looks after it. In the guest, the crate `guest-init` is at the other end of the
+//! control channel.
 
+pub mod accelerator;
+pub mod child;
+pub mod cli;
+pub mod command;
+pub mod failure;
+pub mod host;
+pub mod hypervisor;
+pub mod initramfs;
+pub mod kernel;
+pub mod launch;
+pub mod machine;
+pub mod policy;
+pub mod share;
 pub mod vhost_user;
+pub mod virtiofsd;

@@ -1,2 +1,7 @@
-//! lamina
-fn main() {}
+//! The program `lamina`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    launcher::cli::main()
+}

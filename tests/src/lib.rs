@@ -1,1 +1,26 @@
-//! tests
+//! What the end-to-end tests share: real images, a real registry, the programs under test run as an
+//! ordinary user, and the means to compare whole trees and to find anything left behind.
+//!
+//! The tests need root (`umoci unpack`, their oracle, makes device nodes and owners) and what
+//! `scripts/setup` installs. What is missing fails a test with its name; nothing is skipped.
+
+pub mod deviations;
+pub mod images;
+pub mod inventory;
+pub mod layout;
+pub mod oracle;
+pub mod programs;
+pub mod registry;
+pub mod session;
+pub mod traces;
+pub mod tree;
+pub mod user;
+
+pub use deviations::Deviation;
+pub use images::Image;
+pub use inventory::Inventory;
+pub use layout::Layout;
+pub use registry::Registry;
+pub use session::{Finished, Session};
+pub use tree::TreeDump;
+pub use user::Actor;

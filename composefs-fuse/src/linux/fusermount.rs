@@ -79,8 +79,11 @@ fn finish(child: Child) -> Result<Output, HelperError> {
 /// What the helper said, without its own name in front, on one line.
 fn complaint(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<&str> =
-        said.lines().map(|line| line.trim_start_matches("fusermount3:").trim()).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<&str> = said
+        .lines()
+        .map(|line| line.trim_start_matches("fusermount3:").trim())
+        .filter(|line| !line.is_empty())
+        .collect();
     if lines.is_empty() { format!("it ended with {}", output.status) } else { lines.join("; ") }
 }
 

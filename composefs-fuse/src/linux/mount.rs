@@ -293,4 +293,3 @@ pub(super) fn connection_number(path: &Path) -> io::Result<u32> {
     let found = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::empty())?;
     Ok(found.stx_dev_minor)
 }
-

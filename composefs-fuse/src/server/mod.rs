@@ -8,6 +8,8 @@
 //! * Listings carry attributes always (`DO_READDIRPLUS` without `READDIRPLUS_AUTO`), so no `LOOKUP` follows a listing.
 //! * Nothing is kept per inode: a number is all it takes, `FORGET` means nothing, and file handles outlive caches.
 //! * What a read-only tree has no use for answers `ENOSYS` once and is not sent again; what would change it, `EROFS`.
+//!   `INTERRUPT` is among the former: no answer here is worth interrupting, and the kernel then stops offering
+//!   (`no_interrupt` in `fs/fuse/dev.c`).
 
 mod directory;
 mod fault;
@@ -80,11 +82,8 @@ impl Server {
         let opcode = Opcode::from_raw(parsed.header.opcode);
         let outcome = self.guarded(|| self.answer(opcode, &parsed, &mut body));
         let content = if opcode == Some(Opcode::Read) { body.body_length() } else { 0 };
-        let sent = if opcode.is_some_and(Opcode::wants_no_reply) {
-            0
-        } else {
-            body.finish(parsed.header.unique, outcome)
-        };
+        let sent =
+            if opcode.is_some_and(Opcode::wants_no_reply) { 0 } else { body.finish(parsed.header.unique, outcome) };
         self.stats.record(&Message {
             opcode,
             failed: outcome.is_err(),

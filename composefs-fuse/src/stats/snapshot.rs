@@ -115,7 +115,11 @@ pub(super) fn without_trailing_zeros(mut buckets: Vec<u64>) -> Vec<u64> {
 /// The table that `--verbose` prints at the end.
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<16}{:>12}{:>10}{:>12}{:>12}{:>12}", "message", "count", "errors", "mean us", "50% < us", "99% < us")?;
+        writeln!(
+            f,
+            "{:<16}{:>12}{:>10}{:>12}{:>12}{:>12}",
+            "message", "count", "errors", "mean us", "50% < us", "99% < us"
+        )?;
         for (kind, counts) in &self.messages {
             let mean = counts.nanoseconds as f64 / counts.count.max(1) as f64 / 1e3;
             let microseconds = |percent| counts.percentile(percent) as f64 / 1e3;

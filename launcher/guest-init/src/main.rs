@@ -1,2 +1,117 @@
-//! lamina
-fn main() {}
+//! The first process of a guest (`/init` of the initramfs).
+//!
+//! It prints [`guest_init::UP`] on the console as its first act, loads the modules it was packed with,
+//! opens the control channel and does what the host says there. It never reads the kernel command line and
+//! never exits: when it is done, or cannot go on, it powers the machine off.
+
+mod boot;
+mod loopback;
+mod process;
+mod pump;
+mod reaper;
+mod root;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use guest_init::protocol::{Channel, Hello, MACHINE, Message, VERSION};
+
+use process::Session;
+use reaper::Reaper;
+
+/// What the threads of init share.
+#[derive(Debug)]
+struct Guest {
+    port: Mutex<File>,
+    reaper: Reaper,
+    sessions: Mutex<HashMap<u32, Arc<Session>>>,
+    hostname: Mutex<String>,
+}
+
+impl Guest {
+    /// Sends one message. Only the end of the channel makes it fail, and then the main thread powers off.
+    fn send(&self, stream: u32, message: Message) {
+        let port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = message.write(stream, &*port) {
+            eprintln!("lamina: control channel: {error}");
+        }
+    }
+
+    fn session(&self, stream: u32) -> Option<Arc<Session>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).get(&stream).cloned()
+    }
+}
+
+fn main() {
+    println!("{}", guest_init::UP);
+    if let Err(cause) = serve() {
+        eprintln!("lamina: guest: {cause}");
+    }
+    boot::power_off();
+}
+
+/// Runs from the first mount to the host's word to power off.
+fn serve() -> Result<(), String> {
+    boot::mount_kernel_filesystems()?;
+    boot::load_modules();
+    let port = boot::open_control_port()?;
+    let mut from = port.try_clone().map_err(|error| format!("control channel: {error}"))?;
+    let guest = Arc::new(Guest {
+        port: Mutex::new(port),
+        reaper: Reaper::default(),
+        sessions: Mutex::default(),
+        hostname: Mutex::default(),
+    });
+    Reaper::run(&guest);
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    guest.send(MACHINE, Message::Hello(Hello { version: VERSION, kernel }));
+    loop {
+        match Message::read(&mut from) {
+            Ok(Some((MACHINE, Message::PowerOff)) | None) => return Ok(()),
+            Ok(Some((stream, message))) => {
+                if let Err(cause) = obey(&guest, stream, message) {
+                    guest.send(MACHINE, Message::Fatal(cause.clone()));
+                    return Err(cause);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(format!("control channel: {error}")),
+        }
+    }
+}
+
+/// Does what one message says. An error is fatal to the machine.
+fn obey(guest: &Arc<Guest>, stream: u32, message: Message) -> Result<(), String> {
+    match message {
+        Message::Setup(setup) => {
+            *guest.hostname.lock().unwrap_or_else(PoisonError::into_inner) = setup.hostname.clone();
+            root::enter(&setup)?;
+            guest.send(MACHINE, Message::Ready);
+        }
+        Message::Start(process) => Session::start(guest, stream, process),
+        Message::Stdin(bytes) => {
+            if let Some(session) = guest.session(stream) {
+                session.feed(bytes);
+            }
+        }
+        Message::Credit(channel, bytes) => match (guest.session(stream), channel) {
+            (Some(session), Channel::Stdout) => session.stdout.credit(bytes),
+            (Some(session), Channel::Stderr) => session.stderr.credit(bytes),
+            _ => {}
+        },
+        Message::Signal(number) => {
+            if let Some(session) = guest.session(stream) {
+                session.signal(number);
+            }
+        }
+        Message::Resize(size) => {
+            if let Some(session) = guest.session(stream) {
+                session.resize(size);
+            }
+        }
+        unexpected => eprintln!("lamina: ignored {unexpected:?}"),
+    }
+    Ok(())
+}

@@ -23,12 +23,16 @@ impl Default for Buffers {
 }
 
 /// Answers the request in `chain`. Returns the bytes written to it: 0 where there is no reply, or none that fits.
-pub(super) fn answer<M>(server: &Server, memory: &GuestMemoryMmap, chain: &DescriptorChain<M>, buffers: &mut Buffers) -> u32
+pub(super) fn answer<M>(
+    server: &Server,
+    memory: &GuestMemoryMmap,
+    chain: &DescriptorChain<M>,
+    buffers: &mut Buffers,
+) -> u32
 where
     M: Deref<Target = GuestMemoryMmap> + Clone,
 {
-    let (Ok(mut readable), Ok(mut writable)) =
-        (Reader::new(memory, chain.clone()), Writer::new(memory, chain.clone()))
+    let (Ok(mut readable), Ok(mut writable)) = (Reader::new(memory, chain.clone()), Writer::new(memory, chain.clone()))
     else {
         tracing::debug!("the guest sent a request outside of its memory");
         return 0;

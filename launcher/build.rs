@@ -1,0 +1,55 @@
+//! Builds the guest's init as a static program and leaves it where `src/initramfs.rs` embeds it from.
+//!
+//! Static against glibc, because that is the one target that every Rust installation on the host has, and
+//! in a target directory of its own, because the outer cargo holds the lock of the other.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+fn main() {
+    let manifest = PathBuf::from(required("CARGO_MANIFEST_DIR"));
+    let out = PathBuf::from(required("OUT_DIR"));
+    for watched in ["guest-init/src", "guest-init/Cargo.toml", "../Cargo.lock", "build.rs"] {
+        println!("cargo::rerun-if-changed={}", manifest.join(watched).display());
+    }
+    let target_dir = out.join("guest-init");
+    build(&manifest, &target_dir);
+    let built = target_dir.join(TARGET).join("release/guest-init");
+    println!("cargo::rustc-env=LAMINA_GUEST_INIT={}", built.display());
+}
+
+fn build(manifest: &Path, target_dir: &Path) {
+    let mut cargo = Command::new(required("CARGO"));
+    cargo
+        .args(["build", "--quiet", "--release", "--package", "guest-init", "--bin", "guest-init"])
+        .args(["--target", TARGET, "--target-dir"])
+        .arg(target_dir)
+        .arg("--manifest-path")
+        .arg(manifest.join("guest-init/Cargo.toml"));
+    for (name, _) in env::vars_os() {
+        // What the outer build was told (clippy's wrapper, its profile and flags) is not meant for this one.
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_") && text != "CARGO_HOME" && !text.starts_with("CARGO_NET")
+            || text.starts_with("RUSTC_W")
+            || text == "RUSTFLAGS"
+        {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s")
+        .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
+        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
+    let status = cargo.status().unwrap_or_else(|error| panic!("cannot run cargo for guest-init: {error}"));
+    assert!(status.success(), "guest-init does not build: {status}");
+}
+
+fn required(name: &str) -> String {
+    env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run me by cargo"))
+}

@@ -1,0 +1,97 @@
+//! From the kernel's hand-over to an open control channel, and the way out.
+
+use std::ffi::CStr;
+use std::fs::{self, File, OpenOptions};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use guest_init::MODULES;
+use guest_init::protocol::PORT_NAME;
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+use rustix::system::RebootCommand;
+
+/// `MODULE_INIT_COMPRESSED_FILE` of `include/uapi/linux/module.h`: the kernel unpacks the file itself.
+const COMPRESSED: i32 = 4;
+
+/// The host answers the port's hand-shake at once; only a guest that the host starves needs this long.
+const PORT_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Mounts one file system, making the mount point.
+pub(crate) fn mount_at(
+    source: &str,
+    target: &str,
+    kind: &str,
+    flags: MountFlags,
+    options: Option<&CStr>,
+) -> Result<(), String> {
+    fs::create_dir_all(target).map_err(|error| format!("{target}: cannot make the mount point: {error}"))?;
+    mount(source, target, kind, flags, options)
+        .map_err(|error| format!("{target}: cannot mount {kind} {source:?}: {error}"))
+}
+
+/// Mounts what every later step reads: `/proc`, `/sys` and `/dev`.
+pub(crate) fn mount_kernel_filesystems() -> Result<(), String> {
+    let hardened = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+    mount_at("proc", "/proc", "proc", hardened, None)?;
+    mount_at("sysfs", "/sys", "sysfs", hardened, None)?;
+    mount_at("devtmpfs", "/dev", "devtmpfs", MountFlags::NOSUID, Some(c"mode=0755"))
+}
+
+/// Loads every module of the initramfs. One that fails is named on the console; whether it was needed
+/// shows when what it drives is used.
+pub(crate) fn load_modules() {
+    let Ok(entries) = fs::read_dir(MODULES) else { return };
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    for path in paths {
+        if let Err(error) = load_module(&path) {
+            eprintln!("lamina: {}: cannot load the module: {error}", path.display());
+        }
+    }
+}
+
+fn load_module(path: &Path) -> Result<(), std::io::Error> {
+    let flags = if path.extension().is_some_and(|extension| extension == "ko") { 0 } else { COMPRESSED };
+    match rustix::system::finit_module(File::open(path)?, c"", flags) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Waits for the port called [`PORT_NAME`] and opens it.
+pub(crate) fn open_control_port() -> Result<File, String> {
+    let start = Instant::now();
+    loop {
+        if let Some(device) = find_port() {
+            let path = Path::new("/dev").join(device);
+            return OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(&path)
+                .map_err(|error| format!("{}: cannot open the control channel: {error}", path.display()));
+        }
+        if start.elapsed() > PORT_DEADLINE {
+            return Err(format!("no virtio-serial port named {PORT_NAME}: no control channel"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn find_port() -> Option<std::ffi::OsString> {
+    fs::read_dir("/sys/class/virtio-ports").ok()?.flatten().find_map(|port| {
+        let name = fs::read_to_string(port.path().join("name")).ok()?;
+        (name.trim_end() == PORT_NAME).then(|| port.file_name())
+    })
+}
+
+/// Writes dirty pages back and powers off. Never returns: init that ends is a kernel panic.
+pub(crate) fn power_off() -> ! {
+    rustix::fs::sync();
+    loop {
+        if let Err(error) = rustix::system::reboot(RebootCommand::PowerOff) {
+            eprintln!("lamina: cannot power off: {error}");
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}

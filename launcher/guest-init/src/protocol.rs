@@ -1,0 +1,414 @@
+//! The control channel between the launcher and a guest's init: framed messages over one byte stream.
+//!
+//! The stream is the virtio-serial port named [`PORT_NAME`] (`/sys/class/virtio-ports/*/name` in the
+//! guest). It carries everything the guest is told, so that neither arguments nor environment ever stand
+//! on the kernel command line, which is readable by every guest process and at most 2,047 bytes long.
+//!
+//! # Frames
+//!
+//! Little-endian, no padding beyond what is shown:
+//!
+//! | offset | size | field |
+//! |---|---|---|
+//! | 0 | 4 | length of the payload in bytes, `0` to [`MAX_PAYLOAD`] |
+//! | 4 | 4 | stream: `0` for the machine, else the number of a process, chosen by the host |
+//! | 8 | 1 | type, as in [`Message`] |
+//! | 9 | 3 | zero |
+//! | 12 | length | payload |
+//!
+//! # Course
+//!
+//! The guest says [`Message::Hello`], the host answers [`Message::Setup`], the guest mounts and enters the
+//! root and says [`Message::Ready`]. From then on the host may [`Message::Start`] any number of processes,
+//! each under a stream number it has not used before. A process ends with exactly one of
+//! [`Message::Exited`] and [`Message::StartFailed`], after the last byte of its output. The host ends the
+//! machine with [`Message::PowerOff`]; end of file on the channel means the same.
+//!
+//! # Flow control
+//!
+//! Each of a process's three channels has a window: its sender may have at most [`WINDOW`] bytes under way
+//! that the receiver has not returned by [`Message::Credit`]. So both sides read the channel without ever
+//! waiting for a slow reader, and a full pipe of one process holds up neither another process nor a signal.
+
+use std::io::{self, Read, Write};
+
+use serde::{Deserialize, Serialize};
+
+/// The name of the virtio-serial port, as the hypervisor's `name=` sets it.
+pub const PORT_NAME: &str = "lamina.control";
+
+/// The version of this protocol. Host and guest must say the same: both come from one build.
+pub const VERSION: u32 = 1;
+
+/// The longest payload in bytes: room for the arguments and environment that Linux lets one `execve` have
+/// (2 MiB with the usual stack limit), written as JSON.
+pub const MAX_PAYLOAD: usize = 8 << 20;
+
+/// The largest chunk of process output or input in one frame, in bytes.
+pub const MAX_CHUNK: usize = 64 << 10;
+
+/// The bytes of one channel that may be under way without having been credited.
+pub const WINDOW: u32 = 256 << 10;
+
+/// The stream of messages that concern the machine as a whole.
+pub const MACHINE: u32 = 0;
+
+const HEADER: usize = 12;
+
+/// One message. The comment of each variant gives its type byte and direction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// 1, guest to host: init runs and has the channel. JSON of [`Hello`].
+    Hello(Hello),
+    /// 2, host to guest: what to mount. JSON of [`Setup`].
+    Setup(Setup),
+    /// 3, guest to host: the root is entered, processes can be started. No payload.
+    Ready,
+    /// 4, host to guest: start a process under this frame's stream. JSON of [`Process`].
+    Start(Process),
+    /// 5, guest to host: the process runs. No payload.
+    Started,
+    /// 6, host to guest: bytes for its standard input; none means end of file.
+    Stdin(Vec<u8>),
+    /// 7, guest to host: bytes it wrote to standard output, or to its terminal.
+    Stdout(Vec<u8>),
+    /// 8, guest to host: bytes it wrote to standard error.
+    Stderr(Vec<u8>),
+    /// 9, both ways: the receiver has passed on this many bytes. One byte for the channel (0, 1 or 2, as
+    /// file descriptors are numbered), then a 32-bit count.
+    Credit(Channel, u32),
+    /// 10, host to guest: send this signal to the process's group. One 32-bit signal number.
+    Signal(u32),
+    /// 11, host to guest: the terminal now has this size. 16-bit rows, 16-bit columns.
+    Resize(TerminalSize),
+    /// 12, guest to host: it ended. JSON of [`Ending`].
+    Exited(Ending),
+    /// 13, guest to host: it could not be started. JSON of [`StartError`].
+    StartFailed(StartError),
+    /// 14, guest to host: the machine cannot go on and powers off. UTF-8 text that says why.
+    Fatal(String),
+    /// 15, host to guest: write back what is dirty and power off. No payload.
+    PowerOff,
+}
+
+/// What init says of itself when it comes up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`VERSION`] of the guest's build.
+    pub version: u32,
+    /// The release of the running kernel, as `uname -r` tells it.
+    pub kernel: String,
+}
+
+/// What a guest is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setup {
+    /// The host name: 1 to 64 bytes (`HOST_NAME_MAX`).
+    pub hostname: String,
+    /// The host's clock: seconds since 1970. The guest's hardware clock may be absent or coarse.
+    pub seconds: i64,
+    /// Nanoseconds to add, below 1,000,000,000.
+    pub nanoseconds: u32,
+    /// The virtiofs tag of the root.
+    pub root_tag: String,
+    /// What lies over the root.
+    pub overlay: Overlay,
+    /// Further shares, mounted in this order.
+    pub shares: Vec<Share>,
+}
+
+/// Where a guest's writes to its root go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overlay {
+    /// To a tmpfs of at most this many bytes; it is gone with the guest.
+    Memory {
+        /// The size in bytes, or the kernel's default (half of the memory).
+        limit: Option<u64>,
+    },
+    /// Nowhere: the root is read-only.
+    ReadOnly,
+}
+
+/// One virtiofs share besides the root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Its tag: 1 to 36 bytes.
+    pub tag: String,
+    /// The absolute path of the mount point in the guest, made when missing.
+    pub target: String,
+    /// Whether the guest mounts it read-only. The host enforces that too.
+    pub read_only: bool,
+    /// The name of the one file in the share that is to appear at `target`, for a share of a single file.
+    pub file: Option<String>,
+}
+
+/// A process to run in the root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Program and arguments. A program without a slash is looked for in the environment's `PATH`.
+    pub argv: Vec<String>,
+    /// The environment, in order; `PATH`, `HOME` and `HOSTNAME` (and `TERM` on a terminal) are added when
+    /// missing.
+    pub env: Vec<(String, String)>,
+    /// The working directory, made when missing. `/` by default.
+    pub cwd: Option<String>,
+    /// `user`, `uid`, `user:group` or `uid:gid`, as an image's `User` has it. Root by default.
+    pub user: Option<String>,
+    /// The size of its terminal, or `None` for three pipes.
+    pub terminal: Option<TerminalSize>,
+}
+
+/// The size of a terminal in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in each line.
+    pub columns: u16,
+}
+
+/// One of a process's three channels, numbered as its file descriptor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// Standard input: sent by the host.
+    Stdin,
+    /// Standard output, or the terminal: sent by the guest.
+    Stdout,
+    /// Standard error: sent by the guest.
+    Stderr,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// It exited with this status, 0 to 255.
+    Status(u8),
+    /// This signal ended it.
+    Signal(u8),
+}
+
+impl Ending {
+    /// The exit status that a shell would report: the status itself, or 128 + the signal.
+    #[must_use]
+    pub const fn shell_status(self) -> u8 {
+        match self {
+            Self::Status(status) => status,
+            Self::Signal(signal) => 128_u8.saturating_add(signal),
+        }
+    }
+}
+
+/// Why a process could not be started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartError {
+    /// 127 for a program that is not there, 126 for one that cannot be run, 125 for anything else.
+    pub status: u8,
+    /// What was wrong, naming the program, user or directory.
+    pub cause: String,
+}
+
+impl Message {
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::Hello(_) => 1,
+            Self::Setup(_) => 2,
+            Self::Ready => 3,
+            Self::Start(_) => 4,
+            Self::Started => 5,
+            Self::Stdin(_) => 6,
+            Self::Stdout(_) => 7,
+            Self::Stderr(_) => 8,
+            Self::Credit(..) => 9,
+            Self::Signal(_) => 10,
+            Self::Resize(_) => 11,
+            Self::Exited(_) => 12,
+            Self::StartFailed(_) => 13,
+            Self::Fatal(_) => 14,
+            Self::PowerOff => 15,
+        }
+    }
+
+    fn into_payload(self) -> io::Result<Vec<u8>> {
+        Ok(match self {
+            Self::Ready | Self::Started | Self::PowerOff => Vec::new(),
+            Self::Hello(hello) => serde_json::to_vec(&hello)?,
+            Self::Setup(setup) => serde_json::to_vec(&setup)?,
+            Self::Start(process) => serde_json::to_vec(&process)?,
+            Self::Exited(ending) => serde_json::to_vec(&ending)?,
+            Self::StartFailed(error) => serde_json::to_vec(&error)?,
+            Self::Stdin(bytes) | Self::Stdout(bytes) | Self::Stderr(bytes) => bytes,
+            Self::Credit(channel, count) => {
+                let mut payload = vec![channel as u8];
+                payload.extend(count.to_le_bytes());
+                payload
+            }
+            Self::Signal(number) => number.to_le_bytes().to_vec(),
+            Self::Resize(size) => [size.rows.to_le_bytes(), size.columns.to_le_bytes()].concat(),
+            Self::Fatal(text) => text.into_bytes(),
+        })
+    }
+
+    fn parse(kind: u8, payload: Vec<u8>) -> io::Result<Self> {
+        Ok(match (kind, payload.as_slice()) {
+            (1, json) => Self::Hello(serde_json::from_slice(json)?),
+            (2, json) => Self::Setup(serde_json::from_slice(json)?),
+            (3, []) => Self::Ready,
+            (4, json) => Self::Start(serde_json::from_slice(json)?),
+            (5, []) => Self::Started,
+            (6, _) => Self::Stdin(payload),
+            (7, _) => Self::Stdout(payload),
+            (8, _) => Self::Stderr(payload),
+            (9, &[channel @ 0..=2, a, b, c, d]) => {
+                let channel = [Channel::Stdin, Channel::Stdout, Channel::Stderr][usize::from(channel)];
+                Self::Credit(channel, u32::from_le_bytes([a, b, c, d]))
+            }
+            (10, &[a, b, c, d]) => Self::Signal(u32::from_le_bytes([a, b, c, d])),
+            (11, &[a, b, c, d]) => {
+                Self::Resize(TerminalSize { rows: u16::from_le_bytes([a, b]), columns: u16::from_le_bytes([c, d]) })
+            }
+            (12, json) => Self::Exited(serde_json::from_slice(json)?),
+            (13, json) => Self::StartFailed(serde_json::from_slice(json)?),
+            (14, text) => Self::Fatal(String::from_utf8_lossy(text).into_owned()),
+            (15, []) => Self::PowerOff,
+            (kind, payload) => {
+                let cause = format!("control message of type {kind} with {} bytes", payload.len());
+                return Err(io::Error::new(io::ErrorKind::InvalidData, cause));
+            }
+        })
+    }
+
+    /// Writes the message as one frame, by one `write_all`: a frame of two writers never mixes as long as
+    /// they share a lock around this call.
+    ///
+    /// # Errors
+    /// What the writer says, or `InvalidInput` for a payload longer than [`MAX_PAYLOAD`].
+    pub fn write(self, stream: u32, mut to: impl Write) -> io::Result<()> {
+        let kind = self.kind();
+        let payload = self.into_payload()?;
+        let length = u32::try_from(payload.len()).ok().filter(|length| *length as usize <= MAX_PAYLOAD);
+        let Some(length) = length else {
+            let cause = format!("control message of {} bytes is longer than {MAX_PAYLOAD}", payload.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, cause));
+        };
+        let mut frame = Vec::with_capacity(HEADER + payload.len());
+        frame.extend(length.to_le_bytes());
+        frame.extend(stream.to_le_bytes());
+        frame.extend([kind, 0, 0, 0]);
+        frame.extend(payload);
+        to.write_all(&frame)?;
+        to.flush()
+    }
+
+    /// Reads one frame: its stream and message, or `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// What the reader says, `UnexpectedEof` within a frame, and `InvalidData` for a frame that is none of
+    /// [`Message`].
+    pub fn read(mut from: impl Read) -> io::Result<Option<(u32, Self)>> {
+        let mut header = [0; HEADER];
+        let mut have = 0;
+        while have < HEADER {
+            match from.read(&mut header[have..]) {
+                Ok(0) if have == 0 => return Ok(None),
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => have += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let [l0, l1, l2, l3, s0, s1, s2, s3, kind, ..] = header;
+        let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+        if length > MAX_PAYLOAD {
+            let cause = format!("control message of {length} bytes is longer than {MAX_PAYLOAD}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, cause));
+        }
+        let mut payload = vec![0; length];
+        from.read_exact(&mut payload)?;
+        Ok(Some((u32::from_le_bytes([s0, s1, s2, s3]), Self::parse(kind, payload)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_message() -> Vec<Message> {
+        let size = TerminalSize { rows: 24, columns: 80 };
+        vec![
+            Message::Hello(Hello { version: VERSION, kernel: "6.1.0".into() }),
+            Message::Setup(Setup {
+                hostname: "m".into(),
+                seconds: -1,
+                nanoseconds: 7,
+                root_tag: "root".into(),
+                overlay: Overlay::Memory { limit: Some(1 << 40) },
+                shares: vec![Share { tag: "s0".into(), target: "/w".into(), read_only: true, file: None }],
+            }),
+            Message::Ready,
+            Message::Start(Process {
+                argv: vec!["sh".into(), "-c".into(), "echo \"\u{1F600}\n\"".into()],
+                env: vec![("A".into(), String::new())],
+                cwd: Some("/".into()),
+                user: None,
+                terminal: Some(size),
+            }),
+            Message::Started,
+            Message::Stdin(vec![]),
+            Message::Stdout((0..=255).collect()),
+            Message::Stderr(vec![0; MAX_CHUNK]),
+            Message::Credit(Channel::Stderr, u32::MAX),
+            Message::Signal(15),
+            Message::Resize(size),
+            Message::Exited(Ending::Signal(9)),
+            Message::StartFailed(StartError { status: 127, cause: "not found".into() }),
+            Message::Fatal("why".into()),
+            Message::PowerOff,
+        ]
+    }
+
+    #[test]
+    fn every_message_survives_the_channel() {
+        let mut wire = Vec::new();
+        for (stream, message) in (0..).zip(every_message()) {
+            message.write(stream, &mut wire).unwrap();
+        }
+        let mut from = wire.as_slice();
+        for (stream, message) in (0..).zip(every_message()) {
+            assert_eq!(Message::read(&mut from).unwrap(), Some((stream, message)));
+        }
+        assert_eq!(Message::read(from).unwrap(), None);
+    }
+
+    #[test]
+    fn frame_layout_is_as_documented() {
+        let mut wire = Vec::new();
+        Message::Stdout(b"hi".to_vec()).write(0x0102_0304, &mut wire).unwrap();
+        assert_eq!(wire, [2, 0, 0, 0, 4, 3, 2, 1, 7, 0, 0, 0, b'h', b'i']);
+    }
+
+    #[test]
+    fn a_frame_cut_short_is_an_error_and_not_an_end() {
+        let mut wire = Vec::new();
+        Message::Stdout(b"hello".to_vec()).write(1, &mut wire).unwrap();
+        for length in 1..wire.len() {
+            let error = Message::read(&wire[..length]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn a_length_past_the_limit_is_refused_before_it_is_allocated() {
+        let mut wire = vec![0xff, 0xff, 0xff, 0x7f];
+        wire.extend([0; 8]);
+        assert_eq!(Message::read(wire.as_slice()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn unknown_types_and_wrong_payload_lengths_are_refused() {
+        for (kind, payload) in [(0, vec![]), (16, vec![]), (3, vec![1]), (9, vec![3, 0, 0, 0, 0]), (10, vec![1])] {
+            assert_eq!(Message::parse(kind, payload).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
+    }
+}

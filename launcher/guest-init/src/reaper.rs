@@ -1,0 +1,77 @@
+//! Waiting, as process 1 must, for every process whose parent is gone, and for our own.
+
+use std::collections::HashMap;
+use std::io;
+use std::process::{Child, Command};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use guest_init::protocol::Ending;
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, wait, waitid};
+
+use crate::Guest;
+
+/// Who waits for which of our own processes.
+#[derive(Debug, Default)]
+pub(crate) struct Reaper {
+    waiting: Mutex<HashMap<Pid, Sender<Ending>>>,
+    spawned: Condvar,
+}
+
+impl Reaper {
+    /// Starts the thread that reaps for as long as the guest runs.
+    pub(crate) fn run(guest: &Arc<Guest>) {
+        let guest = Arc::clone(guest);
+        std::thread::spawn(move || {
+            loop {
+                guest.reaper.reap_next();
+            }
+        });
+    }
+
+    /// Starts a process; the receiver gets its ending.
+    ///
+    /// The lock is held throughout: `Command::spawn` waits itself for a child whose exec failed, and must
+    /// find it.
+    pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<(Child, Receiver<Ending>)> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let child = command.spawn()?;
+        let (sender, receiver) = channel();
+        waiting.insert(Pid::from_child(&child), sender);
+        self.spawned.notify_all();
+        Ok((child, receiver))
+    }
+
+    /// Waits without reaping until something has ended, then reaps all that has, under the lock.
+    fn reap_next(&self) {
+        match waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+            Err(Errno::CHILD) => {
+                // No descendant at all. The next one can only come from `spawn`.
+                let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                if waiting.is_empty() {
+                    drop(self.spawned.wait(waiting));
+                }
+            }
+            _ => self.reap_ended(),
+        }
+    }
+
+    fn reap_ended(&self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if let Some(sender) = waiting.remove(&pid) {
+                // A session that no longer listens does not care how its process ended.
+                let _ = sender.send(ending(status));
+            }
+        }
+    }
+}
+
+fn ending(status: WaitStatus) -> Ending {
+    let byte = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Ending::Status(byte(code)),
+        (None, signal) => Ending::Signal(byte(signal.unwrap_or_default())),
+    }
+}

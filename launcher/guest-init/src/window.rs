@@ -1,0 +1,90 @@
+//! A sender's view of one channel's window.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use crate::protocol::WINDOW;
+
+/// The bytes that may still be sent on one channel before its receiver returns some of them.
+#[derive(Debug)]
+pub struct Window {
+    left: Mutex<Option<u32>>,
+    changed: Condvar,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { left: Mutex::new(Some(WINDOW)), changed: Condvar::new() }
+    }
+}
+
+impl Window {
+    /// Waits until at least one byte may be sent and says how many, at most `most`; `None` once closed.
+    /// They stay available until [`Window::spend`] takes them.
+    #[must_use]
+    pub fn wait(&self, most: usize) -> Option<usize> {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match *left {
+                None => return None,
+                Some(0) => left = self.changed.wait(left).unwrap_or_else(PoisonError::into_inner),
+                Some(bytes) => return Some(most.min(bytes as usize)),
+            }
+        }
+    }
+
+    /// Takes `bytes` that [`Window::wait`] has granted. Only one thread may send on a channel.
+    pub fn spend(&self, bytes: usize) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        *left = left.map(|have| have.saturating_sub(bytes));
+    }
+
+    /// Gives `bytes` back: the receiver has passed them on. More than was spent is cut to [`WINDOW`].
+    pub fn credit(&self, bytes: u32) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        *left = left.map(|have| have.saturating_add(bytes).min(WINDOW));
+        self.changed.notify_all();
+    }
+
+    /// Ends the channel: every present and later wait returns `None`.
+    pub fn close(&self) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_runs_dry_and_is_refilled_by_credit() {
+        let window = Window::default();
+        assert_eq!(window.wait(10), Some(10));
+        assert_eq!(window.wait(usize::MAX), Some(WINDOW as usize));
+        window.spend(WINDOW as usize);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| window.wait(100));
+            window.credit(7);
+            assert_eq!(waiting.join().unwrap(), Some(7));
+        });
+    }
+
+    #[test]
+    fn closing_wakes_the_sender() {
+        let window = Window::default();
+        window.spend(WINDOW as usize);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| window.wait(1));
+            window.close();
+            assert_eq!(waiting.join().unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn a_receiver_that_returns_too_much_gains_nothing() {
+        let window = Window::default();
+        window.credit(u32::MAX);
+        assert_eq!(window.wait(usize::MAX), Some(WINDOW as usize));
+    }
+}

@@ -1,0 +1,73 @@
+//! `lamina images`.
+
+use layer_store::{Reference, Store};
+use serde::Serialize;
+
+use super::{Global, store};
+use crate::failure::{About, Failure};
+
+/// List the images of the store
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lamina images
+  lamina images --json | jq -r '.[].reference'")]
+pub(super) struct Images {}
+
+/// One image, as `--json` prints it.
+#[derive(Debug, Serialize)]
+struct Row {
+    /// The canonical name.
+    reference: String,
+    /// The digest of its manifest.
+    manifest: String,
+    /// Layers from the bottom up.
+    layers: usize,
+    /// Bytes of all layers, uncompressed; layers that other images share included.
+    bytes: u64,
+    /// Why it cannot be used, if it cannot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl Images {
+    pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        let opened = store::open(global)?;
+        let images = opened.images().about("store")?;
+        let rows: Vec<Row> =
+            images.iter().map(|image| row(&opened, &image.reference, &image.manifest_digest)).collect();
+        if global.json {
+            println!("{}", serde_json::to_string_pretty(&rows).about("JSON")?);
+            return Ok(0);
+        }
+        let names: Vec<String> = rows.iter().map(|row| familiar(&row.reference)).collect();
+        let width = names.iter().map(String::len).max().unwrap_or_default().max("IMAGE".len());
+        println!("{:width$}  {:19}  {:>6}  {:>9}", "IMAGE", "MANIFEST", "LAYERS", "SIZE");
+        for (name, row) in names.iter().zip(&rows) {
+            let manifest = row.manifest.get(..19).unwrap_or(&row.manifest);
+            match &row.error {
+                Some(error) => println!("{name:width$}  {manifest}  {error}"),
+                None => println!("{name:width$}  {manifest}  {:>6}  {:>9}", row.layers, super::size(row.bytes)),
+            }
+        }
+        Ok(0)
+    }
+}
+
+fn row(opened: &Store, reference: &str, manifest: &layer_store::Digest) -> Row {
+    let image = opened.image(reference);
+    let (layers, bytes, error) = match &image {
+        Ok(image) => {
+            let bytes = image.layers.iter().map(|layer| opened.layer_bytes(layer).unwrap_or_default()).sum();
+            let missing = image.layers.iter().find(|layer| !opened.has_layer(layer));
+            (image.layers.len(), bytes, missing.map(|layer| format!("layer {layer} is missing: pull it again")))
+        }
+        Err(error) => (0, 0, Some(error.to_string())),
+    };
+    Row { reference: reference.to_owned(), manifest: manifest.to_string(), layers, bytes, error }
+}
+
+/// The name as people write it.
+fn familiar(reference: &str) -> String {
+    reference.parse::<Reference>().map_or_else(|_| reference.to_owned(), |reference| reference.familiar())
+}

@@ -1,0 +1,138 @@
+//! The commands of `lamina`: each in a file of its own, with its options beside what they do.
+
+mod doctor;
+mod export;
+mod gc;
+mod images;
+mod inspect;
+mod mount;
+mod prepare;
+mod rmi;
+mod run;
+mod store;
+mod umount;
+mod verify;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::child;
+use crate::failure::Failure;
+
+/// Options of every command.
+#[derive(Debug, clap::Args)]
+pub struct Global {
+    /// The store of layers and images [default: $XDG_DATA_HOME/lamina]
+    #[arg(long, global = true, env = "LAMINA_STORE", value_name = "DIR", hide_env_values = true)]
+    pub store: Option<PathBuf>,
+    /// Print results as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say what is being done (twice: in detail)
+    #[arg(long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// Keeps OCI image layers once and starts microVMs on them.
+#[derive(Debug, Parser)]
+#[command(name = "lamina", version, propagate_version = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Prepare(prepare::Prepare),
+    Images(images::Images),
+    Inspect(inspect::Inspect),
+    Rmi(rmi::Rmi),
+    Gc(gc::Gc),
+    Verify(verify::Verify),
+    Export(export::Export),
+    Mount(mount::Mount),
+    Umount(umount::Umount),
+    Run(Box<run::Run>),
+    Doctor(doctor::Doctor),
+}
+
+/// Runs the program on this process's arguments. The exit status is 0, 1 for a failure, 2 for wrong usage,
+/// and for `lamina run` that of the command in the guest.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let [_, tie, rest @ ..] = arguments.as_slice()
+        && tie == child::TIE
+    {
+        return report(child::tie(rest).map(|never| match never {}));
+    }
+    let cli = Cli::parse();
+    log_to_stderr(cli.global.verbose);
+    report(match cli.command {
+        Command::Prepare(prepare) => prepare.execute(&cli.global),
+        Command::Images(images) => images.execute(&cli.global),
+        Command::Inspect(inspect) => inspect.execute(&cli.global),
+        Command::Rmi(rmi) => rmi.execute(&cli.global),
+        Command::Gc(gc) => gc.execute(&cli.global),
+        Command::Verify(verify) => verify.execute(&cli.global),
+        Command::Export(export) => export.execute(&cli.global),
+        Command::Mount(mount) => mount.execute(&cli.global),
+        Command::Umount(umount) => umount.execute(),
+        Command::Run(run) => run.execute(&cli.global),
+        Command::Doctor(doctor) => doctor.execute(&cli.global),
+    })
+}
+
+/// A size in bytes as people read it, in powers of 1024.
+fn size(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
+}
+
+/// Prints a failure and turns it into an exit status.
+fn report(result: Result<u8, Failure>) -> ExitCode {
+    match result {
+        Ok(status) => status.into(),
+        Err(failure) => {
+            eprintln!("lamina: {failure}");
+            failure.status().into()
+        }
+    }
+}
+
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("lamina "), "{} has no example", command.get_name());
+        }
+    }
+}

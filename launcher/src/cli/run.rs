@@ -1,0 +1,262 @@
+//! `lamina run`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use composefs_fuse::Server;
+use guest_init::protocol::Overlay;
+use layer_store::{Reference, Store, StoreError, View};
+use oci_spec::image::ImageConfiguration;
+
+use super::Global;
+use crate::accelerator::Accelerator;
+use crate::command::{self, Defaults, Overrides};
+use crate::failure::{About, Failure};
+use crate::host::Tools;
+use crate::hypervisor::qemu::Machine;
+use crate::launch::{Prepared, Start};
+use crate::machine::{self, DirectRoot, Directory, DirectoryRoot, MountedRoot, RootServer};
+use crate::policy::{Backend, Choice, Request};
+use crate::share::Share;
+
+/// Boot an image as a VM and run a command in it
+///
+/// The command's exit status becomes that of `lamina run`; 126 and 127 mean, as in a shell, that it could
+/// not be run or was not found, 128 + N that signal N ended it, and 125 that the machine itself failed.
+/// What the VM writes is kept in its memory and is gone with it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lamina run debian:12 -- cat /etc/os-release
+  lamina run debian:12 -- bash
+  lamina run -v .:/work -v ~/.cache:/cache:ro -w /work python:3.12 -- python3 build.py
+  lamina run --dry-run debian:12 -- true")]
+pub(super) struct Run {
+    /// The image
+    #[arg(value_name = "REF", required_unless_present = "rootfs")]
+    image: Option<String>,
+    /// Boot this directory instead of an image
+    #[arg(long, value_name = "DIR", conflicts_with = "image")]
+    rootfs: Option<PathBuf>,
+    /// Share a directory with the VM; ":ro" behind it makes it read-only
+    #[arg(short = 'v', long = "volume", value_name = "HOST:GUEST[:ro]")]
+    volumes: Vec<Share>,
+    /// Set an environment variable, or pass on one of ours
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// The command's working directory, made when missing
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// The command's user: a name or number, with ":GROUP" if it is to differ
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Run this instead of the image's Entrypoint
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// Virtual processors
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
+    cpus: u32,
+    /// Memory of the VM
+    #[arg(long, short, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
+    memory: u64,
+    /// How much of its memory the VM may fill with what it writes [default: half]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "read_only")]
+    tmpfs_size: Option<u64>,
+    /// Give the VM no writable root at all
+    #[arg(long)]
+    read_only: bool,
+    /// The machine's name, and its host name
+    #[arg(long, value_parser = parse_name)]
+    name: Option<String>,
+    /// What carries the root: direct, virtiofsd or auto
+    #[arg(long, default_value = "auto", hide_default_value = true)]
+    backend: Choice<Backend>,
+    /// What executes the VM: kvm, tcg or auto
+    #[arg(long, default_value = "auto", hide_default_value = true)]
+    accel: Choice<Accelerator>,
+    /// QEMU's machine type: microvm, q35 or auto
+    #[arg(long, default_value = "auto", hide_default_value = true)]
+    machine: Choice<Machine>,
+    /// The VM's kernel [default: the newest under /boot]
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Show the kernel's console on standard error
+    #[arg(long)]
+    console: bool,
+    /// Say what carries the VM, and why
+    #[arg(long)]
+    explain: bool,
+    /// Print the command lines and start nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// How many seconds the VM may take until it can run the command
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    ready_timeout: u64,
+    /// The command, behind "--"; the image's own by default
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+/// The root of a machine and what its image says about running it.
+struct Root {
+    name: String,
+    defaults: Defaults,
+    tree: Tree,
+}
+
+enum Tree {
+    Directory(PathBuf),
+    View(Arc<View>),
+}
+
+impl Run {
+    pub(super) fn execute(self, global: &Global) -> Result<u8, Failure> {
+        let root = self.root(global)?;
+        let shares = self.volumes.iter().map(Share::resolve).collect::<Result<Vec<_>, _>>()?;
+        let request = Request {
+            accelerator: self.accel,
+            backend: self.backend,
+            machine: self.machine,
+            shares: shares.len(),
+            directory_root: matches!(root.tree, Tree::Directory(_)),
+        };
+        let cache = machine::cache_home()?;
+        let tools = Tools::find(self.kernel.as_deref(), &cache)?;
+        let start = Start {
+            name: self.name.clone().unwrap_or_else(machine::random_name),
+            root_name: root.name,
+            cpus: self.cpus,
+            memory_mib: self.memory,
+            overlay: if self.read_only { Overlay::ReadOnly } else { Overlay::Memory { limit: self.tmpfs_size } },
+            shares,
+            process: command::assemble(root.defaults, self.overrides())?,
+            show_console: self.console,
+            ready_timeout: Duration::from_secs(self.ready_timeout),
+        };
+        let name = start.name.clone();
+        let prepared = Prepared::new(start, &request, tools, &cache)?;
+        self.explain(&prepared, self.accel);
+        let virtiofsd = prepared.tools.virtiofsd.clone();
+        let server: Box<dyn RootServer> = match (root.tree, prepared.decision.backend) {
+            (Tree::Directory(path), _) => Box::new(DirectoryRoot { path, virtiofsd: virtiofsd? }),
+            (Tree::View(view), Backend::Direct) => Box::new(DirectRoot::new(Arc::new(Server::new(view)))),
+            (Tree::View(view), Backend::Virtiofsd) => {
+                Box::new(MountedRoot::new(Arc::new(Server::new(view)), virtiofsd?))
+            }
+        };
+        let directory = Directory::create(&name)?;
+        if self.dry_run {
+            print!("{}", prepared.describe(server.as_ref(), &directory)?);
+            return Ok(0);
+        }
+        machine::run(prepared.order(server, directory)?)
+    }
+
+    fn root(&self, global: &Global) -> Result<Root, Failure> {
+        if let Some(path) = &self.rootfs {
+            let path = directory_root(path)?;
+            let name = path.display().to_string();
+            return Ok(Root { name, defaults: Defaults::default(), tree: Tree::Directory(path) });
+        }
+        let asked = self.image.as_deref().unwrap_or_default();
+        let name: Reference = asked.parse().map_err(|error| Failure::new(asked, error))?;
+        let store = Store::open(&global.store.clone().unwrap_or_else(Store::default_root)).about("store")?;
+        let image = store.image(&name.to_string()).map_err(|error| match error {
+            StoreError::NoSuchImage(_) => {
+                Failure::new(asked, "no such image in the store").remedy(format_args!("run: lamina pull {asked}"))
+            }
+            error => Failure::new(asked, error),
+        })?;
+        let waiting = &mut || tracing::info!("{asked}: waiting for another process that prepares it");
+        let base = store.prepare(&image, &[], waiting).about(asked)?;
+        let view = store.open_view(&base).about(asked)?;
+        Ok(Root { name: image.reference, defaults: defaults(&image.config), tree: Tree::View(Arc::new(view)) })
+    }
+
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            command: self.command.clone(),
+            entrypoint: self.entrypoint.clone(),
+            env: self.env.clone(),
+            working_dir: self.workdir.clone(),
+            user: self.user.clone(),
+            terminal: machine::terminal_wanted().then(machine::terminal_size),
+        }
+    }
+
+    /// Tells the reasons when asked, and that a guest is emulated in any case: it is why it is slow.
+    fn explain(&self, prepared: &Prepared, asked: Choice<Accelerator>) {
+        if self.explain {
+            prepared.decision.reasons.iter().for_each(|reason| eprintln!("lamina: {reason}"));
+        } else if asked == Choice::Auto && prepared.decision.accelerator == Accelerator::Tcg && !self.dry_run {
+            eprintln!("lamina: {}", prepared.decision.reasons[0]);
+        }
+    }
+}
+
+/// What the image's config says about running it.
+fn defaults(config: &ImageConfiguration) -> Defaults {
+    let Some(config) = config.config() else { return Defaults::default() };
+    let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    Defaults {
+        entrypoint: config.entrypoint().clone().unwrap_or_default(),
+        cmd: config.cmd().clone().unwrap_or_default(),
+        env: config.env().clone().unwrap_or_default(),
+        working_dir: set(config.working_dir()),
+        user: set(config.user()),
+    }
+}
+
+fn directory_root(path: &Path) -> Result<PathBuf, Failure> {
+    let about = || format!("--rootfs {}", path.display());
+    let found = path.canonicalize().map_err(|error| Failure::new(about(), error))?;
+    if found.is_dir() { Ok(found) } else { Err(Failure::new(about(), "it is not a directory")) }
+}
+
+/// Reads a size in bytes: a number with K, M, G or T (powers of 1024) behind it.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || "expected a number and K, M, G or T, as in 512M".to_owned();
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let shift = match unit.to_ascii_uppercase() {
+        'K' => 10,
+        'M' => 20,
+        'G' => 30,
+        'T' => 40,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).filter(|&bytes| bytes > 0).ok_or_else(wrong)
+}
+
+/// Reads a size of memory as MiB.
+fn parse_memory(text: &str) -> Result<u64, String> {
+    match parse_size(text)? >> 20 {
+        mib if mib >= 96 => Ok(mib),
+        _ => Err("a guest needs at least 96M to boot".to_owned()),
+    }
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    if machine::is_valid_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err("expected 1 to 40 letters, digits, \"-\", \"_\" or \".\", the first a letter or digit".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_powers_of_1024() {
+        assert_eq!(parse_size("1K"), Ok(1024));
+        assert_eq!(parse_size("2g"), Ok(2 << 30));
+        assert_eq!(parse_memory("512M"), Ok(512));
+        assert_eq!(parse_memory("1G"), Ok(1024));
+        for wrong in ["", "M", "1", "1X", "-1M", "0M", "99999999999T", "é"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse_memory("32M").is_err());
+    }
+}

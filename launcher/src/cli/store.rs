@@ -1,0 +1,53 @@
+//! What the commands that use the store share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use layer_store::{BaseId, Cancellation, Image, Reference, Store};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use super::Global;
+use crate::failure::{About, Failure, USAGE};
+
+/// Opens the store that the command line names.
+pub(super) fn open(global: &Global) -> Result<Store, Failure> {
+    let root = global.store.clone().unwrap_or_else(Store::default_root);
+    let root = std::path::absolute(&root).about(root.display())?;
+    Store::open(&root).map_err(|error| Failure::new("store", error))
+}
+
+/// Reads an image's name as people write it; a typing error is wrong usage.
+pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
+    text.parse().map_err(|error| Failure::new(text, error).with_status(USAGE))
+}
+
+/// The image that a user means: the one with this name.
+pub(super) fn image(store: &Store, name: &str) -> Result<Image, Failure> {
+    let reference = reference(name)?;
+    store.image(&reference.to_string()).map_err(|error| Failure::new(name, error))
+}
+
+/// Makes Ctrl-C and SIGTERM end a transfer, which then leaves nothing behind; a second one ends the program.
+pub(super) fn cancel_on_signal(cancellation: &Cancellation) -> Result<(), Failure> {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let flag = cancellation.flag();
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&flag)).about("signals")?;
+        flag::register(signal, flag).about("signals")?;
+    }
+    Ok(())
+}
+
+/// The base of an image with these directories as layers on top.
+pub(super) fn prepare(store: &Store, image: &Image, layers: &[PathBuf]) -> Result<BaseId, Failure> {
+    let mut variant = Vec::new();
+    for directory in layers {
+        if !directory.is_dir() {
+            let cause = if directory.exists() { "it is not a directory" } else { "there is no such directory" };
+            return Err(Failure::new(directory.display(), cause));
+        }
+        variant.push(store.add_directory(directory).about(directory.display())?);
+    }
+    let mut waiting = || eprintln!("lamina: waiting for another process that prepares {}", image.reference);
+    store.prepare(image, &variant, &mut waiting).map_err(|error| Failure::new(&image.reference, error))
+}

@@ -1,0 +1,80 @@
+//! What every command of `lamina` fails with: one line that names the thing, the cause and the remedy.
+
+use std::fmt;
+
+/// A failure as the user reads it: `<thing>: <cause>; <remedy>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    thing: String,
+    cause: String,
+    remedy: Option<String>,
+    status: u8,
+}
+
+/// The exit status of a command that failed.
+pub const FAILED: u8 = 1;
+/// The exit status of wrong usage, the one that clap uses too.
+pub const USAGE: u8 = 2;
+/// The exit status of `lamina run` when the machine, and not the command in it, failed.
+pub const MACHINE_FAILED: u8 = 125;
+
+impl Failure {
+    /// `thing` failed because of `cause`.
+    pub fn new(thing: impl fmt::Display, cause: impl fmt::Display) -> Self {
+        Self { thing: thing.to_string(), cause: cause.to_string(), remedy: None, status: FAILED }
+    }
+
+    /// Adds what the user can do about it.
+    #[must_use]
+    pub fn remedy(self, remedy: impl fmt::Display) -> Self {
+        Self { remedy: Some(remedy.to_string()), ..self }
+    }
+
+    /// Sets the exit status, [`FAILED`] by default.
+    #[must_use]
+    pub fn with_status(self, status: u8) -> Self {
+        Self { status, ..self }
+    }
+
+    /// The exit status of a command that ends with this failure.
+    #[must_use]
+    pub const fn status(&self) -> u8 {
+        self.status
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.thing, self.cause)?;
+        match &self.remedy {
+            Some(remedy) => write!(f, "; {remedy}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Turns an error about a path into a [`Failure`] that names it.
+pub(crate) trait About<T> {
+    /// Names `thing` as what failed.
+    fn about(self, thing: impl fmt::Display) -> Result<T, Failure>;
+}
+
+impl<T, E: fmt::Display> About<T> for Result<T, E> {
+    fn about(self, thing: impl fmt::Display) -> Result<T, Failure> {
+        self.map_err(|error| Failure::new(thing, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_thing_cause_and_remedy_on_one_line() {
+        let failure = Failure::new("/dev/fuse", "permission denied").remedy("run: chmod 666 /dev/fuse");
+        assert_eq!(failure.to_string(), "/dev/fuse: permission denied; run: chmod 666 /dev/fuse");
+        assert_eq!(failure.status(), FAILED);
+    }
+}

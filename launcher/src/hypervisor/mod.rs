@@ -1,0 +1,187 @@
+//! Hypervisor command lines: one pure function for each hypervisor, from a [`Plan`] to arguments.
+
+pub mod cloud_hypervisor;
+pub mod qemu;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::failure::Failure;
+
+/// The longest virtiofs tag in bytes (virtio specification, 5.11.4: the field of the device's configuration).
+pub const MAX_TAG: usize = 36;
+/// The longest path of a Unix socket in bytes: `sun_path` of unix(7) is 108 with its NUL.
+pub const MAX_SOCKET_PATH: usize = 107;
+
+/// Everything about a guest that its hypervisor is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The name of the machine, for the process list.
+    pub name: String,
+    /// Virtual processors, at least 1.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// The kernel image.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initramfs: PathBuf,
+    /// Kernel parameters besides those that the machine type needs.
+    pub kernel_parameters: Vec<String>,
+    /// One device for each virtiofs share, the root first.
+    pub shares: Vec<ShareDevice>,
+    /// The socket that the launcher listens on for the control channel.
+    pub control: PathBuf,
+    /// The socket that the launcher listens on for the hypervisor's own events.
+    pub monitor: PathBuf,
+    /// The file that the kernel's console is written to.
+    pub console: PathBuf,
+}
+
+/// One virtiofs share as the hypervisor sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareDevice {
+    /// The tag, 1 to [`MAX_TAG`] bytes.
+    pub tag: String,
+    /// The vhost-user socket of the program that serves it.
+    pub socket: PathBuf,
+}
+
+/// A program with its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandLine {
+    /// The program: a path, or a name to be found in `PATH`.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+}
+
+impl CommandLine {
+    /// Starts a command line with no arguments.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self { program: program.into(), arguments: Vec::new() }
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Adds several arguments.
+    #[must_use]
+    pub fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// The words as a POSIX shell would take them, one argument (with its value) to a line.
+    #[must_use]
+    pub fn to_shell(&self) -> String {
+        let mut text = shell_word(self.program.as_os_str().as_bytes());
+        for argument in &self.arguments {
+            let word = shell_word(argument.as_bytes());
+            text.push_str(if word.starts_with('-') { " \\\n  " } else { " " });
+            text.push_str(&word);
+        }
+        text
+    }
+}
+
+/// Quotes one word for a POSIX shell where it needs quoting.
+fn shell_word(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.into_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+impl Plan {
+    /// Checks what every hypervisor would refuse, often long after the start and without saying why.
+    ///
+    /// # Errors
+    /// Names the tag or socket at fault.
+    pub fn check(&self) -> Result<(), Failure> {
+        let mut tags: Vec<&str> = Vec::new();
+        for share in &self.shares {
+            if share.tag.is_empty() || share.tag.len() > MAX_TAG || tags.contains(&share.tag.as_str()) {
+                let cause = format!("a virtiofs tag has 1 to {MAX_TAG} bytes and occurs once");
+                return Err(Failure::new(format_args!("tag {:?}", share.tag), cause));
+            }
+            tags.push(&share.tag);
+        }
+        let sockets = self.shares.iter().map(|share| &share.socket);
+        sockets.chain([&self.control, &self.monitor]).try_for_each(|socket| check_socket(socket))
+    }
+}
+
+/// Refuses a path that does not fit into a socket address.
+///
+/// # Errors
+/// Names the path, its length and the way to a shorter one.
+pub fn check_socket(path: &Path) -> Result<(), Failure> {
+    let length = path.as_os_str().len();
+    if length <= MAX_SOCKET_PATH {
+        return Ok(());
+    }
+    let cause = format!("a socket's path has at most {MAX_SOCKET_PATH} bytes, this one has {length}");
+    Err(Failure::new(path.display(), cause).remedy("set XDG_RUNTIME_DIR to a shorter directory"))
+}
+
+/// A plan for golden tests: a root and as many further shares as asked for.
+#[cfg(test)]
+pub(crate) fn example(shares: usize) -> Plan {
+    let share = |position: usize| ShareDevice {
+        tag: if position == 0 { "root".into() } else { format!("share{position}") },
+        socket: format!("/run/m/{position}.sock").into(),
+    };
+    Plan {
+        name: "web".into(),
+        cpus: 2,
+        memory_mib: 512,
+        kernel: "/boot/vmlinuz".into(),
+        initramfs: "/cache/initramfs.cpio".into(),
+        kernel_parameters: vec!["quiet".into()],
+        shares: (0..=shares).map(share).collect(),
+        control: "/run/m/control.sock".into(),
+        monitor: "/run/m/monitor.sock".into(),
+        console: "/state/web/console.log".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_so_that_a_shell_reads_them_back() {
+        let command = CommandLine::new("/usr/bin/x").arg("-a").arg("it's a b").arg("").arg("k=v,w:1");
+        assert_eq!(command.to_shell(), "/usr/bin/x \\\n  -a 'it'\\''s a b' '' k=v,w:1");
+        let output = std::process::Command::new("sh")
+            .args(["-c", &command.to_shell().replace("/usr/bin/x", "printf '%s|'")])
+            .output()
+            .unwrap();
+        assert_eq!(output.stdout, b"-a|it's a b||k=v,w:1|");
+    }
+
+    #[test]
+    fn tags_and_socket_paths_that_do_not_fit_are_named() {
+        let mut plan = example(1);
+        plan.check().unwrap();
+        plan.shares[1].tag = "root".into();
+        assert!(plan.check().unwrap_err().to_string().contains("tag \"root\""));
+        plan.shares[1].tag = "x".repeat(37);
+        assert!(plan.check().unwrap_err().to_string().contains("36 bytes"));
+        plan.shares[1].tag = "x".repeat(36);
+        plan.check().unwrap();
+        plan.control = format!("/{}", "y".repeat(106)).into();
+        plan.check().unwrap();
+        plan.control = format!("/{}", "y".repeat(107)).into();
+        assert!(plan.check().unwrap_err().to_string().contains("this one has 108; set XDG_RUNTIME_DIR"));
+    }
+}

@@ -1,0 +1,28 @@
+//! What a supervisor waits for.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::process::ExitStatus;
+
+use guest_init::protocol::Message;
+
+/// Something that happened to a machine.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The hypervisor connected the control channel.
+    Connected(UnixStream),
+    /// The guest said something.
+    Control(u32, Message),
+    /// The control channel ended, by an error or by its end.
+    ControlClosed(Option<io::Error>),
+    /// The hypervisor says that the machine stops, and why (QMP's `ShutdownCause`).
+    Shutdown(String),
+    /// The hypervisor's own channel was opened (true) or has ended.
+    Monitor(bool),
+    /// A helper process ended.
+    Ended(usize, ExitStatus),
+    /// All output of the command has been passed on.
+    Flushed,
+    /// This process got a signal.
+    Signal(i32),
+}

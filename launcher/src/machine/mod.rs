@@ -1,0 +1,17 @@
+//! One machine: its directories, its processes, and the run of its first command.
+
+mod children;
+mod directory;
+mod ending;
+mod event;
+mod monitor;
+mod root;
+mod session;
+mod supervisor;
+mod terminal;
+
+pub use children::Children;
+pub use directory::{Directory, cache_home, data_home, is_valid_name, random_name};
+pub use root::{DirectRoot, DirectoryRoot, MountedRoot, RootServer};
+pub use supervisor::{Order, run};
+pub use terminal::{size as terminal_size, wanted as terminal_wanted};

@@ -1,0 +1,110 @@
+//! One process of the guest joined to this process's standard input, output and error.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use guest_init::protocol::{Channel, MAX_CHUNK, Message};
+use guest_init::window::Window;
+
+use super::event::Event;
+
+/// The sending side of a control channel, shared by threads.
+#[derive(Clone, Debug)]
+pub(crate) struct Control(Arc<Mutex<UnixStream>>);
+
+impl Control {
+    pub(crate) fn new(stream: UnixStream) -> Self {
+        Self(Arc::new(Mutex::new(stream)))
+    }
+
+    /// Sends one message; one that cannot be sent is noticed by the end of the channel.
+    pub(crate) fn send(&self, stream: u32, message: Message) {
+        let socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = message.write(stream, &*socket) {
+            tracing::debug!("control channel: {error}");
+        }
+    }
+}
+
+/// A process whose channels are ours.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// The window of its standard input.
+    stdin: Arc<Window>,
+    output: Option<Sender<(Channel, Vec<u8>)>>,
+}
+
+impl Session {
+    /// Starts passing on: input from here to stream `stream`, and output that [`Session::output`] is given.
+    pub(crate) fn attach(stream: u32, control: &Control, events: Sender<Event>) -> Self {
+        let stdin = Arc::new(Window::default());
+        let (window, sender) = (Arc::clone(&stdin), control.clone());
+        // Not joined: a read from a terminal cannot be called off.
+        std::thread::spawn(move || send_input(stream, &window, &sender));
+        let (output, chunks) = channel::<(Channel, Vec<u8>)>();
+        let control = control.clone();
+        std::thread::spawn(move || {
+            for (channel, bytes) in chunks {
+                let count = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                pass_on(channel, &bytes);
+                control.send(stream, Message::Credit(channel, count));
+            }
+            let _ = events.send(Event::Flushed);
+        });
+        Self { stdin, output: Some(output) }
+    }
+
+    /// Writes what the process wrote, in order, without waiting for it here.
+    pub(crate) fn output(&self, channel: Channel, bytes: Vec<u8>) {
+        if let Some(output) = &self.output {
+            let _ = output.send((channel, bytes));
+        }
+    }
+
+    /// Notes that the process took input.
+    pub(crate) fn credit(&self, bytes: u32) {
+        self.stdin.credit(bytes);
+    }
+
+    /// No more is to come: [`Event::Flushed`] follows once all is written.
+    pub(crate) fn finish(&mut self) {
+        self.stdin.close();
+        self.output = None;
+    }
+}
+
+/// Reads only what the guest has room for, so that input that the command never asks for is not lost more
+/// than one window deep to whoever reads the same input next.
+fn send_input(stream: u32, window: &Window, control: &Control) {
+    let mut buffer = vec![0; MAX_CHUNK];
+    while let Some(room) = window.wait(MAX_CHUNK) {
+        match io::stdin().lock().read(&mut buffer[..room]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => {
+                control.send(stream, Message::Stdin(Vec::new()));
+                return;
+            }
+            Ok(count) => {
+                window.spend(count);
+                control.send(stream, Message::Stdin(buffer[..count].to_vec()));
+            }
+        }
+    }
+}
+
+/// Writes to our own output. When nobody reads it any more the bytes are dropped, and the command goes on:
+/// it learns of it no more than it would behind `docker run`.
+fn pass_on(channel: Channel, bytes: &[u8]) {
+    let written = match channel {
+        Channel::Stderr => io::stderr().write_all(bytes),
+        _ => {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(bytes).and_then(|()| stdout.flush())
+        }
+    };
+    if let Err(error) = written {
+        tracing::debug!("output: {error}");
+    }
+}

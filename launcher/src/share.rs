@@ -1,0 +1,129 @@
+//! `-v host:guest[:ro]`: what else of the host a guest sees.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+
+use crate::failure::{About, Failure};
+
+/// A host directory or file that appears in the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The path on the host.
+    pub host: PathBuf,
+    /// The absolute path in the guest.
+    pub guest: String,
+    /// Whether the guest may only read it.
+    pub read_only: bool,
+}
+
+impl FromStr for Share {
+    type Err = String;
+
+    /// Reads `HOST:GUEST` with an optional `:ro` or `:rw` behind it.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (text, read_only) = match text.rsplit_once(':') {
+            Some((before, "ro")) => (before, true),
+            Some((before, "rw")) => (before, false),
+            _ => (text, false),
+        };
+        let Some((host, guest)) = text.rsplit_once(':') else {
+            return Err("expected HOST:GUEST or HOST:GUEST:ro".to_owned());
+        };
+        if host.is_empty() {
+            return Err("the host path is empty".to_owned());
+        }
+        let path = Path::new(guest);
+        if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
+            return Err(format!("the guest path {guest:?} must be absolute and without \"..\""));
+        }
+        if path.components().count() == 1 {
+            return Err("the guest path must not be the root".to_owned());
+        }
+        Ok(Self { host: host.into(), guest: guest.to_owned(), read_only })
+    }
+}
+
+/// A share whose host path has been looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The directory that is served: the host path, or the one that holds it when it is a file.
+    pub directory: PathBuf,
+    /// The name of the file, for a share of a single file.
+    pub file: Option<String>,
+    /// The share itself.
+    pub share: Share,
+}
+
+impl Share {
+    /// Looks at the host path, before anything is started.
+    ///
+    /// # Errors
+    /// The path is missing, or is neither a directory nor a regular file.
+    pub fn resolve(&self) -> Result<Resolved, Failure> {
+        let about = || format!("share {}", self.host.display());
+        let path = fs::canonicalize(&self.host)
+            .map_err(|error| Failure::new(about(), &error).remedy("make it first, or correct -v HOST:GUEST"))?;
+        let kind = fs::metadata(&path).about(about())?;
+        if kind.is_dir() {
+            return Ok(Resolved { directory: path, file: None, share: self.clone() });
+        }
+        if !kind.is_file() {
+            return Err(Failure::new(about(), "it is neither a directory nor a regular file"));
+        }
+        // Its server would let the guest's root see and change the file's siblings.
+        Err(Failure::new(about(), "single files cannot be shared yet").remedy("share the directory that holds it"))
+    }
+}
+
+/// The virtiofs tag of the share at `position`: numbered, so that it is short and unique whatever the path.
+#[must_use]
+pub fn tag(position: usize) -> String {
+    format!("share{position}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(host: &str, guest: &str, read_only: bool) -> Result<Share, String> {
+        Ok(Share { host: host.into(), guest: guest.into(), read_only })
+    }
+
+    #[test]
+    fn every_form_of_a_share_is_read() {
+        for (text, expected) in [
+            ("/a:/b", share("/a", "/b", false)),
+            ("/a:/b:ro", share("/a", "/b", true)),
+            ("/a:/b:rw", share("/a", "/b", false)),
+            ("./a b:/c/d", share("./a b", "/c/d", false)),
+            ("/with:colon:/b", share("/with:colon", "/b", false)),
+            (".:/ro:ro", share(".", "/ro", true)),
+        ] {
+            assert_eq!(text.parse(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_shares_say_what_was_expected() {
+        for text in ["/a", "", ":/b", "/a:b", "/a:/", "/a:/../etc", "ro", "/a:ro"] {
+            let result: Result<Share, String> = text.parse();
+            assert!(result.is_err(), "{text:?} was taken as {result:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_host_path_is_named() {
+        let failure = Share { host: "/nonexistent/x".into(), guest: "/x".into(), read_only: true }.resolve();
+        let failure = failure.unwrap_err().to_string();
+        assert!(failure.starts_with("share /nonexistent/x: No such file"), "{failure}");
+    }
+
+    #[test]
+    fn directories_are_resolved_and_other_things_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let share = |host: &Path| Share { host: host.to_owned(), guest: "/x".into(), read_only: false };
+        assert_eq!(share(directory.path()).resolve().unwrap().directory, directory.path().canonicalize().unwrap());
+        assert!(share(Path::new("/dev/null")).resolve().unwrap_err().to_string().contains("neither"));
+    }
+}

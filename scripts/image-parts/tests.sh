@@ -1,0 +1,53 @@
+# The three images that the tests compare entry by entry, of the pieces in layers.sh.
+# shellcheck shell=bash
+
+make_debian() {
+  debian_root with-packages.tar python3,ca-certificates,iputils-ping,less
+  "$parts/tar-delta" base.tar with-packages.tar packages.tar
+  mkdir -p settings/etc settings/usr/bin settings/srv/app
+  printf 'lamina\n' > settings/etc/hostname
+  printf 'made by scripts/images\n' > settings/srv/app/README
+  : > settings/usr/bin/.wh.less
+  directory_layer settings.tar settings
+
+  new_layout debian
+  add_layer debian base.tar 'mmdebstrap --variant=minbase bookworm'
+  add_layer debian packages.tar 'apt-get install python3 ca-certificates iputils-ping less'
+  add_layer debian settings.tar 'settings'
+  configure debian "${debian_env[@]}" --config.env LAMINA_IMAGE=debian --config.workingdir /srv/app --config.cmd /bin/bash
+  publish debian "$1"
+}
+
+make_trees() {
+  pypi_tree pypi/usr/lib/python3/dist-packages numpy==2.2.6 requests==2.32.3 pyyaml==6.0.2
+  npm_tree npm/srv/web typescript@5.8.3 express@4.21.2 date-fns@4.1.0
+  directory_layer pypi.tar pypi
+  # No entry for /srv: the layer says nothing of it, so it stays as the layers below have it.
+  directory_layer npm.tar npm 1000 srv/web
+
+  new_layout trees
+  add_layer trees base.tar 'mmdebstrap --variant=minbase bookworm'
+  add_layer trees packages.tar 'apt-get install python3 ca-certificates iputils-ping less'
+  add_layer trees pypi.tar 'pip install numpy requests pyyaml'
+  add_layer trees npm.tar 'npm install typescript express date-fns'
+  configure trees "${debian_env[@]}" --config.env NODE_PATH=/srv/web/node_modules --config.workingdir /srv/web \
+    --config.user 1000:1000 --config.entrypoint /usr/bin/env --config.cmd python3
+  publish trees "$1"
+}
+
+make_corners() {
+  "$parts/tests-corner-layers" .
+  new_layout corners
+  add_layer corners base.tar 'mmdebstrap --variant=minbase bookworm'
+  local number
+  for number in 1 2 3; do add_layer corners "corners-$number.tar" "corners $number"; done
+  configure corners "${debian_env[@]}" --config.cmd /bin/sh
+  publish corners "$1"
+}
+
+make_tests_images() {
+  step 'Debian 12' debian_root base.tar
+  step 'image debian' make_debian "$1"
+  step 'image trees' make_trees "$1"
+  step 'image corners' make_corners "$1"
+}

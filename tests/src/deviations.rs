@@ -1,0 +1,28 @@
+//! Where a tree that Lamina shows may differ from the oracle's, each with the reason: the one list.
+
+use crate::tree::Fields;
+
+/// One excused difference.
+#[derive(Clone, Copy)]
+pub struct Deviation {
+    /// Why the difference is right.
+    pub reason: &'static str,
+    /// Whether it covers a field at a path (escaped, relative to the root). An entry that is in one tree only is
+    /// asked about with the field `type`, and no fields on the side that lacks it.
+    pub applies: fn(path: &str, field: &str, expected: &Fields, found: &Fields) -> bool,
+}
+
+impl std::fmt::Debug for Deviation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.reason)
+    }
+}
+
+/// What is excused when a mounted tree is compared with `umoci unpack`.
+pub const MOUNTED: &[Deviation] = &[];
+
+/// What is excused when the tree of a running guest is compared with `umoci unpack`.
+pub const IN_GUEST: &[Deviation] = &[Deviation {
+    reason: "the guest mounts /dev, /proc, /sys and the shares over the image's directories",
+    applies: |_, _, _, found| found.get("type").is_some_and(|kind| kind == "mount"),
+}];

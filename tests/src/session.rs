@@ -1,0 +1,287 @@
+//! The program `lamina` with a store and a home of its own, run as root or as an ordinary user.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use crate::traces::{MARK, Traces};
+use crate::{Actor, TreeDump, programs};
+
+/// A directory that holds all that one test's `lamina` may write:
+/// `store`, `home`, `run` (XDG_RUNTIME_DIR), `state` (XDG_STATE_HOME), `tmp` (TMPDIR), and `work` for the test itself.
+#[derive(Debug)]
+pub struct Session {
+    actor: Actor,
+    directory: tempfile::TempDir,
+    programs: Vec<(&'static str, PathBuf)>,
+}
+
+impl Session {
+    /// An empty store and home for `actor`.
+    ///
+    /// # Panics
+    /// When a program has not been built, or the directory cannot be made.
+    #[must_use]
+    pub fn new(actor: Actor) -> Self {
+        // Short, because a socket's path has at most 107 bytes; and open to the user below it.
+        let directory = tempfile::Builder::new().prefix("lamina-").tempdir_in("/tmp").expect("a directory in /tmp");
+        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))
+            .expect("mode of the session's directory");
+        for name in ["bin", "store", "home", "run", "state", "tmp", "work"] {
+            let path = directory.path().join(name);
+            std::fs::create_dir(&path).expect("a directory of the session");
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755))
+                .expect("mode of a directory of the session");
+            actor.own(&path);
+        }
+        let bin = directory.path().join("bin");
+        let programs = ["lamina", "composefs-fuse", "tree-dump"]
+            .map(|name| (name, programs::reachable(&programs::built(name), &bin)))
+            .into();
+        Self { actor, directory, programs }
+    }
+
+    /// A session of the ordinary user.
+    #[must_use]
+    pub fn user() -> Self {
+        Self::new(Actor::User)
+    }
+
+    /// The directory that holds everything.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.directory().join("store")
+    }
+
+    /// A path for the test's own files, owned by the actor; made as a directory.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn work(&self, name: &str) -> PathBuf {
+        let path = self.directory().join("work").join(name);
+        std::fs::create_dir_all(&path).expect("a directory of the test");
+        self.actor.own(&path);
+        path
+    }
+
+    /// What this session may leave behind.
+    #[must_use]
+    pub fn traces(&self) -> Traces {
+        Traces { directory: self.directory().to_owned() }
+    }
+
+    /// A command of the actor for one of this workspace's programs (`lamina`, `composefs-fuse`, `tree-dump`), in the
+    /// session's environment, without input.
+    ///
+    /// # Panics
+    /// When there is no such program.
+    #[must_use]
+    pub fn program(&self, name: &str) -> Command {
+        let found = self.programs.iter().find(|(known, _)| *known == name);
+        let (_, path) = found.unwrap_or_else(|| panic!("no program {name}"));
+        self.command(path)
+    }
+
+    /// A command of the actor in the session's environment, without input.
+    #[must_use]
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = self.actor.command(program);
+        let below = |name: &str| self.directory().join(name);
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("LANG", "C.UTF-8")
+            .env("LAMINA_STORE", self.store())
+            .env("HOME", below("home"))
+            .env("XDG_RUNTIME_DIR", below("run"))
+            .env("XDG_STATE_HOME", below("state"))
+            .env("TMPDIR", below("tmp"))
+            .env(MARK, self.directory())
+            .current_dir(below("work"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// `lamina` with arguments.
+    pub fn lamina<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = self.program("lamina");
+        command.args(arguments);
+        command
+    }
+
+    /// Runs `lamina` to its end.
+    pub fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Finished {
+        Finished::of(&mut self.lamina(arguments))
+    }
+
+    /// Runs `lamina`, which must succeed; its standard output.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn ok<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> String {
+        self.run(arguments).succeeded().stdout
+    }
+
+    /// Imports an OCI layout's image `latest` under `reference`, one name that the other commands take.
+    ///
+    /// # Panics
+    /// When the import fails.
+    pub fn import(&self, layout: &Path, reference: &str) {
+        self.ok([OsStr::new("import"), layout.as_os_str(), OsStr::new("--tag"), OsStr::new(reference)]);
+    }
+
+    /// Mounts an image at a new mount point, `work/NAME`, as the actor.
+    ///
+    /// # Panics
+    /// When it cannot be mounted.
+    #[must_use]
+    pub fn mount(&self, reference: &str, name: &str) -> PathBuf {
+        let point = self.work(name);
+        self.ok([OsStr::new("mount"), OsStr::new(reference), point.as_os_str()]);
+        point
+    }
+
+    /// Unmounts with `lamina umount`.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn umount(&self, point: &Path) {
+        self.ok([OsStr::new("umount"), point.as_os_str()]);
+    }
+
+    /// The tree below `root` as the actor sees it.
+    ///
+    /// # Panics
+    /// When it cannot be read whole.
+    #[must_use]
+    pub fn tree(&self, root: &Path) -> TreeDump {
+        let finished = Finished::of(self.program("tree-dump").arg(root)).succeeded();
+        TreeDump::parse(&finished.stdout).expect("tree-dump prints its own format")
+    }
+
+    /// Starts a command whose output is kept, to be ended with [`Started::finish`].
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start(&self, mut command: Command) -> Started {
+        let line = format!("{command:?}");
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Started { child: child.unwrap_or_else(|error| panic!("{line}: {error}")), line }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.traces().sweep();
+    }
+}
+
+/// A command that runs.
+#[derive(Debug)]
+pub struct Started {
+    /// The process.
+    pub child: Child,
+    line: String,
+}
+
+impl Started {
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When its output cannot be read.
+    #[must_use]
+    pub fn finish(self) -> Finished {
+        Finished::from_output(self.line, self.child.wait_with_output().expect("the output of a command"))
+    }
+
+    /// Sends a signal to the process itself.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)
+            .expect("the process still runs");
+    }
+}
+
+/// A command that has ended.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// The command, for messages.
+    pub command: String,
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Runs a command to its end.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn of(command: &mut Command) -> Self {
+        let line = format!("{command:?}");
+        let output = command.output().unwrap_or_else(|error| panic!("{line}: {error}"));
+        Self::from_output(line, output)
+    }
+
+    fn from_output(command: String, output: Output) -> Self {
+        let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        Self { command, status: output.status, stdout, stderr }
+    }
+
+    /// Itself, if it succeeded.
+    ///
+    /// # Panics
+    /// When it did not.
+    pub fn succeeded(self) -> Self {
+        assert!(self.status.success(), "{self}");
+        self
+    }
+
+    /// Checks that it failed as a good program does: exit status 1, nothing on standard output, and on standard error
+    /// one line that names `thing`.
+    ///
+    /// # Panics
+    /// When it did otherwise.
+    pub fn refused(&self, thing: &str) {
+        self.refused_with(1, thing);
+        assert_eq!(self.stderr.lines().count(), 1, "lines of the message\n{self}");
+    }
+
+    /// Checks that it refused its command line: exit status 2, nothing on standard output, and a message that names
+    /// `thing`.
+    ///
+    /// # Panics
+    /// When it did otherwise.
+    pub fn refused_usage(&self, thing: &str) {
+        self.refused_with(2, thing);
+    }
+
+    fn refused_with(&self, status: i32, thing: &str) {
+        assert_eq!(self.status.code(), Some(status), "exit status\n{self}");
+        assert_eq!(self.stdout, "", "standard output of a refusal\n{self}");
+        assert!(self.stderr.contains(thing), "the message must name {thing:?}\n{self}");
+        assert!(!self.stderr.contains("panicked"), "{self}");
+    }
+}
+
+impl fmt::Display for Finished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { command, status, stdout, stderr } = self;
+        write!(f, "{command}\n{status}\n--- standard output\n{stdout}\n--- standard error\n{stderr}")
+    }
+}

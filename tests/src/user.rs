@@ -1,0 +1,63 @@
+//! Who runs the programs under test.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+/// The ordinary user that `scripts/setup` makes.
+pub const TEST_USER: &str = "lamina-test";
+
+/// Who runs a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// The user of the tests themselves, which must be root.
+    Root,
+    /// [`TEST_USER`]: no capability, no group but its own.
+    User,
+}
+
+impl Actor {
+    /// The actor's uid and gid.
+    ///
+    /// # Panics
+    /// When the tests do not run as root, or the test user is missing.
+    #[must_use]
+    pub fn ids(self) -> (u32, u32) {
+        assert!(rustix::process::geteuid().is_root(), "the end-to-end tests need root: run scripts/test as root");
+        match self {
+            Self::Root => (0, 0),
+            Self::User => passwd_ids(TEST_USER),
+        }
+    }
+
+    /// A command that runs `program` as this actor.
+    #[must_use]
+    pub fn command(self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        if self == Self::User {
+            let (uid, gid) = self.ids();
+            // Setting a uid as root also drops the supplementary groups.
+            command.gid(gid).uid(uid);
+        }
+        command
+    }
+
+    /// Gives a path to this actor.
+    ///
+    /// # Panics
+    /// When the owner cannot be changed.
+    pub fn own(self, path: &Path) {
+        let (uid, gid) = self.ids();
+        std::os::unix::fs::chown(path, Some(uid), Some(gid))
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+}
+
+fn passwd_ids(name: &str) -> (u32, u32) {
+    let table = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd can be read");
+    let ids = table.lines().map(|line| line.split(':').collect::<Vec<_>>()).find_map(|fields| match fields[..] {
+        [user, _, uid, gid, ..] if user == name => Some((uid.parse().ok()?, gid.parse().ok()?)),
+        _ => None,
+    });
+    ids.unwrap_or_else(|| panic!("there is no user {name}: run scripts/setup"))
+}

@@ -1,0 +1,199 @@
+//! An image as a tree through kernel FUSE, mounted by an ordinary user.
+
+use std::path::Path;
+use std::process::Command;
+
+use end_to_end::layout::Layer;
+use end_to_end::programs::installed;
+use end_to_end::{Finished, Image, Layout, Session, deviations, oracle};
+use rustix::process::Signal;
+
+const REFERENCE: &str = "lamina.test/image:1";
+
+fn session_with(image: Image) -> Session {
+    let session = Session::user();
+    session.import(&image.layout(), REFERENCE);
+    session
+}
+
+fn session_with_small_image() -> Session {
+    let session = Session::user();
+    session.import(Layout::of(&[Layer::of_files(&[("etc/os-release", b"ID=small\n")])]).path(), REFERENCE);
+    session
+}
+
+/// The process that serves the mount: the one of the session that has /dev/fuse open.
+fn server(session: &Session) -> u32 {
+    let servers: Vec<u32> = session
+        .traces()
+        .processes()
+        .iter()
+        .filter_map(|process| u32::try_from(process.pid.as_raw_nonzero().get()).ok())
+        .filter(|pid| descriptors(*pid).iter().any(|target| target == Path::new("/dev/fuse")))
+        .collect();
+    assert_eq!(servers.len(), 1, "processes that serve a mount: {:?}", session.traces().processes());
+    servers[0]
+}
+
+fn descriptors(pid: u32) -> Vec<std::path::PathBuf> {
+    let list = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    list.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect()
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the server's status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches(" kB").parse().expect("VmRSS in kB")
+}
+
+fn mounted_tree_equals_the_oracle(image: Image) {
+    let session = session_with(image);
+    let point = session.mount(REFERENCE, "mounted");
+    oracle::tree_of(image).assert_same(&session.tree(&point), deviations::MOUNTED, image.name());
+    session.umount(&point);
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn mounted_debian_equals_what_umoci_unpacks() {
+    mounted_tree_equals_the_oracle(Image::Debian);
+}
+
+#[test]
+fn mounted_npm_and_pypi_trees_equal_what_umoci_unpacks() {
+    mounted_tree_equals_the_oracle(Image::Trees);
+}
+
+#[test]
+fn mounted_corner_cases_equal_what_umoci_unpacks() {
+    mounted_tree_equals_the_oracle(Image::Corners);
+}
+
+#[test]
+fn mount_program_shows_the_same_tree_as_lamina_mount() {
+    let session = session_with(Image::Corners);
+    let base = session.ok(["prepare", REFERENCE]);
+    let point = session.work("mounted");
+    Finished::of(session.program("composefs-fuse").arg(base.trim()).arg(&point)).succeeded();
+    oracle::tree_of(Image::Corners).assert_same(&session.tree(&point), deviations::MOUNTED, "composefs-fuse");
+    session.umount(&point);
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn added_layer_directory_lies_on_top_and_belongs_to_root() {
+    let session = session_with(Image::Debian);
+    let agent = session.work("agent");
+    std::fs::create_dir_all(agent.join("etc")).unwrap();
+    std::fs::write(agent.join("etc/os-release"), "ID=replaced\n").unwrap();
+    assert!(Command::new("chown").args(["-R", "--reference"]).arg(&agent).arg(&agent).status().unwrap().success());
+    let base = session.ok(["prepare", REFERENCE, "--layer", agent.to_str().unwrap()]);
+    let point = session.work("mounted");
+    Finished::of(session.program("composefs-fuse").arg(base.trim()).arg(&point)).succeeded();
+    let tree = session.tree(&point);
+    let added = tree.get("etc/os-release").unwrap();
+    assert_eq!((added["size"].as_str(), added["owner"].as_str()), ("12", "0:0"));
+    assert!(tree.get("usr/bin/python3").is_some(), "the image is below");
+    session.umount(&point);
+}
+
+#[test]
+fn mounted_tree_takes_no_change() {
+    let session = session_with_small_image();
+    let point = session.mount(REFERENCE, "mounted");
+    let before = session.tree(&point);
+    for script in [
+        "echo x > etc/os-release",
+        "touch new",
+        "rm etc/os-release",
+        "mkdir directory",
+        "chmod 777 etc",
+        "ln etc/os-release link",
+    ] {
+        let finished = Finished::of(session.command(&installed("sh")).args(["-c", script]).current_dir(&point));
+        assert!(finished.stderr.contains("Read-only file system"), "{finished}");
+    }
+    assert_eq!(session.tree(&point), before);
+    session.umount(&point);
+}
+
+#[test]
+fn fusermount_ends_the_server_too() {
+    let session = session_with_small_image();
+    let point = session.mount(REFERENCE, "mounted");
+    server(&session);
+    Finished::of(session.command(&installed("fusermount3")).arg("-u").arg(&point)).succeeded();
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn foreground_server_serves_until_it_is_told_to_end() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let session = session_with_small_image();
+        let point = session.work("mounted");
+        let mut mount = session.start(session.lamina(["mount", "--foreground", REFERENCE, point.to_str().unwrap()]));
+        while session.traces().mounts().is_empty() {
+            assert!(mount.child.try_wait().unwrap().is_none(), "{}", mount.finish());
+        }
+        assert_eq!(server(&session), mount.child.id());
+        assert!(session.tree(&point).get("etc/os-release").is_some());
+        mount.signal(signal);
+        let finished = mount.finish();
+        assert!(!finished.stderr.contains("panicked"), "{finished}");
+        session.traces().assert_nothing_left();
+    }
+}
+
+#[test]
+fn mount_of_a_killed_server_is_cleared_by_umount() {
+    let session = session_with_small_image();
+    let point = session.mount(REFERENCE, "mounted");
+    let pid = rustix::process::Pid::from_raw(server(&session).cast_signed()).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    session.umount(&point);
+    session.traces().assert_nothing_left();
+    let again = session.mount(REFERENCE, "mounted");
+    assert!(session.tree(&again).get("etc/os-release").is_some());
+    session.umount(&again);
+}
+
+#[test]
+fn server_keeps_few_descriptors_and_little_memory_whatever_is_read() {
+    let session = session_with(Image::Trees);
+    let point = session.mount(REFERENCE, "mounted");
+    let pid = server(&session);
+    Finished::of(session.command(&installed("find")).arg(&point).arg("-ls").stdout(std::process::Stdio::null()))
+        .succeeded();
+    let resident = resident_kib(pid);
+    assert!(resident <= 40 << 10, "{resident} KiB resident after a find of the whole tree");
+    let entries = session.tree(&point).len();
+    let open = descriptors(pid);
+    let layers = 4;
+    assert!(open.len() <= 3 * layers + 32, "{} descriptors after reading {entries} files: {open:?}", open.len());
+    session.umount(&point);
+}
+
+#[test]
+fn mount_point_that_does_not_fit_is_refused_by_name() {
+    let session = session_with_small_image();
+    let full = session.work("full");
+    std::fs::write(full.join("file"), "in the way").unwrap();
+    let missing = session.directory().join("work/missing");
+    for point in [&full, &full.join("file"), &missing] {
+        session.run(["mount", REFERENCE, point.to_str().unwrap()]).refused(point.to_str().unwrap());
+    }
+    let point = session.work("free");
+    session.run(["mount", "lamina.test/nothing:1", point.to_str().unwrap()]).refused("lamina.test/nothing:1");
+    session.run(["umount", point.to_str().unwrap()]).refused(point.to_str().unwrap());
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn image_can_be_mounted_several_times() {
+    let session = session_with_small_image();
+    let (first, second) = (session.mount(REFERENCE, "first"), session.mount(REFERENCE, "second"));
+    session.umount(&first);
+    assert!(session.tree(&second).get("etc/os-release").is_some());
+    session.umount(&second);
+    session.traces().assert_nothing_left();
+}

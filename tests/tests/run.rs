@@ -1,0 +1,285 @@
+//! An image as a running VM, started by an ordinary user.
+
+use std::path::{Path, PathBuf};
+
+use end_to_end::session::Started;
+use end_to_end::{Finished, Image, Session, TreeDump, deviations, oracle, programs};
+use rustix::process::{Signal, kill_process};
+
+const REFERENCE: &str = "lamina.test/image:1";
+
+/// A session with one image in its store, and a directory that its guests write to.
+struct Guests {
+    session: Session,
+    /// Mounted in every guest at /media, an empty directory of every Debian.
+    shared: PathBuf,
+}
+
+impl Guests {
+    fn of(image: Image) -> Self {
+        let session = Session::user();
+        session.import(&image.layout(), REFERENCE);
+        let shared = session.work("shared");
+        Self { session, shared }
+    }
+
+    /// `lamina run` with the shared directory; `options` come before the image, `command` is what the guest runs.
+    fn run(&self, options: &[&str], command: &[&str]) -> Finished {
+        Finished::of(&mut self.command(options, command))
+    }
+
+    fn start(&self, options: &[&str], command: &[&str]) -> Started {
+        self.session.start(self.command(options, command))
+    }
+
+    fn command(&self, options: &[&str], command: &[&str]) -> std::process::Command {
+        let share = format!("{}:/media", self.shared.display());
+        let mut lamina = self.session.lamina(["run", "--accel", "tcg", "-v", &share]);
+        lamina.args(options).arg(REFERENCE).arg("--").args(command);
+        lamina
+    }
+
+    /// Runs a shell script as root of the guest.
+    fn shell(&self, options: &[&str], script: &str) -> Finished {
+        self.run(options, &["/bin/sh", "-c", script])
+    }
+
+    /// What the guest wrote to a file of the shared directory.
+    fn written(&self, name: &str) -> String {
+        let path = self.shared.join(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// Starts a guest that says in the shared directory that it runs, and then sleeps; returns when it has said so.
+    fn sleeper(&self, options: &[&str]) -> Started {
+        let mut guest = self.start(options, &["/bin/sh", "-c", "echo here > /media/here; sleep 600"]);
+        while !self.shared.join("here").exists() {
+            assert!(guest.child.try_wait().expect("the guest's state").is_none(), "{}", guest.finish());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        guest
+    }
+}
+
+/// A directory that holds nothing but tree-dump, to be shared with a guest.
+fn tools(session: &Session) -> PathBuf {
+    let tools = session.work("tools");
+    std::fs::copy(programs::built("tree-dump"), tools.join("tree-dump")).expect("a copy of tree-dump");
+    tools
+}
+
+fn tree_in_guest_equals_the_oracle(image: Image, backend: &str) {
+    let guests = Guests::of(image);
+    let tools = format!("{}:/mnt:ro", tools(&guests.session).display());
+    let options = ["--backend", backend, "-v", &tools, "-u", "0:0", "-w", "/"];
+    let finished = guests.run(&options, &["/mnt/tree-dump", "/", "/media/tree"]);
+    assert!(finished.status.success(), "{finished}");
+    let tree = TreeDump::parse(&guests.written("tree")).expect("tree-dump writes its own format");
+    oracle::tree_of(image).assert_same(&tree, deviations::IN_GUEST, &format!("{} by {backend}", image.name()));
+    guests.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn debian_in_a_guest_by_direct_equals_what_umoci_unpacks() {
+    tree_in_guest_equals_the_oracle(Image::Debian, "direct");
+}
+
+#[test]
+fn debian_in_a_guest_by_virtiofsd_equals_what_umoci_unpacks() {
+    tree_in_guest_equals_the_oracle(Image::Debian, "virtiofsd");
+}
+
+#[test]
+fn npm_and_pypi_trees_in_a_guest_by_direct_equal_what_umoci_unpacks() {
+    tree_in_guest_equals_the_oracle(Image::Trees, "direct");
+}
+
+#[test]
+fn npm_and_pypi_trees_in_a_guest_by_virtiofsd_equal_what_umoci_unpacks() {
+    tree_in_guest_equals_the_oracle(Image::Trees, "virtiofsd");
+}
+
+#[test]
+fn corner_cases_in_a_guest_by_direct_equal_what_umoci_unpacks() {
+    tree_in_guest_equals_the_oracle(Image::Corners, "direct");
+}
+
+#[test]
+fn corner_cases_in_a_guest_by_virtiofsd_equal_what_umoci_unpacks() {
+    tree_in_guest_equals_the_oracle(Image::Corners, "virtiofsd");
+}
+
+#[test]
+fn command_runs_as_the_image_says_and_gives_its_exit_status() {
+    let guests = Guests::of(Image::Trees);
+    // Entrypoint /usr/bin/env, User 1000:1000, WorkingDir and Env of the image; one variable more.
+    let script = "id -u; id -g; pwd; echo $NODE_PATH $ADDED; exit 42";
+    let finished = guests.run(&["-e", "ADDED=by-hand"], &["/bin/sh", "-c", script]);
+    assert_eq!(finished.status.code(), Some(42), "{finished}");
+    let console: Vec<&str> = finished.stdout.lines().map(str::trim_end).collect();
+    assert_eq!(console, ["1000", "1000", "/srv/web", "/srv/web/node_modules by-hand"], "{finished}");
+    guests.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn what_the_caller_says_replaces_what_the_image_says() {
+    let guests = Guests::of(Image::Trees);
+    let options = ["-u", "root", "-w", "/usr", "-e", "NODE_PATH=/elsewhere", "--cpus", "2", "--memory", "768M"];
+    let script = "id -un; pwd; echo $NODE_PATH; nproc; grep MemTotal /proc/meminfo";
+    let finished = guests.run(&options, &["/bin/sh", "-c", script]).succeeded();
+    let console: Vec<&str> = finished.stdout.lines().map(str::trim_end).collect();
+    assert_eq!(console[..4], ["root", "/usr", "/elsewhere", "2"], "{finished}");
+    let kib: u64 = console[4].split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("MemTotal in kB");
+    assert!((512 << 10..=768 << 10).contains(&kib), "{kib} KiB of memory in a guest of 768M");
+}
+
+#[test]
+fn python_of_the_image_computes_with_its_packages() {
+    let guests = Guests::of(Image::Trees);
+    let script = "import numpy, requests; print(int(numpy.arange(10).sum()), requests.__version__)";
+    let finished = guests.run(&[], &["python3", "-c", script]).succeeded();
+    assert_eq!(finished.stdout.trim_end(), "45 2.32.3", "{finished}");
+}
+
+#[test]
+fn read_only_share_is_enforced_on_the_host() {
+    let guests = Guests::of(Image::Debian);
+    let protected = guests.session.work("protected");
+    std::fs::write(protected.join("file"), "as it was").unwrap();
+    let share = format!("{}:/srv:ro", protected.display());
+    // Even a guest that gets a writable mount of the share may not write to the host.
+    let script = "mount -o remount,rw /srv; echo changed > /srv/file; touch /srv/new; rm /srv/file; cat /srv/file > /media/read; true";
+    guests.shell(&["-v", &share], script).succeeded();
+    assert_eq!(std::fs::read_to_string(protected.join("file")).unwrap(), "as it was");
+    assert!(!protected.join("new").exists());
+    assert_eq!(guests.written("read"), "as it was");
+}
+
+#[test]
+fn writable_share_carries_changes_both_ways() {
+    let guests = Guests::of(Image::Debian);
+    std::fs::write(guests.shared.join("from-host"), "hello guest").unwrap();
+    let script =
+        "cat /media/from-host > /media/copy; mkdir /media/directory; ln -s copy /media/link; rm /media/from-host";
+    guests.shell(&[], script).succeeded();
+    assert_eq!(guests.written("copy"), "hello guest");
+    assert!(guests.shared.join("directory").is_dir());
+    assert_eq!(std::fs::read_link(guests.shared.join("link")).unwrap(), Path::new("copy"));
+    assert!(!guests.shared.join("from-host").exists());
+}
+
+#[test]
+fn guest_that_destroys_its_root_changes_no_base() {
+    let guests = Guests::of(Image::Debian);
+    let script = "echo broken > /etc/os-release && chmod 000 /usr/bin/python3 && rm -rf /usr/share /var/lib && ls / > /media/seen";
+    guests.shell(&[], script).succeeded();
+    assert!(guests.written("seen").contains("usr"));
+    let point = guests.session.mount(REFERENCE, "mounted");
+    oracle::tree_of(Image::Debian).assert_same(
+        &guests.session.tree(&point),
+        deviations::MOUNTED,
+        "the base after the guest",
+    );
+    guests.session.umount(&point);
+}
+
+#[test]
+fn panic_power_off_and_kill_are_told_apart() {
+    let guests = Guests::of(Image::Debian);
+    let panicked = guests.shell(&[], "echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger; sleep 60");
+    let powered_off = guests.shell(&[], "echo 1 > /proc/sys/kernel/sysrq; echo o > /proc/sysrq-trigger; sleep 60");
+    let guest = guests.sleeper(&[]);
+    let hypervisor = hypervisor(&guests.session);
+    kill_process(hypervisor, Signal::KILL).unwrap();
+    let killed = guest.finish();
+    for (finished, word) in [(&panicked, "panic"), (&powered_off, "power"), (&killed, "kill")] {
+        assert!(matches!(finished.status.code(), Some(1 | 125)), "{finished}");
+        let message = finished.stderr.lines().last().unwrap_or_default().to_lowercase();
+        assert!(message.contains(word), "the message must say {word:?}\n{finished}");
+    }
+    guests.session.traces().assert_nothing_left();
+}
+
+fn hypervisor(session: &Session) -> rustix::process::Pid {
+    let processes = session.traces().processes();
+    let found: Vec<_> = processes
+        .iter()
+        .filter(|process| process.command.starts_with("qemu-system") || process.command.contains("/qemu-system"))
+        .collect();
+    assert_eq!(found.len(), 1, "hypervisors: {processes:?}");
+    found[0].pid
+}
+
+#[test]
+fn interrupted_run_leaves_nothing_behind() {
+    for backend in ["direct", "virtiofsd"] {
+        let guests = Guests::of(Image::Debian);
+        let guest = guests.sleeper(&["--backend", backend]);
+        guest.signal(Signal::INT);
+        let finished = guest.finish();
+        assert!(!finished.status.success(), "{finished}");
+        guests.session.traces().assert_nothing_left();
+    }
+}
+
+#[test]
+fn terminated_run_leaves_nothing_behind() {
+    let guests = Guests::of(Image::Debian);
+    let guest = guests.sleeper(&[]);
+    guest.signal(Signal::TERM);
+    assert!(!guest.finish().status.success());
+    guests.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn accelerator_is_chosen_by_trying_and_named() {
+    let guests = Guests::of(Image::Debian);
+    let mut lamina = guests.session.lamina(["run", "--accel", "auto", REFERENCE, "--", "/bin/true"]);
+    Finished::of(&mut lamina).succeeded();
+    let mut forced = guests.session.lamina(["run", "--accel", "abacus", REFERENCE, "--", "/bin/true"]);
+    Finished::of(&mut forced).refused_usage("abacus");
+}
+
+#[test]
+fn dry_run_prints_command_lines_and_starts_nothing() {
+    let guests = Guests::of(Image::Debian);
+    for (backend, program) in [("direct", "qemu-system-x86_64"), ("virtiofsd", "virtiofsd")] {
+        let finished = guests.run(&["--dry-run", "--backend", backend], &["/bin/touch", "/media/started"]).succeeded();
+        assert!(finished.stdout.contains(program), "{finished}");
+        assert!(finished.stdout.contains("vhost-user-fs"), "{finished}");
+    }
+    assert!(!guests.shared.join("started").exists());
+    guests.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn what_a_guest_needs_and_is_missing_is_refused_by_name() {
+    let guests = Guests::of(Image::Debian);
+    guests.run(&["-v", "/nowhere/at-all:/mnt"], &["/bin/true"]).refused("/nowhere/at-all");
+    guests.run(&["--kernel", "/nowhere/vmlinuz"], &["/bin/true"]).refused("/nowhere/vmlinuz");
+    guests.run(&["-v", "no-guest-path"], &["/bin/true"]).refused_usage("no-guest-path");
+    guests.run(&["--memory", "many"], &["/bin/true"]).refused_usage("many");
+    guests.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn command_that_is_not_in_the_image_is_named() {
+    let guests = Guests::of(Image::Debian);
+    let finished = guests.run(&[], &["/nowhere/program"]);
+    // As shells have it (POSIX, "Exit Status for Commands").
+    assert_eq!(finished.status.code(), Some(127), "{finished}");
+    assert!(format!("{}{}", finished.stdout, finished.stderr).contains("/nowhere/program"), "{finished}");
+}
+
+#[test]
+fn doctor_tells_what_this_host_can_do() {
+    let session = Session::user();
+    let finished = session.run(["doctor"]);
+    for word in ["FUSE", "KVM", "TCG", "QEMU", "virtiofsd", "kernel", "store"] {
+        assert!(
+            finished.stdout.to_lowercase().contains(&word.to_lowercase()),
+            "doctor says nothing of {word}\n{finished}"
+        );
+    }
+    session.traces().assert_nothing_left();
+}

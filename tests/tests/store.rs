@@ -1,0 +1,396 @@
+//! Images into the store and out of it: pull, import, prepare, images, inspect, rmi, as an ordinary user.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::process::Command;
+
+use end_to_end::layout::Layer;
+use end_to_end::programs::installed;
+use end_to_end::{Finished, Image, Inventory, Layout, Registry, Session};
+
+/// Bytes that gzip cannot shrink and no two seeds share.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+fn small_image() -> Layout {
+    Layout::of(&[Layer::of_files(&[("etc/os-release", b"ID=small\n"), ("noise", &noise(1, 300_000))])])
+}
+
+fn references(session: &Session) -> Vec<String> {
+    let list: serde_json::Value =
+        serde_json::from_str(&session.ok(["images", "--json"])).expect("images --json prints JSON");
+    let images = list.as_array().expect("images --json prints a list");
+    images.iter().map(|image| image["reference"].as_str().expect("every image has a reference").to_owned()).collect()
+}
+
+fn skopeo_copy(arguments: &[&str]) {
+    let finished = Finished::of(Command::new(installed("skopeo")).arg("copy").arg("--quiet").args(arguments));
+    assert!(finished.status.success(), "{finished}");
+}
+
+#[test]
+fn pulled_image_is_listed_and_pulling_it_again_fetches_nothing() {
+    let (registry, session) = (Registry::start(), Session::user());
+    let reference = registry.push(&Image::Debian.layout(), "test/debian", "12");
+    session.ok(["pull", &reference]);
+    assert_eq!(references(&session), [reference.as_str()]);
+    let (fetched, stored) = (registry.fetched_blobs(), Inventory::of(&session.store()));
+    assert_eq!(stored.layers().len(), 3);
+    // Three layers and the config, each once.
+    assert_eq!(fetched.len(), 4, "{fetched:?}");
+
+    session.ok(["pull", &reference]);
+    assert_eq!(registry.fetched_blobs(), fetched);
+    assert_eq!(Inventory::of(&session.store()).added_since(&stored), Vec::<&Path>::new());
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn layers_that_two_images_share_are_fetched_and_kept_once() {
+    let (registry, session) = (Registry::start(), Session::user());
+    let debian = registry.push(&Image::Debian.layout(), "test/debian", "12");
+    let trees = registry.push(&Image::Trees.layout(), "test/trees", "1");
+    session.ok(["pull", &debian]);
+    let before = registry.fetched_blobs();
+    session.ok(["pull", &trees]);
+    let fetched = registry.fetched_blobs().split_off(before.len());
+    // Of its four layers two are Debian's and there already: two layers and the config.
+    assert_eq!(fetched.len(), 3, "{fetched:?}");
+    assert!(fetched.iter().all(|digest| !before.contains(digest)));
+    assert_eq!(Inventory::of(&session.store()).layers().len(), 5);
+}
+
+#[test]
+fn image_is_pulled_by_digest() {
+    let (registry, session) = (Registry::start(), Session::user());
+    let layout = small_image();
+    let tagged = registry.push(layout.path(), "test/small", "1");
+    let finished = Finished::of(Command::new(installed("skopeo")).args([
+        "inspect",
+        "--tls-verify=false",
+        "--format={{.Digest}}",
+        &format!("docker://{tagged}"),
+    ]));
+    let reference = format!("{}/test/small@{}", registry.address(), finished.succeeded().stdout.trim());
+    session.ok(["pull", &reference]);
+    assert_eq!(references(&session), [reference.as_str()]);
+    let wrong = format!("{}/test/small@sha256:{}", registry.address(), "0".repeat(64));
+    session.run(["pull", &wrong]).refused(&"0".repeat(64));
+}
+
+#[test]
+fn every_way_in_gives_the_same_base() {
+    let session = Session::user();
+    let layout = format!("oci:{}:latest", Image::Corners.layout().display());
+    let work = session.work("archives");
+    let archive = |name: &str| work.join(name).display().to_string();
+    skopeo_copy(&[&layout, &format!("oci-archive:{}:latest", archive("oci.tar"))]);
+    skopeo_copy(&[&layout, &format!("docker-archive:{}:lamina.test/corners:1", archive("docker.tar"))]);
+    skopeo_copy(&[
+        "--dest-compress",
+        "--dest-compress-format",
+        "zstd",
+        &layout,
+        &format!("oci:{}:latest", archive("zstd")),
+    ]);
+    open_to_all(&work);
+
+    session.import(&Image::Corners.layout(), "lamina.test/layout:1");
+    let stored = Inventory::of(&session.store());
+    session.import(&work.join("oci.tar"), "lamina.test/oci-archive:1");
+    session.import(&work.join("docker.tar"), "lamina.test/docker-archive:1");
+    session.import(&work.join("zstd"), "lamina.test/zstd:1");
+    let mut standard_input = session.lamina(["import", "-", "--tag", "lamina.test/standard-input:1"]);
+    standard_input.stdin(std::fs::File::open(work.join("oci.tar")).expect("the archive"));
+    assert_eq!(Finished::of(&mut standard_input).succeeded().stderr, "");
+
+    let layers = |inventory: &Inventory| inventory.layers().iter().map(|path| path.to_path_buf()).collect::<Vec<_>>();
+    assert_eq!(layers(&Inventory::of(&session.store())), layers(&stored), "a layer is stored once, however it comes");
+    let base = |name: &str| session.ok(["prepare", &format!("lamina.test/{name}:1")]);
+    for name in ["oci-archive", "docker-archive", "zstd", "standard-input"] {
+        assert_eq!(base(name), base("layout"), "{name}");
+    }
+}
+
+fn open_to_all(path: &Path) {
+    assert!(Command::new("chmod").args(["-R", "a+rX"]).arg(path).status().expect("chmod").success());
+}
+
+#[test]
+fn preparing_twice_prints_the_same_base_and_writes_nothing() {
+    let session = Session::user();
+    session.import(&Image::Debian.layout(), "lamina.test/debian:12");
+    let base = session.ok(["prepare", "lamina.test/debian:12"]);
+    assert_eq!(base.lines().count(), 1, "{base:?}");
+    let stored = Inventory::of(&session.store());
+    assert_eq!(session.ok(["prepare", "lamina.test/debian:12"]), base);
+    assert_eq!(Inventory::of(&session.store()), stored);
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn added_layer_directory_makes_another_base_of_one_layer_more() {
+    let session = Session::user();
+    session.import(&Image::Debian.layout(), "lamina.test/debian:12");
+    let plain = session.ok(["prepare", "lamina.test/debian:12"]);
+    let before = Inventory::of(&session.store());
+    let agent = session.work("agent");
+    std::fs::create_dir_all(agent.join("usr/local/bin")).unwrap();
+    std::fs::write(agent.join("usr/local/bin/agent"), "#!/bin/sh\n").unwrap();
+    open_to_all(&agent);
+    let prepare = || session.ok(["prepare", "lamina.test/debian:12", "--layer", agent.to_str().unwrap()]);
+    let varied = prepare();
+    assert_ne!(varied, plain);
+    assert_eq!(prepare(), varied, "the same content is the same variant");
+    assert_eq!(Inventory::of(&session.store()).layers().len(), before.layers().len() + 1);
+    session.run(["prepare", "lamina.test/debian:12", "--layer", "/nowhere/at-all"]).refused("/nowhere/at-all");
+}
+
+#[test]
+fn rebuild_of_top_layer_adds_only_that_layer() {
+    let session = Session::user();
+    let lower = Layer::of_files(&[("noise", &noise(1, 8 << 20)), ("etc/os-release", b"ID=rebuilt\n")]);
+    let top = |seed| Layer::of_files(&[("srv/app", &noise(seed, 2 << 20))]);
+    let (first, second) = (Layout::of(&[lower.clone(), top(2)]), Layout::of(&[lower, top(3)]));
+    session.import(first.path(), "lamina.test/app:1");
+    session.ok(["prepare", "lamina.test/app:1"]);
+    let before = Inventory::of(&session.store());
+    // Nothing of the unchanged layer is read again: its blob is not even there.
+    std::fs::remove_file(second.blob(&second.layer_digests()[0])).unwrap();
+
+    session.import(second.path(), "lamina.test/app:2");
+    session.ok(["prepare", "lamina.test/app:2"]);
+    let after = Inventory::of(&session.store());
+    assert_eq!(after.layers().len(), before.layers().len() + 1);
+    let growth = after.bytes() - before.bytes();
+    assert!(
+        growth * 100 <= top(3).tar_bytes() * 105,
+        "the store grew by {growth} for a layer of {}",
+        top(3).tar_bytes()
+    );
+}
+
+#[test]
+fn removed_image_is_gone_and_leaves_the_others_whole() {
+    let session = Session::user();
+    let shared = Layer::of_files(&[("shared", b"by both")]);
+    let first = Layout::of(&[shared.clone(), Layer::of_files(&[("one", b"1")])]);
+    let second = Layout::of(&[shared, Layer::of_files(&[("two", b"2")])]);
+    session.import(first.path(), "lamina.test/one:1");
+    session.import(second.path(), "lamina.test/two:1");
+    session.ok(["rmi", "lamina.test/one:1"]);
+    assert_eq!(references(&session), ["lamina.test/two:1"]);
+    session.run(["prepare", "lamina.test/one:1"]).refused("lamina.test/one:1");
+    session.run(["rmi", "lamina.test/one:1"]).refused("lamina.test/one:1");
+    let point = session.mount("lamina.test/two:1", "mounted");
+    let tree = session.tree(&point);
+    assert!(tree.get("shared").is_some() && tree.get("two").is_some());
+    session.umount(&point);
+}
+
+#[test]
+fn inspect_tells_the_config_and_the_layers() {
+    let session = Session::user();
+    session.import(&Image::Trees.layout(), "lamina.test/trees:1");
+    let text = session.ok(["inspect", "lamina.test/trees:1", "--json"]);
+    let image: serde_json::Value = serde_json::from_str(&text).expect("inspect --json prints JSON");
+    assert_eq!(image["reference"], "lamina.test/trees:1");
+    assert_eq!(image["layers"].as_array().map(Vec::len), Some(4), "{text}");
+    for word in ["/srv/web", "1000:1000", "NODE_PATH=/srv/web/node_modules", "python3"] {
+        assert!(text.contains(word), "{word} is in the image's config\n{text}");
+        assert!(session.ok(["inspect", "lamina.test/trees:1"]).contains(word), "{word} in the form for people");
+    }
+}
+
+#[test]
+fn image_for_another_platform_is_chosen_on_request() {
+    let (registry, session) = (Registry::start(), Session::user());
+    let [amd64, riscv64] = ["amd64", "riscv64"].map(|name| (name, Layer::of_files(&[("platform", name.as_bytes())])));
+    let layout = Layout::of_platforms(&[amd64, riscv64]);
+    let reference = format!("{}/test/platforms:1", registry.address());
+    skopeo_copy(&[
+        "--all",
+        "--dest-tls-verify=false",
+        &format!("oci:{}:latest", layout.path().display()),
+        &format!("docker://{reference}"),
+    ]);
+    let platform = |session: &Session| {
+        let point = session.mount(&reference, "mounted");
+        let content = session.tree(&point).get("platform").map(|fields| fields["size"].clone());
+        session.umount(&point);
+        content
+    };
+    session.ok(["pull", "--platform", "linux/riscv64", &reference]);
+    assert_eq!(platform(&session).as_deref(), Some("7"));
+    session.run(["pull", "--platform", "linux/s390x", &reference]).refused("s390x");
+}
+
+/// What a registry or a layout may serve instead of a blob.
+#[derive(Clone, Copy)]
+enum Damage {
+    OneByte,
+    Truncated,
+    Missing,
+}
+
+impl Damage {
+    const ALL: [Self; 3] = [Self::OneByte, Self::Truncated, Self::Missing];
+
+    fn inflict(self, blob: &Path) {
+        let mut bytes = std::fs::read(blob).unwrap();
+        match self {
+            Self::OneByte => {
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 0x20;
+                std::fs::write(blob, bytes).unwrap();
+            }
+            Self::Truncated => std::fs::write(blob, &bytes[..bytes.len() / 2]).unwrap(),
+            Self::Missing => std::fs::remove_file(blob).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn damaged_layer_of_a_registry_leaves_the_store_as_it_was() {
+    for damage in Damage::ALL {
+        let (registry, session) = (Registry::start(), Session::user());
+        session.import(Layout::of(&[Layer::of_files(&[("kept", b"before")])]).path(), "lamina.test/kept:1");
+        let layout = small_image();
+        let reference = registry.push(layout.path(), "test/damaged", "1");
+        let digest = &layout.layer_digests()[0];
+        damage.inflict(&registry.blob(digest));
+        let before = Inventory::of(&session.store());
+        session.run(["pull", &reference]).refused(&digest["sha256:".len()..][..12]);
+        assert_eq!(Inventory::of(&session.store()), before);
+        assert_eq!(references(&session), ["lamina.test/kept:1"]);
+        session.traces().assert_nothing_left();
+    }
+}
+
+#[test]
+fn damaged_layer_of_a_layout_leaves_the_store_as_it_was() {
+    for damage in Damage::ALL {
+        let session = Session::user();
+        session.import(Layout::of(&[Layer::of_files(&[("kept", b"before")])]).path(), "lamina.test/kept:1");
+        let layout = small_image();
+        let digest = &layout.layer_digests()[0];
+        damage.inflict(&layout.blob(digest));
+        let before = Inventory::of(&session.store());
+        let path = layout.path().to_str().unwrap();
+        session.run(["import", path, "--tag", "lamina.test/damaged:1"]).refused(&digest["sha256:".len()..][..12]);
+        assert_eq!(Inventory::of(&session.store()), before);
+        session.traces().assert_nothing_left();
+    }
+}
+
+#[test]
+fn what_is_not_an_archive_is_refused_by_name() {
+    let session = Session::user();
+    let work = session.work("input");
+    std::fs::write(work.join("not-an-archive"), noise(5, 10_000)).unwrap();
+    std::fs::write(work.join("empty"), "").unwrap();
+    std::fs::create_dir(work.join("not-a-layout")).unwrap();
+    open_to_all(&work);
+    session.ok(["images"]);
+    let before = Inventory::of(&session.store());
+    for name in ["not-an-archive", "empty", "not-a-layout", "missing"] {
+        let path = work.join(name);
+        session.run(["import", path.to_str().unwrap(), "--tag", "lamina.test/bad:1"]).refused(name);
+    }
+    assert_eq!(Inventory::of(&session.store()), before);
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn reference_with_a_typing_error_is_refused_before_anything_is_fetched() {
+    let (registry, session) = (Registry::start(), Session::user());
+    for reference in ["debian:12:13", "Debian", "debian@sha256:12", "registry.test/", "", "a b"] {
+        let finished = session.run(["pull", reference]);
+        assert!(matches!(finished.status.code(), Some(1 | 2)), "{finished}");
+        assert!(finished.stderr.contains(reference), "{finished}");
+    }
+    assert_eq!(registry.fetched_blobs(), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_not_there_is_refused_by_name() {
+    let (registry, session) = (Registry::start(), Session::user());
+    let missing = format!("{}/test/nothing:1", registry.address());
+    session.run(["pull", &missing]).refused("test/nothing");
+    // A port that nobody listens at: one that was free a moment ago.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    session.run(["pull", &format!("{closed}/test/nothing:1")]).refused(&closed);
+    for command in ["prepare", "inspect", "rmi"] {
+        session.run([command, "lamina.test/nothing:1"]).refused("lamina.test/nothing:1");
+    }
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn store_that_cannot_be_written_is_refused_by_name() {
+    let session = Session::user();
+    let layout = small_image();
+    // Root's, and closed: the session's user may not make anything in it.
+    let closed = session.directory().join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    let mut import = session.lamina(["import", layout.path().to_str().unwrap(), "--tag", "lamina.test/small:1"]);
+    Finished::of(import.env("LAMINA_STORE", closed.join("store"))).refused(closed.to_str().unwrap());
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn unknown_command_and_option_are_usage_errors() {
+    let session = Session::user();
+    session.run(["frobnicate"]).refused_usage("frobnicate");
+    session.run(["pull", "--frobnicate", "debian:12"]).refused_usage("--frobnicate");
+    session.run(["pull"]).refused_usage("Usage");
+}
+
+#[test]
+fn interrupted_pull_leaves_the_store_as_it_was() {
+    let session = Session::user();
+    session.ok(["images"]);
+    let before = Inventory::of(&session.store());
+    // A registry that takes the request and never answers.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let reference = format!("{}/test/stalled:1", listener.local_addr().unwrap());
+    let pull = session.start(session.lamina(["pull", &reference]));
+    let (mut connection, _) = listener.accept().unwrap();
+    assert_ne!(connection.read(&mut [0; 1]).unwrap(), 0);
+    pull.signal(rustix::process::Signal::INT);
+    let finished = pull.finish();
+    assert!(!finished.status.success(), "{finished}");
+    assert_eq!(Inventory::of(&session.store()), before);
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn store_is_usable_after_an_import_was_killed() {
+    let session = Session::user();
+    let layout = Image::Trees.layout();
+    let stored_bytes = || Inventory::of(&session.store()).bytes();
+    session.ok(["images"]);
+    let begin = stored_bytes();
+    let mut import =
+        session.start(session.lamina(["import", layout.to_str().unwrap(), "--tag", "lamina.test/trees:1"]));
+    while stored_bytes() < begin + (1 << 20) {
+        assert!(import.child.try_wait().unwrap().is_none(), "{}", import.finish());
+    }
+    import.signal(rustix::process::Signal::KILL);
+    assert!(!import.finish().status.success());
+    assert_eq!(references(&session), Vec::<String>::new());
+
+    session.import(&layout, "lamina.test/trees:1");
+    assert_eq!(Inventory::of(&session.store()).layers().len(), 4);
+    session.ok(["prepare", "lamina.test/trees:1"]);
+    // What the killed one was writing is swept as well.
+    session.traces().assert_nothing_left();
+}
