@@ -301,7 +301,7 @@ fn signatures_beside_an_image_are_passed_over() {
     let index = json!({"schemaVersion": 2, "manifests": [beside]});
     std::fs::write(layout.join("index.json"), index.to_string()).unwrap();
     assert!(
-        place.refusal(&layout).contains("not a container image: it is an artifact of the type application/vnd.dev")
+        place.refusal(&layout).contains("not a container image: it is an artifact of the type \"application/vnd.dev")
     );
 }
 
@@ -344,9 +344,9 @@ fn a_layer_that_is_not_what_the_config_says_is_refused_in_every_form() {
     let place = Place::new();
     std::fs::write(place.path("saved.tar"), &bytes).unwrap();
     let error = place.refusal(&place.path("saved.tar"));
-    assert!(error.contains("layer 1.tar"), "{error}");
+    assert!(error.contains("layer \"1.tar\""), "{error}");
     let error = place.import_piped(&bytes).unwrap_err().to_string();
-    assert!(error.contains("layer 1.tar") && error.contains(&wrong.diff_id()), "{error}");
+    assert!(error.contains("layer \"1.tar\"") && error.contains(&wrong.diff_id()), "{error}");
     place.assert_nothing_named();
 }
 

@@ -103,7 +103,7 @@ impl Found {
     fn label(&self) -> String {
         match self.written.as_slice() {
             [] => self.digests.last().map_or_else(String::new, ToString::to_string),
-            names => names.join(" "),
+            names => names.join(" ").escape_debug().to_string(),
         }
     }
 }
