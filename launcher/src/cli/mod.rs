@@ -1,12 +1,16 @@
 //! The commands of `lamina`: each in a file of its own, with its options beside what they do.
 
+mod acquired;
+mod bars;
 mod doctor;
 mod export;
 mod gc;
 mod images;
+mod import;
 mod inspect;
 mod mount;
 mod prepare;
+mod pull;
 mod rmi;
 mod run;
 mod store;
@@ -49,6 +53,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Pull(pull::Pull),
+    Import(import::Import),
     Prepare(prepare::Prepare),
     Images(images::Images),
     Inspect(inspect::Inspect),
@@ -75,6 +81,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(cli.global.verbose);
     report(match cli.command {
+        Command::Pull(pull) => pull.execute(&cli.global),
+        Command::Import(import) => import.execute(&cli.global),
         Command::Prepare(prepare) => prepare.execute(&cli.global),
         Command::Images(images) => images.execute(&cli.global),
         Command::Inspect(inspect) => inspect.execute(&cli.global),
