@@ -238,12 +238,12 @@ fn many_readers_at_once_all_read_what_is_there() {
     let mounted = Mounted::new(forest(8, 60));
     std::thread::scope(|scope| {
         for reader in 0..16 {
-            let mounted = &mounted;
+            let root = mounted.point.path();
             scope.spawn(move || {
                 for step in 0..480 {
                     let number = (step * 7 + reader * 31) % 480;
                     let (directory, file) = (number / 60, number % 60);
-                    let path = mounted.path(&format!("d{directory:03}/f{file:05}"));
+                    let path = root.join(format!("d{directory:03}/f{file:05}"));
                     assert_eq!(fs::read_to_string(path).unwrap(), format!("{directory} {file}"));
                 }
             });

@@ -218,6 +218,18 @@ fn mistakes_are_one_line_and_leave_nothing_behind() {
 }
 
 #[test]
+fn a_mount_that_nobody_waits_for_any_more_is_taken_away() {
+    let stage = Stage::new();
+    // What the process in the background finds when Ctrl-C has ended the command that started it.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = stage.program();
+    command.arg("--background-child").arg(&stage.base).arg(stage.mount_point()).stdout(writer);
+    assert_eq!(command.output().unwrap().status.code(), Some(1));
+    assert!(!stage.is_mounted() && !stage.socket().exists());
+}
+
+#[test]
 fn other_users_are_let_in_on_request_and_modes_are_checked_then() {
     let stage = Stage::new();
     fs::set_permissions(stage.room.path(), fs::Permissions::from_mode(0o755)).unwrap();

@@ -12,7 +12,7 @@ use crate::hypervisor::{CommandLine, Plan, ShareDevice, cloud_hypervisor, qemu};
 use crate::machine::{Directory, Order, RootServer};
 use crate::policy::{Decision, Request};
 use crate::share::{self, Resolved};
-use crate::virtiofsd::Purpose;
+use crate::virtiofsd::{Owner, Purpose};
 
 /// The tag of the root.
 const ROOT: &str = "root";
@@ -45,7 +45,8 @@ pub struct Start {
 pub struct Prepared {
     /// What is done, and why.
     pub decision: Decision,
-    tools: Tools,
+    /// The programs and files it uses.
+    pub tools: Tools,
     start: Start,
 }
 
@@ -94,11 +95,11 @@ impl Prepared {
             return Ok(Vec::new());
         }
         let virtiofsd = self.tools.virtiofsd.clone()?;
-        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let owner = Owner::ourselves();
         let server = |(position, resolved): (usize, &Resolved)| {
             let socket = directory.socket(&share::tag(position + 1));
             let purpose = if resolved.share.read_only { Purpose::ReadOnly } else { Purpose::ReadWrite };
-            Ok((virtiofsd.command(&resolved.directory, &socket, purpose, uid, gid)?, socket))
+            Ok((virtiofsd.command(&resolved.directory, &socket, purpose, &owner)?, socket))
         };
         self.start.shares.iter().enumerate().map(server).collect()
     }
@@ -112,7 +113,7 @@ impl Prepared {
         let plan = self.plan(directory);
         plan.check()?;
         let mut text: String = self.decision.reasons.iter().map(|reason| format!("# {reason}\n")).collect();
-        if let Some(server) = root.command_line(&directory.socket(ROOT))? {
+        if let Some(server) = root.command_line(&directory.socket(ROOT), directory)? {
             text.push_str(&server.to_shell());
             text.push('\n');
         }

@@ -30,6 +30,33 @@ pub enum Purpose {
     ReadOnly,
 }
 
+/// Who runs a virtiofsd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// The most files that the user's processes may have open.
+    pub open_files: u64,
+}
+
+impl Owner {
+    /// The user of this process.
+    #[must_use]
+    pub fn ourselves() -> Self {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        Self {
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            open_files: limit.map_or(MOST_OPEN_FILES, |limit| limit.min(MOST_OPEN_FILES)),
+        }
+    }
+}
+
+/// What virtiofsd itself asks for at most.
+const MOST_OPEN_FILES: u64 = 1_000_000;
+
 impl Virtiofsd {
     /// Finds the program and reads what it understands.
     ///
@@ -55,7 +82,7 @@ impl Virtiofsd {
         self.options.iter().any(|have| have == option)
     }
 
-    /// The command line that serves `directory` on `socket` for `purpose`, as user `uid` of group `gid`.
+    /// The command line that serves `directory` on `socket` for `purpose`, run by `owner`.
     ///
     /// # Errors
     /// A read-only share, when this virtiofsd cannot enforce one.
@@ -64,8 +91,7 @@ impl Virtiofsd {
         directory: &Path,
         socket: &Path,
         purpose: Purpose,
-        uid: u32,
-        gid: u32,
+        owner: &Owner,
     ) -> Result<CommandLine, Failure> {
         let mut command = CommandLine::new(&self.program)
             .arg("--shared-dir")
@@ -86,18 +112,24 @@ impl Virtiofsd {
         }
         // What the host may change must be asked for again; an immutable tree need not be.
         command = command.args(["--cache", if purpose == Purpose::Root { "always" } else { "auto" }]);
+        if self.has("rlimit-nofile") {
+            // It holds one descriptor for each inode that the guest knows; its own default is refused, with
+            // a warning, where the host allows less.
+            command = command.arg(format!("--rlimit-nofile={}", owner.open_files));
+        }
         if self.has("xattr") {
             command = command.arg("--xattr");
         }
-        let sandbox = match (purpose, uid) {
+        let sandbox = match purpose {
             // In a user namespace the owners of the image would not be mapped.
-            (Purpose::Root, _) => "none",
-            (_, _) => "namespace",
+            Purpose::Root => "none",
+            _ => "namespace",
         };
         command = command.args(["--sandbox", sandbox]);
-        if sandbox == "namespace" && uid != 0 {
+        if sandbox == "namespace" && owner.uid != 0 {
             // The guest's root is this user, so what it makes belongs to this user.
-            command = command.args([format!("--uid-map=:0:{uid}:1:"), format!("--gid-map=:0:{gid}:1:")]);
+            command =
+                command.args([format!("--uid-map=:0:{}:1:", owner.uid), format!("--gid-map=:0:{}:1:", owner.gid)]);
         }
         Ok(command)
     }
@@ -112,14 +144,18 @@ fn parse_options(help: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const HELP: &str = "Options:\n  --shared-dir <SHARED_DIR>\n  --readonly\n  --sandbox <SANDBOX>\n  --cache <CACHE>\n  --inode-file-handles=<X>\n  --xattr\n";
+    const HELP: &str = "Options:\n  --shared-dir <SHARED_DIR>\n  --readonly\n  --sandbox <SANDBOX>\n  --cache <CACHE>\n  --inode-file-handles=<X>\n  --rlimit-nofile <X>\n  --xattr\n";
 
     fn example() -> Virtiofsd {
         Virtiofsd { program: "virtiofsd".into(), options: parse_options(HELP) }
     }
 
+    fn owner(uid: u32) -> Owner {
+        Owner { uid, gid: uid, open_files: 20_000 }
+    }
+
     fn text(purpose: Purpose, uid: u32) -> String {
-        example().command(Path::new("/d"), Path::new("/s"), purpose, uid, uid).unwrap().to_shell()
+        example().command(Path::new("/d"), Path::new("/s"), purpose, &owner(uid)).unwrap().to_shell()
     }
 
     #[test]
@@ -142,7 +178,7 @@ mod tests {
         let mut old = example();
         old.options.retain(|option| option != "readonly");
         let paths = (Path::new("/d"), Path::new("/s"));
-        assert!(old.command(paths.0, paths.1, Purpose::ReadOnly, 0, 0).is_err());
-        assert!(old.command(paths.0, paths.1, Purpose::ReadWrite, 0, 0).is_ok());
+        assert!(old.command(paths.0, paths.1, Purpose::ReadOnly, &owner(0)).is_err());
+        assert!(old.command(paths.0, paths.1, Purpose::ReadWrite, &owner(0)).is_ok());
     }
 }

@@ -28,18 +28,38 @@ impl ViewLayer {
             let (from, to) = (run_start.max(offset), run_end.min(end));
             let within = |position: u64| usize::try_from(position - offset).unwrap_or(usize::MAX);
             let part = buffer.get_mut(within(from)..within(to)).ok_or(io::ErrorKind::InvalidData)?;
-            let blob = match run.donor.get() {
-                0 => &self.blob,
-                donor => self.donors.get(donor as usize - 1).ok_or(io::ErrorKind::NotFound)?,
-            };
-            read_all(blob, part, run.blob_offset.get() + (from - run_start))?;
+            read_all(self.donor(run.donor.get())?, part, run.blob_offset.get() + (from - run_start))?;
         }
         Ok(())
     }
 }
 
+impl ViewLayer {
+    /// Calls `visit` with blob, offset and length of every run of a file's stored content, in order.
+    pub(crate) fn each_stored_run(
+        &self,
+        segments: Segments<'_>,
+        size: u64,
+        mut visit: impl FnMut(&File, u64, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        match segments {
+            Segments::Whole(start) => visit(&self.blob, start, size),
+            Segments::Runs(runs) => runs
+                .iter()
+                .try_for_each(|run| visit(self.donor(run.donor.get())?, run.blob_offset.get(), run.length.get())),
+        }
+    }
+
+    fn donor(&self, number: u32) -> io::Result<&File> {
+        match number.checked_sub(1) {
+            None => Ok(&self.blob),
+            Some(donor) => Ok(self.donors.get(donor as usize).ok_or(io::ErrorKind::NotFound)?),
+        }
+    }
+}
+
 /// Reads exactly `buffer`. A blob that ends before its index says is damage, not the end of a file.
-fn read_all(blob: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+pub(crate) fn read_all(blob: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
     blob.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the blob is shorter than its index says"),
         _ => error,

@@ -1,7 +1,7 @@
 //! What a live process uses: nothing that a lease names is ever collected.
 
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -64,6 +64,25 @@ impl Lease {
             lease.write(&format!("# {purpose}, process {}\n", std::process::id()))?;
             return Ok(lease);
         }
+    }
+
+    /// What a lease file says: its purpose and what it holds. `None` where its holder is dead.
+    pub(crate) fn read(path: &Path) -> Result<Option<(String, Vec<Held>)>, StoreError> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            // Its holder has just ended.
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Some(Default::default())),
+            Err(cause) => return Err(StoreError::io(path)(cause)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => return Ok(None),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(cause)) => return Err(StoreError::io(path)(cause)),
+        }
+        let text = io::read_to_string(&file).map_err(StoreError::io(path))?;
+        let mut lines = text.lines();
+        let purpose = lines.next().and_then(|line| line.strip_prefix("# ")).unwrap_or("a process").to_owned();
+        Ok(Some((purpose, lines.filter_map(Held::parse).collect())))
     }
 
     fn write(&self, text: &str) -> Result<(), StoreError> {

@@ -2,6 +2,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+mod archive;
 mod attr;
 mod base;
 mod container;
@@ -9,6 +10,7 @@ mod content;
 mod digest;
 mod directory_layer;
 mod durable;
+mod export;
 mod ingest;
 mod layer;
 mod lease;
@@ -21,9 +23,11 @@ mod store;
 mod tar;
 mod view;
 
+pub use archive::{ImportError, ImportOptions, ImportSource};
 pub use attr::{Attr, Ino, Kind, Timestamp};
 pub use base::{BaseId, BaseIdError};
 pub use digest::{DiffId, Digest, DigestError};
+pub use export::ExportError;
 pub use ingest::{ExpectedLayer, IngestError, IngestedLayer};
 pub use oci::platform::{Platform, PlatformError};
 pub use oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
@@ -31,5 +35,7 @@ pub use oci_spec::image::ImageConfiguration;
 pub use progress::{Cancellation, LayerProgress, LayerState, Progress, Silent};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{Patience, PullError, PullOptions};
-pub use store::{Image, ImageSummary, LayerLock, Limits, Store, StoreError};
+pub use store::{
+    Collected, Damage, Garbage, GarbageKind, Image, ImageSummary, LayerLock, Limits, RepairError, Store, StoreError,
+};
 pub use view::{DirEntry, Entries, Totals, View, ViewError};

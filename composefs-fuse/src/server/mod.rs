@@ -8,6 +8,8 @@
 //! * Listings carry attributes always (`DO_READDIRPLUS` without `READDIRPLUS_AUTO`), so no `LOOKUP` follows a listing.
 //! * Nothing is kept per inode: a number is all it takes, `FORGET` means nothing, and file handles outlive caches.
 //! * What a read-only tree has no use for answers `ENOSYS` once and is not sent again; what would change it, `EROFS`.
+//!   `INTERRUPT` is among the former: no answer here is worth interrupting, and the kernel then stops offering
+//!   (`no_interrupt` in `fs/fuse/dev.c`).
 
 mod directory;
 mod fault;

@@ -16,10 +16,10 @@ const SLOTS: usize = 64;
 pub(crate) const BUCKETS: usize = 32;
 
 const _: () = {
-    let mut index = 0;
-    while index < Opcode::ALL.len() {
-        assert!((Opcode::ALL[index] as usize) < SLOTS);
-        index += 1;
+    let mut rest = Opcode::ALL;
+    while let [opcode, others @ ..] = rest {
+        assert!((*opcode as usize) < SLOTS);
+        rest = others;
     }
 };
 

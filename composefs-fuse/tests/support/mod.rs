@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
-use layer_store::{BaseId, ExpectedLayer, Image, Store, View};
+use layer_store::{BaseId, ExpectedLayer, Store, View};
 use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
 
@@ -78,8 +78,8 @@ impl Layer {
         let store = Store::open(directory.path()).unwrap();
         let tar = self.tar.into_inner().unwrap();
         let layer = store.ingest(&mut tar.as_slice(), &ExpectedLayer::default()).unwrap();
-        let image = Image { layers: vec![layer.diff_id], ..Image::default() };
-        (store.prepare(&image, &[]).unwrap(), store, directory)
+        let base = store.prepare_layers(&[layer.diff_id], &[], &mut || {}).unwrap();
+        (base, store, directory)
     }
 
     pub(crate) fn into_view(self) -> (View, TempDir) {

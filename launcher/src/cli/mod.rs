@@ -1,6 +1,8 @@
 //! The commands of `lamina`: each in a file of its own, with its options beside what they do.
 
 mod doctor;
+mod export;
+mod gc;
 mod images;
 mod inspect;
 mod mount;
@@ -9,6 +11,7 @@ mod rmi;
 mod run;
 mod store;
 mod umount;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -49,6 +52,9 @@ enum Command {
     Images(images::Images),
     Inspect(inspect::Inspect),
     Rmi(rmi::Rmi),
+    Gc(gc::Gc),
+    Verify(verify::Verify),
+    Export(export::Export),
     Mount(mount::Mount),
     Umount(umount::Umount),
     Run(Box<run::Run>),
@@ -72,6 +78,9 @@ pub fn main() -> ExitCode {
         Command::Images(images) => images.execute(&cli.global),
         Command::Inspect(inspect) => inspect.execute(&cli.global),
         Command::Rmi(rmi) => rmi.execute(&cli.global),
+        Command::Gc(gc) => gc.execute(&cli.global),
+        Command::Verify(verify) => verify.execute(&cli.global),
+        Command::Export(export) => export.execute(&cli.global),
         Command::Mount(mount) => mount.execute(&cli.global),
         Command::Umount(umount) => umount.execute(),
         Command::Run(run) => run.execute(&cli.global),

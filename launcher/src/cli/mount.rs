@@ -38,6 +38,9 @@ pub(super) struct Mount {
     /// Let other users in, owners and modes being checked
     #[arg(long)]
     allow_other: bool,
+    /// Prove each file's content when it is first read; a damaged file gives an I/O error
+    #[arg(long)]
+    verify: bool,
     /// Answer with counters as JSON at this socket [default: one in $XDG_RUNTIME_DIR/lamina]
     #[arg(long, value_name = "SOCKET")]
     stats: Option<PathBuf>,
@@ -73,10 +76,12 @@ impl Mount {
         }
         // Before the store: the commonest mistake is the cheapest to find.
         let mount_point = MountPoint::new(&self.directory).about("lamina mount")?;
-        let opened = store::open(global)?;
+        let purpose = format!("a mount of {} on {}", self.image, self.directory.display());
+        let opened = store::open(global)?.with_purpose(&purpose);
         let image = store::image(&opened, &self.image)?;
         let base = store::prepare(&opened, &image, &self.layers)?;
         let view = opened.open_view(&base).map_err(|error| Failure::new(&self.image, error))?;
+        let view = if self.verify { view.verifying() } else { view };
         // From here on the view's own lease holds what is used.
         drop(opened);
         let server = Arc::new(Server::new(Arc::new(view)));

@@ -1,18 +1,22 @@
 //! `lamina run`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use composefs_fuse::Server;
 use guest_init::protocol::Overlay;
+use layer_store::{Reference, Store, StoreError, View};
+use oci_spec::image::ImageConfiguration;
 
 use super::Global;
 use crate::accelerator::Accelerator;
 use crate::command::{self, Defaults, Overrides};
-use crate::failure::{Failure, MACHINE_FAILED, USAGE};
+use crate::failure::{About, Failure};
 use crate::host::Tools;
 use crate::hypervisor::qemu::Machine;
 use crate::launch::{Prepared, Start};
-use crate::machine::{self, Directory, DirectoryRoot, RootServer};
+use crate::machine::{self, DirectRoot, Directory, DirectoryRoot, MountedRoot, RootServer};
 use crate::policy::{Backend, Choice, Request};
 use crate::share::Share;
 
@@ -103,17 +107,12 @@ struct Root {
 
 enum Tree {
     Directory(PathBuf),
+    View(Arc<View>),
 }
 
 impl Run {
-    pub(super) fn execute(self, _global: &Global) -> Result<u8, Failure> {
-        let status = self.run();
-        // Failures before the machine is there are failures of the machine too: 1 could be the command's.
-        status.map_err(|failure| if failure.status() == 1 { failure.with_status(MACHINE_FAILED) } else { failure })
-    }
-
-    fn run(self) -> Result<u8, Failure> {
-        let root = self.root()?;
+    pub(super) fn execute(self, global: &Global) -> Result<u8, Failure> {
+        let root = self.root(global)?;
         let shares = self.volumes.iter().map(Share::resolve).collect::<Result<Vec<_>, _>>()?;
         let request = Request {
             accelerator: self.accel,
@@ -124,7 +123,6 @@ impl Run {
         };
         let cache = machine::cache_home()?;
         let tools = Tools::find(self.kernel.as_deref(), &cache)?;
-        let virtiofsd = tools.virtiofsd.clone();
         let start = Start {
             name: self.name.clone().unwrap_or_else(machine::random_name),
             root_name: root.name,
@@ -139,8 +137,13 @@ impl Run {
         let name = start.name.clone();
         let prepared = Prepared::new(start, &request, tools, &cache)?;
         self.explain(&prepared, self.accel);
-        let server: Box<dyn RootServer> = match root.tree {
-            Tree::Directory(path) => Box::new(DirectoryRoot { path, virtiofsd: virtiofsd? }),
+        let virtiofsd = prepared.tools.virtiofsd.clone();
+        let server: Box<dyn RootServer> = match (root.tree, prepared.decision.backend) {
+            (Tree::Directory(path), _) => Box::new(DirectoryRoot { path, virtiofsd: virtiofsd? }),
+            (Tree::View(view), Backend::Direct) => Box::new(DirectRoot::new(Arc::new(Server::new(view)))),
+            (Tree::View(view), Backend::Virtiofsd) => {
+                Box::new(MountedRoot::new(Arc::new(Server::new(view)), virtiofsd?))
+            }
         };
         let directory = Directory::create(&name)?;
         if self.dry_run {
@@ -150,20 +153,25 @@ impl Run {
         machine::run(prepared.order(server, directory)?)
     }
 
-    fn root(&self) -> Result<Root, Failure> {
-        match (&self.rootfs, &self.image) {
-            (Some(path), _) => {
-                let path = directory_root(path)?;
-                Ok(Root {
-                    name: path.display().to_string(),
-                    defaults: Defaults::default(),
-                    tree: Tree::Directory(path),
-                })
-            }
-            (None, image) => {
-                Err(Failure::new(image.as_deref().unwrap_or_default(), "no such image").with_status(USAGE))
-            }
+    fn root(&self, global: &Global) -> Result<Root, Failure> {
+        if let Some(path) = &self.rootfs {
+            let path = directory_root(path)?;
+            let name = path.display().to_string();
+            return Ok(Root { name, defaults: Defaults::default(), tree: Tree::Directory(path) });
         }
+        let asked = self.image.as_deref().unwrap_or_default();
+        let name: Reference = asked.parse().map_err(|error| Failure::new(asked, error))?;
+        let store = Store::open(&global.store.clone().unwrap_or_else(Store::default_root)).about("store")?;
+        let image = store.image(&name.to_string()).map_err(|error| match error {
+            StoreError::NoSuchImage(_) => {
+                Failure::new(asked, "no such image in the store").remedy(format_args!("run: lamina pull {asked}"))
+            }
+            error => Failure::new(asked, error),
+        })?;
+        let waiting = &mut || tracing::info!("{asked}: waiting for another process that prepares it");
+        let base = store.prepare(&image, &[], waiting).about(asked)?;
+        let view = store.open_view(&base).about(asked)?;
+        Ok(Root { name: image.reference, defaults: defaults(&image.config), tree: Tree::View(Arc::new(view)) })
     }
 
     fn overrides(&self) -> Overrides {
@@ -184,6 +192,19 @@ impl Run {
         } else if asked == Choice::Auto && prepared.decision.accelerator == Accelerator::Tcg && !self.dry_run {
             eprintln!("lamina: {}", prepared.decision.reasons[0]);
         }
+    }
+}
+
+/// What the image's config says about running it.
+fn defaults(config: &ImageConfiguration) -> Defaults {
+    let Some(config) = config.config() else { return Defaults::default() };
+    let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    Defaults {
+        entrypoint: config.entrypoint().clone().unwrap_or_default(),
+        cmd: config.cmd().clone().unwrap_or_default(),
+        env: config.env().clone().unwrap_or_default(),
+        working_dir: set(config.working_dir()),
+        user: set(config.user()),
     }
 }
 

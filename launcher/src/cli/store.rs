@@ -1,8 +1,11 @@
 //! What the commands that use the store share.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use layer_store::{BaseId, Image, Reference, Store};
+use layer_store::{BaseId, Cancellation, Image, Reference, Store};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use super::Global;
 use crate::failure::{About, Failure, USAGE};
@@ -23,6 +26,16 @@ pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
 pub(super) fn image(store: &Store, name: &str) -> Result<Image, Failure> {
     let reference = reference(name)?;
     store.image(&reference.to_string()).map_err(|error| Failure::new(name, error))
+}
+
+/// Makes Ctrl-C and SIGTERM end a transfer, which then leaves nothing behind; a second one ends the program.
+pub(super) fn cancel_on_signal(cancellation: &Cancellation) -> Result<(), Failure> {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let flag = cancellation.flag();
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&flag)).about("signals")?;
+        flag::register(signal, flag).about("signals")?;
+    }
+    Ok(())
 }
 
 /// The base of an image with these directories as layers on top.

@@ -41,7 +41,9 @@ impl Machine {
 ///
 /// `tsc_khz` is the frequency of the host's time stamp counter, which QEMU's emulation hands to guests as it
 /// is. A microvm has neither HPET nor PM timer to calibrate it by, and the attempt with the PIT hangs a
-/// guest now and then when the host is busy, so there the kernel is told.
+/// guest now and then when the host is busy, so there the kernel is told. It must also be told to believe
+/// it: all that it could compare the counter with is its own tick, of which a busy host loses some, and by
+/// which it would then count on, slow and in steps of 4 ms.
 #[must_use]
 pub fn command(
     program: &Path,
@@ -56,6 +58,7 @@ pub fn command(
         parameters.push("mitigations=off".to_owned());
         if let (Machine::Microvm, Some(khz)) = (machine, tsc_khz) {
             parameters.push(format!("tsc_early_khz={khz}"));
+            parameters.push("tsc=reliable".to_owned());
         }
     }
     parameters.extend(plan.kernel_parameters.iter().cloned());

@@ -66,14 +66,6 @@ impl Children {
         Ok(number)
     }
 
-    /// What a root server within this process calls, from any thread, when it ends by itself.
-    pub fn on_root_end(&self) -> impl FnOnce(String) + Send + 'static {
-        let events = self.events.clone();
-        move |cause| {
-            let _ = events.send(Event::RootEnded(cause));
-        }
-    }
-
     /// Notes that a helper ended.
     pub(crate) fn note_end(&mut self, number: usize, status: ExitStatus) {
         if let Some(helper) = self.processes.get_mut(number) {

@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::{Pid, getuid};
 use serde::{Deserialize, Serialize};
@@ -62,23 +63,19 @@ impl Directory {
     pub fn create(name: &str) -> Result<Self, Failure> {
         let machines = state_home()?.join("machines");
         make_private(&machines, true)?;
+        let socket_home = socket_home()?;
+        sweep(&machines, &socket_home);
         let state = machines.join(name);
-        if let Err(error) = DirBuilder::new().mode(0o700).create(&state) {
-            if error.kind() != io::ErrorKind::AlreadyExists {
-                return Err(Failure::new(state.display(), error));
+        DirBuilder::new().mode(0o700).create(&state).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => {
+                Failure::new(format_args!("machine {name}"), "it is already running").remedy("choose another --name")
             }
-            if is_running(&state) {
-                return Err(Failure::new(format_args!("machine {name}"), "it is already running")
-                    .remedy("choose another --name"));
-            }
-            // What a killed launcher left behind.
-            fs::remove_dir_all(&state).about(state.display())?;
-            DirBuilder::new().mode(0o700).create(&state).about(state.display())?;
-        }
+            _ => Failure::new(state.display(), error),
+        })?;
         let mut directory = Self { state, sockets: PathBuf::new() };
         // Recorded at once: until then, a second machine of this name would take us for a left-over.
         directory.record(name, "", &[])?;
-        let sockets = socket_home()?.join(name);
+        let sockets = socket_home.join(name);
         let _ = fs::remove_dir_all(&sockets);
         make_private(&sockets, false)?;
         directory.sockets = sockets;
@@ -89,6 +86,12 @@ impl Directory {
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.state.join(name)
+    }
+
+    /// Where a view of its root is mounted, for a backend that needs a mount.
+    #[must_use]
+    pub fn mount_point(&self) -> PathBuf {
+        self.file(MOUNT_POINT)
     }
 
     /// The path of a socket of this machine.
@@ -121,6 +124,28 @@ impl Drop for Directory {
             }
         }
     }
+}
+
+/// The name of a machine's mount point in its directory.
+const MOUNT_POINT: &str = "root";
+
+/// Removes what killed launchers left behind: their processes are gone with them, their files and mounts are
+/// not. What cannot be removed is left for the next time.
+fn sweep(machines: &Path, sockets: &Path) {
+    for state in fs::read_dir(machines).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if !is_running(&state) && is_old(&state) {
+            // Fails where nothing is mounted.
+            let _ = composefs_fuse::linux::unmount(&state.join(MOUNT_POINT), composefs_fuse::linux::Unmount::Lazy);
+            let _ = fs::remove_dir_all(&state);
+            let _ = fs::remove_dir_all(sockets.join(state.file_name().unwrap_or_default()));
+        }
+    }
+}
+
+/// Whether a directory without a record is more than one that is just being made.
+fn is_old(state: &Path) -> bool {
+    let age = fs::metadata(state).and_then(|directory| directory.modified()).map(|made| made.elapsed());
+    state.join("machine.json").exists() || matches!(age, Ok(Ok(age)) if age > Duration::from_secs(10))
 }
 
 /// Whether the supervisor that made a machine's directory is alive.

@@ -23,8 +23,6 @@ pub(crate) enum Event {
     Ended(usize, ExitStatus),
     /// All output of the command has been passed on.
     Flushed,
-    /// The server of the root that runs in this process ended, and why.
-    RootEnded(String),
     /// This process got a signal.
     Signal(i32),
 }

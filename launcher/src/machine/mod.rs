@@ -12,6 +12,6 @@ mod terminal;
 
 pub use children::Children;
 pub use directory::{Directory, cache_home, data_home, is_valid_name, random_name};
-pub use root::{DirectoryRoot, RootServer};
+pub use root::{DirectRoot, DirectoryRoot, MountedRoot, RootServer};
 pub use supervisor::{Order, run};
 pub use terminal::{size as terminal_size, wanted as terminal_wanted};

@@ -1,15 +1,24 @@
 //! Who serves a machine's root.
 
 use std::fmt;
+use std::fs;
+use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use composefs_fuse::Server;
+use composefs_fuse::linux::{MountOptions, MountPoint, Session, Unmount};
 
 use super::children::Children;
 use super::directory::Directory;
-use crate::failure::Failure;
-use crate::virtiofsd::{Purpose, Virtiofsd};
+use crate::failure::{About, Failure};
+use crate::hypervisor::CommandLine;
+use crate::vhost_user::VhostUserFs;
+use crate::virtiofsd::{Owner, Purpose, Virtiofsd};
 
 /// A way to serve a root as a vhost-user-fs device. Dropping it ends the service and removes what it needed
-/// (a mount, threads); processes are the [`Children`]'s.
+/// (a mount, threads); processes are the [`Children`]'s, and are gone by then.
 pub trait RootServer: fmt::Debug {
     /// Starts to serve on `socket`, which exists when this returns, or soon after.
     ///
@@ -17,14 +26,50 @@ pub trait RootServer: fmt::Debug {
     /// What it needs is not there.
     fn start(&mut self, socket: &Path, children: &mut Children, directory: &Directory) -> Result<(), Failure>;
 
+    /// Whether threads of this process served it and have ended. A program's end is for [`Children`] to tell.
+    fn has_ended(&self) -> bool {
+        false
+    }
+
     /// The command line of the program that serves, for `--dry-run`, when it is a program.
     ///
     /// # Errors
     /// As for [`RootServer::start`].
-    fn command_line(&self, socket: &Path) -> Result<Option<crate::hypervisor::CommandLine>, Failure>;
+    fn command_line(&self, socket: &Path, directory: &Directory) -> Result<Option<CommandLine>, Failure>;
 }
 
-/// A directory of the host, served by virtiofsd: a mounted view, or any tree.
+/// A view, served by threads of this process.
+#[derive(Debug)]
+pub struct DirectRoot {
+    server: Arc<Server>,
+    device: Option<VhostUserFs>,
+}
+
+impl DirectRoot {
+    /// Will serve what `server` answers.
+    #[must_use]
+    pub fn new(server: Arc<Server>) -> Self {
+        Self { server, device: None }
+    }
+}
+
+impl RootServer for DirectRoot {
+    fn start(&mut self, socket: &Path, _children: &mut Children, _directory: &Directory) -> Result<(), Failure> {
+        let device = VhostUserFs::listen(Arc::clone(&self.server), socket, NonZeroU8::MIN).about("root")?;
+        self.device = Some(device);
+        Ok(())
+    }
+
+    fn has_ended(&self) -> bool {
+        self.device.as_ref().is_some_and(VhostUserFs::has_ended)
+    }
+
+    fn command_line(&self, _socket: &Path, _directory: &Directory) -> Result<Option<CommandLine>, Failure> {
+        Ok(None)
+    }
+}
+
+/// A directory of the host, served by virtiofsd.
 #[derive(Debug)]
 pub struct DirectoryRoot {
     /// The directory.
@@ -35,14 +80,64 @@ pub struct DirectoryRoot {
 
 impl RootServer for DirectoryRoot {
     fn start(&mut self, socket: &Path, children: &mut Children, directory: &Directory) -> Result<(), Failure> {
-        if let Some(command) = self.command_line(socket)? {
+        let command = self.virtiofsd.command(&self.path, socket, Purpose::Root, &Owner::ourselves())?;
+        children.spawn("root", &command, directory).map(drop)
+    }
+
+    fn command_line(&self, socket: &Path, _directory: &Directory) -> Result<Option<CommandLine>, Failure> {
+        self.virtiofsd.command(&self.path, socket, Purpose::Root, &Owner::ourselves()).map(Some)
+    }
+}
+
+/// A view, mounted by FUSE in the machine's directory, and served from there by virtiofsd.
+#[derive(Debug)]
+pub struct MountedRoot {
+    server: Arc<Server>,
+    virtiofsd: Virtiofsd,
+    mounted: Option<(MountPoint, Option<Session>)>,
+}
+
+/// Threads that answer virtiofsd's requests: it makes one at a time.
+const THREADS: usize = 2;
+
+impl MountedRoot {
+    /// Will mount what `server` answers.
+    #[must_use]
+    pub fn new(server: Arc<Server>, virtiofsd: Virtiofsd) -> Self {
+        Self { server, virtiofsd, mounted: None }
+    }
+}
+
+impl RootServer for MountedRoot {
+    fn start(&mut self, socket: &Path, children: &mut Children, directory: &Directory) -> Result<(), Failure> {
+        let path = directory.mount_point();
+        fs::create_dir(&path).about(path.display())?;
+        let point = MountPoint::new(&path).about("root")?;
+        // Only this user gets in, and no mode is checked: the guest's kernel does that.
+        let device = point.mount(&MountOptions::default()).about("root")?;
+        let (_, session) = self.mounted.insert((point, None));
+        let (events, _) = channel();
+        *session = Some(Session::start(&self.server, device, THREADS, &events).about("root")?);
+        if let Some(command) = self.command_line(socket, directory)? {
             children.spawn("root", &command, directory)?;
         }
         Ok(())
     }
 
-    fn command_line(&self, socket: &Path) -> Result<Option<crate::hypervisor::CommandLine>, Failure> {
-        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-        self.virtiofsd.command(&self.path, socket, Purpose::Root, uid, gid).map(Some)
+    fn command_line(&self, socket: &Path, directory: &Directory) -> Result<Option<CommandLine>, Failure> {
+        self.virtiofsd.command(&directory.mount_point(), socket, Purpose::Root, &Owner::ourselves()).map(Some)
+    }
+}
+
+impl Drop for MountedRoot {
+    fn drop(&mut self) {
+        let Some((point, session)) = self.mounted.take() else { return };
+        // Busy is who looks into it from outside; they lose it.
+        let gone = point.unmount(Unmount::Clean).or_else(|_| point.unmount(Unmount::Lazy));
+        match (gone, session) {
+            (Ok(()), Some(session)) => session.join(),
+            (Err(error), _) => tracing::warn!("{error}"),
+            (Ok(()), None) => {}
+        }
     }
 }

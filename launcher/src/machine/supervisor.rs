@@ -27,6 +27,8 @@ const SOCKET_DEADLINE: Duration = Duration::from_secs(10);
 const POWER_OFF_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a command that was told to end may go on.
 const GRACE: Duration = Duration::from_secs(10);
+/// How often to look for what no event tells.
+const TICK: Duration = Duration::from_secs(1);
 /// How long the rest of a dead hypervisor's words may take to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -78,6 +80,7 @@ pub fn run(order: Order) -> Result<u8, Failure> {
         raw: None,
         outcome: None,
         fatal: None,
+        share_failure: None,
         reason: None,
         hypervisor_end: None,
         flushed: true,
@@ -126,6 +129,8 @@ struct Supervisor {
     raw: Option<terminal::Raw>,
     outcome: Option<Outcome>,
     fatal: Option<String>,
+    /// Why a share's server ended, if one did.
+    share_failure: Option<String>,
     reason: Option<String>,
     hypervisor_end: Option<std::process::ExitStatus>,
     flushed: bool,
@@ -141,6 +146,7 @@ enum Overdue {
     Command,
     PowerOff,
     LastWords,
+    Hypervisor,
 }
 
 impl Supervisor {
@@ -200,11 +206,10 @@ impl Supervisor {
     /// Handles events until the machine is gone and its output is written.
     fn serve(&mut self, inbox: &Receiver<Event>) -> Result<u8, Failure> {
         loop {
-            let wait =
-                self.deadline.map_or(Duration::from_secs(3600), |(at, _)| at.saturating_duration_since(Instant::now()));
-            match inbox.recv_timeout(wait) {
+            let left = self.deadline.map(|(at, _)| at.saturating_duration_since(Instant::now()));
+            match inbox.recv_timeout(left.unwrap_or(TICK).min(TICK)) {
                 Ok(event) => self.handle(event)?,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => self.overdue()?,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => self.look_around()?,
             }
             let over = self.hypervisor_end.is_some() && self.flushed;
             match (&self.outcome, self.interrupted) {
@@ -240,11 +245,6 @@ impl Supervisor {
             Event::Monitor(false) => self.open_channels = self.open_channels.saturating_sub(1),
             Event::Shutdown(reason) => self.reason = Some(reason),
             Event::Flushed => self.flushed = true,
-            Event::RootEnded(cause) => {
-                if self.outcome.is_none() && self.hypervisor_end.is_none() {
-                    return Err(self.failed(&format!("the server of its root ended: {cause}")));
-                }
-            }
             Event::Ended(number, status) => self.note_end(number, status)?,
             Event::Signal(signal) => self.signal(signal),
         }
@@ -336,11 +336,13 @@ impl Supervisor {
             {
                 session.finish();
             }
-        } else if self.hypervisor_end.is_none() && self.outcome.is_none() {
-            // A guest whose share is gone hangs; nothing can be saved by waiting.
+        } else {
             let words = self.children.last_words(number);
             let cause = format!("the server of its {} ended ({status}): {words}", self.children.role(number));
-            return Err(self.failed(&cause));
+            if self.hypervisor.is_none() {
+                return Err(self.failed(&cause));
+            }
+            self.share_ended(cause);
         }
         Ok(())
     }
@@ -366,6 +368,26 @@ impl Supervisor {
         self.kill_hypervisor();
     }
 
+    /// What no event tells: time that has passed, and the end of a server in this process.
+    fn look_around(&mut self) -> Result<(), Failure> {
+        if self.order.root.0.has_ended() {
+            self.share_ended("the server of its root ended".to_owned());
+        }
+        match self.deadline {
+            Some((at, _)) if at <= Instant::now() => self.overdue(),
+            _ => Ok(()),
+        }
+    }
+
+    /// A share's server ends by itself when the hypervisor does, whose end is then about to be told. Otherwise
+    /// it is the reason: a guest whose share is gone hangs, and nothing can be saved by waiting.
+    fn share_ended(&mut self, cause: String) {
+        if self.hypervisor_end.is_none() && self.outcome.is_none() && self.share_failure.is_none() {
+            self.share_failure = Some(cause);
+            self.deadline = Some((Instant::now() + LAST_WORDS, Overdue::Hypervisor));
+        }
+    }
+
     fn overdue(&mut self) -> Result<(), Failure> {
         match self.deadline.take() {
             Some((_, Overdue::Ready)) => {
@@ -376,6 +398,10 @@ impl Supervisor {
                 tracing::warn!("machine {}: it did not end in time and is killed", self.order.name);
                 self.kill_hypervisor();
                 Ok(())
+            }
+            Some((_, Overdue::Hypervisor)) => {
+                let cause = self.share_failure.take().unwrap_or_default();
+                Err(self.failed(&cause))
             }
             Some((_, Overdue::LastWords)) => {
                 self.open_channels = 0;

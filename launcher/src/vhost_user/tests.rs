@@ -192,7 +192,7 @@ fn a_device_in_use_ends_when_dropped() {
     let vmm = UnixStream::connect(used.socket()).unwrap();
     drop(used);
     let mut rest = Vec::new();
-    assert_eq!(std::io::Read::read_to_end(&mut &vmm, &mut rest).unwrap_or(0), 0);
+    assert_eq!(io::Read::read_to_end(&mut &vmm, &mut rest).unwrap_or(0), 0);
 }
 
 #[test]

@@ -122,11 +122,6 @@ impl LayerIndex {
         self.meta().map(|meta| meta.blob_length.get()).unwrap_or_default()
     }
 
-    /// Bytes of content of all regular files, holes included.
-    pub(crate) fn content_bytes(&self) -> u64 {
-        self.meta().map(|meta| meta.content_bytes.get()).unwrap_or_default()
-    }
-
     /// The other blobs that segments point into: donor n is element n - 1.
     pub(crate) fn donors(&self) -> impl ExactSizeIterator<Item = DiffId> {
         self.table::<[u8; 32]>(DONORS).iter().map(|bytes| DiffId(Digest::from_bytes(*bytes)))

@@ -65,8 +65,8 @@ pub enum ImageError {
 /// An image that a pull or an import brought into the store.
 #[derive(Clone, Debug)]
 pub struct Acquired {
-    /// The name under which it is in the store now.
-    pub reference: Reference,
+    /// The names under which it is in the store now, at least one.
+    pub references: Vec<Reference>,
     /// The digest of its manifest: that of the platform chosen, never that of an index.
     pub manifest_digest: Digest,
     /// The platform that its config names.

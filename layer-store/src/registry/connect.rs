@@ -4,10 +4,10 @@ use std::error::Error;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use reqwest::{Certificate, Client};
+use reqwest::Client;
 
 use super::backoff::{Failure, Patience};
-use super::{PullError, PullOptions};
+use super::{PullError, PullOptions, trust};
 
 /// The longest that a registry on this host may take to say whether it speaks TLS.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
@@ -28,21 +28,13 @@ fn is_loopback(registry: &str) -> bool {
 
 pub(super) fn client(registry: &str, options: &PullOptions) -> Result<Client, PullError> {
     let mut builder = Client::builder()
+        .tls_backend_preconfigured(trust::tls(options)?)
         .user_agent(concat!("lamina/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(options.patience.connect)
         .read_timeout(options.patience.stall);
     if is_loopback(registry) {
         // A proxy cannot reach this host's own registries.
         builder = builder.no_proxy();
-    }
-    if let Some(path) = &options.ca_file {
-        let unusable = |cause: String| PullError::CaFile { path: path.clone(), cause };
-        let pem = std::fs::read(path).map_err(|e| unusable(e.to_string()))?;
-        let certificates = Certificate::from_pem_bundle(&pem).map_err(|e| unusable(deepest(&e)))?;
-        if certificates.is_empty() {
-            return Err(unusable("it holds no certificate".to_owned()));
-        }
-        builder = builder.tls_certs_merge(certificates);
     }
     builder.build().map_err(|e| PullError::Client(deepest(&e)))
 }

@@ -12,6 +12,7 @@ mod client;
 mod connect;
 mod credentials;
 mod error;
+mod trust;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -136,11 +137,36 @@ fn pull_on(
     let manifest_digest = sink.put_manifest(&described.manifest_bytes).map_err(PullError::Store)?;
     sink.tag(&reference.to_string(), &manifest_digest).map_err(PullError::Store)?;
     Ok(Acquired {
-        reference: reference.clone(),
+        references: vec![reference.clone()],
         manifest_digest,
         platform: described.config.platform,
         layers: acquired,
     })
+}
+
+/// Brings one layer in again from the registry that it once came from.
+pub(crate) fn fetch_layer(
+    sink: &dyn LayerSink,
+    diff_id: &DiffId,
+    source: &LayerSource,
+    options: &PullOptions,
+    progress: &Arc<dyn Progress>,
+) -> Result<AcquiredLayer, PullError> {
+    let Origin::Registry { registry, repository } = &source.origin else {
+        return Err(PullError::Client(format!("{} is no registry", source.origin)));
+    };
+    let reference: Reference =
+        format!("{registry}/{repository}").parse().map_err(|error| PullError::Client(format!("{error}")))?;
+    let bad = |cause| PullError::Image { image: reference.familiar(), cause };
+    let length = i64::try_from(source.bytes).unwrap_or(i64::MAX);
+    let descriptor = Descriptor::new(&source.media_type, &source.compressed.to_string(), length).map_err(bad)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.map_err(|error| PullError::Client(error.to_string()))?;
+    let repository = runtime.block_on(Repository::open(&reference, options, progress))?;
+    let layer = Layer { descriptor, diff_id: *diff_id };
+    let outcome = acquire(&runtime, sink, &Arc::new(repository), &layer, &options.cancellation, &**progress);
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Finds the manifest for the platform, and its config.

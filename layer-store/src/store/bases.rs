@@ -19,13 +19,13 @@ use crate::{BaseId, DiffId, View};
 
 /// `recipe` of a base: what it is made of, each bottom first. Its base id is that of the directory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Recipe {
-    image: Vec<DiffId>,
-    variant: Vec<DiffId>,
+pub(super) struct Recipe {
+    pub(super) image: Vec<DiffId>,
+    pub(super) variant: Vec<DiffId>,
 }
 
 impl Recipe {
-    fn layers(&self) -> impl Iterator<Item = &DiffId> {
+    pub(super) fn layers(&self) -> impl Iterator<Item = &DiffId> {
         self.image.iter().chain(&self.variant)
     }
 
@@ -100,7 +100,7 @@ impl Store {
         fs::rename(staging.path(), &place).map_err(StoreError::io(&place))
     }
 
-    fn recipe(&self, id: &BaseId) -> Result<Recipe, StoreError> {
+    pub(super) fn recipe(&self, id: &BaseId) -> Result<Recipe, StoreError> {
         let text = fs::read(self.layout.base(id).join("recipe")).map_err(|_| StoreError::NoSuchBase(*id))?;
         let recipe: Option<Recipe> = serde_json::from_slice(&text).ok();
         recipe.filter(|recipe| recipe.id() == *id).ok_or(StoreError::NoSuchBase(*id))
@@ -112,7 +112,7 @@ impl Store {
     pub fn open_view(&self, id: &BaseId) -> Result<View, StoreError> {
         let recipe = self.recipe(id)?;
         self.hold_recipe(&recipe)?;
-        let lease = self.new_lease("a view")?;
+        let lease = self.new_lease()?;
         {
             let _shared = lock::shared(&self.layout.join("lock"))?;
             lease.hold(&recipe.held())?;

@@ -55,7 +55,7 @@ impl Store {
         self.image_by_manifest(reference, &named)
     }
 
-    fn image_by_manifest(&self, reference: &str, digest: &Digest) -> Result<Image, StoreError> {
+    pub(super) fn image_by_manifest(&self, reference: &str, digest: &Digest) -> Result<Image, StoreError> {
         let manifest: ImageManifest = self.document(digest)?;
         let config_digest = manifest.config().digest().to_string();
         let config_digest = config_digest.parse().map_err(|error: crate::DigestError| StoreError::Document {

@@ -156,23 +156,25 @@ impl Store {
         fs::rename(&made, &path).map_err(StoreError::io(&path))
     }
 
+    /// Opens a layer's tar.
+    pub(crate) fn open_blob(&self, layer: &DiffId) -> Result<File, StoreError> {
+        let path = self.layout.blob(layer);
+        File::open(&path).map_err(|cause| match cause.kind() {
+            std::io::ErrorKind::NotFound => StoreError::NoSuchLayer(*layer),
+            _ => StoreError::Io { path, cause },
+        })
+    }
+
     /// Opens a layer for a view.
     pub(super) fn view_layer(&self, diff_id: &DiffId) -> Result<ViewLayer, StoreError> {
         let index = self.layer_index(diff_id)?;
-        let open = |layer: &DiffId| {
-            let path = self.layout.blob(layer);
-            match File::open(&path) {
-                Ok(file) => Ok(Arc::new(file)),
-                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Err(StoreError::NoSuchLayer(*layer)),
-                Err(cause) => Err(StoreError::io(&path)(cause)),
-            }
-        };
+        let open = |layer: &DiffId| self.open_blob(layer).map(Arc::new);
         let donors = index.donors().map(|donor| open(&donor)).collect::<Result<_, _>>()?;
         Ok(ViewLayer { blob: open(diff_id)?, donors, index: Arc::new(index) })
     }
 }
 
-fn open_index(path: &Path, diff_id: &DiffId) -> Result<LayerIndex, String> {
+pub(super) fn open_index(path: &Path, diff_id: &DiffId) -> Result<LayerIndex, String> {
     let bytes = File::open(path).and_then(|file| IndexBytes::map(&file)).map_err(|cause| cause.to_string())?;
     let index = LayerIndex::open(bytes).map_err(|cause| cause.to_string())?;
     if index.diff_id() == *diff_id { Ok(index) } else { Err("it is the index of another layer".into()) }

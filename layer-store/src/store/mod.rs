@@ -2,12 +2,14 @@
 
 mod bases;
 mod error;
+mod gc;
 mod images;
 mod layers;
 mod layout;
 mod limits;
 mod lock;
 mod sink;
+mod verify;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,10 +18,12 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 
 pub use error::StoreError;
+pub use gc::{Collected, Garbage, GarbageKind};
 pub use images::{Image, ImageSummary};
 pub use layers::LayerLock;
 pub use limits::Limits;
 pub(crate) use lock::FileLock;
+pub use verify::{Damage, RepairError};
 
 use crate::durable;
 use crate::lease::{Held, Lease};
@@ -48,6 +52,7 @@ struct StoreFile {
 pub struct Store {
     layout: Layout,
     limits: Limits,
+    purpose: String,
     /// Taken when the first thing is used.
     lease: OnceLock<Lease>,
 }
@@ -81,13 +86,19 @@ impl Store {
         if let Some(feature) = file.incompatible.into_iter().chain(file.read_only_compatible).next() {
             return Err(StoreError::Feature { path: root.to_owned(), feature });
         }
-        Ok(Self { layout, limits: Limits::default(), lease: OnceLock::new() })
+        Ok(Self { layout, limits: Limits::default(), purpose: "a command".into(), lease: OnceLock::new() })
     }
 
     /// The same store with other limits for layers that come in.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// The same store for a purpose that `lamina gc --explain` tells people: one line.
+    #[must_use]
+    pub fn with_purpose(self, purpose: &str) -> Self {
+        Self { purpose: purpose.replace('\n', " "), ..self }
     }
 
     /// The directory of the store.
@@ -100,13 +111,13 @@ impl Store {
         if let Some(lease) = self.lease.get() {
             return Ok(lease);
         }
-        let lease = self.new_lease("a command")?;
+        let lease = self.new_lease()?;
         Ok(self.lease.get_or_init(|| lease))
     }
 
-    fn new_lease(&self, purpose: &str) -> Result<Lease, StoreError> {
+    fn new_lease(&self) -> Result<Lease, StoreError> {
         let _shared = lock::shared(&self.layout.join("lock"))?;
-        Lease::take(&self.layout.join("leases"), &self.layout.join("tmp"), purpose)
+        Lease::take(&self.layout.join("leases"), &self.layout.join("tmp"), &self.purpose)
     }
 
     /// Runs `step`, which makes or finds things, and holds those it names, so that no collection comes between.

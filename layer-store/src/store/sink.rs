@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use super::Store;
 use crate::oci::sink::{LayerSink, SinkError};
-use crate::{Acquired, DiffId, Digest, ExpectedLayer, IngestedLayer, Progress, PullError, PullOptions, Reference};
+use crate::{
+    Acquired, DiffId, Digest, ExpectedLayer, ImportError, ImportOptions, ImportSource, IngestedLayer, Progress,
+    PullError, PullOptions, Reference,
+};
 
 impl LayerSink for Store {
     fn claim(&self, layer: &DiffId, give_up: &dyn Fn() -> bool) -> Result<Box<dyn Send>, SinkError> {
@@ -47,6 +50,20 @@ impl Store {
         let acquired = crate::registry::pull_into(self, reference, options, progress)?;
         self.remember_sources(&acquired).map_err(|error| PullError::Store(error.into()))?;
         Ok(acquired)
+    }
+
+    /// Brings the images of an archive or layout into the store, and names them here.
+    pub fn import(
+        &self,
+        source: &ImportSource,
+        options: &ImportOptions,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Acquired>, ImportError> {
+        let images = crate::archive::import_into(self, source, options, progress)?;
+        for acquired in &images {
+            self.remember_sources(acquired).map_err(|error| ImportError::Store(error.into()))?;
+        }
+        Ok(images)
     }
 
     fn remember_sources(&self, acquired: &Acquired) -> Result<(), super::StoreError> {

@@ -1,0 +1,96 @@
+//! `lamina verify`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use layer_store::{Cancellation, Damage, DiffId, Progress, PullOptions, Silent, Store};
+
+use super::{Global, store};
+use crate::failure::{About, FAILED, Failure};
+
+/// Prove that the layers of images are what their digests say
+///
+/// Reads every blob. Names each damaged layer, and the files in it whose content has changed; exit status 1 if there
+/// is one that is not repaired.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lamina verify
+  lamina verify debian:12
+  lamina verify --repair debian:12")]
+pub(super) struct Verify {
+    /// The images [default: all]
+    #[arg(value_name = "REF")]
+    images: Vec<String>,
+    /// Fetch damaged layers again from the registry that they came from
+    #[arg(long)]
+    repair: bool,
+    /// Speak HTTP without TLS to registries that are not on this host
+    #[arg(long, requires = "repair")]
+    plain_http: bool,
+    /// Trust these PEM certificates too
+    #[arg(long, value_name = "FILE", requires = "repair")]
+    ca_file: Option<PathBuf>,
+}
+
+impl Verify {
+    pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        let opened = store::open(global)?;
+        let mut layers = BTreeSet::new();
+        for name in self.names(&opened)? {
+            layers.extend(store::image(&opened, &name)?.layers);
+        }
+        let (mut damages, mut repaired) = (Vec::new(), Vec::new());
+        for layer in &layers {
+            let Some(damage) = opened.verify_layer(layer).about("lamina verify")? else { continue };
+            if !global.json {
+                report(&damage);
+            }
+            if self.repair {
+                self.mend(&opened, layer)?;
+                repaired.push(*layer);
+                if !global.json {
+                    println!("layer {layer}: fetched again");
+                }
+            }
+            damages.push(damage);
+        }
+        if global.json {
+            let report = serde_json::json!({ "layers": layers.len(), "damaged": damages, "repaired": repaired });
+            println!("{report}");
+        } else if damages.is_empty() {
+            println!("{} layers are whole", layers.len());
+        }
+        Ok(if damages.len() == repaired.len() { 0 } else { FAILED })
+    }
+
+    fn names(&self, opened: &Store) -> Result<Vec<String>, Failure> {
+        if !self.images.is_empty() {
+            return Ok(self.images.clone());
+        }
+        let images = opened.images().about("store")?;
+        Ok(images.into_iter().map(|image| image.reference).collect())
+    }
+
+    fn mend(&self, opened: &Store, layer: &DiffId) -> Result<(), Failure> {
+        let cancellation = Cancellation::default();
+        store::cancel_on_signal(&cancellation)?;
+        let options = PullOptions {
+            plain_http: self.plain_http,
+            ca_file: self.ca_file.clone(),
+            cancellation,
+            ..PullOptions::default()
+        };
+        let progress: Arc<dyn Progress> = Arc::new(Silent);
+        opened.repair_layer(layer, &options, &progress).about("lamina verify")
+    }
+}
+
+fn report(damage: &Damage) {
+    println!("layer {} is damaged: {}", damage.layer, damage.cause);
+    match damage.paths.as_slice() {
+        [] => println!("layer {}: the content of its files is whole, or its index is lost", damage.layer),
+        paths => paths.iter().for_each(|path| println!("layer {}: {path} has changed", damage.layer)),
+    }
+}

@@ -1,0 +1,147 @@
+//! An archive that passes by once: from a pipe, or out of a decompressor.
+//!
+//! Layers may come before the manifest that tells which they are, and there is no going back. So
+//! whatever looks like a layer goes into the store as it passes, and documents are kept in memory until
+//! the end. A layer that turns out to belong to no image is left to the collection of the store.
+
+use std::io::{self, Cursor, Read};
+
+use super::entries::{Entries, Entry, cut_off};
+use super::error::ImportError;
+use super::files::{Files, Passed, Supply};
+use super::sniff::{self, Form};
+use super::tarball::Names;
+use crate::oci::manifest::{CONFIG_LIMIT, short};
+use crate::oci::sink::LayerSink;
+use crate::{Cancellation, DiffId, Digest, ExpectedLayer, ImageError, LayerProgress, LayerState, Progress};
+
+/// Bytes of all documents kept, together. An archive of a hundred images has some megabytes.
+const DOCUMENTS_LIMIT: u64 = 64 << 20;
+
+/// What stays of an archive that passed by.
+pub(super) struct Stream {
+    names: Names<Kept>,
+}
+
+enum Kept {
+    Document(Vec<u8>),
+    Layer(Passed),
+    Refused(String),
+    /// Too large for a document, and no layer.
+    Skipped,
+}
+
+/// What is needed to bring in layers as they pass.
+pub(super) struct Reception<'a> {
+    pub(super) sink: &'a dyn LayerSink,
+    pub(super) progress: &'a dyn Progress,
+    pub(super) cancellation: &'a Cancellation,
+    pub(super) source_name: &'a str,
+}
+
+impl Stream {
+    /// Reads the archive to its end.
+    pub(super) fn receive(archive: impl Read + Send, reception: &Reception<'_>) -> Result<Self, ImportError> {
+        let failed = |cause| match reception.cancellation.is_cancelled() {
+            true => ImportError::Cancelled,
+            false => ImportError::Read { source_name: reception.source_name.to_owned(), cause },
+        };
+        let mut names = Names::default();
+        let mut documents = 0;
+        let mut entries = Entries::new(archive, skip);
+        while let Some(entry) = entries.next().map_err(failed)? {
+            match entry {
+                Entry::File { path, length } => {
+                    let kept = reception.keep(&path, &mut entries, length, &mut documents).map_err(failed)?;
+                    if reception.cancellation.is_cancelled() {
+                        return Err(ImportError::Cancelled);
+                    }
+                    names.insert_file(&path, kept);
+                }
+                Entry::Link { path, target, symbolic } => names.insert_link(&path, &target, symbolic),
+            }
+        }
+        Ok(Self { names })
+    }
+}
+
+fn skip(archive: &mut impl Read, length: u64) -> io::Result<()> {
+    let skipped = io::copy(&mut archive.take(length), &mut io::sink())?;
+    if skipped < length { Err(cut_off()) } else { Ok(()) }
+}
+
+impl Reception<'_> {
+    fn keep(&self, path: &str, entry: &mut (dyn Read + Send), length: u64, documents: &mut u64) -> io::Result<Kept> {
+        let mut head = Vec::new();
+        entry.take(sniff::HEAD).read_to_end(&mut head)?;
+        match sniff::form(&head) {
+            Form::Tar | Form::Gzip | Form::Zstd => Ok(self.ingest(path, &mut Cursor::new(head).chain(entry), length)),
+            Form::Other if head.trim_ascii_start().starts_with(b"{") || head.trim_ascii_start().starts_with(b"[") => {
+                if length > CONFIG_LIMIT || *documents + length > DOCUMENTS_LIMIT {
+                    return Ok(Kept::Skipped);
+                }
+                *documents += length;
+                entry.read_to_end(&mut head)?;
+                Ok(Kept::Document(head))
+            }
+            Form::Other => Ok(Kept::Skipped),
+        }
+    }
+
+    fn ingest(&self, path: &str, content: &mut (dyn Read + Send), length: u64) -> Kept {
+        // The name of a blob in a layout is a promise that can be checked, and can save the reading.
+        let promised = path.strip_prefix("blobs/sha256/").and_then(|hex| Digest::from_hex(hex).ok());
+        let known = promised.and_then(|digest| {
+            let plain = Some(DiffId(digest)).filter(|layer| self.sink.has_layer(layer));
+            Some((digest, plain.or_else(|| self.sink.layer_by_compressed(&digest))?))
+        });
+        let name = promised.as_ref().map_or_else(|| path.to_owned(), short);
+        let report = |state, bytes| {
+            self.progress.layer(&LayerProgress { name: &name, state, bytes, total: Some(length) });
+        };
+        if let Some((compressed, diff_id)) = known {
+            report(LayerState::Present, length);
+            return Kept::Layer(Passed { diff_id, compressed, length, blob_bytes: None, was_present: true });
+        }
+        let expected = ExpectedLayer { compressed: promised, diff_id: None };
+        let mut counted = super::Counted::new(content, self.cancellation, |bytes| report(LayerState::Fetching, bytes));
+        match self.sink.ingest(&mut counted, &expected) {
+            Ok(layer) => {
+                report(LayerState::Done, length);
+                Kept::Layer(Passed {
+                    diff_id: layer.diff_id,
+                    compressed: layer.compressed_digest,
+                    length,
+                    blob_bytes: Some(layer.blob_bytes),
+                    was_present: layer.was_present,
+                })
+            }
+            // Perhaps no image needs it: whether this matters shows at the end.
+            Err(cause) => Kept::Refused(cause.to_string()),
+        }
+    }
+}
+
+impl Files for Stream {
+    fn document(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ImportError> {
+        match self.names.resolve(path) {
+            Some(Kept::Document(bytes)) if bytes.len() as u64 <= limit => Ok(Some(bytes.clone())),
+            None => Ok(None),
+            Some(_) => Err(ImportError::Image {
+                source_name: "standard input".to_owned(),
+                cause: ImageError::Malformed {
+                    what: path.to_owned(),
+                    cause: "it is no document of an image".to_owned(),
+                },
+            }),
+        }
+    }
+
+    fn layer(&self, path: &str) -> Result<Option<Supply<'_>>, ImportError> {
+        Ok(self.names.resolve(path).map(|kept| match kept {
+            Kept::Layer(passed) => Supply::Ingested(passed.clone()),
+            Kept::Refused(cause) => Supply::Refused(cause.clone()),
+            Kept::Document(_) | Kept::Skipped => Supply::Refused("it is no tar archive".to_owned()),
+        }))
+    }
+}

@@ -1,0 +1,122 @@
+//! Writes an image of the store as an OCI layout.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use oci_spec::image::{
+    Descriptor, DescriptorBuilder, ImageIndexBuilder, ImageManifest, MediaType, OciLayoutBuilder, Sha256Digest,
+};
+use serde::Serialize;
+
+use crate::store::{Image, Store, StoreError};
+use crate::{DiffId, Digest};
+
+/// Why an image is not exported. Nothing is left where it was to go.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// The directory is there and has something in it.
+    #[error("{0} is not empty; give a new directory")]
+    NotEmpty(PathBuf),
+    /// The store could not give it, or the host not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A document could not be written down.
+    #[error("the image's {0} cannot be written: {1}")]
+    Document(&'static str, String),
+}
+
+impl Store {
+    /// Writes an image to `directory` as an OCI layout whose layers are plain tars: each has its DiffID as its digest,
+    /// so importing the layout brings in no layer that the store has. Gives the digest of the layout's manifest.
+    ///
+    /// Content is cloned or copied by the kernel; each blob's digest is proved on the way.
+    pub fn export(&self, image: &Image, directory: &Path) -> Result<Digest, ExportError> {
+        if fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(ExportError::NotEmpty(directory.to_owned()));
+        }
+        let parent = match directory.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        fs::create_dir_all(parent).map_err(StoreError::io(parent))?;
+        let staging = tempfile::Builder::new().prefix(".lamina-export-").tempdir_in(parent);
+        let staging = staging.map_err(StoreError::io(parent))?;
+        let digest = self.write_layout(image, staging.path())?;
+        // An empty directory may be replaced by a rename.
+        fs::rename(staging.path(), directory).map_err(StoreError::io(directory))?;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(directory, mode).map_err(StoreError::io(directory))?;
+        Ok(digest)
+    }
+
+    fn write_layout(&self, image: &Image, layout: &Path) -> Result<Digest, ExportError> {
+        let blobs = layout.join("blobs/sha256");
+        fs::create_dir_all(&blobs).map_err(StoreError::io(&blobs))?;
+        let config_digest = image.manifest.config().digest().to_string();
+        let config_digest = config_digest.parse().map_err(|error| bad("config", error))?;
+        let config = self.manifest_bytes(&config_digest)?;
+        put(&blobs, &config)?;
+        let layers = image.layers.iter().map(|layer| {
+            let length = self.copy_blob(layer, &blobs.join(layer.0.hex()))?;
+            descriptor(MediaType::ImageLayer, layer.0, length)
+        });
+        let layers = layers.collect::<Result<Vec<_>, ExportError>>()?;
+        let mut manifest: ImageManifest = image.manifest.clone();
+        manifest.set_media_type(Some(MediaType::ImageManifest));
+        manifest.set_config(descriptor(MediaType::ImageConfig, config_digest, config.len() as u64)?);
+        manifest.set_layers(layers);
+        let manifest = json("manifest", &manifest)?;
+        let digest = put(&blobs, &manifest)?;
+        let mut entry = descriptor(MediaType::ImageManifest, digest, manifest.len() as u64)?;
+        let name = ("org.opencontainers.image.ref.name".to_owned(), image.reference.clone());
+        entry.set_annotations(Some([name].into()));
+        let index = ImageIndexBuilder::default().schema_version(2u32).manifests(vec![entry]).build();
+        let index = json("index", &index.map_err(|error| bad("index", error))?)?;
+        write(&layout.join("index.json"), &index)?;
+        let marker = OciLayoutBuilder::default().image_layout_version("1.0.0").build();
+        let marker = json("layout", &marker.map_err(|error| bad("layout", error))?)?;
+        write(&layout.join("oci-layout"), &marker)?;
+        Ok(digest)
+    }
+
+    /// Copies a layer's tar and proves its digest; gives its length.
+    fn copy_blob(&self, layer: &DiffId, to: &Path) -> Result<u64, ExportError> {
+        let mut source = self.open_blob(layer)?;
+        let mut copy = File::create_new(to).map_err(StoreError::io(to))?;
+        let length = io::copy(&mut source, &mut copy).map_err(StoreError::io(to))?;
+        match self.verify_layer(layer)? {
+            None => Ok(length),
+            Some(damage) => Err(StoreError::DamagedLayer { layer: *layer, cause: damage.cause }.into()),
+        }
+    }
+}
+
+fn bad(what: &'static str, error: impl std::fmt::Display) -> ExportError {
+    ExportError::Document(what, error.to_string())
+}
+
+fn descriptor(media_type: MediaType, digest: Digest, size: u64) -> Result<Descriptor, ExportError> {
+    let digest: Sha256Digest = digest.hex().parse().map_err(|error| bad("descriptor", error))?;
+    DescriptorBuilder::default()
+        .media_type(media_type)
+        .digest(digest)
+        .size(size)
+        .build()
+        .map_err(|error| bad("descriptor", error))
+}
+
+fn json(what: &'static str, document: &impl Serialize) -> Result<Vec<u8>, ExportError> {
+    serde_json::to_vec_pretty(document).map_err(|error| bad(what, error))
+}
+
+fn put(blobs: &Path, bytes: &[u8]) -> Result<Digest, ExportError> {
+    let digest = Digest::of(bytes);
+    write(&blobs.join(digest.hex()), bytes)?;
+    Ok(digest)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
+    fs::write(path, bytes).map_err(|cause| StoreError::io(path)(cause).into())
+}

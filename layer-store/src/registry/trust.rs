@@ -1,0 +1,122 @@
+//! Which servers are believed to be who they say.
+//!
+//! The certificates trusted are the system's (or those of `SSL_CERT_FILE` and `SSL_CERT_DIR` in their
+//! place) and the user's CA file. In one case the usual rules are too strict: `openssl req -x509`, with
+//! which most private registries are set up, makes a certificate that is its own CA, and a CA is refused
+//! as a server. A certificate that the user trusts by name is trusted here in that case too, as the
+//! container tools do; its dates, names and signatures are checked like any other's.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+
+use super::{PullError, PullOptions};
+
+/// The TLS side of a client that trusts the system and the user's CA file.
+pub(super) fn tls(options: &PullOptions) -> Result<ClientConfig, PullError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let trust = Trust::new(options, &provider)?;
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.map_err(|e| PullError::Client(e.to_string()))?;
+    Ok(config.dangerous().with_custom_certificate_verifier(Arc::new(trust)).with_no_client_auth())
+}
+
+#[derive(Debug)]
+struct Trust {
+    /// `None` on a host without any certificates: plain HTTP works there all the same.
+    roots: Option<Arc<WebPkiServerVerifier>>,
+    trusted: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Trust {
+    fn new(options: &PullOptions, provider: &Arc<CryptoProvider>) -> Result<Self, PullError> {
+        let native = rustls_native_certs::load_native_certs();
+        for error in &native.errors {
+            tracing::warn!("certificates of this system: {error}");
+        }
+        let mut trusted = native.certs;
+        let mut store = RootCertStore::empty();
+        store.add_parsable_certificates(trusted.iter().cloned());
+        if let Some(path) = &options.ca_file {
+            let unusable = |cause: String| PullError::CaFile { path: path.clone(), cause };
+            let pem = std::fs::read(path).map_err(|e| unusable(e.to_string()))?;
+            let certificates: Vec<_> =
+                CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|e| unusable(e.to_string()))?;
+            if certificates.is_empty() {
+                return Err(unusable("it holds no certificate".to_owned()));
+            }
+            for certificate in &certificates {
+                store.add(certificate.clone()).map_err(|e| unusable(e.to_string()))?;
+            }
+            trusted.extend(certificates);
+        }
+        let roots = match store.is_empty() {
+            true => None,
+            false => {
+                let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider));
+                Some(builder.build().map_err(|e| PullError::Client(e.to_string()))?)
+            }
+        };
+        Ok(Self { roots, trusted, provider: Arc::clone(provider) })
+    }
+}
+
+/// Whether all that is wrong with a certificate is that it may sign others. Its dates were checked before that.
+fn is_only_a_ca(error: &Error) -> bool {
+    matches!(error, Error::InvalidCertificate(CertificateError::Other(_)))
+        && error.to_string().contains("CaUsedAsEndEntity")
+}
+
+impl ServerCertVerifier for Trust {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let Some(roots) = &self.roots else {
+            return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        };
+        match roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(error) if is_only_a_ca(&error) => {
+                if !self.trusted.iter().any(|trusted| trusted == end_entity) {
+                    return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+                }
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,171 @@
+//! What stays in a store, what goes, and what becomes of damage.
+
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use layer_store::{DiffId, GarbageKind, Image, Store, ViewError};
+
+use crate::fixture::{Fixture, Node, content, find, ingest, tar};
+
+/// Gives layers a manifest, a config and a name.
+fn tag(store: &Store, name: &str, layers: &[DiffId]) -> Image {
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": { "type": "layers", "diff_ids": layers },
+    });
+    let config = store.put_manifest(config.to_string().as_bytes()).expect("a config");
+    let entries: Vec<_> = layers
+        .iter()
+        .map(|layer| {
+            serde_json::json!({
+                "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer, "size": 1,
+            })
+        })
+        .collect();
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 1 },
+        "layers": entries,
+    });
+    let manifest = store.put_manifest(manifest.to_string().as_bytes()).expect("a manifest");
+    store.tag(name, &manifest).expect("a tag");
+    store.image(name).expect("the image")
+}
+
+/// The same store as another process would open it, using nothing yet.
+fn reopen(fixture: Fixture) -> (Store, Vec<DiffId>, tempfile::TempDir) {
+    let Fixture { store, directory, layers } = fixture;
+    drop(store);
+    (Store::open(directory.path()).expect("the store"), layers, directory)
+}
+
+fn kinds(collected: &layer_store::Collected) -> Vec<GarbageKind> {
+    collected.garbage.iter().map(|garbage| garbage.kind).collect()
+}
+
+#[test]
+fn a_collection_keeps_what_images_need_and_takes_the_rest() {
+    let fixture = Fixture::new(&[&[Node::File("kept", "1")], &[Node::File("loose", "2")]]);
+    tag(&fixture.store, "registry.example/kept:1", &fixture.layers[..1]);
+    let (store, layers, _directory) = reopen(fixture);
+    let announced = store.collect(true).expect("a dry run");
+    let taken = store.collect(false).expect("a collection");
+    assert_eq!(announced, taken, "the dry run says what the run does");
+    assert!(taken.garbage.iter().any(|garbage| garbage.name == layers[1].to_string()));
+    assert!(taken.bytes > 0);
+    assert!(store.has_layer(&layers[0]) && !store.has_layer(&layers[1]));
+    assert_eq!(kinds(&store.collect(false).expect("another collection")), []);
+}
+
+#[test]
+fn a_view_keeps_its_base_and_layers_after_the_name_is_gone() {
+    let fixture = Fixture::new(&[&[Node::File("a", "1")], &[Node::File("b", "2")]]);
+    tag(&fixture.store, "registry.example/a:1", &fixture.layers);
+    let view = fixture.view();
+    let (store, layers, _directory) = reopen(fixture);
+    store.untag("registry.example/a:1").expect("untagged");
+    let taken = store.collect(false).expect("a collection");
+    assert!(taken.garbage.iter().all(|garbage| garbage.kind == GarbageKind::Manifest), "{taken:?}");
+    assert!(store.holders(&layers[0]).expect("holders")[0].contains("process"));
+    assert_eq!(content(&view, "b"), "2");
+    drop(view);
+    drop(store);
+    let store = Store::open(_directory.path()).expect("the store");
+    let kinds = kinds(&store.collect(false).expect("a collection"));
+    assert!(kinds.contains(&GarbageKind::Layer) && kinds.contains(&GarbageKind::Base), "{kinds:?}");
+}
+
+#[test]
+fn leftovers_of_killed_processes_are_collected() {
+    let fixture = Fixture::new(&[]);
+    let root = fixture.store.root();
+    fs::write(root.join("leases/0123456789abcdef"), "# a command, process 1\n").expect("a lease");
+    fs::create_dir_all(root.join("tmp/0123456789abcdef/x")).expect("a staging directory");
+    fs::write(root.join("tmp/0123456789abcdef/x/blob"), "half").expect("half a blob");
+    let taken = fixture.store.collect(false).expect("a collection");
+    assert_eq!(kinds(&taken), [GarbageKind::Leftover; 2]);
+    assert!(!root.join("tmp/0123456789abcdef").exists() && !root.join("leases/0123456789abcdef").exists());
+}
+
+/// Changes one byte of a file's content in its blob.
+fn damage(store: &Store, layer: &DiffId, content: &str) {
+    let path = store.root().join("layers/sha256").join(layer.0.hex()).join("blob");
+    let bytes = fs::read(&path).expect("the blob");
+    let at = bytes.windows(content.len()).position(|window| window == content.as_bytes()).expect("the content");
+    let blob = fs::File::options().write(true).open(&path).expect("the blob");
+    blob.write_all_at(b"X", at as u64).expect("written");
+}
+
+#[test]
+fn verification_names_the_layer_and_the_path_of_damage() {
+    let fixture = Fixture::new(&[&[Node::File("d/whole", "untouched"), Node::File("d/broken", "precious")]]);
+    let layer = fixture.layers[0];
+    assert_eq!(fixture.store.verify_layer(&layer).expect("verified"), None);
+    damage(&fixture.store, &layer, "precious");
+    let found = fixture.store.verify_layer(&layer).expect("verified").expect("damage");
+    assert_eq!((found.layer, found.paths), (layer, vec!["/d/broken".to_owned()]));
+}
+
+#[test]
+fn a_verifying_view_refuses_the_damaged_file_and_no_other() {
+    let fixture = Fixture::new(&[&[Node::File("d/whole", "untouched"), Node::File("d/broken", "precious")]]);
+    damage(&fixture.store, &fixture.layers[0], "precious");
+    let view = fixture.view().verifying();
+    assert_eq!(content(&view, "d/whole"), "untouched");
+    let broken = find(&view, "d/broken").expect("the name");
+    let error = view.read(broken, 0, &mut [0; 8]).expect_err("damage");
+    assert!(matches!(&error, ViewError::Damaged { path, .. } if path == "/d/broken"), "{error}");
+}
+
+#[test]
+fn an_exported_image_has_the_same_layers_and_comes_back_as_nothing_new() {
+    let fixture = Fixture::new(&[&[Node::File("a", "1")], &[Node::File("b", "2")]]);
+    let image = tag(&fixture.store, "registry.example/a:1", &fixture.layers);
+    let out = tempfile::tempdir().expect("a directory");
+    fixture.store.export(&image, &out.path().join("layout")).expect("exported");
+    for layer in &fixture.layers {
+        let blob = fs::read(out.path().join("layout/blobs/sha256").join(layer.0.hex())).expect("a layer");
+        assert_eq!(ingest(&fixture.store, &blob), *layer);
+    }
+    assert!(fixture.store.export(&image, &out.path().join("layout")).is_err(), "nothing is overwritten");
+}
+
+#[test]
+fn a_directory_becomes_a_layer_of_root_s_and_the_same_one_twice() {
+    let fixture = Fixture::new(&[]);
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::create_dir(directory.path().join("bin")).expect("a directory");
+    fs::write(directory.path().join("bin/agent"), "#!/bin/sh\n").expect("a file");
+    fs::hard_link(directory.path().join("bin/agent"), directory.path().join("bin/other")).expect("a link");
+    let layer = fixture.store.add_directory(directory.path()).expect("a layer");
+    let blob = fixture.store.root().join("layers/sha256").join(layer.0.hex()).join("blob");
+    let inode = fs::metadata(&blob).expect("the blob").ino();
+    assert_eq!(fixture.store.add_directory(directory.path()).expect("a layer"), layer);
+    assert_eq!(fs::metadata(&blob).expect("the blob").ino(), inode, "it is not written again");
+    let base = fixture.store.prepare_layers(&[], &[layer], &mut || {}).expect("a base");
+    let view = fixture.store.open_view(&base).expect("a view");
+    let agent = view.attr(find(&view, "bin/agent").expect("the agent")).expect("attributes");
+    assert_eq!((agent.uid, agent.gid, agent.nlink), (0, 0, 2));
+    assert_eq!(find(&view, "bin/other"), Some(agent.ino));
+    assert_eq!(content(&view, "bin/other"), "#!/bin/sh\n");
+}
+
+#[test]
+fn a_layer_that_is_not_what_was_announced_leaves_nothing() {
+    let fixture = Fixture::new(&[]);
+    let bytes = tar(&[Node::File("a", "1")]);
+    let other = layer_store::Digest::of(b"other");
+    let wrong = [
+        layer_store::ExpectedLayer { compressed: Some(other), diff_id: None },
+        layer_store::ExpectedLayer { compressed: None, diff_id: Some(DiffId(other)) },
+    ];
+    for expected in wrong {
+        let error = fixture.store.ingest(&mut &*bytes, &expected).expect_err("a wrong digest");
+        assert!(error.to_string().contains(&other.to_string()), "{error}");
+    }
+    let cut = &bytes[..700];
+    let error = fixture.store.ingest(&mut &*cut, &layer_store::ExpectedLayer::default()).expect_err("a cut tar");
+    assert!(error.to_string().contains("ends within"), "{error}");
+    let layers = fs::read_dir(fixture.store.root().join("layers/sha256")).expect("layers");
+    assert_eq!(layers.count(), 0);
+}

@@ -1,0 +1,5 @@
+//! Layers of a store, from tar to tree to garbage.
+
+mod fixture;
+mod life;
+mod view;
