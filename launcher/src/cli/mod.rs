@@ -1,12 +1,17 @@
 //! The commands of `lamina`: each in a file of its own, with its options beside what they do.
 
+mod acquired;
+mod bars;
 mod doctor;
+mod du;
 mod export;
 mod gc;
 mod images;
+mod import;
 mod inspect;
 mod mount;
 mod prepare;
+mod pull;
 mod rmi;
 mod run;
 mod store;
@@ -49,11 +54,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Pull(pull::Pull),
+    Import(import::Import),
     Prepare(prepare::Prepare),
     Images(images::Images),
     Inspect(inspect::Inspect),
     Rmi(rmi::Rmi),
     Gc(gc::Gc),
+    Du(du::Du),
     Verify(verify::Verify),
     Export(export::Export),
     Mount(mount::Mount),
@@ -75,11 +83,14 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(cli.global.verbose);
     report(match cli.command {
+        Command::Pull(pull) => pull.execute(&cli.global),
+        Command::Import(import) => import.execute(&cli.global),
         Command::Prepare(prepare) => prepare.execute(&cli.global),
         Command::Images(images) => images.execute(&cli.global),
         Command::Inspect(inspect) => inspect.execute(&cli.global),
         Command::Rmi(rmi) => rmi.execute(&cli.global),
         Command::Gc(gc) => gc.execute(&cli.global),
+        Command::Du(du) => du.execute(&cli.global),
         Command::Verify(verify) => verify.execute(&cli.global),
         Command::Export(export) => export.execute(&cli.global),
         Command::Mount(mount) => mount.execute(&cli.global),
