@@ -60,7 +60,7 @@ impl Pull {
         bars.finish();
         let image = pulled.map_err(|error| {
             let status = if matches!(error, PullError::CaFile { .. }) { USAGE } else { crate::failure::FAILED };
-            Failure::new(format_args!("pull {}", reference.familiar()), error).with_status(status)
+            Failure::new("pull", error).with_status(status)
         })?;
         acquired::print(&[image], global.json, self.quiet.quiet);
         Ok(0)
