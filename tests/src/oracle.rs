@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 use crate::tree::FORMAT;
 use crate::{Image, TreeDump, images, programs};
 
-/// The oracle's tree of one of the three images. Made once; kept beside the images as text, so that no setuid
-/// file and no device node of an image stays on the host.
+/// The oracle's tree of one of the three images. Made once; kept beside the images as text (`NAME-IDENTITY.tree`),
+/// so that no setuid file and no device node of an image stays on the host.
 ///
 /// # Panics
 /// When umoci fails, or the dump cannot be kept.

@@ -3,6 +3,7 @@
 mod acquired;
 mod bars;
 mod doctor;
+mod du;
 mod export;
 mod gc;
 mod images;
@@ -18,6 +19,7 @@ mod umount;
 mod verify;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -59,6 +61,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Rmi(rmi::Rmi),
     Gc(gc::Gc),
+    Du(du::Du),
     Verify(verify::Verify),
     Export(export::Export),
     Mount(mount::Mount),
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(inspect) => inspect.execute(&cli.global),
         Command::Rmi(rmi) => rmi.execute(&cli.global),
         Command::Gc(gc) => gc.execute(&cli.global),
+        Command::Du(du) => du.execute(&cli.global),
         Command::Verify(verify) => verify.execute(&cli.global),
         Command::Export(export) => export.execute(&cli.global),
         Command::Mount(mount) => mount.execute(&cli.global),
@@ -99,6 +103,15 @@ pub fn main() -> ExitCode {
 /// A size in bytes as people read it, in powers of 1024.
 fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
+}
+
+/// Prints a result. Who stops reading it (`| head`) has read enough.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new("standard output", error)),
+        _ => Ok(()),
+    }
 }
 
 /// Prints a failure and turns it into an exit status.
