@@ -12,7 +12,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 fn main() {
     let manifest = PathBuf::from(required("CARGO_MANIFEST_DIR"));
     let out = PathBuf::from(required("OUT_DIR"));
-    for watched in ["guest-init/src", "guest-init/Cargo.toml", "../Cargo.lock", "build.rs"] {
+    for watched in ["guest-init/src", "guest-init/Cargo.toml", "../Cargo.toml", "../Cargo.lock", "build.rs"] {
         println!("cargo::rerun-if-changed={}", manifest.join(watched).display());
     }
     let target_dir = out.join("guest-init");

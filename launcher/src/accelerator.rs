@@ -18,6 +18,7 @@ use crate::child;
 use crate::failure::{About, Failure};
 use crate::hypervisor::{Plan, qemu};
 use crate::kernel::Kernel;
+use crate::machine::Signals;
 
 /// What executes a guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,14 +39,33 @@ impl fmt::Display for Accelerator {
     }
 }
 
-/// Processor time that a KVM guest may spend before its kernel's first line. Even a slow real one needs
-/// less for unpacking its kernel; an interpreted one needs 15 s and more. Processor time, so that a busy
-/// host is not taken for a slow KVM.
-const UNTIL_KERNEL: Duration = Duration::from_secs(2);
-/// Processor time from the start to the init's line.
-const UNTIL_INIT: Duration = Duration::from_secs(6);
-/// Waiting in vain for processor time ends too.
-const GIVE_UP: Duration = Duration::from_secs(20);
+/// What a test guest may spend. It is measured in processor time, so that a busy host is not taken for a
+/// slow accelerator.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// Processor time until the kernel's first line.
+    until_kernel: Duration,
+    /// Processor time until the init's line.
+    until_init: Duration,
+    /// Time of the clock, because waiting in vain for processor time must end too.
+    in_all: Duration,
+}
+
+impl Accelerator {
+    /// Even a slow real KVM needs less for unpacking a kernel than it is given here; one that interprets
+    /// the kernel needs 15 s and more. Emulation takes 2 s to the init where the host is quick.
+    const fn patience(self) -> Patience {
+        let (kernel, init, all) = match self {
+            Self::Kvm => (2, 6, 20),
+            Self::Tcg => (20, 60, 120),
+        };
+        Patience {
+            until_kernel: Duration::from_secs(kernel),
+            until_init: Duration::from_secs(init),
+            in_all: Duration::from_secs(all),
+        }
+    }
+}
 
 /// What a boot probe has seen so far.
 #[derive(Clone, Debug, Default)]
@@ -57,25 +77,37 @@ struct Sight {
     ended: Option<String>,
 }
 
+/// What a probe shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The guest came to its init.
+    Works,
+    /// It never will, as long as the host's kernel runs.
+    Fails(String),
+    /// The host gave it no time; another try may tell.
+    Unclear(String),
+}
+
 /// Judges a probe: `None` as long as it is too early to say.
-fn judge(sight: &Sight) -> Option<Result<(), String>> {
+fn judge(sight: &Sight, patience: Patience) -> Option<Outcome> {
     if sight.console.contains(guest_init::UP) {
-        return Some(Ok(()));
+        return Some(Outcome::Works);
     }
     if let Some(last_words) = &sight.ended {
-        return Some(Err(format!("the hypervisor gave up: {last_words}")));
+        return Some(Outcome::Fails(format!("the hypervisor gave up: {last_words}")));
     }
     let kernel_spoke = sight.console.contains("Linux version");
-    let (limit, awaited) = if kernel_spoke { (UNTIL_INIT, "init") } else { (UNTIL_KERNEL, "first line") };
-    if sight.processor_time > limit || sight.elapsed > GIVE_UP {
-        let spent = sight.processor_time.max(limit).as_secs();
-        return Some(Err(format!("a test guest had not come to its kernel's {awaited} after {spent} s")));
+    let (limit, awaited) =
+        if kernel_spoke { (patience.until_init, "init") } else { (patience.until_kernel, "first line") };
+    let cause = |seconds: u64| format!("a test guest had not come to its kernel's {awaited} after {seconds} s");
+    if sight.processor_time > limit {
+        return Some(Outcome::Fails(cause(limit.as_secs())));
     }
-    None
+    (sight.elapsed > patience.in_all).then(|| Outcome::Unclear(cause(patience.in_all.as_secs())))
 }
 
 /// Where and with what a probe boots.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Probe<'a> {
     /// QEMU.
     pub qemu: &'a Path,
@@ -87,6 +119,8 @@ pub struct Probe<'a> {
     pub machine: qemu::Machine,
     /// The cache directory.
     pub cache: &'a Path,
+    /// What may call the probe off.
+    pub signals: &'a Signals,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -99,7 +133,8 @@ impl Probe<'_> {
     /// Says whether KVM runs this guest, by a boot or by what an earlier one since the host's start showed.
     ///
     /// # Errors
-    /// The inner one says why KVM cannot be used; the outer one that no probe could be made.
+    /// The inner one says why KVM cannot be used; the outer one that no probe could be made, or that a signal
+    /// called it off.
     pub fn kvm(&self) -> Result<Result<(), String>, Failure> {
         if let Err(error) = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
             let remedy = match error.kind() {
@@ -114,13 +149,29 @@ impl Probe<'_> {
         if let Some(verdict) = known.filter(|verdict| verdict.boot_id == boot_id) {
             return Ok(verdict.failure.map_or(Ok(()), Err));
         }
-        let outcome = self.boot()?;
-        let verdict = Verdict { boot_id, failure: outcome.clone().err() };
+        let failure = match self.boot(Accelerator::Kvm)? {
+            Outcome::Works => None,
+            Outcome::Fails(cause) => Some(cause),
+            Outcome::Unclear(cause) => return Ok(Err(cause)),
+        };
+        let verdict = Verdict { boot_id, failure };
         fs::create_dir_all(self.cache).about(self.cache.display())?;
         let mut file = tempfile::NamedTempFile::new_in(self.cache).about(self.cache.display())?;
         serde_json::to_writer(&mut file, &verdict).about(path.display())?;
         file.persist(&path).about(path.display())?;
-        Ok(outcome)
+        Ok(verdict.failure.map_or(Ok(()), Err))
+    }
+
+    /// Says whether emulation runs this guest, by a boot. It needs nothing that could be missing, so only
+    /// who wants to see it asks.
+    ///
+    /// # Errors
+    /// As for [`Probe::kvm`].
+    pub fn tcg(&self) -> Result<Result<(), String>, Failure> {
+        Ok(match self.boot(Accelerator::Tcg)? {
+            Outcome::Works => Ok(()),
+            Outcome::Fails(cause) | Outcome::Unclear(cause) => Err(cause),
+        })
     }
 
     /// What a verdict depends on besides the running host kernel.
@@ -133,13 +184,13 @@ impl Probe<'_> {
         hasher.finish()
     }
 
-    fn boot(&self) -> Result<Result<(), String>, Failure> {
+    fn boot(&self, accelerator: Accelerator) -> Result<Outcome, Failure> {
         let scratch = tempfile::Builder::new().prefix("lamina-probe-").tempdir().about("temporary directory")?;
         let plan = self.plan(scratch.path());
         plan.check()?;
         let _control = UnixListener::bind(&plan.control).about(plan.control.display())?;
         let _monitor = UnixListener::bind(&plan.monitor).about(plan.monitor.display())?;
-        let command = qemu::command(self.qemu, &plan, self.machine, Accelerator::Kvm, None);
+        let command = qemu::command(self.qemu, &plan, self.machine, accelerator, tsc_khz());
         let mut qemu = child::command(&command)?;
         let mut qemu = Running(qemu.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().about(self.qemu.display())?);
         let start = Instant::now();
@@ -150,9 +201,10 @@ impl Probe<'_> {
                 processor_time: child::processor_time(qemu.0.id()).unwrap_or_default(),
                 elapsed: start.elapsed(),
             };
-            if let Some(outcome) = judge(&sight) {
+            if let Some(outcome) = judge(&sight, accelerator.patience()) {
                 return Ok(outcome);
             }
+            self.signals.check()?;
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -244,23 +296,28 @@ mod tests {
         }
     }
 
+    fn judge_kvm(sight: &Sight) -> Option<Outcome> {
+        judge(sight, Accelerator::Kvm.patience())
+    }
+
     #[test]
     fn a_probe_is_judged_by_what_the_guest_reached_and_what_it_spent() {
         let kernel = "[    0.000000] Linux version 6.1.0\n";
         let up = format!("{kernel}{}\n", guest_init::UP);
-        assert_eq!(judge(&sight(&up, 400, 500, None)), Some(Ok(())));
-        assert_eq!(judge(&sight("", 1900, 1900, None)), None, "still unpacking the kernel");
-        assert_eq!(judge(&sight("", 100, 15_000, None)), None, "a busy host has hardly run it yet");
-        assert_eq!(judge(&sight(kernel, 3000, 3000, None)), None, "on its way to init");
+        assert_eq!(judge_kvm(&sight(&up, 400, 500, None)), Some(Outcome::Works));
+        assert_eq!(judge_kvm(&sight("", 1900, 1900, None)), None, "still unpacking the kernel");
+        assert_eq!(judge_kvm(&sight("", 100, 15_000, None)), None, "a busy host has hardly run it yet");
+        assert_eq!(judge_kvm(&sight(kernel, 3000, 3000, None)), None, "on its way to init");
         for (hopeless, reason) in [
             (sight("", 2001, 2001, None), "first line after 2 s"),
             (sight(kernel, 6001, 6001, None), "init after 6 s"),
-            (sight("", 0, 20_001, None), "first line"),
             (sight("", 10, 10, Some("failed to set MSR 0x10a")), "gave up: failed to set MSR 0x10a"),
         ] {
-            let failure = judge(&hopeless).unwrap().unwrap_err();
-            assert!(failure.contains(reason), "{failure}");
+            let outcome = judge_kvm(&hopeless);
+            assert!(matches!(&outcome, Some(Outcome::Fails(cause)) if cause.contains(reason)), "{outcome:?}");
         }
+        let starved = judge_kvm(&sight("", 100, 20_001, None));
+        assert!(matches!(starved, Some(Outcome::Unclear(_))), "not to be remembered: {starved:?}");
     }
 
     #[test]

@@ -36,6 +36,18 @@ impl Failure {
         Self { status, ..self }
     }
 
+    /// What failed and why, without the remedy.
+    #[must_use]
+    pub fn complaint(&self) -> String {
+        format!("{}: {}", self.thing, self.cause)
+    }
+
+    /// What the user can do about it, where that is known.
+    #[must_use]
+    pub fn cure(&self) -> Option<&str> {
+        self.remedy.as_deref()
+    }
+
     /// The exit status of a command that ends with this failure.
     #[must_use]
     pub const fn status(&self) -> u8 {

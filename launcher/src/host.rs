@@ -3,13 +3,20 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use composefs_fuse::Server;
+use composefs_fuse::linux::{MountOptions, MountPoint, Session, Unmount};
+use layer_store::Store;
 
 use crate::accelerator::{self, Accelerator, Probe};
 use crate::child;
-use crate::failure::Failure;
+use crate::failure::{About, Failure};
 use crate::hypervisor::{cloud_hypervisor, qemu};
 use crate::initramfs;
 use crate::kernel::Kernel;
+use crate::machine::Signals;
 use crate::policy::{Backend, Capabilities, Choice, Request};
 use crate::virtiofsd::Virtiofsd;
 
@@ -22,7 +29,7 @@ pub struct Tools {
     pub kernel: Kernel,
     /// The initramfs made for it.
     pub initramfs: PathBuf,
-    /// virtiofsd, or why there is none.
+    /// virtiofsd, or why there is none. Looked for only where the request needs it: it takes a process.
     pub virtiofsd: Result<Virtiofsd, Failure>,
 }
 
@@ -31,21 +38,24 @@ impl Tools {
     ///
     /// # Errors
     /// Names what every start needs and is missing.
-    pub fn find(kernel: Option<&Path>, cache: &Path) -> Result<Self, Failure> {
+    pub fn find(kernel: Option<&Path>, cache: &Path, request: &Request) -> Result<Self, Failure> {
         let qemu = accelerator::find_qemu()?;
         let kernel = Kernel::find(kernel)?;
         let initramfs = initramfs::for_kernel(&kernel, cache)?;
-        Ok(Self { qemu, kernel, initramfs, virtiofsd: Virtiofsd::find() })
+        let needed =
+            request.shares > 0 || request.directory_root || request.backend == Choice::Forced(Backend::Virtiofsd);
+        let virtiofsd = if needed { Virtiofsd::find() } else { Err(Failure::new("virtiofsd", "not looked for")) };
+        Ok(Self { qemu, kernel, initramfs, virtiofsd })
     }
 
     /// Finds out what `request` depends on, and no more: what is forced to something else is not tried.
     ///
     /// # Errors
     /// A probe could not be made.
-    pub fn capabilities(&self, request: &Request, cache: &Path) -> Result<Capabilities, Failure> {
+    pub fn capabilities(&self, request: &Request, cache: &Path, signals: &Signals) -> Result<Capabilities, Failure> {
         let kvm = match request.accelerator {
             Choice::Forced(Accelerator::Tcg) => Err("not tried".to_owned()),
-            _ => self.probe(request, cache).kvm()?,
+            _ => self.probe(request, cache, signals).kvm()?,
         };
         let fuse = match request.backend {
             Choice::Forced(Backend::Virtiofsd) => fuse().map_err(|failure| failure.to_string()),
@@ -55,31 +65,38 @@ impl Tools {
         Ok(Capabilities { kvm, fuse, virtiofsd, tsc_khz: accelerator::tsc_khz() })
     }
 
-    fn probe<'a>(&'a self, request: &Request, cache: &'a Path) -> Probe<'a> {
+    /// A probe of the accelerators with the machine type that `request` gets.
+    #[must_use]
+    pub fn probe<'a>(&'a self, request: &Request, cache: &'a Path, signals: &'a Signals) -> Probe<'a> {
         let machine = match request.machine {
             Choice::Forced(machine) => machine,
             Choice::Auto => qemu::Machine::Microvm,
         };
-        Probe { qemu: &self.qemu, kernel: &self.kernel, initramfs: &self.initramfs, machine, cache }
+        Probe { qemu: &self.qemu, kernel: &self.kernel, initramfs: &self.initramfs, machine, cache, signals }
     }
 }
 
-/// Whether this user can mount FUSE file systems: the device opens, and there is someone to mount for us.
+/// Whether this user can mount FUSE file systems: mounts an empty view and looks into it.
 ///
 /// # Errors
 /// Names what is missing.
 pub fn fuse() -> Result<(), Failure> {
-    fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").map_err(|error| {
-        let remedy = match error.kind() {
-            std::io::ErrorKind::NotFound => "load it: sudo modprobe fuse",
-            _ => "open it to users: sudo chmod 666 /dev/fuse",
-        };
-        Failure::new("/dev/fuse", error).remedy(remedy)
-    })?;
-    if rustix::process::geteuid().is_root() || child::find("fusermount3", &[]).is_some() {
-        return Ok(());
-    }
-    Err(Failure::new("fusermount3", "not found in PATH").remedy("install it (Debian: apt-get install fuse3)"))
+    let scratch = tempfile::Builder::new().prefix("lamina-fuse-").tempdir().about("temporary directory")?;
+    let store = Store::open(&scratch.path().join("store")).about("temporary store")?;
+    let base = store.prepare_layers(&[], &[], &mut || {}).about("temporary store")?;
+    let server = Arc::new(Server::new(Arc::new(store.open_view(&base).about("temporary store")?)));
+    let path = scratch.path().join("mount");
+    fs::create_dir(&path).about(path.display())?;
+    let point = MountPoint::new(&path).about("fuse")?;
+    let device = point.mount(&MountOptions::default()).about("fuse")?;
+    let (events, _) = channel();
+    let served = Session::start(&server, device, 1, &events).about("fuse");
+    // Only what is served can be read without waiting for ever.
+    let seen = served.and_then(|session| Ok((session, fs::read_dir(&path).map(Iterator::count).about("fuse")?)));
+    point.unmount(Unmount::Lazy).about("fuse")?;
+    let (session, entries) = seen?;
+    session.join();
+    if entries == 0 { Ok(()) } else { Err(Failure::new("fuse", "an empty mount is not empty")) }
 }
 
 /// The first line that a program prints when asked for its version.

@@ -6,6 +6,7 @@ use std::fs;
 use std::hash::Hasher;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::failure::{About, Failure};
 use crate::kernel::Kernel;
@@ -31,7 +32,23 @@ pub fn for_kernel(kernel: &Kernel, cache: &Path) -> Result<PathBuf, Failure> {
     let mut file = tempfile::NamedTempFile::new_in(cache).about(cache.display())?;
     file.write_all(&archive).about(path.display())?;
     file.persist(&path).about(path.display())?;
+    forget_others(&path);
     Ok(path)
+}
+
+/// How long an initramfs that is not made any more is kept: who starts a guest from it has long read it.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// Removes the old initramfs of other kernels and of other builds of this program.
+fn forget_others(current: &Path) {
+    for path in current.parent().into_iter().flat_map(fs::read_dir).flatten().flatten().map(|entry| entry.path()) {
+        let ours = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("initramfs-"));
+        let age = fs::metadata(&path).and_then(|file| file.modified()).map(|made| made.elapsed());
+        if ours && path != current && matches!(age, Ok(Ok(age)) if age > KEPT) {
+            // Another process may be doing the same.
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 /// A hash of the init and of each module's path, size and time of change.

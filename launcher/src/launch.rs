@@ -9,7 +9,7 @@ use crate::accelerator::{self, Accelerator};
 use crate::failure::Failure;
 use crate::host::{self, Tools};
 use crate::hypervisor::{CommandLine, Plan, ShareDevice, cloud_hypervisor, qemu};
-use crate::machine::{Directory, Order, RootServer};
+use crate::machine::{Directory, Order, RootServer, Signals};
 use crate::policy::{Decision, Request};
 use crate::share::{self, Resolved};
 use crate::virtiofsd::{Owner, Purpose};
@@ -55,8 +55,14 @@ impl Prepared {
     ///
     /// # Errors
     /// Something is missing, or what was forced cannot work.
-    pub fn new(start: Start, request: &Request, tools: Tools, cache: &Path) -> Result<Self, Failure> {
-        let capabilities = tools.capabilities(request, cache)?;
+    pub fn new(
+        start: Start,
+        request: &Request,
+        tools: Tools,
+        cache: &Path,
+        signals: &Signals,
+    ) -> Result<Self, Failure> {
+        let capabilities = tools.capabilities(request, cache, signals)?;
         let decision = crate::policy::decide(&capabilities, request)?;
         Ok(Self { decision, tools, start })
     }

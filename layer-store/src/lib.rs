@@ -11,6 +11,8 @@ mod digest;
 mod directory_layer;
 mod durable;
 mod export;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod ingest;
 mod layer;
 mod lease;

@@ -101,6 +101,11 @@ fn obey(guest: &Arc<Guest>, stream: u32, message: Message) -> Result<(), String>
             (Some(session), Channel::Stderr) => session.stderr.credit(bytes),
             _ => {}
         },
+        Message::Close(channel) => match (guest.session(stream), channel) {
+            (Some(session), Channel::Stdout) => session.stdout.close(),
+            (Some(session), Channel::Stderr) => session.stderr.close(),
+            _ => {}
+        },
         Message::Signal(number) => {
             if let Some(session) = guest.session(stream) {
                 session.signal(number);

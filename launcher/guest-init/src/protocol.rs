@@ -89,6 +89,9 @@ pub enum Message {
     Fatal(String),
     /// 15, host to guest: write back what is dirty and power off. No payload.
     PowerOff,
+    /// 16, host to guest: nobody reads this output of the process any more, as behind a closed pipe. One byte
+    /// for the channel, as in [`Message::Credit`].
+    Close(Channel),
 }
 
 /// What init says of itself when it comes up.
@@ -179,6 +182,9 @@ pub enum Channel {
     Stderr,
 }
 
+/// The channels in the order of their numbers.
+const CHANNELS: [Channel; 3] = [Channel::Stdin, Channel::Stdout, Channel::Stderr];
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -227,6 +233,7 @@ impl Message {
             Self::StartFailed(_) => 13,
             Self::Fatal(_) => 14,
             Self::PowerOff => 15,
+            Self::Close(_) => 16,
         }
     }
 
@@ -244,6 +251,7 @@ impl Message {
                 payload.extend(count.to_le_bytes());
                 payload
             }
+            Self::Close(channel) => vec![channel as u8],
             Self::Signal(number) => number.to_le_bytes().to_vec(),
             Self::Resize(size) => [size.rows.to_le_bytes(), size.columns.to_le_bytes()].concat(),
             Self::Fatal(text) => text.into_bytes(),
@@ -261,8 +269,7 @@ impl Message {
             (7, _) => Self::Stdout(payload),
             (8, _) => Self::Stderr(payload),
             (9, &[channel @ 0..=2, a, b, c, d]) => {
-                let channel = [Channel::Stdin, Channel::Stdout, Channel::Stderr][usize::from(channel)];
-                Self::Credit(channel, u32::from_le_bytes([a, b, c, d]))
+                Self::Credit(CHANNELS[usize::from(channel)], u32::from_le_bytes([a, b, c, d]))
             }
             (10, &[a, b, c, d]) => Self::Signal(u32::from_le_bytes([a, b, c, d])),
             (11, &[a, b, c, d]) => {
@@ -272,6 +279,7 @@ impl Message {
             (13, json) => Self::StartFailed(serde_json::from_slice(json)?),
             (14, text) => Self::Fatal(String::from_utf8_lossy(text).into_owned()),
             (15, []) => Self::PowerOff,
+            (16, &[channel @ 0..=2]) => Self::Close(CHANNELS[usize::from(channel)]),
             (kind, payload) => {
                 let cause = format!("control message of type {kind} with {} bytes", payload.len());
                 return Err(io::Error::new(io::ErrorKind::InvalidData, cause));
@@ -365,6 +373,7 @@ mod tests {
             Message::StartFailed(StartError { status: 127, cause: "not found".into() }),
             Message::Fatal("why".into()),
             Message::PowerOff,
+            Message::Close(Channel::Stdout),
         ]
     }
 
@@ -407,7 +416,9 @@ mod tests {
 
     #[test]
     fn unknown_types_and_wrong_payload_lengths_are_refused() {
-        for (kind, payload) in [(0, vec![]), (16, vec![]), (3, vec![1]), (9, vec![3, 0, 0, 0, 0]), (10, vec![1])] {
+        for (kind, payload) in
+            [(0, vec![]), (17, vec![]), (16, vec![3]), (3, vec![1]), (9, vec![3, 0, 0, 0, 0]), (10, vec![1])]
+        {
             assert_eq!(Message::parse(kind, payload).unwrap_err().kind(), io::ErrorKind::InvalidData);
         }
     }

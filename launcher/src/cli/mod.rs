@@ -1,12 +1,16 @@
 //! The commands of `lamina`: each in a file of its own, with its options beside what they do.
 
+mod acquired;
+mod bars;
 mod doctor;
 mod export;
 mod gc;
 mod images;
+mod import;
 mod inspect;
 mod mount;
 mod prepare;
+mod pull;
 mod rmi;
 mod run;
 mod store;
@@ -14,6 +18,7 @@ mod umount;
 mod verify;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -48,6 +53,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Pull(pull::Pull),
+    Import(import::Import),
     Prepare(prepare::Prepare),
     Images(images::Images),
     Inspect(inspect::Inspect),
@@ -74,6 +81,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(cli.global.verbose);
     report(match cli.command {
+        Command::Pull(pull) => pull.execute(&cli.global),
+        Command::Import(import) => import.execute(&cli.global),
         Command::Prepare(prepare) => prepare.execute(&cli.global),
         Command::Images(images) => images.execute(&cli.global),
         Command::Inspect(inspect) => inspect.execute(&cli.global),
@@ -91,6 +100,15 @@ pub fn main() -> ExitCode {
 /// A size in bytes as people read it, in powers of 1024.
 fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
+}
+
+/// Prints a result. Who stops reading it (`| head`) has read enough.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new("standard output", error)),
+        _ => Ok(()),
+    }
 }
 
 /// Prints a failure and turns it into an exit status.

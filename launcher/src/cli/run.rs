@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use composefs_fuse::Server;
 use guest_init::protocol::Overlay;
-use layer_store::{Reference, Store, StoreError, View};
+use layer_store::View;
 use oci_spec::image::ImageConfiguration;
 
-use super::Global;
+use super::{Global, store};
 use crate::accelerator::Accelerator;
 use crate::command::{self, Defaults, Overrides};
-use crate::failure::{About, Failure};
+use crate::failure::Failure;
 use crate::host::Tools;
 use crate::hypervisor::qemu::Machine;
 use crate::launch::{Prepared, Start};
-use crate::machine::{self, DirectRoot, Directory, DirectoryRoot, MountedRoot, RootServer};
+use crate::machine::{self, DirectRoot, Directory, DirectoryRoot, MountedRoot, RootServer, Signals};
 use crate::policy::{Backend, Choice, Request};
 use crate::share::Share;
 
@@ -39,6 +39,9 @@ pub(super) struct Run {
     /// Boot this directory instead of an image
     #[arg(long, value_name = "DIR", conflicts_with = "image")]
     rootfs: Option<PathBuf>,
+    /// Put the content of this directory on top of the image, owned by root (may be given several times)
+    #[arg(long = "layer", value_name = "DIR", conflicts_with = "rootfs")]
+    layers: Vec<PathBuf>,
     /// Share a directory with the VM; ":ro" behind it makes it read-only
     #[arg(short = 'v', long = "volume", value_name = "HOST:GUEST[:ro]")]
     volumes: Vec<Share>,
@@ -112,6 +115,7 @@ enum Tree {
 
 impl Run {
     pub(super) fn execute(self, global: &Global) -> Result<u8, Failure> {
+        let signals = Signals::catch()?;
         let root = self.root(global)?;
         let shares = self.volumes.iter().map(Share::resolve).collect::<Result<Vec<_>, _>>()?;
         let request = Request {
@@ -122,7 +126,7 @@ impl Run {
             directory_root: matches!(root.tree, Tree::Directory(_)),
         };
         let cache = machine::cache_home()?;
-        let tools = Tools::find(self.kernel.as_deref(), &cache)?;
+        let tools = Tools::find(self.kernel.as_deref(), &cache, &request)?;
         let start = Start {
             name: self.name.clone().unwrap_or_else(machine::random_name),
             root_name: root.name,
@@ -135,7 +139,7 @@ impl Run {
             ready_timeout: Duration::from_secs(self.ready_timeout),
         };
         let name = start.name.clone();
-        let prepared = Prepared::new(start, &request, tools, &cache)?;
+        let prepared = Prepared::new(start, &request, tools, &cache, &signals)?;
         self.explain(&prepared, self.accel);
         let virtiofsd = prepared.tools.virtiofsd.clone();
         let server: Box<dyn RootServer> = match (root.tree, prepared.decision.backend) {
@@ -147,10 +151,10 @@ impl Run {
         };
         let directory = Directory::create(&name)?;
         if self.dry_run {
-            print!("{}", prepared.describe(server.as_ref(), &directory)?);
+            super::print(&prepared.describe(server.as_ref(), &directory)?)?;
             return Ok(0);
         }
-        machine::run(prepared.order(server, directory)?)
+        machine::run(prepared.order(server, directory)?, signals)
     }
 
     fn root(&self, global: &Global) -> Result<Root, Failure> {
@@ -159,18 +163,10 @@ impl Run {
             let name = path.display().to_string();
             return Ok(Root { name, defaults: Defaults::default(), tree: Tree::Directory(path) });
         }
-        let asked = self.image.as_deref().unwrap_or_default();
-        let name: Reference = asked.parse().map_err(|error| Failure::new(asked, error))?;
-        let store = Store::open(&global.store.clone().unwrap_or_else(Store::default_root)).about("store")?;
-        let image = store.image(&name.to_string()).map_err(|error| match error {
-            StoreError::NoSuchImage(_) => {
-                Failure::new(asked, "no such image in the store").remedy(format_args!("run: lamina pull {asked}"))
-            }
-            error => Failure::new(asked, error),
-        })?;
-        let waiting = &mut || tracing::info!("{asked}: waiting for another process that prepares it");
-        let base = store.prepare(&image, &[], waiting).about(asked)?;
-        let view = store.open_view(&base).about(asked)?;
+        let opened = store::open(global)?;
+        let image = store::image(&opened, self.image.as_deref().unwrap_or_default())?;
+        let base = store::prepare(&opened, &image, &self.layers)?;
+        let view = opened.open_view(&base).map_err(|error| Failure::new(&image.reference, error))?;
         Ok(Root { name: image.reference, defaults: defaults(&image.config), tree: Tree::View(Arc::new(view)) })
     }
 

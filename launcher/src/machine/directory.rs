@@ -168,14 +168,6 @@ pub fn cache_home() -> Result<PathBuf, Failure> {
     xdg("XDG_CACHE_HOME", ".cache")
 }
 
-/// `$XDG_DATA_HOME/lamina`, else `~/.local/share/lamina`.
-///
-/// # Errors
-/// Neither variable is set.
-pub fn data_home() -> Result<PathBuf, Failure> {
-    xdg("XDG_DATA_HOME", ".local/share")
-}
-
 /// The base directory that `variable` names (relative ones are to be ignored, says the XDG specification).
 fn xdg(variable: &str, below_home: &str) -> Result<PathBuf, Failure> {
     let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

@@ -7,11 +7,13 @@ mod event;
 mod monitor;
 mod root;
 mod session;
+mod signals;
 mod supervisor;
 mod terminal;
 
 pub use children::Children;
-pub use directory::{Directory, cache_home, data_home, is_valid_name, random_name};
+pub use directory::{Directory, cache_home, is_valid_name, random_name};
 pub use root::{DirectRoot, DirectoryRoot, MountedRoot, RootServer};
+pub use signals::Signals;
 pub use supervisor::{Order, run};
 pub use terminal::{size as terminal_size, wanted as terminal_wanted};

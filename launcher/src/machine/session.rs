@@ -37,7 +37,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Starts passing on: input from here to stream `stream`, and output that [`Session::output`] is given.
+    /// Starts passing on: input from here to stream `stream`, and output that [`Session::output`] is given. When
+    /// nobody reads our own output any more, the process learns of it as it would from a pipe.
     pub(crate) fn attach(stream: u32, control: &Control, events: Sender<Event>) -> Self {
         let stdin = Arc::new(Window::default());
         let (window, sender) = (Arc::clone(&stdin), control.clone());
@@ -48,8 +49,14 @@ impl Session {
         std::thread::spawn(move || {
             for (channel, bytes) in chunks {
                 let count = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                pass_on(channel, &bytes);
-                control.send(stream, Message::Credit(channel, count));
+                let answer = match pass_on(channel, &bytes) {
+                    Ok(()) => Message::Credit(channel, count),
+                    Err(error) => {
+                        tracing::debug!("output: {error}");
+                        Message::Close(channel)
+                    }
+                };
+                control.send(stream, answer);
             }
             let _ = events.send(Event::Flushed);
         });
@@ -94,17 +101,14 @@ fn send_input(stream: u32, window: &Window, control: &Control) {
     }
 }
 
-/// Writes to our own output. When nobody reads it any more the bytes are dropped, and the command goes on:
-/// it learns of it no more than it would behind `docker run`.
-fn pass_on(channel: Channel, bytes: &[u8]) {
-    let written = match channel {
+/// Writes to our own output.
+fn pass_on(channel: Channel, bytes: &[u8]) -> io::Result<()> {
+    match channel {
         Channel::Stderr => io::stderr().write_all(bytes),
         _ => {
             let mut stdout = io::stdout().lock();
-            stdout.write_all(bytes).and_then(|()| stdout.flush())
+            stdout.write_all(bytes)?;
+            stdout.flush()
         }
-    };
-    if let Err(error) = written {
-        tracing::debug!("output: {error}");
     }
 }

@@ -2,11 +2,11 @@
 
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use guest_init::protocol::{Channel, Ending, MACHINE, Message, Process, Setup, VERSION};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
+use signal_hook::consts::{SIGHUP, SIGTERM, SIGWINCH};
 
 use super::children::Children;
 use super::directory::Directory;
@@ -14,6 +14,7 @@ use super::ending::{Circumstances, explain};
 use super::event::Event;
 use super::root::RootServer;
 use super::session::{Control, Session};
+use super::signals::{Signals, interrupted};
 use super::{monitor, terminal};
 use crate::child;
 use crate::failure::{About, Failure, MACHINE_FAILED};
@@ -67,9 +68,8 @@ pub struct Order {
 ///
 /// # Errors
 /// The machine could not be started, or ended without the command having ended.
-pub fn run(order: Order) -> Result<u8, Failure> {
-    let (events, inbox) = channel();
-    forward_signals(&events)?;
+pub fn run(order: Order, signals: Signals) -> Result<u8, Failure> {
+    let Signals { events, inbox, .. } = signals;
     let mut supervisor = Supervisor {
         children: Children::new(events.clone()),
         order,
@@ -87,28 +87,15 @@ pub fn run(order: Order) -> Result<u8, Failure> {
         open_channels: 0,
         deadline: None,
         interrupted: None,
+        console_tells: false,
     };
     let result = supervisor.start(&inbox).and_then(|()| supervisor.serve(&inbox));
     // The terminal first: what follows may print.
     supervisor.raw = None;
-    if result.is_err() && supervisor.interrupted.is_none() {
+    if supervisor.console_tells {
         supervisor.print_console();
     }
     result
-}
-
-fn forward_signals(events: &Sender<Event>) -> Result<(), Failure> {
-    let mut signals =
-        signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH]).about("signal handlers")?;
-    let events = events.clone();
-    std::thread::spawn(move || {
-        for signal in signals.forever() {
-            if events.send(Event::Signal(signal)).is_err() {
-                return;
-            }
-        }
-    });
-    Ok(())
 }
 
 /// What ends the machine.
@@ -137,6 +124,8 @@ struct Supervisor {
     open_channels: u32,
     deadline: Option<(Instant, Overdue)>,
     interrupted: Option<i32>,
+    /// The reason of the failure may stand on the kernel's console.
+    console_tells: bool,
 }
 
 /// What a deadline is for.
@@ -337,8 +326,11 @@ impl Supervisor {
                 session.finish();
             }
         } else {
+            let mut cause = format!("the server of its {} ended ({status})", self.children.role(number));
             let words = self.children.last_words(number);
-            let cause = format!("the server of its {} ended ({status}): {words}", self.children.role(number));
+            if !words.is_empty() {
+                cause.push_str(&format!(": {words}"));
+            }
             if self.hypervisor.is_none() {
                 return Err(self.failed(&cause));
             }
@@ -392,6 +384,7 @@ impl Supervisor {
         match self.deadline.take() {
             Some((_, Overdue::Ready)) => {
                 let seconds = self.order.ready_timeout.as_secs();
+                self.console_tells = true;
                 Err(self.failed(&format!("the guest was not ready after {seconds} s")))
             }
             Some((_, Overdue::Command | Overdue::PowerOff)) => {
@@ -433,7 +426,9 @@ impl Supervisor {
         Failure::new(format_args!("machine {}", self.order.name), cause).with_status(MACHINE_FAILED)
     }
 
-    fn explain_end(&self) -> Failure {
+    fn explain_end(&mut self) -> Failure {
+        // Killed from outside, the console has nothing to say of it.
+        self.console_tells = self.hypervisor_end.is_some_and(|status| status.success());
         let last_words = self.hypervisor.map_or(String::new(), |number| self.children.last_words(number));
         explain(&Circumstances {
             name: &self.order.name,
@@ -449,16 +444,10 @@ impl Supervisor {
     /// Shows the end of the kernel's console, which goes away with the machine's directory.
     fn print_console(&self) {
         let tail = child::tail(&self.order.console, 15);
-        if !self.order.show_console && !tail.is_empty() && !matches!(self.outcome, Some(Outcome::StartFailed(..))) {
+        if !self.order.show_console && !tail.is_empty() {
             eprintln!("--- last lines of the guest's console ---\n{tail}\n---");
         }
     }
-}
-
-fn interrupted(signal: i32) -> Failure {
-    let status = u8::try_from(128 + signal).unwrap_or(MACHINE_FAILED);
-    let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-    Failure::new("lamina run", format_args!("ended by {name}")).with_status(status)
 }
 
 /// Copies the console's file to standard error as it grows, for as long as this process lives.

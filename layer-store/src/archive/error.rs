@@ -27,7 +27,7 @@ pub enum ImportError {
         reason: String,
     },
     /// The archive lacks a file that it names itself.
-    #[error("{source_name} lacks {file}, which its own manifest names: it is incomplete, make or copy it again")]
+    #[error("{source_name} lacks {file:?}, which its own manifest names: it is incomplete, make or copy it again")]
     Missing {
         /// The path as given, or `standard input`.
         source_name: String,
@@ -63,7 +63,7 @@ pub enum ImportError {
         there: String,
     },
     /// A layer could not be read, verified or kept.
-    #[error("{source_name}: layer {layer}: {cause}")]
+    #[error("{source_name}: layer {layer:?}: {cause}")]
     Layer {
         /// The path as given, or `standard input`.
         source_name: String,

@@ -1,20 +1,17 @@
 //! Finds out what a path or a pipe holds, and opens it.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{Cursor, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::error::ImportError;
 use super::files::{Directory, Files};
 use super::sniff::{self, Form};
 use super::stream::{Reception, Stream};
 use super::tarball::Tarball;
+use super::watch::{Pipe, Watched};
 use super::{ImportSource, layout};
-use crate::Cancellation;
-use crate::progress::CANCELLATION_POLL;
 
 /// Opens an archive or layout. One that cannot be read from any place is received on the way.
 pub(super) fn open(source: &ImportSource, reception: &Reception<'_>) -> Result<Box<dyn Files>, ImportError> {
@@ -80,58 +77,4 @@ fn stream(head: Vec<u8>, rest: impl Read + Send, reception: &Reception<'_>) -> R
         },
     };
     Ok(Box::new(files))
-}
-
-/// Ends reading when the import is cancelled.
-struct Watched<'a, R> {
-    source: R,
-    cancellation: &'a Cancellation,
-}
-
-impl<R: Read + Wait> Read for Watched<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if self.cancellation.is_cancelled() {
-                return Err(io::Error::other("cancelled"));
-            }
-            if self.source.wait()? {
-                return self.source.read(buffer);
-            }
-        }
-    }
-}
-
-/// Whether reading would block.
-trait Wait {
-    /// Waits for something to read, not longer than a cancelled import may take. `false`: nothing yet.
-    fn wait(&mut self) -> io::Result<bool>;
-}
-
-impl Wait for &File {
-    fn wait(&mut self) -> io::Result<bool> {
-        Ok(true)
-    }
-}
-
-/// A pipe, socket or terminal. Standard input has no buffer of its own here: poll would not see into it.
-struct Pipe<'a> {
-    source: BorrowedFd<'a>,
-}
-
-impl Wait for Pipe<'_> {
-    fn wait(&mut self) -> io::Result<bool> {
-        let timeout = Timespec { tv_sec: 0, tv_nsec: CANCELLATION_POLL.subsec_nanos().into() };
-        let mut ready = [PollFd::new(&self.source, PollFlags::IN)];
-        match poll(&mut ready, Some(&timeout)) {
-            Ok(count) => Ok(count > 0),
-            Err(rustix::io::Errno::INTR) => Ok(false),
-            Err(e) => Err(e.into()),
-        }
-    }
-}
-
-impl Read for Pipe<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(rustix::io::read(self.source, buffer)?)
-    }
 }

@@ -11,6 +11,7 @@ use super::error::ImportError;
 use super::files::{Files, Passed, Supply};
 use super::sniff::{self, Form};
 use super::tarball::Names;
+use super::watch::Counted;
 use crate::oci::manifest::{CONFIG_LIMIT, short};
 use crate::oci::sink::LayerSink;
 use crate::{Cancellation, DiffId, Digest, ExpectedLayer, ImageError, LayerProgress, LayerState, Progress};
@@ -21,6 +22,7 @@ const DOCUMENTS_LIMIT: u64 = 64 << 20;
 /// What stays of an archive that passed by.
 pub(super) struct Stream {
     names: Names<Kept>,
+    source_name: String,
 }
 
 enum Kept {
@@ -61,7 +63,7 @@ impl Stream {
                 Entry::Link { path, target, symbolic } => names.insert_link(&path, &target, symbolic),
             }
         }
-        Ok(Self { names })
+        Ok(Self { names, source_name: reception.source_name.to_owned() })
     }
 }
 
@@ -104,7 +106,7 @@ impl Reception<'_> {
             return Kept::Layer(Passed { diff_id, compressed, length, blob_bytes: None, was_present: true });
         }
         let expected = ExpectedLayer { compressed: promised, diff_id: None };
-        let mut counted = super::Counted::new(content, self.cancellation, |bytes| report(LayerState::Fetching, bytes));
+        let mut counted = Counted::new(content, self.cancellation, |bytes| report(LayerState::Fetching, bytes));
         match self.sink.ingest(&mut counted, &expected) {
             Ok(layer) => {
                 report(LayerState::Done, length);
@@ -128,7 +130,7 @@ impl Files for Stream {
             Some(Kept::Document(bytes)) if bytes.len() as u64 <= limit => Ok(Some(bytes.clone())),
             None => Ok(None),
             Some(_) => Err(ImportError::Image {
-                source_name: "standard input".to_owned(),
+                source_name: self.source_name.clone(),
                 cause: ImageError::Malformed {
                     what: path.to_owned(),
                     cause: "it is no document of an image".to_owned(),

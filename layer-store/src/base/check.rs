@@ -69,14 +69,18 @@ pub(super) fn check_references<L: AsRef<LayerIndex>>(base: &Base, layers: &[L]) 
         let described = kind_of(dir.layer.get(), dir.inode.get());
         require(described == Some(Kind::Directory), "directory")?;
     }
-    for record in base.entry_records().iter().filter(|record| record.layer.get() != MERGED) {
-        let kind = kind_of(record.layer.get().into(), record.target.get());
-        require(kind.is_some_and(|kind| kind.d_type() == u32::from(record.d_type)), "entry")?;
+    // Every directory of a layer that the base shows is in the attached table, once and with its parent.
+    let mut directories = 0;
+    for (number, dir) in (0u32..).zip(base.dirs()) {
+        for record in base.records_of(dir).iter().filter(|record| record.layer.get() != MERGED) {
+            let (layer, inode) = (record.layer.get().into(), record.target.get());
+            let kind = kind_of(layer, inode);
+            require(kind.is_some_and(|kind| kind.d_type() == u32::from(record.d_type)), "entry")?;
+            if kind == Some(Kind::Directory) {
+                require(base.parent_of(layer, inode) == Some(number), "attached table")?;
+                directories += 1;
+            }
+        }
     }
-    for record in base.attached() {
-        let parent = base.dirs().get(record.parent.get() as usize);
-        let kind = kind_of(record.layer.get(), record.inode.get());
-        require(parent.is_some() && kind == Some(Kind::Directory), "attached table")?;
-    }
-    Ok(())
+    require(directories == base.attached().len(), "attached table")
 }

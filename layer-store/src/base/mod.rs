@@ -37,6 +37,8 @@ mod merge;
 mod stack;
 mod write;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use format::FORMAT;
 pub use id::{BaseId, BaseIdError};
 pub(crate) use index::{Base, BaseDir, BaseTarget};
 pub(crate) use merge::MergedTree;

@@ -11,6 +11,8 @@ mod tree;
 mod write;
 mod xattrs;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use format::FORMAT;
 pub(crate) use format::{InodeRecord, LinkRecord};
 pub(crate) use index::{Entry, EntryTarget, LayerIndex, Segments};
 pub(crate) use refusal::EntryRefused;

@@ -138,7 +138,7 @@ pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Document
 fn refuse_what_is_no_image(manifest: &Manifest) -> Result<(), ImageError> {
     let config = manifest.config.media_type.as_str();
     if ![IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE].contains(&config) {
-        return Err(ImageError::NotAnImage(format!("it is an artifact of the type {config}")));
+        return Err(ImageError::NotAnImage(format!("it is an artifact of the type {config:?}")));
     }
     for layer in &manifest.layers {
         if layer.media_type.ends_with("+encrypted") {
@@ -146,7 +146,7 @@ fn refuse_what_is_no_image(manifest: &Manifest) -> Result<(), ImageError> {
         }
         if !layer.media_type.contains("tar") {
             return Err(ImageError::NotAnImage(format!(
-                "its layer {} has the type {}",
+                "its layer {} has the type {:?}",
                 layer.digest, layer.media_type
             )));
         }

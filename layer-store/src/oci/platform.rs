@@ -119,9 +119,9 @@ impl FromStr for Platform {
         if !words.iter().all(|word| fits(word)) {
             return Err(wrong());
         }
-        match words.as_slice() {
-            &[os, architecture] => Ok(Self::normalised(os, architecture, None)),
-            &[os, architecture, variant] => Ok(Self::normalised(os, architecture, Some(variant))),
+        match *words.as_slice() {
+            [os, architecture] => Ok(Self::normalised(os, architecture, None)),
+            [os, architecture, variant] => Ok(Self::normalised(os, architecture, Some(variant))),
             _ => Err(wrong()),
         }
     }
@@ -129,10 +129,13 @@ impl FromStr for Platform {
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
+        // The words may come from an image, and go to a terminal.
+        write!(f, "{}/{}", self.os.escape_debug(), self.architecture.escape_debug())?;
         match &self.variant {
             // Every arm64 is v8: saying so would only make the name longer.
-            Some(variant) if !(self.architecture == "arm64" && variant == "v8") => write!(f, "/{variant}"),
+            Some(variant) if !(self.architecture == "arm64" && variant == "v8") => {
+                write!(f, "/{}", variant.escape_debug())
+            }
             _ => Ok(()),
         }
     }

@@ -37,9 +37,18 @@ pub(super) struct Repository {
     reference: Reference,
     options: PullOptions,
     progress: Arc<dyn Progress>,
-    /// The header to send, and how many there were before it.
-    authorization: Mutex<(u64, Option<HeaderValue>)>,
+    authorization: Mutex<Authorization>,
     contact: AtomicBool,
+}
+
+/// What requests carry to be let in.
+#[derive(Clone, Debug, Default)]
+struct Authorization {
+    /// How many there were before.
+    generation: u64,
+    header: Option<HeaderValue>,
+    /// Whose password the header carries, where it carries one.
+    user: Option<String>,
 }
 
 /// A document as a registry sent it.
@@ -163,17 +172,22 @@ impl Repository {
 
     /// One request, with a new authorization where the registry wants one.
     async fn attempt(&self, what: &str, ask: impl Fn() -> RequestBuilder) -> Result<Response, Failure> {
-        let (generation, header) = self.authorization.lock().await.clone();
-        let response = self.send(&ask, header).await?;
+        let used = self.authorization.lock().await.clone();
+        let response = self.send(&ask, used.header).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return self.success(what, response).await;
         }
         let Some(challenge) = Challenge::of(response.headers()) else {
             return self.success(what, response).await;
         };
-        let header = self.renew(generation, &challenge).await?;
-        let response = self.send(&ask, header).await?;
-        self.success(what, response).await
+        let renewed = self.renew(used.generation, &challenge).await?;
+        let mut response = self.send(&ask, renewed.header).await?;
+        match renewed.user {
+            Some(user) if response.status() == StatusCode::UNAUTHORIZED => {
+                Err(self.login_refused(user, &mut response).await)
+            }
+            _ => self.success(what, response).await,
+        }
     }
 
     async fn send(&self, ask: &impl Fn() -> RequestBuilder, header: Option<HeaderValue>) -> Result<Response, Failure> {
@@ -190,39 +204,41 @@ impl Repository {
     }
 
     /// A new authorization, unless another request has got one since `generation`.
-    async fn renew(&self, generation: u64, challenge: &Challenge) -> Result<Option<HeaderValue>, Failure> {
+    async fn renew(&self, generation: u64, challenge: &Challenge) -> Result<Authorization, Failure> {
         let mut authorization = self.authorization.lock().await;
-        if authorization.0 == generation {
-            let header = self.authorize(challenge).await?;
-            *authorization = (generation + 1, header);
+        if authorization.generation == generation {
+            let (header, user) = self.authorize(challenge).await?;
+            *authorization = Authorization { generation: generation + 1, header, user };
         }
-        Ok(authorization.1.clone())
+        Ok(authorization.clone())
     }
 
-    async fn authorize(&self, challenge: &Challenge) -> Result<Option<HeaderValue>, Failure> {
+    async fn authorize(&self, challenge: &Challenge) -> Result<(Option<HeaderValue>, Option<String>), Failure> {
         let credential = self.credential().await?;
         let unusable = |reason: String| Failure::Final(self.denied(reason));
-        match (challenge, &credential) {
+        match (challenge, credential) {
             (Challenge::Basic, Credential::Password { user, password }) => {
-                auth::basic(&self.client, user, password).map(Some).map_err(unusable)
+                let header = auth::basic(&self.client, &user, &password).map_err(unusable)?;
+                Ok((Some(header), Some(user)))
             }
-            (Challenge::Basic, _) => Ok(None),
-            (Challenge::Bearer { realm, .. }, _) => {
+            (Challenge::Basic, _) => Ok((None, None)),
+            (Challenge::Bearer { realm, .. }, credential) => {
                 let repository = self.reference.repository();
                 let request = auth::token_request(&self.client, challenge, repository, &credential, self.plain_http);
                 let mut response = request.map_err(unusable)?.send().await.map_err(|e| self.failure(realm, &e))?;
                 if matches!(response.status().as_u16(), 400 | 401 | 403) && credential != Credential::Anonymous {
-                    return Err(Failure::Final(PullError::LoginRefused {
-                        registry: self.reference.registry().to_owned(),
-                        user: credential.user().to_owned(),
-                        reason: self.reason(&mut response).await,
-                    }));
+                    return Err(self.login_refused(credential.user().to_owned(), &mut response).await);
                 }
                 let mut response = self.success("a token", response).await?;
                 let answer = self.body(&mut response, TOKEN_LIMIT).await?.unwrap_or_default();
-                auth::bearer(&answer).map(Some).map_err(unusable)
+                Ok((Some(auth::bearer(&answer).map_err(unusable)?), None))
             }
         }
+    }
+
+    async fn login_refused(&self, user: String, response: &mut Response) -> Failure {
+        let reason = self.reason(response).await;
+        Failure::Final(PullError::LoginRefused { registry: self.reference.registry().to_owned(), user, reason })
     }
 
     /// The stored login, looked for only once a registry wants one: helpers may be slow, or ask the user.

@@ -1,0 +1,69 @@
+//! Shows layers as they come in: a line for each on a terminal, only notices elsewhere.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use layer_store::{LayerProgress, LayerState, Progress};
+
+/// The lines of the layers on standard error.
+#[derive(Debug)]
+pub(super) struct Bars {
+    lines: MultiProgress,
+    layers: Mutex<HashMap<String, (LayerState, ProgressBar)>>,
+}
+
+impl Bars {
+    /// Lines on standard error, if it is a terminal and the user does not want quiet.
+    pub(super) fn new(quiet: bool) -> Self {
+        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        Self { lines: MultiProgress::with_draw_target(target), layers: Mutex::default() }
+    }
+
+    /// Takes the lines away, so that nothing stands in the way of what is printed next.
+    pub(super) fn finish(&self) {
+        let _ = self.lines.clear();
+    }
+}
+
+impl Progress for Bars {
+    fn layer(&self, progress: &LayerProgress<'_>) {
+        if self.lines.is_hidden() {
+            return;
+        }
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let (shown, bar) = layers.entry(progress.name.to_owned()).or_insert_with(|| {
+            let bar = self.lines.add(ProgressBar::new(progress.total.unwrap_or_default()));
+            // Names of archives are anything at all.
+            bar.set_prefix(progress.name.escape_debug().to_string());
+            (LayerState::Waiting, bar)
+        });
+        let (word, style) = match progress.state {
+            LayerState::Waiting => ("waiting", "{prefix:12!} {msg}"),
+            LayerState::Fetching => ("", "{prefix:12!} {bar:30} {bytes:>10} of {total_bytes:>10} {bytes_per_sec:>12}"),
+            LayerState::Present => ("already there", "{prefix:12!} {msg}"),
+            LayerState::Done => ("done", "{prefix:12!} {msg} {total_bytes}"),
+        };
+        if *shown != progress.state || bar.message().is_empty() {
+            *shown = progress.state;
+            bar.set_message(word);
+            bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        }
+        if let Some(total) = progress.total {
+            bar.set_length(total);
+        }
+        bar.set_position(progress.bytes);
+        if matches!(progress.state, LayerState::Present | LayerState::Done) {
+            bar.abandon();
+        }
+    }
+
+    fn notice(&self, line: &str) {
+        if self.lines.is_hidden() {
+            eprintln!("lamina: {line}");
+        } else {
+            // The lines of the layers are drawn anew below it.
+            let _ = self.lines.println(format!("lamina: {line}"));
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `lamina pull`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use layer_store::{Cancellation, Platform, Progress, PullError, PullOptions};
+
+use super::acquired::{self, Quiet};
+use super::bars::Bars;
+use super::{Global, store};
+use crate::failure::{Failure, USAGE};
+
+/// Fetch an image from a registry
+///
+/// Layers that the store has already are not fetched. Logins are those of docker, podman and skopeo.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lamina pull debian:12
+  lamina pull ghcr.io/a/b:c --platform linux/arm64
+  lamina pull localhost:5000/x@sha256:0123...
+  lamina pull registry.example.test/x --ca-file ca.pem")]
+pub(super) struct Pull {
+    /// The image, as people write it: debian, debian:12, ghcr.io/a/b:c
+    #[arg(value_name = "REF")]
+    image: String,
+    /// Choose this platform where there are several [default: linux on this host's processor]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    /// Speak HTTP without TLS (registries on this host without TLS are found out without it)
+    #[arg(long)]
+    plain_http: bool,
+    /// Trust these PEM certificates too
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Fetch so many layers at once
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = super::acquired::parallel)]
+    parallel: usize,
+    #[command(flatten)]
+    quiet: Quiet,
+}
+
+impl Pull {
+    pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        let reference = store::reference(&self.image)?;
+        let opened = store::open(global)?;
+        let cancellation = Cancellation::default();
+        store::cancel_on_signal(&cancellation)?;
+        let options = PullOptions {
+            platform: self.platform.clone(),
+            plain_http: self.plain_http,
+            ca_file: self.ca_file.clone(),
+            parallel: self.parallel,
+            cancellation,
+            ..PullOptions::default()
+        };
+        let bars = Arc::new(Bars::new(self.quiet.quiet));
+        let progress: Arc<dyn Progress> = Arc::clone(&bars) as Arc<dyn Progress>;
+        let pulled = opened.pull(&reference, &options, &progress);
+        bars.finish();
+        let image = pulled.map_err(|error| {
+            let status = if matches!(error, PullError::CaFile { .. }) { USAGE } else { crate::failure::FAILED };
+            Failure::new(format_args!("pull {}", reference.familiar()), error).with_status(status)
+        })?;
+        acquired::print(&[image], global.json, self.quiet.quiet);
+        Ok(0)
+    }
+}

@@ -1,0 +1,25 @@
+//! Writes the first corpus of every target: `corpus DIR`.
+
+use std::error::Error;
+use std::path::Path;
+
+mod samples;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = std::env::args_os().nth(1).ok_or("usage: corpus DIR")?;
+    let put = |target: &str, name: &str, bytes: &[u8]| {
+        let directory = Path::new(&root).join(target);
+        std::fs::create_dir_all(&directory)?;
+        std::fs::write(directory.join(name), bytes)
+    };
+    let tars = samples::layers();
+    let indexes: Vec<_> = tars.iter().filter_map(|tar| layer_store::fuzzing::tar(tar)).collect();
+    for (number, (tar, index)) in tars.iter().zip(&indexes).enumerate() {
+        put("tar", &format!("sample-{number}"), tar)?;
+        put("layer_index", &format!("sample-{number}"), index)?;
+    }
+    put("view", "sample", &tars.join(&[0xff, 0xff][..]))?;
+    put("base", "sample", &layer_store::fuzzing::base_of(&indexes).ok_or("the samples do not merge")?)?;
+    println!("{} layers, each target has a corpus", indexes.len());
+    Ok(())
+}
