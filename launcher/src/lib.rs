@@ -16,6 +16,7 @@ pub mod initramfs;
 pub mod kernel;
 pub mod launch;
 pub mod machine;
+pub mod picture;
 pub mod policy;
 pub mod share;
 pub mod vhost_user;

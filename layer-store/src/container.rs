@@ -41,6 +41,11 @@ pub(crate) enum Unusable {
     Inconsistent(&'static str),
 }
 
+/// Refuses a file in which something does not hold.
+pub(crate) fn require(holds: bool, what: &'static str) -> Result<(), Unusable> {
+    if holds { Ok(()) } else { Err(Unusable::Inconsistent(what)) }
+}
+
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct FileHeader {

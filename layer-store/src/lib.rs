@@ -38,6 +38,7 @@ pub use progress::{Cancellation, LayerProgress, LayerState, Progress, Silent};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{Patience, PullError, PullOptions};
 pub use store::{
-    Collected, Damage, Garbage, GarbageKind, Image, ImageSummary, LayerLock, Limits, RepairError, Store, StoreError,
+    Collected, Damage, Garbage, GarbageKind, Image, ImageSummary, ImageUsage, LayerLock, LayerUsage, Limits,
+    RepairError, Store, StoreError, Usage,
 };
 pub use view::{DirEntry, Entries, Totals, View, ViewError};

@@ -3,6 +3,7 @@
 mod acquired;
 mod bars;
 mod doctor;
+mod du;
 mod export;
 mod gc;
 mod images;
@@ -60,6 +61,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Rmi(rmi::Rmi),
     Gc(gc::Gc),
+    Du(du::Du),
     Verify(verify::Verify),
     Export(export::Export),
     Mount(mount::Mount),
@@ -88,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(inspect) => inspect.execute(&cli.global),
         Command::Rmi(rmi) => rmi.execute(&cli.global),
         Command::Gc(gc) => gc.execute(&cli.global),
+        Command::Du(du) => du.execute(&cli.global),
         Command::Verify(verify) => verify.execute(&cli.global),
         Command::Export(export) => export.execute(&cli.global),
         Command::Mount(mount) => mount.execute(&cli.global),

@@ -5,12 +5,8 @@ use super::format::{
 };
 use super::index::Base;
 use crate::Kind;
-use crate::container::Unusable;
+use crate::container::{Unusable, require};
 use crate::layer::LayerIndex;
-
-fn require(holds: bool, what: &'static str) -> Result<(), Unusable> {
-    if holds { Ok(()) } else { Err(Unusable::Inconsistent(what)) }
-}
 
 /// Checks what the base says of itself: whole records, sorted names, one tree of merged directories.
 pub(super) fn check_tables(base: &Base) -> Result<(), Unusable> {

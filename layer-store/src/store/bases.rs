@@ -92,12 +92,13 @@ impl Store {
         let staging = self.lease()?.staging()?;
         write_base(staging.path(), recipe, &merged)?;
         let place = self.layout.base(&id);
-        if place.exists() {
-            // A base of another version or a damaged one: only its index is replaced.
-            let index = place.join("index");
-            return fs::rename(staging.path().join("index"), &index).map_err(StoreError::io(&index));
+        // A damaged base or one of another version may be there; whoever has it open keeps what it has.
+        fs::create_dir_all(&place).map_err(StoreError::io(&place))?;
+        for name in ["recipe", "index"] {
+            let to = place.join(name);
+            fs::rename(staging.path().join(name), &to).map_err(StoreError::io(&to))?;
         }
-        fs::rename(staging.path(), &place).map_err(StoreError::io(&place))
+        Ok(())
     }
 
     pub(super) fn recipe(&self, id: &BaseId) -> Result<Recipe, StoreError> {

@@ -189,6 +189,13 @@ impl Reachable {
     }
 }
 
+impl Store {
+    /// Every layer of the store.
+    pub(super) fn stored_layers(&self) -> Result<Vec<DiffId>, StoreError> {
+        Ok(list(&self.layout.layers())?.iter().filter_map(|path| digest(path).map(DiffId)).collect())
+    }
+}
+
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

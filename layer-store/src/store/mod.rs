@@ -9,6 +9,7 @@ mod layout;
 mod limits;
 mod lock;
 mod sink;
+mod usage;
 mod verify;
 
 use std::fs;
@@ -23,6 +24,7 @@ pub use images::{Image, ImageSummary};
 pub use layers::LayerLock;
 pub use limits::Limits;
 pub(crate) use lock::FileLock;
+pub use usage::{ImageUsage, LayerUsage, Usage};
 pub use verify::{Damage, RepairError};
 
 use crate::durable;

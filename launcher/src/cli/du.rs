@@ -1,0 +1,66 @@
+//! `lamina du`.
+
+use std::path::PathBuf;
+
+use layer_store::Usage;
+
+use super::{Global, size, store};
+use crate::failure::{About, Failure};
+use crate::picture;
+
+/// Show what images and layers take on the disk, and what sharing saves
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lamina du
+  lamina du --layers
+  lamina du --svg sharing.svg
+  lamina du --json | jq .saved_by_layers")]
+pub(super) struct Du {
+    /// List the layers too, with the images that have them
+    #[arg(long)]
+    layers: bool,
+    /// Draw which images share which layers
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+impl Du {
+    pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        let usage = store::open(global)?.usage().about("lamina du")?;
+        if let Some(path) = &self.svg {
+            std::fs::write(path, picture::shared_layers(&usage)).about(path.display())?;
+        }
+        if global.json {
+            println!("{}", serde_json::to_string_pretty(&usage).about("JSON")?);
+        } else {
+            self.print(&usage);
+        }
+        Ok(0)
+    }
+
+    fn print(&self, usage: &Usage) {
+        let names = usage.images.iter().map(|image| image.reference.len());
+        let width = names.max().unwrap_or_default().max("IMAGE".len());
+        println!("{:width$}  {:>10}  {:>10}  {:>10}  {:>10}", "IMAGE", "TAR", "ON DISK", "SHARED", "ONLY HERE");
+        for image in &usage.images {
+            let [apparent, on_disk, shared, unique] =
+                [image.apparent, image.on_disk, image.shared, image.unique].map(size);
+            println!("{:width$}  {apparent:>10}  {on_disk:>10}  {shared:>10}  {unique:>10}", image.reference);
+        }
+        if self.layers {
+            println!();
+            for layer in &usage.layers {
+                let images: Vec<&str> = layer.images.iter().map(String::as_str).collect();
+                let images = if images.is_empty() { "no image".to_owned() } else { images.join(" ") };
+                println!("{}  {:>10}  {images}", layer.diff_id, size(layer.on_disk()));
+            }
+        }
+        println!();
+        println!("layers     {:>10}", size(usage.blobs));
+        println!("indexes    {:>10}", size(usage.indexes));
+        println!("bases      {:>10}", size(usage.bases));
+        println!("manifests  {:>10}", size(usage.manifests));
+        println!("saved      {:>10}  by layers that several images have", size(usage.saved_by_layers));
+    }
+}
