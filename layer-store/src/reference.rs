@@ -118,6 +118,10 @@ fn parse(text: &str) -> Result<Reference, String> {
         _ => (HUB, name),
     };
     check_registry(registry)?;
+    if path.chars().any(|c| c.is_ascii_uppercase()) {
+        let lower = text.replacen(path, &path.to_ascii_lowercase(), 1);
+        return Err(format!("repositories are lower-case, write {lower}"));
+    }
     check_repository(path)?;
 
     let registry = if HUB_OTHER_NAMES.contains(&registry) { HUB } else { registry };
@@ -244,9 +248,6 @@ fn check_repository(path: &str) -> Result<(), String> {
                 _ => "a slash leads to nothing: there is no word before or after it".to_owned(),
             });
         }
-        if word.chars().any(|c| c.is_ascii_uppercase()) {
-            return Err(format!("repositories are lower-case, write {}", path.to_ascii_lowercase()));
-        }
         let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         if let Some(odd) = word.chars().find(|&c| !fits(c) && !matches!(c, '.' | '_' | '-')) {
             return Err(format!("{odd:?} cannot be in {word:?}; allowed are a to z, 0 to 9, . _ and -"));
@@ -323,8 +324,8 @@ mod tests {
         let capitals = format!("debian@sha256:{}", HEX.to_uppercase());
         let table = [
             ("", "it is empty"),
-            ("Debian:12", "write debian"),
-            ("ghcr.io/A/b", "write a/b"),
+            ("Debian:12", "write debian:12"),
+            ("ghcr.io/A/b:C", "write ghcr.io/a/b:C"),
             ("docker://debian:12", "leave out docker://, write debian:12"),
             ("https://ghcr.io/a/b", "write ghcr.io/a/b"),
             ("/tmp/image.tar", "lamina import"),

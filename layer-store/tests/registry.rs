@@ -133,6 +133,20 @@ fn an_image_that_shares_layers_fetches_only_the_others() {
 }
 
 #[test]
+fn pulling_again_asks_only_what_the_tag_means() {
+    let image = three_layers(1);
+    let fake = Fake::start(&[&image], |_| Reply::Serve);
+    let place = Place::new();
+    place.pull(&fake.name("test:0"), &options()).unwrap();
+    let (blobs, manifests) = (fake.requests("/blobs/").len(), fake.requests("/manifests/").len());
+    assert_eq!((blobs, manifests), (4, 1), "the config and three layers");
+    place.pull(&fake.name("test:0"), &options()).unwrap();
+    place.pull(&fake.name(&format!("test@{}", image.digest())), &options()).unwrap();
+    assert_eq!((fake.requests("/blobs/").len(), fake.requests("/manifests/").len()), (4, 2));
+    place.assert_holds(&fake.name(&format!("test@{}", image.digest())), &image);
+}
+
+#[test]
 fn a_layer_that_an_image_names_twice_is_fetched_once() {
     let layer = Layer::new("a", &noise(4, 50_000), Packing::Gzip);
     let image = Image::new(vec![layer.clone(), Layer::new("b", b"b", Packing::Gzip), layer]);
@@ -277,8 +291,11 @@ fn what_is_not_there_is_named() {
 fn a_registry_that_is_not_there_is_named() {
     let place = Place::new();
     // Port 1 of this host: nobody listens.
-    let error = place.refusal("localhost:1/app:1", &options());
+    let notices = Arc::new(Notices::default());
+    let progress: Arc<dyn Progress> = Arc::clone(&notices) as Arc<dyn Progress>;
+    let error = place.watched("localhost:1/app:1", &options(), &progress).unwrap_err().to_string();
     assert!(error.contains("cannot reach the registry localhost:1") && error.contains("refused"), "{error}");
+    assert_eq!(notices.lines(), [""; 0], "one line is enough");
     let error = place.refusal("registry.invalid/app:1", &options());
     assert!(error.contains("cannot reach the registry registry.invalid"), "{error}");
     place.assert_empty();

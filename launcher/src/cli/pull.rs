@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use layer_store::{Cancellation, Platform, Progress, PullError, PullOptions};
+use layer_store::{Cancellation, Platform, Progress, PullOptions};
 
 use super::acquired::{self, Quiet};
 use super::bars::Bars;
 use super::{Global, store};
-use crate::failure::{Failure, USAGE};
+use crate::failure::Failure;
 
 /// Fetch an image from a registry
 ///
@@ -58,10 +58,7 @@ impl Pull {
         let progress: Arc<dyn Progress> = Arc::clone(&bars) as Arc<dyn Progress>;
         let pulled = opened.pull(&reference, &options, &progress);
         bars.finish();
-        let image = pulled.map_err(|error| {
-            let status = if matches!(error, PullError::CaFile { .. }) { USAGE } else { crate::failure::FAILED };
-            Failure::new(format_args!("pull {}", reference.familiar()), error).with_status(status)
-        })?;
+        let image = pulled.map_err(|error| Failure::new("pull", error))?;
         acquired::print(&[image], global.json, self.quiet.quiet);
         Ok(0)
     }

@@ -10,7 +10,7 @@ use super::{Found, FoundLayer, ImportError, ImportOptions, ImportSource, docker,
 use crate::oci::manifest::{Descriptor, MANIFEST_LIMIT, short};
 use crate::oci::parallel;
 use crate::oci::platform::Platform;
-use crate::oci::sink::LayerSink;
+use crate::oci::sink::{LayerSink, awaited};
 use crate::oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
 use crate::{Cancellation, DiffId, Digest, ExpectedLayer, LayerProgress, LayerState, Progress, Reference};
 
@@ -173,7 +173,8 @@ impl Import<'_> {
         if may_skip && self.sink.has_layer(&layer.diff_id) {
             return Ok(present());
         }
-        let _claim = self.sink.claim(&layer.diff_id, &|| self.halt.is_cancelled()).map_err(failed)?;
+        let mut waiting = || self.progress.notice(&awaited(&name));
+        let _claim = self.sink.claim(&layer.diff_id, &mut waiting, &|| self.halt.is_cancelled()).map_err(failed)?;
         if may_skip && self.sink.has_layer(&layer.diff_id) {
             return Ok(present());
         }

@@ -10,9 +10,14 @@ pub(crate) type SinkError = Box<dyn std::error::Error + Send + Sync>;
 /// Keeps layers and documents. Its methods may be called from several threads at once.
 pub(crate) trait LayerSink: Sync {
     /// Waits until nobody else, in this process or another, brings in this layer, then keeps others
-    /// waiting until the claim is dropped or its process dies. Returns at once with an error when
-    /// `give_up` turns true.
-    fn claim(&self, layer: &DiffId, give_up: &dyn Fn() -> bool) -> Result<Box<dyn Send>, SinkError>;
+    /// waiting until the claim is dropped or its process dies. `waiting` is told before the first wait;
+    /// the wait ends with an error when `give_up` turns true.
+    fn claim(
+        &self,
+        layer: &DiffId,
+        waiting: &mut dyn FnMut(),
+        give_up: &dyn Fn() -> bool,
+    ) -> Result<Box<dyn Send>, SinkError>;
 
     /// Whether the layer is in the store, complete.
     fn has_layer(&self, layer: &DiffId) -> bool;
@@ -23,10 +28,18 @@ pub(crate) trait LayerSink: Sync {
     /// Reads `source` to its end, verifies it and keeps it; on any error the store is as it was.
     fn ingest(&self, source: &mut (dyn Read + Send), expected: &ExpectedLayer) -> Result<IngestedLayer, SinkError>;
 
+    /// A manifest or config that the store has, its digest proved.
+    fn manifest(&self, digest: &Digest) -> Option<Vec<u8>>;
+
     /// Keeps a manifest or config, byte for byte.
     fn put_manifest(&self, document: &[u8]) -> Result<Digest, SinkError>;
 
     /// Makes `reference` mean the manifest with this digest from now on. Everything it needs is in
     /// the store by then.
     fn tag(&self, reference: &str, manifest: &Digest) -> Result<(), SinkError>;
+}
+
+/// What a user is told who waits for a claim.
+pub(crate) fn awaited(layer: &str) -> String {
+    format!("waiting for another pull or import that brings in layer {}", layer.escape_debug())
 }

@@ -58,7 +58,7 @@ pub(super) struct Backoff<'a> {
     failures: u32,
 }
 
-/// Attempts at a registry that never answered: one more than one, for the dropped packet.
+/// Attempts at a registry that never answered: a second one for the dropped packet, too soon to speak of.
 const ATTEMPTS_WITHOUT_CONTACT: u32 = 2;
 
 impl<'a> Backoff<'a> {
@@ -81,11 +81,10 @@ impl<'a> Backoff<'a> {
         };
         self.failures += 1;
         let Some(wait) = self.next_wait(wait, attempts) else { return Err(error) };
-        self.progress.notice(&format!(
-            "{error} (attempt {} of {attempts} failed, the next in {:.1} s)",
-            self.failures,
-            wait.as_secs_f32()
-        ));
+        if attempts > ATTEMPTS_WITHOUT_CONTACT {
+            let (failed, wait) = (self.failures, wait.as_secs_f32());
+            self.progress.notice(&format!("{error} (attempt {failed} of {attempts} failed, the next in {wait:.1} s)"));
+        }
         tokio::time::sleep(wait).await;
         Ok(())
     }

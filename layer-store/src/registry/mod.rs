@@ -11,6 +11,7 @@ mod blob;
 mod client;
 mod connect;
 mod credentials;
+mod describe;
 mod error;
 mod trust;
 
@@ -23,17 +24,15 @@ pub use backoff::Patience;
 pub use error::PullError;
 
 use blob::LayerReader;
-use client::{Answer, Repository};
+use client::Repository;
+use describe::Describe;
 
-use crate::oci::manifest::{self, CONFIG_LIMIT, Config, Descriptor, Document, Manifest};
+use crate::oci::manifest::Descriptor;
 use crate::oci::parallel;
-use crate::oci::platform::{self, Platform};
-use crate::oci::sink::LayerSink;
+use crate::oci::platform::Platform;
+use crate::oci::sink::{LayerSink, awaited};
 use crate::oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
 use crate::{Cancellation, DiffId, ExpectedLayer, LayerProgress, LayerState, Progress, Reference};
-
-/// Indexes within indexes that are followed. One is rare, two are unheard of.
-const INDEX_DEPTH: usize = 3;
 
 /// How to pull.
 #[derive(Clone, Debug)]
@@ -68,14 +67,6 @@ impl Default for PullOptions {
     }
 }
 
-/// An image as its registry describes it, verified, before any layer is fetched.
-struct Described {
-    manifest: Manifest,
-    manifest_bytes: Vec<u8>,
-    config: Config,
-    config_bytes: Vec<u8>,
-}
-
 struct Layer {
     descriptor: Descriptor,
     diff_id: DiffId,
@@ -108,8 +99,14 @@ fn pull_on(
     progress: &Arc<dyn Progress>,
 ) -> Result<Acquired, PullError> {
     let (repository, described) = runtime.block_on(async {
+        let describing = async {
+            let repository = Repository::open(reference, options, progress).await?;
+            let described = Describe { sink, repository: &repository, reference, options, progress: &**progress };
+            let described = described.image().await?;
+            Ok((repository, described))
+        };
         tokio::select! {
-            described = describe(reference, options, progress) => described,
+            described = describing => described,
             () = options.cancellation.cancelled() => Err(PullError::Cancelled),
         }
     })?;
@@ -169,54 +166,6 @@ pub(crate) fn fetch_layer(
     outcome
 }
 
-/// Finds the manifest for the platform, and its config.
-async fn describe(
-    reference: &Reference,
-    options: &PullOptions,
-    progress: &Arc<dyn Progress>,
-) -> Result<(Repository, Described), PullError> {
-    let in_image = |cause: ImageError| PullError::Image { image: reference.familiar(), cause };
-    let repository = Repository::open(reference, options, progress).await?;
-    let wanted = options.platform.clone().unwrap_or_else(Platform::host);
-
-    let Answer { mut bytes, mut content_type } = match reference.digest() {
-        None => repository.manifest(reference.tag().unwrap_or("latest")).await?,
-        Some(digest) => {
-            let answer = repository.manifest(&digest.to_string()).await?;
-            manifest::verify("manifest", &answer.bytes, &digest).map_err(in_image)?;
-            answer
-        }
-    };
-    let mut depth = 0;
-    let manifest = loop {
-        let entries = match manifest::parse(&bytes, content_type.as_deref()).map_err(in_image)? {
-            Document::Manifest(manifest) => break manifest,
-            Document::Index(entries) => entries,
-        };
-        depth += 1;
-        let Some(entry) = platform::choose(&entries, &wanted).filter(|_| depth <= INDEX_DEPTH) else {
-            return Err(in_image(ImageError::NoSuchPlatform { wanted, offered: platform::offered(&entries) }));
-        };
-        let descriptor = Descriptor::new(&entry.media_type, &entry.digest, entry.size).map_err(in_image)?;
-        let answer = repository.manifest(&entry.digest).await?;
-        descriptor.verify("manifest", &answer.bytes).map_err(in_image)?;
-        (bytes, content_type) = (answer.bytes, Some(descriptor.media_type));
-    };
-
-    let config_bytes = repository.small_blob(&manifest.config, CONFIG_LIMIT).await?.bytes;
-    manifest.config.verify("config", &config_bytes).map_err(in_image)?;
-    let config = manifest::parse_config(&config_bytes, manifest.layers.len()).map_err(in_image)?;
-    if wanted.distance_to(&config.platform).is_none() {
-        // There was no index to choose from, or it lied. Who asked for a platform gets no other one.
-        if options.platform.is_some() {
-            let offered = config.platform.to_string();
-            return Err(in_image(ImageError::NoSuchPlatform { wanted, offered }));
-        }
-        progress.notice(&format!("{} is for {}, this host is {wanted}", reference.familiar(), config.platform));
-    }
-    Ok((repository, Described { manifest, manifest_bytes: bytes, config, config_bytes }))
-}
-
 /// Brings one layer into the store, unless it is there or another process is about to have it there.
 fn acquire(
     runtime: &Runtime,
@@ -236,7 +185,8 @@ fn acquire(
     if sink.has_layer(&layer.diff_id) {
         return Ok(finished(true));
     }
-    let claim = sink.claim(&layer.diff_id, &|| halt.is_cancelled());
+    let mut waiting = || progress.notice(&awaited(&descriptor.short()));
+    let claim = sink.claim(&layer.diff_id, &mut waiting, &|| halt.is_cancelled());
     let _claim = claim.map_err(|e| if halt.is_cancelled() { PullError::Cancelled } else { failed(e) })?;
     if sink.has_layer(&layer.diff_id) {
         return Ok(finished(true));

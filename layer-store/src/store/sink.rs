@@ -11,9 +11,13 @@ use crate::{
 };
 
 impl LayerSink for Store {
-    fn claim(&self, layer: &DiffId, give_up: &dyn Fn() -> bool) -> Result<Box<dyn Send>, SinkError> {
-        let mut waiting = || tracing::info!("waiting for another process that brings in layer {layer}");
-        Ok(Box::new(self.lock_layer(layer, &mut waiting, give_up)?))
+    fn claim(
+        &self,
+        layer: &DiffId,
+        waiting: &mut dyn FnMut(),
+        give_up: &dyn Fn() -> bool,
+    ) -> Result<Box<dyn Send>, SinkError> {
+        Ok(Box::new(self.lock_layer(layer, waiting, give_up)?))
     }
 
     fn has_layer(&self, layer: &DiffId) -> bool {
@@ -26,6 +30,10 @@ impl LayerSink for Store {
 
     fn ingest(&self, source: &mut (dyn Read + Send), expected: &ExpectedLayer) -> Result<IngestedLayer, SinkError> {
         Ok(Self::ingest(self, source, expected)?)
+    }
+
+    fn manifest(&self, digest: &Digest) -> Option<Vec<u8>> {
+        self.manifest_bytes(digest).ok()
     }
 
     fn put_manifest(&self, document: &[u8]) -> Result<Digest, SinkError> {

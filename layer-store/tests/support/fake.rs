@@ -97,7 +97,7 @@ impl Fake {
         thread::spawn(move || {
             for connection in listener.incoming() {
                 let shelf = Arc::clone(&shelf);
-                thread::spawn(move || shelf.converse(connection.unwrap()));
+                thread::spawn(move || shelf.converse(&connection.unwrap()));
             }
         });
         Self { port, requests }
@@ -115,11 +115,11 @@ impl Fake {
 
 impl Shelf {
     /// Answers the requests of one connection, until one ends it.
-    fn converse(&self, connection: TcpStream) {
+    fn converse(&self, connection: &TcpStream) {
         let mut reader = BufReader::new(connection.try_clone().unwrap());
         while let Some(request) = self.read(&mut reader) {
             let reply = (self.behaviour)(&request);
-            if self.answer(&connection, &request, reply).is_none() {
+            if self.answer(connection, &request, &reply).is_none() {
                 break;
             }
         }
@@ -148,7 +148,7 @@ impl Shelf {
     }
 
     /// `None`: the connection ends here.
-    fn answer(&self, mut connection: &TcpStream, request: &Request, reply: Reply) -> Option<()> {
+    fn answer(&self, mut connection: &TcpStream, request: &Request, reply: &Reply) -> Option<()> {
         let write = |mut connection: &TcpStream, head: String, body: &[u8]| {
             connection.write_all(head.as_bytes()).ok()?;
             connection.write_all(body).ok()
@@ -174,11 +174,11 @@ impl Shelf {
         let head = format!("HTTP/1.1 {status} X\r\nContent-Type: {media_type}\r\nContent-Length: {length}\r\n\r\n");
         match reply {
             Reply::CutAfter(cut) => {
-                write(connection, head, &rest[..cut.min(length)]);
+                write(connection, head, &rest[..(*cut).min(length)]);
                 None
             }
             Reply::StallAfter(cut) => {
-                write(connection, head, &rest[..cut.min(length)])?;
+                write(connection, head, &rest[..(*cut).min(length)])?;
                 connection.flush().ok()?;
                 // The other side ends it.
                 let _ = std::io::copy(&mut connection, &mut std::io::sink());
