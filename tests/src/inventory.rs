@@ -59,10 +59,10 @@ impl Inventory {
             .collect()
     }
 
-    /// The layers: the directories in which a `blob` lies.
+    /// The directories of the layers: those below `layers` in which a `blob` lies.
     #[must_use]
     pub fn layers(&self) -> Vec<&Path> {
-        let blobs = self.files.keys().filter(|path| path.file_name().is_some_and(|name| name == "blob"));
+        let blobs = self.files.keys().filter(|path| path.starts_with("layers") && path.ends_with("blob"));
         blobs.filter_map(|path| path.parent()).collect()
     }
 }

@@ -146,9 +146,10 @@ fn read_only_share_is_enforced_on_the_host() {
     let guests = Guests::of(Image::Debian);
     let protected = guests.session.work("protected");
     std::fs::write(protected.join("file"), "as it was").unwrap();
-    let share = format!("{}:/srv:ro", protected.display());
+    let share = format!("{}:/opt:ro", protected.display());
     // Even a guest that gets a writable mount of the share may not write to the host.
-    let script = "mount -o remount,rw /srv; echo changed > /srv/file; touch /srv/new; rm /srv/file; cat /srv/file > /media/read; true";
+    let script =
+        "mount -o remount,rw /opt; echo changed > /opt/file; touch /opt/new; rm /opt/file; cat /opt/file > /media/read";
     guests.shell(&["-v", &share], script).succeeded();
     assert_eq!(std::fs::read_to_string(protected.join("file")).unwrap(), "as it was");
     assert!(!protected.join("new").exists());

@@ -1,6 +1,7 @@
 //! One machine: its directories, its processes, and the run of its first command.
 
 mod children;
+mod console;
 mod directory;
 mod ending;
 mod event;

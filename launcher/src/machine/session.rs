@@ -28,6 +28,24 @@ impl Control {
     }
 }
 
+/// Passes on what the guest says until the channel ends, in a thread of its own.
+pub(crate) fn listen(mut stream: UnixStream, events: Sender<Event>) {
+    std::thread::spawn(move || {
+        let error = loop {
+            match Message::read(&mut stream) {
+                Ok(Some((number, message))) => {
+                    if events.send(Event::Control(number, message)).is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            }
+        };
+        let _ = events.send(Event::ControlClosed(error));
+    });
+}
+
 /// A process whose channels are ours.
 #[derive(Debug)]
 pub(crate) struct Session {

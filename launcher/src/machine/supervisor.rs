@@ -1,6 +1,6 @@
 //! The run of one machine, from its directory to its last process.
 
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
@@ -15,7 +15,7 @@ use super::event::Event;
 use super::root::RootServer;
 use super::session::{Control, Session};
 use super::signals::{Signals, interrupted};
-use super::{monitor, terminal};
+use super::{console, monitor, session, terminal};
 use crate::child;
 use crate::failure::{About, Failure, MACHINE_FAILED};
 use crate::hypervisor::CommandLine;
@@ -92,8 +92,8 @@ pub fn run(order: Order, signals: Signals) -> Result<u8, Failure> {
     let result = supervisor.start(&inbox).and_then(|()| supervisor.serve(&inbox));
     // The terminal first: what follows may print.
     supervisor.raw = None;
-    if supervisor.console_tells {
-        supervisor.print_console();
+    if supervisor.console_tells && !supervisor.order.show_console {
+        console::print_tail(&supervisor.order.console);
     }
     result
 }
@@ -165,7 +165,7 @@ impl Supervisor {
         self.hypervisor = Some(self.children.spawn("hypervisor", &self.order.hypervisor, &self.order.directory)?);
         self.order.directory.record(&self.order.name, &self.order.root_name, &self.children.records())?;
         if self.order.show_console {
-            follow_console(self.order.console.clone());
+            console::follow(self.order.console.clone());
         }
         self.deadline = Some((Instant::now() + self.order.ready_timeout, Overdue::Ready));
         Ok(())
@@ -240,25 +240,10 @@ impl Supervisor {
         Ok(())
     }
 
-    fn connect(&mut self, stream: std::os::unix::net::UnixStream) -> Result<(), Failure> {
-        let mut reader = stream.try_clone().about("control channel")?;
+    fn connect(&mut self, stream: UnixStream) -> Result<(), Failure> {
+        session::listen(stream.try_clone().about("control channel")?, self.events.clone());
         self.control = Some(Control::new(stream));
         self.open_channels += 1;
-        let events = self.events.clone();
-        std::thread::spawn(move || {
-            let error = loop {
-                match Message::read(&mut reader) {
-                    Ok(Some((stream, message))) => {
-                        if events.send(Event::Control(stream, message)).is_err() {
-                            return;
-                        }
-                    }
-                    Ok(None) => break None,
-                    Err(error) => break Some(error),
-                }
-            };
-            let _ = events.send(Event::ControlClosed(error));
-        });
         Ok(())
     }
 
@@ -440,35 +425,4 @@ impl Supervisor {
             running: self.session.is_some(),
         })
     }
-
-    /// Shows the end of the kernel's console, which goes away with the machine's directory.
-    fn print_console(&self) {
-        let tail = child::tail(&self.order.console, 15);
-        if !self.order.show_console && !tail.is_empty() {
-            eprintln!("--- last lines of the guest's console ---\n{tail}\n---");
-        }
-    }
-}
-
-/// Copies the console's file to standard error as it grows, for as long as this process lives.
-fn follow_console(path: PathBuf) {
-    use std::io::{Read, Write};
-    std::thread::spawn(move || {
-        let mut file = loop {
-            match std::fs::File::open(&path) {
-                Ok(file) => break file,
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
-            }
-        };
-        let mut buffer = vec![0; 8192];
-        loop {
-            match file.read(&mut buffer) {
-                Ok(0) => std::thread::sleep(Duration::from_millis(20)),
-                Ok(count) => {
-                    let _ = std::io::stderr().write_all(&buffer[..count]);
-                }
-                Err(_) => return,
-            }
-        }
-    });
 }
