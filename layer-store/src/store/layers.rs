@@ -78,7 +78,7 @@ impl Store {
         let made = ingest::ingest(source, staging.path(), expected, &self.limits)?;
         let was_present = self.publish_layer(staging.path(), &made.diff_id)?;
         fault::point(FaultPoint::LayerKept);
-        self.remember_compressed(&made.diff_id, &made.compressed_digest).unwrap_or_else(forget);
+        self.remember_compressed(&made.diff_id, &made.compressed_digest).unwrap_or_else(|error| forget(&error));
         Ok(IngestedLayer { was_present, ..made })
     }
 
@@ -184,7 +184,7 @@ impl Store {
 }
 
 /// What is only noted to save a later fetch is no reason to fail when what it is about is in the store.
-pub(super) fn forget(error: StoreError) {
+pub(super) fn forget(error: &StoreError) {
     tracing::info!("not noted: {error}");
 }
 

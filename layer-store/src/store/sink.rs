@@ -75,7 +75,7 @@ impl Store {
 
     fn remember_sources(&self, acquired: &Acquired) {
         for layer in &acquired.layers {
-            self.remember_source(&layer.diff_id, &layer.source).unwrap_or_else(forget);
+            self.remember_source(&layer.diff_id, &layer.source).unwrap_or_else(|error| forget(&error));
         }
     }
 }

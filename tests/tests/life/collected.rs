@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use end_to_end::layout::{Layer, noise};
 use end_to_end::soundness::{leftovers, sound_layers};
 use end_to_end::{Layout, Registry, Session};
+use layer_store::FaultPoint;
+use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{Images, top};
+use super::{Images, faulty, top};
 
 const IMAGE: &str = "lamina.test/image:1";
 const OTHER: &str = "lamina.test/other:1";
@@ -98,6 +100,49 @@ fn own_layer(session: &Session, reference: &str) -> String {
     let inspected = json(&session.ok(["inspect", reference, "--json"]));
     let layers = inspected["layers"].as_array().expect("a list of layers");
     layers.last().expect("a layer")["diff_id"].as_str().expect("a DiffID").to_owned()
+}
+
+#[test]
+fn process_that_stands_still_loses_nothing_to_a_collection() {
+    use FaultPoint as P;
+    let images = Images::new();
+    let first = images.first.path().to_str().unwrap();
+    // One layer at a time: no other thread holds the store's lock when the process stops.
+    let import = ["import", first, "--tag", IMAGE, "--parallel=1"];
+    let prepare = ["prepare", IMAGE];
+    // Those at which the store's lock is not held: elsewhere the collection waits.
+    let steps: [(&[&str], &[FaultPoint]); 3] = [
+        (&import, &[P::LayerClaimed, P::BlobBegun, P::BlobWritten, P::LayerStaged, P::LayerKept, P::ImageStaged]),
+        (&prepare, &[P::BaseClaimed, P::BaseStaged, P::RecipePublished, P::BasePublished]),
+        (&["gc"], &[P::GarbageAside, P::GarbageFirstDeleted]),
+    ];
+    for (arguments, points) in steps {
+        for &point in points {
+            let session = Session::user();
+            if arguments != import {
+                session.ok(import);
+            }
+            if arguments == ["gc"] {
+                session.ok(prepare);
+                session.ok(["rmi", IMAGE]);
+            }
+            let still = session.start(faulty(&session, point, true, arguments));
+            still.await_stop();
+            // Who prepares holds the image, whatever becomes of its name.
+            if arguments == prepare {
+                session.ok(["rmi", IMAGE]);
+            }
+            session.ok(["gc"]);
+            still.signal(Signal::CONT);
+            let finished = still.finish();
+            assert!(finished.status.success(), "{point:?}: {finished}");
+            session.ok(import);
+            session.ok(prepare);
+            session.ok(["gc"]);
+            assert_eq!(sound_layers(&session.store()).len(), 2, "{point:?}");
+            assert_eq!(leftovers(&session.store()), Vec::<std::path::PathBuf>::new(), "{point:?}");
+        }
+    }
 }
 
 /// An image with the layer that all have, and one that no other has.
