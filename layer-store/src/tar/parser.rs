@@ -190,18 +190,9 @@ impl Parser {
     /// Takes a header block: an extension, an entry, or the start of a sparse map.
     fn header(&mut self, block: &[u8; BLOCK]) -> Result<Option<Entry>, Malformed> {
         let header = Header::parse(block)?;
-        let size = u64::try_from(header.size()?).map_err(|_| Malformed::Range("size"))?;
         let type_flag = header.type_flag();
-        match type_flag {
-            b'x' | b'X' | b'g' | b'L' | b'K' => {
-                if size > EXTENSION_MAX {
-                    return Err(Malformed::ExtensionTooLong);
-                }
-                self.padding = padding(size);
-                self.state = State::Extension { type_flag, left: size, body: Vec::new() };
-                return Ok(None);
-            }
-            _ => {}
+        if matches!(type_flag, b'x' | b'X' | b'g' | b'L' | b'K') {
+            return self.extension_header(type_flag, &header);
         }
         let records = self.local.get_or_insert_with(|| Records::from_global(&self.global));
         let long_name = self.long_name.take();
@@ -224,12 +215,23 @@ impl Parser {
             b'M' => Err(Malformed::MultiVolume),
             0 | b'0'..=b'7' | b'D' => self.plain_entry(&header),
             _ => {
-                let size = self.local.take().and_then(|records| records.size).unwrap_or(size);
+                let records = self.local.take().unwrap_or_default();
                 self.long_link = None;
+                let size = self.stored_size(&header, &records)?;
                 self.skip(size)?;
                 Ok(None)
             }
         }
+    }
+
+    fn extension_header(&mut self, type_flag: u8, header: &Header) -> Result<Option<Entry>, Malformed> {
+        let left = u64::try_from(header.size()?).map_err(|_| Malformed::Range("size"))?;
+        if left > EXTENSION_MAX {
+            return Err(Malformed::ExtensionTooLong);
+        }
+        self.padding = padding(left);
+        self.state = State::Extension { type_flag, left, body: Vec::new() };
+        Ok(None)
     }
 
     /// An entry that needs no further block to be known.
