@@ -161,7 +161,7 @@ impl<W: Write + Seek> SectionWriter<W> {
     /// Ends the current section.
     pub(crate) fn align(&mut self) -> io::Result<()> {
         let padding = usize::try_from(self.written.wrapping_neg() % 8).unwrap_or_default();
-        self.put(&[0; 8][..padding])
+        self.put([0; 8].get(..padding).unwrap_or_default())
     }
 
     /// Writes the header, and gives the file back.

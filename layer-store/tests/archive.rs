@@ -328,6 +328,20 @@ fn changed_and_missing_blobs_are_named() {
 }
 
 #[test]
+fn a_layout_may_lack_the_layers_that_the_store_has() {
+    let image = three_layers(1);
+    let place = Place::new();
+    let layout = layout_of(&place, &image, Some("1"));
+    place.import(&layout).unwrap();
+    for layer in &image.layers {
+        std::fs::remove_file(blob_path(&layout, &layer.digest())).unwrap();
+    }
+    let acquired = place.import(&layout).unwrap();
+    assert!(acquired[0].layers.iter().all(|layer| layer.was_present));
+    assert!(Place::new().refusal(&layout).contains("incomplete"));
+}
+
+#[test]
 fn a_layer_that_is_not_what_the_config_says_is_refused_in_every_form() {
     let image = three_layers(1);
     let config = format!("{}.json", Digest::of(&image.config).hex());

@@ -332,7 +332,10 @@ fn a_layer_cut_short_in_the_registry_is_refused() {
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..40_000]).unwrap();
     let place = Place::new();
-    let error = place.refusal(&registry.name("app:1"), &patient());
+    let notices = Arc::new(Notices::default());
+    let progress: Arc<dyn Progress> = Arc::clone(&notices) as Arc<dyn Progress>;
+    let error = place.watched(&registry.name("app:1"), &patient(), &progress).unwrap_err().to_string();
+    assert_eq!(notices.lines(), [""; 0], "it says so at once");
     assert!(error.contains("40000 bytes") && error.contains("push it again"), "{error}");
     place.assert_empty();
 }

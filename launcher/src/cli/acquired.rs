@@ -47,15 +47,15 @@ pub(super) fn parallel(text: &str) -> Result<usize, String> {
 pub(super) fn print(images: &[Acquired], json: bool, quiet: bool) {
     if json {
         let rows: Vec<Row> = images.iter().map(row).collect();
-        println!("{}", serde_json::json!(rows));
+        say!("{}", serde_json::json!(rows));
         return;
     }
     for image in images {
         for reference in &image.references {
             if quiet {
-                println!("{}", reference.familiar());
+                say!("{}", reference.familiar());
             } else {
-                println!("{}  {}  {}", reference.familiar(), image.manifest_digest, came(&image.layers));
+                say!("{}  {}  {}", reference.familiar(), image.manifest_digest, came(&image.layers));
             }
         }
     }

@@ -32,7 +32,7 @@ impl Du {
             std::fs::write(path, picture::shared_layers(&usage)).about(path.display())?;
         }
         if global.json {
-            println!("{}", serde_json::to_string_pretty(&usage).about("JSON")?);
+            say!("{}", serde_json::to_string_pretty(&usage).about("JSON")?);
         } else {
             self.print(&usage);
         }
@@ -42,25 +42,25 @@ impl Du {
     fn print(&self, usage: &Usage) {
         let names = usage.images.iter().map(|image| image.reference.len());
         let width = names.max().unwrap_or_default().max("IMAGE".len());
-        println!("{:width$}  {:>10}  {:>10}  {:>10}  {:>10}", "IMAGE", "TAR", "ON DISK", "SHARED", "ONLY HERE");
+        say!("{:width$}  {:>10}  {:>10}  {:>10}  {:>10}", "IMAGE", "TAR", "ON DISK", "SHARED", "ONLY HERE");
         for image in &usage.images {
             let [apparent, on_disk, shared, unique] =
                 [image.apparent, image.on_disk, image.shared, image.unique].map(size);
-            println!("{:width$}  {apparent:>10}  {on_disk:>10}  {shared:>10}  {unique:>10}", image.reference);
+            say!("{:width$}  {apparent:>10}  {on_disk:>10}  {shared:>10}  {unique:>10}", image.reference);
         }
         if self.layers {
-            println!();
+            say!("");
             for layer in &usage.layers {
                 let images: Vec<&str> = layer.images.iter().map(String::as_str).collect();
                 let images = if images.is_empty() { "no image".to_owned() } else { images.join(" ") };
-                println!("{}  {:>10}  {images}", layer.diff_id, size(layer.on_disk()));
+                say!("{}  {:>10}  {images}", layer.diff_id, size(layer.on_disk()));
             }
         }
-        println!();
-        println!("layers     {:>10}", size(usage.blobs));
-        println!("indexes    {:>10}", size(usage.indexes));
-        println!("bases      {:>10}", size(usage.bases));
-        println!("manifests  {:>10}", size(usage.manifests));
-        println!("saved      {:>10}  by layers that several images have", size(usage.saved_by_layers));
+        say!("");
+        say!("layers     {:>10}", size(usage.blobs));
+        say!("indexes    {:>10}", size(usage.indexes));
+        say!("bases      {:>10}", size(usage.bases));
+        say!("manifests  {:>10}", size(usage.manifests));
+        say!("saved      {:>10}  by layers that several images have", size(usage.saved_by_layers));
     }
 }

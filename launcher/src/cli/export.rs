@@ -28,9 +28,9 @@ impl Export {
         let image = store::image(&opened, &self.image)?;
         let manifest = opened.export(&image, &self.directory).about("lamina export")?;
         if global.json {
-            println!("{}", serde_json::json!({ "directory": self.directory, "manifest": manifest }));
+            say!("{}", serde_json::json!({ "directory": self.directory, "manifest": manifest }));
         } else {
-            println!("exported {} to {}", self.image, self.directory.display());
+            say!("exported {} to {}", self.image, self.directory.display());
         }
         Ok(0)
     }

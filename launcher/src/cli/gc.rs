@@ -30,24 +30,24 @@ impl Gc {
             let layer: DiffId = layer.parse().map_err(|error| Failure::new(layer, error).with_status(USAGE))?;
             let holders = opened.holders(&layer).about("lamina gc")?;
             if global.json {
-                println!("{}", serde_json::json!({ "layer": layer, "holders": holders }));
+                say!("{}", serde_json::json!({ "layer": layer, "holders": holders }));
             } else if holders.is_empty() {
-                println!("nobody: the next `lamina gc` removes it");
+                say!("nobody: the next `lamina gc` removes it");
             }
-            holders.iter().filter(|_| !global.json).for_each(|holder| println!("{holder}"));
+            holders.iter().filter(|_| !global.json).for_each(|holder| say!("{holder}"));
             return Ok(0);
         }
         let collected = opened.collect(self.dry_run).about("lamina gc")?;
         if global.json {
-            println!("{}", serde_json::to_string_pretty(&collected).about("JSON")?);
+            say!("{}", serde_json::to_string_pretty(&collected).about("JSON")?);
             return Ok(0);
         }
         let verb = if self.dry_run { "would remove" } else { "removed" };
         for garbage in &collected.garbage {
             let kind = format!("{:?}", garbage.kind).to_lowercase();
-            println!("{verb} {kind} {} ({})", garbage.name, super::size(garbage.bytes));
+            say!("{verb} {kind} {} ({})", garbage.name, super::size(garbage.bytes));
         }
-        println!("{verb} {} things, {}", collected.garbage.len(), super::size(collected.bytes));
+        say!("{verb} {} things, {}", collected.garbage.len(), super::size(collected.bytes));
         Ok(0)
     }
 }

@@ -11,8 +11,13 @@ use crate::failure::{About, Failure};
 #[command(after_help = "\
 Examples:
   lamina images
+  lamina images -q | xargs lamina verify
   lamina images --json | jq -r '.[].reference'")]
-pub(super) struct Images {}
+pub(super) struct Images {
+    /// Print names only
+    #[arg(long, short)]
+    quiet: bool,
+}
 
 /// One image, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -37,17 +42,21 @@ impl Images {
         let rows: Vec<Row> =
             images.iter().map(|image| row(&opened, &image.reference, &image.manifest_digest)).collect();
         if global.json {
-            println!("{}", serde_json::to_string_pretty(&rows).about("JSON")?);
+            say!("{}", serde_json::to_string_pretty(&rows).about("JSON")?);
             return Ok(0);
         }
         let names: Vec<String> = rows.iter().map(|row| familiar(&row.reference)).collect();
+        if self.quiet {
+            names.iter().for_each(|name| say!("{name}"));
+            return Ok(0);
+        }
         let width = names.iter().map(String::len).max().unwrap_or_default().max("IMAGE".len());
-        println!("{:width$}  {:19}  {:>6}  {:>9}", "IMAGE", "MANIFEST", "LAYERS", "SIZE");
+        say!("{:width$}  {:19}  {:>6}  {:>9}", "IMAGE", "MANIFEST", "LAYERS", "SIZE");
         for (name, row) in names.iter().zip(&rows) {
             let manifest = row.manifest.get(..19).unwrap_or(&row.manifest);
             match &row.error {
-                Some(error) => println!("{name:width$}  {manifest}  {error}"),
-                None => println!("{name:width$}  {manifest}  {:>6}  {:>9}", row.layers, super::size(row.bytes)),
+                Some(error) => say!("{name:width$}  {manifest}  {error}"),
+                None => say!("{name:width$}  {manifest}  {:>6}  {:>9}", row.layers, super::size(row.bytes)),
             }
         }
         Ok(0)

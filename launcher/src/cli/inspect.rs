@@ -54,7 +54,7 @@ impl Inspect {
             config: &image.config,
         };
         if global.json {
-            println!("{}", serde_json::to_string_pretty(&report).about("JSON")?);
+            say!("{}", serde_json::to_string_pretty(&report).about("JSON")?);
         } else {
             report.print();
         }
@@ -64,9 +64,9 @@ impl Inspect {
 
 impl Report<'_> {
     fn print(&self) {
-        println!("image       {}", self.reference);
-        println!("manifest    {}", self.manifest);
-        println!("platform    {}", self.platform);
+        say!("image       {}", self.reference);
+        say!("manifest    {}", self.manifest);
+        say!("platform    {}", self.platform);
         if let Some(config) = self.config.config() {
             let list = |words: &Option<Vec<String>>| words.as_ref().map(|words| words.join(" ")).unwrap_or_default();
             let text = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -77,15 +77,15 @@ impl Report<'_> {
                 ("user", text(config.user())),
             ];
             for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
-                println!("{name:10}  {value}");
+                say!("{name:10}  {value}");
             }
             for variable in config.env().iter().flatten() {
-                println!("env         {variable}");
+                say!("env         {variable}");
             }
         }
         for layer in &self.layers {
             let from = layer.sources.first().map(|source| format!("  from {}", source.origin)).unwrap_or_default();
-            println!("layer       {}  {:>9}{from}", layer.diff_id, super::size(layer.bytes));
+            say!("layer       {}  {:>9}{from}", layer.diff_id, super::size(layer.bytes));
         }
     }
 }

@@ -1,5 +1,13 @@
 //! The commands of `lamina`: each in a file of its own, with its options beside what they do.
 
+/// Prints a line of a result. Who stops reading it (`| head`) has read enough; any other failure to write ends the
+/// program, for half a result must not look like a whole one.
+macro_rules! say {
+    ($($words:tt)*) => {
+        $crate::cli::print_line(format_args!($($words)*))
+    };
+}
+
 mod acquired;
 mod bars;
 mod doctor;
@@ -111,6 +119,13 @@ fn print(text: &str) -> Result<(), Failure> {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new("standard output", error)),
         _ => Ok(()),
+    }
+}
+
+fn print_line(line: std::fmt::Arguments<'_>) {
+    if let Err(failure) = print(&format!("{line}\n")) {
+        eprintln!("lamina: {failure}");
+        std::process::exit(failure.status().into());
     }
 }
 

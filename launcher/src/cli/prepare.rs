@@ -30,9 +30,9 @@ impl Prepare {
         let base = store::prepare(&opened, &image, &self.layers)?;
         if global.json {
             let result = serde_json::json!({ "reference": image.reference, "base": base.to_string() });
-            println!("{result}");
+            say!("{result}");
         } else {
-            println!("{base}");
+            say!("{base}");
         }
         Ok(0)
     }

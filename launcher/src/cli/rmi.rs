@@ -28,9 +28,9 @@ impl Rmi {
             removed.push(reference.to_string());
         }
         if global.json {
-            println!("{}", serde_json::json!({ "removed": removed }));
+            say!("{}", serde_json::json!({ "removed": removed }));
         } else {
-            removed.iter().for_each(|reference| println!("removed {reference}"));
+            removed.iter().for_each(|reference| say!("removed {reference}"));
         }
         Ok(0)
     }

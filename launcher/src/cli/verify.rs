@@ -51,16 +51,16 @@ impl Verify {
                 self.mend(&opened, layer)?;
                 repaired.push(*layer);
                 if !global.json {
-                    println!("layer {layer}: fetched again");
+                    say!("layer {layer}: fetched again");
                 }
             }
             damages.push(damage);
         }
         if global.json {
             let report = serde_json::json!({ "layers": layers.len(), "damaged": damages, "repaired": repaired });
-            println!("{report}");
+            say!("{report}");
         } else if damages.is_empty() {
-            println!("{} layers are whole", layers.len());
+            say!("{} layers are whole", layers.len());
         }
         Ok(if damages.len() == repaired.len() { 0 } else { FAILED })
     }
@@ -88,9 +88,9 @@ impl Verify {
 }
 
 fn report(damage: &Damage) {
-    println!("layer {} is damaged: {}", damage.layer, damage.cause);
+    say!("layer {} is damaged: {}", damage.layer, damage.cause);
     match damage.paths.as_slice() {
-        [] => println!("layer {}: the content of its files is whole, or its index is lost", damage.layer),
-        paths => paths.iter().for_each(|path| println!("layer {}: {path} has changed", damage.layer)),
+        [] => say!("layer {}: the content of its files is whole, or its index is lost", damage.layer),
+        paths => paths.iter().for_each(|path| say!("layer {}: {path} has changed", damage.layer)),
     }
 }

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::io::{Cursor, Read};
 
-use super::files::{Files, Supply};
+use super::files::{Files, Passed, Supply};
 use super::sniff::{self, Form};
 use super::watch::Counted;
 use super::{Found, FoundLayer, ImportError, ImportOptions, ImportSource, docker, layout, naming};
-use crate::oci::manifest::{Descriptor, MANIFEST_LIMIT, short};
+use crate::oci::manifest::{MANIFEST_LIMIT, short};
 use crate::oci::parallel;
 use crate::oci::platform::Platform;
-use crate::oci::sink::{LayerSink, awaited};
+use crate::oci::sink::{LayerSink, SinkError, awaited};
 use crate::oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
 use crate::{Cancellation, DiffId, Digest, ExpectedLayer, LayerProgress, LayerState, Progress, Reference};
 
@@ -134,62 +134,83 @@ impl Import<'_> {
 
     /// Brings in one layer, unless it is there.
     fn bring(&self, files: &dyn Files, layer: &FoundLayer) -> Result<Brought, ImportError> {
-        let failed = |cause| match self.halt.is_cancelled() {
-            true => ImportError::Cancelled,
-            false => ImportError::Layer { source_name: self.source_name.to_owned(), layer: layer.path.clone(), cause },
-        };
-        let supply = files.layer(&layer.path)?.ok_or_else(|| ImportError::Missing {
-            source_name: self.source_name.to_owned(),
-            file: layer.path.clone(),
-        })?;
-        let (mut reader, length) = match supply {
-            Supply::Refused(cause) => return Err(failed(cause.into())),
-            Supply::Ingested(passed) => {
-                if passed.diff_id != layer.diff_id {
-                    let what = "its tar".to_owned();
-                    let (expected, actual) = (layer.diff_id.0, passed.diff_id.0);
-                    return Err(failed(Box::new(ImageError::WrongDigest { what, expected, actual })));
-                }
-                let source = self.layer_source(layer, passed.compressed, passed.length);
-                return Ok(Brought { source, blob_bytes: passed.blob_bytes, was_present: passed.was_present });
-            }
-            Supply::Bytes { reader, length } => (reader, length),
-        };
+        match files.layer(&layer.path)? {
+            Some(Supply::Bytes { reader, length }) => self.read(layer, reader, length),
+            Some(Supply::Ingested(passed)) => self.passed(layer, &passed),
+            Some(Supply::Refused(cause)) => Err(self.failed(layer, cause.into())),
+            None => match &layer.blob {
+                // A layout may leave out what its receiver has.
+                Some(blob) if self.sink.has_layer(&layer.diff_id) => Ok(self.present(layer, blob.size, None)),
+                _ => Err(ImportError::Missing { source_name: self.source_name.to_owned(), file: layer.path.clone() }),
+            },
+        }
+    }
+
+    /// A layer that went into the store while the archive passed by, if it is the one that the image means.
+    fn passed(&self, layer: &FoundLayer, passed: &Passed) -> Result<Brought, ImportError> {
+        if passed.diff_id != layer.diff_id {
+            let what = "its tar".to_owned();
+            let (expected, actual) = (layer.diff_id.0, passed.diff_id.0);
+            return Err(self.failed(layer, Box::new(ImageError::WrongDigest { what, expected, actual })));
+        }
+        let source = self.layer_source(layer, passed.compressed, passed.length);
+        Ok(Brought { source, blob_bytes: passed.blob_bytes, was_present: passed.was_present })
+    }
+
+    /// Reads a layer of `length` bytes into the store, unless it is there.
+    fn read(
+        &self,
+        layer: &FoundLayer,
+        mut reader: Box<dyn Read + Send + '_>,
+        length: u64,
+    ) -> Result<Brought, ImportError> {
+        let failed = |cause| self.failed(layer, cause);
         let mut head = Vec::new();
-        (&mut reader).take(sniff::HEAD).read_to_end(&mut head).map_err(|e| failed(Box::new(e)))?;
-        let is_tar = sniff::form(&head) == Form::Tar;
-        let name = layer.blob.as_ref().map_or_else(|| layer.path.clone(), Descriptor::short);
-        let report = |state, bytes| {
-            self.progress.layer(&LayerProgress { name: &name, state, bytes, total: Some(length) });
-        };
+        let mut blob_bytes = None;
+        if layer.blob.is_none() {
+            (&mut reader).take(sniff::HEAD).read_to_end(&mut head).map_err(|e| failed(Box::new(e)))?;
+            blob_bytes = Some(length).filter(|_| sniff::form(&head) == Form::Tar);
+        }
         // A docker archive does not say how long a compressed layer's tar is: only reading it tells.
-        let may_skip = layer.blob.is_some() || is_tar;
-        let present = || {
-            report(LayerState::Present, length);
-            let digest = layer.blob.as_ref().map_or(layer.diff_id.0, |blob| blob.digest);
-            let source = self.layer_source(layer, digest, length);
-            Brought { source, blob_bytes: is_tar.then_some(length), was_present: true }
-        };
-        if may_skip && self.sink.has_layer(&layer.diff_id) {
-            return Ok(present());
+        let is_there = || (layer.blob.is_some() || blob_bytes.is_some()) && self.sink.has_layer(&layer.diff_id);
+        if is_there() {
+            return Ok(self.present(layer, length, blob_bytes));
         }
-        let mut waiting = || self.progress.notice(&awaited(&name));
+        let mut waiting = || self.progress.notice(&awaited(&layer.name()));
         let _claim = self.sink.claim(&layer.diff_id, &mut waiting, &|| self.halt.is_cancelled()).map_err(failed)?;
-        if may_skip && self.sink.has_layer(&layer.diff_id) {
-            return Ok(present());
+        if is_there() {
+            return Ok(self.present(layer, length, blob_bytes));
         }
-        report(LayerState::Fetching, 0);
+        self.report(layer, LayerState::Fetching, 0, length);
         let compressed = layer.blob.as_ref().map(|blob| blob.digest);
         let expected = ExpectedLayer { compressed, diff_id: Some(layer.diff_id) };
         let mut whole = Cursor::new(head).chain(reader);
-        let mut counted = Counted::new(&mut whole, self.halt, |bytes| report(LayerState::Fetching, bytes));
-        let ingested = self.sink.ingest(&mut counted, &expected).map_err(failed)?;
-        report(LayerState::Done, length);
+        let tell = |bytes| self.report(layer, LayerState::Fetching, bytes, length);
+        let ingested = self.sink.ingest(&mut Counted::new(&mut whole, self.halt, tell), &expected).map_err(failed)?;
+        self.report(layer, LayerState::Done, length, length);
         Ok(Brought {
             source: self.layer_source(layer, ingested.compressed_digest, length),
             blob_bytes: Some(ingested.blob_bytes),
             was_present: ingested.was_present,
         })
+    }
+
+    /// A layer that the store had; its archive has `length` bytes of it.
+    fn present(&self, layer: &FoundLayer, length: u64, blob_bytes: Option<u64>) -> Brought {
+        self.report(layer, LayerState::Present, length, length);
+        let digest = layer.blob.as_ref().map_or(layer.diff_id.0, |blob| blob.digest);
+        Brought { source: self.layer_source(layer, digest, length), blob_bytes, was_present: true }
+    }
+
+    fn report(&self, layer: &FoundLayer, state: LayerState, bytes: u64, total: u64) {
+        self.progress.layer(&LayerProgress { name: &layer.name(), state, bytes, total: Some(total) });
+    }
+
+    fn failed(&self, layer: &FoundLayer, cause: SinkError) -> ImportError {
+        if self.halt.is_cancelled() {
+            return ImportError::Cancelled;
+        }
+        ImportError::Layer { source_name: self.source_name.to_owned(), layer: layer.path.clone(), cause }
     }
 
     fn layer_source(&self, layer: &FoundLayer, compressed: Digest, bytes: u64) -> LayerSource {

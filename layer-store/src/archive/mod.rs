@@ -116,6 +116,13 @@ struct FoundLayer {
     blob: Option<Descriptor>,
 }
 
+impl FoundLayer {
+    /// What to call it while it comes in.
+    fn name(&self) -> String {
+        self.blob.as_ref().map_or_else(|| self.path.clone(), Descriptor::short)
+    }
+}
+
 /// Brings the images of an archive into the store, and names them there.
 pub(crate) fn import_into(
     sink: &dyn LayerSink,

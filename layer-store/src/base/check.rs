@@ -6,7 +6,7 @@ use super::format::{
 use super::index::Base;
 use crate::Kind;
 use crate::container::{Unusable, require};
-use crate::layer::LayerIndex;
+use crate::layer::{InodeRecord, LayerIndex};
 
 /// Checks what the base says of itself: whole records, sorted names, one tree of merged directories.
 pub(super) fn check_tables(base: &Base) -> Result<(), Unusable> {
@@ -58,7 +58,7 @@ fn check_name<'base>(base: &'base Base, record: &EntryRecord, previous: &mut &'b
 pub(super) fn check_references<L: AsRef<LayerIndex>>(base: &Base, layers: &[L]) -> Result<(), Unusable> {
     let kind_of = |layer: u32, inode: u32| {
         let layer = layers.get(layer as usize).map(AsRef::as_ref)?;
-        layer.inode(inode).map(|inode| inode.kind())
+        layer.inode(inode).map(InodeRecord::kind)
     };
     require(layers.len() == base.layers().len(), "layer table")?;
     for dir in base.dirs() {

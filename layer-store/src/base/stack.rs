@@ -1,6 +1,6 @@
 //! What a name means in a stack of layers: the heart of the merge.
 
-use crate::layer::{Entry, EntryTarget, LayerIndex};
+use crate::layer::{Entry, EntryTarget, InodeRecord, LayerIndex};
 use crate::{DiffId, Kind};
 
 /// An inode of one layer of a stack.
@@ -60,7 +60,7 @@ impl<'stack, L: AsRef<LayerIndex>> Stack<'stack, L> {
         self.layer(number).map(LayerIndex::diff_id)
     }
 
-    fn is(&self, place: LayerInode, property: fn(&crate::layer::InodeRecord) -> bool) -> bool {
+    fn is(&self, place: LayerInode, property: fn(&InodeRecord) -> bool) -> bool {
         self.layer(place.layer).and_then(|layer| layer.inode(place.inode)).is_some_and(property)
     }
 
@@ -96,8 +96,8 @@ impl<'stack, L: AsRef<LayerIndex>> Stack<'stack, L> {
             if !sealed {
                 parts.push(Part { place, ghost });
             }
-            sealed |= self.is(place, |inode| inode.is_opaque());
-            if !self.is(place, |inode| inode.is_implicit()) {
+            sealed |= self.is(place, InodeRecord::is_opaque);
+            if !self.is(place, InodeRecord::is_implicit) {
                 attributes = attributes.or(Some(place));
             }
             if sealed && attributes.is_some() {

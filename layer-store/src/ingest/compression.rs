@@ -44,7 +44,7 @@ fn tell(start: &[u8]) -> Result<Compression, IngestError> {
 /// A layer's tar, read from its compressed form.
 pub(super) enum Decoder<R: Read> {
     Plain(Peeked<R>),
-    Gzip(MultiGzDecoder<Peeked<R>>),
+    Gzip(Box<MultiGzDecoder<Peeked<R>>>),
     Zstd(zstd::stream::read::Decoder<'static, Peeked<R>>),
 }
 
@@ -56,7 +56,7 @@ impl<R: Read> Decoder<R> {
         let source = BufReader::with_capacity(BUFFER, Cursor::new(start).chain(source));
         Ok(match compression {
             Compression::Plain => Self::Plain(source),
-            Compression::Gzip => Self::Gzip(MultiGzDecoder::new(source)),
+            Compression::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(source))),
             Compression::Zstd => {
                 Self::Zstd(zstd::stream::read::Decoder::with_buffer(source).map_err(IngestError::Source)?)
             }

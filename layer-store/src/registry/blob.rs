@@ -133,7 +133,11 @@ async fn fetch_from(
         Err(Failure::Final(PullError::Answer { status: 416, .. })) => return Err(wrong_length(*offset).into()),
         other => other?,
     };
-    let mut skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { *offset };
+    let start = if response.status() == StatusCode::PARTIAL_CONTENT { *offset } else { 0 };
+    if let Some(length) = response.content_length().filter(|length| start + length != layer.size) {
+        return Err(wrong_length(start + length).into());
+    }
+    let mut skip = *offset - start;
     let url = repository.blob_url(layer);
     while let Some(mut piece) = response.chunk().await.map_err(|e| repository.failure(&url, &e))? {
         let skipped = skip.min(piece.len() as u64);
