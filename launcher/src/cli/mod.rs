@@ -17,6 +17,7 @@ mod gc;
 mod images;
 mod import;
 mod inspect;
+mod limits;
 mod mount;
 mod prepare;
 mod pull;
@@ -111,6 +112,21 @@ pub fn main() -> ExitCode {
 /// A size in bytes as people read it, in powers of 1024.
 fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
+}
+
+/// Reads a size in bytes: a number with K, M, G or T (powers of 1024) behind it.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || "expected a number and K, M, G or T, as in 512M".to_owned();
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let shift = match unit.to_ascii_uppercase() {
+        'K' => 10,
+        'M' => 20,
+        'G' => 30,
+        'T' => 40,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).filter(|&bytes| bytes > 0).ok_or_else(wrong)
 }
 
 /// Prints a result. Who stops reading it (`| head`) has read enough.

@@ -9,7 +9,7 @@ use guest_init::protocol::Overlay;
 use layer_store::View;
 use oci_spec::image::ImageConfiguration;
 
-use super::{Global, store};
+use super::{Global, parse_size, store};
 use crate::accelerator::Accelerator;
 use crate::command::{self, Defaults, Overrides};
 use crate::failure::Failure;
@@ -208,21 +208,6 @@ fn directory_root(path: &Path) -> Result<PathBuf, Failure> {
     let about = || format!("--rootfs {}", path.display());
     let found = path.canonicalize().map_err(|error| Failure::new(about(), error))?;
     if found.is_dir() { Ok(found) } else { Err(Failure::new(about(), "it is not a directory")) }
-}
-
-/// Reads a size in bytes: a number with K, M, G or T (powers of 1024) behind it.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = || "expected a number and K, M, G or T, as in 512M".to_owned();
-    let unit = text.chars().last().ok_or_else(wrong)?;
-    let shift = match unit.to_ascii_uppercase() {
-        'K' => 10,
-        'M' => 20,
-        'G' => 30,
-        'T' => 40,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << shift).filter(|&bytes| bytes > 0).ok_or_else(wrong)
 }
 
 /// Reads a size of memory as MiB.
