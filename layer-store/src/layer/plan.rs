@@ -102,9 +102,9 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn of(tree: &TreeBuilder, children: Children) -> Self {
+    pub(super) fn of(tree: &TreeBuilder) -> Self {
         let mut plan = Self {
-            children,
+            children: Children::of(tree),
             order: Vec::with_capacity(tree.inodes.len()),
             numbers: vec![NONE; tree.inodes.len()],
             ghosts: vec![false; tree.inodes.len()],

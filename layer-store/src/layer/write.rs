@@ -59,10 +59,13 @@ impl TreeBuilder {
         diff_id: &DiffId,
         blob_length: u64,
     ) -> Result<W, WriteError> {
+        // Links first: a directory that only holds markers is nothing that a link could mean.
+        if !self.pending.is_empty() {
+            let reachable = Children::of(&self).reachable(&self);
+            self.bind_pending_links(&reachable)?;
+        }
         self.apply_markers()?;
-        let children = Children::of(&self);
-        self.bind_pending_links(&children.reachable(&self))?;
-        let plan = Plan::of(&self, children);
+        let plan = Plan::of(&self);
         let tables = Tables::of(&self, &plan)?;
         let content = plan.order.iter().filter_map(|&inode| self.inode(inode)).filter(|i| i.kind == Kind::Regular);
         let meta = MetaRecord {
