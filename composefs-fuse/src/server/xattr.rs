@@ -22,6 +22,10 @@ impl Server {
         let (wanted, _) = request.structure::<GetxattrIn>()?;
         let ino = Ino::from_raw(request.header.nodeid);
         let names = self.view.xattr_names(ino).map_err(|error| self.errno(&error))?;
+        // xattr(7): others cannot read what is in this name space (the kernel sees to that), and are not told of it
+        // (each file system sees to that).
+        let is_root = request.header.uid == 0;
+        let names = names.filter(|name| is_root || !name.starts_with(b"trusted."));
         put_sized(wanted, names.flat_map(|name| [name, b"\0".as_slice()]), reply)
     }
 
