@@ -2,11 +2,14 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+
+use crate::programs::installed;
 
 /// One layer: an uncompressed tar.
 #[derive(Debug, Clone)]
@@ -32,6 +35,52 @@ impl Layer {
             archive.append_data(&mut header, path, *content).expect("a tar entry");
         }
         Self { tar: archive.into_inner().expect("the end of a tar") }
+    }
+
+    /// What a shell script leaves in an empty directory in which root runs it (umask 022): with owners, modes, devices,
+    /// hard links and extended attributes of any namespace.
+    ///
+    /// # Panics
+    /// When the script or tar fails.
+    #[must_use]
+    pub fn of_script(script: &str) -> Self {
+        Self::archive_of_script(script, &[])
+    }
+
+    /// The same, where the holes of files are holes in the tar (PAX 1.0).
+    ///
+    /// # Panics
+    /// When the script or tar fails.
+    #[must_use]
+    pub fn of_script_sparse(script: &str) -> Self {
+        Self::archive_of_script(script, &["--sparse"])
+    }
+
+    fn archive_of_script(script: &str, options: &[&str]) -> Self {
+        let directory =
+            tempfile::Builder::new().prefix("lamina-layer-").tempdir_in("/tmp").expect("a directory in /tmp");
+        let root = directory.path().join("root");
+        std::fs::create_dir(&root).expect("the layer's directory");
+        let script = format!("umask 022; {script}");
+        output_of(Command::new(installed("sh")).args(["-euc", &script]).current_dir(&root));
+        let mut archive = Command::new(installed("tar"));
+        archive.args([
+            "--create",
+            "--format=posix",
+            "--sort=name",
+            "--numeric-owner",
+            "--xattrs",
+            "--xattrs-include=*",
+        ]);
+        // What would make two runs differ.
+        archive.arg("--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime");
+        Self { tar: output_of(archive.args(options).arg("--directory").arg(&root).arg(".")) }
+    }
+
+    /// The tar, uncompressed.
+    #[must_use]
+    pub fn tar(&self) -> &[u8] {
+        &self.tar
     }
 
     /// The length of the tar in bytes.
@@ -153,6 +202,12 @@ impl Layout {
     fn put_file(&self, name: &str, value: &Value) {
         std::fs::write(self.path().join(name), value.to_string()).expect("a file of the layout");
     }
+}
+
+fn output_of(command: &mut Command) -> Vec<u8> {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }
 
 /// `sha256:<hex>` of bytes.
