@@ -10,6 +10,10 @@ use rustix::io::Errno;
 /// What `ls -l` asks of every file, and asks no more of a file system that has answered `EOPNOTSUPP` once. The kernel
 /// keeps no extended attribute of a FUSE mount, so one file capability in an image would else cost two messages for
 /// every file listed, every time.
+///
+/// Two askers cannot be told so: `execve` wants `security.capability` each time (of mounts without `nosuid`, so of VMs),
+/// and overlayfs in a VM `trusted.overlay.metacopy` of every regular file when it first meets it. Both cost nothing
+/// only where no inode has any attribute at all.
 const OFTEN_ASKED: [&[u8]; 3] = [b"security.selinux", b"system.posix_acl_access", b"system.posix_acl_default"];
 
 /// Those that no inode of `view` has: it does not support them.

@@ -206,8 +206,10 @@ impl Run {
     }
 }
 
-/// Who serves the tree, and the counters of what it is asked where we are the ones who answer.
-fn root_server(tree: Tree, prepared: &Prepared) -> Result<(Box<dyn RootServer>, Option<Arc<Stats>>), Failure> {
+/// Who serves a root, and the counters of what it is asked where we are the ones who answer.
+type Served = (Box<dyn RootServer>, Option<Arc<Stats>>);
+
+fn root_server(tree: Tree, prepared: &Prepared) -> Result<Served, Failure> {
     let virtiofsd = prepared.tools.virtiofsd.clone();
     let view = match tree {
         Tree::Directory(path) => return Ok((Box::new(DirectoryRoot { path, virtiofsd: virtiofsd? }), None)),
