@@ -334,6 +334,12 @@ impl View {
         self.layers.iter().any(|layer| layer.index.has_xattrs())
     }
 
+    /// Whether any inode of the base may have the extended attribute `name`. Looks through all attributes.
+    #[must_use]
+    pub fn uses_xattr(&self, name: &[u8]) -> bool {
+        self.layers.iter().any(|layer| layer.index.uses_xattr(name))
+    }
+
     /// Sizes for `statfs`.
     #[must_use]
     pub fn totals(&self) -> Totals {

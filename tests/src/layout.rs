@@ -1,14 +1,16 @@
 //! Small images made by a test: OCI layouts whose layers are given as tar entries.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::Image;
 use crate::programs::installed;
 
 /// One layer: an uncompressed tar.
@@ -81,6 +83,33 @@ impl Layer {
     #[must_use]
     pub fn tar(&self) -> &[u8] {
         &self.tar
+    }
+
+    /// The layer that this uncompressed tar is.
+    #[must_use]
+    pub fn of_tar(tar: Vec<u8>) -> Self {
+        Self { tar }
+    }
+
+    /// One layer of a real image, the lowest being number 0.
+    ///
+    /// # Panics
+    /// When `scripts/images` has not made the image, or it has no such layer.
+    #[must_use]
+    pub fn of_image(image: Image, number: usize) -> Self {
+        let layout = image.layout();
+        let blob = |digest: &Value| layout.join("blobs").join(digest.as_str().expect("a digest").replace(':', "/"));
+        let json = |path: PathBuf| -> Value {
+            let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        };
+        let index = json(layout.join("index.json"));
+        let manifest = json(blob(&index["manifests"][0]["digest"]));
+        let path = blob(&manifest["layers"][number]["digest"]);
+        let packed = std::fs::File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let mut tar = Vec::new();
+        GzDecoder::new(packed).read_to_end(&mut tar).expect("a gzip layer");
+        Self { tar }
     }
 
     /// The length of the tar in bytes.

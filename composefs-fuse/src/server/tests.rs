@@ -294,6 +294,17 @@ fn trusted_attributes_are_listed_to_root_alone() {
 }
 
 #[test]
+fn a_name_that_no_inode_has_is_unsupported_where_tools_then_stop_asking() {
+    let served = Served::of(Layer::new().xattr("security.selinux", b"label").file("labelled", b"").file("plain", b""));
+    let plain = served.walk("plain");
+    assert_eq!(xattr(&served, plain, 0, "system.posix_acl_access"), Err(Errno::OPNOTSUPP));
+    assert_eq!(xattr(&served, plain, 0, "system.posix_acl_default"), Err(Errno::OPNOTSUPP));
+    assert_eq!(xattr(&served, plain, 0, "security.selinux"), Err(Errno::NODATA));
+    assert_eq!(xattr(&served, served.walk("labelled"), 9, "security.selinux").unwrap(), b"label");
+    assert_eq!(xattr(&served, plain, 0, "user.any"), Err(Errno::NODATA));
+}
+
+#[test]
 fn a_tree_without_extended_attributes_says_so_once_and_for_all() {
     let served = Served::of(Layer::new().file("plain", b""));
     assert_eq!(xattr(&served, served.walk("plain"), 9, "security.capability"), Err(Errno::NOSYS));

@@ -23,6 +23,7 @@ mod prepare;
 mod pull;
 mod rmi;
 mod run;
+mod stats;
 mod store;
 mod umount;
 mod verify;
@@ -75,6 +76,7 @@ enum Command {
     Export(export::Export),
     Mount(mount::Mount),
     Umount(umount::Umount),
+    Stats(stats::Stats),
     Run(Box<run::Run>),
     Doctor(doctor::Doctor),
 }
@@ -104,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Export(export) => export.execute(&cli.global),
         Command::Mount(mount) => mount.execute(&cli.global),
         Command::Umount(umount) => umount.execute(),
+        Command::Stats(stats) => stats.execute(&cli.global),
         Command::Run(run) => run.execute(&cli.global),
         Command::Doctor(doctor) => doctor.execute(&cli.global),
     })
