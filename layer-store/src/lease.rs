@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crate::fault::{self, FaultPoint};
 use crate::store::{FileLock, StoreError};
 use crate::{BaseId, DiffId, Digest};
 
@@ -61,6 +62,7 @@ impl Lease {
             }
             let Some(lock) = FileLock::try_take(&path)? else { continue };
             let lease = Self { lock, tmp: tmp.join(&id), held: Mutex::default() };
+            fault::point(FaultPoint::LeaseTaken);
             lease.write(&format!("# {purpose}, process {}\n", std::process::id()))?;
             return Ok(lease);
         }
@@ -115,8 +117,8 @@ impl Drop for Lease {
     }
 }
 
-/// A name that no other lease has: 16 random hex digits.
-fn unique_name() -> String {
+/// A name that nothing else in a store has: 16 random hex digits.
+pub(crate) fn unique_name() -> String {
     use std::hash::{BuildHasher, Hasher};
     // Every RandomState is seeded anew by the operating system's generator.
     let random = std::hash::RandomState::new().build_hasher().finish();

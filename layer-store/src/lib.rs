@@ -12,6 +12,7 @@ mod digest;
 mod directory_layer;
 mod durable;
 mod export;
+mod fault;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod ingest;
@@ -31,6 +32,7 @@ pub use attr::{Attr, Ino, Kind, Timestamp};
 pub use base::{BaseId, BaseIdError};
 pub use digest::{DiffId, Digest, DigestError};
 pub use export::ExportError;
+pub use fault::FaultPoint;
 pub use ingest::{ExpectedLayer, IngestError, IngestedLayer};
 pub use oci::platform::{Platform, PlatformError};
 pub use oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};

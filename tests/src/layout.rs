@@ -239,6 +239,19 @@ fn output_of(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
+/// Bytes that gzip cannot shrink and no two seeds share.
+#[must_use]
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
 /// `sha256:<hex>` of bytes.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> String {

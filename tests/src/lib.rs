@@ -13,6 +13,7 @@ pub mod oracle;
 pub mod programs;
 pub mod registry;
 pub mod session;
+pub mod soundness;
 pub mod traces;
 pub mod tree;
 pub mod user;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -202,6 +203,39 @@ impl Started {
     #[must_use]
     pub fn finish(self) -> Finished {
         Finished::from_output(self.line, self.child.wait_with_output().expect("the output of a command"))
+    }
+
+    /// Reads standard error up to a line that contains `text`; that line.
+    ///
+    /// # Panics
+    /// When standard error ends before.
+    pub fn await_line(&mut self, text: &str) -> String {
+        let stderr = self.child.stderr.as_mut().expect("standard error is a pipe");
+        let mut line = Vec::new();
+        let mut seen = String::new();
+        // One byte at a time: what follows stays in the pipe for `finish`.
+        for byte in stderr.bytes() {
+            line.push(byte.expect("standard error can be read"));
+            if line.ends_with(b"\n") {
+                let whole = String::from_utf8_lossy(&std::mem::take(&mut line)).into_owned();
+                if whole.contains(text) {
+                    return whole;
+                }
+                seen.push_str(&whole);
+            }
+        }
+        panic!("{} ended without saying {text:?}: {seen}", self.line);
+    }
+
+    /// Waits until a signal stops the process.
+    ///
+    /// # Panics
+    /// When it ends instead.
+    pub fn await_stop(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let waited = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::UNTRACED);
+        let (_, status) = waited.expect("a child can be waited for").expect("a wait without WNOHANG gives a status");
+        assert!(status.stopped(), "{} was to stop: {status:?}", self.line);
     }
 
     /// Sends a signal to the process itself.

@@ -4,21 +4,9 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::Command;
 
-use end_to_end::layout::Layer;
+use end_to_end::layout::{Layer, noise};
 use end_to_end::programs::installed;
 use end_to_end::{Finished, Image, Inventory, Layout, Registry, Session};
-
-/// Bytes that gzip cannot shrink and no two seeds share.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[0]
-    };
-    std::iter::repeat_with(next).take(length).collect()
-}
 
 fn small_image() -> Layout {
     Layout::of(&[Layer::of_files(&[("etc/os-release", b"ID=small\n"), ("noise", &noise(1, 300_000))])])

@@ -14,6 +14,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::fault::{self, FaultPoint};
 use crate::layer::{EntryRefused, TreeBuilder, WriteError};
 use crate::store::StoreError;
 use crate::tar::{Parser, TarError};
@@ -100,6 +101,7 @@ pub(crate) fn ingest(
     if let Some(wanted) = expected.diff_id.filter(|wanted| *wanted != streamed.diff_id) {
         return Err(IngestError::WrongDiffId { expected: wanted, actual: streamed.diff_id });
     }
+    fault::point(FaultPoint::BlobWritten);
     let index_path = directory.join("index");
     let index = File::create_new(&index_path).map_err(StoreError::io(&index_path))?;
     // The index is built while the disk takes the blob.
@@ -109,6 +111,7 @@ pub(crate) fn ingest(
         let synced = synced.join().unwrap_or_else(|_| Err(io::Error::other("the sync ended early")));
         synced.map_err(StoreError::io(&blob_path))?;
         crate::durable::sync_directory(directory)?;
+        fault::point(FaultPoint::LayerStaged);
         Ok(IngestedLayer {
             diff_id: streamed.diff_id,
             compressed_digest: streamed.compressed_digest,

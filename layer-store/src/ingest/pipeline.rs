@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::IngestError;
 use super::compression::Decoder;
+use crate::fault::{self, FaultPoint};
 use crate::layer::{EntryRefused, TreeBuilder};
 use crate::store::StoreError;
 use crate::tar::Parser;
@@ -117,9 +118,12 @@ fn hash(pieces: &Receiver<Bytes>) -> DiffId {
 fn write(pieces: &Receiver<Bytes>, mut blob: &File, path: &Path, max_inodes: u32) -> Result<TreeBuilder, IngestError> {
     let mut parser = Parser::new();
     let mut tree = TreeBuilder::new(max_inodes);
+    let mut written = 0;
     for piece in pieces {
         parser.feed(&piece, &mut tree)?;
-        blob.write_all(&piece).map_err(StoreError::io(path))?;
+        blob.write_all(&piece).map_err(|cause| StoreError::write(path, written, cause))?;
+        written += piece.len() as u64;
+        fault::point(FaultPoint::BlobBegun);
     }
     parser.finish::<EntryRefused>()?;
     Ok(tree)

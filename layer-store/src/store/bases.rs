@@ -12,6 +12,7 @@ use super::images::Image;
 use super::lock::FileLock;
 use super::{Store, lock};
 use crate::base::{Base, MergedTree};
+use crate::fault::{self, FaultPoint};
 use crate::lease::Held;
 use crate::mapped::IndexBytes;
 use crate::view::ViewLayer;
@@ -56,7 +57,7 @@ impl Store {
         let recipe = Recipe { image: layers.to_vec(), variant: variant.to_vec() };
         let id = recipe.id();
         self.hold_recipe(&recipe)?;
-        if self.open_base(&id).is_err() {
+        if !self.has_base(&id) {
             self.make_base(&recipe, waiting)?;
         }
         Ok(id)
@@ -69,6 +70,11 @@ impl Store {
         })
     }
 
+    /// Whether a base is complete. It was not waited for until it was on the disk, so a power cut may have left a part.
+    fn has_base(&self, id: &BaseId) -> bool {
+        self.open_base(id).is_ok() && self.recipe(id).is_ok()
+    }
+
     fn open_base(&self, id: &BaseId) -> Result<Base, String> {
         let file = File::open(self.layout.base(id).join("index")).map_err(|cause| cause.to_string())?;
         let bytes = IndexBytes::map(&file).map_err(|cause| cause.to_string())?;
@@ -78,7 +84,8 @@ impl Store {
     fn make_base(&self, recipe: &Recipe, waiting: &mut dyn FnMut()) -> Result<(), StoreError> {
         let id = recipe.id();
         let _lock = FileLock::wait(&self.layout.lock(&format!("base-{id}")), waiting, &|| false)?;
-        if self.open_base(&id).is_ok() {
+        fault::point(FaultPoint::BaseClaimed);
+        if self.has_base(&id) {
             return Ok(());
         }
         let mut opened = HashMap::new();
@@ -89,15 +96,18 @@ impl Store {
         }
         let indexes: Vec<_> = recipe.layers().filter_map(|layer| opened.get(layer)).collect();
         let merged = MergedTree::of(&indexes).map_err(|cause| StoreError::Merge(cause.to_string()))?;
-        let staging = self.lease()?.staging()?;
+        let staging = self.staging()?;
         write_base(staging.path(), recipe, &merged)?;
+        fault::point(FaultPoint::BaseStaged);
         let place = self.layout.base(&id);
         // A damaged base or one of another version may be there; whoever has it open keeps what it has.
         fs::create_dir_all(&place).map_err(StoreError::io(&place))?;
-        for name in ["recipe", "index"] {
+        for (name, published) in [("recipe", FaultPoint::RecipePublished), ("index", FaultPoint::BasePublished)] {
             let to = place.join(name);
             fs::rename(staging.path().join(name), &to).map_err(StoreError::io(&to))?;
+            fault::point(published);
         }
+        tracing::info!("prepared base {id}");
         Ok(())
     }
 
@@ -113,8 +123,8 @@ impl Store {
     pub fn open_view(&self, id: &BaseId) -> Result<View, StoreError> {
         let recipe = self.recipe(id)?;
         self.hold_recipe(&recipe)?;
-        let lease = self.new_lease()?;
-        {
+        let lease = self.new_lease()?.ok();
+        if let Some(lease) = &lease {
             let _shared = lock::shared(&self.layout.join("lock"))?;
             lease.hold(&recipe.held())?;
         }
@@ -135,7 +145,7 @@ impl Store {
                 self.checked_base(&recipe, &layers).map_err(StoreError::Merge)?
             }
         };
-        Ok(View::new(base, layers, Some(lease)))
+        Ok(View::new(base, layers, lease))
     }
 
     fn checked_base(&self, recipe: &Recipe, layers: &[ViewLayer]) -> Result<Base, String> {

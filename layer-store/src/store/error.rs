@@ -17,6 +17,16 @@ pub enum StoreError {
         /// What the host said.
         cause: io::Error,
     },
+    /// Something does not fit on the disk. What was written of it is gone again when this is shown.
+    #[error("{path}: {cause}: it takes more than {written} bytes{}", remedy(cause, path))]
+    NoSpace {
+        /// The file.
+        path: PathBuf,
+        /// What the host said.
+        cause: io::Error,
+        /// Bytes of the file that had been written when there was no more space.
+        written: u64,
+    },
     /// The store is of a format that this program does not know.
     #[error("{path}: this store has format {found}, and this program knows formats up to {known}; use a newer lamina")]
     Format {
@@ -80,7 +90,13 @@ impl StoreError {
     /// Whether the host has no space, or no quota, left.
     #[must_use]
     pub fn is_out_of_space(&self) -> bool {
-        matches!(self, Self::Io { cause, .. } if is_out_of_space(cause))
+        matches!(self, Self::Io { cause, .. } | Self::NoSpace { cause, .. } if is_out_of_space(cause))
+    }
+
+    /// A write behind the first `written` bytes of a file failed.
+    pub(crate) fn write(path: &Path, written: u64, cause: io::Error) -> Self {
+        let path = path.to_owned();
+        if is_out_of_space(&cause) { Self::NoSpace { path, cause, written } } else { Self::Io { path, cause } }
     }
 }
 
@@ -90,9 +106,7 @@ fn is_out_of_space(cause: &io::Error) -> bool {
 
 fn remedy(cause: &io::Error, path: &Path) -> String {
     match cause.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "; choose a store that you may write with --store or LAMINA_STORE".into()
-        }
+        kind if super::is_closed(kind) => "; choose a store that you may write with --store or LAMINA_STORE".into(),
         _ if is_out_of_space(cause) => {
             let free = available(path).map(|free| format!(" ({free} bytes are free)")).unwrap_or_default();
             format!("{free}; make space, or free some with `lamina rmi` and `lamina gc`")

@@ -7,12 +7,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
 use super::lock::FileLock;
 use super::{Store, lock};
-use crate::lease::{Held, Lease};
+use crate::fault::{self, FaultPoint};
+use crate::lease::{Held, Lease, unique_name};
 use crate::{BaseId, DiffId, Digest};
 
 /// What a collection took away, or would.
@@ -64,23 +66,41 @@ pub(super) struct Reachable {
 impl Store {
     /// Collects garbage; with `dry_run` only says what it would take.
     pub fn collect(&self, dry_run: bool) -> Result<Collected, StoreError> {
-        // Whatever this command itself looked at is not in use.
         let exclusive = lock::exclusive(&self.layout.join("lock"))?;
         let reachable = self.reachable()?;
         let doomed = self.garbage(&reachable)?;
         let garbage: Vec<Garbage> = doomed.iter().map(|(garbage, _)| garbage.clone()).collect();
         let bytes = garbage.iter().map(|garbage| garbage.bytes).sum();
         if !dry_run {
-            let bin = tempfile::Builder::new().prefix("collected-").tempdir_in(self.layout.join("tmp"));
-            let bin = bin.map_err(StoreError::io(self.root()))?;
-            for (number, (_, path)) in doomed.iter().enumerate() {
-                fs::rename(path, bin.path().join(number.to_string())).map_err(StoreError::io(path))?;
-            }
+            fault::point(FaultPoint::GarbageFound);
+            let aside = self.set_aside(&doomed)?;
             self.remove_stale_locks();
             drop(exclusive);
-            bin.close().map_err(StoreError::io(self.root()))?;
+            fault::point(FaultPoint::GarbageAside);
+            for path in &aside {
+                delete(path).map_err(StoreError::io(path))?;
+                fault::point(FaultPoint::GarbageFirstDeleted);
+            }
         }
         Ok(Collected { garbage, bytes })
+    }
+
+    /// Renames garbage into `tmp/`, whence this or any later collection deletes it. Makes no file and no directory, and
+    /// so needs no space: this is what helps when the disk is full.
+    fn set_aside(&self, doomed: &[(Garbage, PathBuf)]) -> Result<Vec<PathBuf>, StoreError> {
+        let bin = self.layout.join("tmp").join(format!("collected-{}", unique_name()));
+        let mut aside = Vec::with_capacity(doomed.len());
+        for (number, (_, path)) in doomed.iter().enumerate() {
+            let to = bin.with_extension(number.to_string());
+            match fs::rename(path, &to) {
+                Ok(()) => aside.push(to),
+                // A collection at the same time deletes what it set aside, and a lease goes with its holder.
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+                Err(cause) => return Err(StoreError::io(path)(cause)),
+            }
+            fault::point(FaultPoint::GarbageFirstAside);
+        }
+        Ok(aside)
     }
 
     /// Who holds a layer: names of images, and what live processes do with it. Empty if it would be collected.
@@ -100,7 +120,7 @@ impl Store {
             reachable.manifests.insert(image.manifest_digest);
             match self.image_by_manifest(&image.reference, &image.manifest_digest) {
                 Ok(found) => {
-                    reachable.manifests.extend(found.manifest.config().digest().to_string().parse::<Digest>());
+                    reachable.manifests.extend(found.documents());
                     reachable.bases.insert(BaseId::of(&found.layers, &[]));
                     for layer in found.layers {
                         reachable.layers.entry(layer).or_default().insert(format!("image {}", image.reference));
@@ -194,6 +214,13 @@ impl Store {
     pub(super) fn stored_layers(&self) -> Result<Vec<DiffId>, StoreError> {
         Ok(list(&self.layout.layers())?.iter().filter_map(|path| digest(path).map(DiffId)).collect())
     }
+}
+
+/// Deletes a file or a directory with all below it. Another collection may do so too.
+fn delete(path: &Path) -> io::Result<()> {
+    let is_directory = fs::symlink_metadata(path).map(|metadata| metadata.is_dir());
+    let deleted = is_directory.and_then(|is| if is { fs::remove_dir_all(path) } else { fs::remove_file(path) });
+    deleted.or_else(|cause| if cause.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(cause) })
 }
 
 fn file_name(path: &Path) -> String {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Store;
 use super::error::StoreError;
 use crate::durable;
+use crate::fault::{self, FaultPoint};
 use crate::lease::Held;
 use crate::{DiffId, Digest};
 
@@ -44,15 +45,24 @@ pub struct ImageSummary {
     pub manifest_digest: Digest,
 }
 
+impl Image {
+    /// Its manifest and its config.
+    pub(super) fn documents(&self) -> impl Iterator<Item = Digest> {
+        [self.manifest_digest].into_iter().chain(self.manifest.config().digest().to_string().parse())
+    }
+}
+
 impl Store {
-    /// The image with this canonical name.
+    /// The image with this canonical name. It stays, whatever the name means later, for as long as this `Store` does.
     pub fn image(&self, reference: &str) -> Result<Image, StoreError> {
         let path = self.layout.image(reference);
-        let named = self.holding(|| {
+        self.holding(|| {
             let file = read_image_file(&path)?.ok_or_else(|| StoreError::NoSuchImage(reference.to_owned()))?;
-            Ok((file.manifest, vec![Held::Manifest(file.manifest)]))
-        })?;
-        self.image_by_manifest(reference, &named)
+            let image = self.image_by_manifest(reference, &file.manifest)?;
+            let documents = image.documents().map(Held::Manifest);
+            let held = documents.chain(image.layers.iter().copied().map(Held::Layer)).collect();
+            Ok((image, held))
+        })
     }
 
     pub(super) fn image_by_manifest(&self, reference: &str, digest: &Digest) -> Result<Image, StoreError> {
@@ -91,14 +101,16 @@ impl Store {
     pub fn put_manifest(&self, document: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(document);
         let path = self.layout.manifest(&digest);
-        let staging = self.lease()?.staging()?;
+        let staging = self.staging()?;
         self.holding(|| {
             if fs::read(&path).is_ok_and(|kept| kept == document) {
                 return Ok(((), vec![Held::Manifest(digest)]));
             }
             let written = staging.path().join("manifest");
             durable::write(&written, document)?;
+            fault::point(FaultPoint::ManifestStaged);
             durable::publish(&written, &path)?;
+            fault::point(FaultPoint::ManifestPublished);
             Ok(((), vec![Held::Manifest(digest)]))
         })?;
         Ok(digest)
@@ -111,17 +123,30 @@ impl Store {
             return Ok(());
         }
         let file = ImageFile { reference: reference.to_owned(), manifest: *manifest };
-        let staging = self.lease()?.staging()?;
+        let staging = self.staging()?;
         let written = staging.path().join("image");
         durable::write(&written, &serde_json::to_vec(&file).unwrap_or_default())?;
-        durable::publish(&written, &path)
+        // Another process may have given layers and documents their places, and not waited for the disk yet.
+        durable::sync_directory(&self.layout.layers())?;
+        durable::sync_directory(&self.layout.join("manifests/sha256"))?;
+        fault::point(FaultPoint::ImageStaged);
+        // A collection that looked for names before and for leases after would miss what this process holds until
+        // then and the name from then on.
+        self.holding(|| {
+            durable::publish(&written, &path)?;
+            fault::point(FaultPoint::ImagePublished);
+            Ok(((), vec![Held::Manifest(*manifest)]))
+        })
     }
 
     /// Takes a name away; what only it needed goes with the next collection.
     pub fn untag(&self, reference: &str) -> Result<(), StoreError> {
         let path = self.layout.image(reference);
         match fs::remove_file(&path) {
-            Ok(()) => durable::sync_directory(&self.layout.join("images")),
+            Ok(()) => {
+                fault::point(FaultPoint::ImageRemoved);
+                durable::sync_directory(&self.layout.join("images"))
+            }
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
                 Err(StoreError::NoSuchImage(reference.to_owned()))
             }

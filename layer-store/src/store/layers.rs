@@ -9,6 +9,7 @@ use super::Store;
 use super::error::StoreError;
 use super::lock::FileLock;
 use crate::durable;
+use crate::fault::{self, FaultPoint};
 use crate::ingest::{self, ExpectedLayer, IngestError, IngestedLayer};
 use crate::layer::LayerIndex;
 use crate::lease::Held;
@@ -60,7 +61,9 @@ impl Store {
         give_up: &dyn Fn() -> bool,
     ) -> Result<LayerLock, StoreError> {
         let path = self.layout.lock(&format!("layer-{}", diff_id.0.hex()));
-        Ok(LayerLock { _lock: FileLock::wait(&path, waiting, give_up)? })
+        let lock = FileLock::wait(&path, waiting, give_up)?;
+        fault::point(FaultPoint::LayerClaimed);
+        Ok(LayerLock { _lock: lock })
     }
 
     /// Streams one layer into the store: gzip, zstd or plain, as its first bytes tell.
@@ -71,10 +74,11 @@ impl Store {
         source: &mut (dyn Read + Send),
         expected: &ExpectedLayer,
     ) -> Result<IngestedLayer, IngestError> {
-        let staging = self.lease()?.staging()?;
+        let staging = self.staging()?;
         let made = ingest::ingest(source, staging.path(), expected, &self.limits)?;
         let was_present = self.publish_layer(staging.path(), &made.diff_id)?;
-        self.remember_compressed(&made.diff_id, &made.compressed_digest)?;
+        fault::point(FaultPoint::LayerKept);
+        self.remember_compressed(&made.diff_id, &made.compressed_digest).unwrap_or_else(|error| forget(&error));
         Ok(IngestedLayer { was_present, ..made })
     }
 
@@ -85,7 +89,10 @@ impl Store {
         self.holding(|| {
             let held = vec![Held::Layer(*diff_id)];
             match fs::rename(staging, &place) {
-                Ok(()) => durable::sync_directory(&layers).map(|()| (false, held)),
+                Ok(()) => {
+                    fault::point(FaultPoint::LayerPublished);
+                    durable::sync_directory(&layers).map(|()| (false, held))
+                }
                 Err(_) if place.join("blob").is_file() => Ok((true, held)),
                 Err(cause) => Err(StoreError::io(&place)(cause)),
             }
@@ -98,7 +105,7 @@ impl Store {
         if path.exists() {
             return Ok(());
         }
-        let staging = self.lease()?.staging()?;
+        let staging = self.staging()?;
         let written = staging.path().join("compressed");
         fs::write(&written, format!("{diff_id}\n")).map_err(StoreError::io(&written))?;
         fs::rename(&written, &path).map_err(StoreError::io(&path))
@@ -111,9 +118,10 @@ impl Store {
             return Ok(());
         }
         sources.insert(0, source.clone());
-        let staging = self.lease()?.staging()?;
+        let staging = self.staging()?;
         let written = staging.path().join("sources");
         fs::write(&written, serde_json::to_vec(&sources).unwrap_or_default()).map_err(StoreError::io(&written))?;
+        fault::point(FaultPoint::SourcesStaged);
         let path = self.layout.layer(diff_id).join("sources");
         fs::rename(&written, &path).map_err(StoreError::io(&path))
     }
@@ -147,11 +155,12 @@ impl Store {
     fn rebuild_index(&self, diff_id: &DiffId) -> Result<(), StoreError> {
         let blob_path = self.layout.blob(diff_id);
         let mut blob = File::open(&blob_path).map_err(StoreError::io(&blob_path))?;
-        let staging = self.lease()?.staging()?;
+        let staging = self.staging()?;
         let made = staging.path().join("index");
         let file = File::create_new(&made).map_err(StoreError::io(&made))?;
         ingest::index_blob(&mut blob, diff_id, BufWriter::new(file), self.limits.inodes)
             .map_err(|cause| StoreError::DamagedLayer { layer: *diff_id, cause: cause.to_string() })?;
+        fault::point(FaultPoint::IndexRemade);
         let path = self.layout.layer_index(diff_id);
         fs::rename(&made, &path).map_err(StoreError::io(&path))
     }
@@ -172,6 +181,11 @@ impl Store {
         let donors = index.donors().map(|donor| open(&donor)).collect::<Result<_, _>>()?;
         Ok(ViewLayer { blob: open(diff_id)?, donors, index: Arc::new(index) })
     }
+}
+
+/// What is only noted to save a later fetch is no reason to fail when what it is about is in the store.
+pub(super) fn forget(error: &StoreError) {
+    tracing::info!("not noted: {error}");
 }
 
 pub(super) fn open_index(path: &Path, diff_id: &DiffId) -> Result<LayerIndex, String> {

@@ -13,6 +13,7 @@ mod usage;
 mod verify;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -28,6 +29,7 @@ pub use usage::{ImageUsage, LayerUsage, Usage};
 pub use verify::{Damage, RepairError};
 
 use crate::durable;
+use crate::fault::{self, FaultPoint};
 use crate::lease::{Held, Lease};
 use layout::{DIRECTORIES, Layout};
 
@@ -55,8 +57,8 @@ pub struct Store {
     layout: Layout,
     limits: Limits,
     purpose: String,
-    /// Taken when the first thing is used.
-    lease: OnceLock<Lease>,
+    /// Taken when the first thing is used; the error where this process may not write the store.
+    lease: OnceLock<Result<Lease, io::ErrorKind>>,
 }
 
 impl Store {
@@ -109,7 +111,8 @@ impl Store {
         self.layout.root()
     }
 
-    fn lease(&self) -> Result<&Lease, StoreError> {
+    /// The lease of this `Store`, or why there can be none: who may only read goes on without.
+    fn lease(&self) -> Result<&Result<Lease, io::ErrorKind>, StoreError> {
         if let Some(lease) = self.lease.get() {
             return Ok(lease);
         }
@@ -117,9 +120,26 @@ impl Store {
         Ok(self.lease.get_or_init(|| lease))
     }
 
-    fn new_lease(&self) -> Result<Lease, StoreError> {
+    /// A new lease. On a read-only file system nobody can collect anything; in somebody else's store a collection may
+    /// come between finding a layer and opening it, which then is an error, but what is open stays readable.
+    fn new_lease(&self) -> Result<Result<Lease, io::ErrorKind>, StoreError> {
         let _shared = lock::shared(&self.layout.join("lock"))?;
-        Lease::take(&self.layout.join("leases"), &self.layout.join("tmp"), &self.purpose)
+        match Lease::take(&self.layout.join("leases"), &self.layout.join("tmp"), &self.purpose) {
+            Ok(lease) => Ok(Ok(lease)),
+            Err(StoreError::Io { cause, .. }) if is_closed(cause.kind()) => {
+                tracing::info!("{}: reading without a lease: {cause}", self.root().display());
+                Ok(Err(cause.kind()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A directory to make things in, which no collection takes while this `Store` lives.
+    fn staging(&self) -> Result<tempfile::TempDir, StoreError> {
+        match self.lease()? {
+            Ok(lease) => lease.staging(),
+            Err(kind) => Err(StoreError::io(self.root())((*kind).into())),
+        }
     }
 
     /// Runs `step`, which makes or finds things, and holds those it names, so that no collection comes between.
@@ -127,9 +147,16 @@ impl Store {
         let lease = self.lease()?;
         let _shared = lock::shared(&self.layout.join("lock"))?;
         let (outcome, things) = step()?;
-        lease.hold(&things)?;
+        if let Ok(lease) = lease {
+            lease.hold(&things)?;
+        }
         Ok(outcome)
     }
+}
+
+/// Whether an error says that this process may not write, whatever it writes.
+fn is_closed(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 fn make(layout: &Layout) -> Result<(), StoreError> {
@@ -137,11 +164,14 @@ fn make(layout: &Layout) -> Result<(), StoreError> {
         let path = layout.join(directory);
         fs::create_dir_all(&path).map_err(StoreError::io(&path))?;
     }
+    // A collection by a process that finds the store just made must not take what this one is making.
+    let _shared = lock::shared(&layout.join("lock"))?;
     let file = StoreFile { format: FORMAT, incompatible: Vec::new(), read_only_compatible: Vec::new() };
     let text = serde_json::to_vec_pretty(&file).unwrap_or_default();
     let staging = tempfile::Builder::new().prefix("new").tempdir_in(layout.join("tmp"));
     let staging = staging.map_err(StoreError::io(layout.root()))?;
     let written = staging.path().join("store.json");
     durable::write(&written, &text)?;
+    fault::point(FaultPoint::StoreMade);
     durable::publish(&written, &layout.join("store.json"))
 }

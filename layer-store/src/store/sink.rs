@@ -4,6 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use super::Store;
+use super::layers::forget;
 use crate::oci::sink::{LayerSink, SinkError};
 use crate::{
     Acquired, DiffId, Digest, ExpectedLayer, ImportError, ImportOptions, ImportSource, IngestedLayer, Progress,
@@ -56,7 +57,7 @@ impl Store {
         progress: &Arc<dyn Progress>,
     ) -> Result<Acquired, PullError> {
         let acquired = crate::registry::pull_into(self, reference, options, progress)?;
-        self.remember_sources(&acquired).map_err(|error| PullError::Store(error.into()))?;
+        self.remember_sources(&acquired);
         Ok(acquired)
     }
 
@@ -68,13 +69,13 @@ impl Store {
         progress: &dyn Progress,
     ) -> Result<Vec<Acquired>, ImportError> {
         let images = crate::archive::import_into(self, source, options, progress)?;
-        for acquired in &images {
-            self.remember_sources(acquired).map_err(|error| ImportError::Store(error.into()))?;
-        }
+        images.iter().for_each(|acquired| self.remember_sources(acquired));
         Ok(images)
     }
 
-    fn remember_sources(&self, acquired: &Acquired) -> Result<(), super::StoreError> {
-        acquired.layers.iter().try_for_each(|layer| self.remember_source(&layer.diff_id, &layer.source))
+    fn remember_sources(&self, acquired: &Acquired) {
+        for layer in &acquired.layers {
+            self.remember_source(&layer.diff_id, &layer.source).unwrap_or_else(|error| forget(&error));
+        }
     }
 }

@@ -80,7 +80,7 @@ impl Store {
             return Err(RepairError::NoSource(*layer));
         };
         let place = self.layout.layer(layer);
-        let staging = self.lease()?.staging()?;
+        let staging = self.staging()?;
         let aside = staging.path().join("damaged");
         fs::rename(&place, &aside).map_err(StoreError::io(&place))?;
         if let Err(error) = registry::fetch_layer(self, layer, source, options, progress) {

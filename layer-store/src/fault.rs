@@ -1,0 +1,106 @@
+//! Points at which the tests kill or stop a process, so that what it leaves behind can be looked at.
+//!
+//! `LAMINA_FAULT=NAME` makes the process kill itself (SIGKILL: nothing is cleaned up) when it first comes to the
+//! point of that name; `LAMINA_FAULT=NAME:stop` makes it stop itself (SIGSTOP) there, with every lock that it holds, until somebody
+//! continues or kills it. The points are compiled into every build, so what is tested is what is shipped; without the
+//! variable each is one comparison.
+
+use std::ffi::OsStr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::{Signal, getpid, kill_process};
+
+macro_rules! fault_points {
+    ($($(#[doc = $doc:literal])+ $point:ident = $name:literal,)+) => {
+        /// A step after which a process may die.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum FaultPoint {
+            $($(#[doc = $doc])+ $point,)+
+        }
+
+        impl FaultPoint {
+            /// All points, in the order in which a layer's life comes to them.
+            pub const ALL: &[Self] = &[$(Self::$point,)+];
+
+            /// The name that `LAMINA_FAULT` takes.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$point => $name,)+
+                }
+            }
+        }
+    };
+}
+
+fault_points! {
+    /// A new store has its directories and no `store.json`.
+    StoreMade = "store-made",
+    /// A lease file is there, locked and empty.
+    LeaseTaken = "lease-taken",
+    /// The right to bring in a layer is taken.
+    LayerClaimed = "layer-claimed",
+    /// A layer's first piece is in its blob.
+    BlobBegun = "blob-begun",
+    /// A layer's blob is complete and not synced.
+    BlobWritten = "blob-written",
+    /// A layer's blob is synced and its index complete, without their place.
+    LayerStaged = "layer-staged",
+    /// A layer has its place, which is not synced.
+    LayerPublished = "layer-published",
+    /// A layer is in the store, and under which digest it came is not noted.
+    LayerKept = "layer-kept",
+    /// A manifest or config is complete, without its place.
+    ManifestStaged = "manifest-staged",
+    /// A manifest or config is in the store.
+    ManifestPublished = "manifest-published",
+    /// An image's name is complete, without its place.
+    ImageStaged = "image-staged",
+    /// An image's name has its place.
+    ImagePublished = "image-published",
+    /// Where a layer came from is written, without its place.
+    SourcesStaged = "sources-staged",
+    /// The right to make a base is taken.
+    BaseClaimed = "base-claimed",
+    /// A base is complete, without its place.
+    BaseStaged = "base-staged",
+    /// A base's recipe has its place, its index has not.
+    RecipePublished = "recipe-published",
+    /// A base has its place.
+    BasePublished = "base-published",
+    /// A layer's index was made anew, without its place.
+    IndexRemade = "index-remade",
+    /// An image's name is taken away.
+    ImageRemoved = "image-removed",
+    /// Garbage is found, and all of it is in its place.
+    GarbageFound = "garbage-found",
+    /// The first piece of garbage is set aside.
+    GarbageFirstAside = "garbage-first-aside",
+    /// All garbage is set aside, and nothing is deleted.
+    GarbageAside = "garbage-aside",
+    /// The first piece of garbage is deleted.
+    GarbageFirstDeleted = "garbage-first-deleted",
+}
+
+/// Dies or stops here, if that is asked for.
+pub(crate) fn point(point: FaultPoint) {
+    static REACHED: AtomicBool = AtomicBool::new(false);
+    static ASKED: OnceLock<Option<(String, Signal)>> = OnceLock::new();
+    let asked = ASKED.get_or_init(|| std::env::var_os("LAMINA_FAULT").as_deref().and_then(parse));
+    if let Some((name, signal)) = asked
+        && name == point.name()
+        && !REACHED.swap(true, Ordering::Relaxed)
+    {
+        // A process may always signal itself; the signal arrives before this call returns.
+        let _ = kill_process(getpid(), *signal);
+    }
+}
+
+fn parse(value: &OsStr) -> Option<(String, Signal)> {
+    let value = value.to_str()?;
+    Some(match value.strip_suffix(":stop") {
+        Some(name) => (name.to_owned(), Signal::STOP),
+        None => (value.to_owned(), Signal::KILL),
+    })
+}

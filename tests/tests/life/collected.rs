@@ -1,0 +1,191 @@
+//! Garbage collection: what is used stays, everything else goes, and what is said is what is done.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use end_to_end::layout::{Layer, noise};
+use end_to_end::soundness::{leftovers, sound_layers};
+use end_to_end::{Layout, Registry, Session};
+use serde_json::Value;
+
+use super::{Images, top};
+
+const IMAGE: &str = "lamina.test/image:1";
+const OTHER: &str = "lamina.test/other:1";
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// The layers that a collection names in its JSON.
+fn layers(collected: &Value) -> Vec<&str> {
+    let garbage = collected["garbage"].as_array().expect("a list of garbage").iter();
+    garbage.filter(|each| each["kind"] == "layer").filter_map(|each| each["name"].as_str()).collect()
+}
+
+#[test]
+fn dry_run_says_what_the_run_does() {
+    let (session, images) = (Session::user(), Images::new());
+    session.import(images.first.path(), IMAGE);
+    session.import(images.second.path(), OTHER);
+    let directory = top(&session, "a variant");
+    session.ok(["prepare", IMAGE]);
+    session.ok(["prepare", OTHER, "--layer", directory.to_str().unwrap()]);
+    session.ok(["rmi", IMAGE]);
+    let before = sound_layers(&session.store());
+    let said = json(&session.ok(["gc", "--dry-run", "--json"]));
+    assert_eq!(sound_layers(&session.store()), before, "a dry run removes nothing");
+    let done = json(&session.ok(["gc", "--json"]));
+    assert_eq!(said, done);
+    // The layer of the removed image and that of the variant; the shared one stays.
+    assert_eq!(layers(&done).len(), 2, "{done}");
+    assert_eq!(sound_layers(&session.store()).len(), before.len() - 2);
+    let nothing = json(&session.ok(["gc", "--dry-run", "--json"]));
+    assert_eq!(nothing["garbage"], Value::Array(Vec::new()));
+    session.ok(["prepare", OTHER]);
+}
+
+#[test]
+fn removing_an_image_says_what_only_it_had() {
+    let (session, images) = (Session::user(), Images::new());
+    session.import(images.first.path(), IMAGE);
+    session.import(images.second.path(), OTHER);
+    let unique = |reference: &str| {
+        let usage = json(&session.ok(["du", "--json"]));
+        let images = usage["images"].as_array().expect("a list of images").clone();
+        images.iter().find(|image| image["reference"] == reference).expect("the image")["unique"].as_u64().unwrap()
+    };
+    let own = unique(IMAGE);
+    let removed = json(&session.ok(["rmi", IMAGE, "--json"]));
+    assert_eq!(removed["frees"], own);
+    assert!((60_000..400_000).contains(&own), "its own layer and not the shared one: {own}");
+    let collected = json(&session.ok(["gc", "--json"]));
+    assert!(collected["bytes"].as_u64().unwrap() >= own, "{collected}");
+    // Now nobody shares the other layer.
+    let all = unique(OTHER);
+    assert!(all > 400_000, "{all}");
+    assert!(session.ok(["rmi", OTHER]).contains("lamina gc"));
+}
+
+#[test]
+fn moved_tag_keeps_what_a_mount_uses_and_explain_names_who_holds_it() {
+    let (session, images) = (Session::user(), Images::new());
+    session.import(images.first.path(), IMAGE);
+    let point = session.mount(IMAGE, "mounted");
+    let tree = session.tree(&point).to_string();
+    let own = own_layer(&session, IMAGE);
+    let explain = ["gc", "--explain", &own];
+    let mount = format!("a mount of {IMAGE} on {}", point.display());
+    let held = session.ok(explain);
+    assert!(held.contains(&mount) && held.contains(&format!("image {IMAGE}")), "{held}");
+
+    session.import(images.second.path(), IMAGE);
+    session.ok(["gc"]);
+    assert_eq!(session.tree(&point).to_string(), tree);
+    let held = session.ok(explain);
+    assert!(held.contains(&mount) && !held.contains("image "), "{held}");
+
+    session.umount(&point);
+    session.traces().assert_nothing_left();
+    assert!(session.ok(explain).starts_with("nobody"));
+    session.ok(["gc"]);
+    session.run(explain).refused(&own);
+    assert_eq!(sound_layers(&session.store()).len(), 2);
+}
+
+/// The top layer of an image.
+fn own_layer(session: &Session, reference: &str) -> String {
+    let inspected = json(&session.ok(["inspect", reference, "--json"]));
+    let layers = inspected["layers"].as_array().expect("a list of layers");
+    layers.last().expect("a layer")["diff_id"].as_str().expect("a DiffID").to_owned()
+}
+
+/// An image with the layer that all have, and one that no other has.
+fn image(number: u64) -> Layout {
+    let shared = Layer::of_files(&[("shared", &noise(1, 200_000))]);
+    Layout::of(&[shared, Layer::of_files(&[("own", number.to_string().as_bytes())])])
+}
+
+const ROUNDS: usize = 3;
+const PULLS: u64 = 4;
+const PREPARES: u64 = 4;
+const MOUNTS: u64 = 6;
+
+#[test]
+fn collecting_in_a_loop_takes_nothing_that_is_in_use() {
+    let (registry, session) = (Registry::start(), Session::user());
+    let done = AtomicBool::new(false);
+    let collections = std::thread::scope(|scope| {
+        let collector = scope.spawn(|| {
+            let mut collections = 0;
+            while !done.load(Ordering::Relaxed) {
+                session.ok(["gc"]);
+                collections += 1;
+            }
+            collections
+        });
+        let (session, registry) = (&session, &registry);
+        let pulls = (0..PULLS).map(|number| scope.spawn(move || pull_and_remove(session, registry, number)));
+        let prepares = (10..10 + PREPARES).map(|number| scope.spawn(move || prepare_variants(session, number)));
+        let mounts = (20..20 + MOUNTS).map(|number| scope.spawn(move || mount_without_a_name(session, number)));
+        let workers: Vec<_> = pulls.chain(prepares).chain(mounts).collect();
+        let outcomes: Vec<_> = workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(outcomes.iter().all(Result::is_ok), "a worker found something missing");
+        collector.join().expect("every collection succeeds")
+    });
+    assert!(collections >= ROUNDS, "{collections} collections");
+    session.ok(["gc"]);
+    assert_eq!(sound_layers(&session.store()), Vec::<String>::new());
+    assert_eq!(leftovers(&session.store()), Vec::<std::path::PathBuf>::new());
+    session.traces().assert_nothing_left();
+}
+
+fn pull_and_remove(session: &Session, registry: &Registry, number: u64) {
+    let layout = image(number);
+    let reference = registry.push(layout.path(), &format!("test/pulled-{number}"), "1");
+    for _ in 0..ROUNDS {
+        session.ok(["pull", "--quiet", &reference]);
+        session.ok(["prepare", &reference]);
+        session.ok(["rmi", &reference]);
+    }
+}
+
+fn prepare_variants(session: &Session, number: u64) {
+    let (layout, reference) = (image(number), format!("lamina.test/prepared:{number}"));
+    session.import(layout.path(), &reference);
+    let directory = session.work(&format!("variant-{number}"));
+    std::fs::write(directory.join("on-top"), number.to_string()).expect("a file of the test");
+    let directory = directory.to_str().expect("a path in UTF-8");
+    let first = session.ok(["prepare", &reference, "--layer", directory]);
+    for _ in 1..ROUNDS {
+        assert_eq!(session.ok(["prepare", &reference, "--layer", directory]), first);
+    }
+    session.ok(["rmi", &reference]);
+}
+
+fn mount_without_a_name(session: &Session, number: u64) {
+    let (layout, reference) = (image(number), format!("lamina.test/mounted:{number}"));
+    for round in 0..ROUNDS {
+        session.import(layout.path(), &reference);
+        let point = session.mount(&reference, &format!("mounted-{number}-{round}"));
+        session.ok(["rmi", &reference]);
+        // From here on nothing but the mount holds it.
+        session.ok(["gc"]);
+        assert_eq!(read(session, &point.join("own")), number.to_string());
+        assert_eq!(read(session, &point.join("shared")).len(), 200_000 * 2);
+        session.umount(&point);
+    }
+}
+
+/// A file as the user reads it: text as it is, other content in hexadecimal.
+fn read(session: &Session, path: &Path) -> String {
+    let text = path.file_name().is_some_and(|name| name == "own");
+    let program = if text { "cat" } else { "od" };
+    let mut command = session.command(&end_to_end::programs::installed(program));
+    if !text {
+        command.args(["-An", "-v", "-tx1", "-w200000"]);
+    }
+    let output = end_to_end::Finished::of(command.arg(path)).succeeded().stdout;
+    output.split_whitespace().collect()
+}

@@ -1,0 +1,236 @@
+//! Disks that are full, or may only be read: a clear message, and the store as it was.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use end_to_end::layout::{Layer, noise};
+use end_to_end::programs::installed;
+use end_to_end::soundness::{leftovers, sound_layers};
+use end_to_end::{Actor, Inventory, Layout, Session};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
+
+use super::Images;
+
+const KEPT: &str = "lamina.test/kept:1";
+const LARGE: &str = "lamina.test/large:1";
+
+/// What a session's store is mounted with.
+struct Disk<'session>(&'session Session);
+
+impl<'session> Disk<'session> {
+    /// A small ext4 on a loop device as the store.
+    fn ext4(session: &'session Session, bytes: u64) -> Self {
+        let image = session.directory().join("ext4");
+        std::fs::File::create(&image).and_then(|file| file.set_len(bytes)).expect("the file system's file");
+        run(Command::new(installed("mkfs.ext4")).args(["-q", "-m", "0"]).arg(&image));
+        run(Command::new(installed("mount")).args(["-o", "loop"]).arg(&image).arg(session.store()));
+        Actor::User.own(&session.store());
+        Self(session)
+    }
+
+    /// A tmpfs of so many bytes as the store.
+    fn tmpfs(session: &'session Session, bytes: u64) -> Self {
+        let options = std::ffi::CString::new(format!("size={bytes},mode=755")).expect("no NUL");
+        mount("tmpfs", session.store(), "tmpfs", MountFlags::empty(), Some(options.as_c_str())).expect("a tmpfs");
+        Actor::User.own(&session.store());
+        Self(session)
+    }
+
+    fn resize_tmpfs(&self, bytes: u64) {
+        mount_remount(self.0.store(), MountFlags::empty(), format!("size={bytes}")).expect("a tmpfs of another size");
+    }
+
+    fn make_read_only(&self) {
+        mount_remount(self.0.store(), MountFlags::RDONLY, "").expect("a file system that may only be read");
+    }
+
+    fn free_bytes(&self) -> u64 {
+        let stat = rustix::fs::statvfs(self.0.store()).expect("the file system's size");
+        stat.f_bavail * stat.f_frsize
+    }
+
+    fn used_bytes(&self) -> u64 {
+        let stat = rustix::fs::statvfs(self.0.store()).expect("the file system's size");
+        (stat.f_blocks - stat.f_bfree) * stat.f_frsize
+    }
+
+    /// Takes all space but about `left` bytes. The file is root's: no command of the user makes room by it.
+    fn fill(&self, left: u64) -> PathBuf {
+        let path = self.0.store().join("filler");
+        let mut filler = std::fs::File::create(&path).expect("a file on the small disk");
+        // The file system takes some space for itself as the file grows, so how much goes into it shows on the way.
+        for piece in [1 << 20, 64 << 10, 4 << 10, 512] {
+            while self.free_bytes() >= left + piece {
+                if filler.write_all(&vec![1; usize::try_from(piece).expect("a small piece")]).is_err() {
+                    break;
+                }
+                filler.sync_all().expect("the disk takes what was written");
+            }
+        }
+        path
+    }
+}
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        let _ = unmount(self.0.store(), UnmountFlags::DETACH);
+    }
+}
+
+fn run(command: &mut Command) {
+    end_to_end::Finished::of(command).succeeded();
+}
+
+fn large_image() -> Layout {
+    Layout::of(&[Layer::of_files(&[("etc/os-release", b"ID=large\n"), ("noise", &noise(9, 6 << 20))])])
+}
+
+/// The files of a store; the file that fills the disk is none of it.
+fn assert_unchanged(session: &Session, before: &Inventory) {
+    assert_eq!(&Inventory::of(&session.store()), before);
+    let _ = sound_layers(&session.store());
+}
+
+#[test]
+fn image_too_large_for_the_disk_is_refused_and_comes_in_after_space_is_made() {
+    let session = Session::user();
+    let disk = Disk::ext4(&session, 24 << 20);
+    let (images, large) = (Images::new(), large_image());
+    let large = large.path().to_str().unwrap();
+    session.import(images.first.path(), KEPT);
+    let point = session.mount(KEPT, "mounted");
+    let tree = session.tree(&point).to_string();
+    let filler = disk.fill(4 << 20);
+    let before = Inventory::of(&session.store());
+
+    let refused = session.run(["import", large, "--tag", LARGE]);
+    refused.refused("No space left on device");
+    for words in ["takes more than ", " bytes are free", "`lamina gc`"] {
+        assert!(refused.stderr.contains(words), "{words:?} in the message\n{refused}");
+    }
+    assert_unchanged(&session, &before);
+    assert_eq!(session.tree(&point).to_string(), tree, "the mount is untouched");
+
+    std::fs::remove_file(filler).unwrap();
+    session.ok(["import", large, "--tag", LARGE]);
+    session.ok(["prepare", LARGE]);
+    session.umount(&point);
+    drop(disk);
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn removing_and_collecting_make_space_on_a_disk_without_any() {
+    let session = Session::user();
+    let disk = Disk::ext4(&session, 24 << 20);
+    let (images, large) = (Images::new(), large_image());
+    session.import(large.path(), LARGE);
+    session.ok(["prepare", LARGE]);
+    session.import(images.first.path(), KEPT);
+    let _filler = disk.fill(0);
+    assert!(disk.free_bytes() < 4 << 10, "{} bytes are free", disk.free_bytes());
+    let before = Inventory::of(&session.store());
+    session.run(["prepare", KEPT]).refused("No space left on device");
+    assert_unchanged(&session, &before);
+
+    session.ok(["rmi", LARGE]);
+    session.ok(["gc"]);
+    assert!(disk.free_bytes() > 6 << 20, "{} bytes are free", disk.free_bytes());
+    session.ok(["prepare", KEPT]);
+}
+
+#[test]
+fn wherever_space_ends_an_import_and_a_preparation_happen_wholly_or_not_at_all() {
+    let session = Session::user();
+    let disk = Disk::tmpfs(&session, 64 << 20);
+    let images = Images::new();
+    let second = images.second.path().to_str().unwrap();
+    session.import(images.first.path(), KEPT);
+    let page = rustix::param::page_size() as u64;
+    let mut refusals = 0;
+    for pages in [0, 1, 2, 3, 4, 6, 8, 12, 16, 18, 20, 22, 24, 26, 28, 32, 40] {
+        disk.resize_tmpfs(disk.used_bytes() + pages * page);
+        let before = Inventory::of(&session.store());
+        let import = session.run(["import", second, "--tag", LARGE]);
+        let prepare = ["prepare", if import.status.success() { LARGE } else { KEPT }];
+        if !import.status.success() {
+            import.refused("No space left on device");
+            assert_unchanged_but_for_layers(&session, &before);
+            refusals += 1;
+        }
+        let imported = Inventory::of(&session.store());
+        let prepared = session.run(prepare);
+        if !prepared.status.success() {
+            prepared.refused("No space left on device");
+            assert_unchanged(&session, &imported);
+        }
+        disk.resize_tmpfs(64 << 20);
+        session.ok(["import", second, "--tag", LARGE]);
+        session.ok(["prepare", LARGE]);
+        session.ok(["rmi", LARGE]);
+        // Both bases go with the images' names, and one image comes back without its base.
+        session.ok(["rmi", KEPT]);
+        session.ok(["gc"]);
+        session.import(images.first.path(), KEPT);
+    }
+    assert!(refusals > 3, "{refusals} imports were refused");
+    assert_eq!(leftovers(&session.store()), Vec::<PathBuf>::new());
+}
+
+/// What came in whole before the space ended may stay, until the next collection: no name, and no part of a layer.
+fn assert_unchanged_but_for_layers(session: &Session, before: &Inventory) {
+    let after = Inventory::of(&session.store());
+    let added = after.added_since(before);
+    let whole = |path: &&Path| ["layers", "compressed", "manifests"].iter().any(|name| path.starts_with(name));
+    assert!(added.iter().all(whole), "{added:?}");
+    let _ = sound_layers(&session.store());
+}
+
+#[test]
+fn store_that_may_only_be_read_is_read_and_refuses_the_rest() {
+    let session = Session::user();
+    let disk = Disk::tmpfs(&session, 64 << 20);
+    let images = Images::new();
+    session.import(images.first.path(), KEPT);
+    let base = session.ok(["prepare", KEPT]);
+    disk.make_read_only();
+    let before = Inventory::of(&session.store());
+    assert_reads(&session, &base);
+    let second = images.second.path().to_str().unwrap();
+    let agent = super::top(&session, "a variant");
+    for arguments in [
+        vec!["import", second, "--tag", LARGE],
+        vec!["prepare", KEPT, "--layer", agent.to_str().unwrap()],
+        vec!["rmi", KEPT],
+    ] {
+        session.run(&arguments).refused("--store or LAMINA_STORE");
+    }
+    assert_eq!(Inventory::of(&session.store()), before);
+    drop(disk);
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn store_of_another_user_is_read_without_writing_it() {
+    let session = Session::user();
+    let images = Images::new();
+    session.import(images.first.path(), KEPT);
+    let base = session.ok(["prepare", KEPT]);
+    run(Command::new("chown").args(["-R", "0:0"]).arg(session.store()));
+    run(Command::new("chmod").args(["-R", "a+rX"]).arg(session.store()));
+    assert_reads(&session, &base);
+    session.run(["rmi", KEPT]).refused("--store or LAMINA_STORE");
+    session.traces().assert_nothing_left();
+}
+
+fn assert_reads(session: &Session, base: &str) {
+    assert!(session.ok(["images"]).contains("lamina.test/kept"));
+    assert!(session.ok(["inspect", KEPT]).contains("/bin/sh"));
+    assert!(session.ok(["du"]).contains("lamina.test/kept"));
+    assert_eq!(session.ok(["prepare", KEPT]), base);
+    session.ok(["gc", "--dry-run"]);
+    let point = session.mount(KEPT, "mounted");
+    assert!(session.tree(&point).get("etc/os-release").is_some());
+    session.umount(&point);
+}

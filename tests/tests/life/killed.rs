@@ -1,0 +1,160 @@
+//! Processes killed at every step, and at random: the next command works without repair.
+
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use end_to_end::soundness::{leftovers, sound_layers};
+use end_to_end::{Finished, Session};
+use layer_store::FaultPoint;
+
+use super::{Images, faulty};
+
+const FIRST: &str = "lamina.test/first:1";
+const SECOND: &str = "lamina.test/second:1";
+
+/// What has happened before, and which command comes to a point.
+fn way_to<'a>(point: FaultPoint, session: &Session, import: &'a [&'a str; 4]) -> &'a [&'a str] {
+    use FaultPoint as P;
+    match point {
+        P::StoreMade
+        | P::LeaseTaken
+        | P::LayerClaimed
+        | P::BlobBegun
+        | P::BlobWritten
+        | P::LayerStaged
+        | P::LayerPublished
+        | P::LayerKept
+        | P::ManifestStaged
+        | P::ManifestPublished
+        | P::ImageStaged
+        | P::ImagePublished
+        | P::SourcesStaged => import,
+        P::BaseClaimed | P::BaseStaged | P::RecipePublished | P::BasePublished => {
+            session.ok(import);
+            &["prepare", FIRST]
+        }
+        P::IndexRemade => {
+            session.ok(import);
+            for layer in std::fs::read_dir(session.store().join("layers/sha256")).expect("the layers") {
+                std::fs::remove_file(layer.expect("a layer").path().join("index")).expect("the layer's index");
+            }
+            &["prepare", FIRST]
+        }
+        P::ImageRemoved => {
+            session.ok(import);
+            &["rmi", FIRST]
+        }
+        P::GarbageFound | P::GarbageFirstAside | P::GarbageAside | P::GarbageFirstDeleted => {
+            session.ok(import);
+            session.ok(["prepare", FIRST]);
+            session.ok(["rmi", FIRST]);
+            &["gc"]
+        }
+    }
+}
+
+#[test]
+fn kill_at_every_step_leaves_a_store_that_the_next_command_uses() {
+    let images = Images::new();
+    let (first, second) = (images.first.path().to_str().unwrap(), images.second.path().to_str().unwrap());
+    let import = ["import", first, "--tag", FIRST];
+    let undisturbed = Session::user();
+    undisturbed.ok(import);
+    let (base, layers) = (undisturbed.ok(["prepare", FIRST]), sound_layers(&undisturbed.store()));
+    for &point in FaultPoint::ALL {
+        let session = Session::user();
+        let arguments = way_to(point, &session, &import);
+        // Where it is not the import that dies, another image that shares a layer has to stay whole.
+        if arguments != import {
+            session.import(images.second.path(), SECOND);
+        }
+        let killed = Finished::of(&mut faulty(&session, point, false, arguments));
+        assert_eq!(killed.status.signal(), Some(9), "{point:?} is on the way of {arguments:?}\n{killed}");
+        let _ = sound_layers(&session.store());
+
+        session.ok(import);
+        assert_eq!(session.ok(["prepare", FIRST]), base, "after {point:?}");
+        session.ok(["import", second, "--tag", SECOND]);
+        session.ok(["prepare", SECOND]);
+        session.ok(["rmi", SECOND]);
+        session.ok(["gc"]);
+        assert_eq!(sound_layers(&session.store()), layers, "after {point:?}");
+        assert_eq!(leftovers(&session.store()), Vec::<std::path::PathBuf>::new(), "after {point:?}");
+        session.traces().assert_nothing_left();
+    }
+}
+
+const ROUNDS: u32 = 300;
+
+/// Rounds between two looks at what is there.
+const LOOK: u32 = 15;
+
+/// A small generator (xorshift64), so that a seed chooses the same commands and the same waits.
+struct Random(u64);
+
+impl Random {
+    /// `LAMINA_SEED`, else another each time.
+    fn from_environment() -> Self {
+        // Every RandomState is seeded anew by the operating system's generator.
+        let fresh = || std::hash::RandomState::new().build_hasher().finish();
+        let seed = std::env::var("LAMINA_SEED").map_or_else(|_| fresh(), |seed| seed.parse().expect("a number"));
+        println!("LAMINA_SEED={seed} runs these rounds again");
+        Self(seed | 1)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % end as u64).expect("less than a usize")
+    }
+}
+
+#[test]
+fn random_kills_never_leave_a_name_without_its_content() {
+    let mut random = Random::from_environment();
+    let (session, images) = (Session::user(), Images::new());
+    let (first, second) = (images.first.path().to_str().unwrap(), images.second.path().to_str().unwrap());
+    let commands: [&[&str]; 8] = [
+        &["import", first, "--tag", FIRST],
+        &["import", second, "--tag", SECOND],
+        &["import", second, "--tag", FIRST],
+        &["prepare", FIRST],
+        &["prepare", SECOND],
+        &["gc"],
+        &["gc"],
+        &["rmi", FIRST],
+    ];
+    let mut killed = 0;
+    for round in 1..=ROUNDS {
+        let mut together: Vec<_> = (0..3).map(|_| session.start(session.lamina(commands[random.below(8)]))).collect();
+        for each in &mut together {
+            std::thread::sleep(Duration::from_micros(random.below(12_000) as u64));
+            each.child.kill().expect("a child can be killed");
+        }
+        for each in together {
+            let finished = each.finish();
+            let was_killed = finished.status.signal() == Some(9);
+            killed += u32::from(was_killed);
+            let no_image = finished.stderr.contains("no image");
+            assert!(was_killed || finished.status.success() || no_image, "round {round}: {finished}");
+        }
+        if round % LOOK == 0 {
+            look(&session, round);
+        }
+    }
+    assert!(killed > ROUNDS, "most were killed before their end: {killed} of {}", 3 * ROUNDS);
+}
+
+/// Every name has its content, every layer is whole, and nothing is left of the dead.
+fn look(session: &Session, round: u32) {
+    let list: serde_json::Value = serde_json::from_str(&session.ok(["images", "--json"])).expect("images --json");
+    for image in list.as_array().expect("a list of images") {
+        let prepared = session.run(["prepare", image["reference"].as_str().expect("a reference")]);
+        assert!(prepared.status.success(), "round {round}: {prepared}");
+    }
+    session.ok(["gc"]);
+    let _ = sound_layers(&session.store());
+    assert_eq!(leftovers(&session.store()), Vec::<std::path::PathBuf>::new(), "round {round}");
+}

@@ -1,0 +1,43 @@
+//! The life of a store: many processes at once, killed at any moment, on disks that are full or read-only, and
+//! collected while in use.
+
+mod collected;
+mod disks;
+mod killed;
+mod together;
+
+use std::path::PathBuf;
+
+use end_to_end::layout::{Layer, noise};
+use end_to_end::{Layout, Session};
+use layer_store::FaultPoint;
+
+/// Images of one layer in common, larger than that which each has for itself, so that it is begun first.
+struct Images {
+    first: Layout,
+    second: Layout,
+}
+
+impl Images {
+    fn new() -> Self {
+        let shared = Layer::of_files(&[("etc/os-release", b"ID=life\n"), ("noise", &noise(1, 400_000))]);
+        let image = |seed| {
+            Layout::of(&[shared.clone(), Layer::of_files(&[("own", &noise(seed, 60_000)), ("seed", &[b'0'; 1])])])
+        };
+        Self { first: image(2), second: image(3) }
+    }
+}
+
+/// `lamina` with arguments, which is to die (`name`) or to stop (`name:stop`) at a point.
+fn faulty(session: &Session, point: FaultPoint, stop: bool, arguments: &[&str]) -> std::process::Command {
+    let mut command = session.lamina(arguments);
+    command.env("LAMINA_FAULT", format!("{}{}", point.name(), if stop { ":stop" } else { "" }));
+    command
+}
+
+/// A directory to put on top of an image, which holds one file.
+fn top(session: &Session, content: &str) -> PathBuf {
+    let directory = session.work("top");
+    std::fs::write(directory.join("on-top"), content).expect("a file of the test");
+    directory
+}

@@ -1,0 +1,115 @@
+//! Many processes that want the same thing: one makes it, the others wait for that one and no other.
+
+use std::collections::BTreeSet;
+
+use end_to_end::session::Started;
+use end_to_end::{Finished, Registry, Session};
+use layer_store::FaultPoint;
+use rustix::process::Signal;
+
+use super::{Images, faulty, top};
+
+const PROCESSES: usize = 32;
+
+/// Starts a command that stops where it holds a lock.
+fn holder(session: &Session, point: FaultPoint, arguments: &[&str]) -> Started {
+    let holder = session.start(faulty(session, point, true, arguments));
+    holder.await_stop();
+    holder
+}
+
+/// Starts the other processes; returns when each has said what it waits for.
+fn waiters(session: &Session, arguments: &[&str], count: usize, awaited: &str) -> Vec<Started> {
+    let mut waiters: Vec<Started> = (0..count).map(|_| session.start(session.lamina(arguments))).collect();
+    for waiter in &mut waiters {
+        let line = waiter.await_line("waiting for another");
+        assert!(line.contains(awaited), "a waiter says what it waits for: {line}");
+    }
+    waiters
+}
+
+fn finish(started: Vec<Started>) -> Vec<Finished> {
+    started.into_iter().map(|each| each.finish().succeeded()).collect()
+}
+
+fn assert_each_fetched_once<'a>(registry: &Registry, layers: impl IntoIterator<Item = &'a String>) {
+    let fetched = registry.fetched_blobs();
+    for layer in layers.into_iter().collect::<BTreeSet<_>>() {
+        assert_eq!(fetched.iter().filter(|digest| *digest == layer).count(), 1, "fetches of {layer}: {fetched:?}");
+    }
+}
+
+#[test]
+fn thirty_two_cold_pulls_of_one_tag_fetch_each_layer_once() {
+    let (registry, session, images) = (Registry::start(), Session::user(), Images::new());
+    let reference = registry.push(images.first.path(), "test/first", "1");
+    let pull = ["pull", "--quiet", &reference];
+    let first = holder(&session, FaultPoint::LayerClaimed, &pull);
+    // The layer that was claimed is one of two; its name is in the message of whoever waits.
+    let others = waiters(&session, &pull, PROCESSES - 1, "brings in layer");
+    first.signal(Signal::CONT);
+    let finished = finish([vec![first], others].into_iter().flatten().collect());
+    assert!(finished.iter().all(|each| each.stdout == format!("{reference}\n")), "{}", finished[0]);
+    assert_each_fetched_once(&registry, images.first.layer_digests());
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn thirty_two_cold_prepares_make_one_base_and_print_it() {
+    let (session, images) = (Session::user(), Images::new());
+    session.import(images.first.path(), "lamina.test/first:1");
+    let prepare = ["--verbose", "prepare", "lamina.test/first:1"];
+    let first = holder(&session, FaultPoint::BaseClaimed, &prepare);
+    let others = waiters(&session, &prepare, PROCESSES - 1, "prepares lamina.test/first:1");
+    first.signal(Signal::CONT);
+    let finished = finish([vec![first], others].into_iter().flatten().collect());
+    let printed: BTreeSet<&str> = finished.iter().map(|each| each.stdout.as_str()).collect();
+    assert_eq!(printed.len(), 1, "{printed:?}");
+    let made: usize = finished.iter().map(|each| each.stderr.matches("prepared base").count()).sum();
+    assert_eq!(made, 1, "preparations");
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn images_pulled_together_fetch_the_layer_that_they_share_once() {
+    let (registry, session, images) = (Registry::start(), Session::user(), Images::new());
+    let first = registry.push(images.first.path(), "test/first", "1");
+    let second = registry.push(images.second.path(), "test/second", "1");
+    // One at a time, the largest first: it is the shared one that is claimed.
+    let one = holder(&session, FaultPoint::LayerClaimed, &["pull", "--parallel=1", &first]);
+    let shared = &images.first.layer_digests()[0]["sha256:".len()..][..12];
+    let other = waiters(&session, &["pull", "--parallel=1", &second], 1, shared);
+    one.signal(Signal::CONT);
+    finish([vec![one], other].into_iter().flatten().collect());
+    assert_each_fetched_once(&registry, images.first.layer_digests().iter().chain(images.second.layer_digests()));
+}
+
+#[test]
+fn killed_holder_is_followed_by_the_one_that_waited() {
+    let (registry, session, images) = (Registry::start(), Session::user(), Images::new());
+    let reference = registry.push(images.first.path(), "test/first", "1");
+    let steps: [(FaultPoint, &[&str]); 2] =
+        [(FaultPoint::LayerClaimed, &["pull", &reference]), (FaultPoint::BaseClaimed, &["prepare", &reference])];
+    for (point, arguments) in steps {
+        let killed = holder(&session, point, arguments);
+        let next = waiters(&session, arguments, 1, "");
+        killed.signal(Signal::KILL);
+        assert!(!killed.finish().status.success());
+        finish(next);
+    }
+    assert_each_fetched_once(&registry, images.first.layer_digests());
+}
+
+#[test]
+fn variants_and_images_do_not_wait_for_each_other() {
+    let (session, images) = (Session::user(), Images::new());
+    session.import(images.first.path(), "lamina.test/first:1");
+    session.import(images.second.path(), "lamina.test/second:1");
+    let stopped = holder(&session, FaultPoint::BaseClaimed, &["prepare", "lamina.test/first:1"]);
+    let directory = top(&session, "a variant");
+    let variant = session.ok(["prepare", "lamina.test/first:1", "--layer", directory.to_str().unwrap()]);
+    let other_image = session.ok(["prepare", "lamina.test/second:1"]);
+    stopped.signal(Signal::CONT);
+    let plain = stopped.finish().succeeded().stdout;
+    assert_eq!([&plain, &variant, &other_image].into_iter().collect::<BTreeSet<_>>().len(), 3);
+}
