@@ -115,7 +115,8 @@ pub struct Attr {
     pub gid: u32,
     /// Bytes of content, or of the link target; 4096 for a directory.
     pub size: u64,
-    /// Units of 512 bytes that hold content: holes of sparse files do not count.
+    /// What it takes in units of 512 bytes, as ext4 counts: whole blocks of 4 KiB of stored content (holes of sparse
+    /// files do not count), 8 for a directory, and for a symbolic link nothing unless its target has 60 bytes or more.
     pub blocks: u64,
     /// The time of last modification, the only time that a layer records for certain.
     pub mtime: Timestamp,

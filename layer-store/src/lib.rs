@@ -5,6 +5,7 @@
 mod archive;
 mod attr;
 mod base;
+mod blocks;
 mod container;
 mod content;
 mod digest;

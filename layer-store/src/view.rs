@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::base::{Base, BaseDir, BaseTarget};
-use crate::layer::{EntryTarget, InodeRecord, LayerIndex, Segments};
+use crate::layer::{EntryTarget, InodeRecord, LayerIndex};
 use crate::lease::Lease;
-use crate::{Attr, DiffId, Ino, Kind, Timestamp};
+use crate::{Attr, DiffId, Ino, Kind, Timestamp, blocks};
 
 /// The merged tree of one base, opened for reading: knows nothing of FUSE or virtio.
 ///
@@ -223,9 +223,10 @@ impl View {
             Node::EmptyRoot => 2,
         };
         let size = if kind == Kind::Directory { DIRECTORY_SIZE } else { inode.size.get() };
-        let stored = match (kind, index.segments(inode)) {
-            (Kind::Regular, Segments::Runs(runs)) => runs.iter().map(|run| run.length.get()).sum(),
-            (Kind::Regular, Segments::Whole(_)) => size,
+        let blocks = match kind {
+            Kind::Regular => blocks::of_content(index.segments(inode), size),
+            Kind::Directory => blocks::of_length(size),
+            Kind::Symlink => blocks::of_symlink(size),
             _ => 0,
         };
         let is_device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
@@ -237,7 +238,7 @@ impl View {
             uid: inode.uid.get(),
             gid: inode.gid.get(),
             size,
-            blocks: stored.div_ceil(512),
+            blocks,
             mtime: inode.mtime(),
             rdev_major: if is_device { inode.first.get() } else { 0 },
             rdev_minor: if is_device { inode.count.get() } else { 0 },
@@ -333,6 +334,12 @@ impl View {
         self.layers.iter().any(|layer| layer.index.has_xattrs())
     }
 
+    /// Whether any inode of the base may have the extended attribute `name`. Looks through all attributes.
+    #[must_use]
+    pub fn uses_xattr(&self, name: &[u8]) -> bool {
+        self.layers.iter().any(|layer| layer.index.uses_xattr(name))
+    }
+
     /// Sizes for `statfs`.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -355,7 +362,7 @@ fn empty_root() -> Attr {
         uid: 0,
         gid: 0,
         size: DIRECTORY_SIZE,
-        blocks: 0,
+        blocks: blocks::of_length(DIRECTORY_SIZE),
         mtime: Timestamp::default(),
         rdev_major: 0,
         rdev_minor: 0,

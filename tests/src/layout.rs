@@ -1,12 +1,17 @@
 //! Small images made by a test: OCI layouts whose layers are given as tar entries.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+
+use crate::Image;
+use crate::programs::installed;
 
 /// One layer: an uncompressed tar.
 #[derive(Debug, Clone)]
@@ -32,6 +37,79 @@ impl Layer {
             archive.append_data(&mut header, path, *content).expect("a tar entry");
         }
         Self { tar: archive.into_inner().expect("the end of a tar") }
+    }
+
+    /// What a shell script leaves in an empty directory in which root runs it (umask 022): with owners, modes, devices,
+    /// hard links and extended attributes of any namespace.
+    ///
+    /// # Panics
+    /// When the script or tar fails.
+    #[must_use]
+    pub fn of_script(script: &str) -> Self {
+        Self::archive_of_script(script, &[])
+    }
+
+    /// The same, where the holes of files are holes in the tar (PAX 1.0).
+    ///
+    /// # Panics
+    /// When the script or tar fails.
+    #[must_use]
+    pub fn of_script_sparse(script: &str) -> Self {
+        Self::archive_of_script(script, &["--sparse"])
+    }
+
+    fn archive_of_script(script: &str, options: &[&str]) -> Self {
+        let directory =
+            tempfile::Builder::new().prefix("lamina-layer-").tempdir_in("/tmp").expect("a directory in /tmp");
+        let root = directory.path().join("root");
+        std::fs::create_dir(&root).expect("the layer's directory");
+        let script = format!("umask 022; {script}");
+        output_of(Command::new(installed("sh")).args(["-euc", &script]).current_dir(&root));
+        let mut archive = Command::new(installed("tar"));
+        archive.args([
+            "--create",
+            "--format=posix",
+            "--sort=name",
+            "--numeric-owner",
+            "--xattrs",
+            "--xattrs-include=*",
+        ]);
+        // What would make two runs differ.
+        archive.arg("--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime");
+        Self { tar: output_of(archive.args(options).arg("--directory").arg(&root).arg(".")) }
+    }
+
+    /// The tar, uncompressed.
+    #[must_use]
+    pub fn tar(&self) -> &[u8] {
+        &self.tar
+    }
+
+    /// The layer that this uncompressed tar is.
+    #[must_use]
+    pub fn of_tar(tar: Vec<u8>) -> Self {
+        Self { tar }
+    }
+
+    /// One layer of a real image, the lowest being number 0.
+    ///
+    /// # Panics
+    /// When `scripts/images` has not made the image, or it has no such layer.
+    #[must_use]
+    pub fn of_image(image: Image, number: usize) -> Self {
+        let layout = image.layout();
+        let blob = |digest: &Value| layout.join("blobs").join(digest.as_str().expect("a digest").replace(':', "/"));
+        let json = |path: PathBuf| -> Value {
+            let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        };
+        let index = json(layout.join("index.json"));
+        let manifest = json(blob(&index["manifests"][0]["digest"]));
+        let path = blob(&manifest["layers"][number]["digest"]);
+        let packed = std::fs::File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let mut tar = Vec::new();
+        GzDecoder::new(packed).read_to_end(&mut tar).expect("a gzip layer");
+        Self { tar }
     }
 
     /// The length of the tar in bytes.
@@ -153,6 +231,12 @@ impl Layout {
     fn put_file(&self, name: &str, value: &Value) {
         std::fs::write(self.path().join(name), value.to_string()).expect("a file of the layout");
     }
+}
+
+fn output_of(command: &mut Command) -> Vec<u8> {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }
 
 /// Bytes that gzip cannot shrink and no two seeds share.

@@ -4,6 +4,7 @@
 //! The tests need root (`umoci unpack`, their oracle, makes device nodes and owners) and what
 //! `scripts/setup` installs. What is missing fails a test with its name; nothing is skipped.
 
+pub mod conformance;
 pub mod deviations;
 pub mod images;
 pub mod inventory;

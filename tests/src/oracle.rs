@@ -1,6 +1,6 @@
 //! The tree that `umoci unpack`, run as root, makes of a layout: what every view is compared with.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::fs::{FlockOperation, flock};
@@ -41,14 +41,36 @@ pub fn tree_of(image: Image) -> TreeDump {
 /// When umoci or the reading fails.
 #[must_use]
 pub fn unpack(layout: &Path, scratch: &Path) -> TreeDump {
-    let bundle = tempfile::Builder::new().prefix("oracle.").tempdir_in(scratch).expect("a scratch directory");
-    let target = bundle.path().join("bundle");
-    let image = format!("{}:latest", layout.display());
-    let output = Command::new(programs::installed("umoci"))
-        .args(["unpack", "--image", &image])
-        .arg(&target)
-        .output()
-        .expect("umoci can be started");
-    assert!(output.status.success(), "umoci unpack {image}: {}", String::from_utf8_lossy(&output.stderr));
-    TreeDump::of(&target.join("rootfs")).unwrap_or_else(|error| panic!("the oracle's tree: {error}"))
+    let unpacked = Unpacked::of(&format!("{}:latest", layout.display()), scratch);
+    TreeDump::of(&unpacked.root()).unwrap_or_else(|error| panic!("the oracle's tree: {error}"))
+}
+
+/// An image unpacked by umoci. Removed when dropped.
+#[derive(Debug)]
+pub struct Unpacked {
+    bundle: tempfile::TempDir,
+}
+
+impl Unpacked {
+    /// Unpacks `LAYOUT:TAG` below `scratch`, where nobody but root gets in.
+    ///
+    /// # Panics
+    /// When umoci fails.
+    #[must_use]
+    pub fn of(image: &str, scratch: &Path) -> Self {
+        let bundle = tempfile::Builder::new().prefix("oracle.").tempdir_in(scratch).expect("a scratch directory");
+        let output = Command::new(programs::installed("umoci"))
+            .args(["unpack", "--image", image])
+            .arg(bundle.path().join("bundle"))
+            .output()
+            .expect("umoci can be started");
+        assert!(output.status.success(), "umoci unpack {image}: {}", String::from_utf8_lossy(&output.stderr));
+        Self { bundle }
+    }
+
+    /// The root of the tree.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.bundle.path().join("bundle/rootfs")
+    }
 }

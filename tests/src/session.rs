@@ -209,6 +209,7 @@ impl Started {
     ///
     /// # Panics
     /// When standard error ends before.
+    #[allow(clippy::unbuffered_bytes, reason = "a buffer would keep what is behind the line from `finish`")]
     pub fn await_line(&mut self, text: &str) -> String {
         let stderr = self.child.stderr.as_mut().expect("standard error is a pipe");
         let mut line = Vec::new();

@@ -4,6 +4,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::fs::{Gid, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
 /// The ordinary user that `scripts/setup` makes.
 pub const TEST_USER: &str = "lamina-test";
 
@@ -40,6 +43,27 @@ impl Actor {
             command.gid(gid).uid(uid);
         }
         command
+    }
+
+    /// Runs `step` with the credentials of this actor, in a thread of its own, whose children inherit them: so a
+    /// system call of the test is one of the actor's.
+    ///
+    /// # Panics
+    /// When the credentials cannot be had, or `step` panics.
+    pub fn act<T: Send>(self, step: impl FnOnce() -> T + Send) -> T {
+        let (uid, gid) = self.ids();
+        let act = move || {
+            // Linux keeps credentials for each thread; only the C library's wrappers change those of all.
+            if self == Self::User {
+                let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+                set_thread_groups(&[]).expect("no supplementary group");
+                set_thread_res_gid(gid, gid, gid).expect("the actor's group");
+                set_thread_res_uid(uid, uid, uid).expect("the actor's user");
+            }
+            step()
+        };
+        let outcome = std::thread::scope(|scope| scope.spawn(act).join());
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Gives a path to this actor.

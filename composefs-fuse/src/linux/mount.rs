@@ -229,7 +229,8 @@ impl MountPoint {
     }
 }
 
-/// Takes away the mount at `path`, also one whose server has died.
+/// Takes away the mount at `path`, also one whose server has died: that one even if it is busy, for whoever has files
+/// open there gets nothing but `ENOTCONN` any more.
 ///
 /// # Errors
 /// [`MountError::NotMounted`], [`MountError::Busy`], or what the kernel or the helper said.
@@ -247,7 +248,15 @@ pub fn unmount(path: &Path, how: Unmount) -> Result<(), MountError> {
         Ok(metadata) if metadata.is_symlink() => absolute.canonicalize().map_err(failed)?,
         _ => absolute,
     };
-    unmount_absolute(&absolute, how)
+    match unmount_absolute(&absolute, how) {
+        Err(MountError::Busy(_)) if is_dead(&absolute) => unmount_absolute(&absolute, Unmount::Lazy),
+        outcome => outcome,
+    }
+}
+
+/// Whether the server of the mount at `path` has died. Asks for what no kernel keeps (`fuse_statfs`).
+fn is_dead(path: &Path) -> bool {
+    rustix::fs::statfs(path).err() == Some(Errno::NOTCONN)
 }
 
 fn unmount_absolute(path: &Path, how: Unmount) -> Result<(), MountError> {

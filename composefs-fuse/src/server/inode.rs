@@ -35,6 +35,9 @@ impl Server {
 
     pub(super) fn read(&self, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
         let (wanted, _) = request.structure::<ReadIn>()?;
+        if wanted.offset == 0 {
+            self.stats.record_beginning();
+        }
         let room = reply.room();
         let size = usize::try_from(wanted.size).unwrap_or(usize::MAX).min(room.len());
         let buffer = room.get_mut(..size).unwrap_or_default();

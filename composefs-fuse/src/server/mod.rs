@@ -52,13 +52,15 @@ const _: () = assert!(MAX_REQUEST > 8192 + InHeader::SIZE);
 pub struct Server {
     view: Arc<View>,
     stats: Arc<Stats>,
+    unsupported_xattrs: Vec<&'static [u8]>,
 }
 
 impl Server {
     /// A server of `view` with all counters at zero.
     #[must_use]
     pub fn new(view: Arc<View>) -> Self {
-        Self { view, stats: Arc::new(Stats::new()) }
+        let unsupported_xattrs = xattr::unsupported(&view);
+        Self { view, stats: Arc::new(Stats::new()), unsupported_xattrs }
     }
 
     /// What was asked so far.

@@ -44,9 +44,12 @@ impl Served {
     }
 
     fn ask_with_room(&self, opcode: Opcode, nodeid: u64, body: &[u8], room: usize) -> Answer {
-        let request = message(opcode as u32, nodeid, body);
+        self.send(&message(opcode as u32, nodeid, body), room)
+    }
+
+    fn send(&self, request: &[u8], room: usize) -> Answer {
         let mut reply = vec![0xAA; room];
-        let sent = self.server.handle(&request, &mut reply);
+        let sent = self.server.handle(request, &mut reply);
         let (header, rest) = OutHeader::read_from_prefix(&reply[..sent]).expect("a reply has a header");
         assert_eq!((header.len as usize, header.unique), (sent, 77));
         match header.error {
@@ -56,6 +59,14 @@ impl Served {
                 Err(Errno::from_raw_os_error(-error))
             }
         }
+    }
+
+    /// The same for a request of another user than root.
+    fn ask_as(&self, uid: u32, opcode: Opcode, nodeid: u64, body: &[u8]) -> Answer {
+        let mut request = message(opcode as u32, nodeid, body);
+        let at = std::mem::offset_of!(InHeader, uid);
+        request[at..at + 4].copy_from_slice(&uid.to_le_bytes());
+        self.send(&request, MAX_REPLY)
     }
 
     fn lookup(&self, parent: u64, name: &str) -> EntryOut {
@@ -270,6 +281,27 @@ fn extended_attributes_are_sized_before_they_are_read() {
     assert_eq!(xattr_list(&served, marked, 18).unwrap(), b"user.one\0user.two\0");
     assert_eq!(xattr_list(&served, marked, 17), Err(Errno::RANGE));
     assert_eq!(xattr_list(&served, file, 17).unwrap(), b"");
+}
+
+#[test]
+fn trusted_attributes_are_listed_to_root_alone() {
+    let served = Served::of(Layer::new().xattr("trusted.note", b"1").xattr("user.one", b"2").file("marked", b""));
+    let marked = served.walk("marked");
+    assert_eq!(xattr_list(&served, marked, 100).unwrap(), b"trusted.note\0user.one\0");
+    let list = |size: u32| served.ask_as(1000, Opcode::Listxattr, marked, &[size.to_le_bytes(), [0; 4]].concat());
+    assert_eq!(list(0).unwrap(), [9, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(list(9).unwrap(), b"user.one\0");
+}
+
+#[test]
+fn a_name_that_no_inode_has_is_unsupported_where_tools_then_stop_asking() {
+    let served = Served::of(Layer::new().xattr("security.selinux", b"label").file("labelled", b"").file("plain", b""));
+    let plain = served.walk("plain");
+    assert_eq!(xattr(&served, plain, 0, "system.posix_acl_access"), Err(Errno::OPNOTSUPP));
+    assert_eq!(xattr(&served, plain, 0, "system.posix_acl_default"), Err(Errno::OPNOTSUPP));
+    assert_eq!(xattr(&served, plain, 0, "security.selinux"), Err(Errno::NODATA));
+    assert_eq!(xattr(&served, served.walk("labelled"), 9, "security.selinux").unwrap(), b"label");
+    assert_eq!(xattr(&served, plain, 0, "user.any"), Err(Errno::NODATA));
 }
 
 #[test]

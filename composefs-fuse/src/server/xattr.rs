@@ -4,15 +4,33 @@ use super::Server;
 use crate::reply::Reply;
 use crate::request::{Request, name};
 use crate::wire::{GetxattrIn, GetxattrOut};
-use layer_store::Ino;
+use layer_store::{Ino, View};
 use rustix::io::Errno;
+
+/// What `ls -l` asks of every file, and asks no more of a file system that has answered `EOPNOTSUPP` once. The kernel
+/// keeps no extended attribute of a FUSE mount, so one file capability in an image would else cost two messages for
+/// every file listed, every time.
+///
+/// Two askers cannot be told so: `execve` wants `security.capability` each time (of mounts without `nosuid`, so of VMs),
+/// and overlayfs in a VM `trusted.overlay.metacopy` of every regular file when it first meets it. Both cost nothing
+/// only where no inode has any attribute at all.
+const OFTEN_ASKED: [&[u8]; 3] = [b"security.selinux", b"system.posix_acl_access", b"system.posix_acl_default"];
+
+/// Those that no inode of `view` has: it does not support them.
+pub(super) fn unsupported(view: &View) -> Vec<&'static [u8]> {
+    OFTEN_ASKED.into_iter().filter(|name| !view.uses_xattr(name)).collect()
+}
 
 impl Server {
     pub(super) fn getxattr(&self, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
         self.need_xattrs()?;
         let (wanted, rest) = request.structure::<GetxattrIn>()?;
         let ino = Ino::from_raw(request.header.nodeid);
-        let value = self.view.xattr(ino, name(rest)?).map_err(|error| self.errno(&error))?;
+        let name = name(rest)?;
+        if self.unsupported_xattrs.contains(&name) {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let value = self.view.xattr(ino, name).map_err(|error| self.errno(&error))?;
         let value = value.ok_or(Errno::NODATA)?;
         put_sized(wanted, std::iter::once(value), reply)
     }
@@ -22,6 +40,10 @@ impl Server {
         let (wanted, _) = request.structure::<GetxattrIn>()?;
         let ino = Ino::from_raw(request.header.nodeid);
         let names = self.view.xattr_names(ino).map_err(|error| self.errno(&error))?;
+        // xattr(7): others cannot read what is in this name space (the kernel sees to that), and are not told of it
+        // (each file system sees to that).
+        let is_root = request.header.uid == 0;
+        let names = names.filter(|name| is_root || !name.starts_with(b"trusted."));
         put_sized(wanted, names.flat_map(|name| [name, b"\0".as_slice()]), reply)
     }
 

@@ -50,6 +50,7 @@ pub struct Stats {
     received_bytes: AtomicU64,
     sent_bytes: AtomicU64,
     content_bytes: AtomicU64,
+    begun_files: AtomicU64,
     malformed: AtomicU64,
     panics: AtomicU64,
     damaged: AtomicU64,
@@ -71,6 +72,7 @@ impl Stats {
             received_bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             content_bytes: AtomicU64::new(0),
+            begun_files: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
@@ -90,6 +92,11 @@ impl Stats {
         self.received_bytes.fetch_add(message.received as u64, Relaxed);
         self.sent_bytes.fetch_add(message.sent as u64, Relaxed);
         self.content_bytes.fetch_add(message.content as u64, Relaxed);
+    }
+
+    /// Counts a read of a file's beginning.
+    pub(crate) fn record_beginning(&self) {
+        self.begun_files.fetch_add(1, Relaxed);
     }
 
     /// Counts a request too short or too mangled to be answered.
@@ -118,9 +125,12 @@ impl Stats {
             let counts = kind.counts();
             (counts.count > 0).then(|| (name(number), counts))
         });
+        let opened = self.kinds.get(Opcode::Open as usize).map_or(0, |kind| kind.count.load(Relaxed));
         Snapshot {
             uptime_milliseconds: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             messages: messages.collect(),
+            opened_files: opened,
+            begun_files: self.begun_files.load(Relaxed),
             received_bytes: self.received_bytes.load(Relaxed),
             sent_bytes: self.sent_bytes.load(Relaxed),
             content_bytes: self.content_bytes.load(Relaxed),
@@ -175,6 +185,8 @@ mod tests {
         stats.record(&message(Some(Opcode::Read), 5));
         stats.record(&message(Some(Opcode::Read), 900));
         stats.record(&message(None, 1));
+        stats.record(&message(Some(Opcode::Open), 1));
+        stats.record_beginning();
         stats.record_damage();
         let snapshot = stats.snapshot();
         assert_eq!(snapshot.count("READ"), 2);
@@ -182,7 +194,8 @@ mod tests {
         assert_eq!(snapshot.count("LOOKUP"), 0);
         assert_eq!(snapshot.messages["READ"].latency, [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(snapshot.messages["UNKNOWN"].errors, 1);
-        assert_eq!((snapshot.content_bytes, snapshot.damaged), (9, 1));
+        assert_eq!((snapshot.content_bytes, snapshot.damaged), (12, 1));
+        assert_eq!((snapshot.opened_files, snapshot.begun_files), (1, 1));
         let json = serde_json::to_string(&snapshot).unwrap();
         assert_eq!(serde_json::from_str::<Snapshot>(&json).unwrap(), snapshot);
     }

@@ -12,6 +12,12 @@ pub struct Snapshot {
     pub uptime_milliseconds: u64,
     /// By kind: the kernel's names without `FUSE_`, and `UNKNOWN`. Kinds never seen are left out.
     pub messages: BTreeMap<String, Counts>,
+    /// Openings that reached the server: `OPEN` messages. A kernel that opens without messages sends one, which is
+    /// declined.
+    pub opened_files: u64,
+    /// Reads of a file's beginning: where openings cost no message, the nearest there is to files opened for the first
+    /// time, or again after the kernel dropped their pages.
+    pub begun_files: u64,
     /// Bytes of all requests.
     pub received_bytes: u64,
     /// Bytes of all replies.
@@ -65,6 +71,8 @@ impl Snapshot {
         Self {
             uptime_milliseconds: self.uptime_milliseconds.saturating_sub(earlier.uptime_milliseconds),
             messages: messages.collect(),
+            opened_files: self.opened_files.saturating_sub(earlier.opened_files),
+            begun_files: self.begun_files.saturating_sub(earlier.begun_files),
             received_bytes: self.received_bytes.saturating_sub(earlier.received_bytes),
             sent_bytes: self.sent_bytes.saturating_sub(earlier.sent_bytes),
             content_bytes: self.content_bytes.saturating_sub(earlier.content_bytes),
@@ -112,7 +120,7 @@ pub(super) fn without_trailing_zeros(mut buckets: Vec<u64>) -> Vec<u64> {
     buckets
 }
 
-/// The table that `--verbose` prints at the end.
+/// The table that `lamina stats` shows and `--verbose` prints at the end.
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -128,6 +136,7 @@ impl fmt::Display for Snapshot {
             writeln!(f, "{kind:<16}{count:>12}{errors:>10}{mean:>12.1}{half:>12.1}{most:>12.1}")?;
         }
         writeln!(f, "{:<16}{:>12}", "all", self.total())?;
+        writeln!(f, "files: {} begun to be read, {} opened by message", self.begun_files, self.opened_files)?;
         writeln!(
             f,
             "bytes: {} of content, {} sent, {} received; damaged reads: {}, malformed: {}, panics: {}",

@@ -6,6 +6,7 @@ use layer_store::{Cancellation, ImportOptions, ImportSource, Platform};
 
 use super::acquired::{self, Quiet};
 use super::bars::Bars;
+use super::limits::LimitArgs;
 use super::{Global, store};
 use crate::failure::Failure;
 
@@ -36,12 +37,14 @@ pub(super) struct Import {
     parallel: Option<usize>,
     #[command(flatten)]
     quiet: Quiet,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 impl Import {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let tag = self.tag.as_deref().map(store::reference).transpose()?;
-        let opened = store::open(global)?;
+        let opened = store::open(global)?.with_limits(self.limits.limits());
         let cancellation = Cancellation::default();
         store::cancel_on_signal(&cancellation)?;
         let defaults = ImportOptions::default();

@@ -17,11 +17,13 @@ mod gc;
 mod images;
 mod import;
 mod inspect;
+mod limits;
 mod mount;
 mod prepare;
 mod pull;
 mod rmi;
 mod run;
+mod stats;
 mod store;
 mod umount;
 mod verify;
@@ -74,6 +76,7 @@ enum Command {
     Export(export::Export),
     Mount(mount::Mount),
     Umount(umount::Umount),
+    Stats(stats::Stats),
     Run(Box<run::Run>),
     Doctor(doctor::Doctor),
 }
@@ -103,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Export(export) => export.execute(&cli.global),
         Command::Mount(mount) => mount.execute(&cli.global),
         Command::Umount(umount) => umount.execute(),
+        Command::Stats(stats) => stats.execute(&cli.global),
         Command::Run(run) => run.execute(&cli.global),
         Command::Doctor(doctor) => doctor.execute(&cli.global),
     })
@@ -111,6 +115,21 @@ pub fn main() -> ExitCode {
 /// A size in bytes as people read it, in powers of 1024.
 fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
+}
+
+/// Reads a size in bytes: a number with K, M, G or T (powers of 1024) behind it.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || "expected a number and K, M, G or T, as in 512M".to_owned();
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let shift = match unit.to_ascii_uppercase() {
+        'K' => 10,
+        'M' => 20,
+        'G' => 30,
+        'T' => 40,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).filter(|&bytes| bytes > 0).ok_or_else(wrong)
 }
 
 /// Prints a result. Who stops reading it (`| head`) has read enough.

@@ -21,6 +21,7 @@ use crate::failure::{About, FAILED, Failure};
 Examples:
   lamina mount debian:12 /tmp/debian && ls /tmp/debian
   lamina mount --foreground debian:12 /srv/debian
+  lamina stats /tmp/debian
   lamina umount /tmp/debian")]
 pub(super) struct Mount {
     /// The image
@@ -41,7 +42,7 @@ pub(super) struct Mount {
     /// Prove each file's content when it is first read; a damaged file gives an I/O error
     #[arg(long)]
     verify: bool,
-    /// Answer with counters as JSON at this socket [default: one in $XDG_RUNTIME_DIR/lamina]
+    /// Answer `lamina stats` at this socket [default: one in $XDG_RUNTIME_DIR/lamina]
     #[arg(long, value_name = "SOCKET")]
     stats: Option<PathBuf>,
     /// Threads that answer the kernel

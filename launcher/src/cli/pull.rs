@@ -7,6 +7,7 @@ use layer_store::{Cancellation, Platform, Progress, PullOptions};
 
 use super::acquired::{self, Quiet};
 use super::bars::Bars;
+use super::limits::LimitArgs;
 use super::{Global, store};
 use crate::failure::Failure;
 
@@ -38,12 +39,14 @@ pub(super) struct Pull {
     parallel: usize,
     #[command(flatten)]
     quiet: Quiet,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 impl Pull {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let reference = store::reference(&self.image)?;
-        let opened = store::open(global)?;
+        let opened = store::open(global)?.with_limits(self.limits.limits());
         let cancellation = Cancellation::default();
         store::cancel_on_signal(&cancellation)?;
         let options = PullOptions {

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use composefs_fuse::Server;
+use composefs_fuse::linux::StatsSocket;
+use composefs_fuse::stats::Stats;
 use guest_init::protocol::Overlay;
 use layer_store::View;
 use oci_spec::image::ImageConfiguration;
 
-use super::{Global, store};
+use super::{Global, parse_size, store};
 use crate::accelerator::Accelerator;
 use crate::command::{self, Defaults, Overrides};
-use crate::failure::Failure;
+use crate::failure::{About, Failure};
 use crate::host::Tools;
 use crate::hypervisor::qemu::Machine;
 use crate::launch::{Prepared, Start};
@@ -87,6 +89,9 @@ pub(super) struct Run {
     /// Show the kernel's console on standard error
     #[arg(long)]
     console: bool,
+    /// Answer `lamina stats` at this socket [default: one of the machine's, found by its name]
+    #[arg(long, value_name = "SOCKET", conflicts_with = "rootfs")]
+    stats: Option<PathBuf>,
     /// Say what carries the VM, and why
     #[arg(long)]
     explain: bool,
@@ -141,20 +146,30 @@ impl Run {
         let name = start.name.clone();
         let prepared = Prepared::new(start, &request, tools, &cache, &signals)?;
         self.explain(&prepared, self.accel);
-        let virtiofsd = prepared.tools.virtiofsd.clone();
-        let server: Box<dyn RootServer> = match (root.tree, prepared.decision.backend) {
-            (Tree::Directory(path), _) => Box::new(DirectoryRoot { path, virtiofsd: virtiofsd? }),
-            (Tree::View(view), Backend::Direct) => Box::new(DirectRoot::new(Arc::new(Server::new(view)))),
-            (Tree::View(view), Backend::Virtiofsd) => {
-                Box::new(MountedRoot::new(Arc::new(Server::new(view)), virtiofsd?))
-            }
-        };
+        let (server, asked) = root_server(root.tree, &prepared)?;
         let directory = Directory::create(&name)?;
         if self.dry_run {
             super::print(&prepared.describe(server.as_ref(), &directory)?)?;
             return Ok(0);
         }
-        machine::run(prepared.order(server, directory)?, signals)
+        let _socket = match &asked {
+            Some(asked) => Some(self.stats_socket(asked, &directory)?),
+            None => None,
+        };
+        let status = machine::run(prepared.order(server, directory)?, signals)?;
+        if let Some(asked) = asked.filter(|_| global.verbose > 0) {
+            eprint!("{}", asked.snapshot());
+        }
+        Ok(status)
+    }
+
+    /// Answers `lamina stats NAME`, or whoever asks at the socket that the user named.
+    fn stats_socket(&self, asked: &Arc<Stats>, directory: &Directory) -> Result<StatsSocket, Failure> {
+        let path = match &self.stats {
+            Some(path) => std::path::absolute(path).about(path.display())?,
+            None => directory.stats_socket(),
+        };
+        StatsSocket::bind(&path, Arc::clone(asked)).about("lamina run")
     }
 
     fn root(&self, global: &Global) -> Result<Root, Failure> {
@@ -191,6 +206,23 @@ impl Run {
     }
 }
 
+/// Who serves a root, and the counters of what it is asked where we are the ones who answer.
+type Served = (Box<dyn RootServer>, Option<Arc<Stats>>);
+
+fn root_server(tree: Tree, prepared: &Prepared) -> Result<Served, Failure> {
+    let virtiofsd = prepared.tools.virtiofsd.clone();
+    let view = match tree {
+        Tree::Directory(path) => return Ok((Box::new(DirectoryRoot { path, virtiofsd: virtiofsd? }), None)),
+        Tree::View(view) => view,
+    };
+    let server = Arc::new(Server::new(view));
+    let asked = Some(Arc::clone(server.stats()));
+    Ok(match prepared.decision.backend {
+        Backend::Direct => (Box::new(DirectRoot::new(server)), asked),
+        Backend::Virtiofsd => (Box::new(MountedRoot::new(server, virtiofsd?)), asked),
+    })
+}
+
 /// What the image's config says about running it.
 fn defaults(config: &ImageConfiguration) -> Defaults {
     let Some(config) = config.config() else { return Defaults::default() };
@@ -208,21 +240,6 @@ fn directory_root(path: &Path) -> Result<PathBuf, Failure> {
     let about = || format!("--rootfs {}", path.display());
     let found = path.canonicalize().map_err(|error| Failure::new(about(), error))?;
     if found.is_dir() { Ok(found) } else { Err(Failure::new(about(), "it is not a directory")) }
-}
-
-/// Reads a size in bytes: a number with K, M, G or T (powers of 1024) behind it.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = || "expected a number and K, M, G or T, as in 512M".to_owned();
-    let unit = text.chars().last().ok_or_else(wrong)?;
-    let shift = match unit.to_ascii_uppercase() {
-        'K' => 10,
-        'M' => 20,
-        'G' => 30,
-        'T' => 40,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << shift).filter(|&bytes| bytes > 0).ok_or_else(wrong)
 }
 
 /// Reads a size of memory as MiB.

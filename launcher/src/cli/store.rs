@@ -19,7 +19,7 @@ pub(super) fn open(global: &Global) -> Result<Store, Failure> {
 
 /// Reads an image's name as people write it; a typing error is wrong usage.
 pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
-    text.parse().map_err(|error| Failure::new(text, error).with_status(USAGE))
+    text.parse().map_err(|error| Failure::new("image name", error).with_status(USAGE))
 }
 
 /// The image that a user means: the one with this name.

@@ -100,6 +100,12 @@ impl Directory {
         self.sockets.join(format!("{name}.sock"))
     }
 
+    /// Where the machine tells what its root was asked: see [`stats_socket`].
+    #[must_use]
+    pub fn stats_socket(&self) -> PathBuf {
+        self.sockets.join(STATS_SOCKET)
+    }
+
     /// Writes `machine.json`, by a rename.
     ///
     /// # Errors
@@ -124,6 +130,17 @@ impl Drop for Directory {
             }
         }
     }
+}
+
+/// The name of the socket at which a machine's root answers with its counters.
+const STATS_SOCKET: &str = "stats";
+
+/// The socket at which the root of the machine called `name` answers with its counters, while that machine runs.
+///
+/// # Errors
+/// This user has no directory for sockets.
+pub fn stats_socket(name: &str) -> Result<PathBuf, Failure> {
+    Ok(socket_home()?.join(name).join(STATS_SOCKET))
 }
 
 /// The name of a machine's mount point in its directory.

@@ -13,7 +13,7 @@ mod supervisor;
 mod terminal;
 
 pub use children::Children;
-pub use directory::{Directory, cache_home, is_valid_name, random_name};
+pub use directory::{Directory, cache_home, is_valid_name, random_name, stats_socket};
 pub use root::{DirectRoot, DirectoryRoot, MountedRoot, RootServer};
 pub use signals::Signals;
 pub use supervisor::{Order, run};

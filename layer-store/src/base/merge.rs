@@ -31,6 +31,8 @@ pub(super) struct MergedEntry {
     pub(super) name_length: u8,
     pub(super) kind: Kind,
     pub(super) target: Target,
+    /// Another layer's hard link to the inode, not a name that the inode has in its own layer.
+    pub(super) foreign: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -105,6 +107,7 @@ impl MergedTree {
             if outcome.is_err() {
                 return;
             }
+            let foreign = matches!(resolved, Resolved::Foreign { .. });
             let (kind, target) = match resolved {
                 Resolved::Nothing => return,
                 Resolved::File { place, kind } => (kind, Target::Layer(place)),
@@ -135,7 +138,7 @@ impl MergedTree {
                     }
                 }
             };
-            outcome = self.push_entry(name, kind, target);
+            outcome = self.push_entry(name, kind, target, foreign);
         });
         outcome?;
         let count = position(self.entries.len())? - first;
@@ -145,11 +148,11 @@ impl MergedTree {
         Ok(below)
     }
 
-    fn push_entry(&mut self, name: &[u8], kind: Kind, target: Target) -> Result<(), MergeError> {
+    fn push_entry(&mut self, name: &[u8], kind: Kind, target: Target, foreign: bool) -> Result<(), MergeError> {
         let name_start = position(self.heap.len())?;
         self.heap.extend_from_slice(name);
         let name_length = u8::try_from(name.len()).map_err(|_| MergeError::TooManyNames)?;
-        self.entries.push(MergedEntry { name_start, name_length, kind, target });
+        self.entries.push(MergedEntry { name_start, name_length, kind, target, foreign });
         Ok(())
     }
 

@@ -216,6 +216,12 @@ impl LayerIndex {
         })
     }
 
+    /// Whether any inode of this layer has the extended attribute `name`.
+    pub(crate) fn uses_xattr(&self, name: &[u8]) -> bool {
+        let mut names = self.xattr_records().iter();
+        names.any(|record| slice(self.values(), record.start.get(), record.name_length.get()) == name)
+    }
+
     /// The path of an inode in this layer, for messages: of a file with several names the first.
     ///
     /// Looks through all entries, so it is for errors only.

@@ -6,33 +6,41 @@ use crate::Kind;
 
 impl TreeBuilder {
     /// Binds every pending link: to an inode of this layer, through other pending links if need be, or,
-    /// where this layer has no such path, to the layers below.
-    pub(super) fn bind_pending_links(&mut self) -> Result<(), EntryRefused> {
-        for number in 0..self.pending.len() {
-            self.bind(number)?;
+    /// where this layer has no such path, to the layers below. Links in directories that are not `reachable`, because
+    /// a later entry took their place, need no target.
+    pub(super) fn bind_pending_links(&mut self, reachable: &[bool]) -> Result<(), EntryRefused> {
+        for slot in self.slots.iter_mut().filter(|slot| matches!(slot.target, Target::Pending(_))) {
+            if !reachable.get(slot.dir as usize).copied().unwrap_or_default() {
+                slot.target = Target::Nothing;
+            }
+        }
+        // The walk on which a link was met last, so that each link is looked at once.
+        let mut met = vec![None; self.pending.len()];
+        for first in 0..self.pending.len() {
+            self.bind(first, &mut met)?;
         }
         Ok(())
     }
 
-    fn bind(&mut self, first: usize) -> Result<(), EntryRefused> {
-        // The slots of a chain a -> b -> c of pending links all get what the last one leads to.
+    /// Follows the chain of pending links from `first` and gives all of them what the last one leads to.
+    fn bind(&mut self, first: usize, met: &mut [Option<usize>]) -> Result<(), EntryRefused> {
         let mut chain: Vec<u32> = Vec::new();
         let mut current = first;
         let end = loop {
-            let Some(link) = self.pending.get(current) else { return Ok(()) };
-            let slot = link.slot;
-            if self.target(slot) != Target::Pending(u32::try_from(current).unwrap_or(u32::MAX)) {
+            let Some((link, met)) = self.pending.get(current).zip(met.get_mut(current)) else { return Ok(()) };
+            let number = u32::try_from(current).unwrap_or(u32::MAX);
+            if self.target(link.slot) != Target::Pending(number) {
                 // A later entry took the name.
                 return Ok(());
             }
-            if chain.contains(&slot) {
+            if met.replace(first) == Some(first) {
                 return Err(self.refuse(first, Cause::LinkLoop));
             }
-            chain.push(slot);
-            let foreign = Target::Foreign(u32::try_from(current).unwrap_or(u32::MAX));
+            chain.push(link.slot);
+            let foreign = Target::Foreign(number);
             match self.resolve(&link.target) {
                 // A link to itself means the file that a lower layer has under this name.
-                Some(found) if found == slot => break foreign,
+                Some(found) if found == link.slot => break foreign,
                 Some(found) => match self.target(found) {
                     Target::Pending(next) => current = next as usize,
                     Target::Inode(inode) => {
@@ -48,15 +56,12 @@ impl TreeBuilder {
             }
         };
         for slot in chain {
-            if let Some(slot) = self.slots.get_mut(slot as usize) {
-                slot.target = end;
-            }
+            self.point(slot, end);
         }
         Ok(())
     }
 
     fn refuse(&self, link: usize, cause: Cause) -> EntryRefused {
-        let name = self.pending.get(link).and_then(|link| self.slots.get(link.slot as usize));
-        EntryRefused::new(name.map_or(&[][..], |slot| self.name(slot)), cause)
+        EntryRefused::new(self.pending.get(link).map_or(&[], |link| link.path.as_bytes()), cause)
     }
 }

@@ -4,6 +4,7 @@ mod check;
 mod format;
 mod index;
 mod links;
+mod markers;
 mod names;
 mod plan;
 mod refusal;

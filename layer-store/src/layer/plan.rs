@@ -23,7 +23,7 @@ pub(super) struct Children {
 
 impl Children {
     /// Sorts all slots by directory, and those of a directory by name.
-    fn of(tree: &TreeBuilder) -> Self {
+    pub(super) fn of(tree: &TreeBuilder) -> Self {
         let mut starts = vec![0u32; tree.inodes.len() + 1];
         for slot in &tree.slots {
             if let Some(count) = starts.get_mut(slot.dir as usize + 1) {
@@ -55,6 +55,22 @@ impl Children {
         children
     }
 
+    /// Which directories a walk from the root meets: entries that came later cut others off.
+    pub(super) fn reachable(&self, tree: &TreeBuilder) -> Vec<bool> {
+        let mut met = vec![false; tree.inodes.len()];
+        set(&mut met, ROOT, true);
+        let mut todo = vec![ROOT];
+        while let Some(dir) = todo.pop() {
+            let numbers = self.slots.get(self.range(dir as usize)).unwrap_or_default();
+            let slots = numbers.iter().filter_map(|&number| tree.slots.get(number as usize));
+            for child in slots.filter_map(|slot| directory(tree, slot)) {
+                set(&mut met, child, true);
+                todo.push(child);
+            }
+        }
+        met
+    }
+
     fn range(&self, dir: usize) -> std::ops::Range<usize> {
         let at = |index: usize| self.starts.get(index).map_or(0, |&start| start as usize);
         at(dir)..at(dir + 1)
@@ -71,20 +87,6 @@ impl Children {
 
 fn slot_name(tree: &TreeBuilder, slot: u32) -> &[u8] {
     tree.slots.get(slot as usize).map_or(&[], |slot| tree.name(slot))
-}
-
-impl TreeBuilder {
-    /// A whiteout beside a directory of the same name, in any order, means that the layer has replaced the
-    /// directory: nothing of the lower one may show through.
-    pub(super) fn make_replaced_directories_opaque(&mut self) {
-        for slot in self.slots.iter().filter(|slot| slot.whited) {
-            if let Target::Inode(number) = slot.target
-                && let Some(inode) = self.inodes.get_mut(number as usize)
-            {
-                inode.opaque |= inode.kind == Kind::Directory;
-            }
-        }
-    }
 }
 
 /// The order of inodes and entries in the index.
@@ -122,7 +124,8 @@ impl Plan {
             at += 1;
         }
         for &dir in dirs.iter().rev() {
-            let (mut ghost, mut foreign) = (tree.inode(dir).is_some_and(|inode| inode.implicit), false);
+            let implicit = tree.inode(dir).is_some_and(|inode| inode.implicit);
+            let (mut ghost, mut foreign) = (implicit, false);
             for slot in self.children.slots(tree, dir) {
                 match slot.target {
                     Target::Inode(inode) => {

@@ -42,8 +42,8 @@ pub(crate) enum Cause {
     FileTooLarge,
     #[error("extended attribute {0}")]
     Xattr(String),
-    #[error("the layer has too many entries; raise the limit if you trust it")]
-    TooManyEntries,
+    #[error("the layer has more than {0} inodes; raise --max-inodes if you trust it")]
+    TooManyInodes(u32),
     #[error("the layer has more than 1 GiB of names, link targets and extended attributes")]
     TooManyNames,
 }

@@ -53,6 +53,8 @@ pub(super) struct Inode {
     pub(super) implicit: bool,
     /// A directory that hides what lower layers have in it.
     pub(super) opaque: bool,
+    /// A directory that takes nothing from lower layers, not even its description.
+    pub(super) replaced: bool,
 }
 
 /// A name in a directory of the layer.
@@ -80,8 +82,18 @@ pub(super) enum Target {
 /// A hard link that could not be bound when it came.
 #[derive(Clone, Debug)]
 pub(super) struct PendingLink {
+    /// The entry's own path, for messages.
+    pub(super) path: NormalPath,
     pub(super) target: NormalPath,
     pub(super) slot: u32,
+}
+
+/// A marker: it acts on the layers below and leaves this layer's own tree alone, so it is kept until that is complete.
+#[derive(Clone, Debug)]
+pub(super) struct Marker {
+    pub(super) dir: NormalPath,
+    /// The name that disappears; `None` makes the directory opaque.
+    pub(super) whited: Option<Box<[u8]>>,
 }
 
 /// Builds the tree of one layer.
@@ -95,6 +107,7 @@ pub(crate) struct TreeBuilder {
     pub(super) segments: Vec<Segment>,
     pub(super) xattrs: XattrSets,
     pub(super) pending: Vec<PendingLink>,
+    pub(super) markers: Vec<Marker>,
     /// The regular file whose content streams by.
     open_file: Option<u32>,
     hasher: Box<Xxh3>,
@@ -122,6 +135,7 @@ impl TreeBuilder {
             segments: Vec::new(),
             xattrs: XattrSets::default(),
             pending: Vec::new(),
+            markers: Vec::new(),
             open_file: None,
             hasher: Box::default(),
             max_inodes,
@@ -148,11 +162,11 @@ impl TreeBuilder {
     }
 
     /// The slot of a name, made if it is not there.
-    fn slot(&mut self, dir: u32, name: &[u8]) -> Result<u32, Cause> {
+    pub(super) fn slot(&mut self, dir: u32, name: &[u8]) -> Result<u32, Cause> {
         if let Some(slot) = self.find(dir, name) {
             return Ok(slot);
         }
-        let number = u32::try_from(self.slots.len()).map_err(|_| Cause::TooManyEntries)?;
+        let number = u32::try_from(self.slots.len()).map_err(|_| self.too_many())?;
         let name_start = self.keep(name)?;
         let name_length = u8::try_from(name.len()).map_err(|_| Cause::Path(PathError::ComponentTooLong))?;
         self.slots.push(NameSlot { dir, name_start, name_length, whited: false, target: Target::Nothing });
@@ -163,6 +177,10 @@ impl TreeBuilder {
             slot_hash(slot.dir, heap.get(start..start + usize::from(slot.name_length)).unwrap_or_default())
         });
         Ok(number)
+    }
+
+    fn too_many(&self) -> Cause {
+        Cause::TooManyInodes(self.max_inodes)
     }
 
     fn hold(&mut self, bytes: usize) -> Result<(), Cause> {
@@ -178,16 +196,16 @@ impl TreeBuilder {
         Ok(start)
     }
 
-    fn new_inode(&mut self, inode: Inode) -> Result<u32, Cause> {
-        let number = u32::try_from(self.inodes.len()).map_err(|_| Cause::TooManyEntries)?;
+    pub(super) fn new_inode(&mut self, inode: Inode) -> Result<u32, Cause> {
+        let number = u32::try_from(self.inodes.len()).map_err(|_| self.too_many())?;
         if number >= self.max_inodes {
-            return Err(Cause::TooManyEntries);
+            return Err(self.too_many());
         }
         self.inodes.push(inode);
         Ok(number)
     }
 
-    fn point(&mut self, slot: u32, target: Target) {
+    pub(super) fn point(&mut self, slot: u32, target: Target) {
         if let Some(slot) = self.slots.get_mut(slot as usize) {
             slot.target = target;
         }
@@ -198,7 +216,7 @@ impl TreeBuilder {
     }
 
     /// The directory that a slot leads to, if it leads to one.
-    fn directory(&self, slot: u32) -> Option<u32> {
+    pub(super) fn directory(&self, slot: u32) -> Option<u32> {
         match self.target(slot) {
             Target::Inode(inode) if self.inode(inode)?.kind == Kind::Directory => Some(inode),
             _ => None,
@@ -207,12 +225,9 @@ impl TreeBuilder {
 
     /// The directory of a path; what is missing on the way, or is no directory, becomes an implicit one.
     fn make_directory(&mut self, path: &[u8]) -> Result<u32, Cause> {
+        check_components(path)?;
         let mut dir = ROOT;
-        for (depth, component) in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).enumerate() {
-            let below_aufs = depth == 0 && is_aufs(component);
-            if !below_aufs && Name::of(component) != Name::Ordinary {
-                return Err(Cause::BelowMarker);
-            }
+        for component in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
             let slot = self.slot(dir, component)?;
             dir = match self.directory(slot) {
                 Some(dir) => dir,
@@ -244,27 +259,14 @@ impl TreeBuilder {
         let marker = if parent.is_empty() && is_aufs(name) { Name::Ordinary } else { Name::of(name) };
         match marker {
             Name::Invalid => return Err(Cause::InvalidWhiteout),
-            Name::Opaque => {
-                let dir = self.make_directory(parent)?;
-                if let Some(inode) = self.inodes.get_mut(dir as usize) {
-                    inode.opaque = true;
-                }
-                return Ok(());
-            }
-            Name::Whiteout(whited) => {
-                let dir = self.make_directory(parent)?;
-                let slot = self.slot(dir, whited)?;
-                if let Some(slot) = self.slots.get_mut(slot as usize) {
-                    slot.whited = true;
-                }
-                return Ok(());
-            }
+            Name::Opaque => return self.add_marker(path, None),
+            Name::Whiteout(whited) => return self.add_marker(path, Some(whited)),
             Name::Ordinary => {}
         }
         let dir = self.make_directory(parent)?;
         let slot = self.slot(dir, name)?;
         match entry.kind {
-            EntryKind::HardLink { ref target } => self.add_hard_link(slot, target),
+            EntryKind::HardLink { ref target } => self.add_hard_link(path, slot, target),
             EntryKind::Directory => self.add_directory(slot, entry),
             _ => {
                 let inode = self.make_inode(entry)?;
@@ -277,6 +279,14 @@ impl TreeBuilder {
                 Ok(())
             }
         }
+    }
+
+    fn add_marker(&mut self, path: &NormalPath, whited: Option<&[u8]>) -> Result<(), Cause> {
+        let dir = path.parent();
+        check_components(dir.as_bytes())?;
+        self.hold(path.as_bytes().len())?;
+        self.markers.push(Marker { dir, whited: whited.map(Into::into) });
+        Ok(())
     }
 
     /// The root stays a directory whatever an entry for it claims to be.
@@ -310,9 +320,16 @@ impl TreeBuilder {
 
     /// Binds a link to the inode that its target names now, for a later entry may replace the target. A
     /// target that is not there yet is looked for again when the layer is complete.
-    fn add_hard_link(&mut self, slot: u32, target: &[u8]) -> Result<(), Cause> {
-        let target = NormalPath::of_link_target(target).map_err(Cause::LinkTarget)?;
-        match self.resolve(&target).map(|found| (found, self.target(found))) {
+    fn add_hard_link(&mut self, path: &NormalPath, slot: u32, target: &[u8]) -> Result<(), Cause> {
+        let mut target = NormalPath::of_link_target(target).map_err(Cause::LinkTarget)?;
+        let found = self.resolve(&target).map(|found| (found, self.target(found)));
+        // A link to a link stands for what that one stands for now.
+        if let Some((_, Target::Pending(link))) = found
+            && let Some(link) = self.pending.get(link as usize)
+        {
+            target = link.target.clone();
+        }
+        match found {
             Some((found, _)) if found == slot && self.target(slot) != Target::Nothing => Ok(()),
             Some((_, Target::Inode(inode))) => {
                 if self.inode(inode).is_some_and(|inode| inode.kind == Kind::Directory) {
@@ -322,9 +339,9 @@ impl TreeBuilder {
                 Ok(())
             }
             _ => {
-                self.hold(target.as_bytes().len())?;
-                let number = u32::try_from(self.pending.len()).map_err(|_| Cause::TooManyEntries)?;
-                self.pending.push(PendingLink { target, slot });
+                self.hold(target.as_bytes().len() + path.as_bytes().len())?;
+                let number = u32::try_from(self.pending.len()).map_err(|_| self.too_many())?;
+                self.pending.push(PendingLink { path: path.clone(), target, slot });
                 self.point(slot, Target::Pending(number));
                 Ok(())
             }
@@ -362,6 +379,7 @@ impl TreeBuilder {
             content_hash: 0,
             implicit: false,
             opaque: false,
+            replaced: false,
         })
     }
 
@@ -373,7 +391,7 @@ impl TreeBuilder {
             [] if size == 0 => Ok(Payload::Whole(0)),
             [only] if only.file_offset == 0 && only.length == size => Ok(Payload::Whole(only.blob_offset)),
             _ => {
-                let number = |length| u32::try_from(length).map_err(|_| Cause::TooManyEntries);
+                let number = |length| u32::try_from(length).map_err(|_| self.too_many());
                 let (first, count) = (number(self.segments.len())?, number(segments.len())?);
                 number(self.segments.len() + segments.len())?;
                 self.segments.extend_from_slice(segments);
@@ -383,10 +401,17 @@ impl TreeBuilder {
     }
 }
 
+/// No name on the way to an entry may be a marker, but for the directories of AUFS.
+fn check_components(path: &[u8]) -> Result<(), Cause> {
+    let mut components = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).enumerate();
+    let ordinary = |(depth, name): (usize, &[u8])| depth == 0 && is_aufs(name) || Name::of(name) == Name::Ordinary;
+    if components.all(ordinary) { Ok(()) } else { Err(Cause::BelowMarker) }
+}
+
 impl Inode {
     /// A directory that a layer implies but does not describe: `0755 root:root`, as old as time. Where a
     /// lower layer has the directory, that one's description holds.
-    fn implicit_directory() -> Self {
+    pub(super) fn implicit_directory() -> Self {
         Self {
             kind: Kind::Directory,
             permissions: 0o755,
@@ -399,6 +424,7 @@ impl Inode {
             content_hash: 0,
             implicit: true,
             opaque: false,
+            replaced: false,
         }
     }
 }

@@ -9,7 +9,7 @@ use super::format::{
     FLAG_OPAQUE, FLAG_SEGMENTS, FORMAT, ForeignRecord, InodeRecord, LinkRecord, MetaRecord, SegmentRecord, XattrRecord,
     XattrSetRecord,
 };
-use super::plan::{Plan, Role};
+use super::plan::{Children, Plan, Role};
 use super::refusal::EntryRefused;
 use super::tree::{Inode, Payload, TreeBuilder};
 use crate::container::SectionWriter;
@@ -59,8 +59,12 @@ impl TreeBuilder {
         diff_id: &DiffId,
         blob_length: u64,
     ) -> Result<W, WriteError> {
-        self.bind_pending_links()?;
-        self.make_replaced_directories_opaque();
+        // Links first: a directory that only holds markers is nothing that a link could mean.
+        if !self.pending.is_empty() {
+            let reachable = Children::of(&self).reachable(&self);
+            self.bind_pending_links(&reachable)?;
+        }
+        self.apply_markers()?;
         let plan = Plan::of(&self);
         let tables = Tables::of(&self, &plan)?;
         let content = plan.order.iter().filter_map(|&inode| self.inode(inode)).filter(|i| i.kind == Kind::Regular);
@@ -257,7 +261,7 @@ impl Tables {
         };
         let flags = [
             (inode.opaque, FLAG_OPAQUE),
-            (inode.implicit, FLAG_IMPLICIT),
+            (inode.implicit && !inode.replaced, FLAG_IMPLICIT),
             (plan.is_ghost(tree_number), FLAG_GHOST),
             (plan.has_foreign_below(tree_number), FLAG_FOREIGN_BELOW),
             (matches!(inode.payload, Payload::Sparse { .. }), FLAG_SEGMENTS),

@@ -41,7 +41,7 @@ impl XattrSets {
             return Err(Cause::Xattr("names: they are longer than 64 KiB together".into()));
         }
         set.sort_unstable();
-        let next = u32::try_from(self.numbers.len() + 1).map_err(|_| Cause::TooManyEntries)?;
+        let next = u32::try_from(self.numbers.len() + 1).map_err(|_| Cause::TooManyNames)?;
         Ok(*self.numbers.entry(set).or_insert(next))
     }
 

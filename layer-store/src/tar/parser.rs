@@ -58,6 +58,8 @@ pub(crate) struct Parser {
     padding: u64,
     global: Records,
     local: Option<Records>,
+    /// What is wrong with a PAX header: told when the entry behind it has a name.
+    malformed_records: Option<Malformed>,
     long_name: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,
     /// For messages.
@@ -74,6 +76,7 @@ impl Parser {
             padding: 0,
             global: Records::default(),
             local: None,
+            malformed_records: None,
             long_name: None,
             long_link: None,
             last_path: Vec::new(),
@@ -145,7 +148,7 @@ impl Parser {
                 }
                 State::Extension { type_flag, left: 0, body } => {
                     let (type_flag, body) = (*type_flag, std::mem::take(body));
-                    self.extension(type_flag, &body).map_err(|cause| self.malformed(cause))?;
+                    self.extension(type_flag, &body);
                     self.state = State::Skip { left: self.padding };
                 }
                 State::Header | State::AfterZeroBlock | State::OldSparseMap { .. } | State::Pax10Map { .. }
@@ -190,23 +193,17 @@ impl Parser {
     /// Takes a header block: an extension, an entry, or the start of a sparse map.
     fn header(&mut self, block: &[u8; BLOCK]) -> Result<Option<Entry>, Malformed> {
         let header = Header::parse(block)?;
-        let size = u64::try_from(header.size()?).map_err(|_| Malformed::Range("size"))?;
         let type_flag = header.type_flag();
-        match type_flag {
-            b'x' | b'X' | b'g' | b'L' | b'K' => {
-                if size > EXTENSION_MAX {
-                    return Err(Malformed::ExtensionTooLong);
-                }
-                self.padding = padding(size);
-                self.state = State::Extension { type_flag, left: size, body: Vec::new() };
-                return Ok(None);
-            }
-            _ => {}
+        if matches!(type_flag, b'x' | b'X' | b'g' | b'L' | b'K') {
+            return self.extension_header(type_flag, &header);
         }
         let records = self.local.get_or_insert_with(|| Records::from_global(&self.global));
         let long_name = self.long_name.take();
         let path = records.sparse.name.clone().or_else(|| records.path.clone()).or(long_name);
         self.last_path = path.unwrap_or_else(|| header.path());
+        if let Some(malformed) = self.malformed_records.take() {
+            return Err(malformed);
+        }
         match type_flag {
             b'S' => {
                 let mut map = Vec::new();
@@ -224,12 +221,23 @@ impl Parser {
             b'M' => Err(Malformed::MultiVolume),
             0 | b'0'..=b'7' | b'D' => self.plain_entry(&header),
             _ => {
-                let size = self.local.take().and_then(|records| records.size).unwrap_or(size);
+                let records = self.local.take().unwrap_or_default();
                 self.long_link = None;
+                let size = self.stored_size(&header, &records)?;
                 self.skip(size)?;
                 Ok(None)
             }
         }
+    }
+
+    fn extension_header(&mut self, type_flag: u8, header: &Header) -> Result<Option<Entry>, Malformed> {
+        let left = u64::try_from(header.size()?).map_err(|_| Malformed::Range("size"))?;
+        if left > EXTENSION_MAX {
+            return Err(Malformed::ExtensionTooLong);
+        }
+        self.padding = padding(left);
+        self.state = State::Extension { type_flag, left, body: Vec::new() };
+        Ok(None)
     }
 
     /// An entry that needs no further block to be known.
@@ -351,16 +359,24 @@ impl Parser {
         Ok(())
     }
 
-    fn extension(&mut self, type_flag: u8, body: &[u8]) -> Result<(), Malformed> {
+    fn extension(&mut self, type_flag: u8, body: &[u8]) {
         // GNU ends its long names with a NUL; what follows it is no part of the name.
         let name = || Some(body.split(|&byte| byte == 0).next().unwrap_or_default().to_vec());
-        match type_flag {
-            b'L' => self.long_name = name(),
-            b'K' => self.long_link = name(),
-            b'g' => self.global.apply(body)?,
-            _ => self.local.get_or_insert_with(|| Records::from_global(&self.global)).apply(body)?,
+        let applied = match type_flag {
+            b'L' => {
+                self.long_name = name();
+                Ok(())
+            }
+            b'K' => {
+                self.long_link = name();
+                Ok(())
+            }
+            b'g' => self.global.apply(body),
+            _ => self.local.get_or_insert_with(|| Records::from_global(&self.global)).apply(body),
+        };
+        if let Err(error) = applied {
+            self.malformed_records.get_or_insert(error.into());
         }
-        Ok(())
     }
 }
 

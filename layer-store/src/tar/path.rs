@@ -68,6 +68,11 @@ impl NormalPath {
         })
     }
 
+    /// The directory it stands in; the root stands in itself.
+    pub(crate) fn parent(&self) -> Self {
+        Self(self.split().map(|(parent, _)| parent.to_vec()).unwrap_or_default())
+    }
+
     /// The bytes, without a leading slash.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0

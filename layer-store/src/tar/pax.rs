@@ -50,7 +50,8 @@ impl SparseRecords {
     pub(super) fn map(&self) -> Result<Option<Vec<(u64, u64)>>, MapError> {
         match &self.map {
             Some(map) => Ok(Some(map.clone())),
-            None if self.numbers.is_empty() => Ok(None),
+            // A size alone is a file that is one hole.
+            None if self.numbers.is_empty() && self.real_size.is_none() => Ok(None),
             None => pairs(&self.numbers).map(Some),
         }
     }

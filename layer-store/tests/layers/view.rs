@@ -53,6 +53,26 @@ fn hard_links_share_one_inode_and_count_visible_names() {
 }
 
 #[test]
+fn block_counts_are_whole_blocks_as_on_ext4() {
+    use Node::{Dir, File, Symlink};
+    let content = "x".repeat(4097);
+    let (short, long) = ("t".repeat(59), "t".repeat(60));
+    let view = Fixture::new(&[&[
+        Dir("dir", 0o755),
+        File("empty", ""),
+        File("byte", &content[..1]),
+        File("block", &content[..4096]),
+        File("more", &content),
+        Symlink("short", &short),
+        Symlink("long", &long),
+    ]])
+    .view();
+    let blocks = |path| view.attr(find(&view, path).expect(path)).expect("attributes").blocks;
+    let counts = ["", "dir", "empty", "byte", "block", "more", "short", "long"].map(blocks);
+    assert_eq!(counts, [8, 8, 0, 8, 8, 16, 0, 8]);
+}
+
+#[test]
 fn a_directory_of_one_layer_knows_its_parents_in_the_merged_tree() {
     use Node::{Dir, File};
     let fixture = Fixture::new(&[&[Dir("a/b/c", 0o755), File("a/x", "")], &[File("a/y", "")]]);

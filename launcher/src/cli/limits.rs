@@ -1,0 +1,31 @@
+//! How much a layer that comes in may cost.
+
+use layer_store::Limits;
+
+use super::parse_size;
+
+/// Limits against archives made to fill a disk or a memory.
+#[derive(Debug, clap::Args)]
+pub(super) struct LimitArgs {
+    /// Refuse layers whose tar is larger [default: 256G]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_layer_size: Option<u64>,
+    /// Refuse layers of over 1G that are more than N times as large as what came [default: 200]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_ratio: Option<u64>,
+    /// Refuse layers with more inodes [default: 16777216]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_inodes: Option<u32>,
+}
+
+impl LimitArgs {
+    pub(super) fn limits(&self) -> Limits {
+        let default = Limits::default();
+        Limits {
+            layer_bytes: self.max_layer_size.unwrap_or(default.layer_bytes),
+            ratio: self.max_ratio.unwrap_or(default.ratio),
+            inodes: self.max_inodes.unwrap_or(default.inodes),
+            ..default
+        }
+    }
+}

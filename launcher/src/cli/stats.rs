@@ -1,0 +1,74 @@
+//! `lamina stats`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use composefs_fuse::linux::{fetch_stats, stats_socket_path};
+use composefs_fuse::stats::Snapshot;
+
+use super::Global;
+use crate::failure::{About, Failure};
+use crate::machine;
+
+/// Show what a mount or a machine's root was asked, and how long the answers took
+///
+/// One line for each kind of message of the FUSE protocol. A tree that has been looked at once costs no messages when
+/// it is looked at again: what is counted here is what the kernel did not know yet, or had to forget.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lamina stats /tmp/debian
+  lamina stats --watch 1 web-1
+  lamina stats --json /tmp/debian | jq .messages.READ.count")]
+pub(super) struct Stats {
+    /// A mount point, the socket given to --stats, or a machine's name
+    #[arg(value_name = "DIR|SOCKET|NAME")]
+    target: PathBuf,
+    /// Every so many seconds, show what was asked since
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    watch: Option<u32>,
+}
+
+impl Stats {
+    pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        let socket = self.socket()?;
+        let fetch = || {
+            fetch_stats(&socket).map_err(|error| {
+                Failure::new(self.target.display(), error)
+                    .remedy("name a mount or machine of this user, or the socket it was given with --stats")
+            })
+        };
+        let mut earlier = fetch()?;
+        let Some(seconds) = self.watch else {
+            show(&earlier, global.json)?;
+            return Ok(0);
+        };
+        loop {
+            std::thread::sleep(Duration::from_secs(seconds.into()));
+            let now = fetch()?;
+            show(&now.since(&earlier), global.json)?;
+            earlier = now;
+        }
+    }
+
+    /// What exists is a path; all else can only be a name.
+    fn socket(&self) -> Result<PathBuf, Failure> {
+        let about = || self.target.display();
+        match self.target.metadata() {
+            Ok(found) if found.is_dir() => stats_socket_path(&self.target).about(about()),
+            Ok(_) => Ok(self.target.clone()),
+            Err(error) => match self.target.to_str().filter(|name| machine::is_valid_name(name)) {
+                Some(name) => machine::stats_socket(name),
+                None => Err(Failure::new(about(), error)),
+            },
+        }
+    }
+}
+
+/// Prints a table, or one line of JSON.
+fn show(snapshot: &Snapshot, json: bool) -> Result<(), Failure> {
+    if json {
+        return super::print(&format!("{}\n", serde_json::to_string(snapshot).about("JSON")?));
+    }
+    super::print(&snapshot.to_string())
+}

@@ -1,0 +1,34 @@
+//! What the layer reader and the merge must show, said without them.
+//!
+//! A case is a few lines of text ([`text`]) that are both put on tape by an encoder of its own ([`tape`]) and
+//! understood by a naive model ([`model`]). What the implementation under test shows ([`subject`]) must equal the
+//! model, and the model must equal what kernel overlayfs ([`overlayfs`]) and `umoci unpack` ([`umoci`]) make of the same
+//! layers, but for the deviations that the case lists.
+
+pub mod case;
+pub mod dump;
+pub mod flatten;
+mod header;
+pub mod host_tree;
+pub mod layout;
+pub mod model;
+pub mod overlayfs;
+pub mod paths;
+mod sparse;
+pub mod stack;
+pub mod subject;
+pub mod tape;
+pub mod text;
+pub mod umoci;
+mod unpack;
+mod words;
+
+/// A directory in memory that goes when it is dropped: the cases are about trees, not about disks.
+///
+/// # Errors
+/// If there is neither `/dev/shm` nor a directory for temporary files.
+pub fn scratch() -> std::io::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("lamina-conformance-");
+    builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir())
+}

@@ -1,0 +1,26 @@
+//! The conformance suite: the cases of layer application, each against the model and the oracles.
+//!
+//! A case is named by what must hold. Its number in the list of cases stands beside it.
+
+mod content;
+mod deviations;
+mod directories;
+mod hard_links;
+mod hostile;
+mod instruments;
+mod metadata;
+mod numbers;
+mod opaque;
+mod properties;
+mod random;
+mod tar_syntax;
+mod view;
+mod whiteouts;
+
+use std::path::Path;
+
+use end_to_end::conformance::case::Case;
+
+fn case(stack: &str) -> Case<'static> {
+    Case::new(Path::new(env!("CARGO_BIN_EXE_overlay-oracle")), stack)
+}

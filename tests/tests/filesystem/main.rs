@@ -1,0 +1,11 @@
+//! The view answers like a file system: listings, attributes, tools and errors through a real mount are those of the
+//! tree that umoci unpacks.
+
+mod attributes;
+mod calls;
+mod errors;
+mod fixture;
+mod listings;
+mod names;
+mod reading;
+mod tools;

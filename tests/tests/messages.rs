@@ -1,0 +1,290 @@
+//! What a user does, and how many messages it costs the server: for a mount, and for the root of a VM.
+//!
+//! One shell script does it all, on the mounted tree with the host's programs and in a guest with those of the image.
+//! It says when it is about to begin a row and when it has ended it, and goes on when it is told to, so the counters
+//! are read while nothing happens. What is not to be counted (loading a program) is done before.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use composefs_fuse::linux::fetch_stats;
+use composefs_fuse::stats::Snapshot;
+use end_to_end::layout::Layer;
+use end_to_end::programs::installed;
+use end_to_end::{Finished, Image, Layout, Session};
+
+const REFERENCE: &str = "lamina.test/messages:1";
+
+/// Bytes of the large file.
+const LARGE: u64 = 64 << 20;
+/// Bytes that a kernel reads ahead unless root tells it otherwise (`VM_READAHEAD_PAGES`).
+const READAHEAD: u64 = 128 << 10;
+/// Small files in one directory: enough to fill many listings.
+const CROWD: usize = 3000;
+
+/// How many messages are allowed.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    /// So many, and one `STATFS`: GNU `find` and `du` ask statfs(2) once each, and Linux keeps no answer to that
+    /// (`fuse_statfs` in `fs/fuse/inode.c`).
+    Messages(u64),
+    /// Two for each directory and one for every so many entries, none of them a `LOOKUP`.
+    FirstWalk,
+}
+
+/// One row of the table.
+struct Row {
+    what: &'static str,
+    /// Shell commands that are not counted.
+    before: &'static str,
+    /// Shell commands that are.
+    act: &'static str,
+    limit: Limit,
+}
+
+/// `$all` are the directories of the image, without those that a guest has from its kernel.
+const ROWS: [Row; 12] = [
+    Row { what: "first find", before: "find /proc/self/fd", act: "find . -xdev", limit: Limit::FirstWalk },
+    Row { what: "second find", before: "", act: "find . -xdev", limit: Limit::Messages(0) },
+    Row { what: "second ls -lR", before: "ls -lR $all", act: "ls -lR $all", limit: Limit::Messages(0) },
+    Row { what: "second du", before: "du -x .", act: "du -x .", limit: Limit::Messages(0) },
+    Row {
+        what: "missing name, 1,000 times",
+        before: "",
+        act: "i=0; while [ $i -lt 1000 ]; do [ ! -e srv/crowd/missing ] || exit 1; i=$((i + 1)); done",
+        limit: Limit::Messages(1),
+    },
+    Row {
+        what: "first read of a small file",
+        before: "cat srv/crowd/0001",
+        act: "cat srv/crowd/0002",
+        limit: Limit::Messages(1),
+    },
+    Row {
+        what: "file opened and read again, 100 times",
+        before: "",
+        act: "i=0; while [ $i -lt 100 ]; do read -r line < srv/crowd/0002; i=$((i + 1)); done; cat srv/crowd/0002",
+        limit: Limit::Messages(0),
+    },
+    Row { what: "readlink again", before: "readlink srv/link", act: "readlink srv/link", limit: Limit::Messages(0) },
+    Row { what: "execve again", before: "./usr/bin/true", act: "./usr/bin/true", limit: Limit::Messages(0) },
+    Row {
+        what: "getxattr of 1,000 files",
+        // Number 191 is getxattr on x86-64.
+        before: "perl -e '($file, $name, $value) = qw(/proc user.none x); syscall(191, $file, $name, $value, 0)'",
+        act: "perl -e '($name, $value) = qw(user.none x); \
+              for (1001 .. 2000) { $file = \"srv/crowd/$_\"; syscall(191, $file, $name, $value, 0) }'",
+        limit: Limit::Messages(1),
+    },
+    Row {
+        what: "64 MiB in order, the first time",
+        before: "cat srv/crowd/0001",
+        act: "cat srv/large",
+        limit: Limit::Messages(LARGE / READAHEAD + 8),
+    },
+    Row { what: "64 MiB in order, again", before: "", act: "cat srv/large", limit: Limit::Messages(0) },
+];
+
+/// The script: for each row `begin`, a line of input, `end`, a line of input; then facts about the tree and its kernel.
+fn script() -> String {
+    let mut text = "cd \"$0\" || exit 1\nall=$(ls | grep -vxE 'dev|proc|run|sys|tmp')\nfacts=$(uname -r)\n".to_owned();
+    for Row { before, act, .. } in &ROWS {
+        for (command, mark) in [(before, "begin"), (act, "end")] {
+            if !command.is_empty() {
+                writeln!(text, "{{ {command}; }} > /dev/null || exit 1").unwrap();
+            }
+            writeln!(text, "echo {mark}; read -r go").unwrap();
+        }
+    }
+    text + "echo $(find . -xdev -type d | wc -l) $(find . -xdev | wc -l) $facts\n"
+}
+
+/// An image without extended attributes: Debian's smallest root, and a layer to be read.
+fn layout() -> Layout {
+    Layout::of(&[Layer::of_image(Image::Debian, 0), Layer::of_tar(reading_matter())])
+}
+
+fn reading_matter() -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let header = |size: u64| {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(size);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1);
+        header
+    };
+    for number in 0..CROWD {
+        let content = format!("file {number}\n");
+        let path = format!("srv/crowd/{number:04}");
+        archive.append_data(&mut header(content.len() as u64), path, content.as_bytes()).unwrap();
+    }
+    let large: Vec<u8> = (0..LARGE).map(|byte| (byte / 4096 % 251) as u8).collect();
+    archive.append_data(&mut header(LARGE), "srv/large", large.as_slice()).unwrap();
+    let mut link = header(0);
+    link.set_entry_type(tar::EntryType::Symlink);
+    archive.append_link(&mut link, "srv/link", "large").unwrap();
+    archive.into_inner().unwrap()
+}
+
+/// The running script.
+struct Conversation {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Conversation {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the script's shell");
+        let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        Self { child, input, output }
+    }
+
+    fn hear(&mut self) -> String {
+        let mut heard = String::new();
+        self.output.read_line(&mut heard).unwrap();
+        heard.trim_end().to_owned()
+    }
+
+    fn expect(&mut self, mark: &str, what: &str) {
+        let heard = self.hear();
+        assert_eq!(heard, mark, "the script has failed at: {what}");
+    }
+
+    fn go_on(&mut self) {
+        self.input.write_all(b"go\n").unwrap();
+    }
+
+    /// What each row cost, and what the tree and its kernel are like.
+    fn count(mut self, socket: &Path) -> (Vec<Snapshot>, Facts) {
+        let counted = ROWS.iter().map(|row| {
+            self.expect("begin", row.what);
+            let before = fetch_stats(socket).unwrap();
+            self.go_on();
+            self.expect("end", row.what);
+            let after = fetch_stats(socket).unwrap();
+            self.go_on();
+            after.since(&before)
+        });
+        let counted = counted.collect();
+        let facts = Facts::parse(&self.hear());
+        assert!(self.child.wait().unwrap().success(), "the script has failed at its end");
+        (counted, facts)
+    }
+}
+
+#[derive(Debug)]
+struct Facts {
+    directories: u64,
+    entries: u64,
+    /// The kernel's version: major and minor.
+    kernel: (u64, u64),
+}
+
+impl Facts {
+    fn parse(line: &str) -> Self {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [directories, entries, release] = words[..] else { panic!("facts: {line:?}") };
+        let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap());
+        let kernel = (numbers.next().unwrap(), numbers.next().unwrap());
+        Self { directories: directories.parse().unwrap(), entries: entries.parse().unwrap(), kernel }
+    }
+
+    /// Entries that one message of a listing carries at least. Older kernels ask for one page at a time
+    /// (`fuse_readdir_uncached` in `fs/fuse/readdir.c`), newer ones for as much as the program has room for.
+    fn entries_a_message(&self) -> u64 {
+        if self.kernel >= (6, 16) { 100 } else { 20 }
+    }
+
+    fn allows(&self, limit: Limit, counted: &Snapshot) -> bool {
+        match limit {
+            Limit::Messages(most) => counted.total() - counted.count("STATFS").min(1) <= most,
+            Limit::FirstWalk => {
+                let most = 2 * self.directories + self.entries / self.entries_a_message();
+                counted.total() <= most && counted.count("LOOKUP") == 0
+            }
+        }
+    }
+
+    /// A line for each row that costs more than it may.
+    fn violations(&self, counted: &[Snapshot]) -> String {
+        let exceeded = ROWS.iter().zip(counted).filter(|(row, counted)| !self.allows(row.limit, counted));
+        exceeded.map(|(row, counted)| format!("{}: allowed {:?}\n{counted}\n", row.what, row.limit)).collect()
+    }
+}
+
+/// The table as it came out, for who reads the test's output.
+fn table(counted: &[Snapshot]) -> String {
+    ROWS.iter().zip(counted).map(|(row, counted)| format!("{:>6}  {}\n", counted.total(), row.what)).collect()
+}
+
+fn session() -> Session {
+    let session = Session::user();
+    session.import(layout().path(), REFERENCE);
+    session
+}
+
+/// A row that asks for too much asks for it every time. One that does once may have met a host that took its caches
+/// back for another process, which no server can prevent: so it is tried again, on a new mount.
+const ATTEMPTS: usize = 3;
+
+#[test]
+fn a_mount_is_asked_no_more_than_it_must_be() {
+    let session = session();
+    let mut violations = String::new();
+    for attempt in 0..ATTEMPTS {
+        let point = session.work("mounted");
+        let socket = session.directory().join(format!("run/{attempt}.stats"));
+        let mount = ["mount", "--stats", socket.to_str().unwrap(), REFERENCE, point.to_str().unwrap()];
+        session.ok(mount);
+        let mut shell = session.command(&installed("sh"));
+        shell.arg("-c").arg(script()).arg(&point);
+        let (counted, facts) = Conversation::start(shell).count(&socket);
+        session.umount(&point);
+        println!("{facts:?}\n{}", table(&counted));
+        violations = facts.violations(&counted);
+        if violations.is_empty() {
+            break;
+        }
+    }
+    assert!(violations.is_empty(), "{violations}");
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn the_root_of_a_vm_is_asked_no_more_than_it_must_be() {
+    let session = session();
+    let socket: PathBuf = session.directory().join("run/vm.stats");
+    // As much memory as the tree needs to be cached whole: the counts are those of a guest without pressure.
+    let run = ["run", "--accel", "tcg", "--backend", "direct", "--memory", "1G", "--stats", socket.to_str().unwrap()];
+    let mut lamina = session.lamina(run);
+    lamina.arg(REFERENCE).args(["--", "/bin/sh", "-c", &script(), "/"]);
+    let (counted, facts) = Conversation::start(lamina).count(&socket);
+    println!("{facts:?}\n{}", table(&counted));
+    let violations = facts.violations(&counted);
+    assert!(violations.is_empty(), "{violations}");
+    session.traces().assert_nothing_left();
+}
+
+/// Linux keeps no extended attribute of a FUSE mount, and one file capability in an image is enough to be asked.
+#[test]
+fn a_listing_of_an_image_with_a_file_capability_does_not_ask_for_every_file() {
+    let session = Session::user();
+    session.import(&Image::Debian.layout(), REFERENCE);
+    let point = session.mount(REFERENCE, "mounted");
+    let stats =
+        || -> Snapshot { serde_json::from_str(&session.ok(["stats", "--json", point.to_str().unwrap()])).unwrap() };
+    let list = || Finished::of(session.command(&installed("ls")).arg("-lR").arg(&point)).succeeded();
+    let lines = list().stdout.lines().count() as u64;
+    let before = stats();
+    list();
+    let counted = stats().since(&before);
+    // Its label and its two access control lists, of the first file or directory that `ls` meets.
+    assert!(counted.count("GETXATTR") <= 3, "{lines} lines:\n{counted}");
+    session.umount(&point);
+    session.traces().assert_nothing_left();
+}
