@@ -88,8 +88,11 @@ fn images_pulled_together_fetch_the_layer_that_they_share_once() {
 fn killed_holder_is_followed_by_the_one_that_waited() {
     let (registry, session, images) = (Registry::start(), Session::user(), Images::new());
     let reference = registry.push(images.first.path(), "test/first", "1");
-    let steps: [(FaultPoint, &[&str]); 2] =
-        [(FaultPoint::LayerClaimed, &["pull", &reference]), (FaultPoint::BaseClaimed, &["prepare", &reference])];
+    // One layer at a time: no other thread has begun to fetch another when the process stops.
+    let steps: [(FaultPoint, &[&str]); 2] = [
+        (FaultPoint::LayerClaimed, &["pull", "--parallel=1", &reference]),
+        (FaultPoint::BaseClaimed, &["prepare", &reference]),
+    ];
     for (point, arguments) in steps {
         let killed = holder(&session, point, arguments);
         let next = waiters(&session, arguments, 1, "");
