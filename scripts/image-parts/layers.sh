@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 
 # One date for everything that Debian's tools make, so that unchanged files stay unchanged entries.
-export SOURCE_DATE_EPOCH=1735689600
+image_date=1735689600
 
 # As Debian's own container images do.
 without_documentation=(--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*'
@@ -11,7 +11,7 @@ without_documentation=(--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path
 
 # debian_root OUT.tar [PACKAGES]: the smallest Debian 12, with PACKAGES (separated by commas) on top.
 debian_root() {
-  mmdebstrap --quiet --variant=minbase "${without_documentation[@]}" ${2:+--include="$2"} bookworm - > "$1"
+  SOURCE_DATE_EPOCH=$image_date mmdebstrap --quiet --variant=minbase "${without_documentation[@]}" ${2:+--include="$2"} bookworm - > "$1"
 }
 
 # new_layout LAYOUT: an OCI layout with one image of no layer, tag `latest`.
@@ -45,7 +45,7 @@ publish() {
 # directory_layer OUT.tar ROOT [OWNER PATH]: a layer of what is at PATH (all) under ROOT, owned by OWNER (a uid and gid; root).
 directory_layer() {
   tar --create --file="$1" --directory="$2" --sort=name --owner="${3:-0}" --group="${3:-0}" --numeric-owner --format=posix \
-    --pax-option=delete=atime,delete=ctime --mtime="@$SOURCE_DATE_EPOCH" --clamp-mtime "${4:-.}"
+    --pax-option=delete=atime,delete=ctime --mtime="@$image_date" --clamp-mtime "${4:-.}"
 }
 
 # pypi_tree DIR PACKAGES...: for the Python of Debian 12, whatever Python runs pip here.
