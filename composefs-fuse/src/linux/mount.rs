@@ -1,6 +1,7 @@
 //! A directory becomes a mount, and one again.
 
 use super::fusermount::{self, HelperError};
+use super::stats_socket::stats_socket_path;
 use rustix::fs::{Access, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -248,10 +249,19 @@ pub fn unmount(path: &Path, how: Unmount) -> Result<(), MountError> {
         Ok(metadata) if metadata.is_symlink() => absolute.canonicalize().map_err(failed)?,
         _ => absolute,
     };
-    match unmount_absolute(&absolute, how) {
-        Err(MountError::Busy(_)) if is_dead(&absolute) => unmount_absolute(&absolute, Unmount::Lazy),
-        outcome => outcome,
+    if !is_dead(&absolute) {
+        return unmount_absolute(&absolute, how);
     }
+    // What its server could not take away when it was killed.
+    let socket = stats_socket_path(&absolute);
+    match unmount_absolute(&absolute, how) {
+        Err(MountError::Busy(_)) => unmount_absolute(&absolute, Unmount::Lazy)?,
+        outcome => outcome?,
+    }
+    if let Ok(socket) = socket {
+        drop(std::fs::remove_file(socket));
+    }
+    Ok(())
 }
 
 /// Whether the server of the mount at `path` has died. Asks for what no kernel keeps (`fuse_statfs`).

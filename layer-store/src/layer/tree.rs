@@ -331,6 +331,10 @@ impl TreeBuilder {
         }
         match found {
             Some((found, _)) if found == slot && self.target(slot) != Target::Nothing => Ok(()),
+            Some((_, Target::Foreign(link))) => {
+                self.point(slot, Target::Foreign(link));
+                Ok(())
+            }
             Some((_, Target::Inode(inode))) => {
                 if self.inode(inode).is_some_and(|inode| inode.kind == Kind::Directory) {
                     return Err(Cause::LinkToDirectory);
@@ -341,8 +345,10 @@ impl TreeBuilder {
             _ => {
                 self.hold(target.as_bytes().len() + path.as_bytes().len())?;
                 let number = u32::try_from(self.pending.len()).map_err(|_| self.too_many())?;
+                // What a layer links to itself before it has it can only be a lower layer's.
+                let bound = if target == *path { Target::Foreign(number) } else { Target::Pending(number) };
                 self.pending.push(PendingLink { path: path.clone(), target, slot });
-                self.point(slot, Target::Pending(number));
+                self.point(slot, bound);
                 Ok(())
             }
         }
