@@ -22,12 +22,14 @@ fn session_with_small_image() -> Session {
     session
 }
 
-/// The process that serves the mount: the one of the session that has /dev/fuse open.
+/// The process that serves the mount: the one of the session that has /dev/fuse open. So has fusermount3, which may
+/// not have ended when the tree can be read.
 fn server(session: &Session) -> u32 {
     let servers: Vec<u32> = session
         .traces()
         .processes()
         .iter()
+        .filter(|process| !process.command.starts_with("fusermount3"))
         .filter_map(|process| u32::try_from(process.pid.as_raw_nonzero().get()).ok())
         .filter(|pid| descriptors(*pid).iter().any(|target| target == Path::new("/dev/fuse")))
         .collect();
