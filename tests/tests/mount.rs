@@ -1,11 +1,13 @@
 //! An image as a tree through kernel FUSE, mounted by an ordinary user.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
 use end_to_end::layout::Layer;
 use end_to_end::programs::installed;
-use end_to_end::{Finished, Image, Layout, Session, deviations, oracle};
+use end_to_end::{Actor, Finished, Image, Layout, Session, deviations, oracle};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::Signal;
 
 const REFERENCE: &str = "lamina.test/image:1";
@@ -157,6 +159,37 @@ fn mount_of_a_killed_server_is_cleared_by_umount() {
     let again = session.mount(REFERENCE, "mounted");
     assert!(session.tree(&again).get("etc/os-release").is_some());
     session.umount(&again);
+}
+
+#[test]
+fn late_end_of_a_server_leaves_the_next_mount_at_its_place() {
+    let session = session_with_small_image();
+    let point = session.mount(REFERENCE, "mounted");
+    let pid = rustix::process::Pid::from_raw(server(&session).cast_signed()).unwrap();
+    rustix::process::kill_process(pid, Signal::STOP).unwrap();
+    Finished::of(session.command(&installed("fusermount3")).arg("-u").arg(&point)).succeeded();
+    // The kernel gives it the numbers of the one that has just gone.
+    let point = session.mount(REFERENCE, "mounted");
+    rustix::process::kill_process(pid, Signal::CONT).unwrap();
+    while session.traces().processes().iter().any(|process| process.pid == pid) {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(session.tree(&point).get("etc/os-release").is_some());
+    session.umount(&point);
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn aborted_connection_ends_the_server_and_takes_the_mount_away() {
+    let session = session_with_small_image();
+    let point = session.mount(REFERENCE, "mounted");
+    let number = Actor::User.act(|| std::fs::metadata(&point)).unwrap().dev();
+    let connections = session.work("connections");
+    mount("none", &connections, "fusectl", MountFlags::empty(), None).expect("fusectl");
+    let abort = connections.join(rustix::fs::minor(number).to_string()).join("abort");
+    std::fs::write(&abort, "1").unwrap_or_else(|error| panic!("{}: {error}", abort.display()));
+    unmount(&connections, UnmountFlags::DETACH).expect("fusectl");
+    session.traces().assert_nothing_left();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A directory becomes a mount, and one again.
 
 use super::fusermount::{self, HelperError};
-use super::stats_socket::stats_socket_path;
+use super::stats_socket::{clear_dead_socket, stats_socket_path};
 use rustix::fs::{Access, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -231,7 +231,7 @@ impl MountPoint {
 }
 
 /// Takes away the mount at `path`, also one whose server has died: that one even if it is busy, for whoever has files
-/// open there gets nothing but `ENOTCONN` any more.
+/// open there gets nothing but `ENOTCONN` any more. The default socket of a dead server goes too.
 ///
 /// # Errors
 /// [`MountError::NotMounted`], [`MountError::Busy`], or what the kernel or the helper said.
@@ -249,17 +249,13 @@ pub fn unmount(path: &Path, how: Unmount) -> Result<(), MountError> {
         Ok(metadata) if metadata.is_symlink() => absolute.canonicalize().map_err(failed)?,
         _ => absolute,
     };
-    if !is_dead(&absolute) {
-        return unmount_absolute(&absolute, how);
-    }
-    // What its server could not take away when it was killed.
     let socket = stats_socket_path(&absolute);
     match unmount_absolute(&absolute, how) {
-        Err(MountError::Busy(_)) => unmount_absolute(&absolute, Unmount::Lazy)?,
-        outcome => outcome?,
-    }
+        Err(MountError::Busy(_)) if is_dead(&absolute) => unmount_absolute(&absolute, Unmount::Lazy),
+        outcome => outcome,
+    }?;
     if let Ok(socket) = socket {
-        drop(std::fs::remove_file(socket));
+        clear_dead_socket(&socket);
     }
     Ok(())
 }

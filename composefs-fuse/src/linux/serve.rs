@@ -95,17 +95,17 @@ pub fn serve(
     // Before anything is mounted: a signal from here on is kept until it can be answered.
     let signals = SignalThread::start(sender.clone())?;
     let device = mount_point.mount(&options.mount)?;
-    let mounted = Mounted::new(mount_point)?;
+    let mut mounted = Mounted::new(mount_point)?;
     let session = Session::start(server, device, options.threads, &sender)?;
     let _socket = stats_socket(server, mount_point, &options.stats)?;
     ready().map_err(ServeError::Unwanted)?;
-    let ended = wait(&events, session, &mounted);
+    let ended = wait(&events, session, &mut mounted);
     drop(signals);
     ended
 }
 
 /// Waits for the end of a mount that works.
-fn wait(events: &Receiver<SessionEvent>, session: Session, mounted: &Mounted<'_>) -> Result<Ended, ServeError> {
+fn wait(events: &Receiver<SessionEvent>, session: Session, mounted: &mut Mounted<'_>) -> Result<Ended, ServeError> {
     let mut living = session.threads();
     let mut ended = Ended::Unmounted;
     let mut failure = None;
@@ -117,6 +117,7 @@ fn wait(events: &Receiver<SessionEvent>, session: Session, mounted: &Mounted<'_>
         match event {
             Ok(SessionEvent::WorkerEnded(outcome)) => {
                 living -= 1;
+                mounted.is_gone |= outcome.is_ok();
                 failure = outcome.err().or(failure);
             }
             Ok(SessionEvent::Signal(signal)) if ended == Ended::Unmounted => {
@@ -132,6 +133,10 @@ fn wait(events: &Receiver<SessionEvent>, session: Session, mounted: &Mounted<'_>
     session.join();
     match failure {
         None => Ok(ended),
+        Some(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
+            tracing::warn!("{}: the connection was aborted", mounted.mount_point.path().display());
+            Ok(ended)
+        }
         Some(error) => Err(SessionError::Device(error).into()),
     }
 }
@@ -165,12 +170,14 @@ fn stats_socket(
 struct Mounted<'a> {
     mount_point: &'a MountPoint,
     connection: u32,
+    /// The kernel has said so. By now its number may be that of another mount, even of one at the same place.
+    is_gone: bool,
 }
 
 impl<'a> Mounted<'a> {
     fn new(mount_point: &'a MountPoint) -> Result<Self, MountError> {
         match connection_number(mount_point.path()) {
-            Ok(connection) => Ok(Self { mount_point, connection }),
+            Ok(connection) => Ok(Self { mount_point, connection, is_gone: false }),
             Err(cause) => {
                 mount_point.unmount(Unmount::Lazy)?;
                 Err(MountError::Unreadable { path: mount_point.path().to_owned(), cause })
@@ -182,7 +189,8 @@ impl<'a> Mounted<'a> {
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
         // Whatever else is mounted there by now is not ours to take away.
-        if connection_number(self.mount_point.path()).is_ok_and(|found| found == self.connection)
+        if !self.is_gone
+            && connection_number(self.mount_point.path()).is_ok_and(|found| found == self.connection)
             && let Err(error) = self.mount_point.unmount(Unmount::Lazy)
         {
             tracing::warn!("cannot take the mount away: {error}");

@@ -31,7 +31,8 @@ pub enum SessionError {
 /// What a session tells whoever waits for it.
 #[derive(Debug)]
 pub enum SessionEvent {
-    /// A thread has ended: because the mount is gone (`Ok`), or because the device failed.
+    /// A thread has ended: because the mount is gone (`Ok`), or because the device failed; with `ECONNABORTED` where
+    /// the connection was aborted through `/sys/fs/fuse/connections`, which leaves the mount.
     WorkerEnded(io::Result<()>),
     /// The process was asked to end by this signal.
     Signal(i32),
@@ -139,8 +140,7 @@ impl<'d> Channel<'d> {
                 Ok(length) => return Ok(Some(length)),
                 // ENOENT: the asker gave up while the request was being handed over (fs/fuse/dev.c).
                 Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => {}
-                // Unmounted, or aborted through /sys/fs/fuse/connections.
-                Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(None),
+                Err(Errno::NODEV) => return Ok(None),
                 Err(errno) => return Err(errno.into()),
             }
         }
@@ -155,7 +155,7 @@ impl<'d> Channel<'d> {
                 // ENOENT: the asker gave up meanwhile, or an INTERRUPT was answered whose request is done.
                 Ok(_) | Err(Errno::NOENT) => return Ok(sent),
                 Err(Errno::INTR | Errno::AGAIN) => {}
-                // The next read says that the mount is gone.
+                // The next read says what has become of the mount.
                 Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(sent),
                 Err(errno) => {
                     // One reply that the kernel finds fault with must not cost the mount.

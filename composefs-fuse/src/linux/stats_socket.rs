@@ -84,12 +84,20 @@ impl StatsSocket {
 
 impl Drop for StatsSocket {
     fn drop(&mut self) {
+        // Before the listener: once nobody answers, another mount may have made a socket of its own there.
+        // Nobody is helped by hearing that it was gone already.
+        drop(std::fs::remove_file(&self.path));
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }
-        // Nobody is helped by hearing that it was gone already.
-        drop(std::fs::remove_file(&self.path));
+    }
+}
+
+/// Removes the socket at `path` if its server is dead: no process listens.
+pub(super) fn clear_dead_socket(path: &Path) {
+    if UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        drop(std::fs::remove_file(path));
     }
 }
 

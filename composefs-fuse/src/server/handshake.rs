@@ -23,6 +23,7 @@ const WANTED: InitFlags = InitFlags::ASYNC_READ
     .with(InitFlags::DO_READDIRPLUS)
     .with(InitFlags::NO_OPEN_SUPPORT)
     .with(InitFlags::PARALLEL_DIROPS)
+    .with(InitFlags::ABORT_ERROR)
     .with(InitFlags::MAX_PAGES)
     .with(InitFlags::CACHE_SYMLINKS)
     .with(InitFlags::NO_OPENDIR_SUPPORT);

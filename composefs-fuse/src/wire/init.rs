@@ -69,6 +69,9 @@ impl InitFlags {
     pub const NO_OPEN_SUPPORT: Self = Self(1 << 17);
     /// `FUSE_PARALLEL_DIROPS`: several lookups and listings of one directory may be in flight.
     pub const PARALLEL_DIROPS: Self = Self(1 << 18);
+    /// `FUSE_ABORT_ERROR`: reading from the device of an aborted connection fails with `ECONNABORTED`, and with `ENODEV`
+    /// only once the mount is gone.
+    pub const ABORT_ERROR: Self = Self(1 << 21);
     /// `FUSE_MAX_PAGES`: [`InitOut::max_pages`] counts.
     pub const MAX_PAGES: Self = Self(1 << 22);
     /// `FUSE_CACHE_SYMLINKS`: link targets stay in the page cache.

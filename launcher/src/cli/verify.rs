@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use layer_store::{Cancellation, Damage, DiffId, Progress, PullOptions, Silent, Store};
+use layer_store::{Cancellation, Damage, Progress, PullOptions, Silent, Store};
 
 use super::{Global, store};
 use crate::failure::{About, FAILED, Failure};
@@ -41,20 +41,27 @@ impl Verify {
         for name in self.names(&opened)? {
             layers.extend(store::image(&opened, &name)?.layers);
         }
+        let repair = if self.repair { Some(self.pull_options()?) } else { None };
+        let progress: Arc<dyn Progress> = Arc::new(Silent);
         let (mut damages, mut repaired) = (Vec::new(), Vec::new());
         for layer in &layers {
             let Some(damage) = opened.verify_layer(layer).about("lamina verify")? else { continue };
             if !global.json {
                 report(&damage);
             }
-            if self.repair {
-                self.mend(&opened, layer)?;
-                repaired.push(*layer);
-                if !global.json {
-                    say!("layer {layer}: fetched again");
-                }
-            }
             damages.push(damage);
+            let Some(options) = &repair else { continue };
+            match opened.repair_layer(layer, options, &progress) {
+                Ok(()) => {
+                    repaired.push(*layer);
+                    if !global.json {
+                        say!("layer {layer}: fetched again");
+                    }
+                }
+                Err(error) if options.cancellation.is_cancelled() => return Err(Failure::new("lamina verify", error)),
+                // The others may have better luck.
+                Err(error) => eprintln!("lamina: {}", Failure::new("lamina verify", error)),
+            }
         }
         if global.json {
             let report = serde_json::json!({ "layers": layers.len(), "damaged": damages, "repaired": repaired });
@@ -73,24 +80,18 @@ impl Verify {
         Ok(images.into_iter().map(|image| image.reference).collect())
     }
 
-    fn mend(&self, opened: &Store, layer: &DiffId) -> Result<(), Failure> {
+    fn pull_options(&self) -> Result<PullOptions, Failure> {
         let cancellation = Cancellation::default();
         store::cancel_on_signal(&cancellation)?;
-        let options = PullOptions {
-            plain_http: self.plain_http,
-            ca_file: self.ca_file.clone(),
-            cancellation,
-            ..PullOptions::default()
-        };
-        let progress: Arc<dyn Progress> = Arc::new(Silent);
-        opened.repair_layer(layer, &options, &progress).about("lamina verify")
+        let (plain_http, ca_file) = (self.plain_http, self.ca_file.clone());
+        Ok(PullOptions { plain_http, ca_file, cancellation, ..PullOptions::default() })
     }
 }
 
 fn report(damage: &Damage) {
     say!("layer {} is damaged: {}", damage.layer, damage.cause);
     match damage.paths.as_slice() {
-        [] => say!("layer {}: the content of its files is whole, or its index is lost", damage.layer),
+        [] => say!("layer {}: no file is known to have changed", damage.layer),
         paths => paths.iter().for_each(|path| say!("layer {}: {path} has changed", damage.layer)),
     }
 }

@@ -8,6 +8,7 @@ mod layers;
 mod layout;
 mod limits;
 mod lock;
+mod repair;
 mod sink;
 mod usage;
 mod verify;
@@ -25,8 +26,9 @@ pub use images::{Image, ImageSummary};
 pub use layers::LayerLock;
 pub use limits::Limits;
 pub(crate) use lock::FileLock;
+pub use repair::RepairError;
 pub use usage::{ImageUsage, LayerUsage, Usage};
-pub use verify::{Damage, RepairError};
+pub use verify::Damage;
 
 use crate::durable;
 use crate::fault::{self, FaultPoint};

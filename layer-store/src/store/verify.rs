@@ -1,8 +1,7 @@
 //! Proves that blobs are what their names say.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
-use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use xxhash_rust::xxh3::Xxh3;
@@ -10,9 +9,8 @@ use xxhash_rust::xxh3::Xxh3;
 use super::Store;
 use super::error::StoreError;
 use crate::layer::LayerIndex;
-use crate::registry;
 use crate::view::ViewLayer;
-use crate::{DiffId, Digest, Kind, Origin, Progress, PullError, PullOptions};
+use crate::{DiffId, Digest, Kind};
 
 /// What is wrong with a layer.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -26,31 +24,22 @@ pub struct Damage {
     pub cause: String,
 }
 
-/// Why a layer cannot be repaired.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RepairError {
-    /// It was imported, or nobody kept where it came from.
-    #[error("nobody knows a registry that layer {0} can be fetched from; remove the image and import it again")]
-    NoSource(DiffId),
-    /// The registry did not give it.
-    #[error(transparent)]
-    Fetch(Box<PullError>),
-    /// The store could not keep it.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 /// Bytes read at once.
 const PIECE: usize = 1 << 20;
 
 impl Store {
-    /// Reads a layer's blob and proves its digest. `None` where it is whole.
+    /// Reads a layer's blob and proves its digest. `None` where it is whole; that it is missing is damage too.
     ///
-    /// Fails where the layer is not in the store.
+    /// Fails where the blob cannot be opened.
     pub fn verify_layer(&self, layer: &DiffId) -> Result<Option<Damage>, StoreError> {
-        let path = self.layout.blob(layer);
-        let mut blob = File::open(&path).map_err(|_| StoreError::NoSuchLayer(*layer))?;
+        let mut blob = match self.open_blob(layer) {
+            Ok(blob) => blob,
+            Err(StoreError::NoSuchLayer(_)) => {
+                let cause = "it is not in the store".to_owned();
+                return Ok(Some(Damage { layer: *layer, paths: Vec::new(), cause }));
+            }
+            Err(error) => return Err(error),
+        };
         let cause = match digest_of(&mut blob) {
             Ok(actual) if actual == layer.0 => return Ok(None),
             Ok(actual) => format!("its digest is {actual}"),
@@ -65,32 +54,6 @@ impl Store {
     /// The index as it is, never made anew: a damaged blob would give an index of the damage.
     fn sound_index(&self, layer: &DiffId) -> Option<LayerIndex> {
         super::layers::open_index(&self.layout.layer_index(layer), layer).ok()
-    }
-
-    /// Fetches a damaged layer again from the registry that it came from, and puts it in the place of the damaged one.
-    /// Running mounts keep what they have open. Where it cannot be had, the store is as it was.
-    pub fn repair_layer(
-        &self,
-        layer: &DiffId,
-        options: &PullOptions,
-        progress: &Arc<dyn Progress>,
-    ) -> Result<(), RepairError> {
-        let sources = self.layer_sources(layer);
-        let Some(source) = sources.iter().find(|source| matches!(source.origin, Origin::Registry { .. })) else {
-            return Err(RepairError::NoSource(*layer));
-        };
-        let place = self.layout.layer(layer);
-        let staging = self.staging()?;
-        let aside = staging.path().join("damaged");
-        fs::rename(&place, &aside).map_err(StoreError::io(&place))?;
-        if let Err(error) = registry::fetch_layer(self, layer, source, options, progress) {
-            fs::rename(&aside, &place).map_err(StoreError::io(&place))?;
-            return Err(RepairError::Fetch(Box::new(error)));
-        }
-        for source in sources.iter().rev() {
-            self.remember_source(layer, source)?;
-        }
-        Ok(())
     }
 }
 

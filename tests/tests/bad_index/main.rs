@@ -1,0 +1,8 @@
+//! What becomes of damage: indexes and bases are made anew from the blobs, damaged blobs are named, refused and fetched
+//! again, and what leaves the store is what came.
+
+mod blobs;
+mod caches;
+mod fixture;
+mod repair;
+mod round_trip;

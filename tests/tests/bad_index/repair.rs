@@ -1,0 +1,160 @@
+//! `lamina verify --repair`: damaged layers are fetched again, or the store is as it was.
+
+use std::fs;
+use std::path::Path;
+
+use end_to_end::layout::Layer;
+use end_to_end::{Inventory, Layout, Registry, Session};
+
+use crate::blobs::{REFERENCE, blob, contents};
+use crate::fixture::flip;
+
+fn layers() -> [Layer; 2] {
+    [Layer::of_files(&[("etc/lower", &[1; 5000])]), Layer::of_files(&[("etc/upper", &[2; 5000])])]
+}
+
+/// What may be wrong with a blob.
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    Content,
+    Header,
+    Cut,
+    Emptied,
+    Missing,
+    IndexToo,
+}
+
+impl Damage {
+    const ALL: [Self; 6] = [Self::Content, Self::Header, Self::Cut, Self::Emptied, Self::Missing, Self::IndexToo];
+
+    fn inflict(self, blob: &Path, layer: &Layer) {
+        let cut = |length| fs::File::options().write(true).open(blob).and_then(|file| file.set_len(length));
+        match self {
+            Self::Content => flip(blob, contents(layer.tar())["/etc/lower"].start),
+            Self::Header => flip(blob, 0),
+            Self::Cut => cut(1000).expect("a shorter blob"),
+            Self::Emptied => cut(0).expect("an empty blob"),
+            Self::Missing => fs::remove_file(blob).expect("the blob"),
+            Self::IndexToo => {
+                flip(blob, 0);
+                fs::remove_file(blob.with_file_name("index")).expect("the index");
+            }
+        }
+    }
+}
+
+fn tree_is_right(session: &Session, reference: &str) {
+    let point = session.mount(reference, "mounted");
+    let tree = session.tree(&point);
+    let sizes = ["etc/lower", "etc/upper"].map(|path| tree.get(path).map(|fields| fields["size"].as_str()));
+    assert_eq!(sizes, [Some("5000"); 2]);
+    session.umount(&point);
+}
+
+#[test]
+fn damaged_layer_is_fetched_again_alone() {
+    let (registry, layers) = (Registry::start(), layers());
+    let layout = Layout::of(&layers);
+    let reference = registry.push(layout.path(), "test/image", "1");
+    for damage in Damage::ALL {
+        let session = Session::user();
+        session.ok(["pull", &reference]);
+        let expected = Inventory::of(&session.store()).layers().len();
+        damage.inflict(&blob(&session, &layers[0]), &layers[0]);
+        let finished = session.run(["verify", &reference]);
+        assert_eq!(finished.status.code(), Some(1), "{damage:?}: {finished}");
+        assert!(finished.stdout.contains(&layers[0].diff_id()), "{damage:?}: {finished}");
+
+        let fetched = registry.fetched_blobs().len();
+        let finished = session.run(["verify", "--repair", &reference]).succeeded();
+        assert!(finished.stdout.contains(&layers[0].diff_id()), "{damage:?}: {finished}");
+        assert_eq!(registry.fetched_blobs()[fetched..], layout.layer_digests()[..1], "{damage:?}");
+        assert_eq!(session.ok(["verify"]), "2 layers are whole\n", "{damage:?}");
+        assert_eq!(Inventory::of(&session.store()).layers().len(), expected, "{damage:?}");
+        tree_is_right(&session, &reference);
+        // It can be done again: where the layer came from is still known.
+        damage.inflict(&blob(&session, &layers[0]), &layers[0]);
+        session.run(["verify", "--repair"]).succeeded();
+        session.traces().assert_nothing_left();
+    }
+}
+
+#[test]
+fn running_mount_keeps_what_it_has_while_a_layer_is_repaired() {
+    let (registry, session, layers) = (Registry::start(), Session::user(), layers());
+    let reference = registry.push(Layout::of(&layers).path(), "test/image", "1");
+    session.ok(["pull", &reference]);
+    let point = session.mount(&reference, "mounted");
+    let before = session.tree(&point);
+    assert_eq!(before.get("etc/lower").map(|fields| fields["size"].as_str()), Some("5000"));
+    flip(&blob(&session, &layers[0]), 0);
+    session.run(["verify", "--repair"]).succeeded();
+    assert_eq!(session.tree(&point), before);
+    session.umount(&point);
+    tree_is_right(&session, &reference);
+}
+
+#[test]
+fn layer_that_nobody_can_give_again_is_named_and_the_store_is_as_it_was() {
+    let (session, layers) = (Session::user(), layers());
+    session.import(Layout::of(&layers).path(), REFERENCE);
+    flip(&blob(&session, &layers[0]), contents(layers[0].tar())["/etc/lower"].start);
+    let before = Inventory::of(&session.store());
+    let finished = session.run(["verify", "--repair", REFERENCE]);
+    assert_eq!(finished.status.code(), Some(1), "{finished}");
+    assert!(finished.stdout.contains("/etc/lower"), "{finished}");
+    assert!(finished.stderr.contains(&layers[0].diff_id()) && finished.stderr.contains("lamina gc"), "{finished}");
+    assert_eq!(Inventory::of(&session.store()), before);
+    // What it says to do helps.
+    session.ok(["rmi", REFERENCE]);
+    session.ok(["gc"]);
+    session.import(Layout::of(&layers).path(), REFERENCE);
+    assert_eq!(session.ok(["verify"]), "2 layers are whole\n");
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn registry_that_is_gone_or_has_another_layer_leaves_the_store_as_it_was() {
+    let (registry, session, layers) = (Registry::start(), Session::user(), layers());
+    let layout = Layout::of(&layers);
+    let reference = registry.push(layout.path(), "test/image", "1");
+    session.ok(["pull", &reference]);
+    flip(&blob(&session, &layers[0]), contents(layers[0].tar())["/etc/lower"].start);
+    let before = Inventory::of(&session.store());
+    let refused = |thing: &str| {
+        let finished = session.run(["verify", "--repair", &reference]);
+        assert_eq!(finished.status.code(), Some(1), "{finished}");
+        assert!(finished.stderr.contains(thing) && !finished.stderr.contains("panicked"), "{finished}");
+        assert_eq!(Inventory::of(&session.store()), before);
+        session.traces().assert_nothing_left();
+    };
+    let served = registry.blob(&layout.layer_digests()[0]);
+    let bytes = fs::read(&served).expect("the registry's blob");
+    flip(&served, bytes.len() / 2);
+    refused(&layout.layer_digests()[0]["sha256:".len()..][..12]);
+    fs::remove_file(&served).expect("the registry's blob");
+    refused(&layout.layer_digests()[0]["sha256:".len()..][..12]);
+    let address = registry.address().to_owned();
+    drop(registry);
+    refused(&address);
+}
+
+#[test]
+fn one_layer_that_cannot_be_repaired_does_not_keep_others_from_it() {
+    let (registry, session) = (Registry::start(), Session::user());
+    let [pulled, imported] = layers();
+    // Names decide the order in which layers are looked at: try both.
+    for (seed, pulled) in [(0, pulled.clone()), (1, Layer::of_files(&[("etc/lower", &[7; 5000])]))] {
+        let reference =
+            registry.push(Layout::of(std::slice::from_ref(&pulled)).path(), "test/image", &seed.to_string());
+        session.ok(["pull", &reference]);
+        session.import(Layout::of(std::slice::from_ref(&imported)).path(), REFERENCE);
+        flip(&blob(&session, &imported), 0);
+        flip(&blob(&session, &pulled), 0);
+        let finished = session.run(["verify", "--repair", REFERENCE, &reference]);
+        assert_eq!(finished.status.code(), Some(1), "{finished}");
+        assert!(finished.stderr.contains(&imported.diff_id()), "{finished}");
+        assert_eq!(session.ok(["verify", &reference]), "1 layers are whole\n");
+        flip(&blob(&session, &imported), 0);
+    }
+}
