@@ -42,7 +42,7 @@ pub const CONTROL_PORT: u32 = 1024;
 /// Names a path that its option syntax cannot carry.
 pub fn command(program: &Path, plan: &Plan, version: u32) -> Result<CommandLine, Failure> {
     let parameters: Vec<&str> =
-        ["console=ttyS0", "panic=-1"].into_iter().chain(plan.kernel_parameters.iter().map(String::as_str)).collect();
+        ["console=ttyS0", "panic=-1 reboot=t"].into_iter().chain(plan.kernel_parameters.iter().map(String::as_str)).collect();
     let shares = plan
         .shares
         .iter()

@@ -52,7 +52,7 @@ pub fn command(
     accelerator: Accelerator,
     tsc_khz: Option<u64>,
 ) -> CommandLine {
-    let mut parameters = vec!["console=ttyS0".to_owned(), "panic=-1".to_owned()];
+    let mut parameters = vec!["console=ttyS0".to_owned(), "panic=-1 reboot=t".to_owned()];
     if accelerator == Accelerator::Tcg {
         // There is no speculation to mitigate in emulation, only time to lose.
         parameters.push("mitigations=off".to_owned());
