@@ -41,8 +41,10 @@ pub const CONTROL_PORT: u32 = 1024;
 /// # Errors
 /// Names a path that its option syntax cannot carry.
 pub fn command(program: &Path, plan: &Plan, version: u32) -> Result<CommandLine, Failure> {
-    let parameters: Vec<&str> =
-        ["console=ttyS0", "panic=-1 reboot=t"].into_iter().chain(plan.kernel_parameters.iter().map(String::as_str)).collect();
+    let parameters: Vec<&str> = ["console=ttyS0", "panic=-1", "reboot=t"]
+        .into_iter()
+        .chain(plan.kernel_parameters.iter().map(String::as_str))
+        .collect();
     let shares = plan
         .shares
         .iter()
