@@ -28,6 +28,9 @@ struct Arguments {
     /// The store [default: $XDG_DATA_HOME/lamina or ~/.local/share/lamina]
     #[arg(long, value_name = "DIR", env = "LAMINA_STORE")]
     store: Option<PathBuf>,
+    /// Use the layers of this store too, in place (may be given several times; also LAMINA_ALSO_READ, separated by colons)
+    #[arg(long, value_name = "DIR")]
+    also_read: Vec<PathBuf>,
     /// What `lamina prepare` printed
     base: BaseId,
     /// An empty directory to mount it on
@@ -145,7 +148,11 @@ fn mount(arguments: &Arguments) -> anyhow::Result<()> {
         Some(root) => std::path::absolute(root).context("the working directory")?,
         None => Store::default_root(),
     };
-    let store = Store::open(&root)?;
+    let mut others = Vec::new();
+    for other in arguments.also_read.iter().cloned().chain(Store::also_read_roots()) {
+        others.push(std::path::absolute(other).context("the working directory")?);
+    }
+    let store = Store::open(&root)?.also_reading(&others)?;
     let server = Arc::new(Server::new(Arc::new(store.open_view(&arguments.base)?)));
     let options = ServeOptions {
         mount: mount_options(&arguments.options),

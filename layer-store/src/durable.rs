@@ -9,8 +9,9 @@ use crate::store::StoreError;
 /// Writes a new file and waits until it is on the disk.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let mut file = File::create_new(path).map_err(StoreError::io(path))?;
-    file.write_all(bytes).map_err(StoreError::io(path))?;
-    file.sync_all().map_err(StoreError::io(path))
+    let failed = |cause| StoreError::write(path, bytes.len() as u64, cause);
+    file.write_all(bytes).map_err(failed)?;
+    file.sync_all().map_err(failed)
 }
 
 /// Waits until a directory's names are on the disk.

@@ -71,6 +71,10 @@ fault_points! {
     BasePublished = "base-published",
     /// A layer's index was made anew, without its place.
     IndexRemade = "index-remade",
+    /// A layer's blob was put over a damaged one, its index was not.
+    BlobRepaired = "blob-repaired",
+    /// A layer's blob and index were put over damaged ones, which is not synced.
+    IndexRepaired = "index-repaired",
     /// An image's name is taken away.
     ImageRemoved = "image-removed",
     /// Garbage is found, and all of it is in its place.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -61,6 +62,8 @@ impl Lease {
                 continue;
             }
             let Some(lock) = FileLock::try_take(&path)? else { continue };
+            // In a store whose owner lets others take leases, its collections read what they hold.
+            lock.file().set_permissions(PermissionsExt::from_mode(0o644)).map_err(StoreError::io(&path))?;
             let lease = Self { lock, tmp: tmp.join(&id), held: Mutex::default() };
             fault::point(FaultPoint::LeaseTaken);
             lease.write(&format!("# {purpose}, process {}\n", std::process::id()))?;
@@ -106,7 +109,10 @@ impl Lease {
     /// A directory for this lease's holder to make things in.
     pub(crate) fn staging(&self) -> Result<tempfile::TempDir, StoreError> {
         fs::create_dir_all(&self.tmp).map_err(StoreError::io(&self.tmp))?;
-        tempfile::Builder::new().prefix("").tempdir_in(&self.tmp).map_err(StoreError::io(&self.tmp))
+        // What is made here becomes a part of the store, which others may read where the umask lets them.
+        let open = PermissionsExt::from_mode(0o777);
+        let staging = tempfile::Builder::new().prefix("").permissions(open).tempdir_in(&self.tmp);
+        staging.map_err(StoreError::io(&self.tmp))
     }
 }
 

@@ -28,8 +28,27 @@ impl IndexBytes {
         }
         // SAFETY: files of the store are immutable once they have their name (see above), so no one changes
         // the bytes while they are borrowed.
-        unsafe { Mmap::map(file) }.map(Self::Mapped)
+        let map = unsafe { Mmap::map(file) }?;
+        populate(&map)?;
+        Ok(Self::Mapped(map))
     }
+}
+
+/// Reads the whole file into memory, so that a disk that cannot read it is an error here, where the index is made anew,
+/// and not a `SIGBUS` where the checksum is proved. Whoever opens an index or a base reads all of it anyway.
+fn populate(map: &Mmap) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    match map.advise(memmap2::Advice::PopulateRead) {
+        // What madvise(2) says instead of the signal.
+        Err(cause) if cause.raw_os_error() == Some(rustix::io::Errno::FAULT.raw_os_error()) => {
+            return Err(rustix::io::Errno::IO.into());
+        }
+        // Linux before 5.14 does not know it.
+        _ => {}
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = map;
+    Ok(())
 }
 
 impl Deref for IndexBytes {

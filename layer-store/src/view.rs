@@ -22,8 +22,8 @@ pub struct View {
     layers: Vec<ViewLayer>,
     /// What is known of the content of every inode of every layer, where reads are to be verified.
     verdicts: Option<Vec<Box<[AtomicU8]>>>,
-    /// Keeps the base and its layers from being collected.
-    _lease: Option<Lease>,
+    /// Keep the base and its layers from being collected.
+    _leases: Vec<Lease>,
 }
 
 /// One layer of a view: its index, its blob, and the blobs that it borrows content from.
@@ -125,8 +125,8 @@ fn target_ino(target: BaseTarget) -> Ino {
 }
 
 impl View {
-    pub(crate) fn new(base: Base, layers: Vec<ViewLayer>, lease: Option<Lease>) -> Self {
-        Self { base, layers, verdicts: None, _lease: lease }
+    pub(crate) fn new(base: Base, layers: Vec<ViewLayer>, leases: Vec<Lease>) -> Self {
+        Self { base, layers, verdicts: None, _leases: leases }
     }
 
     /// The same view, proving the whole content of a file when it is first read: a file that is not what it was when

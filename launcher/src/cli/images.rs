@@ -1,6 +1,8 @@
 //! `lamina images`.
 
-use layer_store::{Reference, Store};
+use std::path::PathBuf;
+
+use layer_store::{ImageSummary, Reference, Store};
 use serde::Serialize;
 
 use super::{Global, store};
@@ -30,6 +32,8 @@ struct Row {
     layers: usize,
     /// Bytes of all layers, uncompressed; layers that other images share included.
     bytes: u64,
+    /// The store that has the name.
+    store: PathBuf,
     /// Why it cannot be used, if it cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -39,8 +43,7 @@ impl Images {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let opened = store::open(global)?;
         let images = opened.images().about("store")?;
-        let rows: Vec<Row> =
-            images.iter().map(|image| row(&opened, &image.reference, &image.manifest_digest)).collect();
+        let rows: Vec<Row> = images.iter().map(|image| row(&opened, image)).collect();
         if global.json {
             say!("{}", serde_json::to_string_pretty(&rows).about("JSON")?);
             return Ok(0);
@@ -52,19 +55,26 @@ impl Images {
         }
         let width = names.iter().map(String::len).max().unwrap_or_default().max("IMAGE".len());
         say!("{:width$}  {:19}  {:>6}  {:>9}", "IMAGE", "MANIFEST", "LAYERS", "SIZE");
+        let place = |row: &Row| match row.store == opened.root() {
+            true => String::new(),
+            false => format!("  in {}", row.store.display()),
+        };
         for (name, row) in names.iter().zip(&rows) {
             let manifest = row.manifest.get(..19).unwrap_or(&row.manifest);
             match &row.error {
                 Some(error) => say!("{name:width$}  {manifest}  {error}"),
-                None => say!("{name:width$}  {manifest}  {:>6}  {:>9}", row.layers, super::size(row.bytes)),
+                None => {
+                    let (layers, bytes) = (row.layers, super::size(row.bytes));
+                    say!("{name:width$}  {manifest}  {layers:>6}  {bytes:>9}{}", place(row));
+                }
             }
         }
         Ok(0)
     }
 }
 
-fn row(opened: &Store, reference: &str, manifest: &layer_store::Digest) -> Row {
-    let image = opened.image(reference);
+fn row(opened: &Store, summary: &ImageSummary) -> Row {
+    let image = opened.image(&summary.reference);
     let (layers, bytes, error) = match &image {
         Ok(image) => {
             let bytes = image.layers.iter().map(|layer| opened.layer_bytes(layer).unwrap_or_default()).sum();
@@ -73,7 +83,8 @@ fn row(opened: &Store, reference: &str, manifest: &layer_store::Digest) -> Row {
         }
         Err(error) => (0, 0, Some(error.to_string())),
     };
-    Row { reference: reference.to_owned(), manifest: manifest.to_string(), layers, bytes, error }
+    let ImageSummary { reference, manifest_digest, store } = summary.clone();
+    Row { reference, manifest: manifest_digest.to_string(), layers, bytes, store, error }
 }
 
 /// The name as people write it.

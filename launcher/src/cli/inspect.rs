@@ -1,5 +1,7 @@
 //! `lamina inspect`.
 
+use std::path::{Path, PathBuf};
+
 use serde::Serialize;
 
 use super::{Global, store};
@@ -33,6 +35,8 @@ struct LayerReport {
     diff_id: String,
     /// Bytes of the uncompressed tar.
     bytes: u64,
+    /// The store that has it.
+    store: Option<PathBuf>,
     /// Where it can be had again.
     sources: Vec<layer_store::LayerSource>,
 }
@@ -44,6 +48,7 @@ impl Inspect {
         let layers = image.layers.iter().map(|layer| LayerReport {
             diff_id: layer.to_string(),
             bytes: opened.layer_bytes(layer).unwrap_or_default(),
+            store: opened.store_of(layer).map(Path::to_owned),
             sources: opened.layer_sources(layer),
         });
         let report = Report {
@@ -56,14 +61,14 @@ impl Inspect {
         if global.json {
             say!("{}", serde_json::to_string_pretty(&report).about("JSON")?);
         } else {
-            report.print();
+            report.print(opened.root());
         }
         Ok(0)
     }
 }
 
 impl Report<'_> {
-    fn print(&self) {
+    fn print(&self, root: &Path) {
         say!("image       {}", self.reference);
         say!("manifest    {}", self.manifest);
         say!("platform    {}", self.platform);
@@ -85,7 +90,9 @@ impl Report<'_> {
         }
         for layer in &self.layers {
             let from = layer.sources.first().map(|source| format!("  from {}", source.origin)).unwrap_or_default();
-            say!("layer       {}  {:>9}{from}", layer.diff_id, super::size(layer.bytes));
+            let elsewhere = layer.store.as_deref().filter(|store| *store != root);
+            let place = elsewhere.map(|store| format!("  in {}", store.display())).unwrap_or_default();
+            say!("layer       {}  {:>9}{from}{place}", layer.diff_id, super::size(layer.bytes));
         }
     }
 }

@@ -44,6 +44,10 @@ pub struct Global {
     /// The store of layers and images [default: $XDG_DATA_HOME/lamina]
     #[arg(long, global = true, env = "LAMINA_STORE", value_name = "DIR", hide_env_values = true)]
     pub store: Option<PathBuf>,
+    /// Use what this store has in place, and never write it: layers and images that the other store has not (may be
+    /// given several times; also LAMINA_ALSO_READ, separated by colons)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub also_read: Vec<PathBuf>,
     /// Print results as JSON
     #[arg(long, global = true)]
     pub json: bool,

@@ -10,11 +10,16 @@ use signal_hook::flag;
 use super::Global;
 use crate::failure::{About, Failure, USAGE};
 
-/// Opens the store that the command line names.
+/// Opens the store that the command line names, and those that it is to read also.
 pub(super) fn open(global: &Global) -> Result<Store, Failure> {
     let root = global.store.clone().unwrap_or_else(Store::default_root);
     let root = std::path::absolute(&root).about(root.display())?;
-    Store::open(&root).map_err(|error| Failure::new("store", error))
+    let mut others = Vec::new();
+    for other in global.also_read.iter().cloned().chain(Store::also_read_roots()) {
+        others.push(std::path::absolute(&other).about(other.display())?);
+    }
+    let opened = Store::open(&root).and_then(|store| store.also_reading(&others));
+    opened.map_err(|error| Failure::new("store", error))
 }
 
 /// Reads an image's name as people write it; a typing error is wrong usage.

@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::BufWriter;
+use std::io::{BufWriter, Cursor};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::Store;
 use super::error::StoreError;
 use super::images::Image;
 use super::lock::FileLock;
-use super::{Store, lock};
 use crate::base::{Base, MergedTree};
 use crate::fault::{self, FaultPoint};
+use crate::layer::LayerIndex;
 use crate::lease::Held;
 use crate::mapped::IndexBytes;
 use crate::view::ViewLayer;
@@ -57,17 +58,22 @@ impl Store {
         let recipe = Recipe { image: layers.to_vec(), variant: variant.to_vec() };
         let id = recipe.id();
         self.hold_recipe(&recipe)?;
-        if !self.has_base(&id) {
-            self.make_base(&recipe, waiting)?;
+        if self.has_base(&id) {
+            return Ok(id);
+        }
+        match self.make_base(&recipe, waiting) {
+            // Whoever opens it merges in memory.
+            Err(error) if error.is_closed() && self.recipe(&id).is_ok() => {}
+            made => made?,
         }
         Ok(id)
     }
 
     fn hold_recipe(&self, recipe: &Recipe) -> Result<(), StoreError> {
-        self.holding(|| match recipe.layers().find(|layer| !self.layout.blob(layer).is_file()) {
-            Some(missing) => Err(StoreError::NoSuchLayer(*missing)),
-            None => Ok(((), recipe.held())),
-        })
+        match self.hold_where_they_are(recipe.layers(), &[Held::Base(recipe.id())])?.first() {
+            Some(missing) => Err(StoreError::NoSuchLayer(**missing)),
+            None => Ok(()),
+        }
     }
 
     /// Whether a base is complete. It was not waited for until it was on the disk, so a power cut may have left a part.
@@ -95,7 +101,7 @@ impl Store {
             }
         }
         let indexes: Vec<_> = recipe.layers().filter_map(|layer| opened.get(layer)).collect();
-        let merged = MergedTree::of(&indexes).map_err(|cause| StoreError::Merge(cause.to_string()))?;
+        let merged = merge(&indexes)?;
         let staging = self.staging()?;
         write_base(staging.path(), recipe, &merged)?;
         fault::point(FaultPoint::BaseStaged);
@@ -123,11 +129,7 @@ impl Store {
     pub fn open_view(&self, id: &BaseId) -> Result<View, StoreError> {
         let recipe = self.recipe(id)?;
         self.hold_recipe(&recipe)?;
-        let lease = self.new_lease()?.ok();
-        if let Some(lease) = &lease {
-            let _shared = lock::shared(&self.layout.join("lock"))?;
-            lease.hold(&recipe.held())?;
-        }
+        let leases = self.leases_of_view(&recipe.held())?;
         let mut opened: HashMap<DiffId, ViewLayer> = HashMap::new();
         for layer in recipe.layers() {
             if !opened.contains_key(layer) {
@@ -139,13 +141,24 @@ impl Store {
             Ok(base) => base,
             Err(cause) => {
                 tracing::info!("base {id}: making it anew: {cause}");
-                let index = self.layout.base(id).join("index");
-                let _ = fs::remove_file(&index);
-                self.make_base(&recipe, &mut || {})?;
-                self.checked_base(&recipe, &layers).map_err(StoreError::Merge)?
+                self.remade_base(&recipe, &layers)?
             }
         };
-        Ok(View::new(base, layers, lease))
+        Ok(View::new(base, layers, leases))
+    }
+
+    /// Makes a base anew that cannot be used; in memory where this process may not write the store.
+    fn remade_base(&self, recipe: &Recipe, layers: &[ViewLayer]) -> Result<Base, StoreError> {
+        let id = recipe.id();
+        let mut waiting = || tracing::warn!("waiting for another process that makes base {id}");
+        if self.may_change().is_ok() {
+            let _ = fs::remove_file(self.layout.base(&id).join("index"));
+        }
+        match self.make_base(recipe, &mut waiting) {
+            Ok(()) => self.checked_base(recipe, layers).map_err(StoreError::Merge),
+            Err(error) if error.is_closed() => base_in_memory(layers),
+            Err(error) => Err(error),
+        }
     }
 
     fn checked_base(&self, recipe: &Recipe, layers: &[ViewLayer]) -> Result<Base, String> {
@@ -158,11 +171,22 @@ impl Store {
     }
 }
 
+fn merge<I: AsRef<LayerIndex>>(indexes: &[I]) -> Result<MergedTree, StoreError> {
+    MergedTree::of(indexes).map_err(|cause| StoreError::Merge(cause.to_string()))
+}
+
+fn base_in_memory(layers: &[ViewLayer]) -> Result<Base, StoreError> {
+    let made = merge(layers)?.write(Cursor::new(Vec::new())).map_err(|cause| StoreError::Merge(cause.to_string()))?;
+    Base::open(IndexBytes::Owned(made.into_inner())).map_err(|cause| StoreError::Merge(cause.to_string()))
+}
+
 /// A base is a cache: it is not worth the wait for the disk.
 fn write_base(directory: &Path, recipe: &Recipe, merged: &MergedTree) -> Result<(), StoreError> {
     let path = directory.join("recipe");
-    fs::write(&path, serde_json::to_vec(recipe).unwrap_or_default()).map_err(StoreError::io(&path))?;
+    let text = serde_json::to_vec(recipe).unwrap_or_default();
+    fs::write(&path, &text).map_err(|cause| StoreError::write(&path, text.len() as u64, cause))?;
     let path = directory.join("index");
     let file = File::create_new(&path).map_err(StoreError::io(&path))?;
-    merged.write(BufWriter::new(file)).map(|_| ()).map_err(StoreError::io(&path))
+    let written = |cause| StoreError::write(&path, fs::metadata(&path).map_or(0, |made| made.len()), cause);
+    merged.write(BufWriter::new(file)).map(|_| ()).map_err(written)
 }

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::{BaseId, DiffId, Digest};
 
+/// This program, as messages about newer stores name it.
+const PROGRAM: &str = concat!("lamina ", env!("CARGO_PKG_VERSION"));
+
 /// Why a store cannot do what it is asked. Every text names the thing and, where there is one, the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -18,17 +21,17 @@ pub enum StoreError {
         cause: io::Error,
     },
     /// Something does not fit on the disk. What was written of it is gone again when this is shown.
-    #[error("{path}: {cause}: it takes more than {written} bytes{}", remedy(cause, path))]
+    #[error("{path}: {cause}: it takes {written} bytes and more{}", remedy(cause, path))]
     NoSpace {
         /// The file.
         path: PathBuf,
         /// What the host said.
         cause: io::Error,
-        /// Bytes of the file that had been written when there was no more space.
+        /// Bytes of the file that are known to be needed: those written, or all of them.
         written: u64,
     },
     /// The store is of a format that this program does not know.
-    #[error("{path}: this store has format {found}, and this program knows formats up to {known}; use a newer lamina")]
+    #[error("{path}: this store has format {found}, and {PROGRAM} knows formats up to {known}; use a newer lamina")]
     Format {
         /// The store.
         path: PathBuf,
@@ -37,13 +40,23 @@ pub enum StoreError {
         /// The newest format that this program knows.
         known: u32,
     },
-    /// The store uses something that this program does not know.
-    #[error("{path}: this store uses {feature:?}, which this program does not know; use a newer lamina")]
+    /// The store uses something that this program does not know, so it would misread it.
+    #[error("{path}: this store uses {features}, which {PROGRAM} does not know; use a newer lamina")]
     Feature {
         /// The store.
         path: PathBuf,
-        /// The feature's name.
-        feature: String,
+        /// The features' names.
+        features: String,
+    },
+    /// The store uses something that this program does not know: it may read the store and not change it.
+    #[error(
+        "{path}: this store uses {features}, which {PROGRAM} does not know: it only reads; use a newer lamina to change it"
+    )]
+    Closed {
+        /// The store.
+        path: PathBuf,
+        /// The features' names.
+        features: String,
     },
     /// A file of the store that is no cache cannot be understood.
     #[error("{path}: {cause}; remove it and pull the image again")]
@@ -56,6 +69,17 @@ pub enum StoreError {
     /// No image has this name.
     #[error("no image {0:?} in the store: `lamina images` lists what is there, `lamina pull` fetches more")]
     NoSuchImage(String),
+    /// The image is in a store that is read also: its name is taken away there, or not at all.
+    #[error("image {reference} is in {store}, which is only read: remove it with `lamina --store {store} rmi`")]
+    OnlyRead {
+        /// The image's name.
+        reference: String,
+        /// The store that has it.
+        store: PathBuf,
+    },
+    /// A store that is to be read also is not there.
+    #[error("{0}: there is no store here: --also-read and LAMINA_ALSO_READ name directories of stores")]
+    NoStore(PathBuf),
     /// A document is not in the store.
     #[error("manifest {0} is not in the store: pull the image again")]
     NoSuchManifest(Digest),
@@ -93,6 +117,15 @@ impl StoreError {
         matches!(self, Self::Io { cause, .. } | Self::NoSpace { cause, .. } if is_out_of_space(cause))
     }
 
+    /// Whether it says that this process may read the store and not change it.
+    pub(super) fn is_closed(&self) -> bool {
+        match self {
+            Self::Io { cause, .. } => super::is_closed(cause.kind()),
+            Self::Closed { .. } => true,
+            _ => false,
+        }
+    }
+
     /// A write behind the first `written` bytes of a file failed.
     pub(crate) fn write(path: &Path, written: u64, cause: io::Error) -> Self {
         let path = path.to_owned();
@@ -108,16 +141,26 @@ fn remedy(cause: &io::Error, path: &Path) -> String {
     match cause.kind() {
         kind if super::is_closed(kind) => "; choose a store that you may write with --store or LAMINA_STORE".into(),
         _ if is_out_of_space(cause) => {
-            let free = available(path).map(|free| format!(" ({free} bytes are free)")).unwrap_or_default();
+            let free = available(cause, path).map(|free| format!(" ({free})")).unwrap_or_default();
             format!("{free}; make space, or free some with `lamina rmi` and `lamina gc`")
+        }
+        _ if cause.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+            "; the disk fails: the kernel's log (`dmesg`) says how".into()
         }
         _ => String::new(),
     }
 }
 
-/// Bytes that an ordinary user may still write where `path` is, or would be.
-fn available(path: &Path) -> Option<u64> {
+/// What an ordinary user may still write where `path` is, or would be.
+fn available(cause: &io::Error, path: &Path) -> Option<String> {
     let there = path.ancestors().find(|ancestor| ancestor.exists())?;
     let stat = rustix::fs::statvfs(there).ok()?;
-    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+    let bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+    Some(match cause.kind() {
+        // How much the quota has left only its file system's own tools say.
+        io::ErrorKind::QuotaExceeded => format!("the quota is used up; the disk itself has {bytes} bytes free"),
+        // A file system that does not count its inodes says that it has none.
+        _ if stat.f_files > 0 && stat.f_favail == 0 => "no inode is free".into(),
+        _ => format!("{bytes} bytes are free"),
+    })
 }

@@ -11,8 +11,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
+use super::images::Image;
 use super::lock::FileLock;
 use super::{Store, lock};
+use crate::durable;
 use crate::fault::{self, FaultPoint};
 use crate::lease::{Held, Lease, unique_name};
 use crate::{BaseId, DiffId, Digest};
@@ -29,7 +31,7 @@ pub struct Collected {
 /// One thing that nobody needs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct Garbage {
-    /// What it is: `layer`, `base`, `manifest`, `leftover`.
+    /// What it is: `layer`, `base`, `manifest`, `index`, `leftover`.
     pub kind: GarbageKind,
     /// Its digest, base id or file name.
     pub name: String,
@@ -47,6 +49,8 @@ pub enum GarbageKind {
     Base,
     /// A manifest or a config.
     Manifest,
+    /// The index of a layer of another store.
+    Index,
     /// What a process left that was killed.
     Leftover,
 }
@@ -57,6 +61,8 @@ pub(super) struct Reachable {
     pub(super) layers: BTreeMap<DiffId, BTreeSet<String>>,
     bases: BTreeSet<BaseId>,
     manifests: BTreeSet<Digest>,
+    /// Layers of images of stores that are read also.
+    borrowed: BTreeSet<DiffId>,
     /// Leases whose holders are dead.
     dead: Vec<PathBuf>,
     /// Staging directories of live leases.
@@ -66,12 +72,20 @@ pub(super) struct Reachable {
 impl Store {
     /// Collects garbage; with `dry_run` only says what it would take.
     pub fn collect(&self, dry_run: bool) -> Result<Collected, StoreError> {
+        if !dry_run {
+            self.may_change()?;
+        }
         let exclusive = lock::exclusive(&self.layout.join("lock"))?;
         let reachable = self.reachable()?;
         let doomed = self.garbage(&reachable)?;
         let garbage: Vec<Garbage> = doomed.iter().map(|(garbage, _)| garbage.clone()).collect();
         let bytes = garbage.iter().map(|garbage| garbage.bytes).sum();
         if !dry_run {
+            if !doomed.is_empty() {
+                // Whoever took the last name away may not have waited for the disk yet: a power cut must not bring back
+                // a name whose layers are gone.
+                durable::sync_directory(&self.layout.join("images"))?;
+            }
             fault::point(FaultPoint::GarbageFound);
             let aside = self.set_aside(&doomed)?;
             self.remove_stale_locks();
@@ -105,6 +119,10 @@ impl Store {
 
     /// Who holds a layer: names of images, and what live processes do with it. Empty if it would be collected.
     pub fn holders(&self, layer: &DiffId) -> Result<Vec<String>, StoreError> {
+        let home = self.home(layer);
+        if !std::ptr::eq(home, self) {
+            return home.holders(layer);
+        }
         if !self.layout.blob(layer).is_file() {
             return Err(StoreError::NoSuchLayer(*layer));
         }
@@ -116,7 +134,7 @@ impl Store {
     /// Finds everything that is needed. The caller holds the lock exclusively.
     pub(super) fn reachable(&self) -> Result<Reachable, StoreError> {
         let mut reachable = Reachable::default();
-        for image in self.images()? {
+        for image in self.own_images()? {
             reachable.manifests.insert(image.manifest_digest);
             match self.image_by_manifest(&image.reference, &image.manifest_digest) {
                 Ok(found) => {
@@ -127,6 +145,13 @@ impl Store {
                     }
                 }
                 Err(error) => tracing::warn!("{}: {error}", image.reference),
+            }
+        }
+        // Who reads another store has the bases of its images here, and what indexes its layers lack.
+        for other in &self.others {
+            for image in other.readable_images()? {
+                reachable.bases.insert(BaseId::of(&image.layers, &[]));
+                reachable.borrowed.extend(image.layers);
             }
         }
         let leases = self.layout.join("leases");
@@ -142,6 +167,11 @@ impl Store {
             }
         }
         Ok(reachable)
+    }
+
+    fn readable_images(&self) -> Result<Vec<Image>, StoreError> {
+        let names = self.own_images()?.into_iter();
+        Ok(names.filter_map(|name| self.image_by_manifest(&name.reference, &name.manifest_digest).ok()).collect())
     }
 
     fn garbage(&self, reachable: &Reachable) -> Result<Vec<(Garbage, PathBuf)>, StoreError> {
@@ -171,6 +201,12 @@ impl Store {
         for path in list(&self.layout.join("manifests/sha256"))? {
             if !digest(&path).is_some_and(|digest| reachable.manifests.contains(&digest)) {
                 doom(GarbageKind::Manifest, format!("sha256:{}", file_name(&path)), path);
+            }
+        }
+        for path in list_if_there(&self.layout.borrowed_indexes())? {
+            let is_used = |layer| reachable.layers.contains_key(&layer) || reachable.borrowed.contains(&layer);
+            if !digest(&path).map(DiffId).is_some_and(is_used) {
+                doom(GarbageKind::Index, format!("sha256:{}", file_name(&path)), path);
             }
         }
         for path in &reachable.dead {
@@ -229,6 +265,10 @@ fn file_name(path: &Path) -> String {
 
 fn digest(path: &Path) -> Option<Digest> {
     Digest::from_hex(&file_name(path)).ok()
+}
+
+fn list_if_there(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    if directory.is_dir() { list(directory) } else { Ok(Vec::new()) }
 }
 
 fn list(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {

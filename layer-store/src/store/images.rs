@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,8 @@ pub struct ImageSummary {
     pub reference: String,
     /// The digest of its manifest.
     pub manifest_digest: Digest,
+    /// The directory of the store that has the name.
+    pub store: PathBuf,
 }
 
 impl Image {
@@ -53,14 +55,30 @@ impl Image {
 }
 
 impl Store {
-    /// The image with this canonical name. It stays, whatever the name means later, for as long as this `Store` does.
+    /// The image with this canonical name: of this store, else of the first that is read also and has it. It stays,
+    /// whatever the name means later, for as long as this `Store` does.
     pub fn image(&self, reference: &str) -> Result<Image, StoreError> {
+        for store in self.each() {
+            match store.own_image(reference) {
+                Err(StoreError::NoSuchImage(_)) => {}
+                found => {
+                    let image = found?;
+                    // What is missing whoever needs it will say.
+                    self.hold_where_they_are(&image.layers, &[])?;
+                    return Ok(image);
+                }
+            }
+        }
+        Err(StoreError::NoSuchImage(reference.to_owned()))
+    }
+
+    fn own_image(&self, reference: &str) -> Result<Image, StoreError> {
         let path = self.layout.image(reference);
         self.holding(|| {
             let file = read_image_file(&path)?.ok_or_else(|| StoreError::NoSuchImage(reference.to_owned()))?;
             let image = self.image_by_manifest(reference, &file.manifest)?;
-            let documents = image.documents().map(Held::Manifest);
-            let held = documents.chain(image.layers.iter().copied().map(Held::Layer)).collect();
+            let held = image.documents().map(Held::Manifest).chain(image.layers.iter().copied().map(Held::Layer));
+            let held = held.collect();
             Ok((image, held))
         })
     }
@@ -83,6 +101,12 @@ impl Store {
 
     /// A manifest or config, byte for byte, its digest proved.
     pub fn manifest_bytes(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
+        let own = self.own_manifest_bytes(digest);
+        let of_others = || self.others.iter().find_map(|other| other.own_manifest_bytes(digest).ok());
+        own.or_else(|error| of_others().ok_or(error))
+    }
+
+    fn own_manifest_bytes(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         let path = self.layout.manifest(digest);
         let bytes = fs::read(&path).map_err(|_| StoreError::NoSuchManifest(*digest))?;
         if Digest::of(&bytes) == *digest {
@@ -141,6 +165,7 @@ impl Store {
 
     /// Takes a name away; what only it needed goes with the next collection.
     pub fn untag(&self, reference: &str) -> Result<(), StoreError> {
+        self.may_change()?;
         let path = self.layout.image(reference);
         match fs::remove_file(&path) {
             Ok(()) => {
@@ -148,14 +173,29 @@ impl Store {
                 durable::sync_directory(&self.layout.join("images"))
             }
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-                Err(StoreError::NoSuchImage(reference.to_owned()))
+                let elsewhere = self.others.iter().find(|other| other.layout.image(reference).is_file());
+                Err(elsewhere.map_or_else(
+                    || StoreError::NoSuchImage(reference.to_owned()),
+                    |other| StoreError::OnlyRead { reference: reference.to_owned(), store: other.root().to_owned() },
+                ))
             }
             Err(cause) => Err(StoreError::io(&path)(cause)),
         }
     }
 
-    /// All names, in byte order.
+    /// All names, in byte order: those of this store, and of the stores that are read also where no store before has it.
     pub fn images(&self) -> Result<Vec<ImageSummary>, StoreError> {
+        let mut images = BTreeMap::new();
+        for store in self.each() {
+            for image in store.own_images()? {
+                images.entry(image.reference.clone()).or_insert(image);
+            }
+        }
+        Ok(images.into_values().collect())
+    }
+
+    /// The names of this store, in byte order.
+    pub(super) fn own_images(&self) -> Result<Vec<ImageSummary>, StoreError> {
         let directory = self.layout.join("images");
         let mut images = BTreeMap::new();
         for entry in fs::read_dir(&directory).map_err(StoreError::io(&directory))? {
@@ -164,8 +204,11 @@ impl Store {
                 images.insert(file.reference, file.manifest);
             }
         }
-        let images = images.into_iter();
-        Ok(images.map(|(reference, manifest_digest)| ImageSummary { reference, manifest_digest }).collect())
+        let summary = |(reference, manifest_digest)| {
+            let store = self.root().to_owned();
+            ImageSummary { reference, manifest_digest, store }
+        };
+        Ok(images.into_iter().map(summary).collect())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Layers: blobs and their indexes.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Read};
+use std::io::{BufWriter, Cursor, Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct LayerLock {
 }
 
 impl Store {
-    /// Whether a layer is in the store. It stays for as long as this `Store` does.
+    /// Whether a layer is in the store, or in one that is read also. It stays for as long as this `Store` does.
     #[must_use]
     pub fn has_layer(&self, diff_id: &DiffId) -> bool {
         self.hold_layer(diff_id).is_ok()
@@ -33,23 +33,22 @@ impl Store {
     /// Bytes of a layer's tar.
     #[must_use]
     pub fn layer_bytes(&self, diff_id: &DiffId) -> Option<u64> {
-        fs::metadata(self.layout.blob(diff_id)).ok().map(|blob| blob.len())
+        fs::metadata(self.home(diff_id).layout.blob(diff_id)).ok().map(|blob| blob.len())
     }
 
     fn hold_layer(&self, diff_id: &DiffId) -> Result<(), StoreError> {
-        let blob = self.layout.blob(diff_id);
-        self.holding(|| match blob.is_file() {
-            true => Ok(((), vec![Held::Layer(*diff_id)])),
-            false => Err(StoreError::NoSuchLayer(*diff_id)),
-        })
+        match self.hold_where_they_are([diff_id], &[])?.as_slice() {
+            [] => Ok(()),
+            _ => Err(StoreError::NoSuchLayer(*diff_id)),
+        }
     }
 
-    /// The layer that once came as bytes with this digest, if the store still has it.
+    /// The layer that once came as bytes with this digest, if it is still there.
     #[must_use]
     pub fn layer_by_compressed(&self, compressed: &Digest) -> Option<DiffId> {
-        let text = fs::read_to_string(self.layout.compressed(compressed)).ok()?;
-        let diff_id = text.trim_end().parse().ok()?;
-        self.has_layer(&diff_id).then_some(diff_id)
+        let noted =
+            |store: &Self| fs::read_to_string(store.layout.compressed(compressed)).ok()?.trim_end().parse().ok();
+        self.each().filter_map(noted).find(|diff_id| self.has_layer(diff_id))
     }
 
     /// Waits until nobody else, in this process or another, brings in this layer. `waiting` is told before the
@@ -102,19 +101,22 @@ impl Store {
     /// Notes that a layer came with this digest, so that it is not fetched again under that name.
     fn remember_compressed(&self, diff_id: &DiffId, compressed: &Digest) -> Result<(), StoreError> {
         let path = self.layout.compressed(compressed);
-        if path.exists() {
+        let text = format!("{diff_id}\n");
+        // It is not synced: a power cut may have left a part.
+        if fs::read_to_string(&path).is_ok_and(|kept| kept == text) {
             return Ok(());
         }
         let staging = self.staging()?;
         let written = staging.path().join("compressed");
-        fs::write(&written, format!("{diff_id}\n")).map_err(StoreError::io(&written))?;
+        fs::write(&written, text).map_err(StoreError::io(&written))?;
         fs::rename(&written, &path).map_err(StoreError::io(&path))
     }
 
     /// Keeps where a layer's bytes can be had again, for `verify --repair` and for pushing it as it was.
     pub(crate) fn remember_source(&self, diff_id: &DiffId, source: &LayerSource) -> Result<(), StoreError> {
         let mut sources = self.layer_sources(diff_id);
-        if sources.contains(source) {
+        // The notes of another store are not this one's to write.
+        if sources.contains(source) || self.store_of(diff_id) != Some(self.root()) {
             return Ok(());
         }
         sources.insert(0, source.clone());
@@ -129,45 +131,69 @@ impl Store {
     /// Where a layer's bytes can be had again, the latest first; empty where nobody knows.
     #[must_use]
     pub fn layer_sources(&self, diff_id: &DiffId) -> Vec<LayerSource> {
-        let text = fs::read(self.layout.layer(diff_id).join("sources")).unwrap_or_default();
+        let text = fs::read(self.home(diff_id).layout.layer(diff_id).join("sources")).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
     /// Opens a layer's index; makes it anew from the blob where it is missing, damaged or of another version.
     pub(super) fn layer_index(&self, diff_id: &DiffId) -> Result<LayerIndex, StoreError> {
-        let path = self.layout.layer_index(diff_id);
+        let home = self.home(diff_id);
+        let mut path = home.layout.layer_index(diff_id);
         let cause = match open_index(&path, diff_id) {
             Ok(index) => return Ok(index),
             Err(cause) => cause,
         };
         self.hold_layer(diff_id)?;
-        let lock = self.layout.lock(&format!("index-{}", diff_id.0.hex()));
-        let _lock = FileLock::wait(&lock, &mut || {}, &|| false)?;
-        // Another process may have made it meanwhile.
-        if let Ok(index) = open_index(&path, diff_id) {
-            return Ok(index);
+        if !std::ptr::eq(home, self) {
+            path = self.layout.borrowed_index(diff_id);
+            if let Ok(index) = open_index(&path, diff_id) {
+                return Ok(index);
+            }
         }
         tracing::info!("layer {diff_id}: making its index anew: {cause}");
-        self.rebuild_index(diff_id)?;
-        open_index(&path, diff_id).map_err(|cause| StoreError::DamagedLayer { layer: *diff_id, cause })
+        match self.remake_index(home, diff_id, &path) {
+            Err(error) if error.is_closed() => home.index_in_memory(diff_id),
+            made => made,
+        }
     }
 
-    fn rebuild_index(&self, diff_id: &DiffId) -> Result<(), StoreError> {
-        let blob_path = self.layout.blob(diff_id);
-        let mut blob = File::open(&blob_path).map_err(StoreError::io(&blob_path))?;
+    /// Makes the index of a layer of `home` anew at `path`, one process at a time.
+    fn remake_index(&self, home: &Self, diff_id: &DiffId, path: &Path) -> Result<LayerIndex, StoreError> {
+        let lock = self.layout.lock(&format!("index-{}", diff_id.0.hex()));
+        let mut waiting = || tracing::warn!("waiting for another process that makes the index of layer {diff_id}");
+        let _lock = FileLock::wait(&lock, &mut waiting, &|| false)?;
+        // Another process may have made it meanwhile.
+        if let Ok(index) = open_index(path, diff_id) {
+            return Ok(index);
+        }
         let staging = self.staging()?;
         let made = staging.path().join("index");
         let file = File::create_new(&made).map_err(StoreError::io(&made))?;
-        ingest::index_blob(&mut blob, diff_id, BufWriter::new(file), self.limits.inodes)
-            .map_err(|cause| StoreError::DamagedLayer { layer: *diff_id, cause: cause.to_string() })?;
+        home.index_blob(diff_id, BufWriter::new(file))?;
         fault::point(FaultPoint::IndexRemade);
-        let path = self.layout.layer_index(diff_id);
-        fs::rename(&made, &path).map_err(StoreError::io(&path))
+        // The directory of indexes of other stores' layers is not there from the start.
+        path.parent().map_or(Ok(()), fs::create_dir_all).map_err(StoreError::io(path))?;
+        fs::rename(&made, path).map_err(StoreError::io(path))?;
+        open_index(path, diff_id).map_err(|cause| StoreError::DamagedLayer { layer: *diff_id, cause })
+    }
+
+    /// The index of a layer of this store for one who may not write it anywhere: at the cost of reading the whole blob.
+    fn index_in_memory(&self, diff_id: &DiffId) -> Result<LayerIndex, StoreError> {
+        let mut made = Cursor::new(Vec::new());
+        self.index_blob(diff_id, &mut made)?;
+        let index = LayerIndex::open(IndexBytes::Owned(made.into_inner()));
+        index.map_err(|cause| StoreError::DamagedLayer { layer: *diff_id, cause: cause.to_string() })
+    }
+
+    fn index_blob<W: Write + Seek>(&self, diff_id: &DiffId, out: W) -> Result<(), StoreError> {
+        let mut blob = self.open_blob(diff_id)?;
+        ingest::index_blob(&mut blob, diff_id, out, self.limits.inodes)
+            .map_err(|cause| StoreError::DamagedLayer { layer: *diff_id, cause: cause.to_string() })
     }
 
     /// Opens a layer's tar.
     pub(crate) fn open_blob(&self, layer: &DiffId) -> Result<File, StoreError> {
-        let path = self.layout.blob(layer);
+        let path = self.home(layer).layout.blob(layer);
         File::open(&path).map_err(|cause| match cause.kind() {
             std::io::ErrorKind::NotFound => StoreError::NoSuchLayer(*layer),
             _ => StoreError::Io { path, cause },
@@ -177,7 +203,8 @@ impl Store {
     /// Opens a layer for a view.
     pub(super) fn view_layer(&self, diff_id: &DiffId) -> Result<ViewLayer, StoreError> {
         let index = self.layer_index(diff_id)?;
-        let open = |layer: &DiffId| self.open_blob(layer).map(Arc::new);
+        let home = self.home(diff_id);
+        let open = |layer: &DiffId| home.open_blob(layer).map(Arc::new);
         let donors = index.donors().map(|donor| open(&donor)).collect::<Result<_, _>>()?;
         Ok(ViewLayer { blob: open(diff_id)?, donors, index: Arc::new(index) })
     }

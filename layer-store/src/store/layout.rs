@@ -10,6 +10,7 @@
 //!   layers/sha256/<diffid>/index     the layer index (a cache)
 //!   layers/sha256/<diffid>/sources   JSON: as what the layer came, and from where
 //!   compressed/sha256/<hex>          the DiffID of the layer that came with this digest
+//!   indexes/<diffid>                 the index of a layer of another store (a cache; others.rs says when)
 //!   bases/<base-id>/index            the merge index (a cache)
 //!   bases/<base-id>/recipe           JSON: DiffIDs of image and variant
 //!   leases/<id>                      what a live process uses, locked by it
@@ -58,6 +59,16 @@ impl Layout {
 
     pub(super) fn layer_index(&self, diff_id: &DiffId) -> PathBuf {
         self.layer(diff_id).join("index")
+    }
+
+    /// Where the index of a layer of another store goes.
+    pub(super) fn borrowed_index(&self, diff_id: &DiffId) -> PathBuf {
+        self.borrowed_indexes().join(diff_id.0.hex())
+    }
+
+    /// A directory that a store has not from the start.
+    pub(super) fn borrowed_indexes(&self) -> PathBuf {
+        self.join("indexes")
     }
 
     pub(super) fn compressed(&self, digest: &Digest) -> PathBuf {

@@ -2,12 +2,14 @@
 
 mod bases;
 mod error;
+mod features;
 mod gc;
 mod images;
 mod layers;
 mod layout;
 mod limits;
 mod lock;
+mod others;
 mod repair;
 mod sink;
 mod usage;
@@ -17,8 +19,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-
-use serde::{Deserialize, Serialize};
 
 pub use error::StoreError;
 pub use gc::{Collected, Garbage, GarbageKind};
@@ -33,22 +33,8 @@ pub use verify::Damage;
 use crate::durable;
 use crate::fault::{self, FaultPoint};
 use crate::lease::{Held, Lease};
+use features::StoreFile;
 use layout::{DIRECTORIES, Layout};
-
-/// The newest format of a store that this program knows, and the one that it makes.
-const FORMAT: u32 = 1;
-
-/// `store.json`.
-#[derive(Debug, Serialize, Deserialize)]
-struct StoreFile {
-    format: u32,
-    /// Features that a program must know to read the store.
-    #[serde(default)]
-    incompatible: Vec<String>,
-    /// Features that a program must know to write it.
-    #[serde(default)]
-    read_only_compatible: Vec<String>,
-}
 
 /// A store, opened by this process.
 ///
@@ -59,6 +45,10 @@ pub struct Store {
     layout: Layout,
     limits: Limits,
     purpose: String,
+    /// Features of the store that this program does not know, and for whose sake it must not change it.
+    closed: Option<String>,
+    /// Stores in which what is not here is looked for.
+    others: Vec<Store>,
     /// Taken when the first thing is used; the error where this process may not write the store.
     lease: OnceLock<Result<Lease, io::ErrorKind>>,
 }
@@ -76,23 +66,18 @@ impl Store {
 
     /// Opens the store at `root`, and makes one where there is none.
     ///
-    /// Fails where the directory cannot be made or read, or where it holds a store of a newer format.
+    /// Fails where the directory cannot be made or read, or where it holds a store of a newer format, or with features
+    /// that this program must know to read it.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let layout = Layout::new(root);
-        let described = layout.join("store.json");
-        if !described.exists() {
-            make(&layout)?;
-        }
-        let text = fs::read(&described).map_err(StoreError::io(&described))?;
-        let file: StoreFile = serde_json::from_slice(&text)
-            .map_err(|error| StoreError::Document { path: described, cause: error.to_string() })?;
-        if file.format > FORMAT {
-            return Err(StoreError::Format { path: root.to_owned(), found: file.format, known: FORMAT });
-        }
-        if let Some(feature) = file.incompatible.into_iter().chain(file.read_only_compatible).next() {
-            return Err(StoreError::Feature { path: root.to_owned(), feature });
-        }
-        Ok(Self { layout, limits: Limits::default(), purpose: "a command".into(), lease: OnceLock::new() })
+        let file = StoreFile::read_or_make(&layout)?;
+        Self::of(layout, &file)
+    }
+
+    fn of(layout: Layout, file: &StoreFile) -> Result<Self, StoreError> {
+        let closed = file.check(&layout)?;
+        let (limits, purpose) = (Limits::default(), "a command".into());
+        Ok(Self { layout, limits, purpose, closed, others: Vec::new(), lease: OnceLock::new() })
     }
 
     /// The same store with other limits for layers that come in.
@@ -104,7 +89,8 @@ impl Store {
     /// The same store for a purpose that `lamina gc --explain` tells people: one line.
     #[must_use]
     pub fn with_purpose(self, purpose: &str) -> Self {
-        Self { purpose: purpose.replace('\n', " "), ..self }
+        let others = self.others.into_iter().map(|other| other.with_purpose(purpose)).collect();
+        Self { purpose: purpose.replace('\n', " "), others, ..self }
     }
 
     /// The directory of the store.
@@ -118,16 +104,19 @@ impl Store {
         if let Some(lease) = self.lease.get() {
             return Ok(lease);
         }
-        let lease = self.new_lease()?;
+        let lease = self.new_lease(&[])?;
         Ok(self.lease.get_or_init(|| lease))
     }
 
-    /// A new lease. On a read-only file system nobody can collect anything; in somebody else's store a collection may
+    /// A new lease that holds `things`. On a read-only file system nobody can collect anything; in somebody else's store a collection may
     /// come between finding a layer and opening it, which then is an error, but what is open stays readable.
-    fn new_lease(&self) -> Result<Result<Lease, io::ErrorKind>, StoreError> {
+    fn new_lease(&self, things: &[Held]) -> Result<Result<Lease, io::ErrorKind>, StoreError> {
         let _shared = lock::shared(&self.layout.join("lock"))?;
         match Lease::take(&self.layout.join("leases"), &self.layout.join("tmp"), &self.purpose) {
-            Ok(lease) => Ok(Ok(lease)),
+            Ok(lease) => {
+                lease.hold(things)?;
+                Ok(Ok(lease))
+            }
             Err(StoreError::Io { cause, .. }) if is_closed(cause.kind()) => {
                 tracing::info!("{}: reading without a lease: {cause}", self.root().display());
                 Ok(Err(cause.kind()))
@@ -136,8 +125,17 @@ impl Store {
         }
     }
 
+    /// Refuses where a feature of the store says that a program that does not know it must not change anything.
+    fn may_change(&self) -> Result<(), StoreError> {
+        match &self.closed {
+            Some(features) => Err(StoreError::Closed { path: self.root().to_owned(), features: features.clone() }),
+            None => Ok(()),
+        }
+    }
+
     /// A directory to make things in, which no collection takes while this `Store` lives.
     fn staging(&self) -> Result<tempfile::TempDir, StoreError> {
+        self.may_change()?;
         match self.lease()? {
             Ok(lease) => lease.staging(),
             Err(kind) => Err(StoreError::io(self.root())((*kind).into())),
@@ -162,18 +160,28 @@ fn is_closed(kind: io::ErrorKind) -> bool {
 }
 
 fn make(layout: &Layout) -> Result<(), StoreError> {
+    let new: Vec<PathBuf> = layout.root().ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect();
     for directory in DIRECTORIES {
         let path = layout.join(directory);
         fs::create_dir_all(&path).map_err(StoreError::io(&path))?;
     }
     // A collection by a process that finds the store just made must not take what this one is making.
     let _shared = lock::shared(&layout.join("lock"))?;
-    let file = StoreFile { format: FORMAT, incompatible: Vec::new(), read_only_compatible: Vec::new() };
-    let text = serde_json::to_vec_pretty(&file).unwrap_or_default();
     let staging = tempfile::Builder::new().prefix("new").tempdir_in(layout.join("tmp"));
     let staging = staging.map_err(StoreError::io(layout.root()))?;
     let written = staging.path().join("store.json");
-    durable::write(&written, &text)?;
+    durable::write(&written, &StoreFile::new().to_bytes())?;
+    for directory in DIRECTORIES.iter().filter_map(|directory| Path::new(directory).parent()) {
+        durable::sync_directory(&layout.root().join(directory))?;
+    }
     fault::point(FaultPoint::StoreMade);
-    durable::publish(&written, &layout.join("store.json"))
+    durable::publish(&written, &layout.join("store.json"))?;
+    for parent in new.iter().filter_map(|path| path.parent()) {
+        match durable::sync_directory(parent) {
+            // A directory may let this process make something in it and not look.
+            Err(error) if error.is_closed() => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
 }

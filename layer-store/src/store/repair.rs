@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Store;
 use super::error::StoreError;
+use crate::fault::{self, FaultPoint};
 use crate::oci::sink::{LayerSink, SinkError};
 use crate::{
     DiffId, Digest, ExpectedLayer, IngestError, IngestedLayer, Origin, Progress, PullError, PullOptions, durable,
@@ -58,9 +59,10 @@ impl Store {
         let place = self.layout.layer(&made.diff_id);
         fs::create_dir_all(&place).map_err(StoreError::io(&place))?;
         // Each is sound with the other's predecessor: the blob is the truth, and an index that does not fit is made anew.
-        for name in ["blob", "index"] {
+        for (name, published) in [("blob", FaultPoint::BlobRepaired), ("index", FaultPoint::IndexRepaired)] {
             let to = place.join(name);
             fs::rename(staging.path().join(name), &to).map_err(StoreError::io(&to))?;
+            fault::point(published);
         }
         durable::sync_directory(&place)?;
         Ok(IngestedLayer { was_present: true, ..made })

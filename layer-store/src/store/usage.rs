@@ -84,7 +84,7 @@ impl Store {
             layers.insert(diff_id, usage);
         }
         let mut stacks = Vec::new();
-        for summary in self.images()? {
+        for summary in self.own_images()? {
             let image = self.image_by_manifest(&summary.reference, &summary.manifest_digest);
             let stack = image.map(|image| image.layers).unwrap_or_default();
             for layer in &stack {

@@ -32,6 +32,10 @@ impl Store {
     ///
     /// Fails where the blob cannot be opened.
     pub fn verify_layer(&self, layer: &DiffId) -> Result<Option<Damage>, StoreError> {
+        let home = self.home(layer);
+        if !std::ptr::eq(home, self) {
+            return home.verify_layer(layer);
+        }
         let mut blob = match self.open_blob(layer) {
             Ok(blob) => blob,
             Err(StoreError::NoSuchLayer(_)) => {
