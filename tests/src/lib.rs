@@ -10,6 +10,7 @@ pub mod images;
 pub mod inventory;
 pub mod layout;
 pub mod oracle;
+pub mod power;
 pub mod programs;
 pub mod registry;
 pub mod session;

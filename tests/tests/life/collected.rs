@@ -151,10 +151,10 @@ fn image(number: u64) -> Layout {
     Layout::of(&[shared, Layer::of_files(&[("own", number.to_string().as_bytes())])])
 }
 
-const ROUNDS: usize = 3;
-const PULLS: u64 = 4;
-const PREPARES: u64 = 4;
-const MOUNTS: u64 = 6;
+const ROUNDS: usize = 2;
+const PULLS: u64 = 8;
+const PREPARES: u64 = 8;
+const MOUNTS: u64 = 20;
 
 #[test]
 fn collecting_in_a_loop_takes_nothing_that_is_in_use() {

@@ -1,88 +1,19 @@
 //! Disks that are full, or may only be read: a clear message, and the store as it was.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use end_to_end::layout::{Layer, noise};
-use end_to_end::programs::installed;
 use end_to_end::soundness::{leftovers, sound_layers};
-use end_to_end::{Actor, Inventory, Layout, Session};
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
+use end_to_end::{Inventory, Layout, Session};
 
 use super::Images;
+use super::disk::{Disk, run};
 
 const KEPT: &str = "lamina.test/kept:1";
 const LARGE: &str = "lamina.test/large:1";
 
-/// What a session's store is mounted with.
-struct Disk<'session>(&'session Session);
-
-impl<'session> Disk<'session> {
-    /// A small ext4 on a loop device as the store.
-    fn ext4(session: &'session Session, bytes: u64) -> Self {
-        let image = session.directory().join("ext4");
-        std::fs::File::create(&image).and_then(|file| file.set_len(bytes)).expect("the file system's file");
-        run(Command::new(installed("mkfs.ext4")).args(["-q", "-m", "0"]).arg(&image));
-        run(Command::new(installed("mount")).args(["-o", "loop"]).arg(&image).arg(session.store()));
-        Actor::User.own(&session.store());
-        Self(session)
-    }
-
-    /// A tmpfs of so many bytes as the store.
-    fn tmpfs(session: &'session Session, bytes: u64) -> Self {
-        let options = std::ffi::CString::new(format!("size={bytes},mode=755")).expect("no NUL");
-        mount("tmpfs", session.store(), "tmpfs", MountFlags::empty(), Some(options.as_c_str())).expect("a tmpfs");
-        Actor::User.own(&session.store());
-        Self(session)
-    }
-
-    fn resize_tmpfs(&self, bytes: u64) {
-        mount_remount(self.0.store(), MountFlags::empty(), format!("size={bytes}")).expect("a tmpfs of another size");
-    }
-
-    fn make_read_only(&self) {
-        mount_remount(self.0.store(), MountFlags::RDONLY, "").expect("a file system that may only be read");
-    }
-
-    fn free_bytes(&self) -> u64 {
-        let stat = rustix::fs::statvfs(self.0.store()).expect("the file system's size");
-        stat.f_bavail * stat.f_frsize
-    }
-
-    fn used_bytes(&self) -> u64 {
-        let stat = rustix::fs::statvfs(self.0.store()).expect("the file system's size");
-        (stat.f_blocks - stat.f_bfree) * stat.f_frsize
-    }
-
-    /// Takes all space but about `left` bytes. The file is root's: no command of the user makes room by it.
-    fn fill(&self, left: u64) -> PathBuf {
-        let path = self.0.store().join("filler");
-        let mut filler = std::fs::File::create(&path).expect("a file on the small disk");
-        // The file system takes some space for itself as the file grows, so how much goes into it shows on the way.
-        for piece in [1 << 20, 64 << 10, 4 << 10, 512] {
-            while self.free_bytes() >= left + piece {
-                if filler.write_all(&vec![1; usize::try_from(piece).expect("a small piece")]).is_err() {
-                    break;
-                }
-                filler.sync_all().expect("the disk takes what was written");
-            }
-        }
-        path
-    }
-}
-
-impl Drop for Disk<'_> {
-    fn drop(&mut self) {
-        let _ = unmount(self.0.store(), UnmountFlags::DETACH);
-    }
-}
-
-fn run(command: &mut Command) {
-    end_to_end::Finished::of(command).succeeded();
-}
-
-fn large_image() -> Layout {
+pub(super) fn large_image() -> Layout {
     Layout::of(&[Layer::of_files(&[("etc/os-release", b"ID=large\n"), ("noise", &noise(9, 6 << 20))])])
 }
 
@@ -95,7 +26,7 @@ fn assert_unchanged(session: &Session, before: &Inventory) {
 #[test]
 fn image_too_large_for_the_disk_is_refused_and_comes_in_after_space_is_made() {
     let session = Session::user();
-    let disk = Disk::ext4(&session, 24 << 20);
+    let disk = Disk::of(&session, "ext4", 24 << 20);
     let (images, large) = (Images::new(), large_image());
     let large = large.path().to_str().unwrap();
     session.import(images.first.path(), KEPT);
@@ -106,7 +37,7 @@ fn image_too_large_for_the_disk_is_refused_and_comes_in_after_space_is_made() {
 
     let refused = session.run(["import", large, "--tag", LARGE]);
     refused.refused("No space left on device");
-    for words in ["takes more than ", " bytes are free", "`lamina gc`"] {
+    for words in [" bytes and more", " bytes are free", "`lamina gc`"] {
         assert!(refused.stderr.contains(words), "{words:?} in the message\n{refused}");
     }
     assert_unchanged(&session, &before);
@@ -123,7 +54,7 @@ fn image_too_large_for_the_disk_is_refused_and_comes_in_after_space_is_made() {
 #[test]
 fn removing_and_collecting_make_space_on_a_disk_without_any() {
     let session = Session::user();
-    let disk = Disk::ext4(&session, 24 << 20);
+    let disk = Disk::of(&session, "ext4", 24 << 20);
     let (images, large) = (Images::new(), large_image());
     session.import(large.path(), LARGE);
     session.ok(["prepare", LARGE]);

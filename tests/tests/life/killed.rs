@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use end_to_end::soundness::{leftovers, sound_layers};
-use end_to_end::{Finished, Session};
+use end_to_end::{Finished, Registry, Session};
 use layer_store::FaultPoint;
 
 use super::{Images, faulty};
@@ -41,6 +41,7 @@ fn way_to<'a>(point: FaultPoint, session: &Session, import: &'a [&'a str; 4]) ->
             }
             &["prepare", FIRST]
         }
+        P::BlobRepaired | P::IndexRepaired => unreachable!("a repair has a test of its own"),
         P::ImageRemoved => {
             session.ok(import);
             &["rmi", FIRST]
@@ -62,7 +63,7 @@ fn kill_at_every_step_leaves_a_store_that_the_next_command_uses() {
     let undisturbed = Session::user();
     undisturbed.ok(import);
     let (base, layers) = (undisturbed.ok(["prepare", FIRST]), sound_layers(&undisturbed.store()));
-    for &point in FaultPoint::ALL {
+    for &point in FaultPoint::ALL.iter().filter(|point| !REPAIR.contains(point)) {
         let session = Session::user();
         let arguments = way_to(point, &session, &import);
         // Where it is not the import that dies, another image that shares a layer has to stay whole.
@@ -82,6 +83,47 @@ fn kill_at_every_step_leaves_a_store_that_the_next_command_uses() {
         assert_eq!(sound_layers(&session.store()), layers, "after {point:?}");
         assert_eq!(leftovers(&session.store()), Vec::<std::path::PathBuf>::new(), "after {point:?}");
         session.traces().assert_nothing_left();
+    }
+}
+
+/// What only a repair comes to.
+const REPAIR: [FaultPoint; 2] = [FaultPoint::BlobRepaired, FaultPoint::IndexRepaired];
+
+#[test]
+fn repair_killed_at_any_step_leaves_the_layer_and_the_next_repair_mends_it() {
+    use FaultPoint as P;
+    let (registry, images) = (Registry::start(), Images::new());
+    let reference = registry.push(images.first.path(), "test/first", "1");
+    let session = Session::user();
+    session.ok(["pull", "--quiet", &reference]);
+    let (layers, base) = (sound_layers(&session.store()), session.ok(["prepare", &reference]));
+    let blob = |layer: &str| session.store().join("layers").join(layer.replace(':', "/")).join("blob");
+    let before = [P::LayerClaimed, P::BlobBegun, P::BlobWritten, P::LayerStaged];
+    for is_there in [true, false] {
+        for point in before.into_iter().chain(REPAIR) {
+            let damaged = &layers[0];
+            match is_there {
+                // Where the blob itself is gone, so that its place is empty.
+                false => std::fs::remove_file(blob(damaged)).expect("a blob to remove"),
+                true => {
+                    let file = std::fs::File::options().write(true).open(blob(damaged)).expect("a blob to damage");
+                    std::os::unix::fs::FileExt::write_all_at(&file, b"!", 600).expect("a blob to damage");
+                }
+            }
+            let repair = ["verify", "--repair", &reference];
+            let killed = Finished::of(&mut faulty(&session, point, false, &repair));
+            assert_eq!(killed.status.signal(), Some(9), "{point:?} is on the way\n{killed}");
+            assert!(
+                blob(damaged).is_file() || !is_there,
+                "after {point:?}: the damaged blob stays until the new one is whole"
+            );
+            session.ok(["gc"]);
+            session.ok(repair);
+            assert_eq!(sound_layers(&session.store()), layers, "after {point:?}");
+            assert_eq!(session.ok(["prepare", &reference]), base, "after {point:?}");
+            session.ok(["gc"]);
+            assert_eq!(leftovers(&session.store()), Vec::<std::path::PathBuf>::new(), "after {point:?}");
+        }
     }
 }
 

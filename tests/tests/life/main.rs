@@ -1,10 +1,16 @@
 //! The life of a store: many processes at once, killed at any moment, on disks that are full or read-only, and
 //! collected while in use.
 
+mod also_read;
 mod collected;
+mod disk;
 mod disks;
+mod filesystems;
 mod killed;
+mod machines;
+mod power_cuts;
 mod together;
+mod versions;
 
 use std::path::PathBuf;
 
@@ -26,6 +32,12 @@ impl Images {
         };
         Self { first: image(2), second: image(3) }
     }
+}
+
+/// Two images of the same kind, small enough to be written again and again.
+fn small_images() -> [Layout; 2] {
+    let shared = Layer::of_files(&[("etc/os-release", b"ID=life\n"), ("noise", &noise(1, 9_000))]);
+    [2, 3].map(|seed| Layout::of(&[shared.clone(), Layer::of_files(&[("etc/own", &noise(seed, 3_000))])]))
 }
 
 /// `lamina` with arguments, which is to die (`name`) or to stop (`name:stop`) at a point.

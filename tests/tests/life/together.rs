@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use end_to_end::session::Started;
-use end_to_end::{Finished, Registry, Session};
+use end_to_end::{Finished, Inventory, Registry, Session};
 use layer_store::FaultPoint;
 use rustix::process::Signal;
 
@@ -101,6 +101,22 @@ fn killed_holder_is_followed_by_the_one_that_waited() {
         finish(next);
     }
     assert_each_fetched_once(&registry, images.first.layer_digests());
+}
+
+#[test]
+fn waiter_for_an_index_says_so() {
+    let (session, images) = (Session::user(), Images::new());
+    session.import(images.first.path(), "lamina.test/first:1");
+    for layer in Inventory::of(&session.store()).layers() {
+        std::fs::remove_file(session.store().join(layer).join("index")).expect("an index");
+    }
+    let stopped = holder(&session, FaultPoint::IndexRemade, &["prepare", "lamina.test/first:1"]);
+    // Another base of the same layers.
+    let directory = top(&session, "a variant");
+    let variant = ["prepare", "lamina.test/first:1", "--layer", directory.to_str().unwrap()];
+    let waiters = waiters(&session, &variant, 1, "makes the index of layer");
+    stopped.signal(Signal::CONT);
+    finish([vec![stopped], waiters].into_iter().flatten().collect());
 }
 
 #[test]

@@ -1,0 +1,218 @@
+//! Power cuts at every moment: each disk that one may leave is used by the next command without repair.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+
+use end_to_end::conformance::subject::dump;
+use end_to_end::power::{Cut, Disk, Recorded};
+use end_to_end::soundness::leftovers;
+use end_to_end::{Layout, Registry, Session};
+use layer_store::{ImportOptions, ImportSource, Silent, Store};
+
+use super::{faulty, small_images, top};
+
+const FIRST: &str = "lamina.test/first:1";
+const SECOND: &str = "lamina.test/second:1";
+
+/// Disks looked at for each command; `LAMINA_POWER_CUTS=all` looks at all of them.
+const LOOKED_AT: usize = 40;
+
+/// What the names mean, as text: the tree of each.
+type Names = BTreeMap<String, String>;
+
+/// A store whose commands are recorded, in a directory that is not there at first.
+struct Cuts {
+    session: Session,
+    /// The recorded disk: the store is in a directory below it.
+    top: PathBuf,
+    disk: Disk,
+    images: [Layout; 2],
+    /// What each image shows, first and second.
+    trees: [String; 2],
+    /// What the names mean now.
+    names: Names,
+    /// All that a name has ever meant: whoever dies before it is on the disk may have its change undone.
+    meanings: BTreeSet<(String, String)>,
+    seen: HashSet<u64>,
+    looked_at: usize,
+}
+
+const STORE: &str = "new/store";
+
+impl Cuts {
+    fn new() -> Self {
+        let session = Session::user();
+        let top = session.work("disk");
+        let images = small_images();
+        let trees = [0, 1].map(|number| tree_of(&images[number]));
+        let disk = Disk::of(&top);
+        let (names, meanings) = (Names::new(), BTreeSet::new());
+        Self { session, top, disk, images, trees, names, meanings, seen: HashSet::new(), looked_at: 0 }
+    }
+
+    fn layout(&self, number: usize) -> &str {
+        self.images[number].path().to_str().expect("a path in UTF-8")
+    }
+
+    /// Runs a command after which the names are `after`, and looks at the disks that a cut may leave on the way.
+    fn run(&mut self, arguments: &[&str], fault: Option<layer_store::FaultPoint>, after: &[(&str, usize)]) {
+        let store = self.top.join(STORE);
+        let after: Names = after.iter().map(|(name, image)| ((*name).to_owned(), self.trees[*image].clone())).collect();
+        self.meanings.extend(after.clone());
+        let before = std::mem::replace(&mut self.names, after.clone());
+        let mut command = match fault {
+            Some(point) => faulty(&self.session, point, false, arguments),
+            None => self.session.lamina(arguments),
+        };
+        command.env("LAMINA_STORE", &store);
+        let log = self.session.directory().join("tmp/calls");
+        let recorded = Recorded::of(&command, &log);
+        assert_eq!(recorded.finished.status.success(), fault.is_none(), "{}", recorded.finished);
+        let mut cuts = Vec::new();
+        for (number, call) in recorded.calls.iter().enumerate() {
+            if self.disk.is_sync(call) {
+                let moment = format!("{arguments:?}, before call {number} ({})", call.name);
+                cuts.extend(self.disk.cuts(&moment, &mut self.seen).into_iter().map(|cut| (cut, false)));
+            }
+            self.disk.follow(call);
+        }
+        self.disk.forget_handles();
+        // Who was told that it is done finds it done.
+        let moment = format!("{arguments:?}, at its end");
+        let done = fault.is_none();
+        cuts.extend(self.disk.cuts(&moment, &mut self.seen).into_iter().map(|cut| (cut, done)));
+        assert!(!cuts.is_empty(), "{arguments:?} leaves nothing to chance");
+        let all = std::env::var("LAMINA_POWER_CUTS").is_ok_and(|which| which == "all");
+        let step = if all { 1 } else { cuts.len().div_ceil(LOOKED_AT) };
+        // The last of them are those in which the most is done: every step ends with one of them.
+        for (cut, done) in cuts.iter().rev().step_by(step) {
+            self.look(cut, &before, &after, *done);
+        }
+        println!("{arguments:?}: {} disks, 1 of {step} looked at", cuts.len());
+    }
+
+    fn look(&mut self, cut: &Cut, before: &Names, after: &Names, done: bool) {
+        let scratch = tempfile::Builder::new().prefix("lamina-cut-").tempdir_in("/dev/shm").expect("memory for a disk");
+        cut.write(scratch.path());
+        let root = scratch.path().join(STORE);
+        self.looked_at += 1;
+        let found = names_of(&root);
+        let label = &cut.label;
+        for (name, tree) in &found {
+            assert!(self.meanings.contains(&(name.clone(), tree.clone())), "{label}: {name} shows\n{tree}");
+        }
+        for (name, tree) in before {
+            assert!(after.get(name) != Some(tree) || found.contains_key(name), "{label}: {name} is gone");
+        }
+        if done {
+            assert_eq!(&found, after, "{label}");
+        }
+        self.go_on(&root, label);
+    }
+
+    /// The next commands: an import of both images, a collection.
+    fn go_on(&self, root: &Path, label: &str) {
+        let store = Store::open(root).unwrap_or_else(|error| panic!("{label}: {error}"));
+        store.collect(false).unwrap_or_else(|error| panic!("{label}: {error}"));
+        for (number, name) in [(0, FIRST), (1, SECOND)] {
+            let options = ImportOptions { tag: Some(name.parse().expect("a name")), ..ImportOptions::default() };
+            let source = ImportSource::Path(self.images[number].path().to_owned());
+            store.import(&source, &options, &Silent).unwrap_or_else(|error| panic!("{label}: {name}: {error}"));
+        }
+        drop(store);
+        let names = names_of(root);
+        assert_eq!([&names[FIRST], &names[SECOND]], [&self.trees[0], &self.trees[1]], "{label}");
+        Store::open(root).and_then(|store| store.collect(false)).unwrap_or_else(|error| panic!("{label}: {error}"));
+        assert_eq!(leftovers(root), Vec::<PathBuf>::new(), "{label}");
+    }
+}
+
+/// What every name of a store shows, each of its layers being whole.
+fn names_of(root: &Path) -> Names {
+    let store = Store::open(root).unwrap_or_else(|error| panic!("{}: {error}", root.display()));
+    let images = store.images().unwrap_or_else(|error| panic!("{}: {error}", root.display()));
+    images.into_iter().map(|image| (image.reference.clone(), shown(&store, &image.reference))).collect()
+}
+
+fn shown(store: &Store, reference: &str) -> String {
+    let look = || -> anyhow::Result<String> {
+        let image = store.image(reference)?;
+        for layer in &image.layers {
+            assert_eq!(store.verify_layer(layer)?, None, "{reference}");
+        }
+        let base = store.prepare(&image, &[], &mut || {})?;
+        Ok(dump(&store.open_view(&base)?)?.to_string())
+    };
+    look().unwrap_or_else(|error| panic!("{reference}: {error:#}"))
+}
+
+fn tree_of(layout: &Layout) -> String {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let store = Store::open(scratch.path()).expect("a store");
+    let options = ImportOptions { tag: Some(FIRST.parse().expect("a name")), ..ImportOptions::default() };
+    store.import(&ImportSource::Path(layout.path().to_owned()), &options, &Silent).expect("an import");
+    shown(&store, FIRST)
+}
+
+#[test]
+fn power_cut_at_any_moment_leaves_no_name_without_its_content() {
+    use layer_store::FaultPoint as P;
+    let mut cuts = Cuts::new();
+    let (first, second) = (cuts.layout(0).to_owned(), cuts.layout(1).to_owned());
+    let agent = top(&cuts.session, "a variant");
+    // One after the other, nothing being synced between them but what they sync.
+    cuts.run(&["import", &first, "--tag", FIRST], None, &[(FIRST, 0)]);
+    cuts.run(&["prepare", FIRST], None, &[(FIRST, 0)]);
+    cuts.run(&["prepare", FIRST, "--layer", agent.to_str().unwrap()], None, &[(FIRST, 0)]);
+    cuts.run(&["import", &second, "--tag", SECOND], None, &[(FIRST, 0), (SECOND, 1)]);
+    cuts.run(&["import", &second, "--tag", FIRST], None, &[(FIRST, 1), (SECOND, 1)]);
+    cuts.run(&["gc"], None, &[(FIRST, 1), (SECOND, 1)]);
+    // A name is taken away by one who dies before it is on the disk, and what it led to is collected.
+    cuts.run(&["rmi", FIRST], Some(P::ImageRemoved), &[(SECOND, 1)]);
+    cuts.run(&["rmi", SECOND], Some(P::ImageRemoved), &[]);
+    cuts.run(&["gc"], None, &[]);
+    println!("{} disks looked at", cuts.looked_at);
+}
+
+#[test]
+fn power_cut_during_a_repair_leaves_the_layer() {
+    let registry = Registry::start();
+    let mut cuts = Cuts::new();
+    let reference = registry.push(cuts.images[0].path(), "test/first", "1");
+    let canonical: layer_store::Reference = reference.parse().expect("a reference");
+    let canonical = canonical.to_string();
+    let store = cuts.top.join(STORE);
+    cuts.run(&["pull", "--quiet", &reference], None, &[(&canonical, 0)]);
+    let layers = std::fs::read_dir(store.join("layers/sha256")).expect("the layers");
+    let damaged = layers.map(|layer| layer.expect("a layer").path().join("blob")).max().expect("a blob");
+    let whole = std::fs::read(&damaged).expect("a blob");
+    let mut bytes = whole.clone();
+    bytes[600] ^= 1;
+    std::fs::write(&damaged, bytes).expect("a damaged blob");
+    // All is synced, the damage too.
+    cuts.disk = Disk::of(&cuts.top);
+    let recorded = {
+        let mut command = cuts.session.lamina(["verify", "--repair", &reference]);
+        command.env("LAMINA_STORE", &store);
+        Recorded::of(&command, &cuts.session.directory().join("tmp/calls"))
+    };
+    assert!(recorded.finished.status.success(), "{}", recorded.finished);
+    for call in &recorded.calls {
+        if cuts.disk.is_sync(call) {
+            for cut in cuts.disk.cuts("repair", &mut cuts.seen) {
+                let scratch = tempfile::tempdir_in("/dev/shm").expect("memory for a disk");
+                cut.write(scratch.path());
+                let path = scratch.path().join(damaged.strip_prefix(&cuts.top).expect("a path of the disk"));
+                let found = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", cut.label));
+                assert_eq!(found.len(), whole.len(), "{}", cut.label);
+            }
+        }
+        cuts.disk.follow(call);
+    }
+    cuts.disk.forget_handles();
+    for cut in cuts.disk.cuts("repaired", &mut HashSet::new()) {
+        let scratch = tempfile::tempdir_in("/dev/shm").expect("memory for a disk");
+        cut.write(scratch.path());
+        assert_eq!(names_of(&scratch.path().join(STORE)), Names::from([(canonical.clone(), cuts.trees[0].clone())]));
+    }
+}
