@@ -6,7 +6,7 @@
 //! as a server. A certificate that the user trusts by name is trusted here in that case too, as the
 //! container tools do; its dates, names and signatures are checked like any other's.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
@@ -29,42 +29,55 @@ pub(super) fn tls(options: &PullOptions) -> Result<ClientConfig, PullError> {
 
 #[derive(Debug)]
 struct Trust {
-    /// `None` on a host without any certificates: plain HTTP works there all the same.
-    roots: Option<Arc<WebPkiServerVerifier>>,
-    trusted: Vec<CertificateDer<'static>>,
+    /// From the user's CA file.
+    given: Vec<CertificateDer<'static>>,
+    /// Read when the first server shows a certificate: reading those of a system takes longer than a whole pull of what
+    /// is there already from a registry without TLS.
+    all: OnceLock<Trusted>,
     provider: Arc<CryptoProvider>,
+}
+
+/// The certificates of the system and the user's.
+#[derive(Debug)]
+struct Trusted {
+    /// `None` on a host without any certificates.
+    roots: Option<Arc<WebPkiServerVerifier>>,
+    certificates: Vec<CertificateDer<'static>>,
 }
 
 impl Trust {
     fn new(options: &PullOptions, provider: &Arc<CryptoProvider>) -> Result<Self, PullError> {
-        let native = rustls_native_certs::load_native_certs();
-        for error in &native.errors {
-            tracing::warn!("certificates of this system: {error}");
-        }
-        let mut trusted = native.certs;
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(trusted.iter().cloned());
+        let mut given = Vec::new();
         if let Some(path) = &options.ca_file {
             let unusable = |cause: String| PullError::CaFile { path: path.clone(), cause };
             let pem = std::fs::read(path).map_err(|e| unusable(e.to_string()))?;
-            let certificates: Vec<_> =
+            given =
                 CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|e| unusable(e.to_string()))?;
-            if certificates.is_empty() {
+            if given.is_empty() {
                 return Err(unusable("it holds no certificate".to_owned()));
             }
-            for certificate in &certificates {
+            let mut store = RootCertStore::empty();
+            for certificate in &given {
                 store.add(certificate.clone()).map_err(|e| unusable(e.to_string()))?;
             }
-            trusted.extend(certificates);
         }
-        let roots = match store.is_empty() {
-            true => None,
-            false => {
-                let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider));
-                Some(builder.build().map_err(|e| PullError::Client(e.to_string()))?)
+        Ok(Self { given, all: OnceLock::new(), provider: Arc::clone(provider) })
+    }
+
+    fn all(&self) -> &Trusted {
+        self.all.get_or_init(|| {
+            let native = rustls_native_certs::load_native_certs();
+            for error in &native.errors {
+                tracing::warn!("certificates of this system: {error}");
             }
-        };
-        Ok(Self { roots, trusted, provider: Arc::clone(provider) })
+            let mut certificates = native.certs;
+            certificates.extend(self.given.iter().cloned());
+            let mut store = RootCertStore::empty();
+            store.add_parsable_certificates(certificates.iter().cloned());
+            // Without any certificate there is nothing to build, and no server is believed.
+            let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&self.provider));
+            Trusted { roots: builder.build().ok(), certificates }
+        })
     }
 }
 
@@ -83,12 +96,13 @@ impl ServerCertVerifier for Trust {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Some(roots) = &self.roots else {
+        let Trusted { roots, certificates } = self.all();
+        let Some(roots) = roots else {
             return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
         };
         match roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             Err(error) if is_only_a_ca(&error) => {
-                if !self.trusted.iter().any(|trusted| trusted == end_entity) {
+                if !certificates.iter().any(|trusted| trusted == end_entity) {
                     return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
                 }
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;

@@ -4,12 +4,14 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
 use std::time::Duration;
 
 use super::error::StoreError;
 
 /// How often a wait looks whether it is to be given up: short for a person, rare for a processor.
-const POLL: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(50);
 
 /// An exclusive `flock` on a file of `locks/`, or of `leases/`. The kernel lets go of it when the holder dies.
 #[derive(Debug)]
@@ -20,7 +22,8 @@ pub(crate) struct FileLock {
 }
 
 impl FileLock {
-    /// Waits for the lock. `waiting` is told once, before the first wait; `give_up` ends it.
+    /// Waits for the lock, and has it the moment that its holder lets go or dies. `waiting` is told once, before the first
+    /// wait; `give_up` ends it.
     pub(super) fn wait(path: &Path, waiting: &mut dyn FnMut(), give_up: &dyn Fn() -> bool) -> Result<Self, StoreError> {
         let mut told = false;
         loop {
@@ -35,7 +38,9 @@ impl FileLock {
                 waiting();
                 told = true;
             }
-            std::thread::sleep(POLL);
+            let free = until_free(path);
+            // Ends when the lock is free, whoever has it by then.
+            while free.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) && !give_up() {}
         }
     }
 
@@ -68,6 +73,23 @@ impl Drop for FileLock {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// Waits for a lock in a thread of its own, which alone is blocked by it, and lets go of it at once; the channel ends
+/// then. A wait that is given up leaves the thread blocked until the holder ends.
+fn until_free(path: &Path) -> Receiver<()> {
+    let (ends, free) = sync_channel(0);
+    let file = File::open(path);
+    let wait = move || {
+        // Whatever went wrong shows when the lock is tried for again.
+        let _ = file.and_then(|file| file.lock_shared());
+        drop::<SyncSender<()>>(ends);
+    };
+    if thread::Builder::new().name("lock".to_owned()).stack_size(64 << 10).spawn(wait).is_err() {
+        // A host that gives no more threads only takes longer.
+        thread::sleep(POLL);
+    }
+    free
 }
 
 fn is_at(file: &File, path: &Path) -> bool {

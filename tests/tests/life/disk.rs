@@ -86,7 +86,9 @@ impl<'session> Disk<'session> {
         let below = self.below.as_ref().expect("a device of its own");
         if fail {
             // What was written before is there.
-            [&self.session.store(), below].map(|path| run(Command::new(installed("sync")).arg("-f").arg(path)));
+            for path in [&self.session.store(), below] {
+                run(Command::new(installed("sync")).arg("-f").arg(path));
+            }
         }
         let limit = if fail { "1M" } else { "none" };
         run(Command::new(installed("btrfs")).args(["qgroup", "limit", limit]).arg(below));
