@@ -218,6 +218,8 @@ impl Probe<'_> {
             initramfs: self.initramfs.to_owned(),
             kernel_parameters: vec!["earlyprintk=ttyS0".into()],
             shares: Vec::new(),
+            disks: Vec::new(),
+            network: None,
             control: scratch.join("control.sock"),
             monitor: scratch.join("monitor.sock"),
             console: scratch.join("console.log"),

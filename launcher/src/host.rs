@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 use composefs_fuse::Server;
 use composefs_fuse::linux::{MountOptions, MountPoint, Session, Unmount};
+use guest_init::Part;
 use layer_store::Store;
 
 use crate::accelerator::{self, Accelerator, Probe};
@@ -15,8 +17,10 @@ use crate::child;
 use crate::failure::{About, Failure};
 use crate::hypervisor::{cloud_hypervisor, qemu};
 use crate::initramfs;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Modules};
 use crate::machine::Signals;
+use crate::memory::Memory;
+use crate::network::{self, Carrier};
 use crate::policy::{Backend, Capabilities, Choice, Request};
 use crate::virtiofsd::Virtiofsd;
 
@@ -29,6 +33,8 @@ pub struct Tools {
     pub kernel: Kernel,
     /// The initramfs made for it.
     pub initramfs: PathBuf,
+    /// The modules in it.
+    pub modules: Modules,
     /// virtiofsd, or why there is none. Looked for only where the request needs it: it takes a process.
     pub virtiofsd: Result<Virtiofsd, Failure>,
 }
@@ -41,11 +47,16 @@ impl Tools {
     pub fn find(kernel: Option<&Path>, cache: &Path, request: &Request) -> Result<Self, Failure> {
         let qemu = accelerator::find_qemu()?;
         let kernel = Kernel::find(kernel)?;
-        let initramfs = initramfs::for_kernel(&kernel, cache)?;
-        let needed =
-            request.shares > 0 || request.directory_root || request.backend == Choice::Forced(Backend::Virtiofsd);
-        let virtiofsd = if needed { Virtiofsd::find() } else { Err(Failure::new("virtiofsd", "not looked for")) };
-        Ok(Self { qemu, kernel, initramfs, virtiofsd })
+        let modules = kernel.needed_modules()?;
+        let initramfs = initramfs::for_kernel(&kernel, &modules, cache)?;
+        let mut memory = Memory::of(cache);
+        let needed = request.explain
+            || request.shares > 0
+            || request.directory_root
+            || matches!(request.backend, Choice::Forced(Backend::Virtiofsd | Backend::Materialize));
+        let virtiofsd =
+            if needed { Virtiofsd::remembered(&mut memory) } else { Err(Failure::new("virtiofsd", "not looked for")) };
+        Ok(Self { qemu, kernel, initramfs, modules, virtiofsd })
     }
 
     /// Finds out what `request` depends on, and no more: what is forced to something else is not tried.
@@ -57,12 +68,25 @@ impl Tools {
             Choice::Forced(Accelerator::Tcg) => Err("not tried".to_owned()),
             _ => self.probe(request, cache, signals).kvm()?,
         };
+        let mut memory = Memory::of(cache);
+        let text = |failure: Failure| failure.to_string();
         let fuse = match request.backend {
-            Choice::Forced(Backend::Virtiofsd) => fuse().map_err(|failure| failure.to_string()),
+            backend if request.explain || backend == Choice::Forced(Backend::Virtiofsd) => {
+                memory.recall("fuse", &[Path::new("/dev/fuse")], || fuse(false)).map_err(text)
+            }
             _ => Err("not tried".to_owned()),
         };
+        let passt = match request.network {
+            Choice::Forced(Carrier::None | Carrier::Slirp) => Err("not tried".to_owned()),
+            _ => network::find_passt()
+                .and_then(|program| memory.recall("passt", &[&program], || passt(&program)))
+                .map_err(text),
+        };
+        let network_in_guest = self.modules.supports(Part::Network);
         let virtiofsd = self.virtiofsd.as_ref().map(|_| ()).map_err(ToString::to_string);
-        Ok(Capabilities { kvm, fuse, virtiofsd, tsc_khz: accelerator::tsc_khz() })
+        let image_in_guest = [Part::Disk, Part::Erofs].into_iter().try_for_each(|part| self.modules.supports(part));
+        let tsc_khz = accelerator::tsc_khz();
+        Ok(Capabilities { kvm, fuse, virtiofsd, image_in_guest, passt, network_in_guest, tsc_khz })
     }
 
     /// A probe of the accelerators with the machine type that `request` gets.
@@ -76,11 +100,67 @@ impl Tools {
     }
 }
 
-/// Whether this user can mount FUSE file systems: mounts an empty view and looks into it.
+/// Whether this user can start passt: starts one, and waits for its socket.
+///
+/// # Errors
+/// It ends, or takes too long; with what it said.
+pub fn passt(program: &Path) -> Result<(), Failure> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let scratch = tempfile::Builder::new().prefix("lamina-passt-").tempdir().about("temporary directory")?;
+    let socket = scratch.path().join("s");
+    let mut command = child::command(&network::passt(program, &socket, &[]))?;
+    let mut started = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().about(program.display())?;
+    let start = Instant::now();
+    let outcome = loop {
+        if socket.exists() {
+            break Ok(());
+        }
+        if let Some(status) = started.try_wait().about(program.display())? {
+            break Err(format!("it ended ({status})"));
+        }
+        if start.elapsed() > PATIENCE {
+            break Err("it made no socket".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    // Both fail for a process that is already gone.
+    let _ = started.kill();
+    let _ = started.wait();
+    outcome.about(program.display())
+}
+
+/// Whether this user can make a user namespace and mounts in it, as a share of a single file needs.
 ///
 /// # Errors
 /// Names what is missing.
-pub fn fuse() -> Result<(), Failure> {
+pub fn namespaces() -> Result<(), Failure> {
+    let output = Command::new("unshare").args(["--user", "--map-root-user", "--mount", "true"]).output();
+    let output = output.about("unshare")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Failure::new("user namespaces", words)
+        .remedy("allow them: sysctl kernel.unprivileged_userns_clone=1, or user.max_user_namespaces"))
+}
+
+/// Whether guests' memory can be shared with the servers of shares: makes some, as a hypervisor does.
+///
+/// # Errors
+/// Names what is missing.
+pub fn shared_memory() -> Result<(), Failure> {
+    let memory = rustix::fs::memfd_create("lamina", rustix::fs::MemfdFlags::CLOEXEC).about("memfd_create")?;
+    rustix::fs::ftruncate(&memory, 512 << 20)
+        .about("memory of 512 MiB")
+        .map_err(|failure| failure.remedy("raise the limit of file sizes: ulimit -f unlimited"))
+}
+
+/// Whether this user can mount FUSE file systems: mounts an empty view and looks into it. With `others` for other users
+/// too.
+///
+/// # Errors
+/// Names what is missing.
+pub fn fuse(others: bool) -> Result<(), Failure> {
     let scratch = tempfile::Builder::new().prefix("lamina-fuse-").tempdir().about("temporary directory")?;
     let store = Store::open(&scratch.path().join("store")).about("temporary store")?;
     let base = store.prepare_layers(&[], &[], &mut || {}).about("temporary store")?;
@@ -88,7 +168,8 @@ pub fn fuse() -> Result<(), Failure> {
     let path = scratch.path().join("mount");
     fs::create_dir(&path).about(path.display())?;
     let point = MountPoint::new(&path).about("fuse")?;
-    let device = point.mount(&MountOptions::default()).about("fuse")?;
+    let options = MountOptions { allow_other: others, ..MountOptions::default() };
+    let device = point.mount(&options).about("fuse")?;
     let (events, _) = channel();
     let served = Session::start(&server, device, 1, &events).about("fuse");
     // Only what is served can be read without waiting for ever.

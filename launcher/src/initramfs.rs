@@ -9,26 +9,25 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::failure::{About, Failure};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Modules};
 
 /// The guest's first process, as `build.rs` made it.
 const INIT: &[u8] = include_bytes!(env!("LAMINA_GUEST_INIT"));
 
-/// Finds the initramfs for `kernel` in `cache`, or makes it there.
+/// Finds the initramfs for `kernel` with `modules` in `cache`, or makes it there.
 ///
 /// It is named by the kernel's release and by a hash of everything that is in it, and appears by a rename,
 /// so two starts at once make it twice and either is whole.
 ///
 /// # Errors
 /// Names the module that cannot be read or the file that cannot be written.
-pub fn for_kernel(kernel: &Kernel, cache: &Path) -> Result<PathBuf, Failure> {
-    let modules = kernel.needed_modules()?;
-    let path = cache.join(format!("initramfs-{}-{:016x}.cpio", kernel.release, fingerprint(&modules)?));
+pub fn for_kernel(kernel: &Kernel, modules: &Modules, cache: &Path) -> Result<PathBuf, Failure> {
+    let path = cache.join(format!("initramfs-{}-{:016x}.cpio", kernel.release, fingerprint(modules)?));
     if path.is_file() {
         return Ok(path);
     }
     fs::create_dir_all(cache).about(cache.display())?;
-    let archive = assemble(&modules)?;
+    let archive = assemble(modules)?;
     let mut file = tempfile::NamedTempFile::new_in(cache).about(cache.display())?;
     file.write_all(&archive).about(path.display())?;
     file.persist(&path).about(path.display())?;
@@ -52,11 +51,11 @@ fn forget_others(current: &Path) {
 }
 
 /// A hash of the init and of each module's path, size and time of change.
-fn fingerprint(modules: &[PathBuf]) -> Result<u64, Failure> {
+fn fingerprint(modules: &Modules) -> Result<u64, Failure> {
     use std::os::unix::fs::MetadataExt;
     let mut hasher = std::hash::DefaultHasher::new();
     hasher.write(INIT);
-    for module in modules {
+    for module in modules.files() {
         let file = fs::metadata(module).about(module.display())?;
         hasher.write(module.as_os_str().as_encoded_bytes());
         hasher.write_u64(file.size());
@@ -66,18 +65,17 @@ fn fingerprint(modules: &[PathBuf]) -> Result<u64, Failure> {
     Ok(hasher.finish())
 }
 
-fn assemble(modules: &[PathBuf]) -> Result<Vec<u8>, Failure> {
+fn assemble(modules: &Modules) -> Result<Vec<u8>, Failure> {
     let mut archive = Cpio::default();
     // The kernel opens /dev/console for init, and Rust's run-time wants /dev/null: both before devtmpfs.
     archive.directory("dev");
     archive.device("dev/console", 5, 1);
     archive.device("dev/null", 1, 3);
     archive.file("init", 0o755, INIT);
-    archive.directory(guest_init::MODULES.trim_start_matches('/'));
-    for (position, module) in modules.iter().enumerate() {
-        let name = module.file_name().unwrap_or_default().to_string_lossy();
-        let content = fs::read(module).about(module.display())?;
-        archive.file(&format!("{}/{position:02}-{name}", guest_init::MODULES.trim_start_matches('/')), 0o644, &content);
+    let root = guest_init::MODULES.trim_start_matches('/');
+    archive.modules(root, &modules.always)?;
+    for (part, files) in &modules.parts {
+        archive.modules(&format!("{root}/{}", part.name()), files.as_deref().unwrap_or_default())?;
     }
     Ok(archive.finish())
 }
@@ -93,6 +91,17 @@ struct Cpio {
 impl Cpio {
     fn directory(&mut self, name: &str) {
         self.entry(name, 0o040_755, (0, 0), &[]);
+    }
+
+    /// A directory of modules, numbered in the order in which they are to be loaded.
+    fn modules(&mut self, directory: &str, files: &[PathBuf]) -> Result<(), Failure> {
+        self.directory(directory);
+        for (position, module) in files.iter().enumerate() {
+            let name = module.file_name().unwrap_or_default().to_string_lossy();
+            let content = fs::read(module).about(module.display())?;
+            self.file(&format!("{directory}/{position:02}-{name}"), 0o644, &content);
+        }
+        Ok(())
     }
 
     fn device(&mut self, name: &str, major: u32, minor: u32) {
@@ -182,9 +191,10 @@ mod tests {
     fn an_initramfs_is_made_once_for_each_kernel() {
         let cache = tempfile::tempdir().unwrap();
         let kernel = Kernel::find(None).expect("a guest kernel: apt-get install linux-image-cloud-amd64");
-        let first = for_kernel(&kernel, cache.path()).unwrap();
+        let modules = kernel.needed_modules().unwrap();
+        let first = for_kernel(&kernel, &modules, cache.path()).unwrap();
         fs::write(&first, b"kept").unwrap();
-        assert_eq!(for_kernel(&kernel, cache.path()).unwrap(), first);
+        assert_eq!(for_kernel(&kernel, &modules, cache.path()).unwrap(), first);
         assert_eq!(fs::read(&first).unwrap(), b"kept");
         assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 1);
     }

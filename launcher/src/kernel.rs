@@ -6,6 +6,8 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use guest_init::Part;
+
 use crate::failure::{About, Failure};
 
 /// Where kernels are looked for.
@@ -20,6 +22,42 @@ const REMEDY: &str =
 const NEEDED: [&str; 6] = ["virtio_pci", "virtio_mmio", "virtio_console", "fuse", "virtiofs", "overlay"];
 /// Drivers without which a guest still boots on one of the machine types.
 const OPTIONAL: [&str; 2] = ["virtio_pci", "virtio_mmio"];
+
+/// What a part needs a driver for.
+const fn needed_by(part: Part) -> &'static [&'static str] {
+    match part {
+        Part::Disk => &["virtio_blk"],
+        Part::Erofs => &["erofs"],
+        Part::Network => &["virtio_net"],
+    }
+}
+
+/// The modules that guests may need, each behind those it depends on. What is built into the kernel is not among them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Modules {
+    /// Those that every guest loads.
+    pub always: Vec<PathBuf>,
+    /// For each part those besides, or the driver that the kernel lacks for it.
+    pub parts: Vec<(Part, Result<Vec<PathBuf>, &'static str>)>,
+}
+
+impl Modules {
+    /// Whether guests can have a part.
+    ///
+    /// # Errors
+    /// Names the driver that is missing.
+    pub fn supports(&self, part: Part) -> Result<(), String> {
+        match self.parts.iter().find(|(known, _)| *known == part) {
+            Some((_, Err(missing))) => Err(format!("the guest kernel has no driver {missing}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every file.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.always.iter().chain(self.parts.iter().filter_map(|(_, files)| files.as_ref().ok()).flatten())
+    }
+}
 
 /// A kernel image and the release it says it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,21 +125,26 @@ impl Kernel {
         }))
     }
 
-    /// The paths of the modules that a guest needs, each behind those it depends on. What is built into the
-    /// kernel is not among them.
+    /// The modules that guests may need.
     ///
     /// # Errors
-    /// Names a driver that the kernel has neither as a module nor built in.
-    pub fn needed_modules(&self) -> Result<Vec<PathBuf>, Failure> {
+    /// Names a driver that every guest needs and the kernel has neither as a module nor built in.
+    pub fn needed_modules(&self) -> Result<Modules, Failure> {
         let read = |name: &str| {
             let path = self.modules.join(name);
             fs::read_to_string(&path).about(path.display())
         };
-        let paths = load_order(&read("modules.dep")?, &read("modules.builtin")?).map_err(|missing| {
+        let (dependencies, builtin) = (read("modules.dep")?, read("modules.builtin")?);
+        let always = load_order(&NEEDED, &dependencies, &builtin).map_err(|missing| {
             Failure::new(format_args!("kernel {}", self.release), format_args!("it has no driver {missing}"))
                 .remedy(REMEDY)
         })?;
-        Ok(paths.into_iter().map(|path| self.modules.join(path)).collect())
+        let absolute = |paths: Vec<String>| paths.into_iter().map(|path| self.modules.join(path)).collect();
+        let parts = Part::ALL.map(|part| {
+            let paths = load_order(needed_by(part), &dependencies, &builtin);
+            (part, paths.map(|paths| absolute(paths.into_iter().filter(|path| !always.contains(path)).collect())))
+        });
+        Ok(Modules { parts: parts.into(), always: absolute(always) })
     }
 }
 
@@ -150,10 +193,10 @@ fn module_name(path: &str) -> String {
 
 /// The needed modules and what they depend on, in the order in which they can be loaded, as paths relative
 /// to the module directory; or the name of one that is not there.
-fn load_order(dependencies: &str, builtin: &str) -> Result<Vec<String>, &'static str> {
+fn load_order(needed: &[&'static str], dependencies: &str, builtin: &str) -> Result<Vec<String>, &'static str> {
     let builtin: HashSet<String> = builtin.lines().map(module_name).collect();
     let mut order: Vec<String> = Vec::new();
-    for name in NEEDED {
+    for &name in needed {
         let line =
             dependencies.lines().filter_map(|line| line.split_once(':')).find(|(path, _)| module_name(path) == name);
         match line {
@@ -187,14 +230,14 @@ kernel/fs/fuse/fuse.ko:
 
     #[test]
     fn every_module_comes_behind_what_it_depends_on_and_once() {
-        let order = load_order(DEPENDENCIES, "kernel/fs/overlayfs/overlay.ko\n").unwrap();
+        let order = load_order(&NEEDED, DEPENDENCIES, "kernel/fs/overlayfs/overlay.ko\n").unwrap();
         let names: Vec<_> = order.iter().map(|path| module_name(path)).collect();
         assert_eq!(names, ["virtio_ring", "virtio", "virtio_pci", "virtio_console", "fuse", "virtiofs"]);
     }
 
     #[test]
     fn a_driver_that_is_neither_module_nor_built_in_is_named() {
-        assert_eq!(load_order(DEPENDENCIES, ""), Err("overlay"));
+        assert_eq!(load_order(&NEEDED, DEPENDENCIES, ""), Err("overlay"));
     }
 
     #[test]

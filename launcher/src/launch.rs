@@ -3,18 +3,24 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use guest_init::protocol::{self, Overlay, Process, Setup};
+use guest_init::protocol::{self, Overlay, Process, RootSource, Setup};
 
-use crate::accelerator::{self, Accelerator};
+use crate::accelerator;
 use crate::failure::Failure;
+use crate::file_share;
 use crate::host::{self, Tools};
-use crate::hypervisor::{CommandLine, Plan, ShareDevice, cloud_hypervisor, qemu};
+use crate::hypervisor::cloud_hypervisor::CloudHypervisor;
+use crate::hypervisor::firecracker::Firecracker;
+use crate::hypervisor::qemu::Qemu;
+use crate::hypervisor::{self, CommandLine, Disk, Hypervisor, NetworkDevice, Plan, ShareDevice};
 use crate::machine::{Directory, Order, RootServer, Signals};
+use crate::network::{self, Carrier, Publish};
 use crate::policy::{Decision, Request};
+use crate::secret::Secret;
 use crate::share::{self, Resolved};
 use crate::virtiofsd::{Owner, Purpose};
 
-/// The tag of the root.
+/// The tag of the root's share, and the serial of the disk with its image.
 const ROOT: &str = "root";
 
 /// A start as the user asks for it, apart from its root.
@@ -30,8 +36,12 @@ pub struct Start {
     pub memory_mib: u64,
     /// Where writes to the root go.
     pub overlay: Overlay,
-    /// The further shares.
+    /// The further shares, in the order of [`share::arrange`].
     pub shares: Vec<Resolved>,
+    /// Ports of the host that lead to the guest.
+    pub published: Vec<Publish>,
+    /// What is to be in `/run/secrets`.
+    pub secrets: Vec<Secret>,
     /// The command.
     pub process: Process,
     /// Whether the kernel's console is shown.
@@ -39,6 +49,9 @@ pub struct Start {
     /// How long the guest may take to get ready.
     pub ready_timeout: Duration,
 }
+
+/// The name of the socket of the network's carrier.
+const NETWORK: &str = "network";
 
 /// Everything that is settled before anything is started.
 #[derive(Debug)]
@@ -48,6 +61,8 @@ pub struct Prepared {
     /// The programs and files it uses.
     pub tools: Tools,
     start: Start,
+    /// The root's image, where the backend wants one.
+    root_image: Option<PathBuf>,
 }
 
 impl Prepared {
@@ -64,7 +79,13 @@ impl Prepared {
     ) -> Result<Self, Failure> {
         let capabilities = tools.capabilities(request, cache, signals)?;
         let decision = crate::policy::decide(&capabilities, request)?;
-        Ok(Self { decision, tools, start })
+        Ok(Self { decision, tools, start, root_image: None })
+    }
+
+    /// The same with the image that its root is read from.
+    #[must_use]
+    pub fn with_root_image(self, image: PathBuf) -> Self {
+        Self { root_image: Some(image), ..self }
     }
 
     /// The hypervisor's view of the machine whose files are in `directory`.
@@ -83,31 +104,52 @@ impl Prepared {
             kernel: self.tools.kernel.image.clone(),
             initramfs: self.tools.initramfs.clone(),
             kernel_parameters,
-            shares: std::iter::once(ROOT.to_owned()).chain(further).map(device).collect(),
+            shares: self.root_image.is_none().then(|| ROOT.to_owned()).into_iter().chain(further).map(device).collect(),
+            disks: self.root_image.iter().map(root_disk).collect(),
+            network: match self.decision.network {
+                Carrier::None => None,
+                Carrier::Slirp => Some(NetworkDevice::Slirp(network::slirp(&self.start.published))),
+                Carrier::Passt => Some(NetworkDevice::Passt(directory.socket(NETWORK))),
+            },
             control: directory.socket("control"),
             monitor: directory.socket("monitor"),
             console: directory.file("console.log"),
         }
     }
 
-    fn qemu(&self, plan: &Plan) -> CommandLine {
-        let tsc = accelerator::tsc_khz();
-        qemu::command(&self.tools.qemu, plan, self.decision.machine, self.decision.accelerator, tsc)
+    fn hypervisor(&self) -> Qemu {
+        Qemu {
+            program: self.tools.qemu.clone(),
+            machine: self.decision.machine,
+            accelerator: self.decision.accelerator,
+            tsc_khz: accelerator::tsc_khz(),
+        }
     }
 
-    /// The servers of the further shares, each with its socket.
-    fn share_servers(&self, directory: &Directory) -> Result<Vec<(CommandLine, PathBuf)>, Failure> {
-        if self.start.shares.is_empty() {
-            return Ok(Vec::new());
-        }
-        let virtiofsd = self.tools.virtiofsd.clone()?;
+    /// The servers of the further shares and of the network, each with its socket.
+    fn servers(&self, directory: &Directory) -> Result<Vec<(CommandLine, PathBuf)>, Failure> {
+        let mut servers = Vec::new();
         let owner = Owner::ourselves();
-        let server = |(position, resolved): (usize, &Resolved)| {
-            let socket = directory.socket(&share::tag(position + 1));
-            let purpose = if resolved.share.read_only { Purpose::ReadOnly } else { Purpose::ReadWrite };
-            Ok((virtiofsd.command(&resolved.directory, &socket, purpose, &owner)?, socket))
-        };
-        self.start.shares.iter().enumerate().map(server).collect()
+        for (position, resolved) in self.start.shares.iter().enumerate() {
+            let virtiofsd = self.tools.virtiofsd.clone()?;
+            let tag = share::tag(position + 1);
+            let socket = directory.socket(&tag);
+            let read_only = resolved.share.read_only;
+            let command = if resolved.file.is_some() {
+                let around = directory.file(&tag);
+                let server = virtiofsd.command(&around, &socket, Purpose::File { read_only }, &owner)?;
+                file_share::command(&resolved.directory, &around, read_only, server)?
+            } else {
+                let purpose = if read_only { Purpose::ReadOnly } else { Purpose::ReadWrite };
+                virtiofsd.command(&resolved.directory, &socket, purpose, &owner)?
+            };
+            servers.push((command, socket));
+        }
+        if self.decision.network == Carrier::Passt {
+            let socket = directory.socket(NETWORK);
+            servers.push((network::passt(&network::find_passt()?, &socket, &self.start.published), socket));
+        }
+        Ok(servers)
     }
 
     /// What would be started, as a shell would take it: the servers, then QEMU, then (for who uses it) the
@@ -117,24 +159,21 @@ impl Prepared {
     /// The plan does not fit the hypervisor.
     pub fn describe(&self, root: &dyn RootServer, directory: &Directory) -> Result<String, Failure> {
         let plan = self.plan(directory);
-        plan.check()?;
+        let qemu = self.hypervisor();
+        hypervisor::check(&qemu, &plan)?;
         let mut text: String = self.decision.reasons.iter().map(|reason| format!("# {reason}\n")).collect();
-        if let Some(server) = root.command_line(&directory.socket(ROOT), directory)? {
-            text.push_str(&server.to_shell());
+        let root = root.command_line(&directory.socket(ROOT), directory)?;
+        let servers = self.servers(directory)?.into_iter().map(|(server, _)| server);
+        for command in root.into_iter().chain(servers).chain([qemu.command(&plan)?]) {
+            text.push_str(&command.to_shell());
             text.push('\n');
         }
-        for (server, _) in self.share_servers(directory)? {
-            text.push_str(&server.to_shell());
-            text.push('\n');
-        }
-        text.push_str(&self.qemu(&plan).to_shell());
-        text.push('\n');
         let (program, version) = host::cloud_hypervisor().unwrap_or_else(|_| ("cloud-hypervisor".into(), u32::MAX));
-        if self.decision.accelerator == Accelerator::Kvm {
-            text.push_str("# the same by Cloud Hypervisor\n");
-            text.push_str(&cloud_hypervisor::command(&program, &plan, version)?.to_shell());
-            text.push('\n');
-        }
+        let config = directory.file("firecracker.json");
+        // What carries their packets needs rights on the host that this program does without.
+        let plan = Plan { network: None, ..plan };
+        text.push_str(&other(&CloudHypervisor { program, version }, &plan)?);
+        text.push_str(&other(&Firecracker { program: "firecracker".into(), config }, &plan)?);
         Ok(text)
     }
 
@@ -144,15 +183,16 @@ impl Prepared {
     /// The plan does not fit the hypervisor.
     pub fn order(self, root: Box<dyn RootServer>, directory: Directory) -> Result<Order, Failure> {
         let plan = self.plan(&directory);
-        plan.check()?;
+        let qemu = self.hypervisor();
+        hypervisor::check(&qemu, &plan)?;
         Ok(Order {
             root: (root, directory.socket(ROOT)),
-            shares: self.share_servers(&directory)?,
-            hypervisor: self.qemu(&plan),
+            shares: self.servers(&directory)?,
+            hypervisor: qemu.command(&plan)?,
             sockets: (plan.control, plan.monitor),
             console: plan.console,
             show_console: self.start.show_console,
-            setup: setup(&self.start),
+            setup: setup(&self.start, self.root_image.is_some(), self.decision.network)?,
             directory,
             name: self.start.name,
             root_name: self.start.root_name,
@@ -162,20 +202,39 @@ impl Prepared {
     }
 }
 
+/// The same machine by a hypervisor that is not started here, or why it cannot be.
+fn other(hypervisor: &dyn Hypervisor, plan: &Plan) -> Result<String, Failure> {
+    if let Err(failure) = hypervisor::check(hypervisor, plan) {
+        return Ok(format!("# not by {failure}\n"));
+    }
+    let mut text = format!("# the same by {}\n{}\n", hypervisor.name(), hypervisor.command(plan)?.to_shell());
+    if let Some(document) = hypervisor.document(plan)? {
+        text.push_str(&format!("# {} ({})\n{:#}\n", document.about, document.path.display(), document.body));
+    }
+    Ok(text)
+}
+
+/// The disk with a root's image.
+fn root_disk(image: &PathBuf) -> Disk {
+    Disk { serial: ROOT.to_owned(), path: image.clone(), read_only: true }
+}
+
 /// What the guest is told to mount.
-fn setup(start: &Start) -> Setup {
+fn setup(start: &Start, root_is_image: bool, carrier: Carrier) -> Result<Setup, Failure> {
     let share = |(position, resolved): (usize, &Resolved)| protocol::Share {
         tag: share::tag(position + 1),
         target: resolved.share.guest.clone(),
         read_only: resolved.share.read_only,
         file: resolved.file.clone(),
     };
-    Setup {
+    Ok(Setup {
         hostname: start.name.clone(),
         seconds: 0,
         nanoseconds: 0,
-        root_tag: ROOT.to_owned(),
+        root: if root_is_image { RootSource::Image(ROOT.to_owned()) } else { RootSource::Share(ROOT.to_owned()) },
         overlay: start.overlay,
         shares: start.shares.iter().enumerate().map(share).collect(),
-    }
+        network: (carrier != Carrier::None).then(network::in_guest),
+        secrets: start.secrets.iter().map(Secret::read).collect::<Result<_, _>>()?,
+    })
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use crate::accelerator::Accelerator;
 use crate::failure::Failure;
 use crate::hypervisor::qemu::Machine;
+use crate::network::Carrier;
 
 /// How the root gets into the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,10 @@ pub enum Backend {
     Direct,
     /// A directory of the host (the view mounted by FUSE), served by virtiofsd.
     Virtiofsd,
+    /// A read-only image of the view (EROFS) on a virtio disk.
+    Block,
+    /// A real directory that the view was unpacked to, served by virtiofsd.
+    Materialize,
 }
 
 impl fmt::Display for Backend {
@@ -21,6 +26,8 @@ impl fmt::Display for Backend {
         f.write_str(match self {
             Self::Direct => "direct",
             Self::Virtiofsd => "virtiofsd",
+            Self::Block => "block",
+            Self::Materialize => "materialize",
         })
     }
 }
@@ -52,7 +59,14 @@ macro_rules! choice_from_str {
 }
 
 choice_from_str!(Accelerator, "kvm" => Accelerator::Kvm, "tcg" => Accelerator::Tcg);
-choice_from_str!(Backend, "direct" => Backend::Direct, "virtiofsd" => Backend::Virtiofsd);
+choice_from_str!(
+    Backend,
+    "direct" => Backend::Direct,
+    "virtiofsd" => Backend::Virtiofsd,
+    "block" => Backend::Block,
+    "materialize" => Backend::Materialize
+);
+choice_from_str!(Carrier, "none" => Carrier::None, "passt" => Carrier::Passt, "slirp" => Carrier::Slirp);
 choice_from_str!(Machine, "q35" => Machine::Q35, "microvm" => Machine::Microvm);
 
 /// What this host was found able to do. An `Err` says why not, in one line.
@@ -64,6 +78,12 @@ pub struct Capabilities {
     pub fuse: Result<(), String>,
     /// A virtiofsd that can serve a share.
     pub virtiofsd: Result<(), String>,
+    /// Guests can mount an EROFS image on a virtio disk.
+    pub image_in_guest: Result<(), String>,
+    /// A passt that starts.
+    pub passt: Result<(), String>,
+    /// Guests have a driver for network cards.
+    pub network_in_guest: Result<(), String>,
     /// The rate of the time stamp counter in kHz, where it is known.
     pub tsc_khz: Option<u64>,
 }
@@ -77,10 +97,16 @@ pub struct Request {
     pub backend: Choice<Backend>,
     /// The machine type.
     pub machine: Choice<Machine>,
+    /// What carries the guest's packets.
+    pub network: Choice<Carrier>,
+    /// Ports of the host that lead to the guest.
+    pub published: usize,
     /// Shares besides the root.
     pub shares: usize,
     /// The root is a directory of the host, not an image.
     pub directory_root: bool,
+    /// Try also what the decision does not depend on, to explain it.
+    pub explain: bool,
 }
 
 /// What is done, and why.
@@ -92,6 +118,8 @@ pub struct Decision {
     pub backend: Backend,
     /// The machine type.
     pub machine: Machine,
+    /// What carries the guest's packets.
+    pub network: Carrier,
     /// One line for each decision.
     pub reasons: Vec<String>,
 }
@@ -108,13 +136,14 @@ pub fn decide(host: &Capabilities, request: &Request) -> Result<Decision, Failur
     {
         return Err(Failure::new("-v", "further shares are served by virtiofsd").remedy(cause));
     }
-    let (machine, why_machine) = machine(host, request, accelerator)?;
-    let reasons = vec![
-        format!("accelerator {accelerator}: {why_accelerator}"),
-        format!("backend {backend}: {why_backend}"),
-        format!("machine {}: {why_machine}", machine.name()),
-    ];
-    Ok(Decision { accelerator, backend, machine, reasons })
+    let (network, why_network) = network(host, request)?;
+    let (machine, why_machine) = machine(host, request, accelerator, network)?;
+    let mut reasons =
+        vec![format!("accelerator {accelerator}: {why_accelerator}"), format!("backend {backend}: {why_backend}")];
+    reasons.extend(others(host, request, backend));
+    reasons.push(format!("machine {}: {why_machine}", machine.name()));
+    reasons.push(format!("network {network}: {why_network}"));
+    Ok(Decision { accelerator, backend, machine, network, reasons })
 }
 
 fn accelerator(host: &Capabilities, request: &Request) -> Result<(Accelerator, String), Failure> {
@@ -129,33 +158,108 @@ fn accelerator(host: &Capabilities, request: &Request) -> Result<(Accelerator, S
     }
 }
 
-fn backend(host: &Capabilities, request: &Request) -> Result<(Backend, String), Failure> {
-    match request.backend {
-        Choice::Forced(Backend::Direct) if request.directory_root => {
-            Err(Failure::new("--backend direct", "it serves images, and the root is a directory")
-                .remedy("use --backend virtiofsd"))
+/// The ways to a root, the best first: a shared one is the normal way, a copy the last resort.
+const BACKENDS: [Backend; 4] = [Backend::Direct, Backend::Virtiofsd, Backend::Block, Backend::Materialize];
+
+/// Whether a backend can carry the root: what it has for it, or what it lacks.
+fn can(host: &Capabilities, request: &Request, backend: Backend) -> Result<&'static str, String> {
+    let lacks = |what: &Result<(), String>| what.clone();
+    match backend {
+        Backend::Virtiofsd if request.directory_root => {
+            lacks(&host.virtiofsd)?;
+            Ok("the root is a directory")
         }
-        Choice::Auto if !request.directory_root => {
-            Ok((Backend::Direct, "no mount and no other program is needed".into()))
+        _ if request.directory_root => Err("it takes images, and the root is a directory".to_owned()),
+        Backend::Direct => Ok("no mount and no other program is needed"),
+        Backend::Virtiofsd => {
+            lacks(&host.virtiofsd)?;
+            lacks(&host.fuse)?;
+            Ok("the view is mounted by FUSE and shared by virtiofsd")
         }
-        Choice::Forced(Backend::Direct) => Ok((Backend::Direct, "asked for".into())),
-        Choice::Auto | Choice::Forced(Backend::Virtiofsd) => {
-            let missing = |cause: &String| Failure::new("backend virtiofsd", cause);
-            host.virtiofsd.as_ref().map_err(missing)?;
-            if request.directory_root {
-                return Ok((Backend::Virtiofsd, "the root is a directory".into()));
-            }
-            host.fuse.as_ref().map_err(missing)?;
-            Ok((Backend::Virtiofsd, "asked for".into()))
+        Backend::Block => {
+            lacks(&host.image_in_guest)?;
+            Ok("a block image is made once for a base")
+        }
+        Backend::Materialize => {
+            lacks(&host.virtiofsd)?;
+            Ok("the image is unpacked once for a base, and shared by virtiofsd")
         }
     }
 }
 
-fn machine(host: &Capabilities, request: &Request, accelerator: Accelerator) -> Result<(Machine, String), Failure> {
-    let shares = request.shares + 1;
-    let fits = |machine: Machine| shares <= machine.most_shares();
+fn backend(host: &Capabilities, request: &Request) -> Result<(Backend, String), Failure> {
+    if let Choice::Forced(forced) = request.backend {
+        return match can(host, request, forced) {
+            Ok(why) => Ok((forced, format!("asked for; {why}"))),
+            Err(cause) => {
+                let usable = BACKENDS.into_iter().find(|other| can(host, request, *other).is_ok());
+                let failure = Failure::new(format_args!("--backend {forced}"), cause);
+                Err(usable.map_or(failure.clone(), |other| failure.remedy(format_args!("use --backend {other}"))))
+            }
+        };
+    }
+    let mut first_failure = None;
+    for backend in BACKENDS {
+        match can(host, request, backend) {
+            Ok(why) => return Ok((backend, why.to_owned())),
+            // Of a directory only virtiofsd's says something.
+            Err(cause) if !request.directory_root || backend == Backend::Virtiofsd => {
+                first_failure.get_or_insert(Failure::new(format_args!("backend {backend}"), cause));
+            }
+            Err(_) => {}
+        }
+    }
+    Err(first_failure.unwrap_or_else(|| Failure::new("backend", "none can carry the root")))
+}
+
+/// One line for each backend that is not taken.
+fn others(host: &Capabilities, request: &Request, taken: Backend) -> Vec<String> {
+    let rank = |backend| BACKENDS.iter().position(|known| *known == backend);
+    let rest = BACKENDS.into_iter().filter(|backend| *backend != taken);
+    rest.map(|backend| match can(host, request, backend) {
+        Err(cause) => format!("not {backend}: {cause}"),
+        Ok(_) if rank(backend) < rank(taken) => format!("not {backend}: {taken} was asked for"),
+        Ok(_) => format!("not {backend}: {taken} comes first"),
+    })
+    .collect()
+}
+
+fn network(host: &Capabilities, request: &Request) -> Result<(Carrier, String), Failure> {
+    let driver = |carrier| match &host.network_in_guest {
+        Ok(()) => Ok(carrier),
+        Err(cause) => {
+            Err(Failure::new("network", cause).remedy("use --network none, or name another kernel with --kernel"))
+        }
+    };
+    match (request.network, &host.passt) {
+        (Choice::Forced(Carrier::None), _) if request.published > 0 => {
+            Err(Failure::new("-p", "a guest without a network has no ports").remedy("leave --network none away"))
+        }
+        (Choice::Forced(Carrier::None), _) => Ok((Carrier::None, "asked for".into())),
+        (Choice::Forced(Carrier::Passt), Err(cause)) => {
+            Err(Failure::new("--network passt", cause).remedy("use --network slirp, which is a part of QEMU"))
+        }
+        (Choice::Forced(forced), _) => Ok((driver(forced)?, "asked for".into())),
+        // passt of March 2023 (Debian 12) resets connections that come from the host's loopback.
+        (Choice::Auto, Ok(())) if request.published > 0 => {
+            Ok((driver(Carrier::Slirp)?, "ports are published, and not every passt carries these".into()))
+        }
+        (Choice::Auto, Ok(())) => Ok((driver(Carrier::Passt)?, "it is faster than what QEMU has built in".into())),
+        (Choice::Auto, Err(cause)) => Ok((driver(Carrier::Slirp)?, format!("passt cannot be used ({cause})"))),
+    }
+}
+
+fn machine(
+    host: &Capabilities,
+    request: &Request,
+    accelerator: Accelerator,
+    network: Carrier,
+) -> Result<(Machine, String), Failure> {
+    let devices = request.shares + 1 + usize::from(network != Carrier::None);
+    let fits = |machine: Machine| devices <= machine.most_devices();
     let room = |machine: Machine| {
-        format!("it has room for {} shares, the root among them, not for {shares}", machine.most_shares())
+        let most = machine.most_devices();
+        format!("it has room for {most} shares, the root and the network card among them, not for {devices}")
     };
     let clock = accelerator == Accelerator::Kvm || host.tsc_khz.is_some();
     match request.machine {
@@ -179,7 +283,15 @@ mod tests {
     use super::*;
 
     fn able() -> Capabilities {
-        Capabilities { kvm: Ok(()), fuse: Ok(()), virtiofsd: Ok(()), tsc_khz: Some(1) }
+        Capabilities {
+            kvm: Ok(()),
+            fuse: Ok(()),
+            virtiofsd: Ok(()),
+            image_in_guest: Ok(()),
+            passt: Ok(()),
+            network_in_guest: Ok(()),
+            tsc_khz: Some(1),
+        }
     }
 
     fn no<T>(cause: &str) -> Result<T, String> {
@@ -189,7 +301,7 @@ mod tests {
     #[test]
     fn each_row_of_the_policy() {
         use Accelerator::{Kvm, Tcg};
-        use Backend::{Direct, Virtiofsd};
+        use Backend::{Block, Direct, Materialize, Virtiofsd};
         use Choice::Forced;
         use Machine::{Microvm, Q35};
         let plain = Request::default();
@@ -206,9 +318,22 @@ mod tests {
             ),
             ("forced emulation", able(), Request { accelerator: Forced(Tcg), ..plain }, (Tcg, Direct, Microvm)),
             ("forced virtiofsd", able(), Request { backend: Forced(Virtiofsd), ..plain }, (Kvm, Virtiofsd, Microvm)),
+            (
+                "forced materialize",
+                able(),
+                Request { backend: Forced(Materialize), ..plain },
+                (Kvm, Materialize, Microvm),
+            ),
+            ("forced block", able(), Request { backend: Forced(Block), ..plain }, (Kvm, Block, Microvm)),
             ("a directory", able(), Request { directory_root: true, ..plain }, (Kvm, Virtiofsd, Microvm)),
-            ("as many shares as microvm has room for", able(), Request { shares: 6, ..plain }, (Kvm, Direct, Microvm)),
-            ("one more", able(), Request { shares: 7, ..plain }, (Kvm, Direct, Q35)),
+            ("as many shares as microvm has room for", able(), Request { shares: 5, ..plain }, (Kvm, Direct, Microvm)),
+            (
+                "one in place of the network card",
+                able(),
+                Request { shares: 6, network: Forced(Carrier::None), ..plain },
+                (Kvm, Direct, Microvm),
+            ),
+            ("one more", able(), Request { shares: 6, ..plain }, (Kvm, Direct, Q35)),
             ("forced q35", able(), Request { machine: Forced(Q35), ..plain }, (Kvm, Direct, Q35)),
             (
                 "no virtiofsd and no need",
@@ -220,7 +345,7 @@ mod tests {
         for (row, host, request, expected) in rows {
             let decision = decide(&host, &request).unwrap();
             assert_eq!((decision.accelerator, decision.backend, decision.machine), expected, "{row}");
-            assert_eq!(decision.reasons.len(), 3, "{row}");
+            assert_eq!(decision.reasons.len(), 7, "{row}");
         }
     }
 
@@ -231,18 +356,35 @@ mod tests {
             kvm: no("MSR 0x10a"),
             fuse: no("no /dev/fuse"),
             virtiofsd: no("no virtiofsd"),
+            image_in_guest: no("the guest kernel has no driver erofs"),
+            passt: no("no passt"),
+            network_in_guest: no("the guest kernel has no driver virtio_net"),
             tsc_khz: None,
         };
         let fuseless = Capabilities { fuse: no("no /dev/fuse"), ..able() };
-        let plain = Request::default();
+        // What is not looked at must not fail first.
+        let plain = Request { network: Forced(Carrier::None), ..Request::default() };
         for (host, request, expected) in [
+            (&poor, Request { network: Choice::Auto, ..plain }, "no driver virtio_net"),
+            (
+                &poor,
+                Request { network: Forced(Carrier::Passt), ..plain },
+                "--network passt: no passt; use --network slirp",
+            ),
+            (&poor, Request { published: 1, ..plain }, "-p: a guest without a network"),
             (
                 &poor,
                 Request { accelerator: Forced(Accelerator::Kvm), ..plain },
                 "--accel kvm: MSR 0x10a; use --accel tcg",
             ),
-            (&poor, Request { backend: Forced(Backend::Virtiofsd), ..plain }, "backend virtiofsd: no virtiofsd"),
+            (&poor, Request { backend: Forced(Backend::Virtiofsd), ..plain }, "--backend virtiofsd: no virtiofsd"),
             (&fuseless, Request { backend: Forced(Backend::Virtiofsd), ..plain }, "no /dev/fuse"),
+            (
+                &poor,
+                Request { backend: Forced(Backend::Block), ..plain },
+                "--backend block: the guest kernel has no driver",
+            ),
+            (&poor, Request { backend: Forced(Backend::Materialize), ..plain }, "--backend materialize: no virtiofsd"),
             (&poor, Request { shares: 1, ..plain }, "no virtiofsd"),
             (&poor, Request { directory_root: true, ..plain }, "no virtiofsd"),
             (&able(), Request { backend: Forced(Backend::Direct), directory_root: true, ..plain }, "--backend direct"),
@@ -259,6 +401,32 @@ mod tests {
     }
 
     #[test]
+    fn network_is_passt_unless_it_lacks_or_ports_are_published() {
+        let carrier = |host: &Capabilities, request| decide(host, &request).unwrap().network;
+        let plain = Request::default();
+        assert_eq!(carrier(&able(), plain), Carrier::Passt);
+        assert_eq!(carrier(&able(), Request { published: 1, ..plain }), Carrier::Slirp);
+        let forced = Request { published: 1, network: Choice::Forced(Carrier::Passt), ..plain };
+        assert_eq!(carrier(&able(), forced), Carrier::Passt);
+        assert_eq!(carrier(&Capabilities { passt: no("none"), ..able() }, plain), Carrier::Slirp);
+    }
+
+    #[test]
+    fn each_backend_that_is_not_taken_is_told_with_its_reason() {
+        let host = Capabilities { fuse: no("no /dev/fuse"), passt: no("no passt"), ..able() };
+        let reasons = decide(&host, &Request::default()).unwrap().reasons;
+        for expected in [
+            "backend direct: no mount and no other program is needed",
+            "not virtiofsd: no /dev/fuse",
+            "not block: direct comes first",
+            "not materialize: direct comes first",
+            "network slirp: passt cannot be used (no passt)",
+        ] {
+            assert!(reasons.iter().any(|reason| reason == expected), "{expected}: {reasons:?}");
+        }
+    }
+
+    #[test]
     fn the_reason_for_emulation_is_told() {
         let host = Capabilities { kvm: no("failed to set MSR 0x10a"), ..able() };
         let decision = decide(&host, &Request::default()).unwrap();
@@ -270,6 +438,6 @@ mod tests {
         assert_eq!("auto".parse(), Ok(Choice::<Accelerator>::Auto));
         assert_eq!("kvm".parse(), Ok(Choice::Forced(Accelerator::Kvm)));
         let wrong: Result<Choice<Backend>, _> = "nfs".parse();
-        assert_eq!(wrong, Err("expected auto, direct, virtiofsd".to_owned()));
+        assert_eq!(wrong, Err("expected auto, direct, virtiofsd, block, materialize".to_owned()));
     }
 }

@@ -47,7 +47,7 @@ impl FromStr for Share {
 /// A share whose host path has been looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// The directory that is served: the host path, or the one that holds it when it is a file.
+    /// The host path without links: a directory, or the one file.
     pub directory: PathBuf,
     /// The name of the file, for a share of a single file.
     pub file: Option<String>,
@@ -68,12 +68,46 @@ impl Share {
         if kind.is_dir() {
             return Ok(Resolved { directory: path, file: None, share: self.clone() });
         }
-        if !kind.is_file() {
-            return Err(Failure::new(about(), "it is neither a directory nor a regular file"));
+        let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        match (kind.is_file(), name) {
+            (false, _) => Err(Failure::new(about(), "it is neither a directory nor a regular file")),
+            (true, None) => Err(Failure::new(about(), "the name of a single file must be UTF-8")),
+            (true, file) => Ok(Resolved { directory: path, file, share: self.clone() }),
         }
-        // Its server would let the guest's root see and change the file's siblings.
-        Err(Failure::new(about(), "single files cannot be shared yet").remedy("share the directory that holds it"))
     }
+}
+
+/// Puts shares into the order in which they are mounted: what lies within another one behind it.
+///
+/// # Errors
+/// Two have the same target, or one lies in a read-only share that has no place for it.
+pub fn arrange(mut shares: Vec<Resolved>) -> Result<Vec<Resolved>, Failure> {
+    let target = |resolved: &Resolved| Path::new(&resolved.share.guest).components().collect::<PathBuf>();
+    shares.sort_by_key(|resolved| target(resolved).components().count());
+    for (position, inner) in shares.iter().enumerate() {
+        let before = shares.get(..position).unwrap_or_default();
+        let about = || format!("-v {}:{}", inner.share.host.display(), inner.share.guest);
+        if before.iter().any(|other| target(other) == target(inner)) {
+            return Err(
+                Failure::new(about(), "another share has the same target").remedy("give each a target of its own")
+            );
+        }
+        // The innermost share that holds it.
+        let Some(outer) = before.iter().rev().find(|outer| target(inner).starts_with(target(outer))) else { continue };
+        let within = target(inner).strip_prefix(target(outer)).map(Path::to_owned).unwrap_or_default();
+        let place = outer.directory.join(within);
+        if outer.file.is_some() {
+            return Err(Failure::new(about(), format_args!("{} is a file", outer.share.guest)));
+        }
+        if outer.share.read_only && !place.exists() {
+            return Err(Failure::new(
+                about(),
+                format_args!("it lies in a read-only share without {}", place.display()),
+            )
+            .remedy("make it on the host, empty, or share the outer directory for writing"));
+        }
+    }
+    Ok(shares)
 }
 
 /// The virtiofs tag of the share at `position`: numbered, so that it is short and unique whatever the path.
@@ -125,5 +159,26 @@ mod tests {
         let share = |host: &Path| Share { host: host.to_owned(), guest: "/x".into(), read_only: false };
         assert_eq!(share(directory.path()).resolve().unwrap().directory, directory.path().canonicalize().unwrap());
         assert!(share(Path::new("/dev/null")).resolve().unwrap_err().to_string().contains("neither"));
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert_eq!(share(&file).resolve().unwrap().file.as_deref(), Some("file"));
+    }
+
+    #[test]
+    fn shares_within_others_come_behind_them_and_need_a_place() {
+        let host = tempfile::tempdir().unwrap();
+        let all = |shares: &[(&str, bool)]| {
+            let resolved = shares.iter().map(|&(guest, read_only)| {
+                Share { host: host.path().to_owned(), guest: guest.into(), read_only }.resolve().unwrap()
+            });
+            let arranged = arrange(resolved.collect())?;
+            Ok::<_, Failure>(arranged.into_iter().map(|resolved| resolved.share.guest).collect::<Vec<_>>())
+        };
+        assert_eq!(all(&[("/a/b/c", false), ("/x", false), ("/a", false)]).unwrap(), ["/x", "/a", "/a/b/c"]);
+        assert!(all(&[("/a", false), ("/a/", false)]).unwrap_err().to_string().contains("same target"));
+        let refused = all(&[("/a/b", false), ("/a", true)]).unwrap_err().to_string();
+        assert!(refused.contains("/b") && refused.contains("make it on the host"), "{refused}");
+        fs::create_dir(host.path().join("b")).unwrap();
+        all(&[("/a/b", false), ("/a", true)]).unwrap();
     }
 }

@@ -3,15 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde::{Deserialize, Serialize};
+
 use crate::child;
 use crate::failure::{About, Failure};
 use crate::hypervisor::CommandLine;
+use crate::memory::Memory;
 
 /// Where distributions put it, outside `PATH`.
 const FURTHER: [&str; 4] = ["/usr/local/bin", "/usr/libexec", "/usr/lib", "/usr/lib/virtiofsd"];
 
+const REMEDY: &str =
+    "install the Rust virtiofsd, 1.10 or newer (Debian 13: apt-get install virtiofsd; else: cargo install virtiofsd)";
+
 /// A virtiofsd and the options it has.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Virtiofsd {
     /// The program.
     pub program: PathBuf,
@@ -24,10 +30,17 @@ pub struct Virtiofsd {
 pub enum Purpose {
     /// The root: read-only, immutable, owners as they are.
     Root,
+    /// The same of a tree that belongs to this user: all of it is root's in the guest.
+    OwnRoot,
     /// A host directory that the guest and the host may change.
     ReadWrite,
     /// A host directory that only the host may change.
     ReadOnly,
+    /// A directory that `file_share` has made around a single file.
+    File {
+        /// Only the host may change it.
+        read_only: bool,
+    },
 }
 
 /// Who runs a virtiofsd.
@@ -63,16 +76,31 @@ impl Virtiofsd {
     /// # Errors
     /// There is none, it does not run, or it is the one written in C, which serves root only.
     pub fn find() -> Result<Self, Failure> {
-        let remedy = "install the Rust virtiofsd, 1.10 or newer (Debian 13: apt-get install virtiofsd; else: cargo install virtiofsd)";
-        let program = child::find("virtiofsd", &FURTHER)
-            .ok_or_else(|| Failure::new("virtiofsd", "not found in PATH or /usr/libexec").remedy(remedy))?;
+        Self::examine(Self::locate()?)
+    }
+
+    /// The same, from memory where the program has not changed.
+    ///
+    /// # Errors
+    /// As for [`Virtiofsd::find`].
+    pub fn remembered(memory: &mut Memory) -> Result<Self, Failure> {
+        let program = Self::locate()?;
+        memory.recall("virtiofsd", &[&program.clone()], || Self::examine(program))
+    }
+
+    fn locate() -> Result<PathBuf, Failure> {
+        child::find("virtiofsd", &FURTHER)
+            .ok_or_else(|| Failure::new("virtiofsd", "not found in PATH or /usr/libexec").remedy(REMEDY))
+    }
+
+    fn examine(program: PathBuf) -> Result<Self, Failure> {
         let output = Command::new(&program).arg("--help").output().about(program.display())?;
         let options = parse_options(&String::from_utf8_lossy(&output.stdout));
         let found = Self { program, options };
         match ["shared-dir", "sandbox", "cache"].iter().find(|name| !found.has(name)) {
             Some(name) => {
                 let cause = format!("it has no option --{name}");
-                Err(Failure::new(found.program.display(), cause).remedy(remedy))
+                Err(Failure::new(found.program.display(), cause).remedy(REMEDY))
             }
             None => Ok(found),
         }
@@ -103,7 +131,7 @@ impl Virtiofsd {
             // Handles go stale over a FUSE mount, and an ordinary user cannot open them at all.
             command = command.arg("--inode-file-handles=never");
         }
-        if purpose != Purpose::ReadWrite {
+        if !matches!(purpose, Purpose::ReadWrite | Purpose::File { read_only: false }) {
             if !self.has("readonly") {
                 let cause = "it has no option --readonly, so a read-only share could be written";
                 return Err(Failure::new(self.program.display(), cause).remedy("install virtiofsd 1.10 or newer"));
@@ -111,7 +139,8 @@ impl Virtiofsd {
             command = command.arg("--readonly");
         }
         // What the host may change must be asked for again; an immutable tree need not be.
-        command = command.args(["--cache", if purpose == Purpose::Root { "always" } else { "auto" }]);
+        command = command
+            .args(["--cache", if matches!(purpose, Purpose::Root | Purpose::OwnRoot) { "always" } else { "auto" }]);
         if self.has("rlimit-nofile") {
             // It holds one descriptor for each inode that the guest knows; its own default is refused, with
             // a warning, where the host allows less.
@@ -123,6 +152,8 @@ impl Virtiofsd {
         let sandbox = match purpose {
             // In a user namespace the owners of the image would not be mapped.
             Purpose::Root => "none",
+            // It runs in namespaces of its own already, as their root.
+            Purpose::File { .. } => "chroot",
             _ => "namespace",
         };
         command = command.args(["--sandbox", sandbox]);
@@ -171,6 +202,11 @@ mod tests {
     #[test]
     fn a_read_only_share_is_read_only_on_the_host() {
         insta::assert_snapshot!(text(Purpose::ReadOnly, 0));
+    }
+
+    #[test]
+    fn the_server_of_a_single_file_is_root_of_its_namespaces() {
+        insta::assert_snapshot!(text(Purpose::File { read_only: true }, 1000));
     }
 
     #[test]

@@ -42,11 +42,22 @@ impl ViewLayer {
         size: u64,
         mut visit: impl FnMut(&File, u64, u64) -> io::Result<()>,
     ) -> io::Result<()> {
+        self.each_run(segments, size, |blob, run| visit(blob, run.blob_offset, run.length))
+    }
+
+    /// Calls `visit` with every run of a file's stored content and the blob that it lies in, in order.
+    pub(crate) fn each_run(
+        &self,
+        segments: Segments<'_>,
+        size: u64,
+        mut visit: impl FnMut(&File, Run) -> io::Result<()>,
+    ) -> io::Result<()> {
         match segments {
-            Segments::Whole(start) => visit(&self.blob, start, size),
-            Segments::Runs(runs) => runs
-                .iter()
-                .try_for_each(|run| visit(self.donor(run.donor.get())?, run.blob_offset.get(), run.length.get())),
+            Segments::Whole(start) => visit(&self.blob, Run { file_offset: 0, blob_offset: start, length: size }),
+            Segments::Runs(runs) => runs.iter().try_for_each(|run| {
+                let (file_offset, blob_offset) = (run.file_offset.get(), run.blob_offset.get());
+                visit(self.donor(run.donor.get())?, Run { file_offset, blob_offset, length: run.length.get() })
+            }),
         }
     }
 
@@ -56,6 +67,17 @@ impl ViewLayer {
             Some(donor) => Ok(self.donors.get(donor as usize).ok_or(io::ErrorKind::NotFound)?),
         }
     }
+}
+
+/// A run of a file's content: what no run covers is zeros.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    /// Where it stands in the file.
+    pub(crate) file_offset: u64,
+    /// Where it lies in its blob.
+    pub(crate) blob_offset: u64,
+    /// Bytes.
+    pub(crate) length: u64,
 }
 
 /// Reads exactly `buffer`. A blob that ends before its index says is damage, not the end of a file.

@@ -11,6 +11,7 @@ mod content;
 mod digest;
 mod directory_layer;
 mod durable;
+mod erofs;
 mod export;
 mod fault;
 #[cfg(feature = "fuzzing")]
@@ -19,6 +20,7 @@ mod ingest;
 mod layer;
 mod lease;
 mod mapped;
+mod materialize;
 mod oci;
 mod progress;
 mod reference;
@@ -31,9 +33,11 @@ pub use archive::{ImportError, ImportOptions, ImportSource};
 pub use attr::{Attr, Ino, Kind, Timestamp};
 pub use base::{BaseId, BaseIdError};
 pub use digest::{DiffId, Digest, DigestError};
+pub use erofs::{ErofsError, ErofsSummary};
 pub use export::ExportError;
 pub use fault::FaultPoint;
 pub use ingest::{ExpectedLayer, IngestError, IngestedLayer};
+pub use materialize::{MaterializeError, MaterializeOptions, Materialized};
 pub use oci::platform::{Platform, PlatformError};
 pub use oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
 pub use oci_spec::image::ImageConfiguration;
@@ -41,7 +45,7 @@ pub use progress::{Cancellation, LayerProgress, LayerState, Progress, Silent};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{Patience, PullError, PullOptions};
 pub use store::{
-    Collected, Damage, Garbage, GarbageKind, Image, ImageSummary, ImageUsage, LayerLock, LayerUsage, Limits,
-    RepairError, Store, StoreError, Usage,
+    BlockImageError, Collected, Damage, Garbage, GarbageKind, Image, ImageSummary, ImageUsage, LayerLock, LayerUsage,
+    Limits, RepairError, Store, StoreError, TreeError, Usage,
 };
-pub use view::{DirEntry, Entries, Totals, View, ViewError};
+pub use view::{CopyError, DirEntry, Entries, Totals, View, ViewError};

@@ -1,5 +1,7 @@
 //! A base opened for reading.
 
+mod copy;
+
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -9,6 +11,7 @@ use crate::base::{Base, BaseDir, BaseTarget};
 use crate::layer::{EntryTarget, InodeRecord, LayerIndex};
 use crate::lease::Lease;
 use crate::{Attr, DiffId, Ino, Kind, Timestamp, blocks};
+pub use copy::CopyError;
 
 /// The merged tree of one base, opened for reading: knows nothing of FUSE or virtio.
 ///

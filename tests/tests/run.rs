@@ -71,7 +71,8 @@ fn tools(session: &Session) -> PathBuf {
 fn tree_in_guest_equals_the_oracle(image: Image, backend: &str) {
     let guests = Guests::of(image);
     let tools = format!("{}:/mnt:ro", tools(&guests.session).display());
-    let options = ["--backend", backend, "-v", &tools, "-u", "0:0", "-w", "/"];
+    // A network comes with an /etc/resolv.conf.
+    let options = ["--backend", backend, "--network", "none", "-v", &tools, "-u", "0:0", "-w", "/"];
     let finished = guests.run(&options, &["/mnt/tree-dump", "/", "/media/tree"]);
     assert!(finished.status.success(), "{finished}");
     let tree = TreeDump::parse(&guests.written("tree")).expect("tree-dump writes its own format");
@@ -107,6 +108,46 @@ fn corner_cases_in_a_guest_by_direct_equal_what_umoci_unpacks() {
 #[test]
 fn corner_cases_in_a_guest_by_virtiofsd_equal_what_umoci_unpacks() {
     tree_in_guest_equals_the_oracle(Image::Corners, "virtiofsd");
+}
+
+#[test]
+fn corner_cases_in_a_guest_by_block_equal_what_umoci_unpacks() {
+    tree_in_guest_equals_the_oracle(Image::Corners, "block");
+}
+
+#[test]
+fn block_root_boots_on_q35_too_and_its_image_is_made_once_and_collected() {
+    let guests = Guests::of(Image::Debian);
+    guests.run(&["--backend", "block", "--machine", "q35", "-w", "/"], &["/bin/rm", "-r", "/usr/share"]).succeeded();
+    let store = guests.session.store();
+    let base = std::fs::read_dir(store.join("bases")).unwrap().next().unwrap().unwrap().path();
+    let image = base.join("erofs-1");
+    let made = image.metadata().unwrap().modified().unwrap();
+    let again = ["--backend", "block", "-w", "/"];
+    let finished = guests.shell(&again, "ls /usr/share > /media/seen; mount > /media/mounts").succeeded();
+    assert!(guests.written("seen").contains("doc"), "the image was changed: {finished}");
+    assert_eq!(image.metadata().unwrap().modified().unwrap(), made);
+    guests.session.ok(["rmi", REFERENCE]);
+    guests.session.ok(["gc"]);
+    assert!(!base.exists());
+    guests.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn materialized_root_is_unpacked_once_and_unharmed_by_its_guests() {
+    let guests = Guests::of(Image::Debian);
+    let run = |script: &str| guests.shell(&["--backend", "materialize", "-w", "/"], script);
+    let finished = run("rm -r /usr/share; stat -c %u:%g /etc > /media/owner").succeeded();
+    assert!(finished.stderr.contains("belong to root in the guest"), "{finished}");
+    let store = guests.session.store();
+    let base = std::fs::read_dir(store.join("bases")).unwrap().next().unwrap().unwrap().path();
+    let tree = base.join("tree-1-own");
+    assert_eq!(guests.written("owner").trim_end(), "0:0");
+    assert!(tree.join("usr/share/doc").is_dir());
+    guests.session.ok(["rmi", REFERENCE]);
+    guests.session.ok(["gc"]);
+    assert!(!base.exists());
+    guests.session.traces().assert_nothing_left();
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use guest_init::MODULES;
 use guest_init::protocol::PORT_NAME;
+use guest_init::{MODULES, Part};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::RebootCommand;
@@ -38,11 +38,21 @@ pub(crate) fn mount_kernel_filesystems() -> Result<(), String> {
     mount_at("devtmpfs", "/dev", "devtmpfs", MountFlags::NOSUID, Some(c"mode=0755"))
 }
 
-/// Loads every module of the initramfs. One that fails is named on the console; whether it was needed
+/// Loads the modules that every guest needs. One that fails is named on the console; whether it was needed
 /// shows when what it drives is used.
 pub(crate) fn load_modules() {
-    let Ok(entries) = fs::read_dir(MODULES) else { return };
-    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    load_directory(Path::new(MODULES));
+}
+
+/// Loads the modules of a part. Before the root is entered, which hides the initramfs.
+pub(crate) fn load_part(part: Part) {
+    load_directory(&Path::new(MODULES).join(part.name()));
+}
+
+fn load_directory(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    let mut paths: Vec<_> =
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_file()).collect();
     paths.sort();
     for path in paths {
         if let Err(error) = load_module(&path) {

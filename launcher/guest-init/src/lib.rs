@@ -11,5 +11,32 @@ pub mod window;
 /// as far as user space.
 pub const UP: &str = "lamina: init is up";
 
-/// The directory of the initramfs that holds the kernel modules, loaded in byte order of their names.
+/// The directory of the initramfs that holds the kernel modules, loaded in byte order of their names. A directory in
+/// it holds those of a [`Part`], which are loaded when that is asked for.
 pub const MODULES: &str = "/modules";
+
+/// What only some guests need drivers for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Virtio disks.
+    Disk,
+    /// EROFS images.
+    Erofs,
+    /// Virtio network cards.
+    Network,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Disk, Self::Erofs, Self::Network];
+
+    /// The name of its directory.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Erofs => "erofs",
+            Self::Network => "network",
+        }
+    }
+}

@@ -5,7 +5,9 @@
 //! never exits: when it is done, or cannot go on, it powers the machine off.
 
 mod boot;
-mod loopback;
+mod disk;
+mod netlink;
+mod network;
 mod process;
 mod pump;
 mod reaper;

@@ -31,6 +31,7 @@
 //! waiting for a slow reader, and a full pipe of one process holds up neither another process nor a signal.
 
 use std::io::{self, Read, Write};
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
@@ -112,12 +113,60 @@ pub struct Setup {
     pub seconds: i64,
     /// Nanoseconds to add, below 1,000,000,000.
     pub nanoseconds: u32,
-    /// The virtiofs tag of the root.
-    pub root_tag: String,
+    /// What the root is read from.
+    pub root: RootSource,
     /// What lies over the root.
     pub overlay: Overlay,
     /// Further shares, mounted in this order.
     pub shares: Vec<Share>,
+    /// What its one network card is set to, if it has one.
+    #[serde(default)]
+    pub network: Option<Network>,
+    /// Files that appear in `/run/secrets`, which lies in the guest's memory.
+    #[serde(default)]
+    pub secrets: Vec<Secret>,
+}
+
+/// The setting of a network card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The guest's address.
+    pub address: Ipv4Addr,
+    /// Bits of the network's own part of the address, 0 to 32.
+    pub prefix: u8,
+    /// Where everything else goes.
+    pub gateway: Ipv4Addr,
+    /// For `/etc/resolv.conf`.
+    pub name_servers: Vec<Ipv4Addr>,
+}
+
+/// A file that only the guest gets to see.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret {
+    /// Its name: no path.
+    pub name: String,
+    /// Its content, at most [`MAX_SECRET`] bytes.
+    pub content: Vec<u8>,
+}
+
+impl std::fmt::Debug for Secret {
+    /// Leaves out the content.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secret").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The largest secret in bytes.
+pub const MAX_SECRET: usize = 256 << 10;
+
+/// What a root is read from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootSource {
+    /// The virtiofs share with this tag.
+    Share(String),
+    /// The EROFS image on the virtio disk with this serial, which has 1 to 20 bytes (`VIRTIO_BLK_ID_BYTES`).
+    Image(String),
 }
 
 /// Where a guest's writes to its root go.
@@ -350,9 +399,16 @@ mod tests {
                 hostname: "m".into(),
                 seconds: -1,
                 nanoseconds: 7,
-                root_tag: "root".into(),
+                root: RootSource::Share("root".into()),
                 overlay: Overlay::Memory { limit: Some(1 << 40) },
                 shares: vec![Share { tag: "s0".into(), target: "/w".into(), read_only: true, file: None }],
+                network: Some(Network {
+                    address: Ipv4Addr::LOCALHOST,
+                    prefix: 24,
+                    gateway: Ipv4Addr::BROADCAST,
+                    name_servers: vec![],
+                }),
+                secrets: vec![Secret { name: "key".into(), content: vec![0, 255] }],
             }),
             Message::Ready,
             Message::Start(Process {

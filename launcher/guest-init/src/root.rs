@@ -2,16 +2,17 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use guest_init::protocol::{Overlay, Setup, Share};
+use guest_init::Part;
+use guest_init::protocol::{Overlay, RootSource, Secret, Setup, Share};
 use rustix::fs::Timespec;
 use rustix::mount::{MountFlags, mount_bind, mount_move, mount_remount};
 use rustix::process::{Resource, Rlimit};
 
-use crate::boot::mount_at;
-use crate::loopback;
+use crate::boot::{self, mount_at};
+use crate::{disk, netlink, network};
 
 /// Where the pieces of the root stand in the initramfs.
 const LOWER: &str = "/lower";
@@ -29,17 +30,43 @@ pub(crate) fn enter(setup: &Setup) -> Result<(), String> {
     let open_files = Rlimit { current: Some(1024), maximum: Some(1 << 20) };
     let _ = rustix::process::setrlimit(Resource::Nofile, open_files);
     mount_root(setup)?;
+    if let Some(settings) = &setup.network {
+        // Its modules are in the initramfs, which the root hides.
+        network::bring_up(settings)?;
+    }
     carry_over()?;
     switch_root()?;
     mount_conveniences();
     for share in &setup.shares {
         mount_share(share)?;
     }
+    if let Some(settings) = &setup.network {
+        network::write_resolv_conf(settings);
+    }
     write_missing_files(&setup.hostname);
-    if let Err(error) = loopback::bring_up() {
+    if let Err(error) = netlink::send(&[netlink::Request::link_up(netlink::LOOPBACK)]) {
         eprintln!("lamina: lo: cannot bring the loopback interface up: {error}");
     }
-    Ok(())
+    write_secrets(&setup.secrets)
+}
+
+/// Where secrets are.
+const SECRETS: &str = "/run/secrets";
+
+/// Writes the secrets to a file system of their own in memory, which then takes no change.
+fn write_secrets(secrets: &[Secret]) -> Result<(), String> {
+    if secrets.is_empty() {
+        return Ok(());
+    }
+    let hardened = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+    mount_at("secrets", SECRETS, "tmpfs", hardened, Some(c"mode=0755"))?;
+    for secret in secrets {
+        let path = Path::new(SECRETS).join(&secret.name);
+        fs::write(&path, &secret.content)
+            .and_then(|()| fs::set_permissions(&path, PermissionsExt::from_mode(0o444)))
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    mount_remount(SECRETS, hardened | MountFlags::RDONLY, "").map_err(|error| format!("{SECRETS}: {error}"))
 }
 
 /// A wrong clock breaks certificates and make(1), but no guest should fail for it.
@@ -51,11 +78,17 @@ fn set_clock(setup: &Setup) {
 }
 
 fn mount_root(setup: &Setup) -> Result<(), String> {
-    let tag = setup.root_tag.as_str();
+    let (kind, source) = match &setup.root {
+        RootSource::Share(tag) => ("virtiofs", tag.clone()),
+        RootSource::Image(serial) => {
+            boot::load_part(Part::Erofs);
+            ("erofs", disk::find(serial)?)
+        }
+    };
     match setup.overlay {
-        Overlay::ReadOnly => mount_at(tag, ROOT, "virtiofs", MountFlags::RDONLY, None),
+        Overlay::ReadOnly => mount_at(&source, ROOT, kind, MountFlags::RDONLY, None),
         Overlay::Memory { limit } => {
-            mount_at(tag, LOWER, "virtiofs", MountFlags::RDONLY, None)?;
+            mount_at(&source, LOWER, kind, MountFlags::RDONLY, None)?;
             let size = limit.map_or(String::new(), |bytes| format!("size={bytes},"));
             let options = c_string(&format!("{size}mode=0755"))?;
             mount_at("lamina", MEMORY, "tmpfs", MountFlags::empty(), Some(&options))?;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use guest_init::Part;
 use serde::Serialize;
 
 use super::Global;
@@ -11,9 +12,10 @@ use crate::failure::{About, Failure};
 use crate::host::{self, Tools};
 use crate::hypervisor::check_socket;
 use crate::machine::{self, Directory, Signals};
+use crate::network;
 use crate::policy::Request;
 use crate::share;
-use crate::virtiofsd::Virtiofsd;
+use crate::virtiofsd::{Owner, Virtiofsd};
 
 /// Find out what this host can do, by trying
 ///
@@ -100,7 +102,18 @@ impl Doctor {
         signals.check()?;
         Ok(vec![
             Finding::new("store", true, store(global)),
-            Finding::new("FUSE", false, host::fuse().map(|()| "this user can mount".to_owned())),
+            Finding::new("FUSE", false, host::fuse(false).map(|()| "this user can mount".to_owned())),
+            Finding::new(
+                "allow_other",
+                false,
+                host::fuse(true).map(|()| "a mount can be for other users too".to_owned()),
+            ),
+            Finding::new("namespaces", false, host::namespaces().map(|()| "single files can be shared".to_owned())),
+            Finding::new(
+                "shared memory",
+                true,
+                host::shared_memory().map(|()| "a guest's memory can be shared".to_owned()),
+            ),
             Finding::new("KVM", false, kvm.map_err(|failure| failure.remedy(emulated))),
             Finding::new("TCG", true, tcg),
             Finding::new("QEMU", true, accelerator::find_qemu().and_then(|qemu| described(&qemu))),
@@ -110,6 +123,9 @@ impl Doctor {
                 host::cloud_hypervisor().and_then(|(program, _)| described(&program)),
             ),
             Finding::new("virtiofsd", false, Virtiofsd::find().and_then(|found| described(&found.program))),
+            Finding::new("passt", false, passt()),
+            Finding::new("block images", false, images_in_guests(tools.as_ref())),
+            Finding::new("open files", false, open_files()),
             Finding::new("guest kernel", true, kernel.map_err(Clone::clone)),
             Finding::new("machines", true, machines()),
         ])
@@ -118,6 +134,37 @@ impl Doctor {
 
 fn described(program: &Path) -> Result<String, Failure> {
     Ok(format!("{} ({})", host::version(program)?, program.display()))
+}
+
+/// Whether passt can carry guests' packets, by starting one.
+fn passt() -> Result<String, Failure> {
+    let program = network::find_passt()?;
+    host::passt(&program)?;
+    Ok(format!("it starts ({})", program.display()))
+}
+
+/// Whether guests can have block images as their roots.
+fn images_in_guests(tools: Result<&Tools, &Failure>) -> Result<String, Failure> {
+    let tools = tools.map_err(Clone::clone)?;
+    for part in [Part::Disk, Part::Erofs] {
+        let missing = |cause| Failure::new("block images", cause).remedy("name another kernel with --kernel");
+        tools.modules.supports(part).map_err(missing)?;
+    }
+    Ok("the guest kernel can mount them".to_owned())
+}
+
+/// Each server of a share holds a descriptor for every inode that its guest knows.
+fn open_files() -> Result<String, Failure> {
+    const WANTED: u64 = 65_536;
+    let most = Owner::ourselves().open_files;
+    if most >= WANTED {
+        return Ok(format!("a process may have {most}"));
+    }
+    Err(Failure::new(
+        "open files",
+        format_args!("a process may have {most}, so a guest that looks at more files of one share fails"),
+    )
+    .remedy(format_args!("raise the hard limit: \"* hard nofile {WANTED}\" in /etc/security/limits.conf")))
 }
 
 /// Whether the store can be opened and written, by writing.

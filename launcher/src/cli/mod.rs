@@ -10,6 +10,8 @@ macro_rules! say {
 
 mod acquired;
 mod bars;
+mod build_image;
+mod completions;
 mod doctor;
 mod du;
 mod export;
@@ -18,7 +20,10 @@ mod images;
 mod import;
 mod inspect;
 mod limits;
+mod materialize;
+mod meter;
 mod mount;
+mod on_top;
 mod prepare;
 mod pull;
 mod rmi;
@@ -35,8 +40,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::child;
 use crate::failure::Failure;
+use crate::{child, file_share};
 
 /// Options of every command.
 #[derive(Debug, clap::Args)]
@@ -78,11 +83,15 @@ enum Command {
     Du(du::Du),
     Verify(verify::Verify),
     Export(export::Export),
+    BuildImage(build_image::BuildImage),
+    Materialize(materialize::Materialize),
     Mount(mount::Mount),
     Umount(umount::Umount),
     Stats(stats::Stats),
     Run(Box<run::Run>),
     Doctor(doctor::Doctor),
+    Completions(completions::Completions),
+    Man(completions::Man),
 }
 
 /// Runs the program on this process's arguments. The exit status is 0, 1 for a failure, 2 for wrong usage,
@@ -94,6 +103,11 @@ pub fn main() -> ExitCode {
         && tie == child::TIE
     {
         return report(child::tie(rest).map(|never| match never {}));
+    }
+    if let [_, first, rest @ ..] = arguments.as_slice()
+        && first == file_share::FILE_SHARE
+    {
+        return report(file_share::enter(rest).map(|never| match never {}));
     }
     let cli = Cli::parse();
     log_to_stderr(cli.global.verbose);
@@ -108,11 +122,15 @@ pub fn main() -> ExitCode {
         Command::Du(du) => du.execute(&cli.global),
         Command::Verify(verify) => verify.execute(&cli.global),
         Command::Export(export) => export.execute(&cli.global),
+        Command::BuildImage(build) => build.execute(&cli.global),
+        Command::Materialize(materialize) => materialize.execute(&cli.global),
         Command::Mount(mount) => mount.execute(&cli.global),
         Command::Umount(umount) => umount.execute(),
         Command::Stats(stats) => stats.execute(&cli.global),
         Command::Run(run) => run.execute(&cli.global),
         Command::Doctor(doctor) => doctor.execute(&cli.global),
+        Command::Completions(completions) => completions.execute(),
+        Command::Man(man) => man.execute(),
     })
 }
 

@@ -8,6 +8,7 @@ use composefs_fuse::Server;
 use composefs_fuse::linux::background::{self, BackgroundError};
 use composefs_fuse::linux::{Ended, MountOptions, MountPoint, ServeOptions, StatsOutlet, serve};
 
+use super::on_top::OnTop;
 use super::{Global, store};
 use crate::failure::{About, FAILED, Failure};
 
@@ -30,9 +31,8 @@ pub(super) struct Mount {
     /// An empty directory to mount it on
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// Put the content of this directory on top, owned by root (may be given several times)
-    #[arg(long = "layer", value_name = "DIR")]
-    layers: Vec<PathBuf>,
+    #[command(flatten)]
+    on_top: OnTop,
     /// Do not return until it is unmounted or a signal comes
     #[arg(long, short)]
     foreground: bool,
@@ -80,7 +80,7 @@ impl Mount {
         let purpose = format!("a mount of {} on {}", self.image, self.directory.display());
         let opened = store::open(global)?.with_purpose(&purpose);
         let image = store::image(&opened, &self.image)?;
-        let base = store::prepare(&opened, &image, &self.layers)?;
+        let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
         let view = opened.open_view(&base).map_err(|error| Failure::new(&self.image, error))?;
         let view = if self.verify { view.verifying() } else { view };
         // From here on the view's own lease holds what is used.

@@ -1,7 +1,6 @@
 //! `lamina prepare`.
 
-use std::path::PathBuf;
-
+use super::on_top::OnTop;
 use super::{Global, store};
 use crate::failure::Failure;
 
@@ -13,21 +12,21 @@ use crate::failure::Failure;
 Examples:
   lamina prepare debian:12
   lamina prepare debian:12 --layer ./agent
+  lamina prepare debian:12 --variant agent
   composefs-fuse \"$(lamina prepare debian:12)\" /mnt")]
 pub(super) struct Prepare {
     /// The image
     #[arg(value_name = "REF")]
     image: String,
-    /// Put the content of this directory on top, owned by root (may be given several times)
-    #[arg(long = "layer", value_name = "DIR")]
-    layers: Vec<PathBuf>,
+    #[command(flatten)]
+    on_top: OnTop,
 }
 
 impl Prepare {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let opened = store::open(global)?;
         let image = store::image(&opened, &self.image)?;
-        let base = store::prepare(&opened, &image, &self.layers)?;
+        let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
         if global.json {
             let result = serde_json::json!({ "reference": image.reference, "base": base.to_string() });
             say!("{result}");

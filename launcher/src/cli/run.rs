@@ -8,9 +8,11 @@ use composefs_fuse::Server;
 use composefs_fuse::linux::StatsSocket;
 use composefs_fuse::stats::Stats;
 use guest_init::protocol::Overlay;
-use layer_store::View;
+use layer_store::{BaseId, Cancellation, Store, View};
 use oci_spec::image::ImageConfiguration;
 
+use super::meter::Meter;
+use super::on_top::OnTop;
 use super::{Global, parse_size, store};
 use crate::accelerator::Accelerator;
 use crate::command::{self, Defaults, Overrides};
@@ -18,9 +20,12 @@ use crate::failure::{About, Failure};
 use crate::host::Tools;
 use crate::hypervisor::qemu::Machine;
 use crate::launch::{Prepared, Start};
-use crate::machine::{self, DirectRoot, Directory, DirectoryRoot, MountedRoot, RootServer, Signals};
+use crate::machine::{self, DirectRoot, Directory, DirectoryRoot, ImageRoot, MountedRoot, RootServer, Signals};
+use crate::network::{Carrier, Publish};
 use crate::policy::{Backend, Choice, Request};
-use crate::share::Share;
+use crate::secret::{self, Secret};
+use crate::share::{self, Share};
+use crate::virtiofsd::Purpose;
 
 /// Boot an image as a VM and run a command in it
 ///
@@ -33,23 +38,36 @@ Examples:
   lamina run debian:12 -- cat /etc/os-release
   lamina run debian:12 -- bash
   lamina run -v .:/work -v ~/.cache:/cache:ro -w /work python:3.12 -- python3 build.py
+  lamina run -p 8080:80 -v ./site:/srv:ro nginx:1
+  lamina run --secret token=$HOME/.token --env-file dev.env app:1
   lamina run --dry-run debian:12 -- true")]
 pub(super) struct Run {
     /// The image
     #[arg(value_name = "REF", required_unless_present = "rootfs")]
     image: Option<String>,
     /// Boot this directory instead of an image
-    #[arg(long, value_name = "DIR", conflicts_with = "image")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["image", "layers", "variant"])]
     rootfs: Option<PathBuf>,
-    /// Put the content of this directory on top of the image, owned by root (may be given several times)
-    #[arg(long = "layer", value_name = "DIR", conflicts_with = "rootfs")]
-    layers: Vec<PathBuf>,
-    /// Share a directory with the VM; ":ro" behind it makes it read-only
+    #[command(flatten)]
+    on_top: OnTop,
+    /// Share a directory or a single file with the VM; ":ro" behind it makes it read-only
     #[arg(short = 'v', long = "volume", value_name = "HOST:GUEST[:ro]")]
     volumes: Vec<Share>,
     /// Set an environment variable, or pass on one of ours
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
+    /// Set the environment variables of a file: NAME=VALUE or NAME in each line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Give the VM a file as /run/secrets/NAME, in its memory and nowhere else
+    #[arg(long = "secret", value_name = "[NAME=]FILE")]
+    secrets: Vec<Secret>,
+    /// What carries the VM's packets: passt, slirp (QEMU's own), none or auto
+    #[arg(long, default_value = "auto", hide_default_value = true)]
+    network: Choice<Carrier>,
+    /// Let a port of this host lead to one of the VM; only this host reaches it unless an address is given
+    #[arg(short, long = "publish", value_name = "[ADDRESS:]HOST:GUEST[/udp]")]
+    publish: Vec<Publish>,
     /// The command's working directory, made when missing
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
@@ -74,7 +92,7 @@ pub(super) struct Run {
     /// The machine's name, and its host name
     #[arg(long, value_parser = parse_name)]
     name: Option<String>,
-    /// What carries the root: direct, virtiofsd or auto
+    /// What carries the root: direct, virtiofsd, block, materialize or auto
     #[arg(long, default_value = "auto", hide_default_value = true)]
     backend: Choice<Backend>,
     /// What executes the VM: kvm, tcg or auto
@@ -115,7 +133,8 @@ struct Root {
 
 enum Tree {
     Directory(PathBuf),
-    View(Arc<View>),
+    /// A view, and the store and base that it is of.
+    View(Arc<View>, Store, BaseId),
 }
 
 impl Run {
@@ -123,12 +142,16 @@ impl Run {
         let signals = Signals::catch()?;
         let root = self.root(global)?;
         let shares = self.volumes.iter().map(Share::resolve).collect::<Result<Vec<_>, _>>()?;
+        let shares = share::arrange(shares)?;
         let request = Request {
             accelerator: self.accel,
             backend: self.backend,
             machine: self.machine,
+            network: self.network,
+            published: self.publish.len(),
             shares: shares.len(),
             directory_root: matches!(root.tree, Tree::Directory(_)),
+            explain: self.explain,
         };
         let cache = machine::cache_home()?;
         let tools = Tools::find(self.kernel.as_deref(), &cache, &request)?;
@@ -139,14 +162,16 @@ impl Run {
             memory_mib: self.memory,
             overlay: if self.read_only { Overlay::ReadOnly } else { Overlay::Memory { limit: self.tmpfs_size } },
             shares,
-            process: command::assemble(root.defaults, self.overrides())?,
+            published: self.publish.clone(),
+            secrets: self.secrets.clone(),
+            process: command::assemble(root.defaults, self.overrides()?)?,
             show_console: self.console,
             ready_timeout: Duration::from_secs(self.ready_timeout),
         };
         let name = start.name.clone();
         let prepared = Prepared::new(start, &request, tools, &cache, &signals)?;
         self.explain(&prepared, self.accel);
-        let (server, asked) = root_server(root.tree, &prepared)?;
+        let (prepared, (server, asked)) = root_server(root.tree, prepared, &signals)?;
         let directory = Directory::create(&name)?;
         if self.dry_run {
             super::print(&prepared.describe(server.as_ref(), &directory)?)?;
@@ -180,20 +205,26 @@ impl Run {
         }
         let opened = store::open(global)?;
         let image = store::image(&opened, self.image.as_deref().unwrap_or_default())?;
-        let base = store::prepare(&opened, &image, &self.layers)?;
+        let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
         let view = opened.open_view(&base).map_err(|error| Failure::new(&image.reference, error))?;
-        Ok(Root { name: image.reference, defaults: defaults(&image.config), tree: Tree::View(Arc::new(view)) })
+        let tree = Tree::View(Arc::new(view), opened, base);
+        Ok(Root { name: image.reference, defaults: defaults(&image.config), tree })
     }
 
-    fn overrides(&self) -> Overrides {
-        Overrides {
+    fn overrides(&self) -> Result<Overrides, Failure> {
+        let mut env = Vec::new();
+        for file in &self.env_file {
+            env.extend(secret::read_env_file(file)?);
+        }
+        env.extend(self.env.iter().cloned());
+        Ok(Overrides {
             command: self.command.clone(),
             entrypoint: self.entrypoint.clone(),
-            env: self.env.clone(),
+            env,
             working_dir: self.workdir.clone(),
             user: self.user.clone(),
             terminal: machine::terminal_wanted().then(machine::terminal_size),
-        }
+        })
     }
 
     /// Tells the reasons when asked, and that a guest is emulated in any case: it is why it is slow.
@@ -209,18 +240,75 @@ impl Run {
 /// Who serves a root, and the counters of what it is asked where we are the ones who answer.
 type Served = (Box<dyn RootServer>, Option<Arc<Stats>>);
 
-fn root_server(tree: Tree, prepared: &Prepared) -> Result<Served, Failure> {
+fn root_server(tree: Tree, prepared: Prepared, signals: &Signals) -> Result<(Prepared, Served), Failure> {
     let virtiofsd = prepared.tools.virtiofsd.clone();
-    let view = match tree {
-        Tree::Directory(path) => return Ok((Box::new(DirectoryRoot { path, virtiofsd: virtiofsd? }), None)),
-        Tree::View(view) => view,
+    let (view, store, base) = match tree {
+        Tree::Directory(path) => {
+            let server = Box::new(DirectoryRoot { path, virtiofsd: virtiofsd?, purpose: Purpose::Root, view: None });
+            return Ok((prepared, (server, None)));
+        }
+        Tree::View(view, store, base) => (view, store, base),
     };
+    if prepared.decision.backend == Backend::Block {
+        let image = block_image(&store, &base, signals)?;
+        return Ok((prepared.with_root_image(image), (Box::new(ImageRoot { view }), None)));
+    }
+    if prepared.decision.backend == Backend::Materialize {
+        let own = !rustix::process::geteuid().is_root();
+        let path = unpacked(&store, &base, own, signals)?;
+        let purpose = if own { Purpose::OwnRoot } else { Purpose::Root };
+        let server = DirectoryRoot { path, virtiofsd: virtiofsd?, purpose, view: Some(view) };
+        return Ok((prepared, (Box::new(server), None)));
+    }
     let server = Arc::new(Server::new(view));
     let asked = Some(Arc::clone(server.stats()));
-    Ok(match prepared.decision.backend {
-        Backend::Direct => (Box::new(DirectRoot::new(server)), asked),
-        Backend::Virtiofsd => (Box::new(MountedRoot::new(server, virtiofsd?)), asked),
-    })
+    let server: Box<dyn RootServer> = match prepared.decision.backend {
+        Backend::Virtiofsd => Box::new(MountedRoot::new(server, virtiofsd?)),
+        _ => Box::new(DirectRoot::new(server)),
+    };
+    Ok((prepared, (server, asked)))
+}
+
+/// The image of a base, made by the first machine that wants it.
+fn block_image(store: &Store, base: &BaseId, signals: &Signals) -> Result<PathBuf, Failure> {
+    let mut waiting = || eprintln!("lamina: waiting for another process that makes the block image");
+    let doing = "making a block image, once for this base:";
+    let image =
+        making(doing, signals, |cancellation, progress| store.block_image(base, &mut waiting, cancellation, progress));
+    image?.about("block image")
+}
+
+/// The directory of a base, made by the first machine that wants it. Of an ordinary user it belongs to that user.
+fn unpacked(store: &Store, base: &BaseId, without_owners: bool, signals: &Signals) -> Result<PathBuf, Failure> {
+    let mut waiting = || eprintln!("lamina: waiting for another process that unpacks the image");
+    let made = making("unpacking, once for this base:", signals, |cancellation, progress| {
+        store.tree(base, without_owners, &mut waiting, cancellation, progress)
+    });
+    let (path, _) = made?.about("tree")?;
+    if without_owners {
+        eprintln!(
+            "lamina: all files of the root belong to root in the guest, and devices and set-user-ID bits are left out"
+        );
+    }
+    Ok(path)
+}
+
+/// Makes something in the store, showing how far it is, until it is done or a signal comes.
+fn making<T>(
+    doing: &str,
+    signals: &Signals,
+    make: impl FnOnce(&Cancellation, &mut dyn FnMut(u64)) -> T,
+) -> Result<T, Failure> {
+    let meter = Meter::new(doing, false);
+    let cancellation = Cancellation::default();
+    let made = make(&cancellation, &mut |bytes| {
+        meter.add(bytes);
+        if signals.check().is_err() {
+            cancellation.cancel();
+        }
+    });
+    signals.check()?;
+    Ok(made)
 }
 
 /// What the image's config says about running it.

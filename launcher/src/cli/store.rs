@@ -1,9 +1,8 @@
 //! What the commands that use the store share.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use layer_store::{BaseId, Cancellation, Image, Reference, Store};
+use layer_store::{BaseId, Cancellation, DiffId, Image, Reference, Store};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -43,16 +42,8 @@ pub(super) fn cancel_on_signal(cancellation: &Cancellation) -> Result<(), Failur
     Ok(())
 }
 
-/// The base of an image with these directories as layers on top.
-pub(super) fn prepare(store: &Store, image: &Image, layers: &[PathBuf]) -> Result<BaseId, Failure> {
-    let mut variant = Vec::new();
-    for directory in layers {
-        if !directory.is_dir() {
-            let cause = if directory.exists() { "it is not a directory" } else { "there is no such directory" };
-            return Err(Failure::new(directory.display(), cause));
-        }
-        variant.push(store.add_directory(directory).about(directory.display())?);
-    }
+/// The base of an image with these layers on top.
+pub(super) fn prepare(store: &Store, image: &Image, layers: &[DiffId]) -> Result<BaseId, Failure> {
     let mut waiting = || eprintln!("lamina: waiting for another process that prepares {}", image.reference);
-    store.prepare(image, &variant, &mut waiting).map_err(|error| Failure::new(&image.reference, error))
+    store.prepare(image, layers, &mut waiting).map_err(|error| Failure::new(&image.reference, error))
 }

@@ -1,8 +1,10 @@
-//! Cloud Hypervisor, in the dialect of its version.
+//! Cloud Hypervisor, in the dialect of its version, and as the body of its REST interface.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{CommandLine, Plan};
+use serde_json::{Value, json};
+
+use super::{CommandLine, Document, Hypervisor, Plan, utf8};
 use crate::failure::Failure;
 
 /// How a version of Cloud Hypervisor takes several values of one option.
@@ -23,6 +25,17 @@ impl Dialect {
             _ => Self::OneFlag,
         }
     }
+
+    /// An option with several values; no words without any.
+    fn option(self, command: CommandLine, flag: &str, values: Vec<String>) -> CommandLine {
+        match self {
+            _ if values.is_empty() => command,
+            Self::OneFlag => command.arg(flag).args(values),
+            Self::RepeatedFlag => {
+                values.into_iter().fold(command, |command, value| command.args([flag.to_owned(), value]))
+            }
+        }
+    }
 }
 
 /// Reads the major version from what `--version` prints: `cloud-hypervisor v51.2` or `... v39.0-dirty`.
@@ -36,21 +49,58 @@ pub fn parse_version(text: &str) -> Option<u32> {
 /// named serial ports.
 pub const CONTROL_PORT: u32 = 1024;
 
+/// Devices that it has room for: 32 slots on the one PCI segment (`NUM_DEVICE_IDS`), of which the bridge, the console,
+/// the random source and the socket device have one each.
+const MOST_DEVICES: usize = 28;
+
+/// Cloud Hypervisor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudHypervisor {
+    /// The program.
+    pub program: PathBuf,
+    /// Its major version.
+    pub version: u32,
+}
+
+impl Hypervisor for CloudHypervisor {
+    fn name(&self) -> &'static str {
+        "Cloud Hypervisor"
+    }
+
+    fn most_devices(&self) -> usize {
+        MOST_DEVICES
+    }
+
+    fn command(&self, plan: &Plan) -> Result<CommandLine, Failure> {
+        command(&self.program, plan, self.version)
+    }
+
+    /// The body of `PUT /api/v1/vm.create`, which has no dialects: for releases from v26 on.
+    fn document(&self, plan: &Plan) -> Result<Option<Document>, Failure> {
+        let about = "the same for Cloud Hypervisor's REST interface: PUT /api/v1/vm.create".to_owned();
+        Ok(Some(Document { about, path: "vm.json".into(), body: body(plan)? }))
+    }
+}
+
+fn parameters(plan: &Plan) -> String {
+    plan.command_line(&["console=ttyS0", "panic=-1", "reboot=t"])
+}
+
 /// The arguments of Cloud Hypervisor for `plan`.
 ///
 /// # Errors
 /// Names a path that its option syntax cannot carry.
 pub fn command(program: &Path, plan: &Plan, version: u32) -> Result<CommandLine, Failure> {
-    let parameters: Vec<&str> = ["console=ttyS0", "panic=-1", "reboot=t"]
-        .into_iter()
-        .chain(plan.kernel_parameters.iter().map(String::as_str))
-        .collect();
     let shares = plan
         .shares
         .iter()
-        .map(|share| Ok(format!("tag={},socket={}", plain_text(&share.tag)?, plain(&share.socket)?)))
-        .collect::<Result<Vec<_>, Failure>>()?;
-    let mut command = CommandLine::new(program)
+        .map(|share| Ok(format!("tag={},socket={}", quoted(&share.tag)?, quoted_path(&share.socket)?)));
+    let disks = plan.disks.iter().map(|disk| {
+        let access = if disk.read_only { "on" } else { "off" };
+        Ok(format!("path={},readonly={access},serial={}", quoted_path(&disk.path)?, quoted(&disk.serial)?))
+    });
+    let (shares, disks) = (shares.collect::<Result<Vec<_>, Failure>>()?, disks.collect::<Result<Vec<_>, Failure>>()?);
+    let command = CommandLine::new(program)
         .args(["--cpus", &format!("boot={}", plan.cpus)])
         // Vhost-user devices read the guest's memory, so it must be shared.
         .args(["--memory", &format!("size={}M,shared=on", plan.memory_mib)])
@@ -58,39 +108,59 @@ pub fn command(program: &Path, plan: &Plan, version: u32) -> Result<CommandLine,
         .arg(&plan.kernel)
         .arg("--initramfs")
         .arg(&plan.initramfs)
-        .args(["--cmdline", &parameters.join(" ")])
+        .args(["--cmdline", &parameters(plan)])
         .args(["--console", "off"])
-        .args(["--serial", &format!("file={}", plain(&plan.console)?)])
-        .args(["--vsock", &format!("cid=3,socket={}", plain(&plan.control)?)]);
-    match Dialect::of(version) {
-        Dialect::OneFlag => command = command.arg("--fs").args(shares),
-        Dialect::RepeatedFlag => {
-            for share in shares {
-                command = command.args(["--fs".to_owned(), share]);
-            }
-        }
-    }
-    // Last, because the parser would take any words behind `--fs` for further shares.
+        .args(["--serial", &format!("file={}", quoted_path(&plan.console)?)])
+        .args(["--vsock", &format!("cid=3,socket={}", quoted_path(&plan.control)?)]);
+    let dialect = Dialect::of(version);
+    let command = dialect.option(dialect.option(command, "--fs", shares), "--disk", disks);
+    // Last, because the parser would take any words behind `--fs` or `--disk` for further values.
     Ok(command.arg("--api-socket").arg(&plan.monitor))
 }
 
-fn plain(path: &Path) -> Result<&str, Failure> {
-    plain_text(path.to_str().ok_or_else(|| Failure::new(path.display(), "Cloud Hypervisor takes UTF-8 paths only"))?)
+fn body(plan: &Plan) -> Result<Value, Failure> {
+    let text = |path: &Path| utf8("Cloud Hypervisor", path).map(str::to_owned);
+    let share = |share: &super::ShareDevice| {
+        // virtiofsd has one request queue.
+        Ok(json!({ "tag": share.tag, "socket": text(&share.socket)?, "num_queues": 1, "queue_size": 1024 }))
+    };
+    let disk = |disk: &super::Disk| {
+        Ok(json!({ "path": text(&disk.path)?, "readonly": disk.read_only, "serial": disk.serial }))
+    };
+    Ok(json!({
+        "cpus": { "boot_vcpus": plan.cpus, "max_vcpus": plan.cpus },
+        "memory": { "size": plan.memory_mib << 20, "shared": true },
+        "payload": {
+            "kernel": text(&plan.kernel)?,
+            "initramfs": text(&plan.initramfs)?,
+            "cmdline": parameters(plan),
+        },
+        "fs": plan.shares.iter().map(share).collect::<Result<Vec<Value>, Failure>>()?,
+        "disks": plan.disks.iter().map(disk).collect::<Result<Vec<Value>, Failure>>()?,
+        "console": { "mode": "Off" },
+        "serial": { "mode": "File", "file": text(&plan.console)? },
+        "vsock": { "cid": 3, "socket": text(&plan.control)? },
+    }))
 }
 
-/// Refuses what the option parser of some version gives a meaning to.
-fn plain_text(text: &str) -> Result<&str, Failure> {
-    if text.contains([',', '"', '[', ']']) {
-        return Err(Failure::new(text, "Cloud Hypervisor cannot take a comma, quote or bracket here")
-            .remedy("set XDG_RUNTIME_DIR and XDG_STATE_HOME to plain paths"));
+fn quoted_path(path: &Path) -> Result<String, Failure> {
+    quoted(utf8("Cloud Hypervisor", path)?)
+}
+
+/// A value as its option parser reads it back: one with a comma in quotes. The parser takes quotes away, counts brackets
+/// even within them, and trims values, so what has any of these in it cannot be said.
+fn quoted(text: &str) -> Result<String, Failure> {
+    if text.contains(['"', '[', ']']) || text.trim() != text {
+        let cause = "Cloud Hypervisor's options cannot carry a quote, a bracket, or a space at an end";
+        return Err(Failure::new(text, cause).remedy("set XDG_RUNTIME_DIR and XDG_STATE_HOME to plain paths"));
     }
-    Ok(text)
+    Ok(if text.contains(',') { format!("\"{text}\"") } else { text.to_owned() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hypervisor::example;
+    use crate::hypervisor::{Disk, example};
 
     fn text(shares: usize, version: u32) -> String {
         command(Path::new("cloud-hypervisor"), &example(shares), version).unwrap().to_shell()
@@ -121,12 +191,31 @@ mod tests {
     }
 
     #[test]
-    fn one_flag_carries_any_number_of_shares() {
-        for shares in [0, 1, 8, 40] {
-            let text = text(shares, 53);
-            assert_eq!(text.matches("--fs").count(), 1);
-            assert_eq!(text.matches("tag=").count(), shares + 1);
+    fn every_dialect_carries_any_number_of_shares() {
+        for shares in [0, 1, 2, 8, 40] {
+            for (version, flags) in [(29, 1), (33, shares + 1), (51, 1), (53, 1)] {
+                let text = text(shares, version);
+                assert_eq!(text.matches("--fs").count(), flags, "v{version}");
+                assert_eq!(text.matches("tag=").count(), shares + 1, "v{version}");
+            }
         }
+    }
+
+    #[test]
+    fn no_share_and_a_disk_in_every_dialect() {
+        let mut plan = example(0);
+        plan.shares.clear();
+        plan.disks = vec![Disk { serial: "root".into(), path: "/store/a, b.erofs".into(), read_only: true }];
+        let lines = [29, 33, 51, 53].map(|version| command(Path::new("ch"), &plan, version).unwrap().to_shell());
+        assert!(lines.iter().all(|line| line == &lines[0]), "{lines:?}");
+        insta::assert_snapshot!(lines[0]);
+    }
+
+    #[test]
+    fn rest_body_has_no_dialect_and_takes_any_path() {
+        let mut plan = example(2);
+        plan.shares[0].socket = "/run/a, \"b\" [c] = ü.sock".into();
+        insta::assert_snapshot!(format!("{:#}", body(&plan).unwrap()));
     }
 
     #[test]
@@ -138,10 +227,23 @@ mod tests {
     }
 
     #[test]
-    fn paths_with_the_parsers_own_characters_are_refused() {
-        let mut plan = example(0);
-        plan.shares[0].socket = "/run/a,b".into();
-        let failure = command(Path::new("c"), &plan, 51).unwrap_err().to_string();
-        assert!(failure.starts_with("/run/a,b: Cloud Hypervisor cannot take a comma"), "{failure}");
+    fn paths_are_quoted_where_that_helps_and_refused_where_it_does_not() {
+        let with = |socket: &str| {
+            let mut plan = example(0);
+            plan.shares[0].socket = socket.into();
+            command(Path::new("c"), &plan, 51).map(|line| line.arguments)
+        };
+        for (socket, expected) in [
+            ("/run/a,b", "tag=root,socket=\"/run/a,b\""),
+            ("/run/a b", "tag=root,socket=/run/a b"),
+            ("/run/a=b", "tag=root,socket=/run/a=b"),
+            ("/run/ü'", "tag=root,socket=/run/ü'"),
+        ] {
+            assert!(with(socket).unwrap().iter().any(|word| word == expected), "{socket}");
+        }
+        for socket in ["/run/a\"b", "/run/a[b]", "/run/a "] {
+            let failure = with(socket).unwrap_err().to_string();
+            assert!(failure.contains("cannot carry a quote") && failure.contains("XDG_RUNTIME_DIR"), "{failure}");
+        }
     }
 }

@@ -1,16 +1,85 @@
-//! Hypervisor command lines: one pure function for each hypervisor, from a [`Plan`] to arguments.
+//! Hypervisors: for each a pure function from a [`Plan`] to its arguments, and to the document that it takes instead.
 
 pub mod cloud_hypervisor;
+pub mod firecracker;
 pub mod qemu;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::failure::Failure;
+
+/// What carries out a plan. All methods are pure.
+pub trait Hypervisor: fmt::Debug {
+    /// What people call it.
+    fn name(&self) -> &'static str;
+
+    /// How many shares, disks and network cards it has room for, the root among them.
+    fn most_devices(&self) -> usize;
+
+    /// Checks what this hypervisor alone cannot do; for what none can, and for the room, there is [`check`].
+    ///
+    /// # Errors
+    /// Names what it cannot do, and the way out.
+    fn check(&self, plan: &Plan) -> Result<(), Failure> {
+        let _ = plan;
+        Ok(())
+    }
+
+    /// Its command line.
+    ///
+    /// # Errors
+    /// Names a value that it cannot carry.
+    fn command(&self, plan: &Plan) -> Result<CommandLine, Failure>;
+
+    /// The document that says the same, where it takes one.
+    ///
+    /// # Errors
+    /// As for [`Hypervisor::command`].
+    fn document(&self, plan: &Plan) -> Result<Option<Document>, Failure> {
+        let _ = plan;
+        Ok(None)
+    }
+}
+
+/// A document that a hypervisor takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    /// What it is, in one line.
+    pub about: String,
+    /// The file that it is for.
+    pub path: PathBuf,
+    /// JSON.
+    pub body: Value,
+}
+
+/// Checks before anything is started whether `hypervisor` can carry out `plan`.
+///
+/// # Errors
+/// Names what does not fit, and the way out.
+pub fn check(hypervisor: &dyn Hypervisor, plan: &Plan) -> Result<(), Failure> {
+    plan.check()?;
+    let (wanted, most) = (plan.devices(), hypervisor.most_devices());
+    if wanted > most {
+        let cause = format!("it has room for {most} shares, disks and network cards, not for {wanted}");
+        return Err(Failure::new(hypervisor.name(), cause).remedy("share a directory that holds the others"));
+    }
+    hypervisor.check(plan)
+}
+
+/// A path for a hypervisor that takes UTF-8 only.
+pub(crate) fn utf8<'path>(hypervisor: &str, path: &'path Path) -> Result<&'path str, Failure> {
+    path.to_str().ok_or_else(|| Failure::new(path.display(), format_args!("{hypervisor} takes UTF-8 paths only")))
+}
 
 /// The longest virtiofs tag in bytes (virtio specification, 5.11.4: the field of the device's configuration).
 pub const MAX_TAG: usize = 36;
+/// The longest serial of a virtio disk in bytes (`VIRTIO_BLK_ID_BYTES` of the virtio specification, 5.2.6).
+pub const MAX_SERIAL: usize = 20;
 /// The longest path of a Unix socket in bytes: `sun_path` of unix(7) is 108 with its NUL.
 pub const MAX_SOCKET_PATH: usize = 107;
 
@@ -31,6 +100,10 @@ pub struct Plan {
     pub kernel_parameters: Vec<String>,
     /// One device for each virtiofs share, the root first.
     pub shares: Vec<ShareDevice>,
+    /// Virtio disks, in the order in which the guest sees them.
+    pub disks: Vec<Disk>,
+    /// The network card, if the guest is to have one.
+    pub network: Option<NetworkDevice>,
     /// The socket that the launcher listens on for the control channel.
     pub control: PathBuf,
     /// The socket that the launcher listens on for the hypervisor's own events.
@@ -46,6 +119,26 @@ pub struct ShareDevice {
     pub tag: String,
     /// The vhost-user socket of the program that serves it.
     pub socket: PathBuf,
+}
+
+/// One virtio disk: a file of the host, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// What the guest knows it by: 1 to [`MAX_SERIAL`] bytes.
+    pub serial: String,
+    /// The file.
+    pub path: PathBuf,
+    /// Whether the guest may only read it.
+    pub read_only: bool,
+}
+
+/// What a network card is connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkDevice {
+    /// QEMU's own network: the value of its `-netdev`.
+    Slirp(String),
+    /// The socket of a passt.
+    Passt(PathBuf),
 }
 
 /// A program with its arguments.
@@ -102,6 +195,18 @@ fn shell_word(bytes: &[u8]) -> String {
 }
 
 impl Plan {
+    /// Shares, disks and network cards.
+    #[must_use]
+    pub fn devices(&self) -> usize {
+        self.shares.len() + self.disks.len() + usize::from(self.network.is_some())
+    }
+
+    /// The kernel's command line: `first`, then the plan's own parameters.
+    pub(crate) fn command_line(&self, first: &[&str]) -> String {
+        let own = self.kernel_parameters.iter().map(String::as_str);
+        first.iter().copied().chain(own).collect::<Vec<_>>().join(" ")
+    }
+
     /// Checks what every hypervisor would refuse, often long after the start and without saying why.
     ///
     /// # Errors
@@ -115,8 +220,20 @@ impl Plan {
             }
             tags.push(&share.tag);
         }
+        let mut serials: Vec<&str> = Vec::new();
+        for disk in &self.disks {
+            if disk.serial.is_empty() || disk.serial.len() > MAX_SERIAL || serials.contains(&disk.serial.as_str()) {
+                let cause = format!("a disk's serial has 1 to {MAX_SERIAL} bytes and occurs once");
+                return Err(Failure::new(format_args!("serial {:?}", disk.serial), cause));
+            }
+            serials.push(&disk.serial);
+        }
         let sockets = self.shares.iter().map(|share| &share.socket);
-        sockets.chain([&self.control, &self.monitor]).try_for_each(|socket| check_socket(socket))
+        let network = self.network.iter().filter_map(|network| match network {
+            NetworkDevice::Passt(socket) => Some(socket),
+            NetworkDevice::Slirp(_) => None,
+        });
+        sockets.chain(network).chain([&self.control, &self.monitor]).try_for_each(|socket| check_socket(socket))
     }
 }
 
@@ -148,6 +265,8 @@ pub(crate) fn example(shares: usize) -> Plan {
         initramfs: "/cache/initramfs.cpio".into(),
         kernel_parameters: vec!["quiet".into()],
         shares: (0..=shares).map(share).collect(),
+        disks: Vec::new(),
+        network: None,
         control: "/run/m/control.sock".into(),
         monitor: "/run/m/monitor.sock".into(),
         console: "/state/web/console.log".into(),
@@ -178,6 +297,13 @@ mod tests {
         plan.shares[1].tag = "x".repeat(37);
         assert!(plan.check().unwrap_err().to_string().contains("36 bytes"));
         plan.shares[1].tag = "x".repeat(36);
+        plan.check().unwrap();
+        // Two long names that begin alike are two errors and never one tag.
+        plan.shares[0].tag = format!("{}1", "x".repeat(36));
+        plan.shares[1].tag = format!("{}2", "x".repeat(36));
+        assert!(plan.check().unwrap_err().to_string().contains("36 bytes"));
+        plan.shares[0].tag = "root".into();
+        plan.shares[1].tag = "ü".repeat(18);
         plan.check().unwrap();
         plan.control = format!("/{}", "y".repeat(106)).into();
         plan.check().unwrap();

@@ -2,10 +2,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{CommandLine, Plan};
+use super::{CommandLine, Hypervisor, NetworkDevice, Plan};
 use crate::accelerator::Accelerator;
+use crate::failure::Failure;
 
 /// The machine types that guests run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,14 +27,44 @@ impl Machine {
         }
     }
 
-    /// How many shares it has room for, the root among them: microvm has 8 virtio-mmio transports, one of
+    /// How many shares and disks it has room for, the root among them: microvm has 8 virtio-mmio transports, one of
     /// which carries the control channel; q35 has 32 slots on its root bus, of which some are taken.
     #[must_use]
-    pub const fn most_shares(self) -> usize {
+    pub const fn most_devices(self) -> usize {
         match self {
             Self::Q35 => 25,
             Self::Microvm => 7,
         }
+    }
+}
+
+/// QEMU with what it emulates and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Qemu {
+    /// The program.
+    pub program: PathBuf,
+    /// The machine type.
+    pub machine: Machine,
+    /// What executes the guest.
+    pub accelerator: Accelerator,
+    /// As [`command`] takes it.
+    pub tsc_khz: Option<u64>,
+}
+
+impl Hypervisor for Qemu {
+    fn name(&self) -> &'static str {
+        match self.machine {
+            Machine::Q35 => "QEMU q35",
+            Machine::Microvm => "QEMU microvm",
+        }
+    }
+
+    fn most_devices(&self) -> usize {
+        self.machine.most_devices()
+    }
+
+    fn command(&self, plan: &Plan) -> Result<CommandLine, Failure> {
+        Ok(command(&self.program, plan, self.machine, self.accelerator, self.tsc_khz))
     }
 }
 
@@ -106,7 +137,26 @@ pub fn command(
             .arg("-device")
             .arg(tag);
     }
-    command
+    for (position, disk) in plan.disks.iter().enumerate() {
+        let access = if disk.read_only { "on" } else { "off" };
+        let drive = format!("driver=raw,node-name=disk{position},read-only={access},file.driver=file,file.filename=");
+        command = command
+            .arg("-blockdev")
+            .arg(join(&drive, &disk.path))
+            .arg("-device")
+            .arg(join(&format!("virtio-blk-{bus},drive=disk{position},serial="), &disk.serial));
+    }
+    match &plan.network {
+        None => return command,
+        Some(NetworkDevice::Slirp(value)) => command = command.args(["-netdev", value]),
+        Some(NetworkDevice::Passt(socket)) => {
+            let value = join("stream,id=network,server=off,addr.type=unix,addr.path=", socket);
+            command = command.arg("-netdev").arg(value);
+        }
+    }
+    // Its option ROM would boot from the network.
+    let rom = if machine == Machine::Q35 { ",romfile=" } else { "" };
+    command.args(["-device", &format!("virtio-net-{bus},netdev=network{rom}")])
 }
 
 /// `before`, then `value` with its commas doubled, which QEMU's option parser takes for the end of a value.
@@ -130,7 +180,7 @@ fn doubled(value: impl AsRef<OsStr>) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hypervisor::example;
+    use crate::hypervisor::{Disk, check, example};
 
     fn text(shares: usize, machine: Machine, accelerator: Accelerator) -> String {
         command(Path::new("qemu-system-x86_64"), &example(shares), machine, accelerator, Some(2_600_000)).to_shell()
@@ -158,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_share_gets_a_chardev_and_a_device() {
-        for shares in [0, 1, 8, 24] {
+        for shares in [0, 1, 2, 8, 24] {
             let text = text(shares, Machine::Q35, Accelerator::Tcg);
             assert_eq!(text.matches("vhost-user-fs-pci").count(), shares + 1);
             assert_eq!(text.matches("-chardev socket,id=fs").count(), shares + 1);
@@ -166,13 +216,79 @@ mod tests {
     }
 
     #[test]
+    fn more_devices_than_slots_are_refused_with_the_way_out() {
+        let qemu = |machine| Qemu { program: "q".into(), machine, accelerator: Accelerator::Tcg, tsc_khz: None };
+        for (machine, shares, fits) in [
+            (Machine::Microvm, 6, true),
+            (Machine::Microvm, 7, false),
+            (Machine::Q35, 24, true),
+            (Machine::Q35, 25, false),
+            (Machine::Q35, 40, false),
+        ] {
+            let outcome = check(&qemu(machine), &example(shares));
+            assert_eq!(outcome.is_ok(), fits, "{machine:?} with {shares} shares");
+            if let Err(failure) = outcome {
+                assert!(failure.to_string().contains("share a directory that holds the others"), "{failure}");
+            }
+        }
+        let mut plan = example(6);
+        plan.network = Some(NetworkDevice::Slirp("user,id=network".into()));
+        assert!(check(&qemu(Machine::Microvm), &plan).is_err(), "the network card takes a slot too");
+    }
+
+    #[test]
+    fn memory_is_shared_with_the_servers_of_shares() {
+        for machine in [Machine::Q35, Machine::Microvm] {
+            let text = text(1, machine, Accelerator::Tcg);
+            assert!(text.contains("memory-backend=memory") && text.contains("share=on"), "{text}");
+        }
+    }
+
+    #[test]
+    fn network_card_of_either_kind() {
+        let mut plan = example(0);
+        plan.network = Some(NetworkDevice::Slirp("user,id=network,hostfwd=tcp:127.0.0.1:8080-:80".into()));
+        let slirp = command(Path::new("q"), &plan, Machine::Q35, Accelerator::Kvm, None).to_shell();
+        plan.network = Some(NetworkDevice::Passt("/run/m,1/network.sock".into()));
+        let passt = command(Path::new("q"), &plan, Machine::Microvm, Accelerator::Kvm, None).to_shell();
+        let network =
+            |text: &str| text.lines().filter(|line| line.contains("net")).map(str::to_owned).collect::<Vec<_>>();
+        insta::assert_snapshot!([network(&slirp), network(&passt)].concat().join("\n"));
+    }
+
+    #[test]
+    fn spaces_quotes_and_other_scripts_pass_through() {
+        let mut plan = example(1);
+        plan.shares[1].socket = "/run/a b/it's \"x\" = ü.sock".into();
+        plan.shares[1].tag = "t = \"ü'".into();
+        let line = command(Path::new("q"), &plan, Machine::Q35, Accelerator::Tcg, None);
+        for expected in [
+            "socket,id=fs1,path=/run/a b/it's \"x\" = ü.sock",
+            "vhost-user-fs-pci,chardev=fs1,queue-size=1024,tag=t = \"ü'",
+        ] {
+            assert!(line.arguments.iter().any(|word| word == expected), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn every_disk_gets_a_node_and_a_device_with_its_serial() {
+        let mut plan = example(0);
+        plan.shares.clear();
+        let disk =
+            |serial: &str, read_only| Disk { serial: serial.into(), path: format!("/d/{serial}").into(), read_only };
+        plan.disks = vec![disk("root", true), disk("kept", false)];
+        insta::assert_snapshot!(command(Path::new("q"), &plan, Machine::Microvm, Accelerator::Kvm, None).to_shell());
+    }
+
+    #[test]
     fn commas_in_values_are_doubled() {
         let mut plan = example(0);
+        plan.disks = vec![Disk { serial: "s".into(), path: "/disks/e,f".into(), read_only: true }];
         plan.shares[0].socket = "/run/a,b/x.sock".into();
         plan.shares[0].tag = "t,1".into();
         plan.console = "/state/c,d".into();
         let text = command(Path::new("q"), &plan, Machine::Q35, Accelerator::Tcg, None).to_shell();
-        for expected in ["path=/run/a,,b/x.sock", "tag=t,,1", "path=/state/c,,d"] {
+        for expected in ["path=/run/a,,b/x.sock", "tag=t,,1", "path=/state/c,,d", "filename=/disks/e,,f"] {
             assert!(text.contains(expected), "{text}");
         }
     }

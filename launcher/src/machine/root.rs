@@ -9,6 +9,7 @@ use std::sync::mpsc::channel;
 
 use composefs_fuse::Server;
 use composefs_fuse::linux::{MountOptions, MountPoint, Session, Unmount};
+use layer_store::View;
 
 use super::children::Children;
 use super::directory::Directory;
@@ -25,6 +26,11 @@ pub trait RootServer: fmt::Debug {
     /// # Errors
     /// What it needs is not there.
     fn start(&mut self, socket: &Path, children: &mut Children, directory: &Directory) -> Result<(), Failure>;
+
+    /// Whether it serves on the socket at all: a root that the hypervisor reads by itself does not.
+    fn is_device(&self) -> bool {
+        true
+    }
 
     /// Whether threads of this process served it and have ended. A program's end is for [`Children`] to tell.
     fn has_ended(&self) -> bool {
@@ -69,6 +75,27 @@ impl RootServer for DirectRoot {
     }
 }
 
+/// An image of a view, which the hypervisor reads. Keeps the view, so that no collection takes the image.
+#[derive(Debug)]
+pub struct ImageRoot {
+    /// The view that the image was made of.
+    pub view: Arc<View>,
+}
+
+impl RootServer for ImageRoot {
+    fn start(&mut self, _socket: &Path, _children: &mut Children, _directory: &Directory) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn is_device(&self) -> bool {
+        false
+    }
+
+    fn command_line(&self, _socket: &Path, _directory: &Directory) -> Result<Option<CommandLine>, Failure> {
+        Ok(None)
+    }
+}
+
 /// A directory of the host, served by virtiofsd.
 #[derive(Debug)]
 pub struct DirectoryRoot {
@@ -76,16 +103,20 @@ pub struct DirectoryRoot {
     pub path: PathBuf,
     /// The virtiofsd that serves it.
     pub virtiofsd: Virtiofsd,
+    /// Whose the files are: [`Purpose::Root`] or [`Purpose::OwnRoot`].
+    pub purpose: Purpose,
+    /// The view that the directory was made of, if one was: keeps it from being collected.
+    pub view: Option<Arc<View>>,
 }
 
 impl RootServer for DirectoryRoot {
     fn start(&mut self, socket: &Path, children: &mut Children, directory: &Directory) -> Result<(), Failure> {
-        let command = self.virtiofsd.command(&self.path, socket, Purpose::Root, &Owner::ourselves())?;
+        let command = self.virtiofsd.command(&self.path, socket, self.purpose, &Owner::ourselves())?;
         children.spawn("root", &command, directory).map(drop)
     }
 
     fn command_line(&self, socket: &Path, _directory: &Directory) -> Result<Option<CommandLine>, Failure> {
-        self.virtiofsd.command(&self.path, socket, Purpose::Root, &Owner::ourselves()).map(Some)
+        self.virtiofsd.command(&self.path, socket, self.purpose, &Owner::ourselves()).map(Some)
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Order {
     pub name: String,
     /// What it runs on, for its record.
     pub root_name: String,
-    /// The servers of its further shares, each with its socket.
+    /// The servers of its further shares and of its network, each with its socket, which is named after what it serves.
     pub shares: Vec<(CommandLine, PathBuf)>,
     /// The hypervisor.
     pub hypervisor: CommandLine,
@@ -143,10 +143,13 @@ impl Supervisor {
     fn start(&mut self, inbox: &Receiver<Event>) -> Result<(), Failure> {
         let (root, root_socket) = &mut self.order.root;
         root.start(root_socket, &mut self.children, &self.order.directory)?;
-        for (position, (command, _)) in self.order.shares.iter().enumerate() {
-            self.children.spawn(&crate::share::tag(position + 1), command, &self.order.directory)?;
+        for (command, socket) in &self.order.shares {
+            let role = socket.file_stem().unwrap_or_default().to_string_lossy();
+            self.children.spawn(&role, command, &self.order.directory)?;
         }
-        let sockets: Vec<PathBuf> = std::iter::once(&self.order.root.1)
+        let (root, root_socket) = &self.order.root;
+        let sockets: Vec<PathBuf> = std::iter::once(root_socket)
+            .filter(|_| root.is_device())
             .chain(self.order.shares.iter().map(|(_, socket)| socket))
             .cloned()
             .collect();

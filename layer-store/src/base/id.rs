@@ -35,6 +35,11 @@ impl BaseId {
         Self(Digest::of(&bytes))
     }
 
+    /// The first half, for what names things by 16 bytes.
+    pub(crate) fn uuid(&self) -> [u8; 16] {
+        self.0.as_bytes().first_chunk().copied().unwrap_or_default()
+    }
+
     /// The 64 hex digits.
     #[must_use]
     pub fn hex(&self) -> String {

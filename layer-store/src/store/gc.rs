@@ -17,6 +17,7 @@ use super::{Store, lock};
 use crate::durable;
 use crate::fault::{self, FaultPoint};
 use crate::lease::{Held, Lease, unique_name};
+use crate::materialize::remove_tree;
 use crate::{BaseId, DiffId, Digest};
 
 /// What a collection took away, or would.
@@ -255,7 +256,7 @@ impl Store {
 /// Deletes a file or a directory with all below it. Another collection may do so too.
 fn delete(path: &Path) -> io::Result<()> {
     let is_directory = fs::symlink_metadata(path).map(|metadata| metadata.is_dir());
-    let deleted = is_directory.and_then(|is| if is { fs::remove_dir_all(path) } else { fs::remove_file(path) });
+    let deleted = is_directory.and_then(|is| if is { remove_tree(path) } else { fs::remove_file(path) });
     deleted.or_else(|cause| if cause.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(cause) })
 }
 

@@ -13,6 +13,8 @@
 //!   indexes/<diffid>                 the index of a layer of another store (a cache; others.rs says when)
 //!   bases/<base-id>/index            the merge index (a cache)
 //!   bases/<base-id>/recipe           JSON: DiffIDs of image and variant
+//!   bases/<base-id>/erofs-1          the base as a block image, where one was asked for (a cache)
+//!   bases/<base-id>/tree-1           the base as a directory, where one was asked for (a cache); without owners tree-1-own
 //!   leases/<id>                      what a live process uses, locked by it
 //!   locks/<name>                     one thing that is being made
 //!   tmp/<id>/                        where the holder of lease <id> makes things
@@ -85,6 +87,16 @@ impl Layout {
 
     pub(super) fn base(&self, id: &BaseId) -> PathBuf {
         self.join("bases").join(id.hex())
+    }
+
+    /// The number is that of the way in which images are written; of another one they are made anew.
+    pub(super) fn block_image(&self, id: &BaseId) -> PathBuf {
+        self.base(id).join("erofs-1")
+    }
+
+    /// The same for the tree of a base.
+    pub(super) fn tree(&self, id: &BaseId, without_owners: bool) -> PathBuf {
+        self.base(id).join(if without_owners { "tree-1-own" } else { "tree-1" })
     }
 
     pub(super) fn lock(&self, name: &str) -> PathBuf {

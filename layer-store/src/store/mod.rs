@@ -1,6 +1,7 @@
 //! The store: one place where layers, indexes, bases and images are kept.
 
 mod bases;
+mod block_image;
 mod error;
 mod features;
 mod gc;
@@ -12,6 +13,7 @@ mod lock;
 mod others;
 mod repair;
 mod sink;
+mod tree;
 mod usage;
 mod verify;
 
@@ -20,6 +22,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+pub use block_image::BlockImageError;
 pub use error::StoreError;
 pub use gc::{Collected, Garbage, GarbageKind};
 pub use images::{Image, ImageSummary};
@@ -27,6 +30,7 @@ pub use layers::LayerLock;
 pub use limits::Limits;
 pub(crate) use lock::FileLock;
 pub use repair::RepairError;
+pub use tree::TreeError;
 pub use usage::{ImageUsage, LayerUsage, Usage};
 pub use verify::Damage;
 

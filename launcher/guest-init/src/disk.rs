@@ -1,0 +1,34 @@
+//! Virtio disks, found by the serial that the host gave them: their names depend on the order of their discovery.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use guest_init::Part;
+
+use crate::boot;
+
+/// A disk is found while its driver loads; only a guest that the host starves needs this long.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The path of the device with this serial, once it is there.
+pub(crate) fn find(serial: &str) -> Result<String, String> {
+    boot::load_part(Part::Disk);
+    let start = Instant::now();
+    loop {
+        if let Some(name) = with_serial(Path::new("/sys/block"), serial) {
+            return Ok(format!("/dev/{name}"));
+        }
+        if start.elapsed() > DEADLINE {
+            return Err(format!("no virtio disk with the serial {serial:?}"));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn with_serial(disks: &Path, serial: &str) -> Option<String> {
+    fs::read_dir(disks).ok()?.flatten().find_map(|disk| {
+        let text = fs::read_to_string(disk.path().join("serial")).ok()?;
+        (text.trim_end() == serial).then(|| disk.file_name().to_string_lossy().into_owned())
+    })
+}

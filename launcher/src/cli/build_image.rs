@@ -1,0 +1,84 @@
+//! `lamina build-image`.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use layer_store::Cancellation;
+
+use super::meter::Meter;
+use super::on_top::OnTop;
+use super::{Global, store};
+use crate::failure::{About, Failure};
+
+/// Write an image as one read-only file that a kernel mounts (EROFS)
+///
+/// For hypervisors without virtiofs, and for guests that want a disk. The same image and layers give the same bytes.
+/// The file holds everything: owners, modes, times to the nanosecond, extended attributes, hard links and devices.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lamina build-image debian:12 debian.erofs
+  sudo mount -t erofs -o loop debian.erofs /mnt
+  lamina build-image debian:12 agent.erofs --layer ./agent --force")]
+pub(super) struct BuildImage {
+    /// The image
+    #[arg(value_name = "REF")]
+    image: String,
+    /// The file to write
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    on_top: OnTop,
+    /// Put the new file in the place of one that is there
+    #[arg(long, short)]
+    force: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+impl BuildImage {
+    pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        // Before the work: the commonest mistake is the cheapest to find.
+        if self.file.exists() && !self.force {
+            return Err(in_the_way(&self.file));
+        }
+        let cancellation = Cancellation::default();
+        store::cancel_on_signal(&cancellation)?;
+        let opened = store::open(global)?;
+        let image = store::image(&opened, &self.image)?;
+        let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
+        let meter = Meter::new("written", self.quiet);
+        // Born beside its place under another name, so that nothing is left of it when it fails.
+        let directory = self.file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let staged = tempfile::Builder::new()
+            .prefix(".lamina-image-")
+            .permissions(PermissionsExt::from_mode(0o644))
+            .tempfile_in(directory)
+            .about(self.file.display())?;
+        let target = (self.file.as_path(), staged.as_file());
+        let written = opened.write_block_image(&base, target, &cancellation, &mut |bytes| meter.add(bytes));
+        let summary = written.about("lamina build-image")?;
+        drop(meter);
+        let kept = if self.force { staged.persist(&self.file) } else { staged.persist_noclobber(&self.file) };
+        kept.map_err(|error| match error.error.kind() {
+            io::ErrorKind::AlreadyExists => in_the_way(&self.file),
+            _ => Failure::new(self.file.display(), error.error),
+        })?;
+        if summary.xattrs_left_out > 0 {
+            let count = summary.xattrs_left_out;
+            eprintln!("lamina: {count} extended attributes are left out: EROFS has no place for them");
+        }
+        if global.json {
+            say!("{}", serde_json::json!({ "file": self.file, "base": base.to_string(), "image": summary }));
+        } else if !self.quiet {
+            say!("wrote {} ({}, {} inodes)", self.file.display(), super::size(summary.bytes), summary.inodes);
+        }
+        Ok(0)
+    }
+}
+
+fn in_the_way(file: &Path) -> Failure {
+    Failure::new(file.display(), "it is there already").remedy("choose another file, or give --force")
+}

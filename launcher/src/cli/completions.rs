@@ -1,0 +1,51 @@
+//! `lamina completions` and `lamina man`: made of the same definitions as the commands themselves.
+
+use std::path::PathBuf;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use super::Cli;
+use crate::failure::{About, Failure};
+
+/// Print the completions of a shell
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  source <(lamina completions bash)
+  lamina completions zsh > ~/.zfunc/_lamina
+  lamina completions fish > ~/.config/fish/completions/lamina.fish")]
+pub(super) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+impl Completions {
+    pub(super) fn execute(&self) -> Result<u8, Failure> {
+        let mut text = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "lamina", &mut text);
+        super::print(&String::from_utf8_lossy(&text))?;
+        Ok(0)
+    }
+}
+
+/// Write the manual pages, one for each command
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sudo lamina man /usr/local/share/man/man1
+  lamina man ./man && man ./man/lamina-run.1")]
+pub(super) struct Man {
+    /// The directory to write them to, made when missing
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+}
+
+impl Man {
+    pub(super) fn execute(&self) -> Result<u8, Failure> {
+        std::fs::create_dir_all(&self.directory).about(self.directory.display())?;
+        clap_mangen::generate_to(Cli::command(), &self.directory).about(self.directory.display())?;
+        Ok(0)
+    }
+}

@@ -1,0 +1,93 @@
+//! `lamina materialize`.
+
+use std::path::PathBuf;
+
+use layer_store::{Cancellation, MaterializeOptions, Materialized};
+
+use super::meter::Meter;
+use super::on_top::OnTop;
+use super::{Global, store};
+use crate::failure::{About, Failure};
+
+/// Unpack an image into a real directory, for tools that need one
+///
+/// As root, with owners, devices and all attributes. Where the file system can, what lies well in the store is shared
+/// with it and not copied. Another user can only have a tree that belongs to that user: see --without-owners.
+/// Nothing is left when it fails or is interrupted.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sudo lamina materialize debian:12 /srv/debian
+  lamina materialize --without-owners debian:12 ./tree
+  sudo lamina materialize --hard-link-equal app:2 /srv/app2
+  sudo lamina materialize --hard-link-equal=/srv/app1 app:2 /srv/app2")]
+pub(super) struct Materialize {
+    /// The image
+    #[arg(value_name = "REF")]
+    image: String,
+    /// A new directory
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    #[command(flatten)]
+    on_top: OnTop,
+    /// Give all files to the current user, without set-user-ID bits, devices and attributes outside "user."
+    #[arg(long)]
+    without_owners: bool,
+    /// Make one file of equal ones: in the tree, and with what is at the same path below OTHER. Needs that nobody
+    /// writes to a file of either tree: it would change under all its names
+    #[arg(long, value_name = "OTHER", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    hard_link_equal: Option<String>,
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+impl Materialize {
+    pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        if !self.without_owners && !rustix::process::geteuid().is_root() {
+            return Err(Failure::new("lamina materialize", "only root can give files their owners and make devices")
+                .remedy(
+                    "give --without-owners for a tree that belongs to you, or use `lamina mount`, which needs neither",
+                ));
+        }
+        let cancellation = Cancellation::default();
+        store::cancel_on_signal(&cancellation)?;
+        let opened = store::open(global)?;
+        let image = store::image(&opened, &self.image)?;
+        let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
+        let view = opened.open_view(&base).map_err(|error| Failure::new(&self.image, error))?.verifying();
+        if self.hard_link_equal.is_some() && !self.quiet {
+            eprintln!("lamina: equal files become one file: whoever writes to one of its names changes all of them");
+        }
+        let options = MaterializeOptions {
+            without_owners: self.without_owners,
+            link_equal: self.hard_link_equal.is_some(),
+            link_to: self.hard_link_equal.as_ref().filter(|path| !path.is_empty()).map(PathBuf::from),
+        };
+        let meter = Meter::new("written", self.quiet);
+        let made = view.materialize(&self.directory, &options, &cancellation, &mut |bytes| meter.add(bytes));
+        drop(meter);
+        let made = made.about("lamina materialize")?;
+        if global.json {
+            say!("{}", serde_json::json!({ "directory": self.directory, "base": base.to_string(), "made": made }));
+        } else if !self.quiet {
+            say!("unpacked {} entries, {} to {}", made.entries, super::size(made.bytes), self.directory.display());
+        }
+        if let Some(words) = left_out(&made) {
+            eprintln!("lamina: left out, because only root can have them: {words}");
+        }
+        Ok(0)
+    }
+}
+
+/// What a tree without owners lacks besides.
+pub(super) fn left_out(made: &Materialized) -> Option<String> {
+    let counted = [
+        (made.devices_left_out, "device nodes"),
+        (made.set_ids_left_out, "set-user-ID and set-group-ID bits"),
+        (made.xattrs_left_out, "extended attributes"),
+    ];
+    let words: Vec<String> =
+        counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    (!words.is_empty()).then(|| words.join(", "))
+}

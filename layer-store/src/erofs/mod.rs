@@ -1,0 +1,101 @@
+//! Writes a view as an EROFS image: one read-only, uncompressed file that a kernel mounts as a block device.
+//!
+//! ```text
+//! block 0             superblock at byte 1024, zeros around it
+//! blocks 1..f         inodes of 64 bytes at multiples of 32, each with its extended attributes and, where that fits
+//!                     into one block with them, the last part of its content
+//! blocks f..          whole blocks of content, of files and of directories
+//! ```
+//!
+//! Blocks have 4 KiB. Inodes stand in the order of a walk, level by level, and their content in the same order. The
+//! records are in `format.rs`, directories in `directory.rs`, attributes in `xattrs.rs`. Only features of Linux 5.4
+//! are used. Everything is decided by the view alone, so the same base gives the same bytes.
+//!
+//! Content is copied by the kernel from the blobs, which on file systems with reflinks shares the blocks of what lies
+//! in a blob at a multiple of 4 KiB. Holes stay holes. The memory taken grows with the number of inodes, not with
+//! their content.
+//!
+//! Ours and no crate's: the `composefs` crate, which has an EROFS writer, leaves the content of files outside.
+
+mod directory;
+mod format;
+mod plan;
+mod write;
+mod xattrs;
+
+use std::fs::File;
+use std::io;
+
+use crate::{Cancellation, CopyError, View, ViewError};
+
+/// Is told of bytes of content that have been written.
+type ErofsProgress<'a> = &'a mut dyn FnMut(u64, &Cancellation);
+
+/// Why there is no image. What was written so far is of no use.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ErofsError {
+    /// The view cannot be read.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// The image cannot be written.
+    #[error("{0}")]
+    Target(io::Error),
+    /// It would have more than 2^32 blocks.
+    #[error("the image would take more than 16 TiB, which is the most that EROFS addresses")]
+    TooLarge,
+    /// It was called off.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl From<CopyError> for ErofsError {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::View(error) => Self::View(error),
+            CopyError::Target(cause) => Self::Target(cause),
+        }
+    }
+}
+
+/// What an image holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ErofsSummary {
+    /// Bytes of the image.
+    pub bytes: u64,
+    /// Inodes in it.
+    pub inodes: u64,
+    /// Extended attributes that EROFS has no place for: of namespaces that Linux does not know, or larger than 64 KiB.
+    pub xattrs_left_out: u64,
+}
+
+/// The length that an image's superblock says, if that has its checksum.
+pub(crate) fn described_length(image: &File) -> Option<u64> {
+    let mut block = vec![0; usize::try_from(format::BLOCK).ok()?];
+    std::os::unix::fs::FileExt::read_exact_at(image, &mut block, 0).ok()?;
+    format::Superblock::described_length(&block)
+}
+
+impl View {
+    /// Writes the whole view as an EROFS image to an empty file. `uuid` names the file system; `progress` is told of
+    /// bytes of content as they are written.
+    ///
+    /// Fails where the view cannot be read or the file not be written, and when it is cancelled.
+    pub fn write_erofs(
+        &self,
+        file: &File,
+        uuid: [u8; 16],
+        cancellation: &Cancellation,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<ErofsSummary, ErofsError> {
+        let plan = plan::Plan::of(self, cancellation)?;
+        let mut progress = |bytes: u64, _: &Cancellation| progress(bytes);
+        let mut writer = write::Writer { view: self, plan: &plan, file, cancellation, progress: &mut progress };
+        writer.write(uuid)?;
+        Ok(ErofsSummary {
+            bytes: u64::from(plan.blocks) * format::BLOCK,
+            inodes: plan.places.len() as u64,
+            xattrs_left_out: plan.xattrs_left_out,
+        })
+    }
+}

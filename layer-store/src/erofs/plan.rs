@@ -1,0 +1,157 @@
+//! Where everything goes in an image: settled before the first byte is written.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::directory;
+use super::format::{BLOCK, DataLayout, INODE, SLOT};
+use super::xattrs::Xattrs;
+use super::{Cancellation, ErofsError};
+use crate::{Attr, Ino, Kind, View};
+
+/// One inode's places.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) ino: Ino,
+    /// Its offset in the image: a multiple of [`SLOT`].
+    pub(super) offset: u64,
+    /// The first of its whole blocks; 0 without any.
+    pub(super) block: u32,
+}
+
+/// The shape of one inode: how its content is split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) layout: DataLayout,
+    /// Bytes of content.
+    pub(super) size: u64,
+    /// Whole blocks of content.
+    pub(super) blocks: u64,
+    /// Bytes of content behind the inode.
+    pub(super) inline: u64,
+    /// Bytes of the inode, its attributes and the content behind them.
+    pub(super) length: u64,
+}
+
+impl Shape {
+    fn new(size: u64, xattr_bytes: u64) -> Self {
+        let head = INODE + xattr_bytes;
+        let rest = size % BLOCK;
+        if rest > 0 && head + rest <= BLOCK {
+            return Self { layout: DataLayout::Inline, size, blocks: size / BLOCK, inline: rest, length: head + rest };
+        }
+        Self { layout: DataLayout::Plain, size, blocks: size.div_ceil(BLOCK), inline: 0, length: head }
+    }
+
+    /// That of an inode of a view.
+    pub(super) fn of(view: &View, attr: &Attr, xattrs: &Xattrs) -> Result<Self, ErofsError> {
+        let size = match attr.kind {
+            Kind::Regular | Kind::Symlink => attr.size,
+            Kind::Directory => directory::size(&directory::names(view, attr.ino)?),
+            _ => 0,
+        };
+        Ok(Self::new(size, xattrs.bytes.len() as u64))
+    }
+
+    /// The first offset from `free` on where neither the inode nor the content behind it crosses into another block.
+    fn place(&self, free: u64) -> u64 {
+        let whole = if self.inline > 0 { self.length } else { INODE };
+        if free % BLOCK + whole > BLOCK { free.next_multiple_of(BLOCK) } else { free }
+    }
+}
+
+/// The plan of an image.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Every inode, in the order of their offsets; the root is the first.
+    pub(super) places: Vec<Place>,
+    numbers: HashMap<Ino, u64>,
+    /// Where the inodes end and the blocks of content begin, in blocks.
+    pub(super) first_block: u32,
+    /// Blocks in all.
+    pub(super) blocks: u32,
+    /// Attributes that find no place in the image.
+    pub(super) xattrs_left_out: u64,
+}
+
+impl Plan {
+    /// Plans an image of a whole view. Inodes stand as a walk meets them: all children of a directory together.
+    pub(super) fn of(view: &View, cancellation: &Cancellation) -> Result<Self, ErofsError> {
+        let mut places = vec![Place { ino: Ino::ROOT, offset: 0, block: 0 }];
+        let mut numbers = HashMap::from([(Ino::ROOT, 0)]);
+        let mut blocks: Vec<u64> = Vec::new();
+        // Block 0 is the superblock's.
+        let mut free = BLOCK;
+        let mut xattrs_left_out = 0;
+        while let Some(place) = places.get(blocks.len()) {
+            if blocks.len().is_multiple_of(1024) && cancellation.is_cancelled() {
+                return Err(ErofsError::Cancelled);
+            }
+            let ino = place.ino;
+            let attr = view.attr(ino)?;
+            let xattrs = Xattrs::of(view, ino)?;
+            xattrs_left_out += xattrs.left_out;
+            let shape = Shape::of(view, &attr, &xattrs)?;
+            let offset = shape.place(free);
+            free = (offset + shape.length).next_multiple_of(SLOT);
+            if let Some(place) = places.get_mut(blocks.len()) {
+                place.offset = offset;
+            }
+            numbers.insert(ino, offset / SLOT);
+            blocks.push(shape.blocks);
+            if attr.kind == Kind::Directory {
+                for entry in view.entries(ino, 0)? {
+                    if let Entry::Vacant(unseen) = numbers.entry(entry.ino) {
+                        unseen.insert(0);
+                        places.push(Place { ino: entry.ino, offset: 0, block: 0 });
+                    }
+                }
+            }
+        }
+        let first_block = block_number(free.div_ceil(BLOCK))?;
+        let mut next = u64::from(first_block);
+        for (place, blocks) in places.iter_mut().zip(blocks) {
+            if blocks > 0 {
+                place.block = block_number(next)?;
+                next = next.saturating_add(blocks);
+            }
+        }
+        Ok(Self { places, numbers, first_block, blocks: block_number(next)?, xattrs_left_out })
+    }
+
+    /// The number of an inode in the image.
+    pub(super) fn number(&self, ino: Ino) -> u64 {
+        self.numbers.get(&ino).copied().unwrap_or_default()
+    }
+}
+
+fn block_number(block: u64) -> Result<u32, ErofsError> {
+    u32::try_from(block).map_err(|_| ErofsError::TooLarge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_of_a_file_lies_behind_its_inode_where_it_fits() {
+        let whole = Shape::new(2 * BLOCK, 0);
+        assert_eq!((whole.layout, whole.blocks, whole.length), (DataLayout::Plain, 2, INODE));
+        let rest = Shape::new(2 * BLOCK + 5, 20);
+        assert_eq!((rest.layout, rest.blocks, rest.inline, rest.length), (DataLayout::Inline, 2, 5, 89));
+        let most = Shape::new(BLOCK - INODE, 0);
+        assert_eq!((most.layout, most.blocks, most.length), (DataLayout::Inline, 0, BLOCK));
+        let more = Shape::new(BLOCK - INODE + 1, 0);
+        assert_eq!((more.layout, more.blocks, more.length), (DataLayout::Plain, 1, INODE));
+        let empty = Shape::new(0, 0);
+        assert_eq!((empty.layout, empty.blocks, empty.length), (DataLayout::Plain, 0, INODE));
+    }
+
+    #[test]
+    fn nothing_that_must_be_whole_crosses_a_block() {
+        assert_eq!(Shape::new(100, 0).place(BLOCK - 160), BLOCK);
+        assert_eq!(Shape::new(96, 0).place(BLOCK - 160), BLOCK - 160);
+        assert_eq!(Shape::new(0, 0).place(BLOCK - 32), BLOCK);
+        assert_eq!(Shape::new(0, 5000).place(BLOCK - 64), BLOCK - 64, "attributes may cross");
+    }
+}

@@ -1,0 +1,135 @@
+//! Unpacks a view into a real directory, for tools that need one.
+//!
+//! The tree is made in a private directory beside its place and gets its name by a rename, so a failure leaves
+//! nothing. Names of the image are only ever used one at a time, relative to a directory that was just made, so no
+//! path from an image is resolved on the host.
+//!
+//! Content is copied by the kernel, which on file systems with reflinks shares the blocks of what lies in a blob at a
+//! multiple of 4 KiB.
+
+mod equal;
+mod inode;
+mod remove;
+mod tree;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub(crate) use remove::remove_tree;
+
+use crate::{Cancellation, CopyError, View, ViewError};
+
+/// How a view is unpacked.
+#[derive(Clone, Debug, Default)]
+pub struct MaterializeOptions {
+    /// Do not give files their owners, and so without privileges; what goes with owners is left out and counted: device
+    /// nodes, set-user-ID and set-group-ID bits, and extended attributes outside `user.`.
+    pub without_owners: bool,
+    /// Make one file with several names of regular files that are equal in content, owner, mode, time and attributes.
+    pub link_equal: bool,
+    /// Link to the file at the same path below this directory where it is equal in all of that.
+    pub link_to: Option<PathBuf>,
+}
+
+/// What was unpacked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Materialized {
+    /// Names made, the root among them.
+    pub entries: u64,
+    /// Bytes of content copied or shared with blobs.
+    pub bytes: u64,
+    /// Files that became links to equal ones.
+    pub linked: u64,
+    /// Device nodes left out.
+    pub devices_left_out: u64,
+    /// Extended attributes left out.
+    pub xattrs_left_out: u64,
+    /// Files and directories whose set-user-ID or set-group-ID bit was left out.
+    pub set_ids_left_out: u64,
+}
+
+/// Why a view is not unpacked. Nothing is left where it was to go.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MaterializeError {
+    /// The directory is there and has something in it.
+    #[error("{0} is not empty; give a new directory")]
+    NotEmpty(PathBuf),
+    /// The view cannot be read.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// The host did not take something.
+    #[error("{path}: {cause}")]
+    Host {
+        /// Its path in the tree, lossy where it is not UTF-8; or a path of the host.
+        path: String,
+        /// What the host said.
+        cause: io::Error,
+    },
+    /// It was called off.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl MaterializeError {
+    fn host(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        |cause| Self::Host { path: path.display().to_string(), cause }
+    }
+
+    fn of_copy(path: impl FnOnce() -> String) -> impl FnOnce(CopyError) -> Self {
+        |error| match error {
+            CopyError::View(error) => Self::View(error),
+            CopyError::Target(cause) => Self::Host { path: path(), cause },
+        }
+    }
+}
+
+impl View {
+    /// Unpacks the whole view to `directory`, which must be new or empty. `progress` is told of bytes of content.
+    ///
+    /// Fails where the view cannot be read or the host does not take it, and when it is cancelled.
+    pub fn materialize(
+        &self,
+        directory: &Path,
+        options: &MaterializeOptions,
+        cancellation: &Cancellation,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Materialized, MaterializeError> {
+        if fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(MaterializeError::NotEmpty(directory.to_owned()));
+        }
+        let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let staging = tempfile::Builder::new().prefix(".lamina-materialize-").tempdir_in(parent);
+        let staging = Staging(staging.map_err(MaterializeError::host(parent))?.keep());
+        let made = tree::make(self, &staging.0, options, cancellation, progress)?;
+        // An empty directory may be replaced by a rename.
+        let renamed = rename_whole(&staging.0.join(tree::TREE), directory);
+        renamed.map_err(MaterializeError::host(directory))?;
+        Ok(made)
+    }
+}
+
+/// Renames a directory, which its owner can only do while it may be written: `..` in it changes.
+pub(crate) fn rename_whole(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {
+            let stat = rustix::fs::stat(from)?;
+            rustix::fs::chmod(from, rustix::fs::Mode::RWXU)?;
+            fs::rename(from, to)?;
+            Ok(rustix::fs::chmod(to, rustix::fs::Mode::from_raw_mode(stat.st_mode))?)
+        }
+        outcome => outcome,
+    }
+}
+
+/// The private directory that a tree is made in; removed with all that is left in it.
+struct Staging(PathBuf);
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Err(cause) = remove_tree(&self.0) {
+            tracing::warn!("{}: cannot be removed: {cause}", self.0.display());
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Block images: a base as one file that a kernel mounts, kept beside the base.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use super::Store;
+use super::error::StoreError;
+use super::lock::FileLock;
+use crate::erofs::{self, ErofsError, ErofsSummary};
+use crate::{BaseId, Cancellation};
+
+/// Why there is no block image. Nothing is left of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BlockImageError {
+    /// The store cannot give the base, or not take the image.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It cannot be made.
+    #[error(transparent)]
+    Erofs(ErofsError),
+}
+
+impl Store {
+    /// The EROFS image of a base: made if it is not there, and kept as long as the base. One process makes it, others
+    /// wait for that one: `waiting` is told before the first wait. `progress` is told of bytes of content written.
+    ///
+    /// Every file's content is proved on the way into the image.
+    pub fn block_image(
+        &self,
+        id: &BaseId,
+        waiting: &mut dyn FnMut(),
+        cancellation: &Cancellation,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<PathBuf, BlockImageError> {
+        let place = self.layout.block_image(id);
+        if is_whole(&place) {
+            return Ok(place);
+        }
+        let lock = self.layout.lock(&format!("image-{id}"));
+        let _lock = FileLock::wait(&lock, waiting, &|| cancellation.is_cancelled())?;
+        if is_whole(&place) {
+            return Ok(place);
+        }
+        let staging = self.staging()?;
+        let path = staging.path().join("image");
+        let file = File::create_new(&path).map_err(StoreError::io(&path))?;
+        self.write_block_image(id, (&path, &file), cancellation, progress)?;
+        // Nobody looks at the content again before a guest does, so a power cut must not spoil it.
+        file.sync_all().map_err(StoreError::io(&path))?;
+        fs::rename(&path, &place).map_err(StoreError::io(&place))?;
+        tracing::info!("made a block image of base {id}");
+        Ok(place)
+    }
+
+    /// Writes the EROFS image of a base to an empty file, whose path is for messages. Equal bases give equal bytes.
+    pub fn write_block_image(
+        &self,
+        id: &BaseId,
+        (path, file): (&Path, &File),
+        cancellation: &Cancellation,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<ErofsSummary, BlockImageError> {
+        let view = self.open_view(id)?.verifying();
+        view.write_erofs(file, id.uuid(), cancellation, progress).map_err(|error| match error {
+            ErofsError::Target(cause) => StoreError::io(path)(cause).into(),
+            other => BlockImageError::Erofs(other),
+        })
+    }
+}
+
+/// Whether an image is there as it was written: its length is what its superblock says, and that has its checksum.
+fn is_whole(path: &Path) -> bool {
+    let length = |file: &File| Some(file.metadata().ok()?.len());
+    File::open(path).is_ok_and(|file| erofs::described_length(&file).is_some_and(|bytes| length(&file) == Some(bytes)))
+}

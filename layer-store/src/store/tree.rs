@@ -1,0 +1,55 @@
+//! Trees: a base as a real directory, kept beside the base.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::Store;
+use super::error::StoreError;
+use super::lock::FileLock;
+use crate::materialize::{MaterializeError, MaterializeOptions, Materialized};
+use crate::{BaseId, Cancellation};
+
+/// Why there is no tree. Nothing is left of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TreeError {
+    /// The store cannot give the base, or not take the tree.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It cannot be made.
+    #[error(transparent)]
+    Materialize(#[from] MaterializeError),
+}
+
+impl Store {
+    /// The directory of a base, made if it is not there, and kept as long as the base; with it what was made now. Nobody
+    /// may write to it. One process makes it, others wait for that one: `waiting` is told before the first wait.
+    pub fn tree(
+        &self,
+        id: &BaseId,
+        without_owners: bool,
+        waiting: &mut dyn FnMut(),
+        cancellation: &Cancellation,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(PathBuf, Option<Materialized>), TreeError> {
+        let place = self.layout.tree(id, without_owners);
+        if place.is_dir() {
+            return Ok((place, None));
+        }
+        let _lock = FileLock::wait(&self.layout.lock(&format!("tree-{id}")), waiting, &|| cancellation.is_cancelled())?;
+        if place.is_dir() {
+            return Ok((place, None));
+        }
+        let view = self.open_view(id)?.verifying();
+        let staging = self.staging()?;
+        let tree = staging.path().join("tree");
+        let options = MaterializeOptions { without_owners, ..MaterializeOptions::default() };
+        let made = view.materialize(&tree, &options, cancellation, progress)?;
+        // Nobody looks at the content again before a guest does, so a power cut must not spoil it.
+        let synced = fs::File::open(place.with_file_name("recipe")).and_then(|file| Ok(rustix::fs::syncfs(&file)?));
+        synced.map_err(StoreError::io(&place))?;
+        crate::materialize::rename_whole(&tree, &place).map_err(StoreError::io(&place))?;
+        tracing::info!("unpacked base {id}");
+        Ok((place, Some(made)))
+    }
+}

@@ -1,0 +1,120 @@
+//! Content of a view copied into files of the host, by the kernel where it can.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use rustix::io::Errno;
+
+use super::{Node, View, ViewError};
+use crate::content;
+use crate::{Ino, Kind};
+
+/// What file systems that share blocks share them in.
+const BLOCK: u64 = 4096;
+/// How much is copied at once where the kernel cannot do it alone.
+const PIECE: usize = 256 << 10;
+
+/// Why content is not copied.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CopyError {
+    /// The view cannot be read.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// The file cannot be written.
+    #[error("{0}")]
+    Target(io::Error),
+}
+
+/// Which side of a copy failed.
+enum Side {
+    Blob(io::Error),
+    Target(io::Error),
+}
+
+impl View {
+    /// The hash that the index keeps of a regular file's stored content: a hint where to look for equal files.
+    pub(crate) fn content_hash(&self, ino: Ino) -> Option<[u8; 16]> {
+        match self.node(ino).ok()? {
+            Node::Record { inode, .. } if inode.kind() == Kind::Regular => Some(inode.content_hash),
+            _ => None,
+        }
+    }
+
+    /// Copies `length` bytes of a regular file's content from its offset `from` into `target` at `at`; the file must
+    /// have that many. Holes are left out: `target` must read as zeros where they fall. `copied` is told of bytes as
+    /// they are copied.
+    ///
+    /// Where the file system shares blocks and both places are multiples of 4 KiB, nothing is copied but references.
+    pub fn copy_content(
+        &self,
+        ino: Ino,
+        from: u64,
+        length: u64,
+        target: &File,
+        at: u64,
+        copied: &mut dyn FnMut(u64),
+    ) -> Result<(), CopyError> {
+        let Node::Record { layer, number, index, inode } = self.node(ino)? else {
+            return Err(ViewError::NotRegular(ino).into());
+        };
+        if inode.kind() != Kind::Regular {
+            return Err(ViewError::NotRegular(ino).into());
+        }
+        let Some(files) = self.layers.get(layer as usize) else { return Err(ViewError::NoSuchInode(ino).into()) };
+        let damaged = |cause| ViewError::Damaged { layer: index.diff_id(), path: index.path_of(number), cause };
+        self.verify(layer, number, files).map_err(damaged)?;
+        let mut failed = None;
+        let end = from.saturating_add(length).min(inode.size.get());
+        let outcome = files.each_run(index.segments(inode), inode.size.get(), |blob, run| {
+            let (start, stop) = (run.file_offset.max(from), (run.file_offset + run.length).min(end));
+            if start >= stop {
+                return Ok(());
+            }
+            let source = run.blob_offset + (start - run.file_offset);
+            match copy(blob, source, target, at + (start - from), stop - start) {
+                Ok(()) => copied(stop - start),
+                Err(Side::Blob(cause)) => return Err(cause),
+                Err(Side::Target(cause)) => {
+                    failed = Some(cause);
+                    return Err(io::ErrorKind::Other.into());
+                }
+            }
+            Ok(())
+        });
+        match (failed, outcome) {
+            (Some(cause), _) => Err(CopyError::Target(cause)),
+            (None, outcome) => Ok(outcome.map_err(damaged)?),
+        }
+    }
+}
+
+/// Copies a range of a blob.
+fn copy(blob: &File, mut from: u64, target: &File, mut at: u64, mut left: u64) -> Result<(), Side> {
+    // The kernel alone is quicker only where it need not move the bytes.
+    while left >= BLOCK && from.is_multiple_of(BLOCK) && at.is_multiple_of(BLOCK) {
+        let (mut source, mut place) = (from, at);
+        let wanted = usize::try_from(left - left % BLOCK).unwrap_or(usize::MAX);
+        match rustix::fs::copy_file_range(blob, Some(&mut source), target, Some(&mut place), wanted) {
+            Ok(0) => return Err(Side::Blob(io::ErrorKind::UnexpectedEof.into())),
+            Ok(copied) => {
+                let copied = copied as u64;
+                (from, at, left) = (from + copied, at + copied, left - copied);
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::BADF) => break,
+            Err(errno @ Errno::IO) => return Err(Side::Blob(errno.into())),
+            Err(errno) => return Err(Side::Target(errno.into())),
+        }
+    }
+    let mut piece = vec![0; usize::try_from(left).map_or(PIECE, |left| left.min(PIECE))];
+    while left > 0 {
+        let wanted = usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len()));
+        let part = piece.get_mut(..wanted).unwrap_or_default();
+        content::read_all(blob, part, from).map_err(Side::Blob)?;
+        target.write_all_at(part, at).map_err(Side::Target)?;
+        (from, at, left) = (from + wanted as u64, at + wanted as u64, left - wanted as u64);
+    }
+    Ok(())
+}

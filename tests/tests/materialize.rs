@@ -1,0 +1,150 @@
+//! `lamina materialize`: a base as a real directory.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use end_to_end::layout::Layer;
+use end_to_end::tree::Fields;
+use end_to_end::{Actor, Deviation, Finished, Image, Layout, Session, deviations, oracle};
+use rustix::process::Signal;
+
+const REFERENCE: &str = "lamina.test/image:1";
+
+fn session_with(actor: Actor, image: &Path) -> Session {
+    let session = Session::new(actor);
+    session.import(image, REFERENCE);
+    session
+}
+
+fn names(directory: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+fn materialized_by_root_equals_the_oracle(image: Image) {
+    let session = session_with(Actor::Root, &image.layout());
+    let place = session.work("place");
+    let tree = place.join("tree");
+    session.ok(["materialize", REFERENCE, tree.to_str().unwrap()]);
+    oracle::tree_of(image).assert_same(&session.tree(&tree), deviations::MOUNTED, image.name());
+    assert_eq!(names(&place), [tree]);
+}
+
+#[test]
+fn debian_materialized_by_root_equals_what_umoci_unpacks() {
+    materialized_by_root_equals_the_oracle(Image::Debian);
+}
+
+#[test]
+fn corner_cases_materialized_by_root_equal_what_umoci_unpacks() {
+    materialized_by_root_equals_the_oracle(Image::Corners);
+}
+
+/// What a tree loses that belongs to the user who unpacked it.
+const WITHOUT_OWNERS: &[Deviation] = &[
+    Deviation { reason: "everything belongs to the user", applies: |_, field, _, _| field == "owner" },
+    Deviation {
+        reason: "an ordinary user makes no devices",
+        applies: |_, field, expected, _| field == "type" && expected.get("device").is_some(),
+    },
+    Deviation {
+        reason: "only root sets attributes outside user.",
+        applies: |_, field, _, _| field.starts_with("xattr:") && !field.starts_with("xattr:user."),
+    },
+    Deviation {
+        reason: "set-user-ID and set-group-ID bits would lend the rights of the wrong user",
+        applies: |_, field, expected: &Fields, found: &Fields| {
+            let mode =
+                |fields: &Fields| u32::from_str_radix(fields.get("mode").map_or("0", String::as_str), 8).unwrap();
+            field == "mode" && mode(expected) & 0o6000 != 0 && mode(expected) & 0o1777 == mode(found)
+        },
+    },
+];
+
+#[test]
+fn user_gets_a_tree_of_its_own_and_is_told_what_it_lacks() {
+    let session = session_with(Actor::User, &Image::Corners.layout());
+    let place = session.work("place");
+    let tree = place.join("tree");
+    let refused = session.run(["materialize", REFERENCE, tree.to_str().unwrap()]);
+    refused.refused("--without-owners");
+    assert_eq!(names(&place), [] as [PathBuf; 0]);
+    let finished = session.run(["materialize", "--without-owners", REFERENCE, tree.to_str().unwrap()]).succeeded();
+    for word in ["device nodes", "set-user-ID", "extended attributes"] {
+        assert!(finished.stderr.contains(word), "{finished}");
+    }
+    let found = end_to_end::TreeDump::of(&tree).unwrap();
+    oracle::tree_of(Image::Corners).assert_same(&found, WITHOUT_OWNERS, "the user's tree");
+}
+
+#[test]
+fn equal_files_become_one_and_unequal_ones_do_not() {
+    let layers = Layer::of_script(
+        "head -c 100000 /dev/zero | tr '\\0' a > one; cp -p one two; cp -p one other-time; touch -d @5 other-time
+         cp -p one other-mode; chmod 600 other-mode; cp -p one other-attribute; setfattr -n user.x -v y other-attribute
+         mkdir below; cp -p one below/three; head -c 100000 /dev/zero | tr '\\0' b > other-content; touch -r one other-content
+         : > empty; : > empty2; touch -r one two below/three",
+    );
+    let session = session_with(Actor::Root, Layout::of(&[layers]).path());
+    let place = session.work("place");
+    let unpack = |option: &str, name: &str| {
+        let tree = place.join(name);
+        let finished = session.run(["materialize", option, REFERENCE, tree.to_str().unwrap()]).succeeded();
+        assert!(finished.stderr.contains("changes all"), "{finished}");
+        tree
+    };
+    let inode = |path: PathBuf| path.metadata().unwrap().ino();
+    let first = unpack("--hard-link-equal", "first");
+    for same in ["two", "below/three"] {
+        assert_eq!(inode(first.join("one")), inode(first.join(same)), "{same}");
+    }
+    for other in ["other-time", "other-mode", "other-attribute", "other-content"] {
+        assert_ne!(inode(first.join("one")), inode(first.join(other)), "{other}");
+    }
+    // A change in the other tree must not come over.
+    std::fs::write(first.join("other-mode"), "changed").unwrap();
+    let second = unpack(&format!("--hard-link-equal={}", first.display()), "second");
+    for same in ["one", "two", "below/three", "other-time", "other-attribute", "other-content", "empty"] {
+        assert_eq!(inode(first.join(same)), inode(second.join(same)), "{same}");
+    }
+    assert_eq!(second.join("other-mode").metadata().unwrap().len(), 100_000);
+}
+
+#[test]
+fn tree_that_cannot_be_made_leaves_nothing() {
+    let session = session_with(Actor::User, &Image::Corners.layout());
+    let place = session.work("place");
+    let unpack =
+        |directory: &Path| session.lamina(["materialize", "--without-owners", REFERENCE, directory.to_str().unwrap()]);
+    let full = session.work("full");
+    std::fs::write(full.join("file"), "in the way").unwrap();
+    Finished::of(&mut unpack(&full)).refused("is not empty");
+    Finished::of(&mut unpack(Path::new("/nowhere/at/all"))).refused("/nowhere/at");
+    let interrupted = session.start(unpack(&place.join("tree")));
+    while names(&place).is_empty() {
+        std::thread::yield_now();
+    }
+    interrupted.signal(Signal::TERM);
+    let finished = interrupted.finish();
+    assert!(!finished.status.success() && finished.stderr.contains("cancelled"), "{finished}");
+    assert_eq!(names(&place), [] as [PathBuf; 0], "{finished}");
+}
+
+#[test]
+fn tree_deeper_than_a_path_can_be_is_unpacked() {
+    // Within an image its path fits; where it is unpacked to, it does not.
+    let script = "python3 -c \"
+import os
+for level in range(16):
+    os.mkdir('x' * 253)
+    os.chdir('x' * 253)
+open('file', 'w').write('deep')
+os.chmod('.', 0o555)\"";
+    let session = session_with(Actor::Root, Layout::of(&[Layer::of_script(script)]).path());
+    let tree = session.work("place").join("tree");
+    session.ok(["materialize", REFERENCE, tree.to_str().unwrap()]);
+    let script = "import os\nfor level in range(16): os.chdir('x' * 253)\nprint(open('file').read())";
+    let python = end_to_end::programs::installed("python3");
+    let finished = Finished::of(session.command(&python).args(["-c", script]).current_dir(&tree)).succeeded();
+    assert_eq!(finished.stdout, "deep\n");
+    assert_eq!(tree.metadata().unwrap().permissions().mode() & 0o7777, 0o755);
+}

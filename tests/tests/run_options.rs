@@ -1,0 +1,387 @@
+//! Shares, networks and secrets of a running VM, started by an ordinary user.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use end_to_end::programs::installed;
+use end_to_end::session::Started;
+use end_to_end::{Actor, Image, Session};
+
+const REFERENCE: &str = "lamina.test/image:1";
+
+fn session() -> Session {
+    let session = Session::user();
+    session.import(&Image::Debian.layout(), REFERENCE);
+    session
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Waits until a guest has made a file.
+fn await_file(guest: &mut Started, path: &Path) {
+    while !path.exists() {
+        assert!(guest.child.try_wait().expect("the guest's state").is_none(), "the guest ended early: {guest:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Every regular file below the session's directories that holds `needle`, and every process that names it.
+fn places_of(session: &Session, needle: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut todo: Vec<PathBuf> =
+        ["store", "state", "run", "home", "tmp"].map(|name| session.directory().join(name)).into();
+    while let Some(path) = todo.pop() {
+        let Ok(kind) = std::fs::symlink_metadata(&path).map(|file| file.file_type()) else { continue };
+        if kind.is_dir() {
+            todo.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if kind.is_file() && holds(&std::fs::read(&path).unwrap_or_default(), needle) {
+            found.push(path);
+        }
+    }
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let path = process.path().join("cmdline");
+        if std::fs::read(&path).is_ok_and(|line| holds(&line, needle)) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn holds(bytes: &[u8], needle: &str) -> bool {
+    bytes.windows(needle.len()).any(|window| window == needle.as_bytes())
+}
+
+#[test]
+fn shares_of_files_and_within_shares_hold_what_they_promise_and_secrets_stay_in_the_guest() {
+    let session = session();
+    let outer = session.work("outer");
+    let inner = session.work("inner");
+    let files = session.work("files");
+    let write = |path: PathBuf, text: &str| {
+        std::fs::write(&path, text).unwrap();
+        Actor::User.own(&path);
+        path
+    };
+    let protected = write(files.join("protected"), "as it was");
+    let open = write(files.join("open it's, ü"), "before\n");
+    write(files.join("sibling"), "nobody's business");
+    write(inner.join("deep"), "deep");
+    let (token, password, given) = ("tok-9d1f6b7c3a", "pass-55e0a1b2c3", "given-7788aa99bb");
+    let secret = write(files.join("secret"), token);
+    let env_file = write(files.join("env"), &format!("# for the test\nPASSWORD={password}\n"));
+    let before = protected.metadata().unwrap();
+
+    let script = r#"
+        exec 2>>/outer/errors; out=/outer/seen
+        cat /etc/only-this >> $out; cat /outer/inner/deep >> $out; cat /not/in/the/image/deep >> $out
+        echo >> $out; ls /sys/class/net >> $out
+        # What the guest's root may try.
+        mount -o remount,rw /etc/only-this; echo changed > /etc/only-this; touch -d @1 /etc/only-this; chmod 777 /etc/only-this
+        mkdir -p /tmp/all; for tag in share1 share2 share3 share4 share5; do
+            mount -t virtiofs $tag /tmp/all || continue
+            ls /tmp/all | grep -qE 'sibling|secret' && echo siblings >> $out
+            if ls /tmp/all | grep -qE 'protected|open'; then touch /tmp/all/new && echo made a sibling >> $out; fi
+            umount /tmp/all
+        done
+        echo after >> /srv/open
+        mkdir /outer/made; echo mine > /outer/made/file
+        cat /run/secrets/key > /tmp/copy; echo changed > /run/secrets/key; cmp /tmp/copy /run/secrets/key && echo same >> $out
+        touch /outer/ready
+        while ! grep -q hello /outer/from-host; do sleep 0.1; done
+        while [ "$(cat /srv/open | tail -1)" != host ]; do sleep 0.1; done
+        echo "$(cat /run/secrets/key) $PASSWORD $GIVEN""#;
+    let volume = |host: &Path, guest: &str| format!("{}:{guest}", host.display());
+    let mut lamina = session.lamina(["run", "--accel", "tcg", "--network", "none", "-w", "/"]);
+    // The inner share comes first on the command line.
+    for share in [
+        volume(&inner, "/outer/inner"),
+        volume(&outer, "/outer"),
+        volume(&inner, "/not/in/the/image:ro"),
+        volume(&protected, "/etc/only-this:ro"),
+        volume(&open, "/srv/open"),
+    ] {
+        lamina.args(["-v", &share]);
+    }
+    lamina.arg("--secret").arg(format!("key={}", secret.display())).arg("--env-file").arg(&env_file);
+    // A name alone takes the value from our own environment, which other users cannot read.
+    lamina.env("GIVEN", given).args(["-e", "GIVEN", REFERENCE, "--", "/bin/sh", "-c", script]);
+    let mut guest = session.start(lamina);
+    await_file(&mut guest, &outer.join("ready"));
+    for hidden in [token, password, given] {
+        assert_eq!(places_of(&session, hidden), [] as [PathBuf; 0], "{hidden}");
+    }
+    std::fs::write(outer.join("from-host"), "hello guest\n").unwrap();
+    std::fs::OpenOptions::new().append(true).open(&open).unwrap().write_all(b"host\n").unwrap();
+    let finished = guest.finish().succeeded();
+    assert_eq!(finished.stdout.trim_end(), format!("{token} {password} {given}"), "{finished}");
+
+    let seen = read(&outer.join("seen"));
+    assert_eq!(seen, "as it wasdeepdeep\nlo\nsame\n", "{}", read(&outer.join("errors")));
+    let after = protected.metadata().unwrap();
+    assert_eq!(read(&protected), "as it was");
+    assert_eq!((before.mtime(), before.ctime(), before.atime()), (after.mtime(), after.ctime(), after.atime()));
+    assert_eq!(before.permissions().mode(), after.permissions().mode());
+    assert_eq!(read(&open), "before\nafter\nhost\n");
+    let (uid, gid) = Actor::User.ids();
+    for made in ["made", "made/file", "seen"] {
+        let metadata = outer.join(made).metadata().unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (uid, gid), "{made}");
+    }
+    session.traces().assert_nothing_left();
+}
+
+/// Answers every question for a name with 192.0.2.77, on the port that resolv.conf means.
+struct NameServer {
+    end: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl NameServer {
+    fn start() -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:53").expect("port 53 of the loopback is free");
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let end = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&end);
+        let thread = std::thread::spawn(move || {
+            let mut question = [0; 512];
+            while !told.load(Ordering::Relaxed) {
+                let Ok((length, asker)) = socket.recv_from(&mut question) else { continue };
+                let mut answer = question[..length].to_vec();
+                let name_end = 12 + answer[12..].iter().position(|&byte| byte == 0).unwrap();
+                let is_a = answer[name_end + 1..name_end + 3] == [0, 1];
+                answer.truncate(name_end + 5);
+                // A response, recursion available; one question, and one answer to one for an IPv4 address.
+                answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+                if is_a {
+                    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 77]);
+                }
+                let _ = socket.send_to(&answer, asker);
+            }
+        });
+        Self { end, thread: Some(thread) }
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().expect("it runs").join();
+    }
+}
+
+/// A command that runs `command` where `/etc/resolv.conf` names the loopback.
+fn with_own_resolv_conf(session: &Session, command: &Command) -> Command {
+    let resolv_conf = session.work("network").join("resolv.conf");
+    std::fs::write(&resolv_conf, "nameserver 127.0.0.1\n").unwrap();
+    let (uid, gid) = Actor::User.ids();
+    let script = format!(
+        "mount --bind {} /etc/resolv.conf && exec setpriv --reuid {uid} --regid {gid} --clear-groups -- \"$@\"",
+        resolv_conf.display()
+    );
+    let mut wrapped = Command::new(installed("unshare"));
+    wrapped.args(["--mount", "sh", "-c", &script, "sh"]).arg(command.get_program()).args(command.get_args());
+    wrapped.env_clear().stdin(std::process::Stdio::null());
+    for (name, value) in command.get_envs() {
+        wrapped.env(name, value.unwrap_or_default());
+    }
+    wrapped.current_dir(command.get_current_dir().expect("a session's command has a directory"));
+    wrapped
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A server on the host's loopback that answers once.
+fn serve_once() -> (u16, std::thread::JoinHandle<()>) {
+    let outside = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = outside.local_addr().unwrap().port();
+    let served = std::thread::spawn(move || {
+        let (mut stream, _) = outside.accept().unwrap();
+        stream.write_all(b"from the host").unwrap();
+    });
+    (port, served)
+}
+
+/// What a guest does to see that it reaches out.
+fn outward(port: u16) -> String {
+    format!(
+        r#"
+import socket
+print(socket.gethostbyname("guest.lamina.test"), flush=True)
+print(socket.create_connection(("10.0.2.2", {port})).makefile().read(), flush=True)
+"#
+    )
+}
+
+#[test]
+fn network_by_slirp_reaches_out_and_in() {
+    let session = session();
+    let work = session.work("network");
+    let _names = NameServer::start();
+    let (port, served) = serve_once();
+    let (tcp, udp) = (free_port(), free_port());
+    let script = outward(port)
+        + r#"
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagrams.bind(("0.0.0.0", 5353))
+server = socket.create_server(("0.0.0.0", 80))
+open("/media/ready", "w").close()
+connection, _ = server.accept()
+connection.sendall(b"by tcp")
+connection.close()
+words, asker = datagrams.recvfrom(100)
+datagrams.sendto(words.upper(), asker)
+datagrams.recvfrom(100)
+"#;
+    let share = format!("{}:/media", work.display());
+    let ports = [format!("{tcp}:80"), format!("127.0.0.1:{udp}:5353/udp")];
+    let mut lamina = session.lamina(["run", "--accel", "tcg", "-v", &share]);
+    lamina.args(["-p", &ports[0], "-p", &ports[1], REFERENCE, "--", "python3", "-c", &script]);
+    let mut guest = session.start(with_own_resolv_conf(&session, &lamina));
+    await_file(&mut guest, &work.join("ready"));
+    let mut answer = String::new();
+    TcpStream::connect(("127.0.0.1", tcp)).unwrap().read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "by tcp");
+    let asker = UdpSocket::bind("127.0.0.1:0").unwrap();
+    asker.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let mut words = [0; 100];
+    // A datagram may be lost.
+    let length = (0..20).find_map(|_| {
+        asker.send_to(b"by udp", ("127.0.0.1", udp)).unwrap();
+        asker.recv(&mut words).ok()
+    });
+    assert_eq!(&words[..length.expect("an answer by UDP")], b"BY UDP");
+    asker.send_to(b"end", ("127.0.0.1", udp)).unwrap();
+    let finished = guest.finish().succeeded();
+    assert_eq!(finished.stdout.lines().collect::<Vec<_>>(), ["192.0.2.77", "from the host"], "{finished}");
+    served.join().unwrap();
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn network_by_passt_reaches_out() {
+    let session = session();
+    let _names = NameServer::start();
+    let (port, served) = serve_once();
+    let script = outward(port);
+    let mut lamina = session.lamina(["run", "--accel", "tcg", "--network", "passt"]);
+    lamina.args([REFERENCE, "--", "python3", "-c", &script]);
+    let finished = end_to_end::Finished::of(&mut with_own_resolv_conf(&session, &lamina)).succeeded();
+    assert_eq!(finished.stdout.lines().collect::<Vec<_>>(), ["192.0.2.77", "from the host"], "{finished}");
+    served.join().unwrap();
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn what_cannot_work_is_refused_before_anything_starts() {
+    let session = session();
+    let directory = session.work("directory");
+    let volume = |guest: &str| format!("{}:{guest}", directory.display());
+    let run = |options: &[&str]| {
+        let mut lamina = session.lamina(["run", "--accel", "tcg"]);
+        end_to_end::Finished::of(lamina.args(options).args([REFERENCE, "--", "/bin/true"]))
+    };
+    run(&["-v", &volume("/a"), "-v", &volume("/a/")]).refused("same target");
+    run(&["-v", &volume("/a:ro"), "-v", &volume("/a/b")]).refused("make it on the host");
+    run(&["--network", "none", "-p", "8080:80"]).refused("-p");
+    run(&["-p", "8080"]).refused_usage("8080");
+    run(&["--secret", "/nowhere/key"]).refused("/nowhere/key");
+    run(&["--env-file", "/nowhere/env"]).refused("/nowhere/env");
+    run(&["--variant", "unheard-of"]).refused("variants.toml");
+    let many: Vec<String> = (0..40).flat_map(|number| ["-v".to_owned(), volume(&format!("/a{number}"))]).collect();
+    run(&many.iter().map(String::as_str).collect::<Vec<_>>()).refused("share a directory that holds the others");
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn prepare_and_run_agree_on_the_base_of_a_variant() {
+    let session = session();
+    session.import(&Image::Corners.layout(), "lamina.test/tools:1");
+    let work = session.work("variant");
+    std::fs::create_dir_all(work.join("agent/opt")).unwrap();
+    std::fs::write(work.join("agent/opt/agent"), "I am the agent").unwrap();
+    std::fs::write(work.join("certificate"), "trust me").unwrap();
+    let tar = Command::new(installed("tar")).args(["-czf", "ca.tar.gz", "certificate"]).current_dir(&work).status();
+    assert!(tar.unwrap().success());
+    let variants =
+        "[agent]\nlayers = [{ directory = 'agent' }, { archive = 'ca.tar.gz' }, { image = 'lamina.test/tools:1' }]\n";
+    let own = work.join("own.toml");
+    std::fs::write(&own, variants).unwrap();
+    std::fs::write(
+        session.store().join("variants.toml"),
+        variants
+            .replace("'agent'", &format!("'{}'", work.join("agent").display()))
+            .replace("'ca.tar.gz'", &format!("'{}'", work.join("ca.tar.gz").display())),
+    )
+    .unwrap();
+    let plain = session.ok(["prepare", REFERENCE]);
+    let base = session.ok(["prepare", "--variant", "agent", REFERENCE]);
+    assert_ne!(plain, base);
+    assert_eq!(session.ok(["prepare", "--variant", own.to_str().unwrap(), REFERENCE]), base);
+    assert_eq!(session.ok(["prepare", "--variant", &format!("{}:agent", own.display()), REFERENCE]), base);
+    let bases = || std::fs::read_dir(session.store().join("bases")).unwrap().count();
+    assert_eq!(bases(), 2);
+    session.ok(["run", "--accel", "tcg", "--dry-run", "--variant", "agent", REFERENCE, "--", "/bin/true"]);
+    assert_eq!(bases(), 2, "run made a base of its own");
+    let point = session.work("mounted");
+    session.ok(["mount", "--variant", "agent", REFERENCE, point.to_str().unwrap()]);
+    let tree = session.tree(&point);
+    for path in ["opt/agent", "certificate", "corners"] {
+        assert!(tree.get(path).is_some(), "{path}");
+    }
+    session.umount(&point);
+}
+
+#[test]
+fn dry_run_tells_the_same_machine_in_every_dialect() {
+    let session = session();
+    let run = |options: &[&str]| {
+        let mut lamina = session.lamina(["run", "--accel", "tcg", "--dry-run", "--explain"]);
+        end_to_end::Finished::of(lamina.args(options).args([REFERENCE, "--", "/bin/true"])).succeeded()
+    };
+    let direct = run(&[]);
+    for expected in ["qemu-system-x86_64", "--fs tag=root", "\"boot_vcpus\": 1", "not by Firecracker"] {
+        assert!(direct.stdout.contains(expected), "{expected}\n{direct}");
+    }
+    for expected in ["backend direct:", "not block:", "not materialize:", "network "] {
+        assert!(direct.stderr.contains(expected), "{expected}\n{direct}");
+    }
+    let block = run(&["--backend", "block", "--network", "slirp"]);
+    for expected in ["virtio-blk", "erofs-1", "\"drive_id\"", "readonly=on"] {
+        assert!(block.stdout.contains(expected), "{expected}\n{block}");
+    }
+}
+
+#[test]
+fn completions_and_manual_pages_name_every_command() {
+    let session = Session::user();
+    let help = session.ok(["--help"]);
+    let commands: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert!(commands.len() > 15, "{commands:?}");
+    let pages = session.work("man");
+    session.ok(["man", pages.to_str().unwrap()]);
+    for shell in ["bash", "zsh", "fish"] {
+        let completions = session.ok(["completions", shell]);
+        for command in &commands {
+            assert!(completions.contains(command), "{shell}: {command}");
+        }
+    }
+    for command in commands {
+        assert!(pages.join(format!("lamina-{command}.1")).is_file(), "{command}");
+    }
+}
