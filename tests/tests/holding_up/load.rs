@@ -60,7 +60,7 @@ impl Drop for Cgroup {
 
 /// One directory of [`CROWD`] empty files, and a file larger than [`LITTLE`] that is nothing but a hole and its end.
 fn crowd() -> Layer {
-    let mut script = "mkdir crowd; cd crowd; seq -w 200000 | xargs touch; cd ..; ".to_owned();
+    let mut script = "mkdir crowd; cd crowd; seq -w 200000 | xargs touch --date=@1; cd ..; ".to_owned();
     write!(script, "truncate -s 400M large; printf end >> large").unwrap();
     Layer::of_script_sparse(&script)
 }
@@ -90,9 +90,11 @@ fn directory_of_200_000_names_is_right_with_little_memory_and_asks_once_for_a_na
         let counted = stats(&session, &point).since(&before);
         println!("round {round} with {} MB:\n{counted}", LITTLE >> 20);
         assert!(counted.count("LOOKUP") <= CROWD as u64 + 10, "round {round}: more than once for a name\n{counted}");
-        assert!(counted.total() - counted.count("LOOKUP") <= CROWD as u64 / 100 + 10, "round {round}:\n{counted}");
+        let dropped = counted.count("FORGET") + counted.count("BATCH_FORGET");
+        let others = counted.total() - counted.count("LOOKUP") - dropped;
+        assert!(others <= CROWD as u64 / 20 + 10, "round {round}:\n{counted}");
     }
-    let read = little.shell(&session, &point, "tail -c 4 large | od -An -c; wc -c < large").succeeded();
+    let read = little.shell(&session, &point, "cat large | tail -c 4 | od -An -c; wc -c < large").succeeded();
     assert_eq!(read.stdout.split_whitespace().collect::<Vec<_>>(), ["\\0", "e", "n", "d", "419430403"]);
     drop(little);
     session.umount(&point);
