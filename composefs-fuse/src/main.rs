@@ -10,6 +10,8 @@ fn main() -> std::process::ExitCode {
 
 #[cfg(not(target_os = "linux"))]
 fn main() -> std::process::ExitCode {
-    eprintln!("composefs-fuse: only Linux's FUSE is served so far; on other hosts run it in a Linux VM");
+    eprintln!(
+        "composefs-fuse: mounting is not supported on this system: only Linux's FUSE is served; run it in a Linux VM"
+    );
     std::process::ExitCode::FAILURE
 }

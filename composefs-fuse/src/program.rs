@@ -42,7 +42,7 @@ struct Arguments {
     #[arg(short = 'o', value_name = "OPTION,...", value_delimiter = ',')]
     options: Vec<MountWord>,
     /// Threads that answer the kernel
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     threads: u8,
     /// Answer with counters as JSON at this socket [default: one in $XDG_RUNTIME_DIR/lamina]
     #[arg(long, value_name = "SOCKET")]

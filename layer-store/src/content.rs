@@ -1,8 +1,6 @@
-//! Reads file content out of blobs.
+//! Reads file content out of layers.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use crate::layer::Segments;
 use crate::view::ViewLayer;
@@ -13,7 +11,7 @@ impl ViewLayer {
         let runs = match segments {
             Segments::Whole(start) => {
                 let at = start.checked_add(offset).ok_or(io::ErrorKind::InvalidData)?;
-                return read_all(&self.blob, buffer, at);
+                return self.blob.read_exact_at(buffer, at);
             }
             Segments::Runs(runs) => runs,
         };
@@ -28,43 +26,32 @@ impl ViewLayer {
             let (from, to) = (run_start.max(offset), run_end.min(end));
             let within = |position: u64| usize::try_from(position - offset).unwrap_or(usize::MAX);
             let part = buffer.get_mut(within(from)..within(to)).ok_or(io::ErrorKind::InvalidData)?;
-            read_all(self.donor(run.donor.get())?, part, run.blob_offset.get() + (from - run_start))?;
+            self.blob.read_exact_at(part, run.blob_offset.get() + (from - run_start))?;
         }
         Ok(())
     }
-}
 
-impl ViewLayer {
-    /// Calls `visit` with blob, offset and length of every run of a file's stored content, in order.
+    /// Calls `visit` with offset in the tar and length of every run of a file's stored content, in order.
     pub(crate) fn each_stored_run(
-        &self,
         segments: Segments<'_>,
         size: u64,
-        mut visit: impl FnMut(&File, u64, u64) -> io::Result<()>,
+        mut visit: impl FnMut(u64, u64) -> io::Result<()>,
     ) -> io::Result<()> {
-        self.each_run(segments, size, |blob, run| visit(blob, run.blob_offset, run.length))
+        Self::each_run(segments, size, |run| visit(run.blob_offset, run.length))
     }
 
-    /// Calls `visit` with every run of a file's stored content and the blob that it lies in, in order.
+    /// Calls `visit` with every run of a file's stored content, in order.
     pub(crate) fn each_run(
-        &self,
         segments: Segments<'_>,
         size: u64,
-        mut visit: impl FnMut(&File, Run) -> io::Result<()>,
+        mut visit: impl FnMut(Run) -> io::Result<()>,
     ) -> io::Result<()> {
         match segments {
-            Segments::Whole(start) => visit(&self.blob, Run { file_offset: 0, blob_offset: start, length: size }),
+            Segments::Whole(start) => visit(Run { file_offset: 0, blob_offset: start, length: size }),
             Segments::Runs(runs) => runs.iter().try_for_each(|run| {
                 let (file_offset, blob_offset) = (run.file_offset.get(), run.blob_offset.get());
-                visit(self.donor(run.donor.get())?, Run { file_offset, blob_offset, length: run.length.get() })
+                visit(Run { file_offset, blob_offset, length: run.length.get() })
             }),
-        }
-    }
-
-    fn donor(&self, number: u32) -> io::Result<&File> {
-        match number.checked_sub(1) {
-            None => Ok(&self.blob),
-            Some(donor) => Ok(self.donors.get(donor as usize).ok_or(io::ErrorKind::NotFound)?),
         }
     }
 }
@@ -74,16 +61,8 @@ impl ViewLayer {
 pub(crate) struct Run {
     /// Where it stands in the file.
     pub(crate) file_offset: u64,
-    /// Where it lies in its blob.
+    /// Where it lies in the tar.
     pub(crate) blob_offset: u64,
     /// Bytes.
     pub(crate) length: u64,
-}
-
-/// Reads exactly `buffer`. A blob that ends before its index says is damage, not the end of a file.
-pub(crate) fn read_all(blob: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    blob.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the blob is shorter than its index says"),
-        _ => error,
-    })
 }

@@ -206,7 +206,8 @@ impl<W: Write> Packer<W> {
             self.tar.append_pax_extensions([("mtime", pax_time(metadata).as_bytes())])?;
         }
         if matches!(kind, EntryType::Char | EntryType::Block) {
-            let device = metadata.rdev();
+            // The C library's type: Linux has 64 bits of it and macOS 32, signed.
+            let device = metadata.rdev() as rustix::fs::Dev;
             header.set_device_major(rustix::fs::major(device))?;
             header.set_device_minor(rustix::fs::minor(device))?;
         }

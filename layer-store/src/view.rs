@@ -2,7 +2,6 @@
 
 mod copy;
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -10,6 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use crate::base::{Base, BaseDir, BaseTarget};
 use crate::layer::{EntryTarget, InodeRecord, LayerIndex};
 use crate::lease::Lease;
+use crate::sharing::Blob;
 use crate::{Attr, DiffId, Ino, Kind, Timestamp, blocks};
 pub use copy::CopyError;
 
@@ -29,13 +29,11 @@ pub struct View {
     _leases: Vec<Lease>,
 }
 
-/// One layer of a view: its index, its blob, and the blobs that it borrows content from.
+/// One layer of a view: its index and its tar.
 #[derive(Debug, Clone)]
 pub(crate) struct ViewLayer {
     pub(crate) index: Arc<LayerIndex>,
-    pub(crate) blob: Arc<File>,
-    /// Donor n of the index is element n - 1.
-    pub(crate) donors: Vec<Arc<File>>,
+    pub(crate) blob: Arc<Blob>,
 }
 
 impl AsRef<LayerIndex> for ViewLayer {

@@ -95,6 +95,77 @@ def picture(title, notes, rows):
     return "\n".join(out) + "\n"
 
 
+# One for each who takes part, the first being what is measured: dark, the others by where their code runs.
+COLOURS = ["#1f5f3b", "#7a869a", "#9aa5b5", "#b9c1cd", "#d9a15b", "#e0b47c", "#e6c79d", "#ecd9be"]
+
+
+def seconds(value):
+    return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
+
+
+def groups_table(title, notes, names, measured):
+    """Medians in seconds: a line for each workload, a column for each who took part."""
+    cells = [("", *names)]
+    for (workload, state), figures in measured.items():
+        medians = [statistics.median(figures[name]) if name in figures else None for name in names]
+        cells.append((f"{workload}, {state}", *("" if median is None else seconds(median) for median in medians)))
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names) + 1)]
+    lines = [title, machine(), *notes, ""]
+    for line in cells:
+        lines.append("  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths))).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def groups_picture(title, notes, names, measured):
+    """One panel for each workload: a bar for each who took part, cut off at six times the first one's."""
+    columns, width, name_width, bar, gap = 3, 390, 130, 13, 3
+    panels = [(f"{workload}, {state}", figures) for (workload, state), figures in measured.items()]
+    panel_height = 30 + len(names) * (bar + gap) + 14
+    rows = -(-len(panels) // columns)
+    total, top = 16 + columns * width, 40 + 18 * (len(notes) + 1)
+    height = top + rows * panel_height + 8
+    text = lambda x, y, words, extra="": f'<text x="{x:.1f}" y="{y:.1f}" {extra}>{html.escape(words)}</text>'
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{total}" height="{height}" viewBox="0 0 {total} {height}" '
+        'font-family="sans-serif" font-size="11" fill="#222">',
+        f'<rect width="{total}" height="{height}" fill="#fff"/>',
+        text(16, 26, title, 'font-size="17" font-weight="bold"'),
+    ]
+    out += [text(16, 46 + 18 * index, line, 'fill="#666" font-size="12"') for index, line in enumerate([machine(), *notes])]
+    for index, (heading, figures) in enumerate(panels):
+        left, y = 16 + index % columns * width, top + index // columns * panel_height
+        out.append(text(left, y + 18, heading, 'font-size="13" font-weight="bold"'))
+        medians = {name: statistics.median(figures[name]) for name in names if name in figures}
+        most = min(max(medians.values()), 6 * medians.get(names[0], max(medians.values())))
+        room = width - name_width - 80
+        for place, name in enumerate(name for name in names if name in medians):
+            at, median = y + 26 + place * (bar + gap), medians[name]
+            length = max(min(median / most, 1) * room, 1)
+            colour = COLOURS[names.index(name) % len(COLOURS)]
+            weight = 'font-weight="bold"' if name == names[0] else ""
+            out.append(text(left + name_width - 6, at + 10, name, f'text-anchor="end" {weight}'))
+            out.append(f'<rect x="{left + name_width}" y="{at}" width="{length:.1f}" height="{bar}" fill="{colour}"/>')
+            if median > most:
+                # A cut: the bar would be longer than its panel.
+                out.append(f'<path d="M{left + name_width + length - 9:.1f} {at + bar + 2} l5 {-bar - 4}" stroke="#fff" stroke-width="3"/>')
+            out.append(text(left + name_width + length + 5, at + 10, seconds(median), weight))
+    out.append("</svg>")
+    return "\n".join(out) + "\n"
+
+
+def write_groups(directory, name, title, notes, names, measured, shown=None):
+    """`measured`: (workload, state) -> who -> seconds of each round. The picture has the workloads in `shown`, or all."""
+    os.makedirs(directory, exist_ok=True)
+    in_picture = {each: measured[each] for each in shown or measured if each in measured}
+    figures = {"title": title, "machine": machine(), "notes": notes, "seconds": {", ".join(each): figures for each, figures in measured.items()}}
+    text = groups_table(title, notes, names, measured)
+    for ending, content in ("txt", text), ("svg", groups_picture(title, notes, names, in_picture)), ("json", json.dumps(figures, indent=1) + "\n"):
+        with open(os.path.join(directory, f"{name}.{ending}"), "w") as file:
+            file.write(content)
+    print(text)
+    print(f"written to {directory}/{name}.txt, .svg and .json")
+
+
 def write(directory, name, title, notes, rows):
     os.makedirs(directory, exist_ok=True)
     text = table(title, notes, rows)

@@ -3,6 +3,7 @@
 pub mod background;
 mod fusermount;
 mod mount;
+mod readahead;
 mod serve;
 mod session;
 mod stats_socket;

@@ -2,19 +2,24 @@
 
 use super::fusermount::{self, HelperError};
 use super::stats_socket::{clear_dead_socket, stats_socket_path};
-use rustix::fs::{Access, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 /// Where the kernel's end of every connection is.
 const DEVICE: &str = "/dev/fuse";
 
 /// The type shown in `/proc/self/mounts`, behind `fuse.`.
 const SUBTYPE: &str = "lamina";
+
+/// How long a server that is about to be unmounted may take to show that it lives.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How a view is mounted. It is always read-only.
 #[derive(Clone, Debug)]
@@ -245,10 +250,7 @@ pub fn unmount(path: &Path, how: Unmount) -> Result<(), MountError> {
         }
         _ => path.canonicalize().map_err(failed)?,
     };
-    let absolute = match absolute.symlink_metadata() {
-        Ok(metadata) if metadata.is_symlink() => absolute.canonicalize().map_err(failed)?,
-        _ => absolute,
-    };
+    let absolute = if is_symlink(&absolute) { absolute.canonicalize().map_err(failed)? } else { absolute };
     let socket = stats_socket_path(&absolute);
     match unmount_absolute(&absolute, how) {
         Err(MountError::Busy(_)) if is_dead(&absolute) => unmount_absolute(&absolute, Unmount::Lazy),
@@ -260,9 +262,21 @@ pub fn unmount(path: &Path, how: Unmount) -> Result<(), MountError> {
     Ok(())
 }
 
-/// Whether the server of the mount at `path` has died. Asks for what no kernel keeps (`fuse_statfs`).
+/// Whether the server of the mount at `path` has died. Asks for what no kernel keeps (`fuse_statfs`): of a dead server
+/// the kernel knows at once, and one that does not answer within [`PATIENCE`] lives, however badly.
 fn is_dead(path: &Path) -> bool {
-    rustix::fs::statfs(path).err() == Some(Errno::NOTCONN)
+    let (sender, answer) = channel();
+    let path = path.to_owned();
+    // Not waited for: it is stuck in the kernel for as long as the server is stuck.
+    let asking = std::thread::Builder::new().spawn(move || sender.send(rustix::fs::statfs(&path).err()));
+    asking.is_ok() && answer.recv_timeout(PATIENCE) == Ok(Some(Errno::NOTCONN))
+}
+
+/// Whether `path` is a symbolic link. Sends no message if it is the root of a FUSE mount, whose server may be stuck.
+fn is_symlink(path: &Path) -> bool {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::SYMLINK_NOFOLLOW;
+    let found = statx(CWD, path, flags, StatxFlags::TYPE);
+    found.is_ok_and(|found| FileType::from_raw_mode(found.stx_mode.into()) == FileType::Symlink)
 }
 
 fn unmount_absolute(path: &Path, how: Unmount) -> Result<(), MountError> {
@@ -303,7 +317,6 @@ fn device_error(errno: Errno) -> MountError {
 /// The number of the FUSE connection behind the mount at `path`, which no other live mount of this kernel has.
 /// No message is sent for it.
 pub(super) fn connection_number(path: &Path) -> io::Result<u32> {
-    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
     // fs/fuse/dir.c: with AT_STATX_DONT_SYNC the kernel answers from what it has.
     let found = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::empty())?;
     Ok(found.stx_dev_minor)

@@ -1,6 +1,7 @@
 //! A mount from its beginning to its end: what `composefs-fuse` and `lamina mount` both run.
 
 use super::mount::{MountError, MountOptions, MountPoint, Unmount, connection_number};
+use super::readahead;
 use super::session::{Session, SessionError, SessionEvent};
 use super::stats_socket::{StatsError, StatsSocket, stats_socket_path};
 use crate::server::Server;
@@ -21,7 +22,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub struct ServeOptions {
     /// How it is mounted.
     pub mount: MountOptions,
-    /// Threads that answer; at least one. All wait on one queue in the kernel, so more than two gain little.
+    /// Threads that answer; at least one. All wait on one queue in the kernel, so more of them answer no faster; but a
+    /// thread that waits for the disk answers nobody else, and four readers of a cold tree wait for four reads at once.
     pub threads: usize,
     /// Where the counters can be asked for.
     pub stats: StatsOutlet,
@@ -29,7 +31,7 @@ pub struct ServeOptions {
 
 impl Default for ServeOptions {
     fn default() -> Self {
-        Self { mount: MountOptions::default(), threads: 2, stats: StatsOutlet::Default }
+        Self { mount: MountOptions::default(), threads: 4, stats: StatsOutlet::Default }
     }
 }
 
@@ -97,6 +99,10 @@ pub fn serve(
     let device = mount_point.mount(&options.mount)?;
     let mut mounted = Mounted::new(mount_point)?;
     let session = Session::start(server, device, options.threads, &sender)?;
+    // After the handshake, which sets it. Root alone may; nothing depends on it.
+    if let Err(error) = readahead::raise(mounted.connection) {
+        tracing::debug!("reading ahead 128 KiB at a time: {error}");
+    }
     let _socket = stats_socket(server, mount_point, &options.stats)?;
     ready().map_err(ServeError::Unwanted)?;
     let ended = wait(&events, session, &mut mounted);

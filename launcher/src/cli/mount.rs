@@ -16,7 +16,7 @@ use crate::failure::{About, FAILED, Failure};
 ///
 /// Returns when the tree can be read and goes on serving in the background, until `lamina umount`. Only the user
 /// who mounts gets in, and reads everything, root's files included; with --allow-other everybody gets in, and the
-/// kernel checks owners and modes.
+/// kernel checks owners and modes (POSIX ACLs are shown but not enforced).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -46,7 +46,7 @@ pub(super) struct Mount {
     #[arg(long, value_name = "SOCKET")]
     stats: Option<PathBuf>,
     /// Threads that answer the kernel
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     threads: u8,
     /// Set by this program for the process that it leaves in the background
     #[arg(long, hide = true)]

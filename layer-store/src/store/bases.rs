@@ -1,6 +1,6 @@
 //! Bases: made once for an image and a variant, opened as views.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{BufWriter, Cursor};
 use std::path::Path;
@@ -16,8 +16,9 @@ use crate::fault::{self, FaultPoint};
 use crate::layer::LayerIndex;
 use crate::lease::Held;
 use crate::mapped::IndexBytes;
+use crate::oci::parallel;
 use crate::view::ViewLayer;
-use crate::{BaseId, DiffId, View};
+use crate::{BaseId, Cancellation, DiffId, View};
 
 /// `recipe` of a base: what it is made of, each bottom first. Its base id is that of the directory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -130,12 +131,7 @@ impl Store {
         let recipe = self.recipe(id)?;
         self.hold_recipe(&recipe)?;
         let leases = self.leases_of_view(&recipe.held())?;
-        let mut opened: HashMap<DiffId, ViewLayer> = HashMap::new();
-        for layer in recipe.layers() {
-            if !opened.contains_key(layer) {
-                opened.insert(*layer, self.view_layer(layer)?);
-            }
-        }
+        let opened = self.view_layers(&recipe)?;
         let layers: Vec<ViewLayer> = recipe.layers().filter_map(|layer| opened.get(layer).cloned()).collect();
         let base = match self.checked_base(&recipe, &layers) {
             Ok(base) => base,
@@ -159,6 +155,17 @@ impl Store {
             Err(error) if error.is_closed() => base_in_memory(layers),
             Err(error) => Err(error),
         }
+    }
+
+    /// The different layers of a base. Proving their indexes is most of what opening costs, so all processors do it.
+    fn view_layers(&self, recipe: &Recipe) -> Result<HashMap<DiffId, ViewLayer>, StoreError> {
+        let different: Vec<DiffId> = recipe.layers().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let length = |layer: &DiffId| fs::metadata(self.layout.layer_index(layer)).map_or(0, |index| index.len());
+        let opened = parallel::for_each(&different, threads, &Cancellation::default(), length, |layer| {
+            Ok((*layer, self.view_layer(layer)?))
+        });
+        Ok(opened?.into_iter().collect())
     }
 
     fn checked_base(&self, recipe: &Recipe, layers: &[ViewLayer]) -> Result<Base, String> {

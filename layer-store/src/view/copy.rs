@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt;
 
 use rustix::io::Errno;
 
-use super::{Node, View, ViewError};
-use crate::content;
+use super::{Node, View, ViewError, ViewLayer};
+use crate::sharing::Blob;
 use crate::{Ino, Kind};
 
 /// What file systems that share blocks share them in.
@@ -67,13 +67,13 @@ impl View {
         self.verify(layer, number, files).map_err(damaged)?;
         let mut failed = None;
         let end = from.saturating_add(length).min(inode.size.get());
-        let outcome = files.each_run(index.segments(inode), inode.size.get(), |blob, run| {
+        let outcome = ViewLayer::each_run(index.segments(inode), inode.size.get(), |run| {
             let (start, stop) = (run.file_offset.max(from), (run.file_offset + run.length).min(end));
             if start >= stop {
                 return Ok(());
             }
             let source = run.blob_offset + (start - run.file_offset);
-            match copy(blob, source, target, at + (start - from), stop - start) {
+            match copy(&files.blob, source, target, at + (start - from), stop - start) {
                 Ok(()) => copied(stop - start),
                 Err(Side::Blob(cause)) => return Err(cause),
                 Err(Side::Target(cause)) => {
@@ -91,12 +91,16 @@ impl View {
 }
 
 /// Copies a range of a blob.
-fn copy(blob: &File, mut from: u64, target: &File, mut at: u64, mut left: u64) -> Result<(), Side> {
-    // The kernel alone is quicker only where it need not move the bytes.
-    while left >= BLOCK && from.is_multiple_of(BLOCK) && at.is_multiple_of(BLOCK) {
+fn copy(blob: &Blob, mut from: u64, target: &File, mut at: u64, mut left: u64) -> Result<(), Side> {
+    // The kernel alone is quicker only where it need not move the bytes, and knows nothing of borrowed content.
+    while let Some(file) = blob.whole()
+        && left >= BLOCK
+        && from.is_multiple_of(BLOCK)
+        && at.is_multiple_of(BLOCK)
+    {
         let (mut source, mut place) = (from, at);
         let wanted = usize::try_from(left - left % BLOCK).unwrap_or(usize::MAX);
-        match rustix::fs::copy_file_range(blob, Some(&mut source), target, Some(&mut place), wanted) {
+        match rustix::fs::copy_file_range(file, Some(&mut source), target, Some(&mut place), wanted) {
             Ok(0) => return Err(Side::Blob(io::ErrorKind::UnexpectedEof.into())),
             Ok(copied) => {
                 let copied = copied as u64;
@@ -112,7 +116,7 @@ fn copy(blob: &File, mut from: u64, target: &File, mut at: u64, mut left: u64) -
     while left > 0 {
         let wanted = usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len()));
         let part = piece.get_mut(..wanted).unwrap_or_default();
-        content::read_all(blob, part, from).map_err(Side::Blob)?;
+        blob.read_exact_at(part, from).map_err(Side::Blob)?;
         target.write_all_at(part, at).map_err(Side::Target)?;
         (from, at, left) = (from + wanted as u64, at + wanted as u64, left - wanted as u64);
     }

@@ -1,4 +1,7 @@
-//! A mount under odd images, damage, signals and other users.
+//! A mount under odd images, damage, load, signals and other users.
+
+mod disk;
+mod load;
 
 use std::fs::File;
 use std::io::Write as _;
@@ -167,6 +170,29 @@ fn mount_of_a_killed_server_is_cleared_although_files_are_open() {
     let again = session.mount(REFERENCE, "mounted");
     assert_eq!(shell(&session, &again, "cat file").succeeded().stdout, "content");
     session.umount(&again);
+    session.traces().assert_nothing_left();
+}
+
+/// Nothing is asked of a server that is about to go: one that has stopped would never answer.
+#[test]
+fn mount_of_a_stopped_server_is_taken_away_and_a_busy_one_is_said_to_be_busy() {
+    let session = session_with(&[Layer::of_files(&[("file", b"content")])]);
+    let point = session.mount(REFERENCE, "mounted");
+    let server = servers(&session)[0];
+    kill_process(server, Signal::STOP).unwrap();
+    session.umount(&point);
+    assert!(session.traces().mounts().is_empty());
+    kill_process(server, Signal::CONT).unwrap();
+    session.traces().assert_nothing_left();
+
+    let point = session.mount(REFERENCE, "mounted");
+    let holder = holder(&session, &point.join("file"));
+    let server = servers(&session)[0];
+    kill_process(server, Signal::STOP).unwrap();
+    session.run(["umount", point.to_str().unwrap()]).refused("busy");
+    session.ok(["umount", "--lazy", point.to_str().unwrap()]);
+    kill_process(server, Signal::CONT).unwrap();
+    end(holder);
     session.traces().assert_nothing_left();
 }
 

@@ -1,0 +1,156 @@
+"""What Lamina's mount is compared with: the same tree, shown by others. Needs root.
+
+Everything that takes long to make is kept in DIR/serve beside the benchmark's image, until that is made anew.
+"""
+
+import gzip
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import time
+
+LARGE_BYTES = 512 << 20
+LARGE = "srv/large/content.bin"
+# Raise it when what is kept is made in another way.
+KEPT_VERSION = "1"
+
+
+def run(*command, **keywords):
+    """Runs a command to its end; its standard output. A failure ends the benchmark with its message."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **keywords)
+    if done.returncode:
+        sys.exit(f"error: {' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def step(what, action):
+    begin = time.monotonic()
+    print(f"==> {what}", flush=True)
+    action()
+    print(f"    took {time.monotonic() - begin:.1f} s", flush=True)
+
+
+def layer_blobs(layout):
+    """The gzip layers of the image `latest`, lowest first."""
+    blob = lambda digest: os.path.join(layout, "blobs", *digest.split(":"))
+    with open(os.path.join(layout, "index.json")) as file:
+        index = json.load(file)
+    tagged = next(each for each in index["manifests"] if each["annotations"]["org.opencontainers.image.ref.name"] == "latest")
+    with open(blob(tagged["digest"])) as file:
+        return [blob(layer["digest"]) for layer in json.load(file)["layers"]]
+
+
+class Kept:
+    """The trees and images that the peers mount."""
+
+    def __init__(self, images):
+        self.layout = os.path.join(images, "bench")
+        self.directory = os.path.join(images, "serve")
+        self.tree = os.path.join(self.directory, "tree")
+        self.layers = [os.path.join(self.directory, f"layer-{number}") for number in range(len(layer_blobs(self.layout)))]
+        # On top of the image, for everyone: the image has no file of this size.
+        self.large = os.path.join(self.directory, "large")
+        self.erofs = os.path.join(self.directory, "tree.erofs")
+        self.squashfs = os.path.join(self.directory, "tree.squashfs")
+        with open(os.path.join(images, "bench.recipe")) as file:
+            self.stamp = file.read().strip() + " " + KEPT_VERSION
+
+    def prepare(self):
+        stamp = os.path.join(self.directory, "stamp")
+        if not (os.path.exists(stamp) and open(stamp).read() == self.stamp):
+            shutil.rmtree(self.directory, ignore_errors=True)
+            os.makedirs(self.directory)
+            os.chmod(self.directory, 0o700)
+            step("a large file", self.make_large)
+            step("layers, unpacked one by one", self.unpack_layers)
+            step("the tree, by umoci unpack", self.unpack_tree)
+            step("an EROFS image of it", lambda: run("mkfs.erofs", "--quiet", self.erofs, self.tree))
+            step("a squashfs image of it", lambda: run("mksquashfs", self.tree, self.squashfs, "-quiet", "-no-progress", "-comp", "zstd", "-Xcompression-level", "3"))
+            with open(stamp, "w") as file:
+                file.write(self.stamp)
+        os.sync()
+
+    def make_large(self):
+        path = os.path.join(self.large, LARGE)
+        os.makedirs(os.path.dirname(path))
+        with open(path, "wb") as file:
+            for _ in range(LARGE_BYTES >> 20):
+                file.write(os.urandom(1 << 20))
+
+    def unpack_layers(self):
+        for blob, directory in zip(layer_blobs(self.layout), self.layers):
+            os.mkdir(directory)
+            run("tar", "--extract", "--gzip", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--file", blob, "--directory", directory)
+            for root, _, names in os.walk(directory):
+                for name in names:
+                    path = os.path.join(root, name)
+                    if name == ".wh..wh..opq":
+                        os.remove(path)
+                        os.setxattr(root, "trusted.overlay.opaque", b"y")
+                    elif name.startswith(".wh."):
+                        os.remove(path)
+                        os.mknod(os.path.join(root, name.removeprefix(".wh.")), stat.S_IFCHR, os.makedev(0, 0))
+
+    def unpack_tree(self):
+        bundle = os.path.join(self.directory, "bundle")
+        run("umoci", "unpack", "--image", f"{self.layout}:latest", bundle)
+        os.rename(os.path.join(bundle, "rootfs"), self.tree)
+        shutil.rmtree(bundle)
+        run("cp", "--archive", f"{self.large}/.", self.tree)
+
+
+class Peer:
+    """One way to have the tree at `point`. `also` says that it takes part in the first round only."""
+
+    def __init__(self, name, mount=None, unmount=("umount",), also=False):
+        self.name, self.mount, self.unmount, self.also = name, mount, unmount, also
+        self.point, self.is_up = None, False
+
+    def up(self, environment):
+        if self.mount:
+            run(*self.mount, env=environment)
+            self.is_up = True
+
+    def down(self, environment):
+        if self.is_up:
+            for attempt in range(50):
+                done = subprocess.run([*self.unmount, self.point], env=environment, stderr=subprocess.PIPE, text=True)
+                if done.returncode == 0:
+                    self.is_up = False
+                    return
+                # A program that has just ended may still hold it.
+                time.sleep(0.1)
+            sys.exit(f"error: {self.name}: cannot unmount {self.point}: {done.stderr.strip()}")
+
+
+def needed(*programs):
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing:
+        sys.exit(f"error: missing: {', '.join(missing)}; run scripts/bench serve, which installs them, or scripts/setup")
+
+
+def all_peers(kept, work, programs, base, new_fuse_overlayfs):
+    """Lamina first, then its peers."""
+    needed("mkfs.erofs", "mksquashfs", "squashfuse", "fuse-overlayfs", "unionfs", "umoci", new_fuse_overlayfs)
+    lower = ":".join([kept.large, *reversed(kept.layers)])
+    branches = ":".join(f"{layer}=RO" for layer in [kept.large, *reversed(kept.layers)])
+    at = lambda name: os.path.join(work, name)
+    peers = [
+        Peer("lamina", (os.path.join(programs, "composefs-fuse"), base, at("lamina")), (os.path.join(programs, "lamina"), "umount")),
+        Peer("ext4, unpacked"),
+        Peer("overlayfs", ("mount", "-t", "overlay", "-o", f"ro,lowerdir={lower}", "none", at("overlayfs"))),
+        Peer("EROFS", ("mount", "-t", "erofs", "-o", "ro,loop", kept.erofs, at("EROFS"))),
+        Peer("fuse-overlayfs 1.10", ("fuse-overlayfs", "-o", f"ro,lowerdir={lower}", at("fuse-overlayfs 1.10"))),
+        Peer("fuse-overlayfs 2.0", (new_fuse_overlayfs, "-o", f"ro,lowerdir={lower}", at("fuse-overlayfs 2.0")), also=True),
+        Peer("squashfuse", ("squashfuse", kept.squashfs, at("squashfuse")), also=True),
+        Peer("unionfs-fuse", ("unionfs", "-o", "ro", branches, at("unionfs-fuse")), also=True),
+    ]
+    for peer in peers:
+        peer.point = at(peer.name) if peer.mount else kept.tree
+        if peer.mount:
+            os.mkdir(peer.point)
+    return peers

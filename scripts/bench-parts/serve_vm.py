@@ -1,0 +1,107 @@
+"""What the root of a VM costs beside other ways to give it the same tree; started by scripts/bench.
+
+One guest has our own vhost-user-fs (`--backend direct`) as its root, and the unpacked tree as a share of virtiofsd:
+both are asked in turn. Another boots from an EROFS image on virtio-blk (`--backend block`).
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import peers
+import report
+
+REFERENCE = "bench.test/image:1"
+# Below the root of the image: an emulated processor would take minutes for all of it.
+PART = "usr/lib/python3/dist-packages/pandas"
+GUEST_TIMEOUT = 240
+
+# The guest's part: PART, then where the trees are and how they are called: direct= is the root, virtiofsd=/peer a share.
+SCRIPT = r"""
+part=$1; shift
+forget() { sync; echo 3 > /proc/sys/vm/drop_caches; }
+say() { echo "RESULT $name|$1|$2|$3"; }
+ask() { what=$1; shift; forget; say "$what" cold "$(/load/tree-load "$@")"; say "$what" warm "$(/load/tree-load "$@")"; }
+for pair in "$@"; do
+  name=${pair%%=*}; root=${pair#*=}
+  ask "find with stat" find "$root/$part" 1
+  /load/tree-load list "$root/$part" > /tmp/list
+  ask "random stat" stat "$root/$part" /tmp/list 5000
+  ask "small files" small "$root/$part" /tmp/list 500 1
+  ask "large file in order" sequential "$root/usr/lib/gcc/x86_64-linux-gnu/12/cc1"
+  ask "missing names" missing "$root/$part" /tmp/list 5000
+done
+"""
+
+
+class Bench:
+    def __init__(self, kept, programs, work):
+        self.kept, self.programs = kept, os.path.abspath(programs)
+        self.lamina = os.path.join(self.programs, "lamina")
+        self.environment = dict(os.environ, LAMINA_STORE=os.path.join(work, "store"), XDG_RUNTIME_DIR=os.path.join(work, "run"), XDG_STATE_HOME=os.path.join(work, "state"))
+        os.mkdir(self.environment["XDG_RUNTIME_DIR"], 0o700)
+        self.load = os.path.join(work, "load")
+        os.mkdir(self.load)
+        peers.run("cp", os.path.join(self.programs, "tree-load"), self.load)
+        peers.run("strip", os.path.join(self.load, "tree-load"))
+        self.names, self.seconds, self.skipped = [], {}, {}
+
+    def prepare(self):
+        peers.run(self.lamina, "import", self.kept.layout, "--tag", REFERENCE, env=self.environment)
+
+    def guest(self, backend, trees, shares):
+        volumes = [word for share in [f"{self.load}:/load:ro", *shares] for word in ("-v", share)]
+        command = [self.lamina, "run", "--backend", backend, "--memory", "1G", *volumes, REFERENCE, "--", "/bin/sh", "-c", SCRIPT, "sh", PART, *trees]
+        done = subprocess.run(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=GUEST_TIMEOUT)
+        if done.returncode and backend == "block" and not done.stdout:
+            self.skipped[backend] = done.stderr.strip().splitlines()[-1]
+            return
+        if done.returncode:
+            sys.exit(f"error: {' '.join(command[:4])}: {done.stderr.strip()[-2000:]}")
+        for line in done.stdout.splitlines():
+            if line.startswith("RESULT "):
+                name, workload, state, figures = line.removeprefix("RESULT ").split("|")
+                if name not in self.names:
+                    self.names.append(name)
+                self.seconds.setdefault((workload, state), {}).setdefault(name, []).append(float(figures.split()[0]))
+
+    def round(self):
+        self.guest("direct", ["direct=", "virtiofsd=/peer"], [f"{self.kept.tree}:/peer:ro"])
+        if "block" not in self.skipped:
+            self.guest("block", ["EROFS on virtio-blk="], [])
+
+
+def goals(bench):
+    rows = []
+    for (workload, state), figures in bench.seconds.items():
+        values = [ours / theirs for ours, theirs in zip(figures["direct"], figures["virtiofsd"])]
+        half = state == "warm" and workload in ("find with stat", "random stat", "missing names")
+        rows.append(report.Row(f"{workload}, {state} / virtiofsd", "x", values, 0.5 if half else 1))
+    return rows
+
+
+def main():
+    images, programs, results, rounds = *sys.argv[1:4], int(sys.argv[4])
+    kept = peers.Kept(images)
+    kept.prepare()
+    with tempfile.TemporaryDirectory(prefix="bench.", dir=images) as work:
+        bench = Bench(kept, programs, work)
+        peers.step("the store", bench.prepare)
+        for number in range(rounds):
+            peers.step(f"round {number + 1} of {rounds}", bench.round)
+    notes = [
+        f"{time.strftime('%Y-%m-%d')}, QEMU without KVM (every guest's processor is emulated), {rounds} rounds, medians",
+        f"/{PART} of the image; cold: the guest's caches dropped; virtiofsd shares the unpacked tree",
+        *(f"left out: {backend}: {why}" for backend, why in bench.skipped.items()),
+    ]
+    title = "The root of a VM beside other ways to give it the same tree"
+    rows = goals(bench)
+    report.write(results, "serve-vm", title, notes, rows)
+    report.write_groups(results, "serve-vm-peers", title, notes, bench.names, bench.seconds)
+    if any(row.holds is False for row in rows):
+        sys.exit(1)
+
+
+main()
