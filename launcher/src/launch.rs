@@ -105,7 +105,7 @@ impl Prepared {
             initramfs: self.tools.initramfs.clone(),
             kernel_parameters,
             shares: self.root_image.is_none().then(|| ROOT.to_owned()).into_iter().chain(further).map(device).collect(),
-            disks: self.root_image.iter().map(root_disk).collect(),
+            disks: self.root_image.iter().map(|image| root_disk(image)).collect(),
             network: match self.decision.network {
                 Carrier::None => None,
                 Carrier::Slirp => Some(NetworkDevice::Slirp(network::slirp(&self.start.published))),
@@ -215,8 +215,8 @@ fn other(hypervisor: &dyn Hypervisor, plan: &Plan) -> Result<String, Failure> {
 }
 
 /// The disk with a root's image.
-fn root_disk(image: &PathBuf) -> Disk {
-    Disk { serial: ROOT.to_owned(), path: image.clone(), read_only: true }
+fn root_disk(image: &Path) -> Disk {
+    Disk { serial: ROOT.to_owned(), path: image.to_owned(), read_only: true }
 }
 
 /// What the guest is told to mount.

@@ -134,7 +134,7 @@ struct Root {
 enum Tree {
     Directory(PathBuf),
     /// A view, and the store and base that it is of.
-    View(Arc<View>, Store, BaseId),
+    View(Arc<View>, Box<Store>, BaseId),
 }
 
 impl Run {
@@ -207,7 +207,7 @@ impl Run {
         let image = store::image(&opened, self.image.as_deref().unwrap_or_default())?;
         let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
         let view = opened.open_view(&base).map_err(|error| Failure::new(&image.reference, error))?;
-        let tree = Tree::View(Arc::new(view), opened, base);
+        let tree = Tree::View(Arc::new(view), Box::new(opened), base);
         Ok(Root { name: image.reference, defaults: defaults(&image.config), tree })
     }
 
