@@ -101,6 +101,6 @@ fn read_error_of_the_hosts_disk_fails_that_read_only() {
     image.write_all_at(&lost, place).unwrap();
     assert_eq!(shell(&session, &point, "cat last | wc -c").succeeded().stdout, "4194304\n");
     session.umount(&point);
-    session.traces().assert_nothing_left();
     drop(disk);
+    session.traces().assert_nothing_left();
 }

@@ -65,9 +65,9 @@ fn crowd() -> Layer {
     Layer::of_script_sparse(&script)
 }
 
-/// With memory for all of it, the directory costs a message for 100 names and nothing the second time. With too little,
-/// the kernel drops names and keeps the listing, and has to ask again for each name that it dropped: once each and not
-/// more, and never for a listing that it still has.
+/// With memory for all of it, the directory costs a message for 100 names at most. With too little, the kernel drops names
+/// and listings, and asks for listings again; a kernel that kept a listing and dropped its names would ask for each
+/// name, once and not more.
 #[test]
 fn directory_of_200_000_names_is_right_with_little_memory_and_asks_once_for_a_name() {
     let session = session_with(&[crowd()]);
