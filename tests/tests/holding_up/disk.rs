@@ -45,7 +45,7 @@ impl<'session> Disk<'session> {
     }
 
     /// Where byte `offset` of a file lies on the disk, from the file system's list of its extents, in whole blocks.
-    fn place_of(&self, path: &Path, offset: u64) -> u64 {
+    fn place_of(path: &Path, offset: u64) -> u64 {
         let listed = output("filefrag", &["-v", "-e"], path);
         let block = offset.div_ceil(4096);
         // `   0:        0..    2047:       6144..      8191:   2048: ...`
@@ -82,7 +82,7 @@ fn read_error_of_the_hosts_disk_fails_that_read_only() {
     let blob = PathBuf::from(blob.succeeded().stdout.trim_end());
     Finished::of(&mut Command::new(installed("sync"))).succeeded();
     // Two headers of 512 bytes stand before the content of `last`; half of it stays readable.
-    let place = disk.place_of(&blob, first.len() as u64 + 1024 + last.len() as u64 / 2);
+    let place = Disk::place_of(&blob, first.len() as u64 + 1024 + last.len() as u64 / 2);
     disk.forget();
 
     let image = File::options().read(true).write(true).open(&disk.image).unwrap();
