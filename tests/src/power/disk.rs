@@ -113,7 +113,7 @@ impl Disk {
                 }
             }
             "write" => {
-                self.write(number(argument(0)), &text_if_known(&self.handles, argument(0), argument(1)), result, None)
+                self.write(number(argument(0)), &text_if_known(&self.handles, argument(0), argument(1)), result, None);
             }
             "pwrite64" => {
                 let at = Some(position(number(argument(3))));
