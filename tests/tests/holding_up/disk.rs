@@ -16,6 +16,22 @@ fn output(program: &str, arguments: &[&str], path: &Path) -> String {
     Finished::of(Command::new(installed(program)).args(arguments).arg(path)).succeeded().stdout
 }
 
+/// Where byte `offset` of a file lies on its disk, from the file system's list of its extents, in whole blocks.
+fn place_of(path: &Path, offset: u64) -> u64 {
+    let listed = output("filefrag", &["-v", "-e"], path);
+    let block = offset.div_ceil(4096);
+    // `   0:        0..    2047:       6144..      8191:   2048: ...`
+    let extents = listed.lines().filter_map(|line| {
+        let numbers: Vec<u64> =
+            line.split([':', '.', ' ']).filter(|word| !word.is_empty()).map_while(|word| word.parse().ok()).collect();
+        let [_, first, last, place, ..] = numbers[..] else { return None };
+        Some((first, last, place))
+    });
+    let found = extents.into_iter().find(|(first, last, _)| (*first..=*last).contains(&block));
+    let (first, _, place) = found.unwrap_or_else(|| panic!("no extent has block {block}:\n{listed}"));
+    (place + block - first) * 4096
+}
+
 /// A session's store on an ext4 of its own, on a loop device.
 struct Disk<'session> {
     session: &'session Session,
@@ -43,25 +59,6 @@ impl<'session> Disk<'session> {
         unmount(self.session.store(), UnmountFlags::empty()).unwrap();
         self.mount();
     }
-
-    /// Where byte `offset` of a file lies on the disk, from the file system's list of its extents, in whole blocks.
-    fn place_of(path: &Path, offset: u64) -> u64 {
-        let listed = output("filefrag", &["-v", "-e"], path);
-        let block = offset.div_ceil(4096);
-        // `   0:        0..    2047:       6144..      8191:   2048: ...`
-        let extents = listed.lines().filter_map(|line| {
-            let numbers: Vec<u64> = line
-                .split([':', '.', ' '])
-                .filter(|word| !word.is_empty())
-                .map_while(|word| word.parse().ok())
-                .collect();
-            let [_, first, last, place, ..] = numbers[..] else { return None };
-            Some((first, last, place))
-        });
-        let found = extents.into_iter().find(|(first, last, _)| (*first..=*last).contains(&block));
-        let (first, _, place) = found.unwrap_or_else(|| panic!("no extent has block {block}:\n{listed}"));
-        (place + block - first) * 4096
-    }
 }
 
 impl Drop for Disk<'_> {
@@ -82,7 +79,7 @@ fn read_error_of_the_hosts_disk_fails_that_read_only() {
     let blob = PathBuf::from(blob.succeeded().stdout.trim_end());
     Finished::of(&mut Command::new(installed("sync"))).succeeded();
     // Two headers of 512 bytes stand before the content of `last`; half of it stays readable.
-    let place = Disk::place_of(&blob, first.len() as u64 + 1024 + last.len() as u64 / 2);
+    let place = place_of(&blob, first.len() as u64 + 1024 + last.len() as u64 / 2);
     disk.forget();
 
     let image = File::options().read(true).write(true).open(&disk.image).unwrap();
