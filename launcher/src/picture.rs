@@ -11,11 +11,11 @@ const ROW: f64 = 28.0;
 const BAR: f64 = 20.0;
 
 /// Draws one bar per image, its layers in the order of their stack and as long as they are large. A layer that several
-/// images have is of one colour in all of them; one that a single image has is grey.
+/// images have is of one colour in all of them; one that a single image has is grey. What a layer borrows is an empty bar.
 #[must_use]
 pub fn shared_layers(usage: &Usage) -> String {
     let layers: HashMap<DiffId, &LayerUsage> = usage.layers.iter().map(|layer| (layer.diff_id, layer)).collect();
-    let largest = usage.images.iter().map(|image| image.on_disk).max().unwrap_or(0).max(1);
+    let largest = usage.images.iter().map(|image| image.on_disk + image.borrowed).max().unwrap_or(0).max(1);
     let scale = (WIDTH - NAMES - 10.0) / to_f64(largest);
     let mut svg = String::new();
     let height = ROW * to_f64(usage.images.len() as u64 + 1);
@@ -41,10 +41,25 @@ pub fn shared_layers(usage: &Usage) -> String {
                 layer.images.len()
             );
             left += width;
+            let borrowed = to_f64(layer.borrowed()) * scale;
+            if borrowed > 0.0 {
+                let _ = writeln!(
+                    svg,
+                    "<rect x=\"{left:.1}\" y=\"{top}\" width=\"{borrowed:.1}\" height=\"{BAR}\" fill=\"none\" \
+                     stroke=\"#888\" stroke-dasharray=\"3 2\"><title>{} {} that lie in other layers</title></rect>",
+                    layer.diff_id,
+                    indicatif::HumanBytes(layer.borrowed()),
+                );
+                left += borrowed;
+            }
         }
     }
-    let saved = indicatif::HumanBytes(usage.saved_by_layers);
-    let _ = writeln!(svg, "<text x=\"{NAMES}\" y=\"{}\">saved by sharing layers: {saved}</text>", height - 8.0);
+    let [layers, files] = [usage.saved_by_layers, usage.saved_by_files].map(indicatif::HumanBytes);
+    let _ = writeln!(
+        svg,
+        "<text x=\"{NAMES}\" y=\"{}\">saved by sharing layers: {layers}, by sharing their content: {files}</text>",
+        height - 8.0
+    );
     svg.push_str("</svg>\n");
     svg
 }

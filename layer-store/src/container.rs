@@ -1,4 +1,4 @@
-//! The frame that layer indexes and bases share: a header, a table of sections, a checksum.
+//! The frame that layer indexes, bases, sharing maps and tables of contents share: a header, a table of sections, a checksum.
 //!
 //! ```text
 //! offset  size
@@ -11,8 +11,9 @@
 //!   then        the sections in the order of the table, each starting at a multiple of 8
 //! ```
 //!
-//! All numbers are little-endian. Every format is a cache: a file that does not pass [`Sections::open`] is
-//! made again from the blobs, never mended.
+//! All numbers are little-endian. Indexes, bases and tables of contents are caches: one that does not pass
+//! [`Sections::open`] is made again from the blobs, never mended. A sharing map is truth: a layer whose map does not pass
+//! is damaged.
 
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
@@ -65,6 +66,15 @@ struct SectionRecord {
 
 const HEADER_LENGTH: usize = size_of::<FileHeader>();
 
+/// Reads the header, and proves format and length.
+fn header(bytes: &[u8], format: Format) -> Result<FileHeader, Unusable> {
+    let (header, _) = FileHeader::read_from_prefix(bytes).map_err(|_| Unusable::Length)?;
+    if header.magic != format.magic || header.version.get() != format.version {
+        return Err(Unusable::OtherFormat);
+    }
+    if header.file_length.get() == bytes.len() as u64 { Ok(header) } else { Err(Unusable::Length) }
+}
+
 /// Where the sections of an opened file lie, their bounds proved.
 #[derive(Debug)]
 pub(crate) struct Sections<const N: usize>([Range<usize>; N]);
@@ -72,17 +82,18 @@ pub(crate) struct Sections<const N: usize>([Range<usize>; N]);
 impl<const N: usize> Sections<N> {
     /// Proves format, length, checksum and the bounds of all sections.
     pub(crate) fn open(bytes: &[u8], format: Format) -> Result<Self, Unusable> {
-        let (header, _) = FileHeader::read_from_prefix(bytes).map_err(|_| Unusable::Length)?;
-        if header.magic != format.magic || header.version.get() != format.version {
-            return Err(Unusable::OtherFormat);
-        }
-        if header.file_length.get() != bytes.len() as u64 {
-            return Err(Unusable::Length);
-        }
+        let header = header(bytes, format)?;
         let body = bytes.get(HEADER_LENGTH..).unwrap_or_default();
         if header.checksum.get() != xxh3_64(body) {
             return Err(Unusable::Checksum);
         }
+        Self::bounds(bytes, format)
+    }
+
+    /// Proves all but the checksum, for a file whose every word is doubted when it is used: touches only its start.
+    pub(crate) fn bounds(bytes: &[u8], format: Format) -> Result<Self, Unusable> {
+        let header = header(bytes, format)?;
+        let body = bytes.get(HEADER_LENGTH..).unwrap_or_default();
         let wrong = Unusable::Inconsistent("section table");
         if header.section_count.get() as usize != N {
             return Err(wrong);

@@ -1,8 +1,6 @@
-//! Reads file content out of blobs.
+//! Reads file content out of layers.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use crate::layer::Segments;
 use crate::view::ViewLayer;
@@ -13,7 +11,7 @@ impl ViewLayer {
         let runs = match segments {
             Segments::Whole(start) => {
                 let at = start.checked_add(offset).ok_or(io::ErrorKind::InvalidData)?;
-                return read_all(&self.blob, buffer, at);
+                return self.blob.read_exact_at(buffer, at);
             }
             Segments::Runs(runs) => runs,
         };
@@ -28,40 +26,20 @@ impl ViewLayer {
             let (from, to) = (run_start.max(offset), run_end.min(end));
             let within = |position: u64| usize::try_from(position - offset).unwrap_or(usize::MAX);
             let part = buffer.get_mut(within(from)..within(to)).ok_or(io::ErrorKind::InvalidData)?;
-            read_all(self.donor(run.donor.get())?, part, run.blob_offset.get() + (from - run_start))?;
+            self.blob.read_exact_at(part, run.blob_offset.get() + (from - run_start))?;
         }
         Ok(())
     }
-}
 
-impl ViewLayer {
-    /// Calls `visit` with blob, offset and length of every run of a file's stored content, in order.
+    /// Calls `visit` with offset in the tar and length of every run of a file's stored content, in order.
     pub(crate) fn each_stored_run(
-        &self,
         segments: Segments<'_>,
         size: u64,
-        mut visit: impl FnMut(&File, u64, u64) -> io::Result<()>,
+        mut visit: impl FnMut(u64, u64) -> io::Result<()>,
     ) -> io::Result<()> {
         match segments {
-            Segments::Whole(start) => visit(&self.blob, start, size),
-            Segments::Runs(runs) => runs
-                .iter()
-                .try_for_each(|run| visit(self.donor(run.donor.get())?, run.blob_offset.get(), run.length.get())),
+            Segments::Whole(start) => visit(start, size),
+            Segments::Runs(runs) => runs.iter().try_for_each(|run| visit(run.blob_offset.get(), run.length.get())),
         }
     }
-
-    fn donor(&self, number: u32) -> io::Result<&File> {
-        match number.checked_sub(1) {
-            None => Ok(&self.blob),
-            Some(donor) => Ok(self.donors.get(donor as usize).ok_or(io::ErrorKind::NotFound)?),
-        }
-    }
-}
-
-/// Reads exactly `buffer`. A blob that ends before its index says is damage, not the end of a file.
-pub(crate) fn read_all(blob: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    blob.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the blob is shorter than its index says"),
-        _ => error,
-    })
 }

@@ -1,7 +1,7 @@
 //! Writes an image of the store as an OCI layout.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{
@@ -11,6 +11,9 @@ use serde::Serialize;
 
 use crate::store::{Image, Store, StoreError};
 use crate::{DiffId, Digest};
+
+/// Bytes that are copied at once of a layer that lies in several files.
+const PIECE: usize = 1 << 20;
 
 /// Why an image is not exported. Nothing is left where it was to go.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +34,7 @@ impl Store {
     /// Writes an image to `directory` as an OCI layout whose layers are plain tars: each has its DiffID as its digest,
     /// so importing the layout brings in no layer that the store has. Gives the digest of the layout's manifest.
     ///
-    /// Content is cloned or copied by the kernel; each blob's digest is proved on the way.
+    /// Content is cloned or copied by the kernel where all of a layer is in its own file; each blob's digest is proved on the way.
     pub fn export(&self, image: &Image, directory: &Path) -> Result<Digest, ExportError> {
         if fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(ExportError::NotEmpty(directory.to_owned()));
@@ -83,9 +86,13 @@ impl Store {
 
     /// Copies a layer's tar and proves its digest; gives its length.
     fn copy_blob(&self, layer: &DiffId, to: &Path) -> Result<u64, ExportError> {
-        let mut source = self.open_blob(layer)?;
+        let source = self.open_blob(layer)?;
         let mut copy = File::create_new(to).map_err(StoreError::io(to))?;
-        let length = io::copy(&mut source, &mut copy).map_err(StoreError::io(to))?;
+        let copied = match source.whole() {
+            Some(mut file) => io::copy(&mut file, &mut copy),
+            None => io::copy(&mut BufReader::with_capacity(PIECE, source.reader()), &mut copy),
+        };
+        let length = copied.map_err(StoreError::io(to))?;
         match self.verify_layer(layer)? {
             None => Ok(length),
             Some(damage) => Err(StoreError::DamagedLayer { layer: *layer, cause: damage.cause }.into()),

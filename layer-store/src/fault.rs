@@ -45,8 +45,14 @@ fault_points! {
     BlobBegun = "blob-begun",
     /// A layer's blob is complete and not synced.
     BlobWritten = "blob-written",
+    /// What a layer shares is written down, and nothing is left out of its tar yet.
+    SharingMapped = "sharing-mapped",
+    /// What others have is left out of a layer's tar.
+    SharingPunched = "sharing-punched",
     /// A layer's blob is synced and its index complete, without their place.
     LayerStaged = "layer-staged",
+    /// That the store has layers with holes is noted, and it has none yet.
+    FeatureNoted = "feature-noted",
     /// A layer has its place, which is not synced.
     LayerPublished = "layer-published",
     /// A layer is in the store, and under which digest it came is not noted.
@@ -81,10 +87,14 @@ fault_points! {
     GarbageFound = "garbage-found",
     /// The first piece of garbage is set aside.
     GarbageFirstAside = "garbage-first-aside",
+    /// A layer is gone but for what others borrow of it.
+    RestKept = "rest-kept",
     /// All garbage is set aside, and nothing is deleted.
     GarbageAside = "garbage-aside",
     /// The first piece of garbage is deleted.
     GarbageFirstDeleted = "garbage-first-deleted",
+    /// What others borrow of a layer that is gone is copied, without its place.
+    RestCopied = "rest-copied",
 }
 
 /// Dies or stops here, if that is asked for.

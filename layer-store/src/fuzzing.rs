@@ -14,6 +14,8 @@ use crate::base::{Base, MergedTree};
 use crate::container::Format;
 use crate::layer::{LayerIndex, TreeBuilder};
 use crate::mapped::IndexBytes;
+use crate::sharing::map::SharingMap;
+use crate::sharing::{Blob, map};
 use crate::tar::Parser;
 use crate::view::ViewLayer;
 use crate::{DiffId, Digest, Ino, Kind, View};
@@ -64,6 +66,30 @@ pub fn layer_index(bytes: &[u8]) {
     }
 }
 
+/// Opens bytes as the sharing map of a layer, and asks it for everything.
+pub fn sharing_map(bytes: &[u8]) {
+    let mut bytes = bytes.to_vec();
+    seal(&mut bytes, map::FORMAT);
+    let Ok(map) = SharingMap::open(IndexBytes::Owned(bytes)) else { return };
+    let mut behind = 0;
+    for run in map.runs() {
+        let range = run.range();
+        assert!(range.start >= behind && range.end > range.start && range.end <= map.length(), "{run:?}");
+        assert!(!map.holds(&range) && run.donor <= map.donors().len(), "{run:?}");
+        assert!(run.donor > 0 || map.holds(&run.donor_range()), "{run:?}");
+        assert_eq!(map.runs_from(range.start).next(), Some(run));
+        behind = range.end;
+    }
+}
+
+/// The bytes of a sharing map, for a corpus.
+#[must_use]
+pub fn sharing_map_of(layer: &[u8], donor: &[u8]) -> Option<Vec<u8>> {
+    let [layer, donor] = [layer, donor].map(|bytes| DiffId(Digest::of(bytes)));
+    let run = |(offset, donor, donor_offset)| map::Run { offset, length: 4096, donor, donor_offset };
+    map::write(&layer, 1 << 20, &[donor], &[(4096, 1, 512), (65536, 0, 12800)].map(run)).ok()
+}
+
 /// Opens bytes as the base over layers that are sound, and walks the result.
 pub fn base(bytes: &[u8], layers: &[Vec<u8>]) {
     let mut bytes = bytes.to_vec();
@@ -106,9 +132,8 @@ pub fn base_of(layers: &[Vec<u8>]) -> Option<Vec<u8>> {
 /// A layer whose blob is empty: every read of content fails, and must not do worse.
 fn without_blob(index: LayerIndex) -> ViewLayer {
     #[allow(clippy::expect_used, reason = "a fuzz target may end when there is no /dev/null")]
-    let blob = Arc::new(File::open("/dev/null").expect("/dev/null"));
-    let donors = index.donors().map(|_| Arc::clone(&blob)).collect();
-    ViewLayer { index: Arc::new(index), blob, donors }
+    let blob = Arc::new(Blob::of_file(File::open("/dev/null").expect("/dev/null")));
+    ViewLayer { index: Arc::new(index), blob }
 }
 
 /// Visits everything that a transport could ask for. Ends because a view is a tree.

@@ -23,6 +23,7 @@ mod oci;
 mod progress;
 mod reference;
 mod registry;
+mod sharing;
 mod store;
 mod tar;
 mod view;

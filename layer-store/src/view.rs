@@ -1,6 +1,5 @@
 //! A base opened for reading.
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -8,6 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use crate::base::{Base, BaseDir, BaseTarget};
 use crate::layer::{EntryTarget, InodeRecord, LayerIndex};
 use crate::lease::Lease;
+use crate::sharing::Blob;
 use crate::{Attr, DiffId, Ino, Kind, Timestamp, blocks};
 
 /// The merged tree of one base, opened for reading: knows nothing of FUSE or virtio.
@@ -26,13 +26,11 @@ pub struct View {
     _leases: Vec<Lease>,
 }
 
-/// One layer of a view: its index, its blob, and the blobs that it borrows content from.
+/// One layer of a view: its index and its tar.
 #[derive(Debug, Clone)]
 pub(crate) struct ViewLayer {
     pub(crate) index: Arc<LayerIndex>,
-    pub(crate) blob: Arc<File>,
-    /// Donor n of the index is element n - 1.
-    pub(crate) donors: Vec<Arc<File>>,
+    pub(crate) blob: Arc<Blob>,
 }
 
 impl AsRef<LayerIndex> for ViewLayer {

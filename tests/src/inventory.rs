@@ -59,10 +59,13 @@ impl Inventory {
             .collect()
     }
 
-    /// The directories of the layers: those below `layers` in which a `blob` lies.
+    /// The directories of the layers: those below `layers` in which a tar lies, whole or thin.
     #[must_use]
     pub fn layers(&self) -> Vec<&Path> {
-        let blobs = self.files.keys().filter(|path| path.starts_with("layers") && path.ends_with("blob"));
+        let blobs = self
+            .files
+            .keys()
+            .filter(|path| path.starts_with("layers") && (path.ends_with("blob") || path.ends_with("thin")));
         blobs.filter_map(|path| path.parent()).collect()
     }
 }

@@ -15,9 +15,9 @@ Examples:
   lamina du
   lamina du --layers
   lamina du --svg sharing.svg
-  lamina du --json | jq .saved_by_layers")]
+  lamina du --json | jq '.saved_by_layers, .saved_by_files'")]
 pub(super) struct Du {
-    /// List the layers too, with the images that have them
+    /// List the layers too, with the images that have them and the layers that they borrow content from
     #[arg(long)]
     layers: bool,
     /// Draw which images share which layers
@@ -42,11 +42,11 @@ impl Du {
     fn print(&self, usage: &Usage) {
         let names = usage.images.iter().map(|image| image.reference.len());
         let width = names.max().unwrap_or_default().max("IMAGE".len());
-        say!("{:width$}  {:>10}  {:>10}  {:>10}  {:>10}", "IMAGE", "TAR", "ON DISK", "SHARED", "ONLY HERE");
+        let heads = ["TAR", "ON DISK", "SHARED", "ONLY HERE", "BORROWED"];
+        say!("{:width$}  {}", "IMAGE", heads.map(|head| format!("{head:>10}")).join("  "));
         for image in &usage.images {
-            let [apparent, on_disk, shared, unique] =
-                [image.apparent, image.on_disk, image.shared, image.unique].map(size);
-            say!("{:width$}  {apparent:>10}  {on_disk:>10}  {shared:>10}  {unique:>10}", image.reference);
+            let sizes = [image.apparent, image.on_disk, image.shared, image.unique, image.borrowed];
+            say!("{:width$}  {}", image.reference, sizes.map(|bytes| format!("{:>10}", size(bytes))).join("  "));
         }
         if self.layers {
             say!("");
@@ -54,13 +54,21 @@ impl Du {
                 let images: Vec<&str> = layer.images.iter().map(String::as_str).collect();
                 let images = if images.is_empty() { "no image".to_owned() } else { images.join(" ") };
                 say!("{}  {:>10}  {images}", layer.diff_id, size(layer.on_disk()));
+                for (donor, bytes) in &layer.borrows {
+                    let donor = if *donor == layer.diff_id { "itself".to_owned() } else { donor.to_string() };
+                    say!("  {:>10} of its content lie in {donor}", size(*bytes));
+                }
             }
         }
         say!("");
         say!("layers     {:>10}", size(usage.blobs));
         say!("indexes    {:>10}", size(usage.indexes));
+        if usage.rests > 0 {
+            say!("rests      {:>10}  that layers borrow of others which are gone", size(usage.rests));
+        }
         say!("bases      {:>10}", size(usage.bases));
         say!("manifests  {:>10}", size(usage.manifests));
         say!("saved      {:>10}  by layers that several images have", size(usage.saved_by_layers));
+        say!("saved      {:>10}  by content that several layers have", size(usage.saved_by_files));
     }
 }

@@ -7,7 +7,8 @@ use crate::failure::{About, Failure, USAGE};
 
 /// Remove what no image, mount or machine needs
 ///
-/// What a running command, mount or machine uses stays, whatever its name means by now.
+/// What a running command, mount or machine uses stays, whatever its name means by now. Of a layer that goes, the content
+/// stays that other layers borrow: that is said as the part that goes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

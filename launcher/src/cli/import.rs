@@ -6,7 +6,7 @@ use layer_store::{Cancellation, ImportOptions, ImportSource, Platform};
 
 use super::acquired::{self, Quiet};
 use super::bars::Bars;
-use super::limits::LimitArgs;
+use super::limits::{LimitArgs, SharingArgs};
 use super::{Global, store};
 use crate::failure::Failure;
 
@@ -39,12 +39,15 @@ pub(super) struct Import {
     quiet: Quiet,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    sharing: SharingArgs,
 }
 
 impl Import {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let tag = self.tag.as_deref().map(store::reference).transpose()?;
         let opened = store::open(global)?.with_limits(self.limits.limits());
+        let opened = opened.with_file_sharing(self.sharing.shares_files());
         let cancellation = Cancellation::default();
         store::cancel_on_signal(&cancellation)?;
         let defaults = ImportOptions::default();

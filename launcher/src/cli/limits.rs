@@ -1,8 +1,23 @@
-//! How much a layer that comes in may cost.
+//! How much a layer that comes in may cost, and how it is kept.
 
+use clap::builder::FalseyValueParser;
 use layer_store::Limits;
 
 use super::parse_size;
+
+/// Whether content that other layers have is kept once.
+#[derive(Debug, clap::Args)]
+pub(super) struct SharingArgs {
+    /// Keep all content of new layers in their own files, even what other layers have
+    #[arg(long, env = "LAMINA_NO_FILE_SHARING", value_parser = FalseyValueParser::new())]
+    no_file_sharing: bool,
+}
+
+impl SharingArgs {
+    pub(super) fn shares_files(&self) -> bool {
+        !self.no_file_sharing
+    }
+}
 
 /// Limits against archives made to fill a disk or a memory.
 #[derive(Debug, clap::Args)]

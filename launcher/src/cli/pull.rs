@@ -7,7 +7,7 @@ use layer_store::{Cancellation, Platform, Progress, PullOptions};
 
 use super::acquired::{self, Quiet};
 use super::bars::Bars;
-use super::limits::LimitArgs;
+use super::limits::{LimitArgs, SharingArgs};
 use super::{Global, store};
 use crate::failure::Failure;
 
@@ -41,12 +41,15 @@ pub(super) struct Pull {
     quiet: Quiet,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    sharing: SharingArgs,
 }
 
 impl Pull {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let reference = store::reference(&self.image)?;
         let opened = store::open(global)?.with_limits(self.limits.limits());
+        let opened = opened.with_file_sharing(self.sharing.shares_files());
         let cancellation = Cancellation::default();
         store::cancel_on_signal(&cancellation)?;
         let options = PullOptions {

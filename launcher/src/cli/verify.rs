@@ -11,7 +11,7 @@ use crate::failure::{About, FAILED, Failure};
 
 /// Prove that the layers of images are what their digests say
 ///
-/// Reads every blob. Names each damaged layer, and the files in it whose content has changed; exit status 1 if there
+/// Reads every layer, with those that it borrows content from. Names each damaged layer, and the files in it whose content has changed; exit status 1 if there
 /// is one that is not repaired.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -41,6 +41,10 @@ impl Verify {
         for name in self.names(&opened)? {
             layers.extend(store::image(&opened, &name)?.layers);
         }
+        // First those that others borrow from: what is mended there is mended for all.
+        let donors: BTreeSet<_> = layers.iter().flat_map(|layer| opened.donors(layer)).collect();
+        let borrowers: Vec<_> = layers.difference(&donors).copied().collect();
+        let layers: Vec<_> = donors.into_iter().chain(borrowers).collect();
         let repair = if self.repair { Some(self.pull_options()?) } else { None };
         let progress: Arc<dyn Progress> = Arc::new(Silent);
         let (mut damages, mut repaired) = (Vec::new(), Vec::new());

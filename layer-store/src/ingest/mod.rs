@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::fault::{self, FaultPoint};
 use crate::layer::{EntryRefused, TreeBuilder, WriteError};
-use crate::store::StoreError;
+use crate::store::{NewLayer, Store, StoreError};
 use crate::tar::{Parser, TarError};
 use crate::{DiffId, Digest, Limits};
 
@@ -85,15 +85,18 @@ impl From<TarError<EntryRefused>> for IngestError {
     }
 }
 
-/// Makes `blob` and `index` of one layer in `directory`, and waits until the blob is on the disk.
-pub(crate) fn ingest(
+/// Makes tar and index of one layer in `directory`, without the content that other layers of the store `sharing` have, and
+/// waits until the tar is on the disk. Gives the tar too, open for writing, and what it shares.
+pub(crate) fn ingest<'store>(
     source: &mut (dyn Read + Send),
-    directory: &Path,
+    directory: &'store Path,
     expected: &ExpectedLayer,
     limits: &Limits,
-) -> Result<IngestedLayer, IngestError> {
+    sharing: Option<&'store Store>,
+) -> Result<(IngestedLayer, File, NewLayer<'store>), IngestError> {
     let blob_path = directory.join("blob");
-    let blob = File::create_new(&blob_path).map_err(StoreError::io(&blob_path))?;
+    let blob = File::options().read(true).write(true).create_new(true).open(&blob_path);
+    let blob = blob.map_err(StoreError::io(&blob_path))?;
     let streamed = pipeline::stream(source, &blob, &blob_path, limits)?;
     if let Some(wanted) = expected.compressed.filter(|wanted| *wanted != streamed.compressed_digest) {
         return Err(IngestError::WrongDigest { expected: wanted, actual: streamed.compressed_digest });
@@ -102,6 +105,8 @@ pub(crate) fn ingest(
         return Err(IngestError::WrongDiffId { expected: wanted, actual: streamed.diff_id });
     }
     fault::point(FaultPoint::BlobWritten);
+    let mut new = NewLayer::new(sharing, directory, streamed.diff_id, streamed.blob_bytes, streamed.tree.contents());
+    new.share(&blob);
     let index_path = directory.join("index");
     let index = File::create_new(&index_path).map_err(StoreError::io(&index_path))?;
     // The index is built while the disk takes the blob.
@@ -112,13 +117,15 @@ pub(crate) fn ingest(
         synced.map_err(StoreError::io(&blob_path))?;
         crate::durable::sync_directory(directory)?;
         fault::point(FaultPoint::LayerStaged);
-        Ok(IngestedLayer {
-            diff_id: streamed.diff_id,
-            compressed_digest: streamed.compressed_digest,
-            blob_bytes: streamed.blob_bytes,
-            was_present: false,
-        })
-    })
+        Ok::<_, IngestError>(())
+    })?;
+    let layer = IngestedLayer {
+        diff_id: streamed.diff_id,
+        compressed_digest: streamed.compressed_digest,
+        blob_bytes: streamed.blob_bytes,
+        was_present: false,
+    };
+    Ok((layer, blob, new))
 }
 
 fn write_index<W: Write + Seek>(

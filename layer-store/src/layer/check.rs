@@ -1,9 +1,9 @@
 //! Proves a layer index once, when it is opened, so that nothing behind needs to doubt it.
 
 use super::format::{
-    CONTROL_FOREIGN, CONTROL_GHOST, CONTROL_WHITEOUT, DONORS, ENTRIES, EntryRecord, FLAG_SEGMENTS, FOREIGN,
-    ForeignRecord, INODES, InodeRecord, LINKS, LinkRecord, META, MetaRecord, SEGMENTS, SegmentRecord, XATTR_SETS,
-    XATTRS, XattrRecord, XattrSetRecord,
+    CONTROL_FOREIGN, CONTROL_GHOST, CONTROL_WHITEOUT, ENTRIES, EntryRecord, FLAG_SEGMENTS, FOREIGN, ForeignRecord,
+    INODES, InodeRecord, LINKS, LinkRecord, META, MetaRecord, SEGMENTS, SegmentRecord, XATTR_SETS, XATTRS, XattrRecord,
+    XattrSetRecord,
 };
 use super::index::LayerIndex;
 use crate::Kind;
@@ -22,7 +22,6 @@ pub(super) fn check(index: &LayerIndex) -> Result<(), Unusable> {
     sections.check_records::<XattrRecord>(bytes, XATTRS, "xattr table")?;
     sections.check_records::<LinkRecord>(bytes, LINKS, "link table")?;
     sections.check_records::<ForeignRecord>(bytes, FOREIGN, "foreign link table")?;
-    sections.check_records::<[u8; 32]>(bytes, DONORS, "donor table")?;
     require(index.meta().is_some_and(|meta| meta.blob_length.get() <= i64::MAX.cast_unsigned()), "meta record")?;
     require(index.inodes().first().is_some_and(|root| root.is_directory() && root.parent.get() == 0), "root")?;
     // The last inode number stays free to mean "none".
@@ -134,10 +133,7 @@ fn check_file(index: &LayerIndex, inode: &InodeRecord) -> Result<(), Unusable> {
         let end = start.checked_add(length).filter(|&end| end <= size);
         let blob_end = segment.blob_offset.get().checked_add(length);
         require(start >= file_end && length > 0, "segments")?;
-        let in_own_blob = segment.donor.get() != 0 || blob_end.is_some_and(|end| end <= blob_length);
-        let in_any_blob = blob_end.is_some_and(|end| end <= i64::MAX.cast_unsigned());
-        require(in_own_blob && in_any_blob, "segments")?;
-        require(segment.donor.get() as usize <= index.donors().len(), "segments")?;
+        require(blob_end.is_some_and(|end| end <= blob_length), "segments")?;
         file_end = end.ok_or(Unusable::Inconsistent("segments"))?;
     }
     Ok(())

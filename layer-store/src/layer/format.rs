@@ -6,14 +6,16 @@
 //!   1 inodes     InodeRecord *        inode 0 is the layer's root
 //!   2 entries    EntryRecord *        the names of one directory stand together
 //!   3 heap       bytes                names and link targets
-//!   4 segments   SegmentRecord *      content of sparse or shared files
+//!   4 segments   SegmentRecord *      content of sparse files
 //!   5 xattr sets XattrSetRecord *     set 0 is empty and not stored: set n is record n - 1
 //!   6 xattrs     XattrRecord *
 //!   7 values     bytes                names and values of extended attributes
 //!   8 links      LinkRecord *         every name of every inode that has several, by inode
 //!   9 foreign    ForeignRecord *      hard links into the layers below
-//!  10 donors     32-byte DiffIDs      blobs other than this layer's that segments point into
 //! ```
+//!
+//! An index is a function of the layer's tar alone. Where in the store the bytes of the tar lie, in this layer's file or
+//! in those of others, is told by `sharing`.
 //!
 //! A directory owns `visible + controls` consecutive entries. The visible ones, in byte order of their names,
 //! are what the layer shows where it is alone. The controls, in byte order again, act on the layers below:
@@ -29,7 +31,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::container::Format;
 
 /// The current format. A change of any record or rule raises the version; older files are made anew.
-pub(crate) const FORMAT: Format = Format { magic: *b"LAMLAYER", version: 1 };
+pub(crate) const FORMAT: Format = Format { magic: *b"LAMLAYER", version: 2 };
 
 pub(super) const META: usize = 0;
 pub(super) const INODES: usize = 1;
@@ -41,8 +43,7 @@ pub(super) const XATTRS: usize = 6;
 pub(super) const VALUES: usize = 7;
 pub(super) const LINKS: usize = 8;
 pub(super) const FOREIGN: usize = 9;
-pub(super) const DONORS: usize = 10;
-pub(super) const SECTIONS: usize = 11;
+pub(super) const SECTIONS: usize = 10;
 
 /// The layer this index belongs to.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -88,7 +89,7 @@ pub(crate) struct InodeRecord {
     /// Keeps the record at a multiple of 8 bytes.
     pub(crate) reserved: U32,
     /// Regular file: XXH3-128 of the content that is stored, low half first. Finds damage and twins; it is
-    /// no proof against intent, for which the blob's SHA-256 stands.
+    /// no proof against intent: for that stands the blob's SHA-256, and what is shared is compared byte by byte.
     pub(crate) content_hash: [u8; 16],
 }
 
@@ -127,7 +128,7 @@ pub(crate) const CONTROL_GHOST: u8 = 2;
 /// A hard link to a file of the layers below.
 pub(crate) const CONTROL_FOREIGN: u8 = 3;
 
-/// A run of a file's content: 32 bytes. Runs are in order and do not overlap; what none covers is zeros.
+/// A run of a file's content: 24 bytes. Runs are in order and do not overlap; what none covers is zeros.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(crate) struct SegmentRecord {
@@ -135,9 +136,6 @@ pub(crate) struct SegmentRecord {
     pub(crate) blob_offset: U64,
     /// More than 0.
     pub(crate) length: U64,
-    /// 0 for this layer's own blob, n for donor n - 1.
-    pub(crate) donor: U32,
-    pub(crate) reserved: U32,
 }
 
 /// A set of extended attributes: records `first..first + count`, in byte order of their names.

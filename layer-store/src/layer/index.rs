@@ -2,9 +2,9 @@
 
 use super::check;
 use super::format::{
-    CONTROL_FOREIGN, CONTROL_GHOST, DONORS, ENTRIES, EntryRecord, FLAG_FOREIGN_BELOW, FLAG_GHOST, FLAG_IMPLICIT,
-    FLAG_OPAQUE, FLAG_SEGMENTS, FOREIGN, FORMAT, ForeignRecord, HEAP, INODES, InodeRecord, LINKS, LinkRecord, META,
-    MetaRecord, SECTIONS, SEGMENTS, SegmentRecord, VALUES, XATTR_SETS, XATTRS, XattrRecord, XattrSetRecord,
+    CONTROL_FOREIGN, CONTROL_GHOST, ENTRIES, EntryRecord, FLAG_FOREIGN_BELOW, FLAG_GHOST, FLAG_IMPLICIT, FLAG_OPAQUE,
+    FLAG_SEGMENTS, FOREIGN, FORMAT, ForeignRecord, HEAP, INODES, InodeRecord, LINKS, LinkRecord, META, MetaRecord,
+    SECTIONS, SEGMENTS, SegmentRecord, VALUES, XATTR_SETS, XATTRS, XattrRecord, XattrSetRecord,
 };
 use crate::container::{Sections, Unusable};
 use crate::mapped::IndexBytes;
@@ -40,7 +40,7 @@ pub(crate) enum EntryTarget<'index> {
 /// Where the content of a regular file lies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Segments<'index> {
-    /// All of it in one run of the layer's own blob, from this offset.
+    /// All of it in one run of the layer's tar, from this offset.
     Whole(u64),
     /// In runs; zeros between them.
     Runs(&'index [SegmentRecord]),
@@ -120,11 +120,6 @@ impl LayerIndex {
     /// Bytes of the layer's blob.
     pub(crate) fn blob_length(&self) -> u64 {
         self.meta().map(|meta| meta.blob_length.get()).unwrap_or_default()
-    }
-
-    /// The other blobs that segments point into: donor n is element n - 1.
-    pub(crate) fn donors(&self) -> impl ExactSizeIterator<Item = DiffId> {
-        self.table::<[u8; 32]>(DONORS).iter().map(|bytes| DiffId(Digest::from_bytes(*bytes)))
     }
 
     pub(crate) fn has_xattrs(&self) -> bool {

@@ -1,6 +1,7 @@
 //! One layer: the tree that its tar describes, and the index that keeps it.
 
 mod check;
+mod contents;
 mod format;
 mod index;
 mod links;

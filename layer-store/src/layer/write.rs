@@ -88,7 +88,6 @@ impl TreeBuilder {
             tables.values.len(),
             tables.links.as_bytes().len(),
             tables.foreign.as_bytes().len(),
-            0,
         ];
         let mut writer = SectionWriter::new(out, FORMAT, &lengths.map(|length| length as u64))?;
         writer.put(meta.as_bytes())?;
@@ -108,8 +107,6 @@ impl TreeBuilder {
                 file_offset: segment.file_offset.into(),
                 blob_offset: segment.blob_offset.into(),
                 length: segment.length.into(),
-                donor: 0.into(),
-                reserved: 0.into(),
             };
             writer.put(record.as_bytes())?;
         }

@@ -37,8 +37,11 @@ pub(crate) struct Feature {
     pub(crate) readable: bool,
 }
 
+/// Layers may be thin: see `sharing`. Who does not know it finds no `blob` of such a layer.
+pub(super) const THIN_LAYERS: Feature = Feature { name: "thin-layers", readable: false };
+
 /// All features that this program knows.
-const KNOWN: &[Feature] = &[];
+const KNOWN: &[Feature] = &[THIN_LAYERS];
 
 /// `store.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,7 +109,6 @@ fn unknown(features: &[String]) -> Option<String> {
 impl Store {
     /// Notes that the store uses `feature` from now on, and waits until that is on the disk. To be called before the
     /// first thing that needs it gets its place, and not while the store's own lock is held.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no feature yet"))]
     pub(crate) fn use_feature(&self, feature: Feature) -> Result<(), StoreError> {
         let is_noted = |file: &mut StoreFile| file.list(feature).iter().any(|name| name == feature.name);
         if is_noted(&mut StoreFile::read(&self.layout)?) {

@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 use super::error::StoreError;
 use super::images::Image;
 use super::lock::FileLock;
+use super::rest::{Borrowed, Remainder};
 use super::{Store, lock};
 use crate::durable;
 use crate::fault::{self, FaultPoint};
 use crate::lease::{Held, Lease, unique_name};
+use crate::sharing::blob;
 use crate::{BaseId, DiffId, Digest};
 
 /// What a collection took away, or would.
@@ -31,7 +33,7 @@ pub struct Collected {
 /// One thing that nobody needs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct Garbage {
-    /// What it is: `layer`, `base`, `manifest`, `index`, `leftover`.
+    /// What it is: `layer`, `base`, `manifest`, `index`, `part`, `leftover`.
     pub kind: GarbageKind,
     /// Its digest, base id or file name.
     pub name: String,
@@ -51,6 +53,8 @@ pub enum GarbageKind {
     Manifest,
     /// The index of a layer of another store.
     Index,
+    /// Of a layer what nobody needs, where others borrow content from it.
+    Part,
     /// What a process left that was killed.
     Leftover,
 }
@@ -63,6 +67,8 @@ pub(super) struct Reachable {
     manifests: BTreeSet<Digest>,
     /// Layers of images of stores that are read also.
     borrowed: BTreeSet<DiffId>,
+    /// Who has content in whose tar.
+    sharing: Borrowed,
     /// Leases whose holders are dead.
     dead: Vec<PathBuf>,
     /// Staging directories of live leases.
@@ -77,8 +83,11 @@ impl Store {
         }
         let exclusive = lock::exclusive(&self.layout.join("lock"))?;
         let reachable = self.reachable()?;
-        let doomed = self.garbage(&reachable)?;
-        let garbage: Vec<Garbage> = doomed.iter().map(|(garbage, _)| garbage.clone()).collect();
+        let mut doomed = self.garbage(&reachable)?;
+        let remainders = self.remainders(&reachable);
+        let mut garbage: Vec<Garbage> = doomed.iter().map(|(garbage, _)| garbage.clone()).collect();
+        garbage.extend(remainders.iter().map(Remainder::garbage));
+        garbage.sort();
         let bytes = garbage.iter().map(|garbage| garbage.bytes).sum();
         if !dry_run {
             if !doomed.is_empty() {
@@ -87,6 +96,10 @@ impl Store {
                 durable::sync_directory(&self.layout.join("images"))?;
             }
             fault::point(FaultPoint::GarbageFound);
+            for remainder in &remainders {
+                let parts = self.keep_rest(remainder)?;
+                doomed.extend(parts.into_iter().map(|path| (remainder.garbage(), path)));
+            }
             let aside = self.set_aside(&doomed)?;
             self.remove_stale_locks();
             drop(exclusive);
@@ -95,8 +108,23 @@ impl Store {
                 delete(path).map_err(StoreError::io(path))?;
                 fault::point(FaultPoint::GarbageFirstDeleted);
             }
+            for remainder in &remainders {
+                // What is not trimmed is only larger than it has to be.
+                self.trim(remainder).unwrap_or_else(|error| tracing::warn!("not made smaller: {error}"));
+            }
         }
         Ok(Collected { garbage, bytes })
+    }
+
+    /// What becomes of layers that are garbage and that others borrow from.
+    fn remainders(&self, reachable: &Reachable) -> Vec<Remainder> {
+        if let Some((layer, cause)) = &reachable.sharing.unknown {
+            tracing::warn!("layer {layer}: {cause}; no layer is removed until `lamina verify --repair` has mended it");
+            return Vec::new();
+        }
+        let donors = reachable.sharing.donors.iter();
+        let garbage = donors.filter(|(donor, _)| !reachable.layers.contains_key(donor));
+        garbage.filter_map(|(donor, needed)| self.remainder(*donor, needed)).collect()
     }
 
     /// Renames garbage into `tmp/`, whence this or any later collection deletes it. Makes no file and no directory, and
@@ -123,12 +151,15 @@ impl Store {
         if !std::ptr::eq(home, self) {
             return home.holders(layer);
         }
-        if !self.layout.blob(layer).is_file() {
+        if !self.layout.layer(layer).is_dir() {
             return Err(StoreError::NoSuchLayer(*layer));
         }
         let _exclusive = lock::exclusive(&self.layout.join("lock"))?;
         let mut reachable = self.reachable()?;
-        Ok(reachable.layers.remove(layer).unwrap_or_default().into_iter().collect())
+        let mut holders = reachable.layers.remove(layer).unwrap_or_default();
+        let needed = reachable.sharing.donors.get(layer).into_iter().flat_map(|needed| &needed.by);
+        holders.extend(needed.map(|(borrower, bytes)| format!("layer {borrower}, which has {bytes} bytes in it")));
+        Ok(holders.into_iter().collect())
     }
 
     /// Finds everything that is needed. The caller holds the lock exclusively.
@@ -166,12 +197,27 @@ impl Store {
                 }
             }
         }
+        reachable.sharing = self.borrowed(reachable.layers.keys());
         Ok(reachable)
     }
 
     fn readable_images(&self) -> Result<Vec<Image>, StoreError> {
         let names = self.own_images()?.into_iter();
         Ok(names.filter_map(|name| self.image_by_manifest(&name.reference, &name.manifest_digest).ok()).collect())
+    }
+
+    /// Files of a layer in the place of which others have come.
+    fn outlived(&self, layer: &DiffId, reachable: &Reachable) -> Vec<PathBuf> {
+        let is_whole = self.layout.blob(layer).is_file();
+        let is_borrowed = reachable.sharing.donors.contains_key(layer) || reachable.sharing.unknown.is_some();
+        let mut outlived = Vec::new();
+        if is_whole {
+            outlived.extend([blob::THIN, blob::MAP, blob::REST]);
+        } else if !is_borrowed {
+            outlived.push(blob::REST);
+        }
+        let paths = outlived.into_iter().map(|name| self.layout.layer(layer).join(name));
+        paths.filter(|path| path.exists()).collect()
     }
 
     fn garbage(&self, reachable: &Reachable) -> Result<Vec<(Garbage, PathBuf)>, StoreError> {
@@ -181,7 +227,15 @@ impl Store {
         };
         for path in list(&self.layout.layers())? {
             match digest(&path).map(DiffId) {
-                Some(layer) if reachable.layers.contains_key(&layer) => {}
+                Some(layer) if reachable.layers.contains_key(&layer) => {
+                    for path in self.outlived(&layer, reachable) {
+                        let name = format!("{layer}/{}", file_name(&path));
+                        doom(GarbageKind::Leftover, name, path);
+                    }
+                }
+                Some(layer) if reachable.sharing.donors.contains_key(&layer) => {}
+                // Any layer may be that which it borrows from.
+                Some(_) if reachable.sharing.unknown.is_some() => {}
                 Some(layer) => doom(GarbageKind::Layer, layer.to_string(), path),
                 None => doom(GarbageKind::Leftover, file_name(&path), path),
             }
@@ -246,7 +300,7 @@ impl Reachable {
 }
 
 impl Store {
-    /// Every layer of the store.
+    /// Every layer of the store, and those of which others have content.
     pub(super) fn stored_layers(&self) -> Result<Vec<DiffId>, StoreError> {
         Ok(list(&self.layout.layers())?.iter().filter_map(|path| digest(path).map(DiffId)).collect())
     }

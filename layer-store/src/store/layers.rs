@@ -1,12 +1,13 @@
 //! Layers: blobs and their indexes.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Cursor, Read, Seek, Write};
+use std::io::{self, BufWriter, Cursor, Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::Store;
 use super::error::StoreError;
+use super::features::THIN_LAYERS;
 use super::lock::FileLock;
 use crate::durable;
 use crate::fault::{self, FaultPoint};
@@ -14,6 +15,7 @@ use crate::ingest::{self, ExpectedLayer, IngestError, IngestedLayer};
 use crate::layer::LayerIndex;
 use crate::lease::Held;
 use crate::mapped::IndexBytes;
+use crate::sharing::{Blob, blob};
 use crate::view::ViewLayer;
 use crate::{DiffId, Digest, LayerSource};
 
@@ -33,10 +35,10 @@ impl Store {
     /// Bytes of a layer's tar.
     #[must_use]
     pub fn layer_bytes(&self, diff_id: &DiffId) -> Option<u64> {
-        fs::metadata(self.home(diff_id).layout.blob(diff_id)).ok().map(|blob| blob.len())
+        fs::metadata(self.home(diff_id).layout.tar(diff_id)?).ok().map(|tar| tar.len())
     }
 
-    fn hold_layer(&self, diff_id: &DiffId) -> Result<(), StoreError> {
+    pub(super) fn hold_layer(&self, diff_id: &DiffId) -> Result<(), StoreError> {
         match self.hold_where_they_are([diff_id], &[])?.as_slice() {
             [] => Ok(()),
             _ => Err(StoreError::NoSuchLayer(*diff_id)),
@@ -74,8 +76,21 @@ impl Store {
         expected: &ExpectedLayer,
     ) -> Result<IngestedLayer, IngestError> {
         let staging = self.staging()?;
-        let made = ingest::ingest(source, staging.path(), expected, &self.limits)?;
+        let sharing = self.shares_files.then_some(self);
+        let (made, tar, mut new) = ingest::ingest(source, staging.path(), expected, &self.limits, sharing)?;
+        let placing = self.placing.lock();
+        // Another thread may have brought in a layer since.
+        if new.share(&tar) {
+            tar.sync_all().map_err(StoreError::io(staging.path()))?;
+            durable::sync_directory(staging.path())?;
+        }
+        new.write_contents();
+        if new.is_thin() {
+            self.use_feature(THIN_LAYERS)?;
+            fault::point(FaultPoint::FeatureNoted);
+        }
         let was_present = self.publish_layer(staging.path(), &made.diff_id)?;
+        drop(placing);
         fault::point(FaultPoint::LayerKept);
         self.remember_compressed(&made.diff_id, &made.compressed_digest).unwrap_or_else(|error| forget(&error));
         Ok(IngestedLayer { was_present, ..made })
@@ -92,7 +107,13 @@ impl Store {
                     fault::point(FaultPoint::LayerPublished);
                     durable::sync_directory(&layers).map(|()| (false, held))
                 }
-                Err(_) if place.join("blob").is_file() => Ok((true, held)),
+                Err(_) if self.layout.tar(diff_id).is_some() => Ok((true, held)),
+                // A directory with what others borrow of a layer that was collected.
+                Err(_) if place.is_dir() => {
+                    fill_place(staging, &place)?;
+                    fault::point(FaultPoint::LayerPublished);
+                    durable::sync_directory(&place).map(|()| (false, held))
+                }
                 Err(cause) => Err(StoreError::io(&place)(cause)),
             }
         })
@@ -186,28 +207,33 @@ impl Store {
     }
 
     fn index_blob<W: Write + Seek>(&self, diff_id: &DiffId, out: W) -> Result<(), StoreError> {
-        let mut blob = self.open_blob(diff_id)?;
-        ingest::index_blob(&mut blob, diff_id, out, self.limits.inodes)
+        let blob = self.open_blob(diff_id)?;
+        ingest::index_blob(&mut blob.reader(), diff_id, out, self.limits.inodes)
             .map_err(|cause| StoreError::DamagedLayer { layer: *diff_id, cause: cause.to_string() })
     }
 
     /// Opens a layer's tar.
-    pub(crate) fn open_blob(&self, layer: &DiffId) -> Result<File, StoreError> {
-        let path = self.home(layer).layout.blob(layer);
-        File::open(&path).map_err(|cause| match cause.kind() {
-            std::io::ErrorKind::NotFound => StoreError::NoSuchLayer(*layer),
-            _ => StoreError::Io { path, cause },
-        })
+    pub(crate) fn open_blob(&self, layer: &DiffId) -> Result<Blob, StoreError> {
+        Blob::open(&self.home(layer).layout.layers(), layer)
     }
 
     /// Opens a layer for a view.
     pub(super) fn view_layer(&self, diff_id: &DiffId) -> Result<ViewLayer, StoreError> {
-        let index = self.layer_index(diff_id)?;
-        let home = self.home(diff_id);
-        let open = |layer: &DiffId| home.open_blob(layer).map(Arc::new);
-        let donors = index.donors().map(|donor| open(&donor)).collect::<Result<_, _>>()?;
-        Ok(ViewLayer { blob: open(diff_id)?, donors, index: Arc::new(index) })
+        let index = Arc::new(self.layer_index(diff_id)?);
+        Ok(ViewLayer { blob: Arc::new(self.open_blob(diff_id)?), index })
     }
+}
+
+/// Moves the files of a finished layer to its place, the tar last: with it the layer is there.
+fn fill_place(staging: &Path, place: &Path) -> Result<(), StoreError> {
+    for name in ["index", "contents", blob::MAP, blob::THIN, blob::WHOLE] {
+        let (from, to) = (staging.join(name), place.join(name));
+        match fs::rename(&from, &to) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(StoreError::io(&to)(cause)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// What is only noted to save a later fetch is no reason to fail when what it is about is in the store.

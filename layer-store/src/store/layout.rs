@@ -6,8 +6,12 @@
 //!   lock                             held shared by whoever adds, exclusively by whoever collects
 //!   images/<hex>.json                one name: SHA-256 of the canonical reference -> manifest digest
 //!   manifests/sha256/<hex>           manifests and configs, verbatim
-//!   layers/sha256/<diffid>/blob      the uncompressed tar
+//!   layers/sha256/<diffid>/blob      the uncompressed tar; or, where other layers have some of its content:
+//!   layers/sha256/<diffid>/thin      the uncompressed tar with holes
+//!   layers/sha256/<diffid>/shared    where the bytes of the holes are
 //!   layers/sha256/<diffid>/index     the layer index (a cache)
+//!   layers/sha256/<diffid>/contents  what content its file holds, by hash (a cache)
+//!   layers/sha256/<diffid>/rest      of a layer that is gone: what others borrow of it
 //!   layers/sha256/<diffid>/sources   JSON: as what the layer came, and from where
 //!   compressed/sha256/<hex>          the DiffID of the layer that came with this digest
 //!   indexes/<diffid>                 the index of a layer of another store (a cache; others.rs says when)
@@ -22,6 +26,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::sharing::blob;
 use crate::{BaseId, DiffId, Digest};
 
 /// The paths of one store.
@@ -54,7 +59,20 @@ impl Layout {
     }
 
     pub(super) fn blob(&self, diff_id: &DiffId) -> PathBuf {
-        self.layer(diff_id).join("blob")
+        self.layer(diff_id).join(blob::WHOLE)
+    }
+
+    pub(super) fn thin(&self, diff_id: &DiffId) -> PathBuf {
+        self.layer(diff_id).join(blob::THIN)
+    }
+
+    /// The file of a layer's tar, whole or thin; `None` where the layer is not in the store.
+    pub(super) fn tar(&self, diff_id: &DiffId) -> Option<PathBuf> {
+        [self.blob(diff_id), self.thin(diff_id)].into_iter().find(|path| path.is_file())
+    }
+
+    pub(super) fn contents(&self, diff_id: &DiffId) -> PathBuf {
+        self.layer(diff_id).join("contents")
     }
 
     pub(super) fn layer_index(&self, diff_id: &DiffId) -> PathBuf {

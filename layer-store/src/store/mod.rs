@@ -11,6 +11,8 @@ mod limits;
 mod lock;
 mod others;
 mod repair;
+mod rest;
+mod sharing;
 mod sink;
 mod usage;
 mod verify;
@@ -18,7 +20,7 @@ mod verify;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 pub use error::StoreError;
 pub use gc::{Collected, Garbage, GarbageKind};
@@ -27,6 +29,7 @@ pub use layers::LayerLock;
 pub use limits::Limits;
 pub(crate) use lock::FileLock;
 pub use repair::RepairError;
+pub(crate) use sharing::NewLayer;
 pub use usage::{ImageUsage, LayerUsage, Usage};
 pub use verify::Damage;
 
@@ -51,6 +54,10 @@ pub struct Store {
     others: Vec<Store>,
     /// Taken when the first thing is used; the error where this process may not write the store.
     lease: OnceLock<Result<Lease, io::ErrorKind>>,
+    /// Whether content that other layers have is left out of those that come in.
+    shares_files: bool,
+    /// Held while a layer gets its place, so that of two that this process brings in the later sees the other.
+    placing: Mutex<()>,
 }
 
 impl Store {
@@ -76,14 +83,29 @@ impl Store {
 
     fn of(layout: Layout, file: &StoreFile) -> Result<Self, StoreError> {
         let closed = file.check(&layout)?;
-        let (limits, purpose) = (Limits::default(), "a command".into());
-        Ok(Self { layout, limits, purpose, closed, others: Vec::new(), lease: OnceLock::new() })
+        Ok(Self {
+            layout,
+            limits: Limits::default(),
+            purpose: "a command".into(),
+            closed,
+            others: Vec::new(),
+            lease: OnceLock::new(),
+            shares_files: true,
+            placing: Mutex::new(()),
+        })
     }
 
     /// The same store with other limits for layers that come in.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// The same store, which keeps layers that come in whole (`false`), or leaves out what others have (`true`, as from
+    /// the start).
+    #[must_use]
+    pub fn with_file_sharing(self, shares_files: bool) -> Self {
+        Self { shares_files, ..self }
     }
 
     /// The same store for a purpose that `lamina gc --explain` tells people: one line.

@@ -69,7 +69,7 @@ impl Store {
     }
 
     fn has_own_layer(&self, layer: &DiffId) -> bool {
-        self.layout.blob(layer).is_file()
+        self.layout.tar(layer).is_some()
     }
 
     /// Holds those of these layers that are in this store, and gives the others.

@@ -8,6 +8,7 @@ use super::Store;
 use super::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::oci::sink::{LayerSink, SinkError};
+use crate::sharing::blob;
 use crate::{
     DiffId, Digest, ExpectedLayer, IngestError, IngestedLayer, Origin, Progress, PullError, PullOptions, durable,
     ingest, registry,
@@ -55,16 +56,24 @@ impl Store {
         expected: &ExpectedLayer,
     ) -> Result<IngestedLayer, IngestError> {
         let staging = self.staging()?;
-        let made = ingest::ingest(source, staging.path(), expected, &self.limits)?;
+        // Whole: who borrows from it must find everything in it.
+        let (made, _, new) = ingest::ingest(source, staging.path(), expected, &self.limits, None)?;
+        new.write_contents();
         let place = self.layout.layer(&made.diff_id);
         fs::create_dir_all(&place).map_err(StoreError::io(&place))?;
-        // Each is sound with the other's predecessor: the blob is the truth, and an index that does not fit is made anew.
-        for (name, published) in [("blob", FaultPoint::BlobRepaired), ("index", FaultPoint::IndexRepaired)] {
+        // Each is sound with the other's predecessor: the tar is the truth, whole before thin, and an index that does not
+        // fit is made anew.
+        for (name, published) in [(blob::WHOLE, FaultPoint::BlobRepaired), ("index", FaultPoint::IndexRepaired)] {
             let to = place.join(name);
             fs::rename(staging.path().join(name), &to).map_err(StoreError::io(&to))?;
             fault::point(published);
         }
         durable::sync_directory(&place)?;
+        // A cache, and no reason to fail.
+        let _ = fs::rename(staging.path().join("contents"), place.join("contents"));
+        for name in [blob::THIN, blob::MAP, blob::REST] {
+            let _ = fs::remove_file(place.join(name));
+        }
         Ok(IngestedLayer { was_present: true, ..made })
     }
 }

@@ -10,6 +10,7 @@ use super::Store;
 use super::error::StoreError;
 use super::gc::disk_bytes;
 use crate::DiffId;
+use crate::sharing::blob;
 
 /// What a store holds. All sizes are in bytes; those "on disk" count blocks that are allocated.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -18,16 +19,20 @@ pub struct Usage {
     pub images: Vec<ImageUsage>,
     /// By DiffID, layers that no image has included.
     pub layers: Vec<LayerUsage>,
-    /// All blobs on disk.
+    /// The tars of all layers on disk.
     pub blobs: u64,
-    /// All layer indexes on disk.
+    /// All layer indexes on disk, with sharing maps and tables of contents.
     pub indexes: u64,
+    /// What layers borrow of others that are no longer in the store, on disk.
+    pub rests: u64,
     /// All bases on disk.
     pub bases: u64,
     /// Manifests and configs on disk.
     pub manifests: u64,
     /// What the images would take more if each had its layers for itself.
     pub saved_by_layers: u64,
+    /// What the tars would take more if each had all its content in its own file.
+    pub saved_by_files: u64,
 }
 
 /// One image.
@@ -41,10 +46,12 @@ pub struct ImageUsage {
     pub apparent: u64,
     /// Its layers on disk, indexes included.
     pub on_disk: u64,
-    /// The part of it that other images have too.
+    /// The part of it that others need too: layers of several images, and what other images borrow of its layers.
     pub shared: u64,
     /// The part that only this image has: what removing it would free.
     pub unique: u64,
+    /// Content of its layers that lies in other layers, or twice in the same, and is kept once.
+    pub borrowed: u64,
 }
 
 /// One layer.
@@ -54,12 +61,17 @@ pub struct LayerUsage {
     pub diff_id: DiffId,
     /// Length of its tar.
     pub apparent: u64,
-    /// Its blob on disk.
+    /// Its tar on disk.
     pub blob: u64,
-    /// Its index on disk.
+    /// Its index on disk, with sharing map and table of contents.
     pub index: u64,
     /// The images that have it.
     pub images: BTreeSet<String>,
+    /// Bytes of its tar that are not in its own file, by the layer that has them. What it repeats itself stands under its
+    /// own name.
+    pub borrows: BTreeMap<DiffId, u64>,
+    /// Bytes of the tars of others that are in its file, by the layer that they are of.
+    pub lends: BTreeMap<DiffId, u64>,
 }
 
 impl LayerUsage {
@@ -68,20 +80,31 @@ impl LayerUsage {
     pub fn on_disk(&self) -> u64 {
         self.blob + self.index
     }
+
+    /// Bytes of its tar that are not in its own file, or there once and not twice.
+    #[must_use]
+    pub fn borrowed(&self) -> u64 {
+        self.borrows.values().sum()
+    }
 }
 
 impl Store {
     /// Adds up what everything takes.
     pub fn usage(&self) -> Result<Usage, StoreError> {
         let mut layers: BTreeMap<DiffId, LayerUsage> = BTreeMap::new();
+        let mut rests = 0;
         for diff_id in self.stored_layers()? {
-            let blob = fs::metadata(self.layout.blob(&diff_id));
-            let index = fs::metadata(self.layout.layer_index(&diff_id)).map_or(0, |index| index.blocks() * 512);
-            // A collection may take a layer away meanwhile.
-            let Ok(blob) = blob else { continue };
-            let images = BTreeSet::new();
-            let usage = LayerUsage { diff_id, apparent: blob.len(), blob: blob.blocks() * 512, index, images };
+            rests += disk_bytes(&self.layout.layer(&diff_id).join(blob::REST));
+            // Only a rest is left of it, or a collection takes it away meanwhile.
+            let Some(usage) = self.layer_usage(diff_id) else { continue };
             layers.insert(diff_id, usage);
+        }
+        let borrows: Vec<_> = layers.values().map(|layer| (layer.diff_id, layer.borrows.clone())).collect();
+        for (borrower, donor, bytes) in borrows.iter().flat_map(|(id, all)| all.iter().map(move |(d, b)| (*id, d, *b)))
+        {
+            if let Some(donor) = layers.get_mut(donor).filter(|donor| donor.diff_id != borrower) {
+                donor.lends.insert(borrower, bytes);
+            }
         }
         let mut stacks = Vec::new();
         for summary in self.own_images()? {
@@ -94,31 +117,74 @@ impl Store {
             }
             stacks.push((summary.reference, stack));
         }
-        let images: Vec<_> = stacks.into_iter().map(|(name, stack)| image_usage(name, stack, &layers)).collect();
+        let images = stacks.into_iter().map(|(name, stack)| self.image_usage(name, stack, &layers));
+        let images: Vec<_> = images.collect();
         let together: u64 = layers.values().filter(|layer| !layer.images.is_empty()).map(LayerUsage::on_disk).sum();
         let apart: u64 = images.iter().map(|image| image.on_disk).sum();
         Ok(Usage {
             blobs: layers.values().map(|layer| layer.blob).sum(),
             indexes: layers.values().map(|layer| layer.index).sum(),
+            rests,
             bases: disk_bytes(&self.layout.join("bases")),
             manifests: disk_bytes(&self.layout.join("manifests")),
             saved_by_layers: apart.saturating_sub(together),
+            saved_by_files: layers.values().map(LayerUsage::borrowed).sum(),
             layers: layers.into_values().collect(),
             images,
         })
     }
-}
 
-fn image_usage(reference: String, stack: Vec<DiffId>, layers: &BTreeMap<DiffId, LayerUsage>) -> ImageUsage {
-    // A layer that an image has twice is there once.
-    let distinct: BTreeSet<_> = stack.iter().collect();
-    let (mut apparent, mut on_disk, mut shared) = (0, 0, 0);
-    for layer in distinct.into_iter().filter_map(|layer| layers.get(layer)) {
-        apparent += layer.apparent;
-        on_disk += layer.on_disk();
-        if layer.images.len() > 1 {
-            shared += layer.on_disk();
+    fn layer_usage(&self, diff_id: DiffId) -> Option<LayerUsage> {
+        let tar = fs::metadata(self.layout.tar(&diff_id)?).ok()?;
+        let directory = self.layout.layer(&diff_id);
+        let index = ["index", "contents", blob::MAP].map(|name| disk_bytes(&directory.join(name)));
+        let map = blob::map_of(&self.layout.layers(), &diff_id).ok().flatten();
+        let mut borrows = BTreeMap::new();
+        if let Some(map) = &map {
+            let donors: Vec<DiffId> = [diff_id].into_iter().chain(map.donors()).collect();
+            for run in map.runs() {
+                if let Some(donor) = donors.get(run.donor) {
+                    *borrows.entry(*donor).or_default() += run.length;
+                }
+            }
         }
+        Some(LayerUsage {
+            diff_id,
+            apparent: tar.len(),
+            blob: tar.blocks() * 512,
+            index: index.iter().sum(),
+            images: BTreeSet::new(),
+            borrows,
+            lends: BTreeMap::new(),
+        })
     }
-    ImageUsage { reference, layers: stack, apparent, on_disk, shared, unique: on_disk - shared }
+
+    fn image_usage(&self, reference: String, stack: Vec<DiffId>, layers: &BTreeMap<DiffId, LayerUsage>) -> ImageUsage {
+        // A layer that an image has twice is there once.
+        let distinct: BTreeSet<_> = stack.iter().collect();
+        let (mut apparent, mut on_disk, mut shared, mut borrowed) = (0, 0, 0, 0);
+        for layer in distinct.into_iter().filter_map(|layer| layers.get(layer)) {
+            apparent += layer.apparent;
+            on_disk += layer.on_disk();
+            borrowed += layer.borrowed();
+            shared += match layer.images.len() {
+                0 | 1 => self.lent_to_others(&reference, layer, layers),
+                _ => layer.on_disk(),
+            };
+        }
+        ImageUsage { reference, layers: stack, apparent, on_disk, shared, unique: on_disk - shared, borrowed }
+    }
+
+    /// What stays of a layer when the only image that has it goes, because layers of others borrow it.
+    fn lent_to_others(&self, reference: &str, layer: &LayerUsage, layers: &BTreeMap<DiffId, LayerUsage>) -> u64 {
+        let of_others = |borrower: &&DiffId| {
+            let borrower = layers.get(*borrower);
+            borrower.is_some_and(|borrower| borrower.images.iter().any(|image| image != reference))
+        };
+        let borrowers: Vec<&DiffId> = layer.lends.keys().filter(of_others).collect();
+        let borrowed = self.borrowed(borrowers.into_iter());
+        let needed = borrowed.donors.get(&layer.diff_id);
+        let remainder = needed.and_then(|needed| self.remainder(layer.diff_id, needed));
+        remainder.map_or(0, |remainder| layer.on_disk().saturating_sub(remainder.frees))
+    }
 }

@@ -1,6 +1,5 @@
 //! Proves that blobs are what their names say.
 
-use std::fs::File;
 use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
@@ -9,6 +8,8 @@ use xxhash_rust::xxh3::Xxh3;
 use super::Store;
 use super::error::StoreError;
 use crate::layer::LayerIndex;
+use crate::sharing::map::SharingMap;
+use crate::sharing::{BlobReader, blob};
 use crate::view::ViewLayer;
 use crate::{DiffId, Digest, Kind};
 
@@ -28,6 +29,15 @@ pub struct Damage {
 const PIECE: usize = 1 << 20;
 
 impl Store {
+    /// The layers that this one borrows content from, and that are in the store as layers.
+    #[must_use]
+    pub fn donors(&self, layer: &DiffId) -> Vec<DiffId> {
+        let home = self.home(layer);
+        let map = blob::map_of(&home.layout.layers(), layer).ok().flatten();
+        let donors: Vec<_> = map.iter().flat_map(SharingMap::donors).collect();
+        donors.into_iter().filter(|donor| home.layout.tar(donor).is_some()).collect()
+    }
+
     /// Reads a layer's blob and proves its digest. `None` where it is whole; that it is missing is damage too.
     ///
     /// Fails where the blob cannot be opened.
@@ -36,15 +46,18 @@ impl Store {
         if !std::ptr::eq(home, self) {
             return home.verify_layer(layer);
         }
-        let mut blob = match self.open_blob(layer) {
+        let blob = match self.open_blob(layer) {
             Ok(blob) => blob,
             Err(StoreError::NoSuchLayer(_)) => {
                 let cause = "it is not in the store".to_owned();
                 return Ok(Some(Damage { layer: *layer, paths: Vec::new(), cause }));
             }
+            Err(StoreError::DamagedLayer { cause, .. }) => {
+                return Ok(Some(Damage { layer: *layer, paths: Vec::new(), cause }));
+            }
             Err(error) => return Err(error),
         };
-        let cause = match digest_of(&mut blob) {
+        let cause = match digest_of(&mut blob.reader()) {
             Ok(actual) if actual == layer.0 => return Ok(None),
             Ok(actual) => format!("its digest is {actual}"),
             Err(error) => error.to_string(),
@@ -61,7 +74,7 @@ impl Store {
     }
 }
 
-fn digest_of(blob: &mut File) -> io::Result<Digest> {
+fn digest_of(blob: &mut BlobReader<'_>) -> io::Result<Digest> {
     let mut hasher = Sha256::new();
     let mut piece = vec![0; PIECE];
     loop {
@@ -91,11 +104,11 @@ impl ViewLayer {
         }
         let mut hasher = Xxh3::new();
         let mut piece = vec![0; PIECE];
-        self.each_stored_run(self.index.segments(inode), inode.size.get(), |blob, mut offset, mut left| {
+        Self::each_stored_run(self.index.segments(inode), inode.size.get(), |mut offset, mut left| {
             while left > 0 {
                 let wanted = usize::try_from(left).map_or(PIECE, |left| left.min(PIECE));
                 let part = piece.get_mut(..wanted).unwrap_or_default();
-                crate::content::read_all(blob, part, offset)?;
+                self.blob.read_exact_at(part, offset)?;
                 hasher.update(part);
                 offset += wanted as u64;
                 left -= wanted as u64;

@@ -8,7 +8,7 @@ use layer_store::{DiffId, GarbageKind, Image, Store, ViewError};
 use crate::fixture::{Fixture, Node, content, find, ingest, tar};
 
 /// Gives layers a manifest, a config and a name.
-fn tag(store: &Store, name: &str, layers: &[DiffId]) -> Image {
+pub(crate) fn tag(store: &Store, name: &str, layers: &[DiffId]) -> Image {
     let config = serde_json::json!({
         "architecture": "amd64", "os": "linux", "config": {},
         "rootfs": { "type": "layers", "diff_ids": layers },

@@ -2,4 +2,5 @@
 
 mod fixture;
 mod life;
+mod sharing;
 mod view;

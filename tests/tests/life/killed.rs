@@ -8,13 +8,14 @@ use end_to_end::soundness::{leftovers, sound_layers};
 use end_to_end::{Finished, Registry, Session};
 use layer_store::FaultPoint;
 
+use super::shared::{BORROWER, DONOR, Twins};
 use super::{Images, faulty};
 
 const FIRST: &str = "lamina.test/first:1";
 const SECOND: &str = "lamina.test/second:1";
 
 /// What has happened before, and which command comes to a point.
-fn way_to<'a>(point: FaultPoint, session: &Session, import: &'a [&'a str; 4]) -> &'a [&'a str] {
+fn way_to<'a>(point: FaultPoint, session: &Session, import: &'a [&'a str; 4], twins: &'a Twins) -> Vec<&'a str> {
     use FaultPoint as P;
     match point {
         P::StoreMade
@@ -29,35 +30,45 @@ fn way_to<'a>(point: FaultPoint, session: &Session, import: &'a [&'a str; 4]) ->
         | P::ManifestPublished
         | P::ImageStaged
         | P::ImagePublished
-        | P::SourcesStaged => import,
+        | P::SourcesStaged => import.to_vec(),
+        P::SharingMapped | P::SharingPunched | P::FeatureNoted => {
+            session.import(twins.donor.path(), DONOR);
+            vec!["import", twins.borrower.path().to_str().expect("a plain path"), "--tag", BORROWER]
+        }
+        P::RestKept | P::RestCopied => {
+            session.import(twins.donor.path(), DONOR);
+            session.import(twins.borrower.path(), BORROWER);
+            session.ok(["rmi", DONOR]);
+            vec!["gc"]
+        }
         P::BaseClaimed | P::BaseStaged | P::RecipePublished | P::BasePublished => {
             session.ok(import);
-            &["prepare", FIRST]
+            vec!["prepare", FIRST]
         }
         P::IndexRemade => {
             session.ok(import);
             for layer in std::fs::read_dir(session.store().join("layers/sha256")).expect("the layers") {
                 std::fs::remove_file(layer.expect("a layer").path().join("index")).expect("the layer's index");
             }
-            &["prepare", FIRST]
+            vec!["prepare", FIRST]
         }
         P::BlobRepaired | P::IndexRepaired => unreachable!("a repair has a test of its own"),
         P::ImageRemoved => {
             session.ok(import);
-            &["rmi", FIRST]
+            vec!["rmi", FIRST]
         }
         P::GarbageFound | P::GarbageFirstAside | P::GarbageAside | P::GarbageFirstDeleted => {
             session.ok(import);
             session.ok(["prepare", FIRST]);
             session.ok(["rmi", FIRST]);
-            &["gc"]
+            vec!["gc"]
         }
     }
 }
 
 #[test]
 fn kill_at_every_step_leaves_a_store_that_the_next_command_uses() {
-    let images = Images::new();
+    let (images, twins) = (Images::new(), Twins::new());
     let (first, second) = (images.first.path().to_str().unwrap(), images.second.path().to_str().unwrap());
     let import = ["import", first, "--tag", FIRST];
     let undisturbed = Session::user();
@@ -65,12 +76,12 @@ fn kill_at_every_step_leaves_a_store_that_the_next_command_uses() {
     let (base, layers) = (undisturbed.ok(["prepare", FIRST]), sound_layers(&undisturbed.store()));
     for &point in FaultPoint::ALL.iter().filter(|point| !REPAIR.contains(point)) {
         let session = Session::user();
-        let arguments = way_to(point, &session, &import);
+        let arguments = way_to(point, &session, &import, &twins);
         // Where it is not the import that dies, another image that shares a layer has to stay whole.
         if arguments != import {
             session.import(images.second.path(), SECOND);
         }
-        let killed = Finished::of(&mut faulty(&session, point, false, arguments));
+        let killed = Finished::of(&mut faulty(&session, point, false, &arguments));
         assert_eq!(killed.status.signal(), Some(9), "{point:?} is on the way of {arguments:?}\n{killed}");
         let _ = sound_layers(&session.store());
 
@@ -79,7 +90,18 @@ fn kill_at_every_step_leaves_a_store_that_the_next_command_uses() {
         session.ok(["import", second, "--tag", SECOND]);
         session.ok(["prepare", SECOND]);
         session.ok(["rmi", SECOND]);
-        session.ok(["gc"]);
+        if let [_, borrower, ..] = arguments[..]
+            && borrower.ends_with(twins.borrower.path().to_str().expect("a plain path"))
+        {
+            session.import(twins.borrower.path(), BORROWER);
+        }
+        for each in [DONOR, BORROWER] {
+            // Either was imported or not.
+            let removed = session.run(["rmi", each]);
+            assert!(removed.status.success() || removed.stderr.contains("no image"), "after {point:?}: {removed}");
+            session.ok(["gc"]);
+            let _ = sound_layers(&session.store());
+        }
         assert_eq!(sound_layers(&session.store()), layers, "after {point:?}");
         assert_eq!(leftovers(&session.store()), Vec::<std::path::PathBuf>::new(), "after {point:?}");
         session.traces().assert_nothing_left();
@@ -158,7 +180,13 @@ fn random_kills_never_leave_a_name_without_its_content() {
     let mut random = Random::from_environment();
     let (session, images) = (Session::user(), Images::new());
     let (first, second) = (images.first.path().to_str().unwrap(), images.second.path().to_str().unwrap());
-    let commands: [&[&str]; 8] = [
+    let twins = Twins::new();
+    let [donor, borrower] = [&twins.donor, &twins.borrower].map(|layout| layout.path().to_str().unwrap());
+    let commands: [&[&str]; 12] = [
+        &["import", donor, "--tag", DONOR],
+        &["import", borrower, "--tag", BORROWER],
+        &["import", borrower, "--tag", DONOR],
+        &["rmi", DONOR],
         &["import", first, "--tag", FIRST],
         &["import", second, "--tag", SECOND],
         &["import", second, "--tag", FIRST],
@@ -170,7 +198,8 @@ fn random_kills_never_leave_a_name_without_its_content() {
     ];
     let mut killed = 0;
     for round in 1..=ROUNDS {
-        let mut together: Vec<_> = (0..3).map(|_| session.start(session.lamina(commands[random.below(8)]))).collect();
+        let mut together: Vec<_> =
+            (0..3).map(|_| session.start(session.lamina(commands[random.below(commands.len())]))).collect();
         for each in &mut together {
             std::thread::sleep(Duration::from_micros(random.below(12_000) as u64));
             each.child.kill().expect("a child can be killed");

@@ -9,6 +9,7 @@ mod filesystems;
 mod killed;
 mod machines;
 mod power_cuts;
+mod shared;
 mod together;
 mod versions;
 

@@ -1,0 +1,26 @@
+//! The content of a layer's files, for those who look for the same elsewhere.
+
+use super::tree::{Payload, TreeBuilder};
+use crate::Kind;
+use crate::sharing::Content;
+
+impl TreeBuilder {
+    /// The stored content of every regular file that has any, in the order in which they came.
+    pub(crate) fn contents(&self) -> Vec<Content> {
+        let files = self.inodes.iter().filter(|inode| inode.kind == Kind::Regular);
+        let contents = files.filter_map(|inode| {
+            let (offset, length) = match inode.payload {
+                Payload::Whole(offset) => (offset, inode.size),
+                // What is stored of a sparse file stands together.
+                Payload::Sparse { first, count } => {
+                    let (first, count) = (first as usize, count as usize);
+                    let segments = self.segments.get(first..first + count)?;
+                    (segments.first()?.blob_offset, segments.iter().map(|segment| segment.length).sum())
+                }
+                _ => return None,
+            };
+            Some(Content { hash: inode.content_hash.to_le_bytes(), offset, length })
+        });
+        contents.filter(|content| content.length > 0).collect()
+    }
+}

@@ -1,0 +1,214 @@
+//! The bytes of one layer's tar, wherever they lie.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, openat};
+
+use super::map::{Run, SharingMap};
+use crate::DiffId;
+use crate::mapped::IndexBytes;
+use crate::store::StoreError;
+
+/// The file of a layer whose tar is whole.
+pub(crate) const WHOLE: &str = "blob";
+/// The file of a layer whose tar has holes.
+pub(crate) const THIN: &str = "thin";
+/// The map of those holes.
+pub(crate) const MAP: &str = "shared";
+/// What others borrow of a layer that is itself no longer in the store: its tar, with holes where nobody needs it.
+pub(crate) const REST: &str = "rest";
+
+/// A layer's tar, opened for reading: as if it were one file.
+#[derive(Debug)]
+pub(crate) struct Blob {
+    file: File,
+    length: u64,
+    borrowed: Option<Borrowed>,
+}
+
+#[derive(Debug)]
+struct Borrowed {
+    map: SharingMap,
+    /// Donor n is element n - 1. One that cannot be read spoils what lies in it and nothing else.
+    donors: Vec<Result<File, String>>,
+}
+
+/// How often opening starts again because another process put a whole tar in the place of a thin one.
+const TRIES: u32 = 3;
+
+impl Blob {
+    /// Opens a layer below the directory of layers.
+    ///
+    /// All names are looked up in one directory that stays open, so that no file comes from a layer of
+    /// the same name that was collected, or brought in, meanwhile.
+    pub(crate) fn open(layers: &Path, layer: &DiffId) -> Result<Self, StoreError> {
+        let path = layers.join(layer.0.hex());
+        let io = |cause| StoreError::io(&path)(cause);
+        let directory = open_directory(&path).map_err(io)?.ok_or(StoreError::NoSuchLayer(*layer))?;
+        for _ in 0..TRIES {
+            if let Some(file) = open_in(&directory, WHOLE).map_err(io)? {
+                let length = file.metadata().map_err(io)?.len();
+                return Ok(Self { file, length, borrowed: None });
+            }
+            let damaged = |cause| StoreError::DamagedLayer { layer: *layer, cause };
+            let Some(map) = open_map(&directory, layer).map_err(damaged)? else { continue };
+            let Some(file) = open_in(&directory, THIN).map_err(io)? else { continue };
+            let length = map.length();
+            let donors = (1..).zip(map.donors()).map(|(number, donor)| {
+                let needed = map.runs().filter(|run| run.donor == number).map(|run| run.donor_range());
+                open_donor(layers, &donor, needed)
+            });
+            let donors = donors.collect();
+            return Ok(Self { file, length, borrowed: Some(Borrowed { map, donors }) });
+        }
+        Err(StoreError::NoSuchLayer(*layer))
+    }
+
+    /// A tar that is no layer of a store.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn of_file(file: File) -> Self {
+        Self { file, length: 0, borrowed: None }
+    }
+
+    /// The file, where all of the tar lies in it.
+    pub(crate) fn whole(&self) -> Option<&File> {
+        self.borrowed.is_none().then_some(&self.file)
+    }
+
+    /// Reads exactly `buffer`. A tar that ends before its index says is damage, not the end of a file.
+    pub(crate) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let Some(borrowed) = &self.borrowed else { return read_all(&self.file, buffer, offset) };
+        let end = offset.checked_add(buffer.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        let mut rest = buffer;
+        let mut at = offset;
+        for run in borrowed.map.runs_from(offset).take_while(|run| run.offset < end) {
+            let (own, others) = cut(rest, run.offset.saturating_sub(at));
+            read_all(&self.file, own, at)?;
+            at += own.len() as u64;
+            let (part, others) = cut(others, run.offset + run.length - at);
+            self.read_run(borrowed, &run, part, at - run.offset)?;
+            at += part.len() as u64;
+            rest = others;
+        }
+        read_all(&self.file, rest, at)
+    }
+
+    fn read_run(&self, borrowed: &Borrowed, run: &Run, part: &mut [u8], within: u64) -> io::Result<()> {
+        let donor = match run.donor.checked_sub(1) {
+            None => &self.file,
+            Some(number) => match borrowed.donors.get(number) {
+                Some(Ok(donor)) => donor,
+                Some(Err(cause)) => return Err(io::Error::new(io::ErrorKind::NotFound, cause.clone())),
+                None => return Err(io::ErrorKind::InvalidData.into()),
+            },
+        };
+        read_all(donor, part, run.donor_offset + within)
+    }
+
+    /// The tar from its start.
+    pub(crate) fn reader(&self) -> BlobReader<'_> {
+        BlobReader { blob: self, at: 0 }
+    }
+}
+
+/// Reads a [`Blob`] from front to back.
+#[derive(Debug)]
+pub(crate) struct BlobReader<'blob> {
+    blob: &'blob Blob,
+    at: u64,
+}
+
+impl Read for BlobReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.blob.length - self.at;
+        let wanted = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let part = buffer.get_mut(..wanted).unwrap_or_default();
+        self.blob.read_exact_at(part, self.at)?;
+        self.at += wanted as u64;
+        Ok(wanted)
+    }
+}
+
+/// The first `length` bytes of a buffer, or all of it, and what follows.
+fn cut(buffer: &mut [u8], length: u64) -> (&mut [u8], &mut [u8]) {
+    let length = usize::try_from(length).map_or(buffer.len(), |length| length.min(buffer.len()));
+    buffer.split_at_mut(length)
+}
+
+fn read_all(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    file.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the blob is shorter than its index says"),
+        _ => error,
+    })
+}
+
+/// Opens a directory; `None` where there is none.
+fn open_directory(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(cause),
+    }
+}
+
+/// Opens a file of a directory; `None` where there is none.
+fn open_in(directory: &File, name: &str) -> io::Result<Option<File>> {
+    match openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(file) => Ok(Some(file.into())),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(cause) => Err(cause.into()),
+    }
+}
+
+/// Opens the map of a thin layer; `None` where there is none.
+fn open_map(directory: &File, layer: &DiffId) -> Result<Option<SharingMap>, String> {
+    let Some(file) = open_in(directory, MAP).map_err(|cause| cause.to_string())? else { return Ok(None) };
+    let bytes = IndexBytes::map(&file).map_err(|cause| cause.to_string())?;
+    let map = SharingMap::open(bytes).map_err(|cause| format!("of its sharing map, {cause}"))?;
+    if map.layer() == *layer { Ok(Some(map)) } else { Err("its sharing map is that of another layer".into()) }
+}
+
+/// The sharing map of a layer of the store, or `None` where its tar is whole or it is not there.
+pub(crate) fn map_of(layers: &Path, layer: &DiffId) -> Result<Option<SharingMap>, String> {
+    let Some(directory) = open_directory(&layers.join(layer.0.hex())).map_err(|cause| cause.to_string())? else {
+        return Ok(None);
+    };
+    // The map first: it goes last when a whole tar takes the place.
+    let map = open_map(&directory, layer);
+    match open_in(&directory, WHOLE) {
+        Ok(Some(_)) => Ok(None),
+        Ok(None) => map,
+        Err(cause) => Err(cause.to_string()),
+    }
+}
+
+/// Opens the file of a donor, which must hold `needed` itself.
+pub(crate) fn open_donor(
+    layers: &Path,
+    donor: &DiffId,
+    mut needed: impl Iterator<Item = Range<u64>>,
+) -> Result<File, String> {
+    let text = |cause: io::Error| format!("layer {donor}, which has content of it: {cause}");
+    let gone = || format!("layer {donor}, which has content of it, is not in the store");
+    let directory = open_directory(&layers.join(donor.0.hex())).map_err(text)?.ok_or_else(gone)?;
+    for name in [WHOLE, REST] {
+        if let Some(file) = open_in(&directory, name).map_err(text)? {
+            return Ok(file);
+        }
+    }
+    let map = open_map(&directory, donor).map_err(|cause| format!("layer {donor}: {cause}"))?.ok_or_else(gone)?;
+    let file = open_in(&directory, THIN).map_err(text)?;
+    // A whole tar, or a rest, may have come since.
+    let file = match file {
+        Some(file) => file,
+        None => return open_in(&directory, WHOLE).map_err(text)?.ok_or_else(gone),
+    };
+    match needed.all(|range| map.holds(&range)) {
+        true => Ok(file),
+        false => Err(format!("layer {donor} no longer holds what this one has in it")),
+    }
+}

@@ -1,0 +1,180 @@
+//! What others borrow of a layer that is garbage itself.
+//!
+//! Such a layer is no longer in the store: its tar becomes the `rest`, under which name its borrowers find it and nobody else
+//! does. That is a rename and takes no space. Where a quarter of the rest and at least 1 MiB is needed by nobody, what is
+//! needed is copied to a new file of the same offsets, which takes the place of the old one; a process that has that open
+//! keeps it. Comes the layer in again, its own tar gets its place beside the rest.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::Store;
+use super::error::StoreError;
+use super::gc::{Garbage, GarbageKind};
+use crate::fault::{self, FaultPoint};
+use crate::sharing::blob::{self, REST, THIN, WHOLE};
+use crate::sharing::choose::BLOCK;
+use crate::{DiffId, durable};
+
+/// The least that a copy must free, in bytes, beside a quarter of what is there.
+const WORTH_COPYING: u64 = 1 << 20;
+
+/// All files of a layer.
+const NAMES: [&str; 7] = [WHOLE, THIN, REST, "index", "contents", blob::MAP, "sources"];
+
+/// Bytes copied at once.
+const PIECE: usize = 1 << 20;
+
+/// Who borrows what.
+#[derive(Debug, Default)]
+pub(super) struct Borrowed {
+    /// By donor: which parts of its tar, and how many bytes each borrower has in it.
+    pub(super) donors: BTreeMap<DiffId, Needed>,
+    /// A layer whose map cannot be read, so that nobody knows what it needs.
+    pub(super) unknown: Option<(DiffId, String)>,
+}
+
+/// What others need of a layer.
+#[derive(Debug, Default)]
+pub(super) struct Needed {
+    /// Parts of its tar, in whole blocks, as they came.
+    parts: Vec<Range<u64>>,
+    /// Bytes by borrower.
+    pub(super) by: BTreeMap<DiffId, u64>,
+}
+
+impl Needed {
+    /// The parts in order, those that touch made one.
+    fn parts(&self) -> Vec<Range<u64>> {
+        let mut sorted = self.parts.clone();
+        sorted.sort_unstable_by_key(|part| (part.start, part.end));
+        let mut parts: Vec<Range<u64>> = Vec::with_capacity(sorted.len());
+        for part in sorted {
+            match parts.last_mut().filter(|last| last.end >= part.start) {
+                Some(last) => last.end = last.end.max(part.end),
+                None => parts.push(part),
+            }
+        }
+        parts
+    }
+}
+
+/// What becomes of a layer that others borrow from and that is garbage itself.
+#[derive(Debug)]
+pub(super) struct Remainder {
+    layer: DiffId,
+    /// What is copied, where that is worth it.
+    copied: Option<Vec<Range<u64>>>,
+    /// Bytes that this frees.
+    pub(super) frees: u64,
+}
+
+impl Remainder {
+    pub(super) fn garbage(&self) -> Garbage {
+        Garbage { kind: GarbageKind::Part, name: self.layer.to_string(), bytes: self.frees }
+    }
+}
+
+impl Store {
+    /// What these layers borrow, and from whom.
+    pub(super) fn borrowed<'a>(&self, layers: impl Iterator<Item = &'a DiffId>) -> Borrowed {
+        let mut borrowed = Borrowed::default();
+        for layer in layers {
+            let map = match blob::map_of(&self.layout.layers(), layer) {
+                Ok(Some(map)) => map,
+                Ok(None) => continue,
+                Err(cause) => {
+                    borrowed.unknown = Some((*layer, cause));
+                    continue;
+                }
+            };
+            let donors: Vec<DiffId> = map.donors().collect();
+            for run in map.runs() {
+                let Some(donor) = run.donor.checked_sub(1).and_then(|number| donors.get(number)) else { continue };
+                let needed = borrowed.donors.entry(*donor).or_default();
+                let range = run.donor_range();
+                needed.parts.push(range.start / BLOCK * BLOCK..range.end.next_multiple_of(BLOCK));
+                *needed.by.entry(*layer).or_default() += run.length;
+            }
+        }
+        borrowed
+    }
+
+    /// What is to become of a layer that is garbage but for what others need; `None` where all is as it has to be.
+    pub(super) fn remainder(&self, layer: DiffId, needed: &Needed) -> Option<Remainder> {
+        let directory = self.layout.layer(&layer);
+        let lent = self.lent(&layer)?;
+        let kept = super::gc::disk_bytes(&lent);
+        let parts = needed.parts();
+        let wanted: u64 = parts.iter().map(|part| part.end - part.start).sum();
+        let spared = kept.saturating_sub(wanted);
+        let copied = (spared >= WORTH_COPYING.max(kept / 4)).then_some(parts);
+        let others: Vec<_> = NAMES.map(|name| directory.join(name)).into_iter().filter(|path| *path != lent).collect();
+        if copied.is_none() && !others.iter().any(|path| path.exists()) && lent.ends_with(REST) {
+            return None;
+        }
+        let others: u64 = others.iter().map(|path| super::gc::disk_bytes(path)).sum();
+        let frees = others + if copied.is_some() { spared } else { 0 };
+        Some(Remainder { layer, copied, frees })
+    }
+
+    /// The file of a layer in which its borrowers find everything: the order is that in which they look.
+    fn lent(&self, layer: &DiffId) -> Option<PathBuf> {
+        let paths = [WHOLE, REST, THIN].map(|name| self.layout.layer(layer).join(name));
+        paths.into_iter().find(|path| path.is_file())
+    }
+
+    /// Makes the rest of a layer of what it is. Nobody can use the layer from then on. The caller holds the lock
+    /// exclusively, and sets aside what is named as well.
+    pub(super) fn keep_rest(&self, remainder: &Remainder) -> Result<Vec<PathBuf>, StoreError> {
+        let directory = self.layout.layer(&remainder.layer);
+        let rest = directory.join(REST);
+        if let Some(lent) = self.lent(&remainder.layer).filter(|lent| *lent != rest) {
+            fs::rename(&lent, &rest).map_err(StoreError::io(&rest))?;
+            fault::point(FaultPoint::RestKept);
+        }
+        let others = NAMES.map(|name| directory.join(name)).into_iter();
+        Ok(others.filter(|path| *path != rest && path.exists()).collect())
+    }
+
+    /// Copies what is needed of a rest, and puts that in its place. No lock is held: nobody new can begin to borrow from a
+    /// rest, so what is needed of it only becomes less.
+    pub(super) fn trim(&self, remainder: &Remainder) -> Result<(), StoreError> {
+        let Some(parts) = &remainder.copied else { return Ok(()) };
+        let path = self.layout.layer(&remainder.layer).join(REST);
+        let staging = self.staging()?;
+        let made = staging.path().join(REST);
+        copy_parts(&path, &made, parts).map_err(StoreError::io(&path))?;
+        fault::point(FaultPoint::RestCopied);
+        match fs::rename(&made, &path) {
+            // Another collection found that nobody needs it any more.
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(cause) => Err(StoreError::io(&path)(cause)),
+            Ok(()) => path.parent().map_or(Ok(()), durable::sync_directory),
+        }
+    }
+}
+
+/// Makes a file of the same length that has these parts of `from` and is empty elsewhere, and waits until it is on the disk.
+fn copy_parts(from: &Path, to: &Path, parts: &[Range<u64>]) -> io::Result<()> {
+    let source = File::open(from)?;
+    let length = source.metadata()?.len();
+    let copy = File::create_new(to)?;
+    copy.set_len(length)?;
+    let mut piece = vec![0; PIECE];
+    for part in parts {
+        let mut at = part.start;
+        while at < part.end.min(length) {
+            let wanted = usize::try_from(part.end.min(length) - at).map_or(PIECE, |left| left.min(PIECE));
+            let piece = piece.get_mut(..wanted).unwrap_or_default();
+            source.read_exact_at(piece, at)?;
+            copy.write_all_at(piece, at)?;
+            at += wanted as u64;
+        }
+    }
+    copy.sync_all()
+}
