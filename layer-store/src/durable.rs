@@ -24,3 +24,13 @@ pub(crate) fn publish(from: &Path, to: &Path) -> Result<(), StoreError> {
     fs::rename(from, to).map_err(StoreError::io(to))?;
     to.parent().map_or(Ok(()), sync_directory)
 }
+
+/// Lets the disk take a part of a file while the rest is still being written, so that the sync at the end has little to
+/// wait for. Linux begins to write what it is told not to keep (`mm/fadvise.c`), and keeps it while it is written;
+/// elsewhere there is no such call.
+pub(crate) fn begin_writeback(file: &File, offset: u64, length: u64) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(length), rustix::fs::Advice::DontNeed);
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, offset, length);
+}

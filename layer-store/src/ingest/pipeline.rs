@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::IngestError;
 use super::compression::Decoder;
+use crate::durable;
 use crate::fault::{self, FaultPoint};
 use crate::layer::{EntryRefused, TreeBuilder};
 use crate::store::StoreError;
@@ -21,6 +22,9 @@ pub(super) const PIECE: usize = 256 << 10;
 
 /// Pieces that may wait in front of a thread.
 const QUEUE: usize = 4;
+
+/// Bytes of a blob that the disk is given at once.
+const WRITEBACK: u64 = 8 << 20;
 
 /// A layer that has streamed by.
 pub(super) struct Streamed {
@@ -118,11 +122,15 @@ fn hash(pieces: &Receiver<Bytes>) -> DiffId {
 fn write(pieces: &Receiver<Bytes>, mut blob: &File, path: &Path, max_inodes: u32) -> Result<TreeBuilder, IngestError> {
     let mut parser = Parser::new();
     let mut tree = TreeBuilder::new(max_inodes);
-    let mut written = 0;
+    let (mut written, mut underway) = (0, 0);
     for piece in pieces {
         parser.feed(&piece, &mut tree)?;
         blob.write_all(&piece).map_err(|cause| StoreError::write(path, written, cause))?;
         written += piece.len() as u64;
+        if written - underway >= WRITEBACK {
+            durable::begin_writeback(blob, underway, written - underway);
+            underway = written;
+        }
         fault::point(FaultPoint::BlobBegun);
     }
     parser.finish::<EntryRefused>()?;
