@@ -98,7 +98,7 @@ pub fn base(bytes: &[u8], layers: &[Vec<u8>]) {
     let Ok(indexes) = indexes.collect::<Result<Vec<_>, _>>() else { return };
     let Ok(base) = Base::open(IndexBytes::Owned(bytes)) else { return };
     if base.check(&indexes).is_ok() {
-        walk(&View::new(base, indexes.into_iter().map(without_blob).collect(), None));
+        walk(&View::new(base, indexes.into_iter().map(without_blob).collect(), Vec::new()));
     }
 }
 
@@ -118,7 +118,7 @@ fn stack(indexes: Vec<LayerIndex>) -> Option<View> {
     let bytes = merged.write(Cursor::new(Vec::new())).ok()?.into_inner();
     let base = Base::open(IndexBytes::Owned(bytes)).ok();
     assert!(base.as_ref().is_some_and(|base| base.check(&indexes).is_ok()), "a base that we wrote must open");
-    base.map(|base| View::new(base, indexes.into_iter().map(without_blob).collect(), None))
+    base.map(|base| View::new(base, indexes.into_iter().map(without_blob).collect(), Vec::new()))
 }
 
 /// The bytes of the base of a stack of indexes, for a corpus.
