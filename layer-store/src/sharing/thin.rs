@@ -5,8 +5,6 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, fallocate};
-
 use super::blob::{MAP, THIN, WHOLE};
 use super::choose::Choice;
 use super::map::{self, Run};
@@ -66,8 +64,7 @@ pub(crate) fn make(directory: &Path, file: &File, layer: &DiffId, length: u64, c
         return false;
     }
     for (number, run) in fresh.iter().enumerate() {
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        let Err(cause) = fallocate(file, flags, run.offset, run.length) else { continue };
+        let Err(cause) = punch(file, run) else { continue };
         tracing::info!("{}: no more holes: {cause}", directory.display());
         if number == 0 && was_whole && is_unable(cause) {
             // Nothing was taken out, so the tar is whole still.
@@ -80,6 +77,18 @@ pub(crate) fn make(directory: &Path, file: &File, layer: &DiffId, length: u64, c
     }
     fault::point(FaultPoint::SharingPunched);
     true
+}
+
+#[cfg(target_os = "linux")]
+fn punch(file: &File, run: &Run) -> rustix::io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, run.offset, run.length)
+}
+
+/// Elsewhere holes are made by other calls, if at all: every tar stays whole.
+#[cfg(not(target_os = "linux"))]
+fn punch(_file: &File, _run: &Run) -> rustix::io::Result<()> {
+    Err(rustix::io::Errno::OPNOTSUPP)
 }
 
 fn is_unable(cause: rustix::io::Errno) -> bool {
