@@ -20,11 +20,13 @@ mod ingest;
 mod layer;
 mod lease;
 mod mapped;
+#[cfg(target_os = "linux")]
 mod materialize;
 mod oci;
 mod progress;
 mod reference;
 mod registry;
+mod remove;
 mod sharing;
 mod store;
 mod tar;
@@ -38,6 +40,7 @@ pub use erofs::{ErofsError, ErofsSummary};
 pub use export::ExportError;
 pub use fault::FaultPoint;
 pub use ingest::{ExpectedLayer, IngestError, IngestedLayer};
+#[cfg(target_os = "linux")]
 pub use materialize::{MaterializeError, MaterializeOptions, Materialized};
 pub use oci::platform::{Platform, PlatformError};
 pub use oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
@@ -45,8 +48,10 @@ pub use oci_spec::image::ImageConfiguration;
 pub use progress::{Cancellation, LayerProgress, LayerState, Progress, Silent};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{Patience, PullError, PullOptions};
+#[cfg(target_os = "linux")]
+pub use store::TreeError;
 pub use store::{
     BlockImageError, Collected, Damage, Garbage, GarbageKind, Image, ImageSummary, ImageUsage, LayerLock, LayerUsage,
-    Limits, RepairError, Store, StoreError, TreeError, Usage,
+    Limits, RepairError, Store, StoreError, Usage,
 };
 pub use view::{CopyError, DirEntry, Entries, Totals, View, ViewError};

@@ -6,18 +6,18 @@
 //!
 //! Content is copied by the kernel, which on file systems with reflinks shares the blocks of what lies in a blob at a
 //! multiple of 4 KiB.
+//!
+//! For Linux alone: it makes device nodes and syncs whole file systems.
 
 mod equal;
 mod inode;
-mod remove;
 mod tree;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub(crate) use remove::remove_tree;
-
+use crate::remove::remove_tree;
 use crate::{Cancellation, CopyError, View, ViewError};
 
 /// How a view is unpacked.

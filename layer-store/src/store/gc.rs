@@ -18,7 +18,7 @@ use super::{Store, lock};
 use crate::durable;
 use crate::fault::{self, FaultPoint};
 use crate::lease::{Held, Lease, unique_name};
-use crate::materialize::remove_tree;
+use crate::remove::remove_tree;
 use crate::sharing::blob;
 use crate::{BaseId, DiffId, Digest};
 

@@ -15,6 +15,7 @@ mod repair;
 mod rest;
 mod sharing;
 mod sink;
+#[cfg(target_os = "linux")]
 mod tree;
 mod usage;
 mod verify;
@@ -33,6 +34,7 @@ pub use limits::Limits;
 pub(crate) use lock::FileLock;
 pub use repair::RepairError;
 pub(crate) use sharing::NewLayer;
+#[cfg(target_os = "linux")]
 pub use tree::TreeError;
 pub use usage::{ImageUsage, LayerUsage, Usage};
 pub use verify::Damage;

@@ -4,13 +4,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use rustix::io::Errno;
-
 use super::{Node, View, ViewError, ViewLayer};
 use crate::sharing::Blob;
 use crate::{Ino, Kind};
 
 /// What file systems that share blocks share them in.
+#[cfg(target_os = "linux")]
 const BLOCK: u64 = 4096;
 /// How much is copied at once where the kernel cannot do it alone.
 const PIECE: usize = 256 << 10;
@@ -92,26 +91,7 @@ impl View {
 
 /// Copies a range of a blob.
 fn copy(blob: &Blob, mut from: u64, target: &File, mut at: u64, mut left: u64) -> Result<(), Side> {
-    // The kernel alone is quicker only where it need not move the bytes, and knows nothing of borrowed content.
-    while let Some(file) = blob.whole()
-        && left >= BLOCK
-        && from.is_multiple_of(BLOCK)
-        && at.is_multiple_of(BLOCK)
-    {
-        let (mut source, mut place) = (from, at);
-        let wanted = usize::try_from(left - left % BLOCK).unwrap_or(usize::MAX);
-        match rustix::fs::copy_file_range(file, Some(&mut source), target, Some(&mut place), wanted) {
-            Ok(0) => return Err(Side::Blob(io::ErrorKind::UnexpectedEof.into())),
-            Ok(copied) => {
-                let copied = copied as u64;
-                (from, at, left) = (from + copied, at + copied, left - copied);
-            }
-            Err(Errno::INTR) => {}
-            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::BADF) => break,
-            Err(errno @ Errno::IO) => return Err(Side::Blob(errno.into())),
-            Err(errno) => return Err(Side::Target(errno.into())),
-        }
-    }
+    by_reference(blob, &mut from, target, &mut at, &mut left)?;
     let mut piece = vec![0; usize::try_from(left).map_or(PIECE, |left| left.min(PIECE))];
     while left > 0 {
         let wanted = usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len()));
@@ -120,5 +100,40 @@ fn copy(blob: &Blob, mut from: u64, target: &File, mut at: u64, mut left: u64) -
         target.write_all_at(part, at).map_err(Side::Target)?;
         (from, at, left) = (from + wanted as u64, at + wanted as u64, left - wanted as u64);
     }
+    Ok(())
+}
+
+/// Copies whole blocks from the front of a range by the kernel alone, as far as it can, and moves the range on.
+///
+/// That is quicker only where it need not move the bytes, and the kernel knows nothing of borrowed content.
+#[cfg(target_os = "linux")]
+fn by_reference(blob: &Blob, from: &mut u64, target: &File, at: &mut u64, left: &mut u64) -> Result<(), Side> {
+    use rustix::io::Errno;
+
+    while let Some(file) = blob.whole()
+        && *left >= BLOCK
+        && from.is_multiple_of(BLOCK)
+        && at.is_multiple_of(BLOCK)
+    {
+        let (mut source, mut place) = (*from, *at);
+        let wanted = usize::try_from(*left - *left % BLOCK).unwrap_or(usize::MAX);
+        match rustix::fs::copy_file_range(file, Some(&mut source), target, Some(&mut place), wanted) {
+            Ok(0) => return Err(Side::Blob(io::ErrorKind::UnexpectedEof.into())),
+            Ok(copied) => {
+                let copied = copied as u64;
+                (*from, *at, *left) = (*from + copied, *at + copied, *left - copied);
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::BADF) => break,
+            Err(errno @ Errno::IO) => return Err(Side::Blob(errno.into())),
+            Err(errno) => return Err(Side::Target(errno.into())),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+#[expect(clippy::unnecessary_wraps, reason = "as on Linux")]
+fn by_reference(_: &Blob, _: &mut u64, _: &File, _: &mut u64, _: &mut u64) -> Result<(), Side> {
     Ok(())
 }
