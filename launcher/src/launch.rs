@@ -1,44 +1,28 @@
 //! From a request to a machine: the pieces put together.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use guest_init::protocol::{self, Overlay, Process, Setup};
+use composefs_fuse::Server;
+use composefs_fuse::linux::StatsSocket;
+use composefs_fuse::stats::Stats;
+use guest_init::protocol::{self, Overlay, Setup};
 
 use crate::accelerator::{self, Accelerator};
-use crate::failure::Failure;
+use crate::failure::{About, Failure};
 use crate::host::{self, Tools};
 use crate::hypervisor::{CommandLine, Plan, ShareDevice, cloud_hypervisor, qemu};
-use crate::machine::{Directory, Order, RootServer, Signals};
-use crate::policy::{Decision, Request};
-use crate::share::{self, Resolved};
+use crate::machine::{
+    self, DirectRoot, Directory, DirectoryRoot, Ends, Handover, MountedRoot, Order, RootServer, Signals,
+};
+use crate::policy::{Backend, Decision};
+use crate::share::{self, Resolved, Share};
+use crate::spec::{Spec, Tree, Writes};
 use crate::virtiofsd::{Owner, Purpose};
 
 /// The tag of the root.
 const ROOT: &str = "root";
-
-/// A start as the user asks for it, apart from its root.
-#[derive(Clone, Debug)]
-pub struct Start {
-    /// The machine's name.
-    pub name: String,
-    /// What it runs on, as the user named it.
-    pub root_name: String,
-    /// Virtual processors.
-    pub cpus: u32,
-    /// Memory in MiB.
-    pub memory_mib: u64,
-    /// Where writes to the root go.
-    pub overlay: Overlay,
-    /// The further shares.
-    pub shares: Vec<Resolved>,
-    /// The command.
-    pub process: Process,
-    /// Whether the kernel's console is shown.
-    pub show_console: bool,
-    /// How long the guest may take to get ready.
-    pub ready_timeout: Duration,
-}
 
 /// Everything that is settled before anything is started.
 #[derive(Debug)]
@@ -47,7 +31,8 @@ pub struct Prepared {
     pub decision: Decision,
     /// The programs and files it uses.
     pub tools: Tools,
-    start: Start,
+    spec: Spec,
+    shares: Vec<Resolved>,
 }
 
 impl Prepared {
@@ -55,31 +40,46 @@ impl Prepared {
     ///
     /// # Errors
     /// Something is missing, or what was forced cannot work.
-    pub fn new(
-        start: Start,
-        request: &Request,
-        tools: Tools,
-        cache: &Path,
-        signals: &Signals,
-    ) -> Result<Self, Failure> {
-        let capabilities = tools.capabilities(request, cache, signals)?;
-        let decision = crate::policy::decide(&capabilities, request)?;
-        Ok(Self { decision, tools, start })
+    pub fn new(spec: Spec, signals: &Signals) -> Result<Self, Failure> {
+        let shares = spec.shares.iter().map(Share::resolve).collect::<Result<Vec<_>, _>>()?;
+        let cache = machine::cache_home()?;
+        let tools = Tools::find(spec.kernel.as_deref(), &cache, &spec.request)?;
+        let capabilities = tools.capabilities(&spec.request, &cache, signals)?;
+        let decision = crate::policy::decide(&capabilities, &spec.request)?;
+        Ok(Self { decision, tools, spec, shares })
+    }
+
+    /// Who serves the root `tree`, and the counters of what it is asked where that is this process.
+    ///
+    /// # Errors
+    /// What it takes is not there.
+    pub fn root_server(&self, tree: Tree) -> Result<Served, Failure> {
+        let virtiofsd = self.tools.virtiofsd.clone();
+        let view = match tree {
+            Tree::Directory(path) => return Ok((Box::new(DirectoryRoot { path, virtiofsd: virtiofsd? }), None)),
+            Tree::View(view) => view,
+        };
+        let server = Arc::new(Server::new(view));
+        let asked = Some(Arc::clone(server.stats()));
+        Ok(match self.decision.backend {
+            Backend::Direct => (Box::new(DirectRoot::new(server)), asked),
+            Backend::Virtiofsd => (Box::new(MountedRoot::new(server, virtiofsd?)), asked),
+        })
     }
 
     /// The hypervisor's view of the machine whose files are in `directory`.
     fn plan(&self, directory: &Directory) -> Plan {
         let device = |tag: String| ShareDevice { socket: directory.socket(&tag), tag };
-        let further = (1..=self.start.shares.len()).map(share::tag);
+        let further = (1..=self.shares.len()).map(share::tag);
         let mut kernel_parameters = Vec::new();
-        if !self.start.show_console {
+        if !self.spec.show_console {
             // An emulated serial line is slow enough to delay the boot; a panic is printed regardless.
             kernel_parameters.push("quiet".to_owned());
         }
         Plan {
-            name: self.start.name.clone(),
-            cpus: self.start.cpus,
-            memory_mib: self.start.memory_mib,
+            name: self.spec.name.clone(),
+            cpus: self.spec.cpus,
+            memory_mib: self.spec.memory_mib,
             kernel: self.tools.kernel.image.clone(),
             initramfs: self.tools.initramfs.clone(),
             kernel_parameters,
@@ -97,7 +97,7 @@ impl Prepared {
 
     /// The servers of the further shares, each with its socket.
     fn share_servers(&self, directory: &Directory) -> Result<Vec<(CommandLine, PathBuf)>, Failure> {
-        if self.start.shares.is_empty() {
+        if self.shares.is_empty() {
             return Ok(Vec::new());
         }
         let virtiofsd = self.tools.virtiofsd.clone()?;
@@ -107,7 +107,7 @@ impl Prepared {
             let purpose = if resolved.share.read_only { Purpose::ReadOnly } else { Purpose::ReadWrite };
             Ok((virtiofsd.command(&resolved.directory, &socket, purpose, &owner)?, socket))
         };
-        self.start.shares.iter().enumerate().map(server).collect()
+        self.shares.iter().enumerate().map(server).collect()
     }
 
     /// What would be started, as a shell would take it: the servers, then QEMU, then (for who uses it) the
@@ -142,7 +142,13 @@ impl Prepared {
     ///
     /// # Errors
     /// The plan does not fit the hypervisor.
-    pub fn order(self, root: Box<dyn RootServer>, directory: Directory) -> Result<Order, Failure> {
+    pub fn order(
+        self,
+        root: Box<dyn RootServer>,
+        directory: Directory,
+        ends: Ends,
+        handover: Handover,
+    ) -> Result<Order, Failure> {
         let plan = self.plan(&directory);
         plan.check()?;
         Ok(Order {
@@ -151,19 +157,22 @@ impl Prepared {
             hypervisor: self.qemu(&plan),
             sockets: (plan.control, plan.monitor),
             console: plan.console,
-            show_console: self.start.show_console,
-            setup: setup(&self.start),
+            show_console: self.spec.show_console,
+            setup: setup(&self.spec, &self.shares),
             directory,
-            name: self.start.name,
-            root_name: self.start.root_name,
-            process: self.start.process,
-            ready_timeout: self.start.ready_timeout,
+            process: self.spec.process,
+            ends: Some(ends),
+            handover,
+            ready_timeout: Duration::from_secs(self.spec.ready_timeout),
         })
     }
 }
 
+/// Who serves a root, and the counters of what it is asked where this process answers.
+pub type Served = (Box<dyn RootServer>, Option<Arc<Stats>>);
+
 /// What the guest is told to mount.
-fn setup(start: &Start) -> Setup {
+fn setup(spec: &Spec, shares: &[Resolved]) -> Setup {
     let share = |(position, resolved): (usize, &Resolved)| protocol::Share {
         tag: share::tag(position + 1),
         target: resolved.share.guest.clone(),
@@ -171,11 +180,62 @@ fn setup(start: &Start) -> Setup {
         file: resolved.file.clone(),
     };
     Setup {
-        hostname: start.name.clone(),
+        hostname: spec.name.clone(),
         seconds: 0,
         nanoseconds: 0,
         root_tag: ROOT.to_owned(),
-        overlay: start.overlay,
-        shares: start.shares.iter().enumerate().map(share).collect(),
+        overlay: match spec.writes {
+            Writes::Memory { limit } => Overlay::Memory { limit },
+            Writes::Nowhere => Overlay::ReadOnly,
+        },
+        shares: shares.iter().enumerate().map(share).collect(),
+    }
+}
+
+/// Runs a machine to its end in this process; gives the exit status of its command.
+///
+/// # Errors
+/// As for [`Prepared::new`] and [`machine::run`].
+pub fn run(
+    prepared: Prepared,
+    tree: Tree,
+    directory: Directory,
+    ends: Ends,
+    handover: Handover,
+    signals: Signals,
+) -> Result<(u8, Option<Arc<Stats>>), Failure> {
+    let (server, asked) = prepared.root_server(tree)?;
+    let _socket = match &asked {
+        Some(asked) => {
+            let path = prepared.spec.stats.clone().unwrap_or_else(|| directory.stats_socket());
+            Some(StatsSocket::bind(&path, Arc::clone(asked)).about("lamina run")?)
+        }
+        None => None,
+    };
+    let status = machine::run(prepared.order(server, directory, ends, handover)?, signals)?;
+    Ok((status, asked))
+}
+
+/// What `lamina __supervise NAME new|again` does: runs the machine whose lock it is given, away from any terminal.
+///
+/// # Errors
+/// As for [`run`].
+pub fn supervise(name: &str, new: bool) -> Result<u8, Failure> {
+    let (mut handover, lock) = Handover::take()?;
+    let signals = Signals::catch()?;
+    let mut directory = Directory::inherit(name, lock, new)?;
+    let started = || {
+        let spec = Spec::read(directory.path())?;
+        let tree = spec.root.open(name)?;
+        let ends = Ends::log(&directory.file(machine::OUTPUT_LOG))?;
+        Ok((Prepared::new(spec, &signals)?, tree, ends))
+    };
+    match started() {
+        Ok((prepared, tree, ends)) => run(prepared, tree, directory, ends, handover, signals).map(|(status, _)| status),
+        Err(failure) => {
+            directory.give_up(&failure);
+            handover.failed(&failure);
+            Err(failure)
+        }
     }
 }

@@ -19,5 +19,6 @@ pub mod machine;
 pub mod picture;
 pub mod policy;
 pub mod share;
+pub mod spec;
 pub mod vhost_user;
 pub mod virtiofsd;

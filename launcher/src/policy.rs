@@ -3,12 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::accelerator::Accelerator;
 use crate::failure::Failure;
 use crate::hypervisor::qemu::Machine;
 
 /// How the root gets into the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Backend {
     /// The view, served over vhost-user-fs by this process.
     Direct,
@@ -26,7 +29,8 @@ impl fmt::Display for Backend {
 }
 
 /// A choice that the user may leave to us.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Choice<T> {
     /// What suits best.
     #[default]
@@ -69,7 +73,7 @@ pub struct Capabilities {
 }
 
 /// What a run asks for.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Request {
     /// What executes the guest.
     pub accelerator: Choice<Accelerator>,

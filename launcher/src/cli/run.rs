@@ -1,26 +1,20 @@
 //! `lamina run`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
-use composefs_fuse::Server;
-use composefs_fuse::linux::StatsSocket;
-use composefs_fuse::stats::Stats;
-use guest_init::protocol::Overlay;
-use layer_store::View;
+use layer_store::Store;
 use oci_spec::image::ImageConfiguration;
 
 use super::{Global, parse_size, store};
 use crate::accelerator::Accelerator;
 use crate::command::{self, Defaults, Overrides};
 use crate::failure::{About, Failure};
-use crate::host::Tools;
 use crate::hypervisor::qemu::Machine;
-use crate::launch::{Prepared, Start};
-use crate::machine::{self, DirectRoot, Directory, DirectoryRoot, MountedRoot, RootServer, Signals};
+use crate::launch::{self, Prepared};
+use crate::machine::{self, Directory, Ends, Handover, Record, Signals};
 use crate::policy::{Backend, Choice, Request};
 use crate::share::Share;
+use crate::spec::{Root, Spec, Writes};
 
 /// Boot an image as a VM and run a command in it
 ///
@@ -33,6 +27,7 @@ Examples:
   lamina run debian:12 -- cat /etc/os-release
   lamina run debian:12 -- bash
   lamina run -v .:/work -v ~/.cache:/cache:ro -w /work python:3.12 -- python3 build.py
+  lamina run --detach --name web debian:12 -- python3 -m http.server
   lamina run --dry-run debian:12 -- true")]
 pub(super) struct Run {
     /// The image
@@ -71,6 +66,12 @@ pub(super) struct Run {
     /// Give the VM no writable root at all
     #[arg(long)]
     read_only: bool,
+    /// Return when the command runs, and print the machine's name; see `lamina ps`, `logs`, `stop`, `rm`
+    #[arg(short, long)]
+    detach: bool,
+    /// With --detach: remove the machine when it ends
+    #[arg(long = "rm", requires = "detach")]
+    remove: bool,
     /// The machine's name, and its host name
     #[arg(long, value_parser = parse_name)]
     name: Option<String>,
@@ -106,83 +107,86 @@ pub(super) struct Run {
     command: Vec<String>,
 }
 
-/// The root of a machine and what its image says about running it.
-struct Root {
-    name: String,
-    defaults: Defaults,
-    tree: Tree,
-}
-
-enum Tree {
-    Directory(PathBuf),
-    View(Arc<View>),
-}
-
 impl Run {
     pub(super) fn execute(self, global: &Global) -> Result<u8, Failure> {
         let signals = Signals::catch()?;
-        let root = self.root(global)?;
-        let shares = self.volumes.iter().map(Share::resolve).collect::<Result<Vec<_>, _>>()?;
-        let request = Request {
-            accelerator: self.accel,
-            backend: self.backend,
-            machine: self.machine,
-            shares: shares.len(),
-            directory_root: matches!(root.tree, Tree::Directory(_)),
-        };
-        let cache = machine::cache_home()?;
-        let tools = Tools::find(self.kernel.as_deref(), &cache, &request)?;
-        let start = Start {
-            name: self.name.clone().unwrap_or_else(machine::random_name),
-            root_name: root.name,
-            cpus: self.cpus,
-            memory_mib: self.memory,
-            overlay: if self.read_only { Overlay::ReadOnly } else { Overlay::Memory { limit: self.tmpfs_size } },
-            shares,
-            process: command::assemble(root.defaults, self.overrides())?,
-            show_console: self.console,
-            ready_timeout: Duration::from_secs(self.ready_timeout),
-        };
-        let name = start.name.clone();
-        let prepared = Prepared::new(start, &request, tools, &cache, &signals)?;
+        // What is held in the store is held to the end.
+        let (root, defaults, _store) = self.root(global)?;
+        let spec = self.spec(root, defaults)?;
+        let tree = spec.root.open(&spec.name)?;
+        let ephemeral = self.remove || !self.detach;
+        let record = machine::new_record(&spec.name, &spec.root.name(), &spec.process.argv, ephemeral);
+        if self.detach && !self.dry_run {
+            return self.start_detached(global, &spec, record, &signals);
+        }
+        let prepared = Prepared::new(spec.clone(), &signals)?;
         self.explain(&prepared, self.accel);
-        let (server, asked) = root_server(root.tree, &prepared)?;
-        let directory = Directory::create(&name)?;
         if self.dry_run {
+            let directory = Directory::create(Record { ephemeral: true, ..record })?;
+            let (server, _) = prepared.root_server(tree)?;
             super::print(&prepared.describe(server.as_ref(), &directory)?)?;
             return Ok(0);
         }
-        let _socket = match &asked {
-            Some(asked) => Some(self.stats_socket(asked, &directory)?),
-            None => None,
-        };
-        let status = machine::run(prepared.order(server, directory)?, signals)?;
+        let directory = create(&spec, record, false)?;
+        let ends = Ends::own(true);
+        let (status, asked) = launch::run(prepared, tree, directory, ends, Handover::none(), signals)?;
         if let Some(asked) = asked.filter(|_| global.verbose > 0) {
             eprint!("{}", asked.snapshot());
         }
         Ok(status)
     }
 
-    /// Answers `lamina stats NAME`, or whoever asks at the socket that the user named.
-    fn stats_socket(&self, asked: &Arc<Stats>, directory: &Directory) -> Result<StatsSocket, Failure> {
-        let path = match &self.stats {
-            Some(path) => std::path::absolute(path).about(path.display())?,
-            None => directory.stats_socket(),
-        };
-        StatsSocket::bind(&path, Arc::clone(asked)).about("lamina run")
+    fn start_detached(&self, global: &Global, spec: &Spec, record: Record, signals: &Signals) -> Result<u8, Failure> {
+        machine::start_detached(create(spec, record, true)?, signals)?;
+        if global.json {
+            say!("{}", serde_json::json!({ "name": spec.name }));
+        } else {
+            say!("{}", spec.name);
+        }
+        Ok(0)
     }
 
-    fn root(&self, global: &Global) -> Result<Root, Failure> {
+    fn root(&self, global: &Global) -> Result<(Root, Defaults, Option<Store>), Failure> {
         if let Some(path) = &self.rootfs {
-            let path = directory_root(path)?;
-            let name = path.display().to_string();
-            return Ok(Root { name, defaults: Defaults::default(), tree: Tree::Directory(path) });
+            return Ok((Root::Directory(directory_root(path)?), Defaults::default(), None));
         }
         let opened = store::open(global)?;
         let image = store::image(&opened, self.image.as_deref().unwrap_or_default())?;
-        let base = store::prepare(&opened, &image, &self.layers)?;
-        let view = opened.open_view(&base).map_err(|error| Failure::new(&image.reference, error))?;
-        Ok(Root { name: image.reference, defaults: defaults(&image.config), tree: Tree::View(Arc::new(view)) })
+        let root = Root::Image {
+            store: opened.root().to_owned(),
+            variant: store::variant(&opened, &self.layers)?,
+            reference: image.reference,
+            manifest: image.manifest_digest,
+            layers: image.layers,
+        };
+        Ok((root, defaults(&image.config), Some(opened)))
+    }
+
+    fn spec(&self, root: Root, defaults: Defaults) -> Result<Spec, Failure> {
+        let volumes = self.volumes.iter().map(|share| {
+            let host = std::path::absolute(&share.host).about(share.host.display())?;
+            Ok(Share { host, ..share.clone() })
+        });
+        Ok(Spec {
+            name: self.name.clone().unwrap_or_else(machine::random_name),
+            cpus: self.cpus,
+            memory_mib: self.memory,
+            writes: if self.read_only { Writes::Nowhere } else { Writes::Memory { limit: self.tmpfs_size } },
+            shares: volumes.collect::<Result<_, Failure>>()?,
+            process: command::assemble(defaults, self.overrides())?,
+            request: Request {
+                accelerator: self.accel,
+                backend: self.backend,
+                machine: self.machine,
+                shares: self.volumes.len(),
+                directory_root: matches!(root, Root::Directory(_)),
+            },
+            kernel: self.kernel.clone().map(std::path::absolute).transpose().about("--kernel")?,
+            show_console: self.console,
+            ready_timeout: self.ready_timeout,
+            stats: self.stats.clone().map(std::path::absolute).transpose().about("--stats")?,
+            root,
+        })
     }
 
     fn overrides(&self) -> Overrides {
@@ -192,7 +196,7 @@ impl Run {
             env: self.env.clone(),
             working_dir: self.workdir.clone(),
             user: self.user.clone(),
-            terminal: machine::terminal_wanted().then(machine::terminal_size),
+            terminal: (!self.detach && machine::terminal_wanted()).then(machine::terminal_size),
         }
     }
 
@@ -206,21 +210,32 @@ impl Run {
     }
 }
 
-/// Who serves a root, and the counters of what it is asked where we are the ones who answer.
-type Served = (Box<dyn RootServer>, Option<Arc<Stats>>);
-
-fn root_server(tree: Tree, prepared: &Prepared) -> Result<Served, Failure> {
-    let virtiofsd = prepared.tools.virtiofsd.clone();
-    let view = match tree {
-        Tree::Directory(path) => return Ok((Box::new(DirectoryRoot { path, virtiofsd: virtiofsd? }), None)),
-        Tree::View(view) => view,
+/// Makes the directory of a new machine. One that outlives this process has its spec in it; one that outlives its run
+/// keeps its base in the store.
+fn create(spec: &Spec, record: Record, detach: bool) -> Result<Directory, Failure> {
+    let (on_disk, stays) = (detach || !record.ephemeral, !record.ephemeral);
+    let mut directory = Directory::create(record)?;
+    let written = || {
+        if on_disk {
+            spec.write(directory.path())?;
+        }
+        match &spec.root {
+            Root::Image { store, manifest, layers, variant, .. } if stays => Store::open(store)
+                .and_then(|opened| {
+                    let purpose = format!("machine {}", spec.name);
+                    opened.pin(directory.path(), &purpose, manifest, layers, variant)
+                })
+                .about("store"),
+            _ => Ok(()),
+        }
     };
-    let server = Arc::new(Server::new(view));
-    let asked = Some(Arc::clone(server.stats()));
-    Ok(match prepared.decision.backend {
-        Backend::Direct => (Box::new(DirectRoot::new(server)), asked),
-        Backend::Virtiofsd => (Box::new(MountedRoot::new(server, virtiofsd?)), asked),
-    })
+    match written() {
+        Ok(()) => Ok(directory),
+        Err(failure) => {
+            directory.give_up(&failure);
+            Err(failure)
+        }
+    }
 }
 
 /// What the image's config says about running it.

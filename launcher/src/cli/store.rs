@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use layer_store::{BaseId, Cancellation, Image, Reference, Store};
+use layer_store::{BaseId, Cancellation, DiffId, Image, Reference, Store};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -38,8 +38,8 @@ pub(super) fn cancel_on_signal(cancellation: &Cancellation) -> Result<(), Failur
     Ok(())
 }
 
-/// The base of an image with these directories as layers on top.
-pub(super) fn prepare(store: &Store, image: &Image, layers: &[PathBuf]) -> Result<BaseId, Failure> {
+/// These directories as layers of the store.
+pub(super) fn variant(store: &Store, layers: &[PathBuf]) -> Result<Vec<DiffId>, Failure> {
     let mut variant = Vec::new();
     for directory in layers {
         if !directory.is_dir() {
@@ -48,6 +48,12 @@ pub(super) fn prepare(store: &Store, image: &Image, layers: &[PathBuf]) -> Resul
         }
         variant.push(store.add_directory(directory).about(directory.display())?);
     }
+    Ok(variant)
+}
+
+/// The base of an image with these directories as layers on top.
+pub(super) fn prepare(store: &Store, image: &Image, layers: &[PathBuf]) -> Result<BaseId, Failure> {
+    let variant = variant(store, layers)?;
     let mut waiting = || eprintln!("lamina: waiting for another process that prepares {}", image.reference);
     store.prepare(image, &variant, &mut waiting).map_err(|error| Failure::new(&image.reference, error))
 }

@@ -4,11 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::{CommandLine, Plan};
 use crate::accelerator::Accelerator;
 
 /// The machine types that guests run on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Machine {
     /// A PC with PCI Express.
     Q35,

@@ -13,6 +13,7 @@
 //!   bases/<base-id>/index            the merge index (a cache)
 //!   bases/<base-id>/recipe           JSON: DiffIDs of image and variant
 //!   leases/<id>                      what a live process uses, locked by it
+//!   pins/<hex>                       what something outside the store uses: see `pins.rs`
 //!   locks/<name>                     one thing that is being made
 //!   tmp/<id>/                        where the holder of lease <id> makes things
 //! ```

@@ -8,6 +8,7 @@ mod layers;
 mod layout;
 mod limits;
 mod lock;
+mod pins;
 mod repair;
 mod sink;
 mod usage;
