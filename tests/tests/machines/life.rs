@@ -30,7 +30,7 @@ fn detached_machine_is_seen_asked_stopped_started_and_removed() {
     assert_eq!(session.ok(["logs", "web"]), "said\nasked\n");
     session.ok(["gc"]);
     assert_eq!(machines.seen("web")["state"], "exited");
-    Finished::of(&mut machines.detach("web", &[], "true")).refused("there is no such image");
+    Finished::of(&mut machines.detach("web", &[], "true")).refused("no image \"lamina.test/image:1\" in the store");
 
     session.ok(["start", "web"]);
     assert_eq!(machines.exec("web", "echo again").succeeded().stdout, "again\n");
@@ -45,7 +45,7 @@ fn detached_machine_is_seen_asked_stopped_started_and_removed() {
 
 fn looks_at_a_running_machine(machines: &Machines) {
     let session = &machines.session;
-    until("the first line of the log", || session.ok(["logs", "web"]).contains("said"));
+    until("both lines of the log", || session.run(["logs", "web"]).stderr.contains("complained"));
     let logs = session.run(["logs", "web"]).succeeded();
     assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("said\n", "complained\n"));
     let entries = session.ok(["logs", "--json", "web"]);
