@@ -61,12 +61,18 @@ pub fn processor_time(pid: u32) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
 }
 
-/// When a process was started, in clock ticks since the host's start: with the id it names one process for
+/// When a process that has not ended was started, in clock ticks since the host's start: with the id it names one process for
 /// ever, where the id alone may be used again.
 #[must_use]
 pub fn start_time(pid: Pid) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    // One that has ended and is only waited for runs no more.
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
 /// Finds a program in `PATH`, then in `further` directories.

@@ -52,19 +52,28 @@ pub fn assemble(image: Defaults, asked: Overrides) -> Result<Process, Failure> {
             .remedy("say what to run, as in: lamina run REF -- /bin/sh")
             .with_status(USAGE));
     }
-    let host_term = asked.terminal.and_then(|_| std::env::var("TERM").ok()).map(|term| ("TERM".to_owned(), term));
-    let env = host_term
-        .into_iter()
-        .chain(image.env.iter().filter_map(|entry| split(entry)))
-        .chain(asked.env.iter().filter_map(|entry| split(entry).or_else(|| inherited(entry))))
-        .collect();
+    let images = image.env.iter().filter_map(|entry| split(entry));
+    let given = environment(&asked.env, false);
+    let env = our_terminal(asked.terminal.is_some()).into_iter().chain(images).chain(given).collect();
     Ok(Process {
         argv,
         env,
         cwd: asked.working_dir.or(image.working_dir),
         user: asked.user.or(image.user),
         terminal: asked.terminal,
+        by_init: false,
     })
+}
+
+/// What the user adds to an environment: `NAME=value` sets, `NAME` takes over from our own. On a terminal the kind of
+/// ours comes first.
+pub fn environment(asked: &[String], terminal: bool) -> impl Iterator<Item = (String, String)> {
+    let given = asked.iter().filter_map(|entry| split(entry).or_else(|| inherited(entry)));
+    our_terminal(terminal).into_iter().chain(given)
+}
+
+fn our_terminal(wanted: bool) -> Option<(String, String)> {
+    wanted.then(|| inherited("TERM")).flatten()
 }
 
 fn split(entry: &str) -> Option<(String, String)> {

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A failure as the user reads it: `<thing>: <cause>; <remedy>`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     thing: String,
     cause: String,
@@ -40,6 +42,12 @@ impl Failure {
     #[must_use]
     pub fn complaint(&self) -> String {
         format!("{}: {}", self.thing, self.cause)
+    }
+
+    /// Why it failed, without what failed.
+    #[must_use]
+    pub fn cause(&self) -> &str {
+        &self.cause
     }
 
     /// What the user can do about it, where that is known.

@@ -1,54 +1,32 @@
 //! From a request to a machine: the pieces put together.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use guest_init::protocol::{self, Overlay, Process, RootSource, Setup};
+use composefs_fuse::linux::StatsSocket;
+use composefs_fuse::stats::Stats;
+use guest_init::protocol::{self, Overlay, RootSource, Setup};
 
 use crate::accelerator;
-use crate::failure::Failure;
+use crate::failure::{About, Failure};
 use crate::file_share;
 use crate::host::{self, Tools};
 use crate::hypervisor::cloud_hypervisor::CloudHypervisor;
 use crate::hypervisor::firecracker::Firecracker;
 use crate::hypervisor::qemu::Qemu;
 use crate::hypervisor::{self, CommandLine, Disk, Hypervisor, NetworkDevice, Plan, ShareDevice};
-use crate::machine::{Directory, Order, RootServer, Signals};
-use crate::network::{self, Carrier, Publish};
-use crate::policy::{Decision, Request};
+use crate::machine::{self, Directory, Ends, Handover, Order, RootServer, Signals};
+use crate::network::{self, Carrier};
+use crate::policy::Decision;
+use crate::root::{self, Served};
 use crate::secret::Secret;
-use crate::share::{self, Resolved};
+use crate::share::{self, Resolved, Share};
+use crate::spec::{Spec, Tree, Writes};
 use crate::virtiofsd::{Owner, Purpose};
 
 /// The tag of the root's share, and the serial of the disk with its image.
 const ROOT: &str = "root";
-
-/// A start as the user asks for it, apart from its root.
-#[derive(Clone, Debug)]
-pub struct Start {
-    /// The machine's name.
-    pub name: String,
-    /// What it runs on, as the user named it.
-    pub root_name: String,
-    /// Virtual processors.
-    pub cpus: u32,
-    /// Memory in MiB.
-    pub memory_mib: u64,
-    /// Where writes to the root go.
-    pub overlay: Overlay,
-    /// The further shares, in the order of [`share::arrange`].
-    pub shares: Vec<Resolved>,
-    /// Ports of the host that lead to the guest.
-    pub published: Vec<Publish>,
-    /// What is to be in `/run/secrets`.
-    pub secrets: Vec<Secret>,
-    /// The command.
-    pub process: Process,
-    /// Whether the kernel's console is shown.
-    pub show_console: bool,
-    /// How long the guest may take to get ready.
-    pub ready_timeout: Duration,
-}
 
 /// The name of the socket of the network's carrier.
 const NETWORK: &str = "network";
@@ -60,7 +38,9 @@ pub struct Prepared {
     pub decision: Decision,
     /// The programs and files it uses.
     pub tools: Tools,
-    start: Start,
+    spec: Spec,
+    /// The further shares, in the order of [`share::arrange`].
+    shares: Vec<Resolved>,
     /// The root's image, where the backend wants one.
     root_image: Option<PathBuf>,
 }
@@ -70,37 +50,44 @@ impl Prepared {
     ///
     /// # Errors
     /// Something is missing, or what was forced cannot work.
-    pub fn new(
-        start: Start,
-        request: &Request,
-        tools: Tools,
-        cache: &Path,
-        signals: &Signals,
-    ) -> Result<Self, Failure> {
-        let capabilities = tools.capabilities(request, cache, signals)?;
-        let decision = crate::policy::decide(&capabilities, request)?;
-        Ok(Self { decision, tools, start, root_image: None })
+    pub fn new(spec: Spec, signals: &Signals) -> Result<Self, Failure> {
+        let shares = spec.shares.iter().map(Share::resolve).collect::<Result<Vec<_>, _>>()?;
+        let shares = share::arrange(shares)?;
+        let cache = machine::cache_home()?;
+        let tools = Tools::find(spec.kernel.as_deref(), &cache, &spec.request)?;
+        let capabilities = tools.capabilities(&spec.request, &cache, signals)?;
+        let decision = crate::policy::decide(&capabilities, &spec.request)?;
+        Ok(Self { decision, tools, spec, shares, root_image: None })
     }
 
-    /// The same with the image that its root is read from.
-    #[must_use]
-    pub fn with_root_image(self, image: PathBuf) -> Self {
-        Self { root_image: Some(image), ..self }
+    /// A server for the root `tree`; makes what it serves from, if that is not there.
+    ///
+    /// # Errors
+    /// As for [`root::serve`].
+    pub fn root_server(
+        &mut self,
+        tree: Tree,
+        signals: &Signals,
+    ) -> Result<(Box<dyn RootServer>, Option<Arc<Stats>>), Failure> {
+        let Served { server, stats, image } =
+            root::serve(tree, self.decision.backend, self.tools.virtiofsd.clone(), signals)?;
+        self.root_image = image;
+        Ok((server, stats))
     }
 
     /// The hypervisor's view of the machine whose files are in `directory`.
     fn plan(&self, directory: &Directory) -> Plan {
         let device = |tag: String| ShareDevice { socket: directory.socket(&tag), tag };
-        let further = (1..=self.start.shares.len()).map(share::tag);
+        let further = (1..=self.shares.len()).map(share::tag);
         let mut kernel_parameters = Vec::new();
-        if !self.start.show_console {
+        if !self.spec.show_console {
             // An emulated serial line is slow enough to delay the boot; a panic is printed regardless.
             kernel_parameters.push("quiet".to_owned());
         }
         Plan {
-            name: self.start.name.clone(),
-            cpus: self.start.cpus,
-            memory_mib: self.start.memory_mib,
+            name: self.spec.name.clone(),
+            cpus: self.spec.cpus,
+            memory_mib: self.spec.memory_mib,
             kernel: self.tools.kernel.image.clone(),
             initramfs: self.tools.initramfs.clone(),
             kernel_parameters,
@@ -108,7 +95,7 @@ impl Prepared {
             disks: self.root_image.iter().map(|image| root_disk(image)).collect(),
             network: match self.decision.network {
                 Carrier::None => None,
-                Carrier::Slirp => Some(NetworkDevice::Slirp(network::slirp(&self.start.published))),
+                Carrier::Slirp => Some(NetworkDevice::Slirp(network::slirp(&self.spec.published))),
                 Carrier::Passt => Some(NetworkDevice::Passt(directory.socket(NETWORK))),
             },
             control: directory.socket("control"),
@@ -130,7 +117,7 @@ impl Prepared {
     fn servers(&self, directory: &Directory) -> Result<Vec<(CommandLine, PathBuf)>, Failure> {
         let mut servers = Vec::new();
         let owner = Owner::ourselves();
-        for (position, resolved) in self.start.shares.iter().enumerate() {
+        for (position, resolved) in self.shares.iter().enumerate() {
             let virtiofsd = self.tools.virtiofsd.clone()?;
             let tag = share::tag(position + 1);
             let socket = directory.socket(&tag);
@@ -147,7 +134,7 @@ impl Prepared {
         }
         if self.decision.network == Carrier::Passt {
             let socket = directory.socket(NETWORK);
-            servers.push((network::passt(&network::find_passt()?, &socket, &self.start.published), socket));
+            servers.push((network::passt(&network::find_passt()?, &socket, &self.spec.published), socket));
         }
         Ok(servers)
     }
@@ -181,7 +168,13 @@ impl Prepared {
     ///
     /// # Errors
     /// The plan does not fit the hypervisor.
-    pub fn order(self, root: Box<dyn RootServer>, directory: Directory) -> Result<Order, Failure> {
+    pub fn order(
+        self,
+        root: Box<dyn RootServer>,
+        directory: Directory,
+        ends: Ends,
+        handover: Handover,
+    ) -> Result<Order, Failure> {
         let plan = self.plan(&directory);
         let qemu = self.hypervisor();
         hypervisor::check(&qemu, &plan)?;
@@ -191,13 +184,37 @@ impl Prepared {
             hypervisor: qemu.command(&plan)?,
             sockets: (plan.control, plan.monitor),
             console: plan.console,
-            show_console: self.start.show_console,
-            setup: setup(&self.start, self.root_image.is_some(), self.decision.network)?,
+            show_console: self.spec.show_console,
+            setup: self.setup()?,
             directory,
-            name: self.start.name,
-            root_name: self.start.root_name,
-            process: self.start.process,
-            ready_timeout: self.start.ready_timeout,
+            process: self.spec.process,
+            ends: Some(ends),
+            handover,
+            ready_timeout: Duration::from_secs(self.spec.ready_timeout),
+        })
+    }
+
+    /// What the guest is told to mount.
+    fn setup(&self) -> Result<Setup, Failure> {
+        let share = |(position, resolved): (usize, &Resolved)| protocol::Share {
+            tag: share::tag(position + 1),
+            target: resolved.share.guest.clone(),
+            read_only: resolved.share.read_only,
+            file: resolved.file.clone(),
+        };
+        let root = ROOT.to_owned();
+        Ok(Setup {
+            hostname: self.spec.name.clone(),
+            seconds: 0,
+            nanoseconds: 0,
+            root: if self.root_image.is_some() { RootSource::Image(root) } else { RootSource::Share(root) },
+            overlay: match self.spec.writes {
+                Writes::Memory { limit } => Overlay::Memory { limit },
+                Writes::Nowhere => Overlay::ReadOnly,
+            },
+            shares: self.shares.iter().enumerate().map(share).collect(),
+            network: (self.decision.network != Carrier::None).then(network::in_guest),
+            secrets: self.spec.secrets.iter().map(Secret::read).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -219,22 +236,50 @@ fn root_disk(image: &Path) -> Disk {
     Disk { serial: ROOT.to_owned(), path: image.to_owned(), read_only: true }
 }
 
-/// What the guest is told to mount.
-fn setup(start: &Start, root_is_image: bool, carrier: Carrier) -> Result<Setup, Failure> {
-    let share = |(position, resolved): (usize, &Resolved)| protocol::Share {
-        tag: share::tag(position + 1),
-        target: resolved.share.guest.clone(),
-        read_only: resolved.share.read_only,
-        file: resolved.file.clone(),
+/// Runs a machine to its end in this process; gives the exit status of its command.
+///
+/// # Errors
+/// As for [`Prepared::new`] and [`machine::run`].
+pub fn run(
+    mut prepared: Prepared,
+    tree: Tree,
+    directory: Directory,
+    ends: Ends,
+    handover: Handover,
+    signals: Signals,
+) -> Result<(u8, Option<Arc<Stats>>), Failure> {
+    let (server, asked) = prepared.root_server(tree, &signals)?;
+    let _socket = match &asked {
+        Some(asked) => {
+            let path = prepared.spec.stats.clone().unwrap_or_else(|| directory.stats_socket());
+            Some(StatsSocket::bind(&path, Arc::clone(asked)).about("lamina run")?)
+        }
+        None => None,
     };
-    Ok(Setup {
-        hostname: start.name.clone(),
-        seconds: 0,
-        nanoseconds: 0,
-        root: if root_is_image { RootSource::Image(ROOT.to_owned()) } else { RootSource::Share(ROOT.to_owned()) },
-        overlay: start.overlay,
-        shares: start.shares.iter().enumerate().map(share).collect(),
-        network: (carrier != Carrier::None).then(network::in_guest),
-        secrets: start.secrets.iter().map(Secret::read).collect::<Result<_, _>>()?,
-    })
+    let status = machine::run(prepared.order(server, directory, ends, handover)?, signals)?;
+    Ok((status, asked))
+}
+
+/// What `lamina __supervise NAME new|again` does: runs the machine whose lock it is given, away from any terminal.
+///
+/// # Errors
+/// As for [`run`].
+pub fn supervise(name: &str, new: bool) -> Result<u8, Failure> {
+    let (mut handover, lock) = Handover::take()?;
+    let signals = Signals::catch()?;
+    let mut directory = Directory::inherit(name, lock, new)?;
+    let started = || {
+        let spec = Spec::read(directory.path())?;
+        let tree = spec.root.open(name)?;
+        let ends = Ends::log(&directory.file(machine::OUTPUT_LOG))?;
+        Ok((Prepared::new(spec, &signals)?, tree, ends))
+    };
+    match started() {
+        Ok((prepared, tree, ends)) => run(prepared, tree, directory, ends, handover, signals).map(|(status, _)| status),
+        Err(failure) => {
+            directory.give_up(&failure);
+            handover.failed(&failure);
+            Err(failure)
+        }
+    }
 }

@@ -3,13 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::accelerator::Accelerator;
 use crate::failure::Failure;
 use crate::hypervisor::qemu::Machine;
 use crate::network::Carrier;
 
 /// How the root gets into the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Backend {
     /// The view, served over vhost-user-fs by this process.
     Direct,
@@ -33,7 +36,8 @@ impl fmt::Display for Backend {
 }
 
 /// A choice that the user may leave to us.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Choice<T> {
     /// What suits best.
     #[default]
@@ -89,7 +93,7 @@ pub struct Capabilities {
 }
 
 /// What a run asks for.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Request {
     /// What executes the guest.
     pub accelerator: Choice<Accelerator>,

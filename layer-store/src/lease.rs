@@ -20,7 +20,7 @@ pub(crate) enum Held {
 
 impl Held {
     /// One line of a lease file.
-    fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         match self {
             Self::Layer(layer) => format!("layer {layer}\n"),
             Self::Base(base) => format!("base {base}\n"),

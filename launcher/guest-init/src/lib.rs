@@ -4,6 +4,7 @@
 //! The binary `guest-init` is the guest's `/init`; the launcher links this library for the protocol.
 
 pub mod account;
+pub mod archive;
 pub mod protocol;
 pub mod window;
 

@@ -12,6 +12,7 @@ mod process;
 mod pump;
 mod reaper;
 mod root;
+mod tool;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -47,6 +48,10 @@ impl Guest {
 }
 
 fn main() {
+    if !rustix::process::getpid().is_init() {
+        let arguments: Vec<String> = std::env::args().collect();
+        std::process::exit(tool::run(&arguments).into());
+    }
     println!("{}", guest_init::UP);
     if let Err(cause) = serve() {
         eprintln!("lamina: guest: {cause}");
@@ -71,7 +76,12 @@ fn serve() -> Result<(), String> {
     guest.send(MACHINE, Message::Hello(Hello { version: VERSION, kernel }));
     loop {
         match Message::read(&mut from) {
-            Ok(Some((MACHINE, Message::PowerOff)) | None) => return Ok(()),
+            Ok(Some((MACHINE, Message::PowerOff))) => {
+                rustix::fs::sync();
+                guest.send(MACHINE, Message::Halting);
+                return Ok(());
+            }
+            Ok(None) => return Ok(()),
             Ok(Some((stream, message))) => {
                 if let Err(cause) = obey(&guest, stream, message) {
                     guest.send(MACHINE, Message::Fatal(cause.clone()));

@@ -184,7 +184,14 @@ fn command_of(guest: &Guest, process: &Process, account: &Account) -> Result<Com
     let Some((program, arguments)) = process.argv.split_first() else {
         return Err(StartError { status: 125, cause: "no command: the image has neither Entrypoint nor Cmd".into() });
     };
-    let mut command = Command::new(program);
+    let mut command = if process.by_init {
+        // This very program, which the root does not show.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(program);
+        command
+    } else {
+        Command::new(program)
+    };
     let hostname = guest.hostname.lock().unwrap_or_else(PoisonError::into_inner).clone();
     command.args(arguments).env_clear().env("PATH", DEFAULT_PATH).env("HOSTNAME", hostname).env("HOME", &account.home);
     if process.terminal.is_some() {

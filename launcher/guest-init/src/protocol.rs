@@ -22,7 +22,8 @@
 //! root and says [`Message::Ready`]. From then on the host may [`Message::Start`] any number of processes,
 //! each under a stream number it has not used before. A process ends with exactly one of
 //! [`Message::Exited`] and [`Message::StartFailed`], after the last byte of its output. The host ends the
-//! machine with [`Message::PowerOff`]; end of file on the channel means the same.
+//! machine with [`Message::PowerOff`], which the guest answers with [`Message::Halting`] once its disks have all
+//! that was written; end of file on the channel means the same.
 //!
 //! # Flow control
 //!
@@ -39,7 +40,7 @@ use serde::{Deserialize, Serialize};
 pub const PORT_NAME: &str = "lamina.control";
 
 /// The version of this protocol. Host and guest must say the same: both come from one build.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The longest payload in bytes: room for the arguments and environment that Linux lets one `execve` have
 /// (2 MiB with the usual stack limit), written as JSON.
@@ -93,6 +94,9 @@ pub enum Message {
     /// 16, host to guest: nobody reads this output of the process any more, as behind a closed pipe. One byte
     /// for the channel, as in [`Message::Credit`].
     Close(Channel),
+    /// 17, guest to host, the last message: everything is written back, and nothing is lost if the machine is
+    /// ended at once. No payload.
+    Halting,
 }
 
 /// What init says of itself when it comes up.
@@ -209,6 +213,18 @@ pub struct Process {
     pub user: Option<String>,
     /// The size of its terminal, or `None` for three pipes.
     pub terminal: Option<TerminalSize>,
+    /// Whether `argv` is for one of init's own tools (`tool.rs`) rather than for a program of the root.
+    #[serde(default)]
+    pub by_init: bool,
+}
+
+impl Process {
+    /// One of init's own tools, run by root in `/`.
+    #[must_use]
+    pub fn tool(argv: &[&str]) -> Self {
+        let argv = argv.iter().map(|&word| word.to_owned()).collect();
+        Self { argv, env: Vec::new(), cwd: None, user: None, terminal: None, by_init: true }
+    }
 }
 
 /// The size of a terminal in characters.
@@ -283,12 +299,13 @@ impl Message {
             Self::Fatal(_) => 14,
             Self::PowerOff => 15,
             Self::Close(_) => 16,
+            Self::Halting => 17,
         }
     }
 
     fn into_payload(self) -> io::Result<Vec<u8>> {
         Ok(match self {
-            Self::Ready | Self::Started | Self::PowerOff => Vec::new(),
+            Self::Ready | Self::Started | Self::PowerOff | Self::Halting => Vec::new(),
             Self::Hello(hello) => serde_json::to_vec(&hello)?,
             Self::Setup(setup) => serde_json::to_vec(&setup)?,
             Self::Start(process) => serde_json::to_vec(&process)?,
@@ -329,6 +346,7 @@ impl Message {
             (14, text) => Self::Fatal(String::from_utf8_lossy(text).into_owned()),
             (15, []) => Self::PowerOff,
             (16, &[channel @ 0..=2]) => Self::Close(CHANNELS[usize::from(channel)]),
+            (17, []) => Self::Halting,
             (kind, payload) => {
                 let cause = format!("control message of type {kind} with {} bytes", payload.len());
                 return Err(io::Error::new(io::ErrorKind::InvalidData, cause));
@@ -417,6 +435,7 @@ mod tests {
                 cwd: Some("/".into()),
                 user: None,
                 terminal: Some(size),
+                by_init: false,
             }),
             Message::Started,
             Message::Stdin(vec![]),
@@ -430,6 +449,7 @@ mod tests {
             Message::Fatal("why".into()),
             Message::PowerOff,
             Message::Close(Channel::Stdout),
+            Message::Halting,
         ]
     }
 
@@ -472,9 +492,15 @@ mod tests {
 
     #[test]
     fn unknown_types_and_wrong_payload_lengths_are_refused() {
-        for (kind, payload) in
-            [(0, vec![]), (17, vec![]), (16, vec![3]), (3, vec![1]), (9, vec![3, 0, 0, 0, 0]), (10, vec![1])]
-        {
+        for (kind, payload) in [
+            (0, vec![]),
+            (18, vec![]),
+            (17, vec![0]),
+            (16, vec![3]),
+            (3, vec![1]),
+            (9, vec![3, 0, 0, 0, 0]),
+            (10, vec![1]),
+        ] {
             assert_eq!(Message::parse(kind, payload).unwrap_err().kind(), io::ErrorKind::InvalidData);
         }
     }

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use layer_store::Cancellation;
 
-use super::meter::Meter;
 use super::on_top::OnTop;
 use super::{Global, store};
 use crate::failure::{About, Failure};
+use crate::meter::Meter;
 
 /// Write an image as one read-only file that a kernel mounts (EROFS)
 ///

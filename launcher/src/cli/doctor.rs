@@ -179,7 +179,7 @@ fn store(global: &Global) -> Result<String, Failure> {
 
 /// Whether a machine's directories can be made, by making some.
 fn machines() -> Result<String, Failure> {
-    let directory = Directory::create(&machine::random_name())?;
+    let directory = Directory::create(machine::new_record(&machine::random_name(), "", &[], true))?;
     check_socket(&directory.socket(&share::tag(99)))?;
     Ok("state and socket directories can be written".to_owned())
 }

@@ -4,19 +4,34 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Global, store};
-use crate::failure::{About, Failure};
+use super::{Global, ps, store};
+use crate::failure::{About, Failure, USAGE};
+use crate::machine::{self, Machine, Record};
+use crate::spec::Spec;
 
-/// Show what an image is made of
+/// Show what an image is made of, or what a machine is
+///
+/// A name that both an image and a machine have needs --type. Of a machine's environment only the names are shown.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   lamina inspect debian:12
+  lamina inspect web
+  lamina inspect --type machine --json web | jq .processes
   lamina inspect debian:12 --json | jq .config.config.Env")]
 pub(super) struct Inspect {
-    /// The image
-    #[arg(value_name = "REF")]
-    image: String,
+    /// The image or machine
+    #[arg(value_name = "REF|NAME")]
+    name: String,
+    /// What NAME is
+    #[arg(long = "type", value_enum)]
+    kind: Option<Kind>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    Image,
+    Machine,
 }
 
 /// An image, as `--json` prints it.
@@ -43,8 +58,26 @@ struct LayerReport {
 
 impl Inspect {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        match self.kind {
+            Some(Kind::Machine) => return show_machine(&Machine::find(&self.name)?, global.json),
+            Some(Kind::Image) => return self.show_image(global),
+            None => {}
+        }
+        // A name that is none for machines cannot be one.
+        let machine = machine::is_valid_name(&self.name).then(|| Machine::find(&self.name).ok()).flatten();
+        let Some(machine) = machine else { return self.show_image(global) };
         let opened = store::open(global)?;
-        let image = store::image(&opened, &self.image)?;
+        if store::image(&opened, &self.name).is_ok() {
+            return Err(Failure::new(&self.name, "an image and a machine have this name")
+                .remedy("say which with --type")
+                .with_status(USAGE));
+        }
+        show_machine(&machine, global.json)
+    }
+
+    fn show_image(&self, global: &Global) -> Result<u8, Failure> {
+        let opened = store::open(global)?;
+        let image = store::image(&opened, &self.name)?;
         let layers = image.layers.iter().map(|layer| LayerReport {
             diff_id: layer.to_string(),
             bytes: opened.layer_bytes(layer).unwrap_or_default(),
@@ -65,6 +98,48 @@ impl Inspect {
         }
         Ok(0)
     }
+}
+
+/// A machine, as `--json` prints it.
+#[derive(Debug, Serialize)]
+struct MachineReport<'machine> {
+    #[serde(flatten)]
+    record: &'machine Record,
+    directory: &'machine std::path::Path,
+    /// Absent of a machine that goes with its end.
+    spec: Option<&'machine Spec>,
+}
+
+fn show_machine(machine: &Machine, json: bool) -> Result<u8, Failure> {
+    let directory = machine.directory()?;
+    let spec = Spec::read(&directory).ok().map(Spec::without_secrets);
+    let record = &machine.record;
+    if json {
+        let report = MachineReport { record, directory: &directory, spec: spec.as_ref() };
+        say!("{}", serde_json::to_string_pretty(&report).about("JSON")?);
+        return Ok(0);
+    }
+    say!("machine     {}", record.name);
+    say!("root        {}", record.root);
+    say!("state       {}", ps::describe(&record.state));
+    say!("command     {}", record.command.join(" "));
+    say!("directory   {}", directory.display());
+    if let Some(spec) = &spec {
+        say!("processors  {}", spec.cpus);
+        say!("memory      {} MiB", spec.memory_mib);
+        say!("writes      {}", spec.writes);
+        for share in &spec.shares {
+            let mode = if share.read_only { " (read-only)" } else { "" };
+            say!("share       {} at {}{mode}", share.host.display(), share.guest);
+        }
+        for (name, _) in &spec.process.env {
+            say!("env         {name}");
+        }
+    }
+    for process in &record.processes {
+        say!("process     {} {}", process.pid, process.role);
+    }
+    Ok(0)
 }
 
 impl Report<'_> {

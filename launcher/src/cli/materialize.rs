@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use layer_store::{Cancellation, MaterializeOptions, Materialized};
 
-use super::meter::Meter;
 use super::on_top::OnTop;
 use super::{Global, store};
 use crate::failure::{About, Failure};
+use crate::meter::Meter;
 
 /// Unpack an image into a real directory, for tools that need one
 ///

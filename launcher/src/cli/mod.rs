@@ -12,22 +12,27 @@ mod acquired;
 mod bars;
 mod build_image;
 mod completions;
+mod cp;
 mod doctor;
 mod du;
+mod ending;
+mod exec;
 mod export;
 mod gc;
 mod images;
 mod import;
 mod inspect;
 mod limits;
+mod logs;
 mod materialize;
-mod meter;
 mod mount;
 mod on_top;
 mod prepare;
+mod ps;
 mod pull;
 mod rmi;
 mod run;
+mod start;
 mod stats;
 mod store;
 mod umount;
@@ -41,7 +46,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::{child, file_share};
+use crate::{child, file_share, launch, machine};
 
 /// Options of every command.
 #[derive(Debug, clap::Args)]
@@ -89,6 +94,15 @@ enum Command {
     Umount(umount::Umount),
     Stats(stats::Stats),
     Run(Box<run::Run>),
+    Ps(ps::Ps),
+    Logs(logs::Logs),
+    Exec(exec::Exec),
+    Cp(cp::Cp),
+    Stop(ending::Stop),
+    Kill(ending::Kill),
+    Start(start::Start),
+    Wait(ending::Wait),
+    Rm(ending::Rm),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(completions::Man),
@@ -99,15 +113,8 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    if let [_, tie, rest @ ..] = arguments.as_slice()
-        && tie == child::TIE
-    {
-        return report(child::tie(rest).map(|never| match never {}));
-    }
-    if let [_, first, rest @ ..] = arguments.as_slice()
-        && first == file_share::FILE_SHARE
-    {
-        return report(file_share::enter(rest).map(|never| match never {}));
+    if let Some(result) = internal(&arguments) {
+        return report(result);
     }
     let cli = Cli::parse();
     log_to_stderr(cli.global.verbose);
@@ -128,10 +135,39 @@ pub fn main() -> ExitCode {
         Command::Umount(umount) => umount.execute(),
         Command::Stats(stats) => stats.execute(&cli.global),
         Command::Run(run) => run.execute(&cli.global),
+        Command::Ps(ps) => ps.execute(&cli.global),
+        Command::Logs(logs) => logs.execute(&cli.global),
+        Command::Exec(exec) => exec.execute(&cli.global),
+        Command::Cp(cp) => cp.execute(&cli.global),
+        Command::Stop(stop) => stop.execute(&cli.global),
+        Command::Kill(kill) => kill.execute(&cli.global),
+        Command::Start(start) => start.execute(&cli.global),
+        Command::Wait(wait) => wait.execute(&cli.global),
+        Command::Rm(rm) => rm.execute(&cli.global),
         Command::Doctor(doctor) => doctor.execute(&cli.global),
         Command::Completions(completions) => completions.execute(),
         Command::Man(man) => man.execute(),
     })
+}
+
+/// What this program runs itself for, where that is what the arguments say: no commands for users.
+fn internal(arguments: &[OsString]) -> Option<Result<u8, Failure>> {
+    let [_, what, rest @ ..] = arguments else { return None };
+    if what == child::TIE {
+        return Some(child::tie(rest).map(|never| match never {}));
+    }
+    if what == file_share::FILE_SHARE {
+        return Some(file_share::enter(rest).map(|never| match never {}));
+    }
+    let words: Vec<&str> = rest.iter().filter_map(|word| word.to_str()).collect();
+    match (what.to_str()?, words.as_slice()) {
+        (machine::WATCH, &[name]) => Some(machine::stand_watch(name)),
+        (machine::SUPERVISE, &[name, start]) => {
+            log_to_stderr(0);
+            Some(launch::supervise(name, start == "new"))
+        }
+        _ => None,
+    }
 }
 
 /// A size in bytes as people read it, in powers of 1024.

@@ -1,31 +1,23 @@
 //! `lamina run`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
-use composefs_fuse::Server;
-use composefs_fuse::linux::StatsSocket;
-use composefs_fuse::stats::Stats;
-use guest_init::protocol::Overlay;
-use layer_store::{BaseId, Cancellation, Store, View};
+use layer_store::Store;
 use oci_spec::image::ImageConfiguration;
 
-use super::meter::Meter;
 use super::on_top::OnTop;
 use super::{Global, parse_size, store};
 use crate::accelerator::Accelerator;
 use crate::command::{self, Defaults, Overrides};
 use crate::failure::{About, Failure};
-use crate::host::Tools;
 use crate::hypervisor::qemu::Machine;
-use crate::launch::{Prepared, Start};
-use crate::machine::{self, DirectRoot, Directory, DirectoryRoot, ImageRoot, MountedRoot, RootServer, Signals};
+use crate::launch::{self, Prepared};
+use crate::machine::{self, Directory, Ends, Handover, Record, Signals};
 use crate::network::{Carrier, Publish};
 use crate::policy::{Backend, Choice, Request};
 use crate::secret::{self, Secret};
-use crate::share::{self, Share};
-use crate::virtiofsd::Purpose;
+use crate::share::Share;
+use crate::spec::{Root, Spec, Writes};
 
 /// Boot an image as a VM and run a command in it
 ///
@@ -40,6 +32,7 @@ Examples:
   lamina run -v .:/work -v ~/.cache:/cache:ro -w /work python:3.12 -- python3 build.py
   lamina run -p 8080:80 -v ./site:/srv:ro nginx:1
   lamina run --secret token=$HOME/.token --env-file dev.env app:1
+  lamina run --detach --name web debian:12 -- python3 -m http.server
   lamina run --dry-run debian:12 -- true")]
 pub(super) struct Run {
     /// The image
@@ -89,6 +82,12 @@ pub(super) struct Run {
     /// Give the VM no writable root at all
     #[arg(long)]
     read_only: bool,
+    /// Return when the command runs, and print the machine's name; see `lamina ps`, `logs`, `stop`, `rm`
+    #[arg(short, long)]
+    detach: bool,
+    /// With --detach: remove the machine when it ends
+    #[arg(long = "rm", requires = "detach")]
+    remove: bool,
     /// The machine's name, and its host name
     #[arg(long, value_parser = parse_name)]
     name: Option<String>,
@@ -124,91 +123,96 @@ pub(super) struct Run {
     command: Vec<String>,
 }
 
-/// The root of a machine and what its image says about running it.
-struct Root {
-    name: String,
-    defaults: Defaults,
-    tree: Tree,
-}
-
-enum Tree {
-    Directory(PathBuf),
-    /// A view, and the store and base that it is of.
-    View(Arc<View>, Box<Store>, BaseId),
-}
-
 impl Run {
     pub(super) fn execute(self, global: &Global) -> Result<u8, Failure> {
         let signals = Signals::catch()?;
-        let root = self.root(global)?;
-        let shares = self.volumes.iter().map(Share::resolve).collect::<Result<Vec<_>, _>>()?;
-        let shares = share::arrange(shares)?;
-        let request = Request {
-            accelerator: self.accel,
-            backend: self.backend,
-            machine: self.machine,
-            network: self.network,
-            published: self.publish.len(),
-            shares: shares.len(),
-            directory_root: matches!(root.tree, Tree::Directory(_)),
-            explain: self.explain,
-        };
-        let cache = machine::cache_home()?;
-        let tools = Tools::find(self.kernel.as_deref(), &cache, &request)?;
-        let start = Start {
-            name: self.name.clone().unwrap_or_else(machine::random_name),
-            root_name: root.name,
-            cpus: self.cpus,
-            memory_mib: self.memory,
-            overlay: if self.read_only { Overlay::ReadOnly } else { Overlay::Memory { limit: self.tmpfs_size } },
-            shares,
-            published: self.publish.clone(),
-            secrets: self.secrets.clone(),
-            process: command::assemble(root.defaults, self.overrides()?)?,
-            show_console: self.console,
-            ready_timeout: Duration::from_secs(self.ready_timeout),
-        };
-        let name = start.name.clone();
-        let prepared = Prepared::new(start, &request, tools, &cache, &signals)?;
+        // What is held in the store is held to the end.
+        let (root, defaults, _store) = self.root(global)?;
+        let spec = self.spec(root, defaults)?;
+        let tree = spec.root.open(&spec.name)?;
+        let ephemeral = self.remove || !self.detach;
+        let record = machine::new_record(&spec.name, &spec.root.name(), &spec.process.argv, ephemeral);
+        if self.detach && !self.dry_run {
+            return self.start_detached(global, &spec, record, &signals);
+        }
+        let mut prepared = Prepared::new(spec.clone(), &signals)?;
         self.explain(&prepared, self.accel);
-        let (prepared, (server, asked)) = root_server(root.tree, prepared, &signals)?;
-        let directory = Directory::create(&name)?;
         if self.dry_run {
+            let directory = Directory::create(Record { ephemeral: true, ..record })?;
+            let (server, _) = prepared.root_server(tree, &signals)?;
             super::print(&prepared.describe(server.as_ref(), &directory)?)?;
             return Ok(0);
         }
-        let _socket = match &asked {
-            Some(asked) => Some(self.stats_socket(asked, &directory)?),
-            None => None,
-        };
-        let status = machine::run(prepared.order(server, directory)?, signals)?;
+        let directory = create(&spec, record, false)?;
+        let ends = Ends::own(true);
+        let (status, asked) = launch::run(prepared, tree, directory, ends, Handover::none(), signals)?;
         if let Some(asked) = asked.filter(|_| global.verbose > 0) {
             eprint!("{}", asked.snapshot());
         }
         Ok(status)
     }
 
-    /// Answers `lamina stats NAME`, or whoever asks at the socket that the user named.
-    fn stats_socket(&self, asked: &Arc<Stats>, directory: &Directory) -> Result<StatsSocket, Failure> {
-        let path = match &self.stats {
-            Some(path) => std::path::absolute(path).about(path.display())?,
-            None => directory.stats_socket(),
-        };
-        StatsSocket::bind(&path, Arc::clone(asked)).about("lamina run")
+    fn start_detached(&self, global: &Global, spec: &Spec, record: Record, signals: &Signals) -> Result<u8, Failure> {
+        machine::start_detached(create(spec, record, true)?, signals)?;
+        if global.json {
+            say!("{}", serde_json::json!({ "name": spec.name }));
+        } else {
+            say!("{}", spec.name);
+        }
+        Ok(0)
     }
 
-    fn root(&self, global: &Global) -> Result<Root, Failure> {
+    fn root(&self, global: &Global) -> Result<(Root, Defaults, Option<Store>), Failure> {
         if let Some(path) = &self.rootfs {
-            let path = directory_root(path)?;
-            let name = path.display().to_string();
-            return Ok(Root { name, defaults: Defaults::default(), tree: Tree::Directory(path) });
+            return Ok((Root::Directory(directory_root(path)?), Defaults::default(), None));
         }
         let opened = store::open(global)?;
         let image = store::image(&opened, self.image.as_deref().unwrap_or_default())?;
-        let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
-        let view = opened.open_view(&base).map_err(|error| Failure::new(&image.reference, error))?;
-        let tree = Tree::View(Arc::new(view), Box::new(opened), base);
-        Ok(Root { name: image.reference, defaults: defaults(&image.config), tree })
+        let root = Root::Image {
+            store: opened.root().to_owned(),
+            also_read: opened.also_read(),
+            variant: self.on_top.layers(&opened)?,
+            reference: image.reference,
+            manifest: image.manifest_digest,
+            layers: image.layers,
+        };
+        Ok((root, defaults(&image.config), Some(opened)))
+    }
+
+    fn spec(&self, root: Root, defaults: Defaults) -> Result<Spec, Failure> {
+        let volumes = self.volumes.iter().map(|share| {
+            let host = std::path::absolute(&share.host).about(share.host.display())?;
+            Ok(Share { host, ..share.clone() })
+        });
+        let secrets = self.secrets.iter().map(|secret| {
+            let file = std::path::absolute(&secret.file).about(secret.file.display())?;
+            Ok(Secret { file, ..secret.clone() })
+        });
+        Ok(Spec {
+            name: self.name.clone().unwrap_or_else(machine::random_name),
+            cpus: self.cpus,
+            memory_mib: self.memory,
+            writes: if self.read_only { Writes::Nowhere } else { Writes::Memory { limit: self.tmpfs_size } },
+            shares: volumes.collect::<Result<_, Failure>>()?,
+            published: self.publish.clone(),
+            secrets: secrets.collect::<Result<_, Failure>>()?,
+            process: command::assemble(defaults, self.overrides()?)?,
+            request: Request {
+                accelerator: self.accel,
+                backend: self.backend,
+                machine: self.machine,
+                network: self.network,
+                published: self.publish.len(),
+                shares: self.volumes.len(),
+                directory_root: matches!(root, Root::Directory(_)),
+                explain: self.explain,
+            },
+            kernel: self.kernel.clone().map(std::path::absolute).transpose().about("--kernel")?,
+            show_console: self.console,
+            ready_timeout: self.ready_timeout,
+            stats: self.stats.clone().map(std::path::absolute).transpose().about("--stats")?,
+            root,
+        })
     }
 
     fn overrides(&self) -> Result<Overrides, Failure> {
@@ -223,7 +227,7 @@ impl Run {
             env,
             working_dir: self.workdir.clone(),
             user: self.user.clone(),
-            terminal: machine::terminal_wanted().then(machine::terminal_size),
+            terminal: (!self.detach && machine::terminal_wanted()).then(machine::terminal_size),
         })
     }
 
@@ -237,78 +241,32 @@ impl Run {
     }
 }
 
-/// Who serves a root, and the counters of what it is asked where we are the ones who answer.
-type Served = (Box<dyn RootServer>, Option<Arc<Stats>>);
-
-fn root_server(tree: Tree, prepared: Prepared, signals: &Signals) -> Result<(Prepared, Served), Failure> {
-    let virtiofsd = prepared.tools.virtiofsd.clone();
-    let (view, store, base) = match tree {
-        Tree::Directory(path) => {
-            let server = Box::new(DirectoryRoot { path, virtiofsd: virtiofsd?, purpose: Purpose::Root, view: None });
-            return Ok((prepared, (server, None)));
+/// Makes the directory of a new machine. One that outlives this process has its spec in it; one that outlives its run
+/// keeps its base in the store.
+fn create(spec: &Spec, record: Record, detach: bool) -> Result<Directory, Failure> {
+    let (on_disk, stays) = (detach || !record.ephemeral, !record.ephemeral);
+    let mut directory = Directory::create(record)?;
+    let written = || {
+        if on_disk {
+            spec.write(directory.path())?;
         }
-        Tree::View(view, store, base) => (view, store, base),
-    };
-    if prepared.decision.backend == Backend::Block {
-        let image = block_image(&store, &base, signals)?;
-        return Ok((prepared.with_root_image(image), (Box::new(ImageRoot { view }), None)));
-    }
-    if prepared.decision.backend == Backend::Materialize {
-        let own = !rustix::process::geteuid().is_root();
-        let path = unpacked(&store, &base, own, signals)?;
-        let purpose = if own { Purpose::OwnRoot } else { Purpose::Root };
-        let server = DirectoryRoot { path, virtiofsd: virtiofsd?, purpose, view: Some(view) };
-        return Ok((prepared, (Box::new(server), None)));
-    }
-    let server = Arc::new(Server::new(view));
-    let asked = Some(Arc::clone(server.stats()));
-    let server: Box<dyn RootServer> = match prepared.decision.backend {
-        Backend::Virtiofsd => Box::new(MountedRoot::new(server, virtiofsd?)),
-        _ => Box::new(DirectRoot::new(server)),
-    };
-    Ok((prepared, (server, asked)))
-}
-
-/// The image of a base, made by the first machine that wants it.
-fn block_image(store: &Store, base: &BaseId, signals: &Signals) -> Result<PathBuf, Failure> {
-    let mut waiting = || eprintln!("lamina: waiting for another process that makes the block image");
-    let doing = "making a block image, once for this base:";
-    let image =
-        making(doing, signals, |cancellation, progress| store.block_image(base, &mut waiting, cancellation, progress));
-    image?.about("block image")
-}
-
-/// The directory of a base, made by the first machine that wants it. Of an ordinary user it belongs to that user.
-fn unpacked(store: &Store, base: &BaseId, without_owners: bool, signals: &Signals) -> Result<PathBuf, Failure> {
-    let mut waiting = || eprintln!("lamina: waiting for another process that unpacks the image");
-    let made = making("unpacking, once for this base:", signals, |cancellation, progress| {
-        store.tree(base, without_owners, &mut waiting, cancellation, progress)
-    });
-    let (path, _) = made?.about("tree")?;
-    if without_owners {
-        eprintln!(
-            "lamina: all files of the root belong to root in the guest, and devices and set-user-ID bits are left out"
-        );
-    }
-    Ok(path)
-}
-
-/// Makes something in the store, showing how far it is, until it is done or a signal comes.
-fn making<T>(
-    doing: &str,
-    signals: &Signals,
-    make: impl FnOnce(&Cancellation, &mut dyn FnMut(u64)) -> T,
-) -> Result<T, Failure> {
-    let meter = Meter::new(doing, false);
-    let cancellation = Cancellation::default();
-    let made = make(&cancellation, &mut |bytes| {
-        meter.add(bytes);
-        if signals.check().is_err() {
-            cancellation.cancel();
+        match &spec.root {
+            Root::Image { store, manifest, layers, variant, .. } if stays => Store::open(store)
+                .and_then(|opened| {
+                    let purpose = format!("machine {}", spec.name);
+                    opened.pin(directory.path(), &purpose, manifest, layers, variant)
+                })
+                .about("store"),
+            _ => Ok(()),
         }
-    });
-    signals.check()?;
-    Ok(made)
+    };
+    match written() {
+        Ok(()) => Ok(directory),
+        Err(failure) => {
+            directory.give_up(&failure);
+            Err(failure)
+        }
+    }
 }
 
 /// What the image's config says about running it.

@@ -4,12 +4,15 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::{CommandLine, Hypervisor, NetworkDevice, Plan};
 use crate::accelerator::Accelerator;
 use crate::failure::Failure;
 
 /// The machine types that guests run on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Machine {
     /// A PC with PCI Express.
     Q35,

@@ -9,8 +9,9 @@ use std::thread::JoinHandle;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::directory::{Directory, ProcessRecord};
+use super::directory::Directory;
 use super::event::Event;
+use super::record::ProcessRecord;
 use crate::child;
 use crate::failure::{About, Failure};
 use crate::hypervisor::CommandLine;
@@ -100,6 +101,13 @@ impl Children {
 
 impl Drop for Children {
     fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Children {
+    /// Ends and reaps all that are left, the last first.
+    pub(crate) fn end(&mut self) {
         for number in (0..self.processes.len()).rev() {
             self.kill(number);
         }

@@ -1,81 +1,84 @@
 //! A machine's two directories: what is known of it, and its sockets.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, getuid};
-use serde::{Deserialize, Serialize};
+use composefs_fuse::linux::{Unmount, unmount};
+use rustix::process::{Signal, pidfd_send_signal};
 
-use crate::child;
+use super::home::{self, make_private};
+use super::record::{self, ProcessRecord, Record, State, current_boot, now};
 use crate::failure::{About, Failure};
 
-/// The directories of one machine. Dropping it removes both.
+/// The file that a machine's supervisor keeps locked. The kernel lets go of it when the supervisor dies, however
+/// it dies.
+const LOCK: &str = "lock";
+/// The name of a machine's mount point in its directory.
+const MOUNT_POINT: &str = "root";
+/// The name of the socket at which a machine's root answers with its counters.
+const STATS_SOCKET: &str = "stats";
+
+/// The directories of a machine that this process looks after. Dropping it removes the sockets, and of an ephemeral
+/// machine everything.
 #[derive(Debug)]
 pub struct Directory {
     state: PathBuf,
     sockets: PathBuf,
-}
-
-/// What `machine.json` tells about a running machine: nothing that the user gave it to keep.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
-    /// The machine's name.
-    pub name: String,
-    /// The image reference or directory it runs on.
-    pub root: String,
-    /// The processes, the supervisor first.
-    pub processes: Vec<ProcessRecord>,
-}
-
-/// One process of a machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ProcessRecord {
-    /// What it does: `lamina`, `hypervisor`, or the share it serves.
-    pub role: String,
-    /// Its id.
-    pub pid: i32,
-    /// When it started, in clock ticks since the host's start.
-    pub started: u64,
-}
-
-impl ProcessRecord {
-    /// The record of a living process.
-    #[must_use]
-    pub(crate) fn of(role: &str, pid: Pid) -> Option<Self> {
-        Some(Self { role: role.to_owned(), pid: pid.as_raw_nonzero().get(), started: child::start_time(pid)? })
-    }
-
-    /// Whether it still runs; another process under the same id does not count.
-    #[must_use]
-    pub(crate) fn is_alive(&self) -> bool {
-        Pid::from_raw(self.pid).and_then(child::start_time) == Some(self.started)
-    }
+    record: Record,
+    lock: File,
+    /// Another process has taken over.
+    handed_over: bool,
+    /// This is the machine's first start.
+    new: bool,
 }
 
 impl Directory {
-    /// Makes the directories of a machine called `name`.
+    /// Makes the directories of a new machine, which `record` describes.
     ///
     /// # Errors
-    /// A machine of that name runs, or a directory cannot be made.
-    pub fn create(name: &str) -> Result<Self, Failure> {
-        let machines = state_home()?.join("machines");
+    /// A machine of that name exists, or a directory cannot be made.
+    pub fn create(record: Record) -> Result<Self, Failure> {
+        let machines = home::machines()?;
         make_private(&machines, true)?;
-        let socket_home = socket_home()?;
-        sweep(&machines, &socket_home);
-        let state = machines.join(name);
+        sweep(&machines)?;
+        let state = machines.join(&record.name);
         DirBuilder::new().mode(0o700).create(&state).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => {
-                Failure::new(format_args!("machine {name}"), "it is already running").remedy("choose another --name")
-            }
+            io::ErrorKind::AlreadyExists => exists(&record.name, &state),
             _ => Failure::new(state.display(), error),
         })?;
-        let mut directory = Self { state, sockets: PathBuf::new() };
-        // Recorded at once: until then, a second machine of this name would take us for a left-over.
-        directory.record(name, "", &[])?;
-        let sockets = socket_home.join(name);
+        let lock = lock(&state, &record.name)?;
+        Self::of(state, record, lock, true)
+    }
+
+    /// Takes over a machine that has ended, to start it again.
+    ///
+    /// # Errors
+    /// There is no such machine, or it runs.
+    pub fn reopen(name: &str) -> Result<Self, Failure> {
+        let state = existing(name)?;
+        settle(&state);
+        let lock = lock(&state, name)?;
+        let record = Record { state: State::Starting, boot_id: current_boot(), ..Record::read(&state)? };
+        Self::of(state, record, lock, false)
+    }
+
+    /// Takes over a machine whose lock another process hands on; `new` says whether this is its first start.
+    ///
+    /// # Errors
+    /// There is no such machine.
+    pub fn inherit(name: &str, lock: File, new: bool) -> Result<Self, Failure> {
+        let state = existing(name)?;
+        let record = Record::read(&state)?;
+        Self::of(state, record, lock, new)
+    }
+
+    fn of(state: PathBuf, record: Record, lock: File, new: bool) -> Result<Self, Failure> {
+        let mut directory = Self { sockets: PathBuf::new(), state, record, lock, handed_over: false, new };
+        directory.note(&[])?;
+        let sockets = home::sockets()?.join(&directory.record.name);
         let _ = fs::remove_dir_all(&sockets);
         make_private(&sockets, false)?;
         directory.sockets = sockets;
@@ -106,171 +109,296 @@ impl Directory {
         self.sockets.join(STATS_SOCKET)
     }
 
-    /// Writes `machine.json`, by a rename.
+    /// The machine's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.record.name
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.state
+    }
+
+    /// Whether this is the machine's first start.
+    #[must_use]
+    pub const fn is_new(&self) -> bool {
+        self.new
+    }
+
+    /// Writes down that the machine could not be started, and lets it go if it is new.
+    pub fn give_up(&mut self, failure: &Failure) {
+        let state = State::Failed { reason: failure.cause().to_owned(), status: failure.status(), at: now() };
+        if let Err(failure) = self.enter(state) {
+            tracing::warn!("{failure}");
+        }
+        self.forget_if_new();
+    }
+
+    /// Lets a new machine go whose command never ran: nobody has been told of it.
+    pub(crate) fn forget_if_new(&mut self) {
+        self.record.ephemeral |= self.new;
+    }
+
+    /// Writes down the machine's processes: this one, and the living `children`.
     ///
     /// # Errors
-    /// It cannot be written.
-    pub(crate) fn record(&self, name: &str, root: &str, children: &[ProcessRecord]) -> Result<(), Failure> {
+    /// The record cannot be written.
+    pub(crate) fn note(&mut self, children: &[ProcessRecord]) -> Result<(), Failure> {
         let ourselves = ProcessRecord::of("lamina", rustix::process::getpid());
-        let processes = ourselves.into_iter().chain(children.iter().cloned()).collect();
-        let record = Record { name: name.to_owned(), root: root.to_owned(), processes };
-        let path = self.file("machine.json");
-        let mut file = tempfile::NamedTempFile::new_in(&self.state).about(path.display())?;
-        serde_json::to_writer_pretty(&mut file, &record).about(path.display())?;
-        file.persist(&path).about(path.display())?;
-        Ok(())
+        self.record.boot_id = current_boot();
+        self.record.processes = ourselves.into_iter().chain(children.iter().cloned()).collect();
+        self.record.write(&self.state)
+    }
+
+    /// Writes down how the machine is from now on.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub(crate) fn enter(&mut self, state: State) -> Result<(), Failure> {
+        if !state.is_active() {
+            self.record.processes.clear();
+        }
+        self.record.state = state;
+        self.record.write(&self.state)
+    }
+
+    /// Gives the lock, and with it the machine, to a process that [`Directory::inherit`]s it.
+    ///
+    /// # Errors
+    /// The descriptor cannot be copied.
+    pub fn hand_over(mut self) -> Result<File, Failure> {
+        let lock = self.lock.try_clone().about(self.state.display())?;
+        self.handed_over = true;
+        Ok(lock)
     }
 }
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        for path in [&self.state, &self.sockets].into_iter().filter(|path| !path.as_os_str().is_empty()) {
+        if self.handed_over {
+            return;
+        }
+        let doomed = [Some(&self.sockets), self.record.ephemeral.then_some(&self.state)];
+        for path in doomed.into_iter().flatten().filter(|path| !path.as_os_str().is_empty()) {
             if let Err(error) = fs::remove_dir_all(path) {
                 tracing::warn!("{}: cannot be removed: {error}", path.display());
             }
         }
+        let _ = fs::remove_dir(self.mount_point());
     }
 }
-
-/// The name of the socket at which a machine's root answers with its counters.
-const STATS_SOCKET: &str = "stats";
 
 /// The socket at which the root of the machine called `name` answers with its counters, while that machine runs.
 ///
 /// # Errors
 /// This user has no directory for sockets.
 pub fn stats_socket(name: &str) -> Result<PathBuf, Failure> {
-    Ok(socket_home()?.join(name).join(STATS_SOCKET))
+    Ok(home::sockets()?.join(name).join(STATS_SOCKET))
 }
 
-/// The name of a machine's mount point in its directory.
-const MOUNT_POINT: &str = "root";
+/// A socket of the machine called `name`.
+pub(crate) fn socket_of(name: &str, socket: &str) -> Result<PathBuf, Failure> {
+    Ok(home::sockets()?.join(name).join(format!("{socket}.sock")))
+}
 
-/// Removes what killed launchers left behind: their processes are gone with them, their files and mounts are
-/// not. What cannot be removed is left for the next time.
-fn sweep(machines: &Path, sockets: &Path) {
-    for state in fs::read_dir(machines).into_iter().flatten().flatten().map(|entry| entry.path()) {
-        if !is_running(&state) && is_old(&state) {
-            // Fails where nothing is mounted.
-            let _ = composefs_fuse::linux::unmount(&state.join(MOUNT_POINT), composefs_fuse::linux::Unmount::Lazy);
-            let _ = fs::remove_dir_all(&state);
-            let _ = fs::remove_dir_all(sockets.join(state.file_name().unwrap_or_default()));
+/// The state directory of the machine called `name`.
+///
+/// # Errors
+/// There is no such machine.
+pub(crate) fn existing(name: &str) -> Result<PathBuf, Failure> {
+    let path = home::machines()?.join(name);
+    if super::is_valid_name(name) && path.join(record::FILE).is_file() {
+        return Ok(path);
+    }
+    Err(no_such_machine(name))
+}
+
+fn no_such_machine(name: &str) -> Failure {
+    Failure::new(format_args!("machine {name}"), "there is none of this name")
+        .remedy("see `lamina ps --all` for those that exist")
+}
+
+fn exists(name: &str, state: &Path) -> Failure {
+    let failure = |cause| Failure::new(format_args!("machine {name}"), cause);
+    match Record::read(state).map(|record| record.seen_now().state.is_active()) {
+        Ok(false) => failure("it exists, and has ended")
+            .remedy(format_args!("choose another --name, or remove it: lamina rm {name}")),
+        _ => failure("it is already running").remedy("choose another --name"),
+    }
+}
+
+/// How long somebody may hold a lock only to look.
+const LOOK: Duration = Duration::from_millis(500);
+
+fn lock(state: &Path, name: &str) -> Result<File, Failure> {
+    let path = state.join(LOCK);
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).about(path.display())?;
+    let start = Instant::now();
+    while file.try_lock().is_err() {
+        if start.elapsed() > LOOK {
+            return Err(Failure::new(format_args!("machine {name}"), "it is already running"));
         }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(file)
+}
+
+/// Removes what killed supervisors left behind, of every machine. What cannot be removed is left for the next time.
+fn sweep(machines: &Path) -> Result<(), Failure> {
+    for entry in fs::read_dir(machines).about(machines.display())?.flatten() {
+        settle(&entry.path());
+    }
+    Ok(())
+}
+
+/// Brings the files of one machine in line with its processes: of one whose supervisor was killed the rest is ended,
+/// mount and sockets go, and it is marked failed, or removed if it was to go with its end.
+pub(crate) fn settle(state: &Path) {
+    let Ok(record) = Record::read(state) else {
+        if is_old(state) {
+            let _ = fs::remove_dir_all(state);
+        }
+        return;
+    };
+    let seen = record.clone().seen_now();
+    if seen.state == record.state {
+        return;
+    }
+    // Whoever holds it is alive after all, or is doing this.
+    let Ok(lock) = OpenOptions::new().append(true).open(state.join(LOCK)) else { return };
+    if lock.try_lock().is_err() {
+        return;
+    }
+    for process in record.processes.iter().skip(1) {
+        if let Some(handle) = process.open(&record.boot_id) {
+            let _ = pidfd_send_signal(handle, Signal::KILL);
+        }
+    }
+    // Fails where nothing is mounted.
+    let _ = unmount(&state.join(MOUNT_POINT), Unmount::Lazy);
+    let _ = fs::remove_dir(state.join(MOUNT_POINT));
+    if let Ok(sockets) = home::sockets() {
+        let _ = fs::remove_dir_all(sockets.join(&record.name));
+    }
+    if record.ephemeral {
+        let _ = fs::remove_dir_all(state);
+    } else if let Err(failure) = seen.write(state) {
+        tracing::warn!("{failure}");
     }
 }
 
 /// Whether a directory without a record is more than one that is just being made.
 fn is_old(state: &Path) -> bool {
     let age = fs::metadata(state).and_then(|directory| directory.modified()).map(|made| made.elapsed());
-    state.join("machine.json").exists() || matches!(age, Ok(Ok(age)) if age > Duration::from_secs(10))
+    matches!(age, Ok(Ok(age)) if age > Duration::from_secs(10))
 }
 
-/// Whether the supervisor that made a machine's directory is alive.
-fn is_running(state: &Path) -> bool {
-    let record =
-        fs::read(state.join("machine.json")).ok().and_then(|json| serde_json::from_slice::<Record>(&json).ok());
-    record.is_some_and(|record| record.processes.first().is_some_and(ProcessRecord::is_alive))
-}
-
-/// `$XDG_STATE_HOME/lamina`, else `~/.local/state/lamina`.
-fn state_home() -> Result<PathBuf, Failure> {
-    xdg("XDG_STATE_HOME", ".local/state")
-}
-
-/// `$XDG_CACHE_HOME/lamina`, else `~/.cache/lamina`.
+/// All machines, by name, as they are now.
 ///
 /// # Errors
-/// Neither variable is set.
-pub fn cache_home() -> Result<PathBuf, Failure> {
-    xdg("XDG_CACHE_HOME", ".cache")
-}
-
-/// The base directory that `variable` names (relative ones are to be ignored, says the XDG specification).
-fn xdg(variable: &str, below_home: &str) -> Result<PathBuf, Failure> {
-    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    match set(variable).or_else(|| Some(set("HOME")?.join(below_home))) {
-        Some(base) => Ok(base.join("lamina")),
-        None => Err(Failure::new("HOME", "it is not set").remedy(format_args!("set HOME or {variable}"))),
-    }
-}
-
-/// A short directory for sockets, whose paths have at most 107 bytes: `$XDG_RUNTIME_DIR/lamina`, else
-/// `/tmp/lamina-<uid>`, which must be ours alone: who can connect to a machine's sockets controls it.
-fn socket_home() -> Result<PathBuf, Failure> {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let usable = |path: &PathBuf| path.is_absolute() && path.is_dir();
-    let home = match runtime.filter(usable) {
-        Some(runtime) => runtime.join("lamina"),
-        None => PathBuf::from(format!("/tmp/lamina-{}", getuid().as_raw())),
+/// The directory of machines cannot be read.
+pub fn all() -> Result<Vec<Record>, Failure> {
+    let machines = home::machines()?;
+    let entries = match fs::read_dir(&machines) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Failure::new(machines.display(), error)),
     };
-    make_private(&home, false)?;
-    let found = fs::symlink_metadata(&home).about(home.display())?;
-    if !found.is_dir() || found.uid() != getuid().as_raw() || found.mode() & 0o077 != 0 {
-        return Err(Failure::new(home.display(), "it is not a private directory of this user")
-            .remedy("remove it, or set XDG_RUNTIME_DIR"));
+    let mut records = Vec::new();
+    for path in entries.flatten().map(|entry| entry.path()) {
+        settle(&path);
+        records.extend(Record::read(&path).ok().map(Record::seen_now));
     }
-    Ok(home)
+    records.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(records)
 }
 
-fn make_private(path: &Path, parents: bool) -> Result<(), Failure> {
-    match DirBuilder::new().mode(0o700).recursive(parents).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.about(path.display()),
+/// One machine as it is now.
+///
+/// # Errors
+/// There is no such machine.
+pub fn one(name: &str) -> Result<Record, Failure> {
+    let state = existing(name)?;
+    settle(&state);
+    match Record::read(&state) {
+        Ok(record) => Ok(record.seen_now()),
+        Err(_) if !state.exists() => Err(no_such_machine(name)),
+        Err(failure) => Err(failure),
     }
 }
 
-/// Whether `name` can name a machine: 1 to 40 letters, digits, `-`, `_` and `.`, the first a letter or
-/// digit. It becomes a host name and part of socket paths.
-#[must_use]
-pub fn is_valid_name(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    (1..=40).contains(&name.len()) && name.chars().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+/// Removes all that is left of a machine that has ended.
+///
+/// # Errors
+/// It runs, or something cannot be removed.
+pub fn remove(name: &str) -> Result<(), Failure> {
+    let state = existing(name)?;
+    settle(&state);
+    let running = || Failure::new(format_args!("machine {name}"), "it is running");
+    let _lock = lock(&state, name).map_err(|_| {
+        running().remedy(format_args!("end it first (lamina stop {name}), or do both: lamina rm --force {name}"))
+    })?;
+    fs::remove_dir_all(&state).about(state.display())
 }
 
-/// A name for a machine that was given none: `vm-` and eight random hex digits.
+/// A new record, of a machine that is about to start.
 #[must_use]
-pub fn random_name() -> String {
-    let mut bytes = [0_u8; 4];
-    // Never fails for so few bytes once the host has booted (getrandom(2)).
-    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    format!("vm-{:08x}", u32::from_le_bytes(bytes))
+pub fn new_record(name: &str, root: &str, command: &[String], ephemeral: bool) -> Record {
+    Record {
+        name: name.to_owned(),
+        root: root.to_owned(),
+        command: command.to_vec(),
+        created: now(),
+        ephemeral,
+        boot_id: current_boot(),
+        state: State::Starting,
+        processes: Vec::new(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn names_are_fit_for_host_names_and_paths() {
-        for good in ["a", "web-1", "A.b_c", &"x".repeat(40), &random_name()] {
-            assert!(is_valid_name(good), "{good}");
-        }
-        for bad in ["", ".", "..", "-a", "a/b", "a b", "ä", &"x".repeat(41)] {
-            assert!(!is_valid_name(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_record_tells_a_living_process_from_another_under_its_id() {
+    fn machine(state: &Path, ephemeral: bool) {
+        let mut record = new_record("m", "image", &["true".into()], ephemeral);
         let ours = ProcessRecord::of("lamina", rustix::process::getpid()).unwrap();
-        assert!(ours.is_alive());
-        assert!(!ProcessRecord { started: ours.started + 1, ..ours }.is_alive());
+        record.processes = vec![ProcessRecord { started: ours.started + 1, ..ours }];
+        record.write(state).unwrap();
+        fs::write(state.join(LOCK), "").unwrap();
     }
 
     #[test]
-    fn a_directory_of_a_dead_supervisor_is_not_running() {
-        let state = tempfile::tempdir().unwrap();
-        assert!(!is_running(state.path()));
-        let record = |started| Record {
-            name: "m".into(),
-            root: String::new(),
-            processes: vec![ProcessRecord {
-                started,
-                ..ProcessRecord::of("lamina", rustix::process::getpid()).unwrap()
-            }],
-        };
-        let write = |record: &Record| fs::write(state.path().join("machine.json"), serde_json::to_vec(record).unwrap());
-        write(&record(1)).unwrap();
-        assert!(!is_running(state.path()));
+    fn a_machine_of_a_dead_supervisor_is_marked_and_an_ephemeral_one_goes() {
+        let home = tempfile::tempdir().unwrap();
+        for ephemeral in [false, true] {
+            let state = home.path().join("m");
+            fs::create_dir(&state).unwrap();
+            machine(&state, ephemeral);
+            settle(&state);
+            assert_eq!(state.exists(), !ephemeral);
+            if !ephemeral {
+                assert!(matches!(Record::read(&state).unwrap().state, State::Failed { .. }));
+                fs::remove_dir_all(&state).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_machine_whose_lock_is_held_is_left_alone() {
+        let home = tempfile::tempdir().unwrap();
+        machine(home.path(), true);
+        let _lock = lock(home.path(), "m").unwrap();
+        settle(home.path());
+        assert_eq!(Record::read(home.path()).unwrap().state, State::Starting);
+    }
+
+    #[test]
+    fn a_directory_that_is_just_being_made_is_left_alone() {
+        let home = tempfile::tempdir().unwrap();
+        settle(home.path());
+        assert!(home.path().exists());
     }
 }

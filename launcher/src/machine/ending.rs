@@ -2,6 +2,7 @@
 
 use std::process::ExitStatus;
 
+use super::console::PANIC;
 use crate::failure::{Failure, MACHINE_FAILED};
 
 /// What is known when the hypervisor is gone and the command has not reported.
@@ -26,7 +27,7 @@ pub(crate) struct Circumstances<'a> {
 /// Puts the circumstances into one line.
 pub(crate) fn explain(seen: &Circumstances<'_>) -> Failure {
     let when = if seen.running { "before its command ended" } else { "before its command was started" };
-    let panic = seen.console.lines().find_map(|line| line.split_once("Kernel panic - not syncing: "));
+    let panic = seen.console.lines().find_map(|line| line.split_once(PANIC));
     let mut remedy = None;
     let cause = if let Some(cause) = seen.fatal {
         cause.to_owned()

@@ -6,6 +6,8 @@ use std::process::ExitStatus;
 
 use guest_init::protocol::Message;
 
+use super::api::Request;
+
 /// Something that happened to a machine.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -19,10 +21,14 @@ pub(crate) enum Event {
     Shutdown(String),
     /// The hypervisor's own channel was opened (true) or has ended.
     Monitor(bool),
+    /// The guest's kernel says on its console that it panics.
+    Panicked,
     /// A helper process ended.
     Ended(usize, ExitStatus),
     /// All output of the command has been passed on.
     Flushed,
+    /// Another command asks for something that concerns the machine as a whole.
+    Asked(Request),
     /// This process got a signal.
     Signal(i32),
 }

@@ -1,6 +1,6 @@
-//! One process of the guest joined to this process's standard input, output and error.
+//! One process of the guest joined to what its input comes from and its output goes to.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use guest_init::protocol::{Channel, MAX_CHUNK, Message};
 use guest_init::window::Window;
 
+use super::ends::Ends;
 use super::event::Event;
 
 /// The sending side of a control channel, shared by threads.
@@ -46,7 +47,7 @@ pub(crate) fn listen(mut stream: UnixStream, events: Sender<Event>) {
     });
 }
 
-/// A process whose channels are ours.
+/// A process whose channels lead to us.
 #[derive(Debug)]
 pub(crate) struct Session {
     /// The window of its standard input.
@@ -55,19 +56,25 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Starts passing on: input from here to stream `stream`, and output that [`Session::output`] is given. When
-    /// nobody reads our own output any more, the process learns of it as it would from a pipe.
-    pub(crate) fn attach(stream: u32, control: &Control, events: Sender<Event>) -> Self {
+    /// Starts passing on: input to stream `stream`, and output that [`Session::output`] is given. When nobody
+    /// takes the output any more, the process learns of it as it would from a pipe.
+    pub(crate) fn attach(stream: u32, control: &Control, events: Sender<Event>, ends: Ends) -> Self {
+        let Ends { input, mut output } = ends;
         let stdin = Arc::new(Window::default());
-        let (window, sender) = (Arc::clone(&stdin), control.clone());
-        // Not joined: a read from a terminal cannot be called off.
-        std::thread::spawn(move || send_input(stream, &window, &sender));
-        let (output, chunks) = channel::<(Channel, Vec<u8>)>();
+        match input {
+            Some(input) => {
+                let (window, sender) = (Arc::clone(&stdin), control.clone());
+                // Not joined: a read from a terminal cannot be called off.
+                std::thread::spawn(move || send_input(stream, input, &window, &sender));
+            }
+            None => control.send(stream, Message::Stdin(Vec::new())),
+        }
+        let (sender, chunks) = channel::<(Channel, Vec<u8>)>();
         let control = control.clone();
         std::thread::spawn(move || {
             for (channel, bytes) in chunks {
                 let count = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                let answer = match pass_on(channel, &bytes) {
+                let answer = match output.take(channel, &bytes) {
                     Ok(()) => Message::Credit(channel, count),
                     Err(error) => {
                         tracing::debug!("output: {error}");
@@ -76,12 +83,14 @@ impl Session {
                 };
                 control.send(stream, answer);
             }
+            // What takes it learns here that it was all.
+            drop(output);
             let _ = events.send(Event::Flushed);
         });
-        Self { stdin, output: Some(output) }
+        Self { stdin, output: Some(sender) }
     }
 
-    /// Writes what the process wrote, in order, without waiting for it here.
+    /// Passes on what the process wrote, in order, without waiting for it here.
     pub(crate) fn output(&self, channel: Channel, bytes: Vec<u8>) {
         if let Some(output) = &self.output {
             let _ = output.send((channel, bytes));
@@ -102,10 +111,10 @@ impl Session {
 
 /// Reads only what the guest has room for, so that input that the command never asks for is not lost more
 /// than one window deep to whoever reads the same input next.
-fn send_input(stream: u32, window: &Window, control: &Control) {
+fn send_input(stream: u32, mut input: Box<dyn Read + Send>, window: &Window, control: &Control) {
     let mut buffer = vec![0; MAX_CHUNK];
     while let Some(room) = window.wait(MAX_CHUNK) {
-        match io::stdin().lock().read(&mut buffer[..room]) {
+        match input.read(&mut buffer[..room]) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Ok(0) | Err(_) => {
                 control.send(stream, Message::Stdin(Vec::new()));
@@ -115,18 +124,6 @@ fn send_input(stream: u32, window: &Window, control: &Control) {
                 window.spend(count);
                 control.send(stream, Message::Stdin(buffer[..count].to_vec()));
             }
-        }
-    }
-}
-
-/// Writes to our own output.
-fn pass_on(channel: Channel, bytes: &[u8]) -> io::Result<()> {
-    match channel {
-        Channel::Stderr => io::stderr().write_all(bytes),
-        _ => {
-            let mut stdout = io::stdout().lock();
-            stdout.write_all(bytes)?;
-            stdout.flush()
         }
     }
 }

@@ -2,36 +2,37 @@
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use guest_init::protocol::{Channel, Ending, MACHINE, Message, Process, Setup, VERSION};
-use signal_hook::consts::{SIGHUP, SIGTERM, SIGWINCH};
 
+use super::api::{self, Desk};
 use super::children::Children;
 use super::directory::Directory;
-use super::ending::{Circumstances, explain};
+use super::ends::Ends;
 use super::event::Event;
+use super::handover::Handover;
+use super::record::{State, now};
 use super::root::RootServer;
 use super::session::{Control, Session};
 use super::signals::{Signals, interrupted};
+use super::watch::Watcher;
 use super::{console, monitor, session, terminal};
-use crate::child;
 use crate::failure::{About, Failure, MACHINE_FAILED};
 use crate::hypervisor::CommandLine;
 
 /// The stream of the machine's first command.
-const FIRST: u32 = 1;
+pub(super) const FIRST: u32 = 1;
 /// How long a share's server may take to make its socket.
 const SOCKET_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a guest may take to power off when told to.
 const POWER_OFF_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a command that was told to end may go on.
-const GRACE: Duration = Duration::from_secs(10);
+/// The exit status of a command that SIGKILL ended, as a shell has it.
+pub(super) const KILLED: u8 = 137;
 /// How often to look for what no event tells.
 const TICK: Duration = Duration::from_secs(1);
-/// How long the rest of a dead hypervisor's words may take to arrive.
-const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A machine to run.
 #[derive(Debug)]
@@ -40,10 +41,6 @@ pub struct Order {
     pub root: (Box<dyn RootServer>, PathBuf),
     /// The machine's directories, which go last.
     pub directory: Directory,
-    /// Its name.
-    pub name: String,
-    /// What it runs on, for its record.
-    pub root_name: String,
     /// The servers of its further shares and of its network, each with its socket, which is named after what it serves.
     pub shares: Vec<(CommandLine, PathBuf)>,
     /// The hypervisor.
@@ -58,6 +55,10 @@ pub struct Order {
     pub setup: Setup,
     /// The command.
     pub process: Process,
+    /// Where the command's channels lead.
+    pub ends: Option<Ends>,
+    /// Who waits for the word that the command runs.
+    pub handover: Handover,
     /// How long the guest may take until the command can be started.
     pub ready_timeout: Duration,
 }
@@ -70,8 +71,11 @@ pub struct Order {
 /// The machine could not be started, or ended without the command having ended.
 pub fn run(order: Order, signals: Signals) -> Result<u8, Failure> {
     let Signals { events, inbox, .. } = signals;
+    // Dropped last: it steps in if this process is killed before all is tidied up.
+    let _watcher = Watcher::set(order.directory.name())?;
     let mut supervisor = Supervisor {
         children: Children::new(events.clone()),
+        desk: Desk::new(events.clone()),
         order,
         events,
         hypervisor: None,
@@ -87,53 +91,75 @@ pub fn run(order: Order, signals: Signals) -> Result<u8, Failure> {
         open_channels: 0,
         deadline: None,
         interrupted: None,
+        ran: false,
+        stopping: false,
         console_tells: false,
     };
     let result = supervisor.start(&inbox).and_then(|()| supervisor.serve(&inbox));
+    supervisor.desk.close();
     // The terminal first: what follows may print.
     supervisor.raw = None;
     if supervisor.console_tells && !supervisor.order.show_console {
         console::print_tail(&supervisor.order.console);
+    }
+    // The processes before what is said of their end.
+    supervisor.children.end();
+    supervisor.order.directory.enter(match &result {
+        Ok(status) => State::Exited { status: *status, at: now() },
+        Err(failure) => State::Failed { reason: failure.cause().to_owned(), status: failure.status(), at: now() },
+    })?;
+    if let Err(failure) = &result {
+        if !supervisor.ran {
+            supervisor.order.directory.forget_if_new();
+        }
+        supervisor.order.handover.failed(failure);
     }
     result
 }
 
 /// What ends the machine.
 #[derive(Clone, Debug)]
-enum Outcome {
+pub(super) enum Outcome {
     Ended(Ending),
     StartFailed(u8, String),
 }
 
-struct Supervisor {
+pub(super) struct Supervisor {
     // Dropped in this order: processes before the directory with their sockets.
-    children: Children,
-    order: Order,
+    pub(super) children: Children,
+    pub(super) order: Order,
     events: Sender<Event>,
-    hypervisor: Option<usize>,
-    control: Option<Control>,
-    session: Option<Session>,
+    /// Where other commands ask.
+    desk: Arc<Desk>,
+    pub(super) hypervisor: Option<usize>,
+    pub(super) control: Option<Control>,
+    pub(super) session: Option<Session>,
     raw: Option<terminal::Raw>,
-    outcome: Option<Outcome>,
-    fatal: Option<String>,
+    pub(super) outcome: Option<Outcome>,
+    pub(super) fatal: Option<String>,
     /// Why a share's server ended, if one did.
-    share_failure: Option<String>,
-    reason: Option<String>,
-    hypervisor_end: Option<std::process::ExitStatus>,
+    pub(super) share_failure: Option<String>,
+    pub(super) reason: Option<String>,
+    pub(super) hypervisor_end: Option<std::process::ExitStatus>,
     flushed: bool,
-    open_channels: u32,
-    deadline: Option<(Instant, Overdue)>,
-    interrupted: Option<i32>,
+    pub(super) open_channels: u32,
+    pub(super) deadline: Option<(Instant, Overdue)>,
+    pub(super) interrupted: Option<i32>,
+    /// The command has run, or does.
+    ran: bool,
+    /// The machine has been asked to end.
+    pub(super) stopping: bool,
     /// The reason of the failure may stand on the kernel's console.
-    console_tells: bool,
+    pub(super) console_tells: bool,
 }
 
 /// What a deadline is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Overdue {
+pub(super) enum Overdue {
     Ready,
     Command,
     PowerOff,
+    Panic,
     LastWords,
     Hypervisor,
 }
@@ -156,6 +182,9 @@ impl Supervisor {
         for socket in sockets {
             self.await_socket(&socket, inbox)?;
         }
+        let desk = self.order.directory.socket(api::SOCKET);
+        self.desk.open(UnixListener::bind(&desk).about(desk.display())?);
+        console::watch(&self.order.console, self.order.show_console, self.events.clone())?;
         let (control, monitor) = &self.order.sockets;
         let listener = UnixListener::bind(control).about(control.display())?;
         let events = self.events.clone();
@@ -166,10 +195,7 @@ impl Supervisor {
         });
         monitor::watch(UnixListener::bind(monitor).about(monitor.display())?, self.events.clone());
         self.hypervisor = Some(self.children.spawn("hypervisor", &self.order.hypervisor, &self.order.directory)?);
-        self.order.directory.record(&self.order.name, &self.order.root_name, &self.children.records())?;
-        if self.order.show_console {
-            console::follow(self.order.console.clone());
-        }
+        self.order.directory.note(&self.children.records())?;
         self.deadline = Some((Instant::now() + self.order.ready_timeout, Overdue::Ready));
         Ok(())
     }
@@ -204,21 +230,15 @@ impl Supervisor {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => self.look_around()?,
             }
             let over = self.hypervisor_end.is_some() && self.flushed;
+            if over && self.stopping && self.outcome.is_none() {
+                return Ok(KILLED);
+            }
             match (&self.outcome, self.interrupted) {
                 (_, Some(signal)) if self.control.is_none() => return Err(interrupted(signal)),
                 (Some(outcome), _) if over => return self.conclude(outcome),
                 (None, Some(signal)) if over => return Err(interrupted(signal)),
                 (None, None) if over && self.open_channels == 0 => return Err(self.explain_end()),
                 _ => {}
-            }
-        }
-    }
-
-    fn conclude(&self, outcome: &Outcome) -> Result<u8, Failure> {
-        match outcome {
-            Outcome::Ended(ending) => Ok(ending.shell_status()),
-            Outcome::StartFailed(status, cause) => {
-                Err(Failure::new(format_args!("machine {}", self.order.name), cause).with_status(*status))
             }
         }
     }
@@ -236,6 +256,8 @@ impl Supervisor {
             Event::Monitor(true) => self.open_channels += 1,
             Event::Monitor(false) => self.open_channels = self.open_channels.saturating_sub(1),
             Event::Shutdown(reason) => self.reason = Some(reason),
+            Event::Panicked => self.panicked(),
+            Event::Asked(request) => self.asked(&request),
             Event::Flushed => self.flushed = true,
             Event::Ended(number, status) => self.note_end(number, status)?,
             Event::Signal(signal) => self.signal(signal),
@@ -272,9 +294,16 @@ impl Supervisor {
                     session.credit(bytes);
                 }
             }
-            (FIRST, Message::Started) => tracing::debug!("command started"),
+            (FIRST, Message::Started) => {
+                self.order.directory.enter(State::Running { since: now() })?;
+                self.ran = true;
+                self.order.handover.ready();
+            }
             (FIRST, Message::Exited(ending)) => self.finish(Outcome::Ended(ending)),
             (FIRST, Message::StartFailed(error)) => self.finish(Outcome::StartFailed(error.status, error.cause)),
+            // All is on its disks: what a guest does from here on only takes time.
+            (MACHINE, Message::Halting) => self.kill_hypervisor(),
+            (stream, message) if stream > FIRST => self.desk.deliver(stream, message),
             (stream, unexpected) => tracing::debug!("ignored on stream {stream}: {unexpected:?}"),
         }
         Ok(())
@@ -287,9 +316,10 @@ impl Supervisor {
             self.raw = terminal::Raw::enter().inspect_err(|error| tracing::warn!("terminal: {error}")).ok();
         }
         self.say(FIRST, Message::Start(self.order.process.clone()));
-        if let Some(control) = &self.control {
+        if let (Some(control), Some(ends)) = (&self.control, self.order.ends.take()) {
             self.flushed = false;
-            self.session = Some(Session::attach(FIRST, control, self.events.clone()));
+            self.session = Some(Session::attach(FIRST, control, self.events.clone(), ends));
+            self.desk.ready(control.clone());
         }
     }
 
@@ -303,129 +333,15 @@ impl Supervisor {
         self.deadline = Some((Instant::now() + POWER_OFF_DEADLINE, Overdue::PowerOff));
     }
 
-    fn note_end(&mut self, number: usize, status: std::process::ExitStatus) -> Result<(), Failure> {
-        self.children.note_end(number, status);
-        if Some(number) == self.hypervisor {
-            self.hypervisor_end = Some(status);
-            self.deadline = Some((Instant::now() + LAST_WORDS, Overdue::LastWords));
-            if self.outcome.is_none()
-                && let Some(session) = &mut self.session
-            {
-                session.finish();
-            }
-        } else {
-            let mut cause = format!("the server of its {} ended ({status})", self.children.role(number));
-            let words = self.children.last_words(number);
-            if !words.is_empty() {
-                cause.push_str(&format!(": {words}"));
-            }
-            if self.hypervisor.is_none() {
-                return Err(self.failed(&cause));
-            }
-            self.share_ended(cause);
-        }
-        Ok(())
-    }
-
-    /// The first signal is the command's; a second one, or one before there is a command, ends the machine.
-    fn signal(&mut self, signal: i32) {
-        if signal == SIGWINCH {
-            if self.order.process.terminal.is_some() && self.session.is_some() {
-                self.say(FIRST, Message::Resize(terminal::size()));
-            }
-            return;
-        }
-        if self.session.is_some() && self.interrupted.is_none() && self.outcome.is_none() {
-            self.say(FIRST, Message::Signal(u32::try_from(signal).unwrap_or_default()));
-            if signal == SIGTERM || signal == SIGHUP {
-                self.deadline = Some((Instant::now() + GRACE, Overdue::Command));
-            }
-            self.interrupted = Some(signal);
-            return;
-        }
-        self.interrupted = Some(signal);
-        self.control = None;
-        self.kill_hypervisor();
-    }
-
-    /// What no event tells: time that has passed, and the end of a server in this process.
-    fn look_around(&mut self) -> Result<(), Failure> {
-        if self.order.root.0.has_ended() {
-            self.share_ended("the server of its root ended".to_owned());
-        }
-        match self.deadline {
-            Some((at, _)) if at <= Instant::now() => self.overdue(),
-            _ => Ok(()),
-        }
-    }
-
-    /// A share's server ends by itself when the hypervisor does, whose end is then about to be told. Otherwise
-    /// it is the reason: a guest whose share is gone hangs, and nothing can be saved by waiting.
-    fn share_ended(&mut self, cause: String) {
-        if self.hypervisor_end.is_none() && self.outcome.is_none() && self.share_failure.is_none() {
-            self.share_failure = Some(cause);
-            self.deadline = Some((Instant::now() + LAST_WORDS, Overdue::Hypervisor));
-        }
-    }
-
-    fn overdue(&mut self) -> Result<(), Failure> {
-        match self.deadline.take() {
-            Some((_, Overdue::Ready)) => {
-                let seconds = self.order.ready_timeout.as_secs();
-                self.console_tells = true;
-                Err(self.failed(&format!("the guest was not ready after {seconds} s")))
-            }
-            Some((_, Overdue::Command | Overdue::PowerOff)) => {
-                tracing::warn!("machine {}: it did not end in time and is killed", self.order.name);
-                self.kill_hypervisor();
-                Ok(())
-            }
-            Some((_, Overdue::Hypervisor)) => {
-                let cause = self.share_failure.take().unwrap_or_default();
-                Err(self.failed(&cause))
-            }
-            Some((_, Overdue::LastWords)) => {
-                self.open_channels = 0;
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
     fn pass_on(&self, channel: Channel, bytes: Vec<u8>) {
         if let Some(session) = &self.session {
             session.output(channel, bytes);
         }
     }
 
-    fn say(&self, stream: u32, message: Message) {
+    pub(super) fn say(&self, stream: u32, message: Message) {
         if let Some(control) = &self.control {
             control.send(stream, message);
         }
-    }
-
-    fn kill_hypervisor(&self) {
-        if let Some(number) = self.hypervisor {
-            self.children.kill(number);
-        }
-    }
-
-    fn failed(&self, cause: &str) -> Failure {
-        Failure::new(format_args!("machine {}", self.order.name), cause).with_status(MACHINE_FAILED)
-    }
-
-    fn explain_end(&mut self) -> Failure {
-        // Killed from outside, the console has nothing to say of it.
-        self.console_tells = self.hypervisor_end.is_some_and(|status| status.success());
-        let last_words = self.hypervisor.map_or(String::new(), |number| self.children.last_words(number));
-        explain(&Circumstances {
-            name: &self.order.name,
-            fatal: self.fatal.as_deref(),
-            reason: self.reason.as_deref(),
-            status: self.hypervisor_end,
-            last_words: &last_words,
-            console: &child::tail(&self.order.console, 60),
-            running: self.session.is_some(),
-        })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A collection holds the store's lock exclusively, so nobody can begin to use anything meanwhile: adding to a lease
 //! takes it shared. Roots are the images (with their manifests, configs, layers and the base without a variant)
-//! and everything that a lease of a live process names. What is to go is renamed into `tmp/` first and
+//! and everything that a lease of a live process, or a pin whose holder is there, names. What is to go is renamed into `tmp/` first and
 //! deleted after the lock is free; a collection killed in between leaves that to the next.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,7 @@ use super::error::StoreError;
 use super::images::Image;
 use super::lock::FileLock;
 use super::rest::{Borrowed, Remainder};
-use super::{Store, lock};
+use super::{Store, lock, pins};
 use crate::durable;
 use crate::fault::{self, FaultPoint};
 use crate::lease::{Held, Lease, unique_name};
@@ -70,7 +70,7 @@ pub(super) struct Reachable {
     borrowed: BTreeSet<DiffId>,
     /// Who has content in whose tar.
     sharing: Borrowed,
-    /// Leases whose holders are dead.
+    /// Leases whose holders are dead, and pins whose holders are gone.
     dead: Vec<PathBuf>,
     /// Staging directories of live leases.
     staging: BTreeSet<String>,
@@ -196,6 +196,13 @@ impl Store {
                         reachable.hold(thing, &purpose);
                     }
                 }
+            }
+        }
+        for path in list(&self.layout.pins()).unwrap_or_default() {
+            match pins::read(&path) {
+                Ok(Some((purpose, things))) => things.into_iter().for_each(|thing| reachable.hold(thing, &purpose)),
+                Ok(None) => reachable.dead.push(path),
+                Err(error) => return Err(error),
             }
         }
         reachable.sharing = self.borrowed(reachable.layers.keys());

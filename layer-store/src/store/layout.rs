@@ -20,6 +20,7 @@
 //!   bases/<base-id>/erofs-1          the base as a block image, where one was asked for (a cache)
 //!   bases/<base-id>/tree-1           the base as a directory, where one was asked for (a cache); without owners tree-1-own
 //!   leases/<id>                      what a live process uses, locked by it
+//!   pins/<hex>                       what something outside the store uses: see `pins.rs`
 //!   locks/<name>                     one thing that is being made
 //!   tmp/<id>/                        where the holder of lease <id> makes things
 //! ```

@@ -11,6 +11,7 @@ mod layout;
 mod limits;
 mod lock;
 mod others;
+mod pins;
 mod repair;
 mod rest;
 mod sharing;

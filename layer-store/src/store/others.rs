@@ -20,6 +20,12 @@ use crate::DiffId;
 use crate::lease::{Held, Lease};
 
 impl Store {
+    /// The directories of the stores that this one reads also, in the order in which they are asked.
+    #[must_use]
+    pub fn also_read(&self) -> Vec<PathBuf> {
+        self.others.iter().map(|store| store.root().to_owned()).collect()
+    }
+
     /// `$LAMINA_ALSO_READ`: stores to be read also, separated by colons.
     #[must_use]
     pub fn also_read_roots() -> Vec<PathBuf> {

@@ -4,11 +4,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// The line on standard error.
 #[derive(Debug)]
-pub(super) struct Meter(ProgressBar);
+pub(crate) struct Meter(ProgressBar);
 
 impl Meter {
     /// A line that begins with `doing`.
-    pub(super) fn new(doing: &str, quiet: bool) -> Self {
+    pub(crate) fn new(doing: &str, quiet: bool) -> Self {
         let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(None, target);
         let style = ProgressStyle::with_template("{msg} {bytes:>10} {bytes_per_sec:>12}");
@@ -18,7 +18,7 @@ impl Meter {
     }
 
     /// More bytes have been written.
-    pub(super) fn add(&self, bytes: u64) {
+    pub(crate) fn add(&self, bytes: u64) {
         self.0.inc(bytes);
     }
 }

@@ -1,0 +1,168 @@
+//! `lamina cp`.
+
+use std::fs::File;
+use std::io::{self, BufWriter, PipeReader, PipeWriter, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use guest_init::archive::{Packer, Target, unpack};
+use guest_init::protocol::Process;
+
+use super::Global;
+use crate::failure::{About, Failure, USAGE};
+use crate::machine::{Ends, Machine, Piped, Signals};
+
+/// Copy files and directories between a machine and the host
+///
+/// As with cp, what goes to a directory that is there goes into it; modes and times are kept. In the machine it belongs
+/// to root, on the host to you, and set-user-id bits do not come with it. "-" stands for a tar stream at standard
+/// input or output.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lamina cp web:/var/log ./logs
+  lamina cp config.toml web:/etc/app/
+  lamina cp web:/srv - | tar -t
+  tar -c . | lamina cp - web:/srv")]
+pub(super) struct Cp {
+    /// What to copy: a path, NAME:PATH, or "-"
+    #[arg(value_name = "[NAME:]SOURCE")]
+    source: Place,
+    /// Where to: a path, NAME:PATH, or "-"
+    #[arg(value_name = "[NAME:]TARGET")]
+    target: Place,
+}
+
+/// One side of a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Stream,
+    Host(PathBuf),
+    Guest { machine: String, path: String },
+}
+
+impl std::str::FromStr for Place {
+    type Err = String;
+
+    /// A path of the host that has a colon in it is written with a slash before that, as in `./a:b`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            _ if text == "-" => Ok(Self::Stream),
+            _ if text.is_empty() => Err("the path is empty".to_owned()),
+            Some((machine, path)) if !machine.contains('/') => {
+                if !path.starts_with('/') {
+                    return Err(format!("the path in the machine must be absolute, as in {machine}:/{path}"));
+                }
+                Ok(Self::Guest { machine: machine.to_owned(), path: path.to_owned() })
+            }
+            _ => Ok(Self::Host(text.into())),
+        }
+    }
+}
+
+impl Cp {
+    pub(super) fn execute(self, _global: &Global) -> Result<u8, Failure> {
+        let signals = Signals::catch()?;
+        match (self.source, self.target) {
+            (Place::Guest { machine, path }, Place::Stream) => {
+                let stdout = BufWriter::new(io::stdout());
+                let tool = ["pack", path.as_str(), last_component(&path)];
+                run(&Machine::find(&machine)?, &tool, Ends::output(Piped(stdout)), signals)
+            }
+            (Place::Guest { machine, path }, Place::Host(to)) => from_guest(&machine, &path, to, signals),
+            (Place::Stream, Place::Guest { machine, path }) => run(
+                &Machine::find(&machine)?,
+                &["unpack-into", &path],
+                Ends::new(io::stdin(), Piped(io::sink())),
+                signals,
+            ),
+            (Place::Host(from), Place::Guest { machine, path }) => to_guest(&from, &machine, &path, signals),
+            _ => Err(Failure::new("lamina cp", "one side must be in a machine, and the other must not")
+                .remedy("write that side as NAME:PATH")
+                .with_status(USAGE)),
+        }
+    }
+}
+
+/// The name that a path's last component has; the root has none.
+fn last_component(path: &str) -> &str {
+    Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or(".")
+}
+
+/// Runs one of init's tools in the machine.
+fn run(machine: &Machine, tool: &[&str], ends: Ends, signals: Signals) -> Result<u8, Failure> {
+    machine.exec(Process::tool(tool), ends, signals)
+}
+
+fn from_guest(machine: &str, path: &str, to: PathBuf, signals: Signals) -> Result<u8, Failure> {
+    let machine = Machine::find(machine)?;
+    let (reader, writer) = io::pipe().about("pipe")?;
+    let target = Target::At { name: last_component(path).into(), path: to.clone() };
+    let unpacking = thread::spawn(move || unpacked(reader, &target));
+    let status = run(&machine, &["pack", path, ""], Ends::output(Piped(writer)), signals);
+    let unpacked = unpacking.join().unwrap_or_else(|_| Err(io::Error::other("unpacking ended early")));
+    match status? {
+        // The guest has said itself what was wrong there.
+        0 => unpacked.about(to.display()).map(|()| 0),
+        status => Ok(status),
+    }
+}
+
+/// Reads the stream to its end also when it cannot be unpacked, so that the guest is not left waiting.
+fn unpacked(mut reader: PipeReader, target: &Target) -> io::Result<()> {
+    let done = unpack(&mut reader, target, false);
+    io::copy(&mut reader, &mut io::sink())?;
+    done
+}
+
+fn to_guest(from: &Path, machine: &str, path: &str, signals: Signals) -> Result<u8, Failure> {
+    let machine = Machine::find(machine)?;
+    // Named before anything is started.
+    let found = std::fs::canonicalize(from).about(from.display())?;
+    if found.is_file() {
+        File::open(&found).about(from.display())?;
+    }
+    let name = found.file_name().and_then(|name| name.to_str()).unwrap_or(".").to_owned();
+    let (reader, writer) = io::pipe().about("pipe")?;
+    let packing = thread::spawn(move || packed(&found, writer));
+    // Not given to the session as its last holder: the packer learns from a closed pipe that nobody reads on.
+    let status = run(&machine, &["unpack-at", path, &name], Ends::new(reader, Piped(io::sink())), signals)?;
+    let packed = packing.join().unwrap_or_else(|_| Err(io::Error::other("packing ended early")));
+    match packed {
+        Err(error) if status == 0 || error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(from.display(), error))
+        }
+        _ => Ok(status),
+    }
+}
+
+fn packed(from: &Path, writer: PipeWriter) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(64 << 10, writer);
+    let mut packer = Packer::new(&mut out, true);
+    packer.tree(from, Path::new(""))?;
+    packer.finish()?;
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_a_place_is_read() {
+        let guest = |machine: &str, path: &str| Place::Guest { machine: machine.into(), path: path.into() };
+        for (text, expected) in [
+            ("-", Place::Stream),
+            ("a/b", Place::Host("a/b".into())),
+            ("./a:b", Place::Host("./a:b".into())),
+            ("web:/", guest("web", "/")),
+            ("web:/a:b", guest("web", "/a:b")),
+        ] {
+            assert_eq!(text.parse(), Ok(expected), "{text}");
+        }
+        for wrong in ["", "web:etc", "web:"] {
+            assert!(wrong.parse::<Place>().is_err(), "{wrong}");
+        }
+        assert_eq!((last_component("/a/b/"), last_component("/")), ("b", "."));
+    }
+}

@@ -1,0 +1,203 @@
+//! `lamina stop`, `kill`, `wait` and `rm`: how machines end.
+
+use std::time::Duration;
+
+use layer_store::Store;
+use signal_hook::low_level::signal_name;
+
+use super::Global;
+use crate::failure::{About, Failure};
+use crate::machine::{self, Machine, Signals, Stopped};
+use crate::spec::{Root, Spec};
+
+/// Ask machines to end
+///
+/// The command gets SIGTERM; when it has not ended in time, SIGKILL. The guest then is gone; `lamina start` begins
+/// anew.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lamina stop web
+  lamina stop --timeout 60 db-1 db-2")]
+pub(super) struct Stop {
+    /// The machines
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+    /// How many seconds the command may take
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
+    timeout: u32,
+}
+
+/// End machines at once, or send their commands a signal
+///
+/// Without --signal nobody in the guest is asked: what it had not written back is lost, as in a power cut.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lamina kill web
+  lamina kill --signal HUP web")]
+pub(super) struct Kill {
+    /// The machines
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+    /// Send this signal to the command instead: a name or a number
+    #[arg(short, long, value_name = "SIGNAL", value_parser = parse_signal)]
+    signal: Option<i32>,
+}
+
+/// Wait until machines have ended, and print the exit status of each
+///
+/// 125 stands for a machine that failed before its command ended.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lamina wait build && lamina logs build")]
+pub(super) struct Wait {
+    /// The machines
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+}
+
+/// Remove machines that have ended, with all that they wrote
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lamina rm build
+  lamina rm --force $(lamina ps --all --quiet)")]
+pub(super) struct Rm {
+    /// The machines
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+    /// End those that run, at once
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Does something to each machine, and goes on when it fails for one: the last failure is the command's.
+fn each(
+    names: &[String],
+    global: &Global,
+    mut act: impl FnMut(&str) -> Result<serde_json::Value, Failure>,
+) -> Result<u8, Failure> {
+    let mut done = Vec::new();
+    let mut failed: Option<Failure> = None;
+    for name in names {
+        match act(name) {
+            Ok(row) => done.push(row),
+            Err(failure) => {
+                if let Some(earlier) = failed.replace(failure) {
+                    eprintln!("lamina: {earlier}");
+                }
+            }
+        }
+    }
+    if global.json {
+        say!("{}", serde_json::Value::from(done));
+    }
+    failed.map_or(Ok(0), Err)
+}
+
+const fn word(stopped: Stopped) -> &'static str {
+    match stopped {
+        Stopped::Before => "had ended",
+        Stopped::Asked => "stopped",
+        Stopped::Killed => "killed",
+    }
+}
+
+impl Stop {
+    pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        each(&self.names, global, |name| {
+            let stopped = Machine::find(name)?.stop(Duration::from_secs(self.timeout.into()))?;
+            if !global.json {
+                say!("{name}: {}", word(stopped));
+            }
+            Ok(serde_json::json!({ "name": name, "outcome": word(stopped) }))
+        })
+    }
+}
+
+impl Kill {
+    pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        each(&self.names, global, |name| {
+            let machine = Machine::find(name)?;
+            if let Some(signal) = self.signal {
+                machine.signal(signal)?;
+                return Ok(serde_json::json!({ "name": name, "signal": signal }));
+            }
+            match machine.kill()? {
+                Stopped::Before => Err(machine.not_running()),
+                stopped => {
+                    if !global.json {
+                        say!("{name}: {}", word(stopped));
+                    }
+                    Ok(serde_json::json!({ "name": name, "outcome": word(stopped) }))
+                }
+            }
+        })
+    }
+}
+
+impl Wait {
+    pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        let signals = Signals::catch()?;
+        each(&self.names, global, |name| {
+            let status = Machine::find(name)?.wait(&signals)?;
+            if !global.json {
+                say!("{status}");
+            }
+            Ok(serde_json::json!({ "name": name, "status": status }))
+        })
+    }
+}
+
+impl Rm {
+    pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        each(&self.names, global, |name| {
+            let machine = Machine::find(name)?;
+            let directory = machine.directory()?;
+            if self.force {
+                machine.kill()?;
+            }
+            let spec = Spec::read(&directory).ok();
+            // A machine that was to go with its end has gone by now.
+            if directory.exists() {
+                machine::remove(name)?;
+            }
+            if let Some(Root::Image { store, .. }) = spec.map(|spec| spec.root) {
+                Store::open(&store).and_then(|store| store.unpin(&directory)).about(store.display())?;
+            }
+            if !global.json {
+                say!("{name}: removed");
+            }
+            Ok(serde_json::json!({ "name": name, "outcome": "removed" }))
+        })
+    }
+}
+
+/// Reads a signal: `TERM`, `SIGTERM`, `term` or `15`.
+fn parse_signal(text: &str) -> Result<i32, String> {
+    let wanted = text.to_ascii_uppercase();
+    let wanted = wanted.strip_prefix("SIG").unwrap_or(&wanted);
+    let is_wanted = |number: &i32| {
+        signal_name(*number).is_some_and(|name| name.strip_prefix("SIG") == Some(wanted))
+            || number.to_string() == wanted
+    };
+    (1..=64).find(is_wanted).ok_or_else(|| "expected the name or number of a signal, as in TERM".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for text in ["TERM", "term", "SIGTERM", "15"] {
+            assert_eq!(parse_signal(text), Ok(15), "{text}");
+        }
+        assert_eq!(parse_signal("KILL"), Ok(9));
+        for text in ["", "0", "NOPE", "999", "-1"] {
+            assert!(parse_signal(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! `lamina exec`.
+
+use guest_init::protocol::Process;
+
+use super::Global;
+use crate::command;
+use crate::failure::Failure;
+use crate::machine::{self, Ends, Machine, Signals};
+use crate::spec::Spec;
+
+/// Run a further command in a machine that runs
+///
+/// Its exit status becomes that of `lamina exec`, as for `lamina run`. It gets the environment, user and directory of
+/// the machine's own command unless others are given.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lamina exec web -- ps aux
+  lamina exec -it web -- bash
+  lamina exec -i db -- psql < dump.sql")]
+pub(super) struct Exec {
+    /// The machine
+    name: String,
+    /// Pass our standard input on
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Set an environment variable, or pass on one of ours
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// The command's working directory, made when missing
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// The command's user: a name or number, with ":GROUP" if it is to differ
+    #[arg(short, long)]
+    user: Option<String>,
+    /// The command, behind "--"
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+impl Exec {
+    pub(super) fn execute(self, _global: &Global) -> Result<u8, Failure> {
+        let signals = Signals::catch()?;
+        let machine = Machine::find(&self.name)?;
+        let own = Spec::read(&machine.directory()?).ok().map(|spec| spec.process);
+        let terminal = self.tty.then(machine::terminal_size);
+        let inherited = own.as_ref().map(|process| process.env.clone()).unwrap_or_default();
+        let process = Process {
+            argv: self.command,
+            env: inherited.into_iter().chain(command::environment(&self.env, terminal.is_some())).collect(),
+            cwd: self.workdir.or_else(|| own.as_ref()?.cwd.clone()),
+            user: self.user.or_else(|| own?.user),
+            terminal,
+            by_init: false,
+        };
+        machine.exec(process, Ends::own(self.interactive), signals)
+    }
+}

@@ -1,0 +1,105 @@
+//! `lamina logs`.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use super::Global;
+use crate::failure::{About, Failure};
+use crate::machine::{Growth, LogEntry, Machine, OUTPUT_LOG, Signals};
+
+/// Show what a machine's command has written
+///
+/// Its standard output goes to standard output, its standard error to standard error.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lamina logs web
+  lamina logs --follow --timestamps web
+  lamina logs --console web")]
+pub(super) struct Logs {
+    /// The machine
+    name: String,
+    /// Go on until the machine ends
+    #[arg(short, long)]
+    follow: bool,
+    /// Show when each line was written
+    #[arg(short, long)]
+    timestamps: bool,
+    /// Show the kernel's console instead
+    #[arg(long, conflicts_with_all = ["timestamps", "launcher"])]
+    console: bool,
+    /// Show what the launcher had to say instead
+    #[arg(long, conflicts_with = "timestamps")]
+    launcher: bool,
+}
+
+impl Logs {
+    pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        let signals = Signals::catch()?;
+        let machine = Machine::find(&self.name)?;
+        let path = machine.directory()?.join(self.file());
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            // A machine that runs in the foreground writes to its terminal.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(Failure::new(path.display(), error)),
+        };
+        match self.show(file, &path, &machine, global.json, &signals) {
+            // Who stops reading has read enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
+            other => other.map(|()| 0).about(path.display()),
+        }
+    }
+
+    const fn file(&self) -> &'static str {
+        match (self.console, self.launcher) {
+            (true, _) => "console.log",
+            (_, true) => "lamina.log",
+            _ => OUTPUT_LOG,
+        }
+    }
+
+    fn show(&self, file: File, path: &Path, machine: &Machine, json: bool, signals: &Signals) -> io::Result<()> {
+        let growth = if self.follow { Some(Growth::of(path)?) } else { None };
+        let mut log = BufReader::new(file);
+        let mut line = Vec::new();
+        loop {
+            // Looked at before the rest is read: what a machine wrote that has ended by then is all there is.
+            let running = machine.runs();
+            while log.read_until(b'\n', &mut line)? > 0 {
+                if line.ends_with(b"\n") {
+                    self.print(&line[..line.len() - 1], json)?;
+                    line.clear();
+                }
+            }
+            let Some(growth) = growth.as_ref().filter(|_| running && signals.check().is_ok()) else {
+                // The console of a guest may end in the middle of a line.
+                return if line.is_empty() { Ok(()) } else { self.print(&line, json) };
+            };
+            growth.wait(None, Some(Duration::from_millis(200)));
+        }
+    }
+
+    fn print(&self, line: &[u8], json: bool) -> io::Result<()> {
+        if self.console || self.launcher {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(line)?;
+            return stdout.write_all(b"\n");
+        }
+        let Some(entry) = LogEntry::parse(line) else { return Ok(()) };
+        if json {
+            let text = String::from_utf8_lossy(entry.bytes);
+            let stream = if entry.error { "stderr" } else { "stdout" };
+            let row = serde_json::json!({ "time": entry.time, "stream": stream, "text": text, "whole": entry.whole });
+            return writeln!(io::stdout(), "{row}");
+        }
+        let mut to: Box<dyn Write> = if entry.error { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
+        if self.timestamps {
+            write!(to, "{} ", entry.time)?;
+        }
+        entry.write(&mut to)?;
+        to.flush()
+    }
+}

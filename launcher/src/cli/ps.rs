@@ -1,0 +1,75 @@
+//! `lamina ps`.
+
+use std::time::Duration;
+
+use super::Global;
+use crate::failure::{About, Failure};
+use crate::machine::{self, Record, State};
+
+/// List machines
+///
+/// A machine that was started with --detach stays listed when it has ended, until `lamina rm`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lamina ps
+  lamina ps --all
+  lamina ps --all --json | jq -r '.[] | select(.state == \"failed\") | .name'")]
+pub(super) struct Ps {
+    /// Also those that have ended
+    #[arg(short, long)]
+    all: bool,
+    /// Print nothing but names
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Ps {
+    pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        let mut records = machine::all()?;
+        records.retain(|record| self.all || record.state.is_active());
+        if global.json {
+            say!("{}", serde_json::to_string_pretty(&records).about("JSON")?);
+        } else if self.quiet {
+            records.iter().for_each(|record| say!("{}", record.name));
+        } else {
+            print_table(&records);
+        }
+        Ok(0)
+    }
+}
+
+fn print_table(records: &[Record]) {
+    let heads = ["NAME", "ROOT", "STATE", "COMMAND"].map(str::to_owned);
+    let rows = records.iter().map(|record| {
+        let command = record.command.join(" ").replace(char::is_control, " ");
+        [record.name.clone(), record.root.clone(), describe(&record.state), cut(&command, 40)]
+    });
+    let rows: Vec<[String; 4]> = std::iter::once(heads).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths = [width(0), width(1), width(2)];
+    for [name, root, state, command] in &rows {
+        say!("{name:0$}  {root:1$}  {state:2$}  {command}", widths[0], widths[1], widths[2]);
+    }
+}
+
+fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most - 1).chain(['…']).collect()
+}
+
+/// A machine's state as people read it.
+pub(super) fn describe(state: &State) -> String {
+    let ago = |at: u64| {
+        let passed = machine::now().saturating_sub(at);
+        indicatif::HumanDuration(Duration::from_secs(passed)).to_string()
+    };
+    match state {
+        State::Starting => "starting".to_owned(),
+        State::Running { since } => format!("running for {}", ago(*since)),
+        State::Exited { status, at } => format!("exited ({status}) {} ago", ago(*at)),
+        State::Failed { reason, at, .. } => format!("failed {} ago: {reason}", ago(*at)),
+    }
+}

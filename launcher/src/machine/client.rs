@@ -1,0 +1,228 @@
+//! A machine as other commands see it: what they read of it, ask of it, and do to it.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use guest_init::protocol::{Channel, Message, Process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Signal, pidfd_send_signal};
+use signal_hook::consts::SIGWINCH;
+
+use super::api::{self, Reply, Request, STREAM, read_line, write_line};
+use super::directory::{existing, one, socket_of};
+use super::ends::Ends;
+use super::event::Event;
+use super::record::{Record, State};
+use super::session::{Control, Session};
+use super::signals::Signals;
+use super::{session, terminal};
+use crate::failure::{About, Failure, MACHINE_FAILED};
+
+/// How long a supervisor may take to tidy up after its guest.
+const TIDY: Duration = Duration::from_secs(15);
+
+/// One machine of this user.
+#[derive(Debug)]
+pub struct Machine {
+    /// What is known of it, as it was when it was looked at.
+    pub record: Record,
+}
+
+/// How a machine was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// It had ended before.
+    Before,
+    /// Its command ended when asked to.
+    Asked,
+    /// It had to be killed.
+    Killed,
+}
+
+impl Machine {
+    /// Finds the machine called `name`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn find(name: &str) -> Result<Self, Failure> {
+        Ok(Self { record: one(name)? })
+    }
+
+    /// Its directory.
+    ///
+    /// # Errors
+    /// It has been removed.
+    pub fn directory(&self) -> Result<PathBuf, Failure> {
+        existing(&self.record.name)
+    }
+
+    fn failure(&self, cause: impl std::fmt::Display) -> Failure {
+        Failure::new(format_args!("machine {}", self.record.name), cause)
+    }
+
+    /// The failure of what needs a machine that runs.
+    #[must_use]
+    pub fn not_running(&self) -> Failure {
+        let name = &self.record.name;
+        match &self.record.state {
+            State::Starting => self.failure("it is still starting").remedy("try again in a moment"),
+            State::Failed { reason, .. } => self.failure(format_args!("it does not run: {reason}")),
+            _ => self.failure("it does not run").remedy(format_args!("start it: lamina start {name}")),
+        }
+    }
+
+    /// Asks its supervisor for something.
+    fn ask(&self, request: &Request) -> Result<UnixStream, Failure> {
+        if !self.record.state.is_active() {
+            return Err(self.not_running());
+        }
+        let path = socket_of(&self.record.name, api::SOCKET)?;
+        let stream = match UnixStream::connect(&path) {
+            Ok(stream) => stream,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(self.failure("it is still starting").remedy("try again in a moment"));
+            }
+            Err(error) => return Err(self.failure(format_args!("its launcher does not answer: {error}"))),
+        };
+        write_line(&stream, request).about(path.display())?;
+        match read_line(&stream) {
+            Ok(Reply::Accepted) => Ok(stream),
+            Ok(Reply::Refused(cause)) => Err(self.failure(cause)),
+            Err(error) => Err(self.failure(format_args!("its launcher does not answer: {error}"))),
+        }
+    }
+
+    /// Sends a signal to its command.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn signal(&self, number: i32) -> Result<(), Failure> {
+        self.ask(&Request::Signal(number.unsigned_abs())).map(drop)
+    }
+
+    /// Ends it: its command is asked to end and given `timeout` to do so.
+    ///
+    /// # Errors
+    /// It is still there.
+    pub fn stop(&self, timeout: Duration) -> Result<Stopped, Failure> {
+        let Some(supervisor) = self.record.supervisor().filter(|_| self.record.state.is_active()) else {
+            return Ok(Stopped::Before);
+        };
+        let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let asked = self.ask(&Request::Stop { timeout: milliseconds });
+        if asked.is_ok() && ends_within(&supervisor, timeout.saturating_add(TIDY)) {
+            return Ok(match one(&self.record.name).map(|record| record.state) {
+                Ok(State::Exited { status: super::supervisor::KILLED, .. }) => Stopped::Killed,
+                _ => Stopped::Asked,
+            });
+        }
+        self.end_supervisor(&supervisor)
+    }
+
+    /// Ends it at once, asking nobody.
+    ///
+    /// # Errors
+    /// It is still there.
+    pub fn kill(&self) -> Result<Stopped, Failure> {
+        let Some(supervisor) = self.record.supervisor().filter(|_| self.record.state.is_active()) else {
+            return Ok(Stopped::Before);
+        };
+        if self.ask(&Request::Kill).is_ok() && ends_within(&supervisor, TIDY) {
+            return Ok(Stopped::Killed);
+        }
+        self.end_supervisor(&supervisor)
+    }
+
+    /// What is left when a supervisor does not answer: the kernel ends its helpers with it.
+    fn end_supervisor(&self, supervisor: &OwnedFd) -> Result<Stopped, Failure> {
+        // Fails for one that has ended meanwhile.
+        let _ = pidfd_send_signal(supervisor, Signal::KILL);
+        if !ends_within(supervisor, TIDY) {
+            return Err(self.failure("its launcher cannot be killed"));
+        }
+        // Tidies up.
+        one(&self.record.name).map(|_| Stopped::Killed)
+    }
+
+    /// Waits until it has ended; gives the exit status of its command.
+    ///
+    /// # Errors
+    /// It has been removed, or a signal ended the wait.
+    pub fn wait(&self, signals: &Signals) -> Result<u8, Failure> {
+        if let Some(supervisor) = self.record.supervisor() {
+            while !ends_within(&supervisor, Duration::from_millis(200)) {
+                signals.check()?;
+            }
+        }
+        // One that goes with its end leaves nothing to read.
+        match one(&self.record.name)?.state {
+            State::Exited { status, .. } | State::Failed { status, .. } => Ok(status),
+            _ => Err(self.failure("it has been started again")),
+        }
+    }
+
+    /// Whether it still runs as it did when it was looked at.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        self.record.state.is_active() && self.record.supervisor().is_some()
+    }
+
+    /// Runs a process in it, whose channels lead to `ends`; gives its exit status, as `lamina run` does. Signals to
+    /// this process are the other one's.
+    ///
+    /// # Errors
+    /// The machine does not run, or ends before the process does; the process cannot be started.
+    pub fn exec(&self, process: Process, ends: Ends, signals: Signals) -> Result<u8, Failure> {
+        let terminal = process.terminal.is_some();
+        let stream = self.ask(&Request::Exec(process))?;
+        let Signals { events, inbox, .. } = signals;
+        let control = Control::new(stream.try_clone().about("api")?);
+        let mut session = Session::attach(STREAM, &control, events.clone(), ends);
+        let raw = terminal.then(terminal::Raw::enter).and_then(Result::ok);
+        session::listen(stream, events);
+        let mut result = Err(self.failure("it ended before the process did").with_status(MACHINE_FAILED));
+        let mut over = false;
+        for event in inbox {
+            match event {
+                Event::Control(_, Message::Stdout(bytes)) => session.output(Channel::Stdout, bytes),
+                Event::Control(_, Message::Stderr(bytes)) => session.output(Channel::Stderr, bytes),
+                Event::Control(_, Message::Credit(Channel::Stdin, bytes)) => session.credit(bytes),
+                Event::Control(_, Message::Exited(ending)) => result = Ok(ending.shell_status()),
+                Event::Control(_, Message::StartFailed(error)) => {
+                    result = Err(self.failure(error.cause).with_status(error.status));
+                }
+                Event::ControlClosed(_) if !over => {
+                    over = true;
+                    session.finish();
+                }
+                Event::Flushed => break,
+                Event::Signal(SIGWINCH) if terminal => control.send(STREAM, Message::Resize(terminal::size())),
+                Event::Signal(SIGWINCH) => {}
+                Event::Signal(signal) => control.send(STREAM, Message::Signal(signal.unsigned_abs())),
+                _ => {}
+            }
+        }
+        drop(raw);
+        result
+    }
+}
+
+/// Whether a process ends before so much time has passed.
+fn ends_within(process: &OwnedFd, most: Duration) -> bool {
+    let end = Instant::now() + most;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut fds = [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
+        let timeout = Timespec::try_from(left).ok();
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(0) => return false,
+            Ok(_) => return true,
+            // Interrupted by a signal.
+            Err(_) if left.is_zero() => return false,
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! `output.log`: what the command of a machine without a terminal has written.
+//!
+//! The format is that of the Kubernetes container runtime interface, which log collectors know: a line for each line
+//! of the output, `<time> <stream> <tag> <bytes>`, with the time as RFC 3339 with nanoseconds in UTC, the stream
+//! `stdout` or `stderr`, and the tag `F`, or `P` for a part of a line whose rest is to follow.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use guest_init::protocol::Channel;
+
+use super::ends::Output;
+
+/// The file's name in the machine's directory.
+pub const FILE: &str = "output.log";
+
+/// Writes the log.
+#[derive(Debug)]
+pub(crate) struct Writer(File);
+
+impl Writer {
+    /// Goes on with the log at `path`, which is there from now on.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(Self)
+    }
+}
+
+impl Output for Writer {
+    fn take(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()> {
+        let time = DateTime::<Utc>::from(SystemTime::now()).to_rfc3339_opts(SecondsFormat::Nanos, true);
+        let stream = if channel == Channel::Stderr { "stderr" } else { "stdout" };
+        let mut text = Vec::with_capacity(bytes.len() + 64);
+        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let tag = if line.ends_with(b"\n") { "F" } else { "P" };
+            text.extend(format!("{time} {stream} {tag} ").into_bytes());
+            text.extend(line);
+            if tag == "P" {
+                text.push(b'\n');
+            }
+        }
+        self.0.write_all(&text)
+    }
+}
+
+/// One line of a log, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'log> {
+    /// When it was written.
+    pub time: &'log str,
+    /// Whether it went to standard error.
+    pub error: bool,
+    /// Whether its line ends here.
+    pub whole: bool,
+    /// What was written, without the end of the line.
+    pub bytes: &'log [u8],
+}
+
+impl<'log> Entry<'log> {
+    /// Takes a line apart, given without its end; `None` for one that is damaged.
+    #[must_use]
+    pub fn parse(line: &'log [u8]) -> Option<Self> {
+        let mut words = line.splitn(4, |&byte| byte == b' ');
+        let time = std::str::from_utf8(words.next()?).ok()?;
+        let error = match words.next()? {
+            b"stdout" => false,
+            b"stderr" => true,
+            _ => return None,
+        };
+        let whole = match words.next()? {
+            b"F" => true,
+            b"P" => false,
+            _ => return None,
+        };
+        Some(Self { time, error, whole, bytes: words.next()? })
+    }
+
+    /// The bytes that were written.
+    ///
+    /// # Errors
+    /// What the writer says.
+    pub fn write(&self, mut to: impl Write) -> io::Result<()> {
+        to.write_all(self.bytes)?;
+        if self.whole { to.write_all(b"\n") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_comes_back_byte_for_byte_and_by_stream() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        let mut writer = Writer::open(&path).unwrap();
+        let chunks: [(Channel, &[u8]); 5] = [
+            (Channel::Stdout, b"one\ntw"),
+            (Channel::Stderr, b"oops\n"),
+            (Channel::Stdout, b"o\n\n"),
+            (Channel::Stdout, b"\xff\x00 x  "),
+            (Channel::Stderr, b"\n"),
+        ];
+        for (channel, bytes) in chunks {
+            writer.take(channel, bytes).unwrap();
+        }
+        let log = std::fs::read(&path).unwrap();
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        for line in log.strip_suffix(b"\n").unwrap().split(|&byte| byte == b'\n') {
+            let entry = Entry::parse(line).unwrap();
+            assert!(entry.time.ends_with('Z') && entry.time.len() == 30, "{}", entry.time);
+            entry.write(if entry.error { &mut stderr } else { &mut stdout }).unwrap();
+        }
+        assert_eq!(stdout, b"one\ntwo\n\n\xff\x00 x  ");
+        assert_eq!(stderr, b"oops\n\n");
+    }
+
+    #[test]
+    fn a_damaged_line_is_no_entry() {
+        for line in ["", "time", "time stdout F", "time other F x", "time stdout X x"] {
+            assert_eq!(Entry::parse(line.as_bytes()), None, "{line}");
+        }
+    }
+}

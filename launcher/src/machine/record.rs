@@ -1,0 +1,222 @@
+//! `machine.json`: what is known of a machine, and what of it still holds.
+
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use crate::child;
+use crate::failure::{About, Failure, MACHINE_FAILED};
+
+/// The file's name in the machine's directory.
+pub(crate) const FILE: &str = "machine.json";
+
+/// What `machine.json` tells about a machine. The environment that it was given stands elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The machine's name.
+    pub name: String,
+    /// The image reference or directory it runs on.
+    pub root: String,
+    /// The command, without its environment.
+    pub command: Vec<String>,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+    /// Whether its directory goes with its end.
+    pub ephemeral: bool,
+    /// The id of the host's boot in which `processes` have their meaning.
+    pub boot_id: String,
+    /// How it is.
+    #[serde(flatten)]
+    pub state: State,
+    /// The processes, the supervisor first.
+    pub processes: Vec<ProcessRecord>,
+}
+
+/// How a machine is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum State {
+    /// Its guest is not ready yet.
+    Starting,
+    /// Its command runs.
+    Running {
+        /// Since when, in seconds since 1970.
+        since: u64,
+    },
+    /// Its command has ended.
+    Exited {
+        /// The exit status as a shell has it.
+        status: u8,
+        /// When, in seconds since 1970.
+        at: u64,
+    },
+    /// It ended without its command having ended.
+    Failed {
+        /// Why, in one line.
+        reason: String,
+        /// The exit status that `lamina run` would have: 125, but 126 and 127 for a command that could not be run.
+        status: u8,
+        /// When that was noticed, in seconds since 1970.
+        at: u64,
+    },
+}
+
+impl State {
+    /// Whether something of it should be running.
+    #[must_use]
+    pub const fn is_active(&self) -> bool {
+        matches!(self, Self::Starting | Self::Running { .. })
+    }
+
+    /// One word for it.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running { .. } => "running",
+            Self::Exited { .. } => "exited",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
+/// One process of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRecord {
+    /// What it does: `lamina`, `hypervisor`, or the share it serves.
+    pub role: String,
+    /// Its id.
+    pub pid: i32,
+    /// When it started, in clock ticks since the host's start.
+    pub started: u64,
+}
+
+impl ProcessRecord {
+    /// The record of a living process.
+    #[must_use]
+    pub(crate) fn of(role: &str, pid: Pid) -> Option<Self> {
+        Some(Self { role: role.to_owned(), pid: pid.as_raw_nonzero().get(), started: child::start_time(pid)? })
+    }
+
+    /// A descriptor of the process, if it still runs in the boot `boot_id`; another process under the same id does
+    /// not count. What is done by the descriptor meets this process or none.
+    #[must_use]
+    pub(crate) fn open(&self, boot_id: &str) -> Option<OwnedFd> {
+        let pid = Pid::from_raw(self.pid).filter(|_| boot_id == current_boot())?;
+        let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // Looked at once the descriptor is there: from here on the id cannot come to mean another process unseen.
+        (child::start_time(pid) == Some(self.started)).then_some(handle)
+    }
+}
+
+impl Record {
+    /// Reads the record in a machine's directory as it was written.
+    pub(crate) fn read(directory: &Path) -> Result<Self, Failure> {
+        let path = directory.join(FILE);
+        let json = fs::read(&path).about(path.display())?;
+        serde_json::from_slice(&json).about(path.display())
+    }
+
+    /// Writes it, by a rename.
+    pub(crate) fn write(&self, directory: &Path) -> Result<(), Failure> {
+        let path = directory.join(FILE);
+        let mut file = tempfile::NamedTempFile::new_in(directory).about(path.display())?;
+        serde_json::to_writer_pretty(&mut file, self).about(path.display())?;
+        file.persist(&path).about(path.display())?;
+        Ok(())
+    }
+
+    /// A descriptor of the supervisor, if it still runs.
+    pub(crate) fn supervisor(&self) -> Option<OwnedFd> {
+        self.processes.first()?.open(&self.boot_id)
+    }
+
+    /// The record with the state that the processes show: they are the truth.
+    #[must_use]
+    pub(crate) fn seen_now(mut self) -> Self {
+        if self.state.is_active() && self.supervisor().is_none() {
+            self.state = State::Failed { reason: self.loss(), status: MACHINE_FAILED, at: now() };
+            self.processes.clear();
+        }
+        self
+    }
+
+    /// Why a machine is gone that did not say so itself.
+    fn loss(&self) -> String {
+        if self.boot_id != current_boot() {
+            return "the host was started anew".to_owned();
+        }
+        match self.processes.first() {
+            Some(supervisor) => format!("its launcher (process {}) was killed", supervisor.pid),
+            None => "its launcher was killed".to_owned(),
+        }
+    }
+}
+
+/// The id of this boot of the host, which no other boot has.
+#[must_use]
+pub(crate) fn current_boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or(String::new(), |text| text.trim().to_owned())
+}
+
+/// Seconds since 1970.
+#[must_use]
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running() -> Record {
+        Record {
+            name: "m".into(),
+            root: "image".into(),
+            command: vec!["true".into()],
+            created: 1,
+            ephemeral: false,
+            boot_id: current_boot(),
+            state: State::Running { since: 1 },
+            processes: ProcessRecord::of("lamina", rustix::process::getpid()).into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_start_and_not_by_its_id_alone() {
+        assert!(running().supervisor().is_some());
+        let mut reused = running();
+        reused.processes[0].started += 1;
+        assert!(reused.supervisor().is_none());
+        assert!(
+            matches!(reused.seen_now().state, State::Failed { reason, .. } if reason.contains("launcher (process "))
+        );
+    }
+
+    #[test]
+    fn nothing_of_another_boot_is_taken_for_alive() {
+        let mut record = running();
+        record.boot_id = "00000000-0000-0000-0000-000000000000".into();
+        assert!(record.supervisor().is_none());
+        assert!(matches!(record.seen_now().state, State::Failed { reason, .. } if reason.contains("host was started")));
+    }
+
+    #[test]
+    fn a_record_survives_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        for state in [
+            State::Starting,
+            State::Running { since: 7 },
+            State::Exited { status: 3, at: 8 },
+            State::Failed { reason: "why".into(), status: 125, at: 9 },
+        ] {
+            let record = Record { state, ..running() };
+            record.write(directory.path()).unwrap();
+            assert_eq!(Record::read(directory.path()).unwrap(), record);
+        }
+    }
+}

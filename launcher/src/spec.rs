@@ -1,0 +1,171 @@
+//! What a machine is asked to be: all that is needed to start it, now or again.
+
+use std::fmt;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use guest_init::protocol::Process;
+use layer_store::{BaseId, DiffId, Digest, Store, View};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{About, Failure};
+use crate::network::Publish;
+use crate::policy::Request;
+use crate::secret::Secret;
+use crate::share::Share;
+
+/// The file's name in the machine's directory.
+pub const FILE: &str = "spec.json";
+
+/// `spec.json`: what a machine was asked to be. It holds the command's environment, and so is for its owner's eyes
+/// only (mode 0600, in a directory of mode 0700); a machine that goes with its end has none on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Spec {
+    /// The machine's name.
+    pub name: String,
+    /// What it runs on.
+    pub root: Root,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Where writes to the root go.
+    pub writes: Writes,
+    /// The further shares; host paths are absolute.
+    pub shares: Vec<Share>,
+    /// Ports of the host that lead to the guest.
+    pub published: Vec<Publish>,
+    /// What is to be in `/run/secrets`: the files' absolute paths, never their content.
+    pub secrets: Vec<Secret>,
+    /// The command.
+    pub process: Process,
+    /// How it is to be carried.
+    pub request: Request,
+    /// The guest's kernel, or the newest there is.
+    pub kernel: Option<PathBuf>,
+    /// Whether the kernel's console is shown.
+    pub show_console: bool,
+    /// How many seconds the guest may take to get ready.
+    pub ready_timeout: u64,
+    /// Where to answer `lamina stats`, besides the machine's own socket.
+    pub stats: Option<PathBuf>,
+}
+
+/// The tree that a machine runs on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Root {
+    /// Layers of a store.
+    Image {
+        /// The store.
+        store: PathBuf,
+        /// The stores whose layers are used in place.
+        also_read: Vec<PathBuf>,
+        /// The canonical name, as it was when the machine was made.
+        reference: String,
+        /// The digest of its manifest.
+        manifest: Digest,
+        /// Its layers, bottom first.
+        layers: Vec<DiffId>,
+        /// The layers on top of them.
+        variant: Vec<DiffId>,
+    },
+    /// A directory of the host.
+    Directory(PathBuf),
+}
+
+/// Where a guest's writes to its root go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Writes {
+    /// To its memory, of which they may fill so many bytes (half of it by default).
+    Memory {
+        /// Bytes.
+        limit: Option<u64>,
+    },
+    /// Nowhere: the root is read-only.
+    Nowhere,
+}
+
+impl fmt::Display for Writes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory { limit: None } => f.write_str("to half of its memory"),
+            Self::Memory { limit: Some(bytes) } => write!(f, "to {bytes} bytes of its memory"),
+            Self::Nowhere => f.write_str("nowhere"),
+        }
+    }
+}
+
+/// A root that is open.
+#[derive(Debug)]
+pub enum Tree {
+    /// A directory of the host.
+    Directory(PathBuf),
+    /// A base, kept from collection by its view's lease, and the store that it is in.
+    View(Arc<View>, Box<Store>, BaseId),
+}
+
+impl Spec {
+    /// Reads the spec in a machine's directory.
+    ///
+    /// # Errors
+    /// It is not there, or of another version of this program.
+    pub fn read(directory: &Path) -> Result<Self, Failure> {
+        let path = directory.join(FILE);
+        let json = fs::read(&path).about(path.display())?;
+        serde_json::from_slice(&json).about(path.display())
+    }
+
+    /// Writes it, for its owner's eyes only.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, directory: &Path) -> Result<(), Failure> {
+        let path = directory.join(FILE);
+        // Such a file has mode 0600.
+        let mut file = tempfile::NamedTempFile::new_in(directory).about(path.display())?;
+        file.write_all(&serde_json::to_vec_pretty(self).about(path.display())?).about(path.display())?;
+        file.persist(&path).about(path.display())?;
+        Ok(())
+    }
+
+    /// The spec with the names of its environment and not their values, which may be secret.
+    #[must_use]
+    pub fn without_secrets(mut self) -> Self {
+        self.process.env.iter_mut().for_each(|(_, value)| *value = "…".to_owned());
+        self
+    }
+}
+
+impl Root {
+    /// What people call it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Image { reference, .. } => reference.clone(),
+            Self::Directory(path) => path.display().to_string(),
+        }
+    }
+
+    /// Opens it; makes its base anew if that is not there.
+    ///
+    /// # Errors
+    /// The store lacks a layer, or cannot be read.
+    pub fn open(&self, name: &str) -> Result<Tree, Failure> {
+        let (root, also_read, reference, layers, variant) = match self {
+            Self::Directory(path) => return Ok(Tree::Directory(path.clone())),
+            Self::Image { store, also_read, reference, layers, variant, .. } => {
+                (store, also_read, reference, layers, variant)
+            }
+        };
+        let store = Store::open(root).and_then(|store| store.also_reading(also_read)).about("store")?;
+        let store = store.with_purpose(&format!("machine {name}"));
+        let mut waiting = || eprintln!("lamina: waiting for another process that prepares {reference}");
+        let base = store.prepare_layers(layers, variant, &mut waiting).about(reference)?;
+        let view = Arc::new(store.open_view(&base).about(reference)?);
+        Ok(Tree::View(view, Box::new(store), base))
+    }
+}

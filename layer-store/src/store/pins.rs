@@ -1,0 +1,119 @@
+//! What outlives the processes that use it: a machine that stands still keeps its base by a pin.
+//!
+//! A lease dies with its process; a pin dies with a path outside the store. `pins/<hex>`, named by the SHA-256 of that
+//! path, is JSON: the path (`holder`), whom to name to people (`purpose`), and in `held` one line for each thing, as
+//! in a lease. A collection honours it for as long as something is at the path, and takes the pin away with the rest
+//! once nothing is.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use super::error::StoreError;
+use crate::durable;
+use crate::lease::Held;
+use crate::{BaseId, DiffId, Digest};
+
+/// One file of `pins/`.
+#[derive(Debug, Serialize, Deserialize)]
+struct PinFile {
+    holder: PathBuf,
+    purpose: String,
+    held: Vec<String>,
+}
+
+impl Store {
+    /// Keeps an image (by its manifest), the layers of a variant and their base for as long as something is at `holder`,
+    /// an absolute path outside the store. `purpose` is what `lamina gc --explain` calls it.
+    ///
+    /// A pin that `holder` has already is replaced.
+    pub fn pin(
+        &self,
+        holder: &Path,
+        purpose: &str,
+        manifest: &Digest,
+        layers: &[DiffId],
+        variant: &[DiffId],
+    ) -> Result<(), StoreError> {
+        let documents = self.image_by_manifest(purpose, manifest)?.documents().map(Held::Manifest).collect::<Vec<_>>();
+        let base = Held::Base(BaseId::of(layers, variant));
+        let layers = layers.iter().chain(variant).copied().map(Held::Layer);
+        let held: Vec<Held> = layers.chain(documents).chain([base]).collect();
+        let file = PinFile {
+            holder: holder.to_owned(),
+            purpose: purpose.replace('\n', " "),
+            held: held.iter().map(|thing| thing.line().trim_end().to_owned()).collect(),
+        };
+        let staging = self.staging()?;
+        let written = staging.path().join("pin");
+        durable::write(&written, &serde_json::to_vec(&file).unwrap_or_default())?;
+        let place = self.layout.pin(holder);
+        self.holding(|| {
+            // A store that an earlier version made has no such directory.
+            fs::create_dir_all(self.layout.pins()).map_err(StoreError::io(&place))?;
+            durable::publish(&written, &place)?;
+            Ok(((), held))
+        })
+    }
+
+    /// Takes away the pin of `holder`, if it has one: sooner than a collection would.
+    pub fn unpin(&self, holder: &Path) -> Result<(), StoreError> {
+        let place = self.layout.pin(holder);
+        match fs::remove_file(&place) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(StoreError::io(&place)(cause)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a pin says: its purpose and what it holds. `None` where nothing is at its holder's path any more.
+pub(super) fn read(path: &Path) -> Result<Option<(String, Vec<Held>)>, StoreError> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Some(Default::default())),
+        Err(cause) => return Err(StoreError::io(path)(cause)),
+    };
+    let pin: PinFile = serde_json::from_slice(&text)
+        .map_err(|error| StoreError::Document { path: path.to_owned(), cause: error.to_string() })?;
+    // A path that cannot be looked at may have something at it.
+    if fs::symlink_metadata(&pin.holder).is_err_and(|cause| cause.kind() == io::ErrorKind::NotFound) {
+        return Ok(None);
+    }
+    let held = pin.held.iter().filter_map(|line| Held::parse(line)).collect();
+    Ok(Some((pin.purpose, held)))
+}
+
+impl super::layout::Layout {
+    pub(super) fn pins(&self) -> PathBuf {
+        self.join("pins")
+    }
+
+    fn pin(&self, holder: &Path) -> PathBuf {
+        self.pins().join(Digest::of(holder.as_os_str().as_encoded_bytes()).hex())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_holds_for_as_long_as_something_is_at_its_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let holder = directory.path().join("machine");
+        fs::create_dir(&holder).unwrap();
+        let path = directory.path().join("pin");
+        let line = format!("layer {}", DiffId(Digest::of(b"x")));
+        let file = PinFile { holder: holder.clone(), purpose: "machine m".into(), held: vec![line] };
+        fs::write(&path, serde_json::to_vec(&file).unwrap()).unwrap();
+        let (purpose, held) = read(&path).unwrap().unwrap();
+        assert_eq!((purpose.as_str(), held), ("machine m", vec![Held::Layer(DiffId(Digest::of(b"x")))]));
+        fs::remove_dir(&holder).unwrap();
+        assert!(read(&path).unwrap().is_none());
+        fs::remove_file(&path).unwrap();
+        assert_eq!(read(&path).unwrap(), Some((String::new(), Vec::new())));
+    }
+}

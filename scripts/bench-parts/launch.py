@@ -1,0 +1,186 @@
+"""What starting and running machines costs beside QEMUs that boot the same kernel bare; started by scripts/bench."""
+
+import glob
+import os
+import select
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+
+import report
+
+REFERENCE = "bench.test/image:1"
+UP = b"lamina: init is up"
+# An emulated guest keeps a core busy while it boots: ten at once say nothing on two cores.
+TOGETHER = 10 if os.cpu_count() >= 8 else 4
+
+
+class Bench:
+    def __init__(self, images, programs, work):
+        self.layout = os.path.join(images, "debian")
+        self.lamina_program = os.path.join(os.path.abspath(programs), "lamina")
+        self.work = work
+        self.store = os.path.join(work, "store")
+        self.state = os.path.join(work, "state")
+        self.mark = os.path.join(work, "mark")
+        self.log = os.path.join(work, "arguments")
+        self.environment = dict(os.environ, LAMINA_STORE=self.store, XDG_STATE_HOME=self.state, XDG_CACHE_HOME=os.path.join(work, "cache"))
+        # A socket's path has at most 107 bytes.
+        self.run_directory = tempfile.mkdtemp(prefix="lamina-bench.", dir="/tmp")
+        self.environment["XDG_RUNTIME_DIR"] = self.run_directory
+        self.environment["PATH"] = f"{self.wrapper()}:{os.environ['PATH']}"
+
+    def wrapper(self):
+        """A qemu-system-x86_64 that notes when it was executed, and with what."""
+        self.qemu = subprocess.run(["sh", "-c", "command -v qemu-system-x86_64"], capture_output=True, text=True, check=True).stdout.strip()
+        directory = os.path.join(self.work, "bin")
+        os.mkdir(directory)
+        path = os.path.join(directory, "qemu-system-x86_64")
+        with open(path, "w") as file:
+            file.write(f'#!/bin/sh\ndate +%s%N > {self.mark}\nprintf "%s\\n" "$@" > {self.log}\nexec {self.qemu} "$@"\n')
+        os.chmod(path, os.stat(path).st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+        return directory
+
+    def command(self, *arguments):
+        return [self.lamina_program, *arguments]
+
+    def lamina(self, *arguments):
+        done = subprocess.run(self.command(*arguments), env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            sys.exit(f"error: lamina {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def start(self):
+        """Milliseconds from `lamina run` to the hypervisor's exec, and seconds from there to the command."""
+        begin = time.time_ns()
+        run = subprocess.Popen(self.command("run", "--accel", "tcg", REFERENCE, "--", "/bin/echo", "here"), env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        if run.stdout.readline() != b"here\n":
+            sys.exit("error: the command did not run")
+        here = time.time_ns()
+        run.wait()
+        executed = int(open(self.mark).read())
+        return (executed - begin) / 1e6, (here - executed) / 1e9
+
+    def bare(self):
+        """A QEMU with the kernel, initramfs and processor of a machine, and nothing else; boots to its init."""
+        told = open(self.log).read().split("\n")
+        value = lambda name: told[told.index(name) + 1]
+        return subprocess.Popen(
+            [self.qemu, "-machine", value("-machine").split(",")[0], "-accel", value("-accel"), "-cpu", value("-cpu"), "-smp", value("-smp"), "-m", value("-m"),
+             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-kernel", value("-kernel"), "-initrd", value("-initrd"), "-append", value("-append"), "-serial", "stdio"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    def bare_seconds(self, count):
+        begin = time.monotonic()
+        guests = {guest.stdout: guest for guest in (self.bare() for _ in range(count))}
+        seen = dict.fromkeys(guests, b"")
+        waiting = set(guests)
+        while waiting:
+            for stream in select.select(list(waiting), [], [], 120)[0] or sys.exit("error: a bare guest did not boot"):
+                piece = os.read(stream.fileno(), 4096)
+                seen[stream] += piece
+                if UP in seen[stream]:
+                    waiting.remove(stream)
+                elif not piece:
+                    sys.exit("error: a bare guest ended early")
+        taken = time.monotonic() - begin
+        for guest in guests.values():
+            guest.kill()
+            guest.wait()
+        return taken
+
+    def together_seconds(self, count):
+        begin = time.monotonic()
+        runs = [subprocess.Popen(self.command("run", "--accel", "tcg", "--detach", "--name", f"m{number}", REFERENCE, "--", "sleep", "1000"), env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) for number in range(count)]
+        if any(run.wait() for run in runs):
+            sys.exit("error: a machine did not start")
+        return time.monotonic() - begin
+
+    def resident_mb(self, name):
+        """Of a machine's launcher, its watcher and its share servers; not of its hypervisor."""
+        total = 0
+        for path in glob.glob("/proc/[0-9]*"):
+            try:
+                words = open(f"{path}/cmdline", "rb").read().split(b"\0")
+                if len(words) > 2 and words[1] in (b"__supervise", b"__watch") and words[2] == name.encode():
+                    line = next(line for line in open(f"{path}/status") if line.startswith("VmRSS:"))
+                    total += int(line.split()[1]) * 1024
+            except OSError:
+                continue
+        return total / 1e6
+
+    def stop_seconds(self, name):
+        begin = time.monotonic()
+        self.lamina("stop", name)
+        return time.monotonic() - begin
+
+
+def disk_bytes(directory):
+    return sum(os.lstat(os.path.join(root, name)).st_blocks * 512 for root, _, names in os.walk(directory) for name in names)
+
+
+def one_machine(bench, rounds):
+    to_exec, to_command, bare = [], [], []
+    for number in range(rounds):
+        print(f"    round {number + 1} of {rounds}", flush=True)
+        first, second = bench.start()
+        to_exec.append(first)
+        to_command.append(second)
+        bare.append(bench.bare_seconds(1))
+    return [
+        report.Row("lamina run to the hypervisor's exec", "ms", to_exec, 50),
+        report.Row("from there to the command", "s", to_command),
+        report.Row("a bare boot of the same kernel to its init", "s", bare),
+        report.Row("to the command / bare boot", "x", [a / b for a, b in zip(to_command, bare)], 1.25),
+    ]
+
+
+def many_machines(bench, rounds):
+    together, bare, grown, directories, resident, stops = [], [], [], [], [], []
+    names = [f"m{number}" for number in range(TOGETHER)]
+    for _ in range(max(1, rounds // 2)):
+        before = disk_bytes(bench.store)
+        together.append(bench.together_seconds(TOGETHER))
+        # What names whom a lease belongs to goes with its machine.
+        leases = disk_bytes(os.path.join(bench.store, "leases")) + disk_bytes(os.path.join(bench.store, "pins"))
+        grown.append(disk_bytes(bench.store) - leases - before)
+        directories += [disk_bytes(os.path.join(bench.state, "lamina/machines", name)) / 1024 for name in names]
+        resident += [bench.resident_mb(name) for name in names]
+        stops += [bench.stop_seconds(name) for name in names]
+        bench.lamina("rm", *names)
+        bare.append(bench.bare_seconds(TOGETHER))
+    left = sum(len(files) for _, _, files in os.walk(os.path.join(bench.state, "lamina/machines")))
+    return [
+        report.Row(f"{TOGETHER} machines at once, all ready", "s", together),
+        report.Row(f"{TOGETHER} bare QEMUs at once", "s", bare),
+        report.Row("at once / bare at once", "x", [a / b for a, b in zip(together, bare)], 1.3),
+        report.Row("growth of the store", "bytes", grown, 0),
+        report.Row("a machine's directory", "KiB", directories, 64),
+        report.Row("launcher and watcher of a machine, resident", "MB", resident, 15),
+        report.Row("stop", "s", stops, 1),
+        report.Row("files left by machines that are gone", "", [left], 0),
+    ]
+
+
+def main():
+    images, programs, results, rounds = *sys.argv[1:4], int(sys.argv[4])
+    with tempfile.TemporaryDirectory(prefix="bench.", dir=images) as work:
+        bench = Bench(images, programs, work)
+        bench.lamina("import", bench.layout, "--tag", REFERENCE)
+        bench.lamina("prepare", REFERENCE)
+        # The first start makes the initramfs.
+        bench.start()
+        rows = one_machine(bench, rounds) + many_machines(bench, rounds)
+        os.rmdir(os.path.join(bench.run_directory, "lamina"))
+        os.rmdir(bench.run_directory)
+    notes = [f"emulated guests (TCG) of 512 MiB; medians of {rounds} interleaved rounds"]
+    if TOGETHER < 10:
+        notes.append(f"{TOGETHER} at once instead of ten, because this machine has {os.cpu_count()} cores")
+    report.write(results, "launch", "Machines: start, run, stop", notes, rows)
+    if any(row.holds is False for row in rows):
+        sys.exit(1)
+
+
+main()

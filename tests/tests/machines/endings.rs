@@ -1,0 +1,83 @@
+//! However a machine ends, it is marked as what it is, and nothing of it is left.
+
+use std::time::{Duration, Instant};
+
+use end_to_end::{Finished, Image};
+use rustix::process::{Signal, kill_process};
+
+use crate::fixture::{Machines, until};
+
+/// How soon a death is to be known, and what a loaded host may add.
+const SOON: Duration = Duration::from_secs(2 + 8);
+
+#[test]
+fn death_of_any_helper_fails_the_machine_and_ends_the_rest() {
+    let machines = Machines::of(Image::Debian);
+    let share = format!("{}:/media", machines.session.work("shared").display());
+    let cases = [
+        ("hypervisor", vec![], "hypervisor ended"),
+        ("share1", vec!["-v", share.as_str()], "server of its share1 ended"),
+        // The root is mounted here, so a mount is to go as well.
+        ("lamina", vec!["--backend", "virtiofsd"], "its launcher (process "),
+    ];
+    for (role, options, reason) in cases {
+        machines.sleeper("m", &options);
+        let supervisor = machines.process("m", "lamina");
+        kill_process(machines.process("m", role), Signal::KILL).unwrap();
+        let begin = Instant::now();
+        // Looked at from outside, for `ps` itself tidies up.
+        let record = machines.directory("m").join("machine.json");
+        until("the mark", || std::fs::read_to_string(&record).is_ok_and(|text| text.contains("\"failed\"")));
+        assert!(begin.elapsed() < SOON, "{role}: {:?}", begin.elapsed());
+        let seen = machines.seen("m");
+        assert!(seen["reason"].as_str().unwrap().contains(reason), "{role}: {seen}");
+        until("the supervisor's end", || {
+            !std::path::Path::new(&format!("/proc/{}", supervisor.as_raw_nonzero())).exists()
+        });
+        assert_eq!(machines.session.traces().mounts(), Vec::<std::path::PathBuf>::new(), "{role}");
+        machines.session.ok(["rm", "m"]);
+        machines.session.traces().assert_nothing_left();
+    }
+}
+
+#[test]
+fn kernel_panic_that_hangs_is_noticed_and_ended() {
+    let machines = Machines::of(Image::Debian);
+    // Told to stand still after a panic, the guest never resets.
+    let script =
+        "echo 0 > /proc/sys/kernel/panic; echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger; sleep 1000";
+    Finished::of(&mut machines.detach("m", &[], script)).succeeded();
+    assert_eq!(machines.session.ok(["wait", "m"]), "125\n");
+    let seen = machines.seen("m");
+    assert!(seen["reason"].as_str().unwrap().contains("kernel panicked: sysrq triggered crash"), "{seen}");
+    assert!(machines.session.ok(["logs", "--console", "m"]).contains("Kernel panic - not syncing"));
+    machines.session.ok(["rm", "m"]);
+    machines.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn machine_that_does_not_start_leaves_nothing_not_even_its_name() {
+    let machines = Machines::of(Image::Debian);
+    let session = &machines.session;
+    let mut never = machines.detach("m", &["--ready-timeout", "1"], "true");
+    let finished = Finished::of(&mut never);
+    assert_eq!(finished.status.code(), Some(125), "{finished}");
+    assert!(finished.stderr.contains("the guest was not ready after 1 s"), "{finished}");
+    session.traces().assert_nothing_left();
+
+    // Ctrl-C while it boots.
+    let running = session.start(machines.detach("m", &[], "true"));
+    until("the hypervisor", || session.traces().processes().iter().any(|process| process.command.contains("qemu")));
+    running.signal(Signal::INT);
+    assert_eq!(running.finish().status.code(), Some(130));
+    session.traces().assert_nothing_left();
+
+    // The guest boots and cannot run the command.
+    let mut lamina =
+        session.lamina(["run", "--accel", "tcg", "-d", "--name", "m", crate::fixture::REFERENCE, "--", "/nowhere"]);
+    let finished = Finished::of(&mut lamina);
+    assert_eq!(finished.status.code(), Some(127), "{finished}");
+    assert!(finished.stderr.contains("/nowhere: command not found"), "{finished}");
+    assert_eq!(session.ok(["ps", "--all", "--quiet"]), "");
+    session.traces().assert_nothing_left();
+}

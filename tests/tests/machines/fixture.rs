@@ -1,0 +1,72 @@
+//! A session with an image in its store, and machines on it.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use end_to_end::{Finished, Image, Session};
+use rustix::process::Pid;
+use serde_json::Value;
+
+pub(crate) const REFERENCE: &str = "lamina.test/image:1";
+
+/// How long something may take that is about to happen, on a host that has other things to do.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Machines {
+    pub(crate) session: Session,
+}
+
+impl Machines {
+    pub(crate) fn of(image: Image) -> Self {
+        let session = Session::user();
+        session.import(&image.layout(), REFERENCE);
+        Self { session }
+    }
+
+    /// `lamina run --detach --name NAME` of a shell script as root of the guest.
+    pub(crate) fn detach(&self, name: &str, options: &[&str], script: &str) -> Command {
+        let mut lamina = self.session.lamina(["run", "--accel", "tcg", "--detach", "--name", name]);
+        lamina.args(["-u", "0:0", "-w", "/"]).args(options).args([REFERENCE, "--", "/bin/sh", "-c", script]);
+        lamina
+    }
+
+    /// Starts a machine whose command sleeps.
+    pub(crate) fn sleeper(&self, name: &str, options: &[&str]) {
+        Finished::of(&mut self.detach(name, options, "sleep 1000")).succeeded();
+    }
+
+    /// `lamina exec NAME -- /bin/sh -c SCRIPT`.
+    pub(crate) fn exec(&self, name: &str, script: &str) -> Finished {
+        self.session.run(["exec", name, "--", "/bin/sh", "-c", script])
+    }
+
+    /// The machine as `lamina ps --all --json` has it.
+    pub(crate) fn seen(&self, name: &str) -> Value {
+        let text = self.session.ok(["ps", "--all", "--json"]);
+        let rows: Vec<Value> = serde_json::from_str(&text).expect("JSON of ps");
+        rows.into_iter().find(|row| row["name"] == name).unwrap_or(Value::Null)
+    }
+
+    /// The id of the machine's process with this role.
+    pub(crate) fn process(&self, name: &str, role: &str) -> Pid {
+        let seen = self.seen(name);
+        let processes = seen["processes"].as_array().expect("processes of a machine");
+        let found = processes.iter().find(|process| process["role"] == role);
+        let pid = found.and_then(|process| process["pid"].as_i64()).unwrap_or_else(|| panic!("no {role} in {seen}"));
+        Pid::from_raw(i32::try_from(pid).expect("a process id")).expect("a process id")
+    }
+
+    pub(crate) fn directory(&self, name: &str) -> PathBuf {
+        self.session.directory().join("state/lamina/machines").join(name)
+    }
+}
+
+/// Waits until something holds.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,193 @@
+//! One machine from its start to its removal.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use end_to_end::{Finished, Image};
+
+use crate::fixture::{Machines, REFERENCE, until};
+
+#[test]
+fn detached_machine_is_seen_asked_stopped_started_and_removed() {
+    let machines = Machines::of(Image::Debian);
+    let session = &machines.session;
+    let script = "echo said; echo complained >&2; trap 'echo asked; exit 5' TERM; while :; do sleep 0.1; done";
+    let started = Finished::of(&mut machines.detach("web", &["-e", "TOKEN=hush-hush"], script)).succeeded();
+    assert_eq!(started.stdout, "web\n");
+    assert_eq!(machines.seen("web")["state"], "running");
+
+    looks_at_a_running_machine(&machines);
+    commands_beside_the_first_one(&machines);
+    copies(&machines);
+
+    // An image that loses its name keeps what the machine needs, also when it stands still.
+    session.ok(["rmi", REFERENCE]);
+    session.ok(["gc"]);
+    assert_eq!(session.ok(["stop", "web"]), "web: stopped\n");
+    assert_eq!(session.ok(["wait", "web"]), "5\n");
+    assert_eq!(session.ok(["logs", "web"]), "said\nasked\n");
+    session.ok(["gc"]);
+    assert_eq!(machines.seen("web")["state"], "exited");
+    Finished::of(&mut machines.detach("web", &[], "true")).refused("no image \"lamina.test/image:1\" in the store");
+
+    session.ok(["start", "web"]);
+    assert_eq!(machines.exec("web", "echo again").succeeded().stdout, "again\n");
+    assert_eq!(session.ok(["kill", "web"]), "web: killed\n");
+    assert_eq!(machines.seen("web")["status"], 137);
+    session.ok(["rm", "web"]);
+    assert_eq!(session.ok(["ps", "--all", "--quiet"]), "");
+    let collected = session.ok(["gc"]);
+    assert!(collected.contains("removed layer"), "nobody needs the layers any more: {collected}");
+    session.traces().assert_nothing_left();
+}
+
+fn looks_at_a_running_machine(machines: &Machines) {
+    let session = &machines.session;
+    until("both lines of the log", || session.run(["logs", "web"]).stderr.contains("complained"));
+    let logs = session.run(["logs", "web"]).succeeded();
+    assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("said\n", "complained\n"));
+    let entries = session.ok(["logs", "--json", "web"]);
+    let first: serde_json::Value = serde_json::from_str(entries.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["stream"], &first["text"]), (&"stdout".into(), &"said".into()));
+    // The name of a secret may be seen, its value is for the guest alone.
+    let inspected = session.ok(["inspect", "web"]) + &session.ok(["inspect", "--type", "machine", "--json", "web"]);
+    assert!(inspected.contains("TOKEN") && !inspected.contains("hush-hush"), "{inspected}");
+    assert!(!session.ok(["ps", "--json"]).contains("hush-hush"));
+    let command_lines = session.traces().processes();
+    assert!(command_lines.iter().all(|process| !process.command.contains("hush-hush")), "{command_lines:?}");
+    let twice = Finished::of(&mut machines.detach("web", &[], "true"));
+    twice.refused("machine web: it is already running");
+    session.run(["rm", "web"]).refused("lamina rm --force web");
+    session.run(["start", "web"]).refused("already running");
+    session.run(["logs", "nobody"]).refused("machine nobody: there is none of this name");
+}
+
+fn commands_beside_the_first_one(machines: &Machines) {
+    let session = &machines.session;
+    let finished = machines.exec("web", "echo $TOKEN; echo oops >&2; exit 7");
+    assert_eq!(
+        (finished.status.code(), finished.stdout.as_str(), finished.stderr.as_str()),
+        (Some(7), "hush-hush\n", "oops\n")
+    );
+    let options = ["exec", "-u", "daemon", "-w", "/srv/deep", "-e", "MORE=1", "web", "--"];
+    let shell = ["/bin/sh", "-c", "id -un; pwd; echo $MORE"];
+    assert_eq!(session.ok(options.into_iter().chain(shell)), "daemon\n/srv/deep\n1\n");
+    assert_eq!(session.run(["exec", "web", "--", "/nowhere"]).status.code(), Some(127));
+    assert_eq!(session.run(["exec", "web", "--", "/etc/passwd"]).status.code(), Some(126));
+    assert_eq!(machines.exec("web", "kill -KILL $$").status.code(), Some(137));
+
+    // Many at once, each with more than a window of input, byte for byte.
+    let sent: Vec<u8> = (0..700_000_u32).map(|number| (number % 251) as u8).collect();
+    let expected = sent.clone();
+    std::thread::scope(|scope| {
+        let running: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| echoed(session.lamina(["exec", "-i", "web", "--", "cat"]), &sent))).collect();
+        for echo in running {
+            assert!(echo.join().unwrap() == expected, "what cat echoed differs");
+        }
+    });
+
+    // A signal to `lamina exec` is the command's.
+    let trap = "trap 'echo caught; exit 3' INT; echo set >&2; while :; do sleep 0.1; done";
+    let mut running = session.start(session.lamina(["exec", "web", "--", "/bin/sh", "-c", trap]));
+    running.await_line("set");
+    running.signal(rustix::process::Signal::INT);
+    let finished = running.finish();
+    assert_eq!((finished.status.code(), finished.stdout.as_str()), (Some(3), "caught\n"), "{finished}");
+
+    // Killed with -9 it takes its command with it.
+    let mut running =
+        session.start(session.lamina(["exec", "web", "--", "/bin/sh", "-c", "echo on >&2; exec sleep 4242"]));
+    running.await_line("on");
+    running.signal(rustix::process::Signal::KILL);
+    assert!(!running.finish().status.success());
+    let gone =
+        "for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $file; echo; done 2>/dev/null | grep -c '^sleep 4242'";
+    until("the end of the command", || machines.exec("web", gone).stdout == "0\n");
+
+    a_terminal(machines);
+}
+
+fn copies(machines: &Machines) {
+    let session = &machines.session;
+    let work = session.work("copied");
+    let made = "mkdir -p from/sub/closed && head -c 900000 /dev/urandom > from/sub/big && ln from/sub/big from/sub/second \
+        && ln -s big from/sub/link && chmod 2750 from/sub && chmod 4711 from/sub/big && chmod 555 from/sub/closed \
+        && touch -d '2001-02-03 04:05:06.789' from/sub/big";
+    Finished::of(session.command(Path::new("sh")).args(["-c", made]).current_dir(&work)).succeeded();
+    let from = work.join("from");
+    let path = |name: &str| work.join(name).display().to_string();
+    session.ok(["cp", &path("from"), "web:/srv/new"]);
+    session.ok(["cp", &path("from"), "web:/srv"]);
+    let look =
+        "cd /srv/$1 && stat -c '%n %a %u %h %Y' sub sub/big sub/closed && readlink sub/link && sha256sum < sub/big";
+    let in_guest = |name| session.ok(["exec", "web", "--", "/bin/sh", "-c", look, "sh", name]);
+    let sum = Finished::of(session.command(Path::new("sha256sum")).arg(from.join("sub/big"))).succeeded().stdout;
+    let seen = in_guest("new");
+    assert_eq!(in_guest("from"), seen);
+    let expected = "sub 2750 0 3 ";
+    assert!(seen.starts_with(expected) && seen.contains("sub/big 4711 0 2 981173106\nsub/closed 555 0 2 "), "{seen}");
+    assert!(seen.contains("\nbig\n") && seen.contains(&sum[..64]), "{seen}");
+
+    session.ok(["cp", "web:/srv/new", &path("back")]);
+    let compared = Finished::of(session.command(Path::new("diff")).args(["-r", &path("from"), &path("back")]));
+    compared.succeeded();
+    let mode = |name: &str| std::fs::metadata(work.join(name)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(
+        (mode("back/sub/big"), mode("back/sub/closed")),
+        (0o711, 0o555),
+        "no set-user-id bit comes from a guest"
+    );
+
+    // Streams, both ways.
+    let tar = session.lamina(["cp", "web:/srv/new", "-"]).output().unwrap();
+    assert!(tar.status.success());
+    let mut archive = tar::Archive::new(tar.stdout.as_slice());
+    assert!(archive.entries().unwrap().any(|entry| entry.unwrap().path().unwrap() == Path::new("new/sub/link")));
+    machines.exec("web", "mkdir /srv/streamed").succeeded();
+    let mut child = session.lamina(["cp", "-", "web:/srv/streamed"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&tar.stdout).unwrap();
+    assert!(child.wait().unwrap().success());
+    machines.exec("web", "cmp /srv/streamed/new/sub/big /srv/new/sub/big").succeeded();
+
+    assert!(session.run(["cp", "web:/nowhere", &path("x")]).stderr.contains("/nowhere: No such file"));
+    assert!(!work.join("x").exists());
+    session.run(["cp", &path("nowhere"), "web:/srv"]).refused("nowhere: No such file");
+    session.run(["cp", &path("a"), &path("b")]).refused_usage("NAME:PATH");
+    session.run(["cp", "web:relative", &path("b")]).refused_usage("must be absolute");
+}
+
+/// script(1) gives `lamina exec -t` a terminal of a known size.
+fn a_terminal(machines: &Machines) {
+    let mut script = machines.session.command(Path::new("script"));
+    let lamina = machines.session.lamina(["exec", "-it", "web", "--", "/bin/sh", "-c"]);
+    let program = lamina.get_program().to_string_lossy().into_owned();
+    let inner = format!(
+        "stty rows 31 cols 97; {} exec -it web -- /bin/sh -c 'stty size; test -t 0 && echo yes; exit 9'",
+        lamina_path(&lamina, &program)
+    );
+    script.args(["--quiet", "--return", "--command", &inner, "/dev/null"]);
+    let finished = Finished::of(&mut script);
+    assert_eq!(finished.status.code(), Some(9), "{finished}");
+    assert!(finished.stdout.contains("31 97") && finished.stdout.contains("yes"), "{finished}");
+}
+
+/// The program of a command that may be wrapped to run as another user: the last word that is a path to it.
+fn lamina_path(command: &Command, program: &str) -> String {
+    let words =
+        std::iter::once(program.to_owned()).chain(command.get_args().map(|word| word.to_string_lossy().into_owned()));
+    words.filter(|word| word.ends_with("/lamina")).last().expect("the path of lamina")
+}
+
+fn echoed(mut command: Command, sent: &[u8]) -> Vec<u8> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || stdin.write_all(sent).unwrap());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        output.stdout
+    })
+}

@@ -1,0 +1,6 @@
+//! The life of machines: started away from a terminal, looked at, asked, ended, and gone without a trace.
+
+mod endings;
+mod fixture;
+mod life;
+mod many;
