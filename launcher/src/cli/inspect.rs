@@ -105,7 +105,7 @@ impl Inspect {
 struct MachineReport<'machine> {
     #[serde(flatten)]
     record: &'machine Record,
-    directory: &'machine std::path::Path,
+    directory: &'machine Path,
     /// Absent of a machine that goes with its end.
     spec: Option<&'machine Spec>,
 }
