@@ -85,8 +85,9 @@ impl Tools {
         let network_in_guest = self.modules.supports(Part::Network);
         let virtiofsd = self.virtiofsd.as_ref().map(|_| ()).map_err(ToString::to_string);
         let image_in_guest = [Part::Disk, Part::Erofs].into_iter().try_for_each(|part| self.modules.supports(part));
+        let disk_in_guest = [Part::Disk, Part::Ext4].into_iter().try_for_each(|part| self.modules.supports(part));
         let tsc_khz = accelerator::tsc_khz();
-        Ok(Capabilities { kvm, fuse, virtiofsd, image_in_guest, passt, network_in_guest, tsc_khz })
+        Ok(Capabilities { kvm, fuse, virtiofsd, image_in_guest, disk_in_guest, passt, network_in_guest, tsc_khz })
     }
 
     /// A probe of the accelerators with the machine type that `request` gets.

@@ -28,6 +28,7 @@ const fn needed_by(part: Part) -> &'static [&'static str] {
     match part {
         Part::Disk => &["virtio_blk"],
         Part::Erofs => &["erofs"],
+        Part::Ext4 => &["ext4"],
         Part::Network => &["virtio_net"],
     }
 }

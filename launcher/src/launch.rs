@@ -1,12 +1,12 @@
 //! From a request to a machine: the pieces put together.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use composefs_fuse::linux::StatsSocket;
 use composefs_fuse::stats::Stats;
-use guest_init::protocol::{self, Overlay, RootSource, Setup};
+use guest_init::protocol::{self, Overlay, Process, RootSource, Setup};
 
 use crate::accelerator;
 use crate::failure::{About, Failure};
@@ -16,9 +16,10 @@ use crate::hypervisor::cloud_hypervisor::CloudHypervisor;
 use crate::hypervisor::firecracker::Firecracker;
 use crate::hypervisor::qemu::Qemu;
 use crate::hypervisor::{self, CommandLine, Disk, Hypervisor, NetworkDevice, Plan, ShareDevice};
-use crate::machine::{self, Directory, Ends, Handover, Order, RootServer, Signals};
+use crate::kept_disk;
+use crate::machine::{self, Directory, Ends, Handover, Machine, Order, RootServer, Signals};
 use crate::network::{self, Carrier};
-use crate::policy::Decision;
+use crate::policy::{Choice, Decision, Request};
 use crate::root::{self, Served};
 use crate::secret::Secret;
 use crate::share::{self, Resolved, Share};
@@ -27,6 +28,9 @@ use crate::virtiofsd::{Owner, Purpose};
 
 /// The tag of the root's share, and the serial of the disk with its image.
 const ROOT: &str = "root";
+
+/// The serial of the disk with what the machine has written.
+const KEPT: &str = "kept";
 
 /// The name of the socket of the network's carrier.
 const NETWORK: &str = "network";
@@ -79,6 +83,10 @@ impl Prepared {
     fn plan(&self, directory: &Directory) -> Plan {
         let device = |tag: String| ShareDevice { socket: directory.socket(&tag), tag };
         let further = (1..=self.shares.len()).map(share::tag);
+        let disk = |serial: &str, path, read_only| Disk { serial: serial.to_owned(), path, read_only };
+        let root_disk = self.root_image.iter().map(|image| disk(ROOT, image.clone(), true));
+        let kept = matches!(self.spec.writes, Writes::Disk { .. });
+        let kept_disk = kept.then(|| disk(KEPT, directory.file(kept_disk::FILE), false));
         let mut kernel_parameters = Vec::new();
         if !self.spec.show_console {
             // An emulated serial line is slow enough to delay the boot; a panic is printed regardless.
@@ -92,7 +100,7 @@ impl Prepared {
             initramfs: self.tools.initramfs.clone(),
             kernel_parameters,
             shares: self.root_image.is_none().then(|| ROOT.to_owned()).into_iter().chain(further).map(device).collect(),
-            disks: self.root_image.iter().map(|image| root_disk(image)).collect(),
+            disks: root_disk.chain(kept_disk).collect(),
             network: match self.decision.network {
                 Carrier::None => None,
                 Carrier::Slirp => Some(NetworkDevice::Slirp(network::slirp(&self.spec.published))),
@@ -210,6 +218,7 @@ impl Prepared {
             root: if self.root_image.is_some() { RootSource::Image(root) } else { RootSource::Share(root) },
             overlay: match self.spec.writes {
                 Writes::Memory { limit } => Overlay::Memory { limit },
+                Writes::Disk { .. } => Overlay::Disk { serial: KEPT.to_owned() },
                 Writes::Nowhere => Overlay::ReadOnly,
             },
             shares: self.shares.iter().enumerate().map(share).collect(),
@@ -229,11 +238,6 @@ fn other(hypervisor: &dyn Hypervisor, plan: &Plan) -> Result<String, Failure> {
         text.push_str(&format!("# {} ({})\n{:#}\n", document.about, document.path.display(), document.body));
     }
     Ok(text)
-}
-
-/// The disk with a root's image.
-fn root_disk(image: &Path) -> Disk {
-    Disk { serial: ROOT.to_owned(), path: image.to_owned(), read_only: true }
 }
 
 /// Runs a machine to its end in this process; gives the exit status of its command.
@@ -258,6 +262,34 @@ pub fn run(
     };
     let status = machine::run(prepared.order(server, directory, ends, handover)?, signals)?;
     Ok((status, asked))
+}
+
+/// Runs the tool of init's that reads a machine's changes, with its output at `ends`: in the machine where it runs, else
+/// in a guest that has only its root and its disk. Gives the tool's exit status.
+///
+/// # Errors
+/// The machine does not run and has no disk, or as for [`run`].
+pub fn look_at_changes(machine: &Machine, tool: &str, ends: Ends, signals: Signals) -> Result<u8, Failure> {
+    let process = Process::tool(&[tool]);
+    if machine.runs() {
+        return machine.exec(process, ends, signals);
+    }
+    let name = &machine.record.name;
+    let spec = Spec::read(&machine.directory()?)?;
+    if !matches!(spec.writes, Writes::Disk { .. }) {
+        return Err(Failure::new(format_args!("machine {name}"), "what it wrote was gone with its end")
+            .remedy("run it with --keep"));
+    }
+    let request = Request { network: Choice::Forced(Carrier::None), published: 0, shares: 0, ..spec.request };
+    let (shares, published, secrets) = (Vec::new(), Vec::new(), Vec::new());
+    let spec = Spec { shares, published, secrets, process, request, show_console: false, stats: None, ..spec };
+    let directory = Directory::reopen(name)?;
+    let tree = spec.root.open(name)?;
+    let outcome = Prepared::new(spec, &signals)
+        .and_then(|prepared| run(prepared, tree, directory, ends, Handover::none(), signals));
+    // It ended as it did before.
+    machine.restore()?;
+    outcome.map(|(status, _)| status)
 }
 
 /// What `lamina __supervise NAME new|again` does: runs the machine whose lock it is given, away from any terminal.

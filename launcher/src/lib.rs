@@ -14,6 +14,7 @@ pub mod file_share;
 pub mod host;
 pub mod hypervisor;
 pub mod initramfs;
+pub mod kept_disk;
 pub mod kernel;
 pub mod launch;
 pub mod machine;

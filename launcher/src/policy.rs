@@ -84,6 +84,8 @@ pub struct Capabilities {
     pub virtiofsd: Result<(), String>,
     /// Guests can mount an EROFS image on a virtio disk.
     pub image_in_guest: Result<(), String>,
+    /// Guests can mount an ext4 file system on a virtio disk.
+    pub disk_in_guest: Result<(), String>,
     /// A passt that starts.
     pub passt: Result<(), String>,
     /// Guests have a driver for network cards.
@@ -109,6 +111,8 @@ pub struct Request {
     pub shares: usize,
     /// The root is a directory of the host, not an image.
     pub directory_root: bool,
+    /// What the guest writes is kept on a disk.
+    pub kept: bool,
     /// Try also what the decision does not depend on, to explain it.
     pub explain: bool,
 }
@@ -139,6 +143,11 @@ pub fn decide(host: &Capabilities, request: &Request) -> Result<Decision, Failur
         && let Err(cause) = &host.virtiofsd
     {
         return Err(Failure::new("-v", "further shares are served by virtiofsd").remedy(cause));
+    }
+    if request.kept
+        && let Err(cause) = &host.disk_in_guest
+    {
+        return Err(Failure::new("--keep", cause).remedy("name another kernel with --kernel"));
     }
     let (network, why_network) = network(host, request)?;
     let (machine, why_machine) = machine(host, request, accelerator, network)?;
@@ -259,11 +268,11 @@ fn machine(
     accelerator: Accelerator,
     network: Carrier,
 ) -> Result<(Machine, String), Failure> {
-    let devices = request.shares + 1 + usize::from(network != Carrier::None);
+    let devices = request.shares + 1 + usize::from(request.kept) + usize::from(network != Carrier::None);
     let fits = |machine: Machine| devices <= machine.most_devices();
     let room = |machine: Machine| {
         let most = machine.most_devices();
-        format!("it has room for {most} shares, the root and the network card among them, not for {devices}")
+        format!("it has room for {most} shares, the root, a disk and the network card among them, not for {devices}")
     };
     let clock = accelerator == Accelerator::Kvm || host.tsc_khz.is_some();
     match request.machine {
@@ -292,6 +301,7 @@ mod tests {
             fuse: Ok(()),
             virtiofsd: Ok(()),
             image_in_guest: Ok(()),
+            disk_in_guest: Ok(()),
             passt: Ok(()),
             network_in_guest: Ok(()),
             tsc_khz: Some(1),

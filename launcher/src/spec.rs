@@ -85,6 +85,11 @@ pub enum Writes {
         /// Bytes.
         limit: Option<u64>,
     },
+    /// To a disk of its own, a sparse file in its directory: see [`crate::kept_disk`].
+    Disk {
+        /// Bytes.
+        size: u64,
+    },
     /// Nowhere: the root is read-only.
     Nowhere,
 }
@@ -94,6 +99,7 @@ impl fmt::Display for Writes {
         match self {
             Self::Memory { limit: None } => f.write_str("to half of its memory"),
             Self::Memory { limit: Some(bytes) } => write!(f, "to {bytes} bytes of its memory"),
+            Self::Disk { size } => write!(f, "to a disk of at most {size} bytes, where they stay"),
             Self::Nowhere => f.write_str("nowhere"),
         }
     }

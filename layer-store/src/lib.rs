@@ -52,6 +52,6 @@ pub use registry::{Patience, PullError, PullOptions};
 pub use store::TreeError;
 pub use store::{
     BlockImageError, Collected, Damage, Garbage, GarbageKind, Image, ImageSummary, ImageUsage, LayerLock, LayerUsage,
-    Limits, RepairError, Store, StoreError, Usage,
+    Limits, Provenance, RepairError, Store, StoreError, Usage,
 };
 pub use view::{CopyError, DirEntry, Entries, Totals, View, ViewError};

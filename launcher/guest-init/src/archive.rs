@@ -170,7 +170,7 @@ pub fn names_in(directory: &Path) -> io::Result<Vec<std::ffi::OsString>> {
     Ok(names)
 }
 
-fn about(path: &Path) -> impl Fn(io::Error) -> io::Error {
+pub(crate) fn about(path: &Path) -> impl Fn(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 

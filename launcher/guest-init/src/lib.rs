@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod archive;
+pub mod changes;
 pub mod protocol;
 pub mod window;
 
@@ -23,13 +24,15 @@ pub enum Part {
     Disk,
     /// EROFS images.
     Erofs,
+    /// Disks that machines keep what they write on.
+    Ext4,
     /// Virtio network cards.
     Network,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Disk, Self::Erofs, Self::Network];
+    pub const ALL: [Self; 4] = [Self::Disk, Self::Erofs, Self::Ext4, Self::Network];
 
     /// The name of its directory.
     #[must_use]
@@ -37,6 +40,7 @@ impl Part {
         match self {
             Self::Disk => "disk",
             Self::Erofs => "erofs",
+            Self::Ext4 => "ext4",
             Self::Network => "network",
         }
     }

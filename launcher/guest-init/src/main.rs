@@ -13,6 +13,7 @@ mod pump;
 mod reaper;
 mod root;
 mod tool;
+mod writes;
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -18,7 +18,7 @@ use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 use rustix::thread::{Gid, Uid};
 
-use crate::{Guest, pump};
+use crate::{Guest, pump, tool};
 
 /// The search path of a process whose environment has none: what Docker and Podman set.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -187,7 +187,7 @@ fn command_of(guest: &Guest, process: &Process, account: &Account) -> Result<Com
     let mut command = if process.by_init {
         // This very program, which the root does not show.
         let mut command = Command::new("/proc/self/exe");
-        command.arg0(program);
+        command.arg0(program).args(tool::further_arguments(program));
         command
     } else {
         Command::new(program)

@@ -174,13 +174,18 @@ pub enum RootSource {
 }
 
 /// Where a guest's writes to its root go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Overlay {
     /// To a tmpfs of at most this many bytes; it is gone with the guest.
     Memory {
         /// The size in bytes, or the kernel's default (half of the memory).
         limit: Option<u64>,
+    },
+    /// To the ext4 file system on the virtio disk with this serial, where they stay.
+    Disk {
+        /// 1 to 20 bytes.
+        serial: String,
     },
     /// Nowhere: the root is read-only.
     ReadOnly,

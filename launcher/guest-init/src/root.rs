@@ -1,6 +1,5 @@
 //! From the shares to the root that the image's programs see.
 
-use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -12,11 +11,10 @@ use rustix::mount::{MountFlags, mount_bind, mount_move, mount_remount};
 use rustix::process::{Resource, Rlimit};
 
 use crate::boot::{self, mount_at};
-use crate::{disk, netlink, network};
+use crate::{disk, netlink, network, writes};
 
 /// Where the pieces of the root stand in the initramfs.
 const LOWER: &str = "/lower";
-const MEMORY: &str = "/memory";
 const ROOT: &str = "/root";
 /// Where, in the entered root, the directory behind a single-file share is mounted while the file is bound.
 const FILE_SHARES: &str = "/run/lamina/file-shares";
@@ -47,7 +45,9 @@ pub(crate) fn enter(setup: &Setup) -> Result<(), String> {
     if let Err(error) = netlink::send(&[netlink::Request::link_up(netlink::LOOPBACK)]) {
         eprintln!("lamina: lo: cannot bring the loopback interface up: {error}");
     }
-    write_secrets(&setup.secrets)
+    write_secrets(&setup.secrets)?;
+    writes::note_own();
+    Ok(())
 }
 
 /// Where secrets are.
@@ -85,21 +85,11 @@ fn mount_root(setup: &Setup) -> Result<(), String> {
             ("erofs", disk::find(serial)?)
         }
     };
-    match setup.overlay {
-        Overlay::ReadOnly => mount_at(&source, ROOT, kind, MountFlags::RDONLY, None),
-        Overlay::Memory { limit } => {
-            mount_at(&source, LOWER, kind, MountFlags::RDONLY, None)?;
-            let size = limit.map_or(String::new(), |bytes| format!("size={bytes},"));
-            let options = c_string(&format!("{size}mode=0755"))?;
-            mount_at("lamina", MEMORY, "tmpfs", MountFlags::empty(), Some(&options))?;
-            for part in ["upper", "work"] {
-                let path = format!("{MEMORY}/{part}");
-                fs::create_dir(&path).map_err(|error| format!("{path}: {error}"))?;
-            }
-            let options = c_string(&format!("lowerdir={LOWER},upperdir={MEMORY}/upper,workdir={MEMORY}/work"))?;
-            mount_at("lamina", ROOT, "overlay", MountFlags::empty(), Some(&options))
-        }
+    if setup.overlay == Overlay::ReadOnly {
+        return mount_at(&source, ROOT, kind, MountFlags::RDONLY, None);
     }
+    mount_at(&source, LOWER, kind, MountFlags::RDONLY, None)?;
+    writes::mount_over(LOWER, &setup.overlay, ROOT)
 }
 
 /// Moves the kernel's file systems into the new root. The mount points are made in the overlay when the
@@ -192,8 +182,4 @@ fn write_missing_files(hostname: &str) {
             let _ = fs::create_dir_all("/etc").and_then(|()| fs::write(path, content));
         }
     }
-}
-
-fn c_string(text: &str) -> Result<CString, String> {
-    CString::new(text).map_err(|_| format!("{text:?} contains a NUL byte"))
 }

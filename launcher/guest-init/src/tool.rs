@@ -6,11 +6,24 @@
 //! | `pack PATH NAME` | writes PATH as a tar stream in which it is called NAME |
 //! | `unpack-into DIRECTORY` | reads a tar stream into DIRECTORY |
 //! | `unpack-at PATH NAME` | reads a tar stream to PATH, or into it as NAME where it is a directory |
+//! | `changes` | lists what has been written to the root, as [`Stack::list`] does |
+//! | `pack-changes` | writes that as the tar of an OCI layer |
+//!
+//! Init gives the last two the paths by which they reach the writes and the tree below them.
 
 use std::io::{self, BufWriter};
 use std::path::Path;
 
 use guest_init::archive::{Packer, Target, unpack};
+use guest_init::changes::Stack;
+
+use crate::writes;
+
+/// The arguments of a tool that needs to know where the writes are, behind its name.
+pub(crate) fn further_arguments(tool: &str) -> Vec<String> {
+    let wanted = matches!(tool, "changes" | "pack-changes");
+    wanted.then(writes::paths).flatten().map_or(Vec::new(), Vec::from)
+}
 
 /// Runs the tool that the arguments name; gives its exit status.
 pub(crate) fn run(arguments: &[String]) -> u8 {
@@ -21,6 +34,9 @@ pub(crate) fn run(arguments: &[String]) -> u8 {
         ["unpack-at", path, name] => {
             unpack(io::stdin().lock(), &Target::At { path: path.into(), name: name.into() }, true)
         }
+        ["changes" | "pack-changes"] => Err(io::Error::other("a read-only root has no changes")),
+        ["changes", place, lower] => Stack::new(Path::new(place), Path::new(lower)).list(stdout()),
+        ["pack-changes", place, lower] => Stack::new(Path::new(place), Path::new(lower)).pack(stdout()),
         unknown => Err(io::Error::other(format!("init has no tool {unknown:?}"))),
     };
     match done {
@@ -32,8 +48,12 @@ pub(crate) fn run(arguments: &[String]) -> u8 {
     }
 }
 
+fn stdout() -> impl io::Write {
+    BufWriter::with_capacity(64 << 10, io::stdout().lock())
+}
+
 fn pack(path: &Path, name: &Path) -> io::Result<()> {
-    let mut packer = Packer::new(BufWriter::with_capacity(64 << 10, io::stdout().lock()), false);
+    let mut packer = Packer::new(stdout(), false);
     packer.tree(path, name)?;
     packer.finish()
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{Global, ps, store};
 use crate::failure::{About, Failure, USAGE};
+use crate::kept_disk;
 use crate::machine::{self, Machine, Record};
 use crate::spec::Spec;
 
@@ -128,6 +129,9 @@ fn show_machine(machine: &Machine, json: bool) -> Result<u8, Failure> {
         say!("processors  {}", spec.cpus);
         say!("memory      {} MiB", spec.memory_mib);
         say!("writes      {}", spec.writes);
+        if let Some(bytes) = kept_disk::taken(&directory.join(kept_disk::FILE)) {
+            say!("disk        {} taken of the host", size(bytes));
+        }
         for share in &spec.shares {
             let mode = if share.read_only { " (read-only)" } else { "" };
             say!("share       {} at {}{mode}", share.host.display(), share.guest);

@@ -11,8 +11,10 @@ macro_rules! say {
 mod acquired;
 mod bars;
 mod build_image;
+mod commit;
 mod completions;
 mod cp;
+mod diff;
 mod doctor;
 mod du;
 mod ending;
@@ -49,7 +51,7 @@ use crate::failure::Failure;
 use crate::{child, file_share, launch, machine};
 
 /// Options of every command.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Global {
     /// The store of layers and images [default: $XDG_DATA_HOME/lamina]
     #[arg(long, global = true, env = "LAMINA_STORE", value_name = "DIR", hide_env_values = true)]
@@ -98,6 +100,8 @@ enum Command {
     Logs(logs::Logs),
     Exec(exec::Exec),
     Cp(cp::Cp),
+    Diff(diff::Diff),
+    Commit(commit::Commit),
     Stop(ending::Stop),
     Kill(ending::Kill),
     Start(start::Start),
@@ -139,6 +143,8 @@ pub fn main() -> ExitCode {
         Command::Logs(logs) => logs.execute(&cli.global),
         Command::Exec(exec) => exec.execute(&cli.global),
         Command::Cp(cp) => cp.execute(&cli.global),
+        Command::Diff(diff) => diff.execute(&cli.global),
+        Command::Commit(commit) => commit.execute(&cli.global),
         Command::Stop(stop) => stop.execute(&cli.global),
         Command::Kill(kill) => kill.execute(&cli.global),
         Command::Start(start) => start.execute(&cli.global),

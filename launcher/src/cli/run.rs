@@ -11,6 +11,7 @@ use crate::accelerator::Accelerator;
 use crate::command::{self, Defaults, Overrides};
 use crate::failure::{About, Failure};
 use crate::hypervisor::qemu::Machine;
+use crate::kept_disk;
 use crate::launch::{self, Prepared};
 use crate::machine::{self, Directory, Ends, Handover, Record, Signals};
 use crate::network::{Carrier, Publish};
@@ -23,7 +24,7 @@ use crate::spec::{Root, Spec, Writes};
 ///
 /// The command's exit status becomes that of `lamina run`; 126 and 127 mean, as in a shell, that it could
 /// not be run or was not found, 128 + N that signal N ended it, and 125 that the machine itself failed.
-/// What the VM writes is kept in its memory and is gone with it.
+/// What the VM writes is kept in its memory and is gone with it, unless --keep gives it a disk.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -33,6 +34,7 @@ Examples:
   lamina run -p 8080:80 -v ./site:/srv:ro nginx:1
   lamina run --secret token=$HOME/.token --env-file dev.env app:1
   lamina run --detach --name web debian:12 -- python3 -m http.server
+  lamina run --keep --name build debian:12 -- make install && lamina commit build app:2
   lamina run --dry-run debian:12 -- true")]
 pub(super) struct Run {
     /// The image
@@ -88,6 +90,17 @@ pub(super) struct Run {
     /// With --detach: remove the machine when it ends
     #[arg(long = "rm", requires = "detach")]
     remove: bool,
+    /// Keep what the VM writes on a disk of its own until `lamina rm`, at most so much [default: 10G]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "10G",
+        value_parser = parse_disk,
+        conflicts_with_all = ["read_only", "tmpfs_size", "remove"]
+    )]
+    keep: Option<u64>,
     /// The machine's name, and its host name
     #[arg(long, value_parser = parse_name)]
     name: Option<String>,
@@ -130,7 +143,7 @@ impl Run {
         let (root, defaults, _store) = self.root(global)?;
         let spec = self.spec(root, defaults)?;
         let tree = spec.root.open(&spec.name)?;
-        let ephemeral = self.remove || !self.detach;
+        let ephemeral = self.remove || !(self.detach || self.keep.is_some());
         let record = machine::new_record(&spec.name, &spec.root.name(), &spec.process.argv, ephemeral);
         if self.detach && !self.dry_run {
             return self.start_detached(global, &spec, record, &signals);
@@ -192,7 +205,11 @@ impl Run {
             name: self.name.clone().unwrap_or_else(machine::random_name),
             cpus: self.cpus,
             memory_mib: self.memory,
-            writes: if self.read_only { Writes::Nowhere } else { Writes::Memory { limit: self.tmpfs_size } },
+            writes: match self.keep {
+                Some(size) => Writes::Disk { size },
+                None if self.read_only => Writes::Nowhere,
+                None => Writes::Memory { limit: self.tmpfs_size },
+            },
             shares: volumes.collect::<Result<_, Failure>>()?,
             published: self.publish.clone(),
             secrets: secrets.collect::<Result<_, Failure>>()?,
@@ -205,6 +222,7 @@ impl Run {
                 published: self.publish.len(),
                 shares: self.volumes.len(),
                 directory_root: matches!(root, Root::Directory(_)),
+                kept: self.keep.is_some(),
                 explain: self.explain,
             },
             kernel: self.kernel.clone().map(std::path::absolute).transpose().about("--kernel")?,
@@ -250,6 +268,9 @@ fn create(spec: &Spec, record: Record, detach: bool) -> Result<Directory, Failur
         if on_disk {
             spec.write(directory.path())?;
         }
+        if let Writes::Disk { size } = spec.writes {
+            kept_disk::make(&directory.file(kept_disk::FILE), size)?;
+        }
         match &spec.root {
             Root::Image { store, manifest, layers, variant, .. } if stays => Store::open(store)
                 .and_then(|opened| {
@@ -293,6 +314,14 @@ fn parse_memory(text: &str) -> Result<u64, String> {
     match parse_size(text)? >> 20 {
         mib if mib >= 96 => Ok(mib),
         _ => Err("a guest needs at least 96M to boot".to_owned()),
+    }
+}
+
+/// Reads the size of a disk.
+fn parse_disk(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        bytes if bytes >= 64 << 20 => Ok(bytes),
+        _ => Err("a disk needs at least 64M".to_owned()),
     }
 }
 

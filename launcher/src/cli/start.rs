@@ -6,7 +6,8 @@ use crate::machine::{self, Directory, Signals};
 
 /// Start machines again that have ended
 ///
-/// They run the command that they were made with, in the background, on a tree without what they wrote.
+/// They run the command that they were made with, in the background, on a tree without what they wrote unless they were
+/// made with --keep.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -142,12 +142,19 @@ pub fn command(
     }
     for (position, disk) in plan.disks.iter().enumerate() {
         let access = if disk.read_only { "on" } else { "off" };
-        let drive = format!("driver=raw,node-name=disk{position},read-only={access},file.driver=file,file.filename=");
-        command = command
-            .arg("-blockdev")
-            .arg(join(&drive, &disk.path))
-            .arg("-device")
-            .arg(join(&format!("virtio-blk-{bus},drive=disk{position},serial="), &disk.serial));
+        let mut drive = format!("driver=raw,node-name=disk{position},read-only={access},");
+        if !disk.read_only {
+            drive.push_str("discard=unmap,detect-zeroes=unmap,");
+        }
+        drive.push_str("file.driver=file,file.filename=");
+        let mut device = format!("virtio-blk-{bus},drive=disk{position},");
+        if !disk.read_only {
+            // A host whose disk is full is the guest's error: by default QEMU would stop the guest until there is room.
+            device.push_str("werror=report,rerror=report,");
+        }
+        device.push_str("serial=");
+        command =
+            command.arg("-blockdev").arg(join(&drive, &disk.path)).arg("-device").arg(join(&device, &disk.serial));
     }
     match &plan.network {
         None => return command,

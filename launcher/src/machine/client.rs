@@ -164,6 +164,14 @@ impl Machine {
         }
     }
 
+    /// Writes down that it is as it was when it was looked at.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn restore(&self) -> Result<(), Failure> {
+        self.record.write(&self.directory()?)
+    }
+
     /// Whether it still runs as it did when it was looked at.
     #[must_use]
     pub fn runs(&self) -> bool {

@@ -2,6 +2,7 @@
 
 mod bases;
 mod block_image;
+mod commit;
 mod error;
 mod features;
 mod gc;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 pub use block_image::BlockImageError;
+pub use commit::Provenance;
 pub use error::StoreError;
 pub use gc::{Collected, Garbage, GarbageKind};
 pub use images::{Image, ImageSummary};

@@ -1,0 +1,108 @@
+//! `lamina commit`.
+
+use std::io;
+use std::thread;
+use std::time::SystemTime;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use layer_store::{DiffId, Digest, ExpectedLayer, Provenance, Store};
+
+use super::{Global, store};
+use crate::failure::{About, Failure};
+use crate::launch;
+use crate::machine::{Ends, Machine, Piped, Signals};
+use crate::spec::{Root, Spec};
+
+/// Make what a machine has written into one more layer of a new image
+///
+/// The machine runs, or was made with --keep. The image has the layers and the config of the one that the machine runs,
+/// with the layers that `run --layer` and `--variant` put on top, and then the new layer: what was added and changed,
+/// and a whiteout for what was deleted. Shares, secrets and what Lamina itself puts into a guest are not in it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lamina run --keep --name build debian:12 -- apt-get install --yes jq
+  lamina commit build example.test/debian-jq:1
+  lamina commit --message 'with our CA' build example.test/debian-ca:1")]
+pub(super) struct Commit {
+    /// The machine
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// The new image's name
+    #[arg(value_name = "REF")]
+    reference: String,
+    /// What to say of it in the image's history
+    #[arg(short, long)]
+    message: Option<String>,
+    /// Who made it
+    #[arg(short, long)]
+    author: Option<String>,
+}
+
+/// What a machine runs on, as its spec says.
+struct Base {
+    manifest: Digest,
+    variant: Vec<DiffId>,
+}
+
+impl Commit {
+    pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        let signals = Signals::catch()?;
+        let reference = store::reference(&self.reference)?.to_string();
+        let machine = Machine::find(&self.name)?;
+        let (opened, base) = self.base(&machine, global)?;
+        let layer = self.layer(&machine, &opened, signals)?;
+        let provenance = Provenance {
+            created: DateTime::<Utc>::from(SystemTime::now()).to_rfc3339_opts(SecondsFormat::Secs, true),
+            created_by: format!("lamina commit {}", self.name),
+            author: self.author.clone(),
+            comment: self.message.clone(),
+        };
+        let on_top: Vec<DiffId> = base.variant.into_iter().chain([layer]).collect();
+        let manifest = opened.commit(&base.manifest, &on_top, &provenance, &reference).about(&reference)?;
+        if global.json {
+            say!("{}", serde_json::json!({ "reference": reference, "manifest": manifest, "layer": layer }));
+        } else {
+            let bytes = opened.layer_bytes(&layer).unwrap_or_default();
+            say!("{reference} has a new layer of {}", super::size(bytes));
+        }
+        Ok(0)
+    }
+
+    /// The store and the image of the machine's root.
+    fn base(&self, machine: &Machine, global: &Global) -> Result<(Store, Base), Failure> {
+        let about = || format!("machine {}", self.name);
+        let spec = Spec::read(&machine.directory()?).map_err(|_| {
+            Failure::new(about(), "it goes with its end and cannot be committed")
+                .remedy("run it with --detach or --keep")
+        })?;
+        let Root::Image { store, manifest, variant, .. } = spec.root else {
+            return Err(Failure::new(about(), "it runs on a directory of this host, not on an image"));
+        };
+        let global = Global { store: Some(store), ..global.clone() };
+        Ok((store::open(&global)?, Base { manifest, variant }))
+    }
+
+    /// Brings what the machine has written into the store, as it comes.
+    fn layer(&self, machine: &Machine, opened: &Store, signals: Signals) -> Result<DiffId, Failure> {
+        let (reader, writer) = io::pipe().about("pipe")?;
+        let about = format!("machine {}", self.name);
+        thread::scope(|scope| {
+            let ingesting = scope.spawn(move || {
+                let mut reader = reader;
+                let expected = ExpectedLayer { compressed: None, diff_id: None };
+                let ingested = opened.ingest(&mut reader, &expected);
+                // To its end in any case, so that the guest is not left waiting.
+                let _ = io::copy(&mut reader, &mut io::sink());
+                ingested
+            });
+            let ends = Ends::output(Piped(writer));
+            let status = launch::look_at_changes(machine, "pack-changes", ends, signals);
+            let ingested = ingesting.join().map_err(|_| Failure::new(&about, "its changes could not be read"))?;
+            match status? {
+                0 => Ok(ingested.about(&about)?.diff_id),
+                status => Err(Failure::new(&about, "its changes could not be read").with_status(status)),
+            }
+        })
+    }
+}

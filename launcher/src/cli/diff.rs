@@ -1,0 +1,68 @@
+//! `lamina diff`.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use guest_init::changes::parse_list;
+
+use super::Global;
+use crate::failure::{About, Failure, MACHINE_FAILED};
+use crate::launch;
+use crate::machine::{Ends, Machine, Piped, Signals};
+
+/// List what a machine has changed of its root: A for added, C for changed, D for deleted
+///
+/// The machine runs, or was made with --keep: then its disk is looked at by a short start of its kernel, in which no
+/// program of the image runs.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lamina diff build
+  lamina diff --json build | jq -r '.[].path'")]
+pub(super) struct Diff {
+    /// The machine
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+/// Bytes that somebody else collects.
+#[derive(Clone, Debug, Default)]
+struct Collected(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Collected {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Diff {
+    pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        let machine = Machine::find(&self.name)?;
+        let collected = Collected::default();
+        let ends = Ends::output(Piped(collected.clone()));
+        let status = launch::look_at_changes(&machine, "changes", ends, Signals::catch()?)?;
+        if status != 0 {
+            return Err(Failure::new(format_args!("machine {}", self.name), "its changes could not be read")
+                .with_status(MACHINE_FAILED));
+        }
+        let bytes = collected.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let changes = parse_list(&bytes);
+        if global.json {
+            let changes = changes.iter().map(
+                |(letter, path)| serde_json::json!({ "change": letter.to_string(), "path": path.to_string_lossy() }),
+            );
+            let text = serde_json::to_string_pretty(&changes.collect::<Vec<_>>()).about("JSON")?;
+            super::print(&(text + "\n"))?;
+        } else {
+            let line = |(letter, path): &(char, PathBuf)| format!("{letter} {}\n", path.display());
+            super::print(&changes.iter().map(line).collect::<String>())?;
+        }
+        Ok(0)
+    }
+}

@@ -1,0 +1,116 @@
+//! A new image: one of the store with more layers on top.
+
+use oci_spec::image::{Descriptor, DescriptorBuilder, ImageManifestBuilder, MediaType, Sha256Digest};
+use serde_json::{Value, json};
+
+use super::Store;
+use super::error::StoreError;
+use crate::{DiffId, Digest};
+
+/// What the history of a new image says of its layers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Provenance {
+    /// When it was made, as RFC 3339 has it.
+    pub created: String,
+    /// What made it.
+    pub created_by: String,
+    /// Who made it.
+    pub author: Option<String>,
+    /// What there is to say about it.
+    pub comment: Option<String>,
+}
+
+impl Store {
+    /// Makes an image of the one with the manifest `base` with `on_top` (layers of this store, lowest first) over its own
+    /// layers, and gives it the canonical name `reference`. Gives the digest of its manifest.
+    ///
+    /// Everything else of its config is as in the base. In its manifest every layer is a plain tar, so each has its DiffID
+    /// as its digest. Fails where the base or a layer is not there.
+    pub fn commit(
+        &self,
+        base: &Digest,
+        on_top: &[DiffId],
+        provenance: &Provenance,
+        reference: &str,
+    ) -> Result<Digest, StoreError> {
+        let image = self.image_by_manifest(reference, base)?;
+        let config_digest = image.manifest.config().digest().to_string();
+        let malformed = |cause: String| StoreError::Document { path: self.layout.manifest(base), cause };
+        let config_digest: Digest = config_digest.parse().map_err(|error| malformed(format!("{error}")))?;
+        let bytes = self.manifest_bytes(&config_digest)?;
+        // Not by the type of a config, which would lose what it does not know.
+        let mut config: Value = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+        extend(&mut config, on_top, provenance).ok_or_else(|| malformed("its config has no rootfs".to_owned()))?;
+        let config = serde_json::to_vec(&config).unwrap_or_default();
+
+        let layers = image.layers.iter().chain(on_top).map(|layer| {
+            self.hold_layer(layer)?;
+            let bytes = self.layer_bytes(layer).ok_or(StoreError::NoSuchLayer(*layer))?;
+            descriptor(MediaType::ImageLayer, &layer.0, bytes).map_err(&malformed)
+        });
+        let layers = layers.collect::<Result<Vec<_>, StoreError>>()?;
+        let config_digest = self.put_manifest(&config)?;
+        let manifest = ImageManifestBuilder::default()
+            .schema_version(2u32)
+            .media_type(MediaType::ImageManifest)
+            .config(descriptor(MediaType::ImageConfig, &config_digest, config.len() as u64).map_err(&malformed)?)
+            .layers(layers)
+            .build()
+            .map_err(|error| malformed(error.to_string()))?;
+        let manifest = self.put_manifest(&serde_json::to_vec(&manifest).unwrap_or_default())?;
+        self.tag(reference, &manifest)?;
+        Ok(manifest)
+    }
+}
+
+/// Adds layers and their history to a config.
+fn extend(config: &mut Value, on_top: &[DiffId], provenance: &Provenance) -> Option<()> {
+    let diff_ids = config.pointer_mut("/rootfs/diff_ids")?.as_array_mut()?;
+    diff_ids.extend(on_top.iter().map(|layer| json!(layer.to_string())));
+    let Value::Object(fields) = config else { return None };
+    fields.insert("created".to_owned(), json!(provenance.created));
+    if let Some(author) = &provenance.author {
+        fields.insert("author".to_owned(), json!(author));
+    }
+    let history = fields.entry("history").or_insert_with(|| json!([]));
+    for _ in on_top {
+        let mut entry = json!({ "created": provenance.created, "created_by": provenance.created_by });
+        for (field, value) in [("author", &provenance.author), ("comment", &provenance.comment)] {
+            if let (Some(value), Value::Object(entry)) = (value, &mut entry) {
+                entry.insert(field.to_owned(), json!(value));
+            }
+        }
+        history.as_array_mut()?.push(entry);
+    }
+    Some(())
+}
+
+fn descriptor(media_type: MediaType, digest: &Digest, size: u64) -> Result<Descriptor, String> {
+    let digest: Sha256Digest = digest.hex().parse().map_err(|error| format!("{error}"))?;
+    let built = DescriptorBuilder::default().media_type(media_type).digest(digest).size(size).build();
+    built.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_keeps_what_nobody_here_knows_and_gains_layers_with_their_history() {
+        let mut config =
+            json!({ "x": 1, "config": { "Env": ["A=b"] }, "rootfs": { "type": "layers", "diff_ids": ["a"] } });
+        let layer = DiffId(Digest::of(b"layer"));
+        let provenance = Provenance {
+            created: "2026-01-01T00:00:00Z".into(),
+            created_by: "lamina commit".into(),
+            author: None,
+            comment: Some("why".into()),
+        };
+        extend(&mut config, &[layer], &provenance).unwrap();
+        assert_eq!(config["x"], 1);
+        assert_eq!(config["rootfs"]["diff_ids"], json!(["a", layer.to_string()]));
+        let history = json!([{ "created": "2026-01-01T00:00:00Z", "created_by": "lamina commit", "comment": "why" }]);
+        assert_eq!(config["history"], history);
+        assert!(extend(&mut json!({}), &[layer], &provenance).is_none());
+    }
+}
