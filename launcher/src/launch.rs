@@ -35,6 +35,9 @@ const KEPT: &str = "kept";
 /// The name of the socket of the network's carrier.
 const NETWORK: &str = "network";
 
+/// The counters of what a root is asked, where this process answers.
+pub type Counters = Option<Arc<Stats>>;
+
 /// Everything that is settled before anything is started.
 #[derive(Debug)]
 pub struct Prepared {
@@ -68,11 +71,7 @@ impl Prepared {
     ///
     /// # Errors
     /// As for [`root::serve`].
-    pub fn root_server(
-        &mut self,
-        tree: Tree,
-        signals: &Signals,
-    ) -> Result<(Box<dyn RootServer>, Option<Arc<Stats>>), Failure> {
+    pub fn root_server(&mut self, tree: Tree, signals: &Signals) -> Result<(Box<dyn RootServer>, Counters), Failure> {
         let Served { server, stats, image } =
             root::serve(tree, self.decision.backend, self.tools.virtiofsd.clone(), signals)?;
         self.root_image = image;
@@ -251,7 +250,7 @@ pub fn run(
     ends: Ends,
     handover: Handover,
     signals: Signals,
-) -> Result<(u8, Option<Arc<Stats>>), Failure> {
+) -> Result<(u8, Counters), Failure> {
     let (server, asked) = prepared.root_server(tree, &signals)?;
     let _socket = match &asked {
         Some(asked) => {

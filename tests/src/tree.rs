@@ -45,7 +45,8 @@ impl TreeDump {
     /// # Errors
     /// The first entry that cannot be read, with its path.
     pub fn of(root: &Path) -> io::Result<Self> {
-        let mut walk = Walk { mount: describe(root)?.stx_mnt_id, ..Walk::default() };
+        let buffer = vec![0; 2 * LARGEST_XATTR];
+        let mut walk = Walk { mount: describe(root)?.stx_mnt_id, buffer, ..Walk::default() };
         walk.visit(root, Path::new("."))?;
         Ok(walk.dump)
     }
@@ -158,10 +159,15 @@ fn excused(deviations: &[Deviation], path: &str, field: &str, expected: &Fields,
     deviations.iter().any(|deviation| (deviation.applies)(path, field, expected, found))
 }
 
+/// The largest list and the largest value of extended attributes that Linux hands out (linux/limits.h), in bytes.
+const LARGEST_XATTR: usize = 1 << 16;
+
 /// One walk over a tree.
 #[derive(Default)]
 struct Walk {
     dump: TreeDump,
+    /// What is read is read into it: content, else names of extended attributes and a value.
+    buffer: Vec<u8>,
     /// The mount that holds the root, as statx numbers mounts.
     mount: u64,
     /// The first path of each inode that has several names, by device and inode number.
@@ -204,7 +210,7 @@ impl Walk {
         match kind {
             FileType::RegularFile => {
                 put("size", stat.stx_size.to_string());
-                put("sha256", content_hash(path)?);
+                put("sha256", content_hash(path, &mut self.buffer)?);
             }
             FileType::Symlink => {
                 put("size", stat.stx_size.to_string());
@@ -222,7 +228,7 @@ impl Walk {
                 put("link", self.first_names.entry(inode).or_insert_with(|| name.to_owned()).clone());
             }
         }
-        for (attribute, value) in xattrs(path)? {
+        for (attribute, value) in xattrs(path, &mut self.buffer)? {
             put(&format!("xattr:{}", escape(&attribute)), hex(&value));
         }
         Ok(fields)
@@ -249,31 +255,28 @@ fn type_name(kind: FileType) -> &'static str {
     }
 }
 
-fn content_hash(path: &Path) -> io::Result<String> {
+fn content_hash(path: &Path, buffer: &mut [u8]) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 17];
     loop {
-        match io::Read::read(&mut file, &mut buffer)? {
+        match io::Read::read(&mut file, buffer)? {
             0 => return Ok(hex(&hash.finalize())),
             length => hash.update(&buffer[..length]),
         }
     }
 }
 
-fn xattrs(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    // The largest list and the largest value that Linux hands out (linux/limits.h).
-    let mut names = vec![0; 1 << 16];
-    let length = match rustix::fs::llistxattr(path, &mut names[..]) {
+fn xattrs(path: &Path, buffer: &mut [u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let (names, value) = buffer.split_at_mut(LARGEST_XATTR);
+    let length = match rustix::fs::llistxattr(path, &mut *names) {
         Ok(length) => length,
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => return Ok(Vec::new()),
         Err(error) => return Err(error.into()),
     };
     let mut found = Vec::new();
-    let mut value = vec![0; 1 << 16];
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let name_text = std::ffi::OsString::from_vec(name.to_vec());
-        let size = rustix::fs::lgetxattr(path, name_text.as_os_str(), &mut value[..])?;
+        let size = rustix::fs::lgetxattr(path, name_text.as_os_str(), &mut *value)?;
         found.push((name.to_vec(), value[..size].to_vec()));
     }
     Ok(found)

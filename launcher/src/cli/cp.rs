@@ -69,7 +69,7 @@ impl Cp {
                 let tool = ["pack", path.as_str(), last_component(&path)];
                 run(&Machine::find(&machine)?, &tool, Ends::output(Piped(stdout)), signals)
             }
-            (Place::Guest { machine, path }, Place::Host(to)) => from_guest(&machine, &path, to, signals),
+            (Place::Guest { machine, path }, Place::Host(to)) => from_guest(&machine, &path, &to, signals),
             (Place::Stream, Place::Guest { machine, path }) => run(
                 &Machine::find(&machine)?,
                 &["unpack-into", &path],
@@ -94,10 +94,10 @@ fn run(machine: &Machine, tool: &[&str], ends: Ends, signals: Signals) -> Result
     machine.exec(Process::tool(tool), ends, signals)
 }
 
-fn from_guest(machine: &str, path: &str, to: PathBuf, signals: Signals) -> Result<u8, Failure> {
+fn from_guest(machine: &str, path: &str, to: &Path, signals: Signals) -> Result<u8, Failure> {
     let machine = Machine::find(machine)?;
     let (reader, writer) = io::pipe().about("pipe")?;
-    let target = Target::At { name: last_component(path).into(), path: to.clone() };
+    let target = Target::At { name: last_component(path).into(), path: to.to_owned() };
     let unpacking = thread::spawn(move || unpacked(reader, &target));
     let status = run(&machine, &["pack", path, ""], Ends::output(Piped(writer)), signals);
     let unpacked = unpacking.join().unwrap_or_else(|_| Err(io::Error::other("unpacking ended early")));

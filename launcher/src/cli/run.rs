@@ -146,7 +146,7 @@ impl Run {
         let ephemeral = self.remove || !(self.detach || self.keep.is_some());
         let record = machine::new_record(&spec.name, &spec.root.name(), &spec.process.argv, ephemeral);
         if self.detach && !self.dry_run {
-            return self.start_detached(global, &spec, record, &signals);
+            return Self::start_detached(global, &spec, record, &signals);
         }
         let mut prepared = Prepared::new(spec.clone(), &signals)?;
         self.explain(&prepared, self.accel);
@@ -165,7 +165,7 @@ impl Run {
         Ok(status)
     }
 
-    fn start_detached(&self, global: &Global, spec: &Spec, record: Record, signals: &Signals) -> Result<u8, Failure> {
+    fn start_detached(global: &Global, spec: &Spec, record: Record, signals: &Signals) -> Result<u8, Failure> {
         machine::start_detached(create(spec, record, true)?, signals)?;
         if global.json {
             say!("{}", serde_json::json!({ "name": spec.name }));

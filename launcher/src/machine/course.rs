@@ -172,7 +172,7 @@ impl Supervisor {
         self.console_tells = self.hypervisor_end.is_some_and(|status| status.success());
         let last_words = self.hypervisor.map_or(String::new(), |number| self.children.last_words(number));
         explain(&Circumstances {
-            name: &self.order.directory.name(),
+            name: self.order.directory.name(),
             fatal: self.fatal.as_deref(),
             reason: self.reason.as_deref(),
             status: self.hypervisor_end,

@@ -13,7 +13,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         std::fs::write(directory.join(name), bytes)
     };
     let tars = samples::layers();
-    let indexes: Vec<_> = tars.iter().filter_map(|tar| layer_store::fuzzing::tar(tar)).collect();
+    let indexes = tars.iter().map(|tar| layer_store::fuzzing::tar(tar).ok_or("a sample is no layer"));
+    let indexes = indexes.collect::<Result<Vec<_>, _>>()?;
     for (number, (tar, index)) in tars.iter().zip(&indexes).enumerate() {
         put("tar", &format!("sample-{number}"), tar)?;
         put("layer_index", &format!("sample-{number}"), index)?;

@@ -24,16 +24,28 @@ fn entry(out: &mut Vec<u8>, name: &str, kind: u8, body: &[u8], link: &str) {
     out.resize(out.len().next_multiple_of(512), 0);
 }
 
+/// One PAX record: its length in decimal counts itself (POSIX.1-2017, pax, "pax Extended Header").
+fn record(key: &str, value: &[u8]) -> Vec<u8> {
+    let rest = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
+    let mut length = rest.len();
+    while length != rest.len() + length.to_string().len() {
+        length = rest.len() + length.to_string().len();
+    }
+    [length.to_string().as_bytes(), &rest].concat()
+}
+
 /// A lower and an upper layer.
 pub fn layers() -> [Vec<u8>; 2] {
     let (mut lower, mut upper) = (Vec::new(), Vec::new());
     entry(&mut lower, "usr/", b'5', b"", "");
     entry(&mut lower, "usr/bin/a", b'0', b"content", "");
     entry(&mut lower, "usr/bin/b", b'1', b"", "usr/bin/a");
-    entry(&mut lower, "x", b'x', b"30 SCHILY.xattr.user.k=v\n\0\xff ..\n", "");
+    entry(&mut lower, "x", b'x', &record("SCHILY.xattr.user.k", b"v\n\0\xff .."), "");
     entry(&mut lower, "usr/only/deep/file", b'0', b"1", "");
     entry(&mut lower, "lib", b'2', b"", "usr/lib");
-    entry(&mut lower, "sparse-header", b'x', b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n29 GNU.sparse.realsize=9999\n22 GNU.sparse.name=s\n", "");
+    let sparse: [(&str, &[u8]); 4] = [("major", b"1"), ("minor", b"0"), ("realsize", b"9999"), ("name", b"s")];
+    let sparse = sparse.map(|(key, value)| record(&format!("GNU.sparse.{key}"), value)).concat();
+    entry(&mut lower, "sparse-header", b'x', &sparse, "");
     let mut map = b"1\n4096\n3\n".to_vec();
     map.resize(512, 0);
     map.extend_from_slice(b"abc");

@@ -2,5 +2,7 @@
 
 mod fixture;
 mod life;
+#[path = "../support/random.rs"]
+mod random;
 mod sharing;
 mod view;

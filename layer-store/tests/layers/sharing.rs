@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
@@ -10,6 +9,7 @@ use layer_store::{DiffId, GarbageKind, Ino, Kind, Store, StoreError, View, ViewE
 
 use crate::fixture::{find, ingest};
 use crate::life::tag;
+use crate::random::Random;
 
 const LARGE: usize = 1 << 20;
 
@@ -361,27 +361,6 @@ fn layers_of_one_process_find_each_other_though_they_come_together() {
     layers.iter().for_each(|layer| kept.is_sound(layer));
     let whole = layers.iter().filter(|layer| !kept.is_thin(layer)).count();
     assert_eq!(whole, 1, "one holds it for all");
-}
-
-/// A small generator (xorshift64), so that a seed chooses the same steps.
-struct Random(u64);
-
-impl Random {
-    /// `LAMINA_SEED`, else another each time.
-    fn from_environment() -> Self {
-        // Every RandomState is seeded anew by the operating system's generator.
-        let fresh = || std::hash::RandomState::new().build_hasher().finish();
-        let seed = std::env::var("LAMINA_SEED").map_or_else(|_| fresh(), |seed| seed.parse().expect("a number"));
-        println!("LAMINA_SEED={seed} takes these steps again");
-        Self(seed | 1)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % end as u64).expect("less than a usize")
-    }
 }
 
 /// The files of a layer as they were put into its tar.

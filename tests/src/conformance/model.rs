@@ -43,6 +43,14 @@ impl Inodes {
         self.0.len() - 1
     }
 
+    /// Runs `step`, and forgets the inodes that it made.
+    pub fn trying<T>(&mut self, step: impl FnOnce(&mut Self) -> T) -> T {
+        let known = self.0.len();
+        let outcome = step(self);
+        self.0.truncate(known);
+        outcome
+    }
+
     pub(crate) fn is_directory(&self, id: InodeId) -> bool {
         self.0[id].0.kind == Kind::Directory
     }
@@ -300,7 +308,7 @@ impl Merged {
     /// # Errors
     /// For hard links to what is not there, or to a directory.
     pub fn add(&mut self, layer: &LayerTree, inodes: &mut Inodes) -> Result<()> {
-        let below = self.0.clone();
+        let below = self.clone();
         self.hide(layer);
         for (path, place) in &layer.places {
             let id = match place {
@@ -309,13 +317,7 @@ impl Merged {
                     Some(id) if inodes.is_directory(*id) => *id,
                     _ => inodes.default_directory(),
                 },
-                Place::Below(target) => {
-                    let id = below.get(target).with_context(|| {
-                        format!("{} links to {}, which is nowhere", image_path_text(path), image_path_text(target))
-                    })?;
-                    ensure!(!inodes.is_directory(*id), "{}: a hard link to a directory", image_path_text(path));
-                    *id
-                }
+                Place::Below(target) => below.linked(path, target, inodes)?,
                 Place::Pending(_) => bail!("a layer is merged before it is finished"),
             };
             let both_directories =
@@ -327,6 +329,27 @@ impl Merged {
         }
         self.0.retain(|path, _| !path.first().is_some_and(|name| name.starts_with(b".wh.")));
         Ok(())
+    }
+
+    /// Whether one more layer can be put on top: all that [`Merged::add`] may find wrong.
+    ///
+    /// # Errors
+    /// Those of [`Merged::add`].
+    pub fn takes(&self, layer: &LayerTree, inodes: &Inodes) -> Result<()> {
+        layer.places.iter().try_for_each(|(path, place)| match place {
+            Place::Below(target) => self.linked(path, target, inodes).map(drop),
+            Place::Own(_) | Place::ImplicitDirectory => Ok(()),
+            Place::Pending(_) => bail!("a layer is merged before it is finished"),
+        })
+    }
+
+    /// The inode that a hard link of the layer above is to.
+    fn linked(&self, path: &Components, target: &Components, inodes: &Inodes) -> Result<InodeId> {
+        let id = self.0.get(target).with_context(|| {
+            format!("{} links to {}, which is nowhere", image_path_text(path), image_path_text(target))
+        })?;
+        ensure!(!inodes.is_directory(*id), "{}: a hard link to a directory", image_path_text(path));
+        Ok(*id)
     }
 
     /// Whiteouts and opaque markers act on what is below.

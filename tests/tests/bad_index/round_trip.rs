@@ -32,7 +32,7 @@ fn json(output: &Finished) -> Value {
 }
 
 #[test]
-fn exported_layers_are_the_tars_that_their_diff_ids_name() {
+fn exported_layers_are_the_tars_that_their_diff_ids_name_and_skopeo_and_umoci_read_them() {
     let (session, layout) = exported(Image::Corners);
     let layers = layers(&session, REFERENCE);
     assert_eq!(layers.len(), 4);
@@ -42,55 +42,11 @@ fn exported_layers_are_the_tars_that_their_diff_ids_name() {
     }
     // They are the ones that the image came with.
     let original = format!("oci:{}:latest", Image::Corners.layout().display());
-    let config = Finished::of(Command::new(installed("skopeo")).args(["inspect", "--config", &original])).succeeded();
-    assert_eq!(json(&config)["rootfs"]["diff_ids"], serde_json::json!(layers));
-}
-
-#[test]
-fn import_of_an_export_stores_nothing_new() {
-    let (session, layout) = exported(Image::Corners);
-    let base = session.ok(["prepare", REFERENCE]);
-    let before = Inventory::of(&session.store());
-    session.ok(["import", layout.to_str().expect("a plain path"), "--tag", "lamina.test/again:1"]);
-    let after = Inventory::of(&session.store());
-    assert_eq!(after.layers(), before.layers());
-    let added = after.added_since(&before);
-    let is_small = |path: &&Path| ["images", "manifests", "compressed"].iter().any(|place| path.starts_with(place));
-    // The name, the manifest, which names plain tars now, and the digests that they travel with.
-    assert!(added.iter().all(|path| is_small(path) || path.ends_with("sources")), "{added:?}");
-    assert_eq!(session.ok(["prepare", "lamina.test/again:1"]), base);
-    // And in a store that has nothing yet, the same base.
-    let other = Session::user();
-    std::fs::rename(&layout, other.work("imports").join("layout")).expect("the layout moves");
-    other.import(&other.work("imports").join("layout"), REFERENCE);
-    assert_eq!(other.ok(["prepare", REFERENCE]), base);
-    session.traces().assert_nothing_left();
-}
-
-#[test]
-fn export_of_an_import_of_an_export_is_the_same_byte_for_byte() {
-    let (session, first) = exported(Image::Corners);
-    session.ok(["import", first.to_str().expect("a plain path"), "--tag", REFERENCE]);
-    let second = session.work("exports").join("second");
-    session.ok(["export", REFERENCE, second.to_str().expect("a plain path")]);
-    let difference = Finished::of(Command::new(installed("diff")).arg("-r").arg(&first).arg(&second)).succeeded();
-    assert_eq!(difference.stdout, "");
-}
-
-#[test]
-fn export_keeps_the_name_of_the_image() {
-    let (session, layout) = exported(Image::Corners);
-    session.ok(["rmi", REFERENCE]);
-    session.ok(["import", layout.to_str().expect("a plain path")]);
-    assert_eq!(layers(&session, REFERENCE).len(), 4);
-}
-
-#[test]
-fn skopeo_and_umoci_read_an_export() {
-    let (session, layout) = exported(Image::Corners);
-    let image = format!("oci:{}", layout.display());
     let skopeo = |arguments: &[&str]| Finished::of(Command::new(installed("skopeo")).args(arguments)).succeeded();
-    assert_eq!(json(&skopeo(&["inspect", &image]))["Layers"], serde_json::json!(layers(&session, REFERENCE)));
+    assert_eq!(json(&skopeo(&["inspect", "--config", &original]))["rootfs"]["diff_ids"], serde_json::json!(layers));
+
+    let image = format!("oci:{}", layout.display());
+    assert_eq!(json(&skopeo(&["inspect", &image]))["Layers"], serde_json::json!(layers));
     let copy = session.work("copy").join("copied.tar");
     skopeo(&["copy", "--quiet", &image, &format!("docker-archive:{}:copy:1", copy.display())]);
     assert!(copy.is_file());
@@ -98,6 +54,36 @@ fn skopeo_and_umoci_read_an_export() {
     let unpacked = Unpacked::of(&format!("{}:{REFERENCE}", layout.display()), Path::new("/tmp"));
     let tree = TreeDump::of(&unpacked.root()).expect("the unpacked tree");
     oracle::tree_of(Image::Corners).assert_same(&tree, &[], "the export unpacked by umoci");
+}
+
+#[test]
+fn import_of_an_export_stores_nothing_new_and_exports_the_same_bytes_and_name() {
+    let (session, first) = exported(Image::Corners);
+    let base = session.ok(["prepare", REFERENCE]);
+    let before = Inventory::of(&session.store());
+    session.ok(["import", first.to_str().expect("a plain path"), "--tag", "lamina.test/again:1"]);
+    let after = Inventory::of(&session.store());
+    assert_eq!(after.layers(), before.layers());
+    let added = after.added_since(&before);
+    let is_small = |path: &&Path| ["images", "manifests", "compressed"].iter().any(|place| path.starts_with(place));
+    // The name, the manifest, which names plain tars now, and the digests that they travel with.
+    assert!(added.iter().all(|path| is_small(path) || path.ends_with("sources")), "{added:?}");
+    assert_eq!(session.ok(["prepare", "lamina.test/again:1"]), base);
+
+    session.ok(["import", first.to_str().expect("a plain path"), "--tag", REFERENCE]);
+    let second = session.work("exports").join("second");
+    session.ok(["export", REFERENCE, second.to_str().expect("a plain path")]);
+    let difference = Finished::of(Command::new(installed("diff")).arg("-r").arg(&first).arg(&second)).succeeded();
+    assert_eq!(difference.stdout, "");
+
+    // In a store that has nothing yet: the same base, and the name with which it was exported.
+    let other = Session::user();
+    let layout = other.work("imports").join("layout");
+    std::fs::rename(&first, &layout).expect("the layout moves");
+    other.ok(["import", layout.to_str().expect("a plain path")]);
+    assert_eq!(layers(&other, REFERENCE).len(), 4);
+    assert_eq!(other.ok(["prepare", REFERENCE]), base);
+    session.traces().assert_nothing_left();
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn build(layers: &[(Vec<Step>, Option<usize>)]) -> Stack {
         let mut layer = Layer { entries: Vec::new(), frame: Frame::default() };
         for step in steps {
             let entry = entry_of(step, &layer.entries, &below);
-            add_if_taken(&mut layer, entry, &merged, &inodes);
+            add_if_taken(&mut layer, entry, &merged, &mut inodes);
         }
         for number in 0..wide.unwrap_or(0) {
             layer.entries.push(Entry::new(format!("wide/n{number}"), Node::Fifo));
@@ -83,10 +83,9 @@ fn build(layers: &[(Vec<Step>, Option<usize>)]) -> Stack {
 }
 
 /// Adds the entry unless the layer would then be one that must be refused.
-fn add_if_taken(layer: &mut Layer, entry: Entry, merged: &Merged, inodes: &Inodes) {
+fn add_if_taken(layer: &mut Layer, entry: Entry, merged: &Merged, inodes: &mut Inodes) {
     layer.entries.push(entry);
-    let (mut inodes, mut merged) = (inodes.clone(), merged.clone());
-    let taken = LayerTree::build(layer, &mut inodes).and_then(|tree| merged.add(&tree, &mut inodes));
+    let taken = inodes.trying(|inodes| LayerTree::build(layer, inodes).and_then(|tree| merged.takes(&tree, inodes)));
     if taken.is_err() {
         layer.entries.pop();
     }

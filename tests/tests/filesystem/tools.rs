@@ -19,9 +19,13 @@ struct Pair {
 
 impl Pair {
     fn of(actor: Actor, layout: &Path) -> Self {
+        Self::beside(actor, layout, Unpacked::of(&format!("{}:latest", layout.display()), Path::new("/tmp")))
+    }
+
+    /// A mount beside an image that is unpacked already.
+    fn beside(actor: Actor, layout: &Path, unpacked: Unpacked) -> Self {
         let session = session_with(actor, layout);
         let point = session.mount(REFERENCE, "mounted");
-        let unpacked = Unpacked::of(&format!("{}:latest", layout.display()), Path::new("/tmp"));
         Self { session, actor, point, unpacked }
     }
 
@@ -95,9 +99,11 @@ impl Pair {
         expected.assert_same(&copied, &[], "the copy");
     }
 
-    fn end(self) {
+    /// The unpacked image.
+    fn end(self) -> Unpacked {
         self.session.umount(&self.point);
         self.session.traces().assert_nothing_left();
+        self.unpacked
     }
 }
 
@@ -145,17 +151,13 @@ fn copy_is_the_unpacked_tree() {
 }
 
 #[test]
-fn tools_of_an_ordinary_user_see_an_unpacked_debian() {
-    let pair = Pair::of(Actor::User, &Image::Corners.layout());
-    pair.find();
-    pair.tar();
-    pair.end();
-}
-
-#[test]
-fn tools_of_root_see_an_unpacked_debian() {
-    let pair = Pair::of(Actor::Root, &Image::Corners.layout());
-    pair.rsync();
-    pair.copy();
-    pair.end();
+fn tools_of_root_and_of_an_ordinary_user_see_an_unpacked_debian() {
+    let layout = Image::Corners.layout();
+    let root = Pair::of(Actor::Root, &layout);
+    root.rsync();
+    root.copy();
+    let user = Pair::beside(Actor::User, &layout, root.end());
+    user.find();
+    user.tar();
+    user.end();
 }

@@ -1,7 +1,7 @@
 //! Garbage collection: what is used stays, everything else goes, and what is said is what is done.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use end_to_end::layout::{Layer, noise};
 use end_to_end::soundness::{leftovers, sound_layers};
@@ -10,7 +10,7 @@ use layer_store::FaultPoint;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{Images, faulty, top};
+use super::{Images, beside_a_collector, faulty, top};
 
 const IMAGE: &str = "lamina.test/image:1";
 const OTHER: &str = "lamina.test/other:1";
@@ -159,26 +159,17 @@ const MOUNTS: u64 = 20;
 #[test]
 fn collecting_in_a_loop_takes_nothing_that_is_in_use() {
     let (registry, session) = (Registry::start(), Session::user());
-    let done = AtomicBool::new(false);
-    let collections = std::thread::scope(|scope| {
-        let collector = scope.spawn(|| {
-            let mut collections = 0;
-            while !done.load(Ordering::Relaxed) {
-                session.ok(["gc"]);
-                collections += 1;
-            }
-            collections
-        });
+    let (outcomes, collections) = beside_a_collector(&session, Duration::ZERO, || {
         let (session, registry) = (&session, &registry);
-        let pulls = (0..PULLS).map(|number| scope.spawn(move || pull_and_remove(session, registry, number)));
-        let prepares = (10..10 + PREPARES).map(|number| scope.spawn(move || prepare_variants(session, number)));
-        let mounts = (20..20 + MOUNTS).map(|number| scope.spawn(move || mount_without_a_name(session, number)));
-        let workers: Vec<_> = pulls.chain(prepares).chain(mounts).collect();
-        let outcomes: Vec<_> = workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
-        done.store(true, Ordering::Relaxed);
-        assert!(outcomes.iter().all(Result::is_ok), "a worker found something missing");
-        collector.join().expect("every collection succeeds")
+        std::thread::scope(|scope| {
+            let pulls = (0..PULLS).map(|number| scope.spawn(move || pull_and_remove(session, registry, number)));
+            let prepares = (10..10 + PREPARES).map(|number| scope.spawn(move || prepare_variants(session, number)));
+            let mounts = (20..20 + MOUNTS).map(|number| scope.spawn(move || mount_without_a_name(session, number)));
+            let workers: Vec<_> = pulls.chain(prepares).chain(mounts).collect();
+            workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
+        })
     });
+    assert!(outcomes.iter().all(Result::is_ok), "a worker found something missing");
     assert!(collections >= ROUNDS, "{collections} collections");
     session.ok(["gc"]);
     assert_eq!(sound_layers(&session.store()), Vec::<String>::new());

@@ -1,6 +1,5 @@
 //! Processes killed at every step, and at random: the next command works without repair.
 
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use end_to_end::soundness::{leftovers, sound_layers};
 use end_to_end::{Finished, Registry, Session};
 use layer_store::FaultPoint;
 
+use super::random::Random;
 use super::shared::{BORROWER, DONOR, Twins};
 use super::{Images, faulty};
 
@@ -153,27 +153,6 @@ const ROUNDS: u32 = 300;
 
 /// Rounds between two looks at what is there.
 const LOOK: u32 = 15;
-
-/// A small generator (xorshift64), so that a seed chooses the same commands and the same waits.
-struct Random(u64);
-
-impl Random {
-    /// `LAMINA_SEED`, else another each time.
-    fn from_environment() -> Self {
-        // Every RandomState is seeded anew by the operating system's generator.
-        let fresh = || std::hash::RandomState::new().build_hasher().finish();
-        let seed = std::env::var("LAMINA_SEED").map_or_else(|_| fresh(), |seed| seed.parse().expect("a number"));
-        println!("LAMINA_SEED={seed} runs these rounds again");
-        Self(seed | 1)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % end as u64).expect("less than a usize")
-    }
-}
 
 #[test]
 fn random_kills_never_leave_a_name_without_its_content() {

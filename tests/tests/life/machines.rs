@@ -1,12 +1,13 @@
 //! Machines beside a collector that never rests.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use end_to_end::session::Started;
 use end_to_end::soundness::{leftovers, sound_layers};
 use end_to_end::{Image, Session};
+
+use super::beside_a_collector;
 
 const REFERENCE: &str = "lamina.test/image:1";
 
@@ -33,17 +34,8 @@ fn five_machines_lose_nothing_to_a_collector_in_a_loop() {
     // The last of them has a store of its own, in which nothing is but a base, and reads this one also.
     let (own, store) = (session.work("own-store"), session.store());
     let borrowed = ["--store", own.to_str().unwrap(), "--also-read", store.to_str().unwrap()];
-    let done = AtomicBool::new(false);
-    let collections = std::thread::scope(|scope| {
-        let collector = scope.spawn(|| {
-            let mut collections = 0;
-            while !done.load(Ordering::Relaxed) {
-                session.ok(["gc"]);
-                collections += 1;
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            collections
-        });
+    let pause = Duration::from_millis(20);
+    let ((), collections) = beside_a_collector(&session, pause, || {
         let machines = (0..MACHINES).map(|number| {
             let options: &[&str] = if number + 1 == MACHINES { &borrowed } else { &[] };
             start(&session, &shared, &format!("machine-{number}"), options)
@@ -66,8 +58,6 @@ fn five_machines_lose_nothing_to_a_collector_in_a_loop() {
         for (number, each) in finished.iter().enumerate() {
             assert_eq!((&each.stdout, read(number)), (&finished[0].stdout, read(0)), "{each}");
         }
-        done.store(true, Ordering::Relaxed);
-        collector.join().expect("every collection succeeds")
     });
     assert!(collections > MACHINES, "{collections} collections");
     assert_eq!(sound_layers(&own), Vec::<String>::new(), "no layer was copied");

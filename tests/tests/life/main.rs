@@ -9,11 +9,15 @@ mod filesystems;
 mod killed;
 mod machines;
 mod power_cuts;
+#[path = "../../../layer-store/tests/support/random.rs"]
+mod random;
 mod shared;
 mod together;
 mod versions;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use end_to_end::layout::{Layer, noise};
 use end_to_end::{Layout, Session};
@@ -53,4 +57,32 @@ fn top(session: &Session, content: &str) -> PathBuf {
     let directory = session.work("top");
     std::fs::write(directory.join("on-top"), content).expect("a file of the test");
     directory
+}
+
+/// Does `work` while garbage is collected in a loop, with a pause after each time; what came of it, and the number of
+/// collections.
+fn beside_a_collector<T>(session: &Session, pause: Duration, work: impl FnOnce() -> T) -> (T, usize) {
+    /// Ends the loop, also when the work panics.
+    struct Done<'a>(&'a AtomicBool);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let collector = scope.spawn(|| {
+            let mut collections = 0;
+            while !done.load(Ordering::Relaxed) {
+                session.ok(["gc"]);
+                collections += 1;
+                std::thread::sleep(pause);
+            }
+            collections
+        });
+        let end = Done(&done);
+        let outcome = work();
+        drop(end);
+        (outcome, collector.join().expect("every collection succeeds"))
+    })
 }
