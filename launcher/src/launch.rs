@@ -197,6 +197,7 @@ impl Prepared {
             process: self.spec.process,
             ends: Some(ends),
             handover,
+            ready: self.spec.ready,
             ready_timeout: Duration::from_secs(self.spec.ready_timeout),
         })
     }

@@ -23,6 +23,7 @@ mod meter;
 pub mod network;
 pub mod picture;
 pub mod policy;
+pub mod ready;
 pub mod root;
 pub mod secret;
 pub mod share;

@@ -371,6 +371,7 @@ mod tests {
             fuse: no("no /dev/fuse"),
             virtiofsd: no("no virtiofsd"),
             image_in_guest: no("the guest kernel has no driver erofs"),
+            disk_in_guest: no("z"),
             passt: no("no passt"),
             network_in_guest: no("the guest kernel has no driver virtio_net"),
             tsc_khz: None,

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::failure::{About, Failure};
 use crate::network::Publish;
 use crate::policy::Request;
+use crate::ready::Ready;
 use crate::secret::Secret;
 use crate::share::Share;
 
@@ -47,6 +48,8 @@ pub struct Spec {
     pub kernel: Option<PathBuf>,
     /// Whether the kernel's console is shown.
     pub show_console: bool,
+    /// When it counts as ready.
+    pub ready: Ready,
     /// How many seconds the guest may take to get ready.
     pub ready_timeout: u64,
     /// Where to answer `lamina stats`, besides the machine's own socket.

@@ -203,10 +203,10 @@ fn xattrs(path: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
     Ok(found)
 }
 
-/// What init itself put into an upper directory: its paths, each with the time of change it had then in nanoseconds
-/// since 1970. Lines of `TIME PATH` in the file `own`.
+/// What init itself put into an upper directory: its paths, each with a mark by which a change is seen. In the file
+/// `own` each is `MARK PATH` and a NUL byte.
 #[derive(Debug)]
-pub struct Own(HashMap<PathBuf, i128>);
+pub struct Own(HashMap<PathBuf, String>);
 
 impl Own {
     const FILE: &str = "own";
@@ -224,7 +224,7 @@ impl Own {
         for change in stack.changes()? {
             let path = stack.upper.join(&change.path);
             let meta = fs::symlink_metadata(&path).map_err(about(&path))?;
-            lines.extend(format!("{} ", modified(&meta)).into_bytes());
+            lines.extend(format!("{} ", mark(&meta)).into_bytes());
             lines.extend(change.path.as_os_str().as_bytes());
             lines.push(0);
         }
@@ -240,15 +240,15 @@ impl Own {
         };
         let lines = bytes.split(|&byte| byte == 0).filter_map(|line| {
             let space = line.iter().position(|&byte| byte == b' ')?;
-            let time = std::str::from_utf8(&line[..space]).ok()?.parse().ok()?;
-            Some((PathBuf::from(std::ffi::OsString::from_vec(line[space + 1..].to_vec())), time))
+            let mark = std::str::from_utf8(&line[..space]).ok()?.to_owned();
+            Some((PathBuf::from(std::ffi::OsString::from_vec(line[space + 1..].to_vec())), mark))
         });
         Ok(Self(lines.collect()))
     }
 
     /// Whether a path is as init left it.
     fn is(&self, path: &Path, meta: &Metadata) -> bool {
-        self.0.get(path).is_some_and(|&time| meta.is_dir() || time == modified(meta))
+        self.0.get(path).is_some_and(|noted| meta.is_dir() || *noted == mark(meta))
     }
 
     /// Leaves out the directories that init made and nobody has put anything into.
@@ -266,8 +266,9 @@ impl Own {
     }
 }
 
-fn modified(meta: &Metadata) -> i128 {
-    i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec())
+/// Time of change, inode and size: a file that is written anew within a tick of the clock differs at least in one.
+fn mark(meta: &Metadata) -> String {
+    format!("{}.{:09},{},{}", meta.mtime(), meta.mtime_nsec(), meta.ino(), meta.len())
 }
 
 #[cfg(test)]
@@ -349,7 +350,7 @@ mod tests {
         Own::note(&scratch.stack()).unwrap();
         assert_eq!(scratch.listed(), ["A /run", "A /run/pid"]);
         fs::remove_file(upper.join("etc/hosts")).unwrap();
-        fs::write(upper.join("etc/hosts"), "user").unwrap();
+        fs::write(upper.join("etc/hosts"), "another").unwrap();
         assert_eq!(scratch.listed(), ["A /etc", "A /etc/hosts", "A /run", "A /run/pid"]);
     }
 }

@@ -7,6 +7,7 @@ pub mod account;
 pub mod archive;
 pub mod changes;
 pub mod protocol;
+pub mod sockets;
 pub mod window;
 
 /// The line that init prints on the kernel's console before anything else: proof that a kernel has booted

@@ -6,16 +6,21 @@
 //! | `pack PATH NAME` | writes PATH as a tar stream in which it is called NAME |
 //! | `unpack-into DIRECTORY` | reads a tar stream into DIRECTORY |
 //! | `unpack-at PATH NAME` | reads a tar stream to PATH, or into it as NAME where it is a directory |
+//! | `await-port PORT` | ends once something listens on this TCP port |
 //! | `changes` | lists what has been written to the root, as [`Stack::list`] does |
 //! | `pack-changes` | writes that as the tar of an OCI layer |
 //!
 //! Init gives the last two the paths by which they reach the writes and the tree below them.
 
+use std::fs;
 use std::io::{self, BufWriter};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use guest_init::archive::{Packer, Target, unpack};
 use guest_init::changes::Stack;
+use guest_init::sockets;
 
 use crate::writes;
 
@@ -37,6 +42,7 @@ pub(crate) fn run(arguments: &[String]) -> u8 {
         ["changes" | "pack-changes"] => Err(io::Error::other("a read-only root has no changes")),
         ["changes", place, lower] => Stack::new(Path::new(place), Path::new(lower)).list(stdout()),
         ["pack-changes", place, lower] => Stack::new(Path::new(place), Path::new(lower)).pack(stdout()),
+        ["await-port", port] => await_port(port),
         unknown => Err(io::Error::other(format!("init has no tool {unknown:?}"))),
     };
     match done {
@@ -46,6 +52,20 @@ pub(crate) fn run(arguments: &[String]) -> u8 {
             1
         }
     }
+}
+
+/// How often to look for a listener.
+const LOOK: Duration = Duration::from_millis(20);
+
+fn await_port(port: &str) -> io::Result<()> {
+    let port = port.parse().map_err(io::Error::other)?;
+    while !["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .any(|table| fs::read_to_string(table).is_ok_and(|text| sockets::is_listening(&text, port)))
+    {
+        thread::sleep(LOOK);
+    }
+    Ok(())
 }
 
 fn stdout() -> impl io::Write {

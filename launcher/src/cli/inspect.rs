@@ -130,7 +130,7 @@ fn show_machine(machine: &Machine, json: bool) -> Result<u8, Failure> {
         say!("memory      {} MiB", spec.memory_mib);
         say!("writes      {}", spec.writes);
         if let Some(bytes) = kept_disk::taken(&directory.join(kept_disk::FILE)) {
-            say!("disk        {} taken of the host", size(bytes));
+            say!("disk        {} taken of the host", super::size(bytes));
         }
         for share in &spec.shares {
             let mode = if share.read_only { " (read-only)" } else { "" };

@@ -16,6 +16,7 @@ use crate::launch::{self, Prepared};
 use crate::machine::{self, Directory, Ends, Handover, Record, Signals};
 use crate::network::{Carrier, Publish};
 use crate::policy::{Backend, Choice, Request};
+use crate::ready::Ready;
 use crate::secret::{self, Secret};
 use crate::share::Share;
 use crate::spec::{Root, Spec, Writes};
@@ -33,7 +34,7 @@ Examples:
   lamina run -v .:/work -v ~/.cache:/cache:ro -w /work python:3.12 -- python3 build.py
   lamina run -p 8080:80 -v ./site:/srv:ro nginx:1
   lamina run --secret token=$HOME/.token --env-file dev.env app:1
-  lamina run --detach --name web debian:12 -- python3 -m http.server
+  lamina run --detach --name web --ready port:8000 -p 8000:8000 debian:12 -- python3 -m http.server
   lamina run --keep --name build debian:12 -- make install && lamina commit build app:2
   lamina run --dry-run debian:12 -- true")]
 pub(super) struct Run {
@@ -128,7 +129,11 @@ pub(super) struct Run {
     /// Print the command lines and start nothing
     #[arg(long)]
     dry_run: bool,
-    /// How many seconds the VM may take until it can run the command
+    /// With --detach: return when the root is up (root), the command runs (exec), or something in the VM listens on a
+    /// TCP port (port:N)
+    #[arg(long, value_name = "WHEN", default_value = "exec", requires = "detach")]
+    ready: Ready,
+    /// How many seconds the VM may take until it is ready
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     ready_timeout: u64,
     /// The command, behind "--"; the image's own by default
@@ -227,6 +232,7 @@ impl Run {
             },
             kernel: self.kernel.clone().map(std::path::absolute).transpose().about("--kernel")?,
             show_console: self.console,
+            ready: self.ready,
             ready_timeout: self.ready_timeout,
             stats: self.stats.clone().map(std::path::absolute).transpose().about("--stats")?,
             root,

@@ -128,7 +128,9 @@ impl Supervisor {
             Some((_, Overdue::Ready)) => {
                 let seconds = self.order.ready_timeout.as_secs();
                 self.console_tells = true;
-                Err(self.failed(&format!("the guest was not ready after {seconds} s")))
+                let missing =
+                    if self.session.is_some() { format!(": not before {}", self.order.ready) } else { String::new() };
+                Err(self.failed(&format!("the guest was not ready after {seconds} s{missing}")))
             }
             Some((_, Overdue::Command)) => {
                 // The rest of the guest still ends in good order.

@@ -69,6 +69,11 @@ impl Handover {
         self.say(&Word::Failed(failure.clone()));
     }
 
+    /// Whether somebody waits for a word.
+    pub(super) const fn is_awaited(&self) -> bool {
+        self.0.is_some()
+    }
+
     fn say(&mut self, word: &Word) {
         if let Some(mut pipe) = self.0.take() {
             let line = serde_json::to_string(word).unwrap_or_default();

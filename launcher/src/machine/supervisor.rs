@@ -22,9 +22,12 @@ use super::watch::Watcher;
 use super::{console, monitor, session, terminal};
 use crate::failure::{About, Failure, MACHINE_FAILED};
 use crate::hypervisor::CommandLine;
+use crate::ready::Ready;
 
 /// The stream of the machine's first command.
 pub(super) const FIRST: u32 = 1;
+/// The stream of the tool that waits for the machine to be ready.
+const AWAITING: u32 = u32::MAX;
 /// How long a share's server may take to make its socket.
 const SOCKET_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a guest may take to power off when told to.
@@ -59,7 +62,9 @@ pub struct Order {
     pub ends: Option<Ends>,
     /// Who waits for the word that the command runs.
     pub handover: Handover,
-    /// How long the guest may take until the command can be started.
+    /// When the machine counts as ready.
+    pub ready: Ready,
+    /// How long the guest may take until it is.
     pub ready_timeout: Duration,
 }
 
@@ -108,11 +113,19 @@ pub fn run(order: Order, signals: Signals) -> Result<u8, Failure> {
         Ok(status) => State::Exited { status: *status, at: now() },
         Err(failure) => State::Failed { reason: failure.cause().to_owned(), status: failure.status(), at: now() },
     })?;
-    if let Err(failure) = &result {
-        if !supervisor.ran {
-            supervisor.order.directory.forget_if_new();
+    match &result {
+        Ok(status) if supervisor.order.handover.is_awaited() => {
+            let cause = format!("it ended (status {status}) before {}", supervisor.order.ready);
+            let remedy = format!("see lamina logs {}", supervisor.order.directory.name());
+            supervisor.order.handover.failed(&supervisor.failed(&cause).remedy(remedy));
         }
-        supervisor.order.handover.failed(failure);
+        Ok(_) => {}
+        Err(failure) => {
+            if !supervisor.ran {
+                supervisor.order.directory.forget_if_new();
+            }
+            supervisor.order.handover.failed(failure);
+        }
     }
     result
 }
@@ -285,7 +298,12 @@ impl Supervisor {
                 self.order.setup.nanoseconds = now.subsec_nanos();
                 self.say(MACHINE, Message::Setup(self.order.setup.clone()));
             }
-            (MACHINE, Message::Ready) => self.start_command(),
+            (MACHINE, Message::Ready) => {
+                if self.order.ready == Ready::Root {
+                    self.order.handover.ready();
+                }
+                self.start_command();
+            }
             (MACHINE, Message::Fatal(cause)) => self.fatal = Some(cause),
             (FIRST, Message::Stdout(bytes)) => self.pass_on(Channel::Stdout, bytes),
             (FIRST, Message::Stderr(bytes)) => self.pass_on(Channel::Stderr, bytes),
@@ -297,8 +315,13 @@ impl Supervisor {
             (FIRST, Message::Started) => {
                 self.order.directory.enter(State::Running { since: now() })?;
                 self.ran = true;
+                self.await_ready();
+            }
+            (AWAITING, Message::Exited(Ending::Status(0))) => {
+                self.deadline = None;
                 self.order.handover.ready();
             }
+            (AWAITING, _) => {}
             (FIRST, Message::Exited(ending)) => self.finish(Outcome::Ended(ending)),
             (FIRST, Message::StartFailed(error)) => self.finish(Outcome::StartFailed(error.status, error.cause)),
             // All is on its disks: what a guest does from here on only takes time.
@@ -320,6 +343,15 @@ impl Supervisor {
             self.flushed = false;
             self.session = Some(Session::attach(FIRST, control, self.events.clone(), ends));
             self.desk.ready(control.clone());
+        }
+    }
+
+    /// The command runs. What else is to be ready is waited for in the guest, by a tool of its init's.
+    fn await_ready(&mut self) {
+        let Ready::Port(port) = self.order.ready else { return self.order.handover.ready() };
+        if self.order.handover.is_awaited() {
+            self.say(AWAITING, Message::Start(Process::tool(&["await-port", &port.to_string()])));
+            self.deadline = Some((Instant::now() + self.order.ready_timeout, Overdue::Ready));
         }
     }
 

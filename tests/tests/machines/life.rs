@@ -192,3 +192,21 @@ fn echoed(mut command: Command, sent: &[u8]) -> Vec<u8> {
         output.stdout
     })
 }
+
+#[test]
+fn ready_means_that_something_listens_when_that_is_asked_for() {
+    let machines = Machines::of(Image::Debian);
+    let serve = "sleep 1; exec python3 -m http.server 8080";
+    let options = ["--ready", "port:8080", "--network", "none"];
+    Finished::of(&mut machines.detach("web", &options, serve)).succeeded();
+    let get =
+        "python3 -c 'import urllib.request as r; print(r.urlopen(\"http://127.0.0.1:8080/etc/hostname\").status)'";
+    assert_eq!(machines.exec("web", get).succeeded().stdout, "200\n");
+    machines.session.ok(["rm", "--force", "web"]);
+
+    let finished = Finished::of(&mut machines.detach("web", &options, "echo no such port; exit 4"));
+    assert!(finished.stderr.contains("it ended (status 4) before anything listened on port 8080"), "{finished}");
+    assert_eq!(machines.session.ok(["logs", "web"]), "no such port\n");
+    machines.session.ok(["rm", "web"]);
+    machines.session.traces().assert_nothing_left();
+}

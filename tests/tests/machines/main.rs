@@ -2,5 +2,6 @@
 
 mod endings;
 mod fixture;
+mod kept;
 mod life;
 mod many;

@@ -1,0 +1,126 @@
+//! Machines that keep what they write: over ends and starts, as a list, and as a new image.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use end_to_end::{Finished, Image};
+
+use crate::fixture::{Machines, REFERENCE};
+
+/// What `find` says of each file: of directories neither size nor links, which file systems count in their own way.
+const LOOK: &str = "-type d -printf '/%P %y %m %U:%G\\n' -o -printf '/%P %y %m %U:%G %s %T@ %l\\n'";
+
+/// Changes of every kind; says what the root is then, and does nothing again.
+const CHANGES: &str = "
+    test -e /srv/added && { cat /srv/added; exit 3; }
+    echo first > /srv/added && chmod 4750 /srv/added && chown daemon:games /srv/added
+    mkdir -p /srv/tree/deep && ln /srv/added /srv/tree/hard && ln -s ../added /srv/tree/soft && mkfifo /srv/tree/fifo
+    mknod /srv/tree/null c 1 3
+    touch -d '1999-12-31 23:59:58.123456789' /srv/tree/deep
+    rm -rf /usr/share/doc && mkdir /usr/share/doc && echo only > /usr/share/doc/only
+    rm /etc/debian_version && chmod 700 /etc/passwd && echo more >> /etc/issue
+    mv /usr/share/zoneinfo /srv/moved 2>/dev/null || cp -a /etc/default /srv/moved
+    python3 -c 'import os; os.setxattr(\"/srv/added\", \"user.note\", b\"\\x00\\xff\")
+os.setxattr(\"/srv/added\", \"security.capability\", bytes.fromhex(\"0100000200200000000000000000000000000000\"))'
+    for top in etc usr srv var; do echo \"== $top\"; find /$top -xdev LOOK; done
+";
+
+/// What init and not the user puts into a guest.
+const OF_INIT: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
+
+/// The lines of `find` below one top directory.
+fn below(text: &str, top: &str) -> BTreeSet<String> {
+    let lines = text.lines().skip_while(|line| *line != format!("== {top}")).skip(1);
+    let lines = lines.take_while(|line| !line.starts_with("== "));
+    let of_init = |line: &&str| top == "etc" && OF_INIT.iter().any(|name| line.starts_with(&format!("/{name} ")));
+    lines.filter(|line| !of_init(line)).map(str::to_owned).collect()
+}
+
+#[test]
+fn kept_machine_has_what_it_wrote_after_its_end_and_gives_it_to_a_new_image() {
+    let machines = Machines::of(Image::Debian);
+    let session = &machines.session;
+    let script = CHANGES.replace("LOOK", LOOK);
+    let run = ["run", "--accel", "tcg", "--keep=300M", "--name", "m", "-u", "0:0", "-w", "/", "-e", "SECRET=hush"];
+    let in_guest = session.ok(run.into_iter().chain([REFERENCE, "--", "/bin/sh", "-c", &script]));
+    assert_eq!(machines.seen("m")["status"], 0);
+
+    let listed = session.ok(["diff", "m"]);
+    let lines: BTreeSet<&str> = listed.lines().collect();
+    let expected = ["A /srv/added", "A /srv/tree/hard", "C /usr/share/doc", "A /usr/share/doc/only", "C /etc/passwd"];
+    for line in expected.into_iter().chain(["D /etc/debian_version", "D /usr/share/doc/python3", "C /etc/issue"]) {
+        assert!(lines.contains(line), "{line} is not in {listed}");
+    }
+    let untouched = |line: &&str| line.contains("/etc/hosts") || line.contains("resolv.conf") || line.contains("/proc");
+    assert_eq!(listed.lines().find(untouched), None);
+    assert_eq!(machines.seen("m")["status"], 0, "a look does not change how it ended");
+
+    session.ok(["commit", "--message", "as tested", "m", "lamina.test/committed:1"]);
+    let inspected: serde_json::Value =
+        serde_json::from_str(&session.ok(["inspect", "--json", "lamina.test/committed:1"])).unwrap();
+    let layers = inspected["layers"].as_array().unwrap().len();
+    assert_eq!(inspected["config"]["rootfs"]["diff_ids"].as_array().unwrap().len(), layers);
+    assert_eq!(inspected["config"]["history"].as_array().unwrap().last().unwrap()["comment"], "as tested");
+    assert!(!inspected.to_string().contains("hush"), "the environment of the run is no part of an image");
+    the_image_has_what_the_guest_saw(&machines, &in_guest);
+
+    session.ok(["start", "m"]);
+    assert_eq!(session.ok(["wait", "m"]), "3\n");
+    assert_eq!(session.ok(["logs", "m"]), "first\n");
+    let inspected = session.ok(["inspect", "m"]);
+    assert!(inspected.contains("disk "), "{inspected}");
+    session.ok(["rm", "m"]);
+    assert!(!machines.directory("m").exists());
+    session.traces().assert_nothing_left();
+}
+
+fn the_image_has_what_the_guest_saw(machines: &Machines, in_guest: &str) {
+    let session = &machines.session;
+    let point = session.mount("lamina.test/committed:1", "committed");
+    let look = format!("cd \"$1\" && for top in etc usr srv var; do echo \"== $top\"; find $top -xdev {LOOK}; done");
+    let mut shell = session.command(Path::new("sh"));
+    let mounted = Finished::of(shell.args(["-c", &look, "sh"]).arg(&point)).succeeded().stdout;
+    for top in ["etc", "usr", "srv", "var"] {
+        let (seen, expected) = (below(&mounted, top), below(in_guest, top));
+        assert!(expected.len() > 3, "{in_guest}");
+        let differ: Vec<_> = seen.symmetric_difference(&expected).take(10).collect();
+        assert!(differ.is_empty(), "/{top} differs: {differ:#?}");
+    }
+    let stat = |name: &str| {
+        let mut stat = session.command(Path::new("stat"));
+        Finished::of(stat.args(["-c", "%i %h"]).arg(point.join(name))).succeeded().stdout
+    };
+    assert_eq!(stat("srv/added"), stat("srv/tree/hard"), "hard links stay hard links");
+    let mut getfattr = session.command(Path::new("getfattr"));
+    let getfattr = getfattr.args(["-d", "-m", "-", "-e", "hex", "--absolute-names"]).arg(point.join("srv/added"));
+    let attributes = Finished::of(getfattr).succeeded().stdout;
+    assert!(attributes.contains("user.note=0x00ff"), "{attributes}");
+    assert!(attributes.contains("security.capability=0x01000002002"), "{attributes}");
+    session.umount(&point);
+}
+
+#[test]
+fn full_disk_is_an_error_in_the_guest_and_a_machine_without_one_has_nothing_to_commit() {
+    let machines = Machines::of(Image::Debian);
+    let session = &machines.session;
+    let fill =
+        "head -c 200000000 /dev/urandom > /fill; echo status $?; rm /fill; sync; echo small > /fits && cat /fits";
+    let run = ["run", "--accel", "tcg", "--keep=64M", "--name", "m", "-u", "0:0", "-w", "/", REFERENCE, "--"];
+    let finished = session.run(run.into_iter().chain(["/bin/sh", "-c", fill]));
+    assert!(finished.stderr.contains("No space left on device"), "{finished}");
+    assert_eq!(finished.stdout, "status 1\nsmall\n", "{finished}");
+    assert_eq!(session.ok(["diff", "m"]), "A /fits\n");
+    session.ok(["rm", "m"]);
+
+    machines.sleeper("passing", &[]);
+    machines.exec("passing", "echo x > /srv/x").succeeded();
+    assert_eq!(session.ok(["diff", "passing"]), "C /srv\nA /srv/x\n");
+    session.ok(["commit", "passing", "lamina.test/of-a-running-one:1"]);
+    session.ok(["kill", "passing"]);
+    session.run(["diff", "passing"]).refused("run it with --keep");
+    session.run(["commit", "passing", "lamina.test/late:1"]).refused("run it with --keep");
+    session.run(["images"]).succeeded();
+    assert!(!session.ok(["images"]).contains("late"));
+    session.ok(["rm", "passing"]);
+    session.traces().assert_nothing_left();
+}
