@@ -4,11 +4,10 @@ use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
-use oci_spec::image::{
-    Descriptor, DescriptorBuilder, ImageIndexBuilder, ImageManifest, MediaType, OciLayoutBuilder, Sha256Digest,
-};
+use oci_spec::image::{Descriptor, ImageIndexBuilder, ImageManifest, MediaType, OciLayoutBuilder};
 use serde::Serialize;
 
+use crate::oci::manifest;
 use crate::store::{Image, Store, StoreError};
 use crate::{DiffId, Digest};
 
@@ -105,13 +104,7 @@ fn bad(what: &'static str, error: impl std::fmt::Display) -> ExportError {
 }
 
 fn descriptor(media_type: MediaType, digest: Digest, size: u64) -> Result<Descriptor, ExportError> {
-    let digest: Sha256Digest = digest.hex().parse().map_err(|error| bad("descriptor", error))?;
-    DescriptorBuilder::default()
-        .media_type(media_type)
-        .digest(digest)
-        .size(size)
-        .build()
-        .map_err(|error| bad("descriptor", error))
+    manifest::descriptor(media_type, &digest, size).map_err(|error| bad("descriptor", error))
 }
 
 fn json(what: &'static str, document: &impl Serialize) -> Result<Vec<u8>, ExportError> {

@@ -45,7 +45,7 @@ make_corners() {
   publish corners "$1"
 }
 
-# What work in a guest needs, and beside the image the files to work on: a package, a wheel, an npm project with its cache.
+# What work in a guest needs, and beside the image the files to work on: a package, a wheel, an npm project with its tarballs.
 make_work() {
   debian_root with-tools.tar python3,ca-certificates,git,nodejs
   "$parts/tar-delta" base.tar with-tools.tar tools.tar
@@ -67,8 +67,12 @@ make_work() {
   dpkg-deb --root-owner-group --build files/package files/hello-lamina.deb > /dev/null
   rm -r files/package
   python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest files idna==3.10
-  npm install --silent --no-audit --no-fund --cache files/npm-cache --prefix files/npm is-odd@3.0.1 > /dev/null
-  rm -r files/npm/node_modules files/npm-cache/_logs
+  (
+    cd files/npm
+    npm pack --silent is-odd@3.0.1 is-number@6.0.0 > /dev/null
+    npm install --silent --no-audit --no-fund ./is-odd-3.0.1.tgz ./is-number-6.0.0.tgz > /dev/null
+    rm -r node_modules
+  )
   chmod -R a+rX files
   rm -rf "${1:?}/work-files"
   mv files "$1/work-files"

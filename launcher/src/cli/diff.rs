@@ -11,7 +11,7 @@ use crate::failure::{About, Failure, MACHINE_FAILED};
 use crate::launch;
 use crate::machine::{Ends, Machine, Piped, Signals};
 
-/// List what a machine has changed of its root: A for added, C for changed, D for deleted
+/// List what a machine has added (A), changed (C) and deleted (D)
 ///
 /// The machine runs, or was made with --keep: then its disk is looked at by a short start of its kernel, in which no
 /// program of the image runs.

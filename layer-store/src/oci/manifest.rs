@@ -4,7 +4,7 @@ use oci_distribution::manifest::{
     IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE,
     ImageIndexEntry, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageIndex, OciImageManifest,
 };
-use oci_spec::image::ImageConfiguration;
+use oci_spec::image::{self, DescriptorBuilder, ImageConfiguration, MediaType, Sha256Digest};
 
 use super::ImageError;
 use super::platform::Platform;
@@ -26,6 +26,13 @@ pub(crate) struct Descriptor {
     pub(crate) media_type: String,
     pub(crate) digest: Digest,
     pub(crate) size: u64,
+}
+
+/// A descriptor as a manifest of ours has it.
+pub(crate) fn descriptor(media_type: MediaType, digest: &Digest, size: u64) -> Result<image::Descriptor, String> {
+    let digest: Sha256Digest = digest.hex().parse().map_err(|error| format!("{error}"))?;
+    let built = DescriptorBuilder::default().media_type(media_type).digest(digest).size(size).build();
+    built.map_err(|error| error.to_string())
 }
 
 /// The manifest of one image for one platform.

@@ -1,10 +1,11 @@
 //! A new image: one of the store with more layers on top.
 
-use oci_spec::image::{Descriptor, DescriptorBuilder, ImageManifestBuilder, MediaType, Sha256Digest};
+use oci_spec::image::{ImageManifestBuilder, MediaType};
 use serde_json::{Value, json};
 
 use super::Store;
 use super::error::StoreError;
+use crate::oci::manifest::descriptor;
 use crate::{DiffId, Digest};
 
 /// What the history of a new image says of its layers.
@@ -83,12 +84,6 @@ fn extend(config: &mut Value, on_top: &[DiffId], provenance: &Provenance) -> Opt
         history.as_array_mut()?.push(entry);
     }
     Some(())
-}
-
-fn descriptor(media_type: MediaType, digest: &Digest, size: u64) -> Result<Descriptor, String> {
-    let digest: Sha256Digest = digest.hex().parse().map_err(|error| format!("{error}"))?;
-    let built = DescriptorBuilder::default().media_type(media_type).digest(digest).size(size).build();
-    built.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

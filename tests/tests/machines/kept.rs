@@ -22,7 +22,7 @@ const CHANGES: &str = "
     mv /usr/share/zoneinfo /srv/moved 2>/dev/null || cp -a /etc/default /srv/moved
     python3 -c 'import os; os.setxattr(\"/srv/added\", \"user.note\", b\"\\x00\\xff\")
 os.setxattr(\"/srv/added\", \"security.capability\", bytes.fromhex(\"0100000200200000000000000000000000000000\"))'
-    for top in etc usr srv var; do echo \"== $top\"; find /$top -xdev LOOK; done
+    for top in etc usr/share srv var; do echo \"== $top\"; find /$top -xdev LOOK; done
 ";
 
 /// What init and not the user puts into a guest.
@@ -77,10 +77,11 @@ fn kept_machine_has_what_it_wrote_after_its_end_and_gives_it_to_a_new_image() {
 fn the_image_has_what_the_guest_saw(machines: &Machines, in_guest: &str) {
     let session = &machines.session;
     let point = session.mount("lamina.test/committed:1", "committed");
-    let look = format!("cd \"$1\" && for top in etc usr srv var; do echo \"== $top\"; find $top -xdev {LOOK}; done");
+    let look =
+        format!("cd \"$1\" && for top in etc usr/share srv var; do echo \"== $top\"; find $top -xdev {LOOK}; done");
     let mut shell = session.command(Path::new("sh"));
     let mounted = Finished::of(shell.args(["-c", &look, "sh"]).arg(&point)).succeeded().stdout;
-    for top in ["etc", "usr", "srv", "var"] {
+    for top in ["etc", "usr/share", "srv", "var"] {
         let (seen, expected) = (below(&mounted, top), below(in_guest, top));
         assert!(expected.len() > 3, "{in_guest}");
         let differ: Vec<_> = seen.symmetric_difference(&expected).take(10).collect();

@@ -14,7 +14,7 @@ set -e
 export HOME=/root GIT_CONFIG_GLOBAL=/root/gitconfig
 cd /root
 
-apt-get install --yes --no-download /work/files/hello-lamina.deb > /root/apt.log 2>&1 || { cat /root/apt.log >&2; exit 1; }
+apt-get install --yes /work/files/hello-lamina.deb > /root/apt.log 2>&1 || { cat /root/apt.log >&2; exit 1; }
 test "$(hello-lamina)" = packaged
 test -z "$(dpkg --verify hello-lamina bash libc-bin | grep -v /usr/share/)"
 echo apt
@@ -23,8 +23,8 @@ python3 -m pip install --quiet --no-index --break-system-packages --root-user-ac
 test "$(python3 -c 'import idna; print(idna.encode("b\u00fccher.example").decode())')" = xn--bcher-kva.example
 echo pip
 
-cp -r /work/files/npm /srv/npm && cp -r /work/files/npm-cache /srv/npm-cache && cd /srv/npm
-node /usr/local/lib/node_modules/npm/bin/npm-cli.js ci --silent --offline --no-audit --no-fund --cache /srv/npm-cache
+cp -r /work/files/npm /srv/npm && cd /srv/npm
+node /usr/local/lib/node_modules/npm/bin/npm-cli.js ci --silent --offline --no-audit --no-fund
 node -e 'process.exit(require("is-odd")(3) && !require("is-odd")(4) ? 0 : 1)'
 echo npm
 
