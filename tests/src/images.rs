@@ -11,15 +11,10 @@ pub enum Image {
     Trees,
     /// Debian 12 with whiteouts, opaque directories, hard links across directories, devices, xattrs, odd names.
     Corners,
-    /// Debian 12 with git, node, npm and pip, to work in; see [`Image::WORK_FILES`].
-    Work,
 }
 
 impl Image {
-    /// The directory beside the layouts with what the tests work on in [`Image::Work`].
-    pub const WORK_FILES: &str = "work-files";
-
-    /// All that are compared entry by entry.
+    /// All of them.
     pub const ALL: [Self; 3] = [Self::Debian, Self::Trees, Self::Corners];
 
     /// The name of its layout.
@@ -29,7 +24,6 @@ impl Image {
             Self::Debian => "debian",
             Self::Trees => "trees",
             Self::Corners => "corners",
-            Self::Work => "work",
         }
     }
 

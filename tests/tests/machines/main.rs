@@ -5,4 +5,3 @@ mod fixture;
 mod kept;
 mod life;
 mod many;
-mod work;
