@@ -21,7 +21,7 @@ use super::signals::{Signals, interrupted};
 use crate::child;
 use crate::failure::{About, Failure, MACHINE_FAILED};
 
-/// The first argument by which `lamina` runs as [`super::supervise`]: not a command for users.
+/// The first argument by which `lamina` runs as [`crate::launch::supervise`]: not a command for users.
 pub const SUPERVISE: &str = "__supervise";
 
 /// What the supervisor says of the start.

@@ -114,6 +114,7 @@ impl Layout {
     }
 
     /// The same for the tree of a base.
+    #[cfg(target_os = "linux")]
     pub(super) fn tree(&self, id: &BaseId, without_owners: bool) -> PathBuf {
         self.base(id).join(if without_owners { "tree-1-own" } else { "tree-1" })
     }

@@ -34,6 +34,7 @@ enum Side {
 
 impl View {
     /// The hash that the index keeps of a regular file's stored content: a hint where to look for equal files.
+    #[cfg(target_os = "linux")]
     pub(crate) fn content_hash(&self, ino: Ino) -> Option<[u8; 16]> {
         match self.node(ino).ok()? {
             Node::Record { inode, .. } if inode.kind() == Kind::Regular => Some(inode.content_hash),
