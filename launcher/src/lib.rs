@@ -9,6 +9,7 @@ pub mod accelerator;
 pub mod child;
 pub mod cli;
 pub mod command;
+mod document;
 pub mod failure;
 pub mod file_share;
 pub mod host;

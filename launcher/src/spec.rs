@@ -1,8 +1,6 @@
 //! What a machine is asked to be: all that is needed to start it, now or again.
 
 use std::fmt;
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +8,7 @@ use guest_init::protocol::Process;
 use layer_store::{BaseId, DiffId, Digest, Store, View};
 use serde::{Deserialize, Serialize};
 
+use crate::document;
 use crate::failure::{About, Failure};
 use crate::network::Publish;
 use crate::policy::Request;
@@ -123,9 +122,7 @@ impl Spec {
     /// # Errors
     /// It is not there, or of another version of this program.
     pub fn read(directory: &Path) -> Result<Self, Failure> {
-        let path = directory.join(FILE);
-        let json = fs::read(&path).about(path.display())?;
-        serde_json::from_slice(&json).about(path.display())
+        document::read(&directory.join(FILE))
     }
 
     /// Writes it, for its owner's eyes only.
@@ -133,12 +130,7 @@ impl Spec {
     /// # Errors
     /// It cannot be written.
     pub fn write(&self, directory: &Path) -> Result<(), Failure> {
-        let path = directory.join(FILE);
-        // Such a file has mode 0600.
-        let mut file = tempfile::NamedTempFile::new_in(directory).about(path.display())?;
-        file.write_all(&serde_json::to_vec_pretty(self).about(path.display())?).about(path.display())?;
-        file.persist(&path).about(path.display())?;
-        Ok(())
+        document::write(&directory.join(FILE), self)
     }
 
     /// The spec with the names of its environment and not their values, which may be secret.
@@ -147,6 +139,14 @@ impl Spec {
         self.process.env.iter_mut().for_each(|(_, value)| *value = "…".to_owned());
         self
     }
+}
+
+/// Opens a store with those that are read also.
+///
+/// # Errors
+/// One of them cannot be read.
+pub fn open_store(root: &Path, also_read: &[PathBuf]) -> Result<Store, Failure> {
+    Store::open(root).and_then(|store| store.also_reading(also_read)).about("store")
 }
 
 impl Root {
@@ -170,8 +170,7 @@ impl Root {
                 (store, also_read, reference, layers, variant)
             }
         };
-        let store = Store::open(root).and_then(|store| store.also_reading(also_read)).about("store")?;
-        let store = store.with_purpose(&format!("machine {name}"));
+        let store = open_store(root, also_read)?.with_purpose(&format!("machine {name}"));
         let mut waiting = || eprintln!("lamina: waiting for another process that prepares {reference}");
         let base = store.prepare_layers(layers, variant, &mut waiting).about(reference)?;
         let view = Arc::new(store.open_view(&base).about(reference)?);

@@ -11,7 +11,7 @@ use super::{Global, store};
 use crate::failure::{About, Failure};
 use crate::launch;
 use crate::machine::{Ends, Machine, Piped, Signals};
-use crate::spec::{Root, Spec};
+use crate::spec::{Root, Spec, open_store};
 
 /// Make what a machine has written into one more layer of a new image
 ///
@@ -39,18 +39,12 @@ pub(super) struct Commit {
     author: Option<String>,
 }
 
-/// What a machine runs on, as its spec says.
-struct Base {
-    manifest: Digest,
-    variant: Vec<DiffId>,
-}
-
 impl Commit {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let signals = Signals::catch()?;
         let reference = store::reference(&self.reference)?.to_string();
         let machine = Machine::find(&self.name)?;
-        let (opened, base) = self.base(&machine, global)?;
+        let (opened, base, variant) = self.base(&machine)?;
         let layer = self.layer(&machine, &opened, signals)?;
         let provenance = Provenance {
             created: DateTime::<Utc>::from(SystemTime::now()).to_rfc3339_opts(SecondsFormat::Secs, true),
@@ -58,8 +52,8 @@ impl Commit {
             author: self.author.clone(),
             comment: self.message.clone(),
         };
-        let on_top: Vec<DiffId> = base.variant.into_iter().chain([layer]).collect();
-        let manifest = opened.commit(&base.manifest, &on_top, &provenance, &reference).about(&reference)?;
+        let on_top: Vec<DiffId> = variant.into_iter().chain([layer]).collect();
+        let manifest = opened.commit(&base, &on_top, &provenance, &reference).about(&reference)?;
         if global.json {
             say!("{}", serde_json::json!({ "reference": reference, "manifest": manifest, "layer": layer }));
         } else {
@@ -69,27 +63,25 @@ impl Commit {
         Ok(0)
     }
 
-    /// The store and the image of the machine's root.
-    fn base(&self, machine: &Machine, global: &Global) -> Result<(Store, Base), Failure> {
+    /// The store of the machine's root, the image's manifest, and the layers on top of it.
+    fn base(&self, machine: &Machine) -> Result<(Store, Digest, Vec<DiffId>), Failure> {
         let about = || format!("machine {}", self.name);
         let spec = Spec::read(&machine.directory()?).map_err(|_| {
             Failure::new(about(), "it goes with its end and cannot be committed")
                 .remedy("run it with --detach or --keep")
         })?;
-        let Root::Image { store, manifest, variant, .. } = spec.root else {
+        let Root::Image { store, also_read, manifest, variant, .. } = spec.root else {
             return Err(Failure::new(about(), "it runs on a directory of this host, not on an image"));
         };
-        let global = Global { store: Some(store), ..global.clone() };
-        Ok((store::open(&global)?, Base { manifest, variant }))
+        Ok((open_store(&store, &also_read)?, manifest, variant))
     }
 
     /// Brings what the machine has written into the store, as it comes.
     fn layer(&self, machine: &Machine, opened: &Store, signals: Signals) -> Result<DiffId, Failure> {
-        let (reader, writer) = io::pipe().about("pipe")?;
+        let (mut reader, writer) = io::pipe().about("pipe")?;
         let about = format!("machine {}", self.name);
         thread::scope(|scope| {
             let ingesting = scope.spawn(move || {
-                let mut reader = reader;
                 let expected = ExpectedLayer { compressed: None, diff_id: None };
                 let ingested = opened.ingest(&mut reader, &expected);
                 // To its end in any case, so that the guest is not left waiting.

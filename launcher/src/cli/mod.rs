@@ -51,7 +51,7 @@ use crate::failure::Failure;
 use crate::{child, file_share, launch, machine};
 
 /// Options of every command.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Debug, clap::Args)]
 pub struct Global {
     /// The store of layers and images [default: $XDG_DATA_HOME/lamina]
     #[arg(long, global = true, env = "LAMINA_STORE", value_name = "DIR", hide_env_values = true)]

@@ -19,7 +19,7 @@ use crate::policy::{Backend, Choice, Request};
 use crate::ready::Ready;
 use crate::secret::{self, Secret};
 use crate::share::Share;
-use crate::spec::{Root, Spec, Writes};
+use crate::spec::{Root, Spec, Writes, open_store};
 
 /// Boot an image as a VM and run a command in it
 ///
@@ -278,12 +278,11 @@ fn create(spec: &Spec, record: Record, detach: bool) -> Result<Directory, Failur
             kept_disk::make(&directory.file(kept_disk::FILE), size)?;
         }
         match &spec.root {
-            Root::Image { store, manifest, layers, variant, .. } if stays => Store::open(store)
-                .and_then(|opened| {
-                    let purpose = format!("machine {}", spec.name);
-                    opened.pin(directory.path(), &purpose, manifest, layers, variant)
-                })
-                .about("store"),
+            Root::Image { store, also_read, manifest, layers, variant, .. } if stays => {
+                let purpose = format!("machine {}", spec.name);
+                let opened = open_store(store, also_read)?;
+                opened.pin(directory.path(), &purpose, manifest, layers, variant).about("store")
+            }
             _ => Ok(()),
         }
     };

@@ -8,6 +8,7 @@ use signal_hook::flag;
 
 use super::Global;
 use crate::failure::{About, Failure, USAGE};
+use crate::spec::open_store;
 
 /// Opens the store that the command line names, and those that it is to read also.
 pub(super) fn open(global: &Global) -> Result<Store, Failure> {
@@ -17,8 +18,7 @@ pub(super) fn open(global: &Global) -> Result<Store, Failure> {
     for other in global.also_read.iter().cloned().chain(Store::also_read_roots()) {
         others.push(std::path::absolute(&other).about(other.display())?);
     }
-    let opened = Store::open(&root).and_then(|store| store.also_reading(&others));
-    opened.map_err(|error| Failure::new("store", error))
+    open_store(&root, &others)
 }
 
 /// Reads an image's name as people write it; a typing error is wrong usage.

@@ -9,7 +9,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::child;
-use crate::failure::{About, Failure, MACHINE_FAILED};
+use crate::document;
+use crate::failure::{Failure, MACHINE_FAILED};
 
 /// The file's name in the machine's directory.
 pub(crate) const FILE: &str = "machine.json";
@@ -116,18 +117,12 @@ impl ProcessRecord {
 impl Record {
     /// Reads the record in a machine's directory as it was written.
     pub(crate) fn read(directory: &Path) -> Result<Self, Failure> {
-        let path = directory.join(FILE);
-        let json = fs::read(&path).about(path.display())?;
-        serde_json::from_slice(&json).about(path.display())
+        document::read(&directory.join(FILE))
     }
 
     /// Writes it, by a rename.
     pub(crate) fn write(&self, directory: &Path) -> Result<(), Failure> {
-        let path = directory.join(FILE);
-        let mut file = tempfile::NamedTempFile::new_in(directory).about(path.display())?;
-        serde_json::to_writer_pretty(&mut file, self).about(path.display())?;
-        file.persist(&path).about(path.display())?;
-        Ok(())
+        document::write(&directory.join(FILE), self)
     }
 
     /// A descriptor of the supervisor, if it still runs.

@@ -125,3 +125,22 @@ fn full_disk_is_an_error_in_the_guest_and_a_machine_without_one_has_nothing_to_c
     session.ok(["rm", "passing"]);
     session.traces().assert_nothing_left();
 }
+
+#[test]
+fn machine_on_layers_of_a_store_that_is_read_also_stays_and_is_committed_to_its_own() {
+    let machines = Machines::of(Image::Debian);
+    let session = &machines.session;
+    let own = session.work("own").display().to_string();
+    let lent = session.store().display().to_string();
+    let stores = ["--store", own.as_str(), "--also-read", lent.as_str()];
+    let run =
+        ["run", "--accel", "tcg", "--detach", "--name", "m", "-u", "0:0", "-w", "/", REFERENCE, "--", "sleep", "1000"];
+    session.ok(stores.into_iter().chain(run));
+    machines.exec("m", "echo x > /srv/x").succeeded();
+    // Where its layers are, the machine knows by itself.
+    session.ok(["--store", own.as_str(), "commit", "m", "lamina.test/own:1"]);
+    session.ok(["rm", "--force", "m"]);
+    let images = session.ok(["--store", own.as_str(), "images"]);
+    assert!(images.contains("lamina.test/own:1") && !images.contains(REFERENCE), "{images}");
+    assert!(!session.ok(["images"]).contains("lamina.test/own:1"));
+}
