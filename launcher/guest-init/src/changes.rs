@@ -60,7 +60,9 @@ pub struct Change {
     pub kind: Kind,
     /// The path without a leading slash.
     pub path: PathBuf,
-    /// It is a directory of the upper tree that hides the one below it.
+    /// It is a directory of the upper tree.
+    pub directory: bool,
+    /// It is one that hides the one below it.
     pub opaque: bool,
     /// It is hidden by such a directory, and said so only for people: a layer needs no entry for it.
     pub implied: bool,
@@ -88,7 +90,7 @@ impl Stack {
             let below = fs::symlink_metadata(self.lower.join(&path)).ok();
             if is_whiteout(&meta) {
                 if below.is_some() {
-                    found.push(Change { kind: Kind::Deleted, path, opaque: false, implied: false });
+                    found.push(Change { kind: Kind::Deleted, path, directory: false, opaque: false, implied: false });
                 }
                 continue;
             }
@@ -97,7 +99,7 @@ impl Stack {
             }
             let kind = if below.is_some() { Kind::Changed } else { Kind::Added };
             let opaque = meta.is_dir() && is_opaque(&upper)?;
-            found.push(Change { kind, path: path.clone(), opaque, implied: false });
+            found.push(Change { kind, path: path.clone(), directory: meta.is_dir(), opaque, implied: false });
             if !meta.is_dir() {
                 continue;
             }
@@ -114,7 +116,9 @@ impl Stack {
     fn hidden(&self, directory: &Path) -> io::Result<Vec<Change>> {
         let names = names_in(&self.lower.join(directory))?.into_iter().map(|name| directory.join(name));
         let hidden = names.filter(|path| fs::symlink_metadata(self.upper.join(path)).is_err());
-        Ok(hidden.map(|path| Change { kind: Kind::Deleted, path, opaque: false, implied: true }).collect())
+        Ok(hidden
+            .map(|path| Change { kind: Kind::Deleted, path, directory: false, opaque: false, implied: true })
+            .collect())
     }
 
     /// Writes the changes for a program: for each its letter, a slash, the path, and a NUL byte.
@@ -257,7 +261,7 @@ impl Own {
         // From the end, so that a directory comes behind what is in it.
         for change in changes.drain(..).rev() {
             let is_used = kept.last().is_some_and(|last| last.path.starts_with(&change.path));
-            if is_used || change.kind == Kind::Deleted || !self.0.contains_key(&change.path) {
+            if is_used || !change.directory || !self.0.contains_key(&change.path) {
                 kept.push(change);
             }
         }
