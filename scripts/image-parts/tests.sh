@@ -1,4 +1,4 @@
-# The three images that the tests compare entry by entry, of the pieces in layers.sh.
+# The three images that the tests compare entry by entry, and one to work in, of the pieces in layers.sh.
 # shellcheck shell=bash
 
 make_debian() {
@@ -45,9 +45,44 @@ make_corners() {
   publish corners "$1"
 }
 
+# What work in a guest needs, and beside the image the files to work on: a package, a wheel, an npm project with its tarballs.
+make_work() {
+  debian_root with-tools.tar python3,ca-certificates,git,nodejs
+  "$parts/tar-delta" base.tar with-tools.tar tools.tar
+  pypi_tree managers/usr/lib/python3/dist-packages pip==25.0.1
+  npm_tree managers/usr/local/lib npm@10.9.2
+  directory_layer managers.tar managers
+
+  new_layout work
+  add_layer work base.tar 'mmdebstrap --variant=minbase bookworm'
+  add_layer work tools.tar 'apt-get install python3 ca-certificates git nodejs'
+  add_layer work managers.tar 'pip and npm'
+  configure work "${debian_env[@]}" --config.cmd /bin/bash
+
+  mkdir -p files/package/DEBIAN files/package/usr/bin files/npm
+  printf '#!/bin/sh\necho packaged\n' > files/package/usr/bin/hello-lamina
+  chmod 0755 files/package/usr/bin/hello-lamina
+  printf 'Package: hello-lamina\nVersion: 1.0\nArchitecture: all\nMaintainer: Lamina <lamina@example.test>\nDescription: says hello\n' > files/package/DEBIAN/control
+  (cd files/package && md5sum usr/bin/hello-lamina > DEBIAN/md5sums)
+  dpkg-deb --root-owner-group --build files/package files/hello-lamina.deb > /dev/null
+  rm -r files/package
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest files idna==3.10
+  (
+    cd files/npm
+    npm pack --silent is-odd@3.0.1 is-number@6.0.0 > /dev/null
+    npm install --silent --no-audit --no-fund ./is-odd-3.0.1.tgz ./is-number-6.0.0.tgz > /dev/null
+    rm -r node_modules
+  )
+  chmod -R a+rX files
+  rm -rf "${1:?}/work-files"
+  mv files "$1/work-files"
+  publish work "$1"
+}
+
 make_tests_images() {
   step 'Debian 12' debian_root base.tar
   step 'image debian' make_debian "$1"
   step 'image trees' make_trees "$1"
   step 'image corners' make_corners "$1"
+  step 'image work' make_work "$1"
 }

@@ -11,10 +11,15 @@ pub enum Image {
     Trees,
     /// Debian 12 with whiteouts, opaque directories, hard links across directories, devices, xattrs, odd names.
     Corners,
+    /// Debian 12 with git, node, npm and pip, to work in; see [`Image::WORK_FILES`].
+    Work,
 }
 
 impl Image {
-    /// All of them.
+    /// The directory beside the layouts with what the tests work on in [`Image::Work`].
+    pub const WORK_FILES: &str = "work-files";
+
+    /// All that are compared entry by entry.
     pub const ALL: [Self; 3] = [Self::Debian, Self::Trees, Self::Corners];
 
     /// The name of its layout.
@@ -24,6 +29,7 @@ impl Image {
             Self::Debian => "debian",
             Self::Trees => "trees",
             Self::Corners => "corners",
+            Self::Work => "work",
         }
     }
 

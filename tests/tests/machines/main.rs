@@ -5,3 +5,4 @@ mod fixture;
 mod kept;
 mod life;
 mod many;
+mod work;
