@@ -101,7 +101,7 @@ fn real_work_is_done_on_the_root_and_on_a_share() {
     let log = Finished::of(git.args(log).env("HOME", &work).current_dir(&work)).succeeded().stdout;
     assert_eq!(log, "changed\nfirst\n");
     let owner = fs::metadata(&work).unwrap().uid();
-    for made in ["clone/file", "database", "map", "origin/refs/heads/changed"] {
+    for made in ["clone/file", "database", "map", "origin/.git/refs/heads/changed"] {
         assert_eq!(fs::metadata(work.join(made)).unwrap().uid(), owner, "{made} belongs to who ran the machine");
     }
     session.traces().assert_nothing_left();
