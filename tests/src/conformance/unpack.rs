@@ -222,8 +222,7 @@ impl Work<'_> {
             {
                 return Ok(true);
             }
-            let hides = self.whiteouts.contains(&ancestor) || self.opaque.contains(&ancestor);
-            if hides && !self.own.is_directory(&path[..=end])? {
+            if self.whiteouts.contains(&ancestor) || self.opaque.contains(&ancestor) {
                 return Ok(true);
             }
         }

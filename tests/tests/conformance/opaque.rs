@@ -203,6 +203,27 @@ fn opaque_marker_without_an_entry_keeps_the_attributes_of_the_directory() {
     .check();
 }
 
+/// What a directory made anew already hides, a whiteout or a marker deep in it hides no second time.
+#[test]
+fn whiteout_and_marker_deep_in_a_directory_made_anew_do_nothing() {
+    case(
+        "layer
+           dir  d/e
+           file d/e/a \"a\"
+           file d/e/f/b \"b\"
+         layer
+           wh   d
+           dir  d/e
+           wh   d/e/a
+           opq  d/e/f",
+    )
+    .shows(
+        "dir  d
+         dir  d/e",
+    )
+    .check();
+}
+
 /// Case 2: the root can be opaque.
 #[test]
 fn opaque_root_hides_all_layers_below() {
