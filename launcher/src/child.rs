@@ -16,7 +16,8 @@ use crate::hypervisor::CommandLine;
 pub const TIE: &str = "__tie";
 
 /// A command that starts `command` in a process group of its own (a Ctrl-C at the terminal is for us to
-/// pass on), with no input, and killed by the kernel when the calling *thread* ends.
+/// pass on), in the root directory (it would keep alive the file system that it stands in, after its own mount namespace has
+/// left it), with no input, and killed by the kernel when the calling *thread* ends.
 ///
 /// # Errors
 /// This program's own path cannot be found.
@@ -28,6 +29,7 @@ pub fn command(command: &CommandLine) -> Result<Command, Failure> {
         .arg(&command.program)
         .args(&command.arguments)
         .process_group(0)
+        .current_dir("/")
         .stdin(Stdio::null());
     Ok(tied)
 }

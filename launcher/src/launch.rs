@@ -132,7 +132,7 @@ impl Prepared {
             let command = if resolved.file.is_some() {
                 let around = directory.file(&tag);
                 let server = virtiofsd.command(&around, &socket, Purpose::File { read_only }, &owner)?;
-                file_share::command(&resolved.directory, &around, read_only, server)?
+                file_share::command(&resolved.directory, &around, read_only, &socket, server)?
             } else {
                 let purpose = if read_only { Purpose::ReadOnly } else { Purpose::ReadWrite };
                 virtiofsd.command(&resolved.directory, &socket, purpose, &owner)?

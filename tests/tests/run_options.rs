@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use end_to_end::programs::installed;
 use end_to_end::session::Started;
@@ -29,6 +29,15 @@ fn read(path: &Path) -> String {
 fn await_file(guest: &mut Started, path: &Path) {
     while !path.exists() {
         assert!(guest.child.try_wait().expect("the guest's state").is_none(), "the guest ended early: {guest:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Waits until no process of the session has `argument`.
+fn await_no_process(session: &Session, argument: &str) {
+    let begin = Instant::now();
+    while session.traces().processes().iter().any(|process| process.command.contains(argument)) {
+        assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", session.traces().processes());
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -113,8 +122,12 @@ fn shares_of_files_and_within_shares_hold_what_they_promise_and_secrets_stay_in_
     lamina.arg("--secret").arg(format!("key={}", secret.display())).arg("--env-file").arg(&env_file);
     // A name alone takes the value from our own environment, which other users cannot read.
     lamina.env("GIVEN", given).args(["-e", "GIVEN", REFERENCE, "--", "/bin/sh", "-c", script]);
+    let mounted = session.mount(REFERENCE, "mounted");
     let mut guest = session.start(lamina);
     await_file(&mut guest, &outer.join("ready"));
+    // No namespace of a share's server keeps what is unmounted meanwhile.
+    session.umount(&mounted);
+    await_no_process(&session, "--background-child");
     for hidden in [token, password, given] {
         assert_eq!(places_of(&session, hidden), [] as [PathBuf; 0], "{hidden}");
     }
@@ -177,13 +190,13 @@ impl Drop for NameServer {
     }
 }
 
-/// A command that runs `command` where `/etc/resolv.conf` names the loopback.
+/// A command that runs `command` in a mount namespace (without the mounts of other tests, which it would keep alive) where `/etc/resolv.conf` names the loopback.
 fn with_own_resolv_conf(session: &Session, command: &Command) -> Command {
     let resolv_conf = session.work("network").join("resolv.conf");
     std::fs::write(&resolv_conf, "nameserver 127.0.0.1\n").unwrap();
     let (uid, gid) = Actor::User.ids();
     let script = format!(
-        "mount --bind {} /etc/resolv.conf && exec setpriv --reuid {uid} --regid {gid} --clear-groups -- \"$@\"",
+        "umount --all --lazy --types fuse.lamina; mount --bind {} /etc/resolv.conf && exec setpriv --reuid {uid} --regid {gid} --clear-groups -- \"$@\"",
         resolv_conf.display()
     );
     let mut wrapped = Command::new(installed("unshare"));
