@@ -46,7 +46,7 @@ impl BuildImage {
         }
         let cancellation = Cancellation::default();
         store::cancel_on_signal(&cancellation)?;
-        let opened = store::open(global)?;
+        let opened = self.on_top.open(global)?;
         let image = store::image(&opened, &self.image)?;
         let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
         let meter = Meter::new("written", self.quiet);
@@ -68,7 +68,7 @@ impl BuildImage {
         })?;
         if summary.xattrs_left_out > 0 {
             let count = summary.xattrs_left_out;
-            eprintln!("lamina: {count} extended attributes are left out: EROFS has no place for them");
+            tell!("lamina: {count} extended attributes are left out: EROFS has no place for them");
         }
         if global.json {
             say!("{}", serde_json::json!({ "file": self.file, "base": base.to_string(), "image": summary }));

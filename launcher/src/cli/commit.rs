@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use chrono::{DateTime, SecondsFormat, Utc};
 use layer_store::{DiffId, Digest, ExpectedLayer, Provenance, Store};
 
+use super::limits::SharingArgs;
 use super::{Global, store};
 use crate::failure::{About, Failure};
 use crate::launch;
@@ -37,6 +38,8 @@ pub(super) struct Commit {
     /// Who made it
     #[arg(short, long)]
     author: Option<String>,
+    #[command(flatten)]
+    sharing: SharingArgs,
 }
 
 impl Commit {
@@ -73,7 +76,8 @@ impl Commit {
         let Root::Image { store, also_read, manifest, variant, .. } = spec.root else {
             return Err(Failure::new(about(), "it runs on a directory of this host, not on an image"));
         };
-        Ok((open_store(&store, &also_read)?, manifest, variant))
+        let opened = open_store(&store, &also_read)?.with_file_sharing(self.sharing.shares_files());
+        Ok((opened, manifest, variant))
     }
 
     /// Brings what the machine has written into the store, as it comes.

@@ -52,12 +52,12 @@ impl Materialize {
         }
         let cancellation = Cancellation::default();
         store::cancel_on_signal(&cancellation)?;
-        let opened = store::open(global)?;
+        let opened = self.on_top.open(global)?;
         let image = store::image(&opened, &self.image)?;
         let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
         let view = opened.open_view(&base).map_err(|error| Failure::new(&self.image, error))?.verifying();
         if self.hard_link_equal.is_some() && !self.quiet {
-            eprintln!("lamina: equal files become one file: whoever writes to one of its names changes all of them");
+            tell!("lamina: equal files become one file: whoever writes to one of its names changes all of them");
         }
         let options = MaterializeOptions {
             without_owners: self.without_owners,
@@ -74,7 +74,7 @@ impl Materialize {
             say!("unpacked {} entries, {} to {}", made.entries, super::size(made.bytes), self.directory.display());
         }
         if let Some(words) = left_out(&made) {
-            eprintln!("lamina: left out, because only root can have them: {words}");
+            tell!("lamina: left out, because only root can have them: {words}");
         }
         Ok(0)
     }

@@ -78,7 +78,7 @@ impl Mount {
         // Before the store: the commonest mistake is the cheapest to find.
         let mount_point = MountPoint::new(&self.directory).about("lamina mount")?;
         let purpose = format!("a mount of {} on {}", self.image, self.directory.display());
-        let opened = store::open(global)?.with_purpose(&purpose);
+        let opened = self.on_top.open(global)?.with_purpose(&purpose);
         let image = store::image(&opened, &self.image)?;
         let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
         let view = opened.open_view(&base).map_err(|error| Failure::new(&self.image, error))?;
@@ -101,7 +101,7 @@ impl Mount {
             tracing::warn!("{}: files were still open; reading them fails from now on", self.directory.display());
         }
         if global.verbose > 0 {
-            eprint!("{}", server.stats().snapshot());
+            tell!("{}", server.stats().snapshot().to_string().trim_end());
         }
         Ok(0)
     }

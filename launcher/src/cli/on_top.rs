@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use layer_store::{DiffId, ExpectedLayer, Store};
 
-use super::store;
+use super::limits::SharingArgs;
+use super::{Global, store};
 use crate::failure::{About, Failure};
 use crate::variant::{self, Layer};
 
@@ -18,9 +19,16 @@ pub(super) struct OnTop {
     /// Put the content of this directory on top, owned by root (may be given several times)
     #[arg(long = "layer", value_name = "DIR")]
     layers: Vec<PathBuf>,
+    #[command(flatten)]
+    sharing: SharingArgs,
 }
 
 impl OnTop {
+    /// Opens the store that the command line names, for layers that are kept as it says.
+    pub(super) fn open(&self, global: &Global) -> Result<Store, Failure> {
+        Ok(store::open(global)?.with_file_sharing(self.sharing.shares_files()))
+    }
+
     /// The layers in the store, the lowest first: the variant's, then the directories'.
     pub(super) fn layers(&self, store: &Store) -> Result<Vec<DiffId>, Failure> {
         let mut layers = Vec::new();

@@ -24,7 +24,7 @@ pub(super) struct Prepare {
 
 impl Prepare {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
-        let opened = store::open(global)?;
+        let opened = self.on_top.open(global)?;
         let image = store::image(&opened, &self.image)?;
         let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
         if global.json {
