@@ -2,7 +2,7 @@
 //!
 //! `LAMINA_FAULT=NAME` makes the process kill itself (SIGKILL: nothing is cleaned up) when it first comes to the
 //! point of that name; `LAMINA_FAULT=NAME:stop` makes it stop itself (SIGSTOP) there, with every lock that it holds, until somebody
-//! continues or kills it. The points are compiled into every build, so what is tested is what is shipped; without the
+//! continues or kills it; `LAMINA_FAULT=NAME:panic` makes the thread panic there, once. The points are compiled into every build, so what is tested is what is shipped; without the
 //! variable each is one comparison.
 
 use std::ffi::OsStr;
@@ -95,26 +95,41 @@ fault_points! {
     GarbageFirstDeleted = "garbage-first-deleted",
     /// What others borrow of a layer that is gone is copied, without its place.
     RestCopied = "rest-copied",
+    /// Content of a view's file is to be read.
+    ContentAsked = "content-asked",
 }
 
-/// Dies or stops here, if that is asked for.
+/// What a process does at the point that it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Signal(Signal),
+    Panic,
+}
+
+/// Dies, stops or panics here, if that is asked for.
+#[expect(clippy::panic, reason = "the tests ask for it, to see that it costs no more than one request")]
 pub(crate) fn point(point: FaultPoint) {
     static REACHED: AtomicBool = AtomicBool::new(false);
-    static ASKED: OnceLock<Option<(String, Signal)>> = OnceLock::new();
+    static ASKED: OnceLock<Option<(String, Fate)>> = OnceLock::new();
     let asked = ASKED.get_or_init(|| std::env::var_os("LAMINA_FAULT").as_deref().and_then(parse));
-    if let Some((name, signal)) = asked
+    if let Some((name, fate)) = asked
         && name == point.name()
         && !REACHED.swap(true, Ordering::Relaxed)
     {
-        // A process may always signal itself; the signal arrives before this call returns.
-        let _ = kill_process(getpid(), *signal);
+        match fate {
+            // A process may always signal itself; the signal arrives before this call returns.
+            Fate::Signal(signal) => drop(kill_process(getpid(), *signal)),
+            Fate::Panic => panic!("LAMINA_FAULT asks for it"),
+        }
     }
 }
 
-fn parse(value: &OsStr) -> Option<(String, Signal)> {
+fn parse(value: &OsStr) -> Option<(String, Fate)> {
     let value = value.to_str()?;
-    Some(match value.strip_suffix(":stop") {
-        Some(name) => (name.to_owned(), Signal::STOP),
-        None => (value.to_owned(), Signal::KILL),
-    })
+    let (name, fate) = match value.split_once(':') {
+        Some((name, "stop")) => (name, Fate::Signal(Signal::STOP)),
+        Some((name, "panic")) => (name, Fate::Panic),
+        _ => (value, Fate::Signal(Signal::KILL)),
+    };
+    Some((name.to_owned(), fate))
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::base::{Base, BaseDir, BaseTarget};
+use crate::fault::{self, FaultPoint};
 use crate::layer::{EntryTarget, InodeRecord, LayerIndex};
 use crate::lease::Lease;
 use crate::sharing::Blob;
@@ -292,6 +293,7 @@ impl View {
         let left = inode.size.get().saturating_sub(offset);
         let wanted = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
         let Some(buffer) = buffer.get_mut(..wanted).filter(|buffer| !buffer.is_empty()) else { return Ok(0) };
+        fault::point(FaultPoint::ContentAsked);
         let outcome = match self.layers.get(layer as usize) {
             Some(files) => {
                 let verified = self.verify(layer, number, files);

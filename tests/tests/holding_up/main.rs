@@ -154,6 +154,23 @@ fn terminated_server_goes_although_files_are_open() {
     session.traces().assert_nothing_left();
 }
 
+/// The server of a mount, told to panic at the first content that is read: the kernel, which wanted to read ahead, asks again.
+#[test]
+fn panic_of_the_server_costs_one_message_and_the_mount_goes_on() {
+    let session = session_with(&[Layer::of_files(&[("first", b"one"), ("second", b"two")])]);
+    let point = session.work("mounted");
+    let mut lamina = session.lamina(["mount", REFERENCE, point.to_str().unwrap()]);
+    Finished::of(lamina.env("LAMINA_FAULT", "content-asked:panic")).succeeded();
+    let [server] = servers(&session)[..] else { panic!("one server: {:?}", servers(&session)) };
+    let read = shell(&session, &point, "cat first second; ls").succeeded();
+    assert_eq!(read.stdout, "onetwofirst\nsecond\n", "{read}");
+    let counted = stats(&session, &point);
+    assert_eq!((counted.panics, counted.count("READ")), (1, 3), "{counted}");
+    assert_eq!(servers(&session), [server]);
+    session.umount(&point);
+    session.traces().assert_nothing_left();
+}
+
 #[test]
 fn mount_of_a_killed_server_is_cleared_although_files_are_open() {
     let session = session_with(&[Layer::of_files(&[("file", b"content")])]);

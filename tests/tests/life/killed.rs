@@ -52,7 +52,7 @@ fn way_to<'a>(point: FaultPoint, session: &Session, import: &'a [&'a str; 4], tw
             }
             vec!["prepare", FIRST]
         }
-        P::BlobRepaired | P::IndexRepaired => unreachable!("a repair has a test of its own"),
+        P::BlobRepaired | P::IndexRepaired | P::ContentAsked => unreachable!("it has a test of its own"),
         P::ImageRemoved => {
             session.ok(import);
             vec!["rmi", FIRST]
@@ -74,7 +74,7 @@ fn kill_at_every_step_leaves_a_store_that_the_next_command_uses() {
     let undisturbed = Session::user();
     undisturbed.ok(import);
     let (base, layers) = (undisturbed.ok(["prepare", FIRST]), sound_layers(&undisturbed.store()));
-    for &point in FaultPoint::ALL.iter().filter(|point| !REPAIR.contains(point)) {
+    for &point in FaultPoint::ALL.iter().filter(|point| !ELSEWHERE.contains(point)) {
         let session = Session::user();
         let arguments = way_to(point, &session, &import, &twins);
         // Where it is not the import that dies, another image that shares a layer has to stay whole.
@@ -107,6 +107,9 @@ fn kill_at_every_step_leaves_a_store_that_the_next_command_uses() {
         session.traces().assert_nothing_left();
     }
 }
+
+/// What only a repair or a server comes to.
+const ELSEWHERE: [FaultPoint; 3] = [FaultPoint::BlobRepaired, FaultPoint::IndexRepaired, FaultPoint::ContentAsked];
 
 /// What only a repair comes to.
 const REPAIR: [FaultPoint; 2] = [FaultPoint::BlobRepaired, FaultPoint::IndexRepaired];
