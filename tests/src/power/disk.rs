@@ -120,6 +120,7 @@ impl Disk {
                 self.write(number(argument(0)), &text_if_known(&self.handles, argument(0), argument(1)), result, at);
             }
             "ftruncate" => self.truncate(number(argument(0)), position(number(argument(1)))),
+            "fallocate" => self.punch(argument(0), argument(1), [argument(2), argument(3)]),
             "fsync" | "fdatasync" => self.end_sync(call.thread),
             "mkdir" => self.make_directory("AT_FDCWD", argument(0)),
             "mkdirat" => self.make_directory(argument(0), argument(1)),
@@ -252,6 +253,16 @@ impl Disk {
             && let Node::File { content, .. } = &mut self.nodes[handle.node]
         {
             content.resize(length, 0);
+        }
+    }
+
+    fn punch(&mut self, handle: &str, mode: &str, [start, length]: [&str; 2]) {
+        let Some(handle) = self.handles.get(&number(handle)) else { return };
+        assert!(mode.contains("FALLOC_FL_PUNCH_HOLE"), "an fallocate that is not followed: {mode}");
+        if let Node::File { content, .. } = &mut self.nodes[handle.node] {
+            let (start, length) = (position(number(start)), position(number(length)));
+            let end = content.len().min(start + length);
+            content[start..end].fill(0);
         }
     }
 

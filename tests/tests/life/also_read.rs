@@ -5,11 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use end_to_end::layout::Layer;
+use end_to_end::layout::{Layer, digest};
 use end_to_end::soundness::{leftovers, sound_layers};
 use end_to_end::{Actor, Finished, Inventory, Layout, Registry, Session, TreeDump};
 use serde_json::Value;
 
+use super::shared::Twins;
 use super::{Images, top};
 
 const IMAGE: &str = "lamina.test/image:1";
@@ -114,7 +115,7 @@ fn assert_used_as_any_other(shared: &Shared, reference: &str) {
     shared.ok([OsStr::new("export"), OsStr::new(reference), directory.as_os_str()]);
     for layer in layers(&inspected) {
         let blob = std::fs::read(directory.join("blobs").join(layer.replace(':', "/"))).expect("an exported layer");
-        assert_eq!(end_to_end::layout::digest(&blob), layer);
+        assert_eq!(digest(&blob), layer);
     }
 }
 
@@ -244,4 +245,37 @@ fn damaged_layer_of_a_system_store_is_named_and_its_repair_goes_to_the_own_store
     shared.ok(["verify", "--repair", &reference]);
     assert_eq!(sound_layers(&shared.user.store()), [layer]);
     shared.ok(["verify", &reference]);
+}
+
+/// A thin layer of the system store is read with its donors there. A layer of the user's own is whole: what it would
+/// borrow from root's store, root may collect.
+#[test]
+fn thin_layer_of_a_system_store_is_used_in_place_and_nothing_is_borrowed_across_stores() {
+    let (shared, twins) = (Shared::new(), Twins::new());
+    shared.system.import(twins.donor.path(), IMAGE);
+    let own = shared.user.work("own").join("layout");
+    shared.ok([OsStr::new("import"), twins.borrower.path().as_os_str(), OsStr::new("--tag"), OsStr::new(OTHER)]);
+    assert_eq!(with_thin(&shared.user.store()), 0, "in the user's store");
+    let tree = shared.tree(OTHER);
+    shared.ok(["rmi", OTHER]);
+    shared.ok(["gc"]);
+
+    shared.system.import(twins.borrower.path(), OTHER);
+    assert_eq!(with_thin(&shared.system.store()), 1, "in root's store");
+    let before = Inventory::of(&shared.system.store());
+    shared.tree(OTHER).assert_same(&tree, &[], "a thin layer that is lent");
+    shared.ok([OsStr::new("export"), OsStr::new(OTHER), own.as_os_str()]);
+    assert_eq!(sound_layers(&shared.user.store()), Vec::<String>::new());
+    let after = Inventory::of(&shared.system.store());
+    assert_eq!(after.added_since(&before), Vec::<&Path>::new(), "the user wrote there");
+    let diff_id = twins.layers[1].diff_id();
+    let blob = std::fs::read(own.join("blobs").join(diff_id.replace(':', "/"))).expect("the exported layer");
+    assert_eq!(digest(&blob), diff_id);
+    shared.user.traces().assert_nothing_left();
+}
+
+/// How many layers of a store are thin.
+fn with_thin(store: &Path) -> usize {
+    let layers = std::fs::read_dir(store.join("layers/sha256")).into_iter().flatten().flatten();
+    layers.filter(|layer| layer.path().join("thin").exists()).count()
 }

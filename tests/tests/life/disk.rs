@@ -81,7 +81,7 @@ impl<'session> Disk<'session> {
         run(Command::new(installed("umount")).arg(self.session.store()));
     }
 
-    /// Makes the device of [`Disk::on_failing_device`] fail every write, or none.
+    /// Makes the device of [`Disk::on_failing_device`] fail every write, and afterwards none any more.
     pub(super) fn fail_writes(&self, fail: bool) {
         let below = self.below.as_ref().expect("a device of its own");
         if fail {
@@ -90,8 +90,9 @@ impl<'session> Disk<'session> {
                 run(Command::new(installed("sync")).arg("-f").arg(path));
             }
         }
-        let limit = if fail { "1M" } else { "none" };
-        run(Command::new(installed("btrfs")).args(["qgroup", "limit", limit]).arg(below));
+        // Another limit would take a transaction, for which the limit leaves no room.
+        let quota: &[&str] = if fail { &["qgroup", "limit", "1M"] } else { &["quota", "disable"] };
+        run(Command::new(installed("btrfs")).args(quota).arg(below));
     }
 
     pub(super) fn resize_tmpfs(&self, bytes: u64) {

@@ -5,10 +5,11 @@ use std::process::Command;
 
 use end_to_end::layout::{Layer, noise};
 use end_to_end::soundness::{leftovers, sound_layers};
-use end_to_end::{Inventory, Layout, Session};
+use end_to_end::{Image, Inventory, Layout, Registry, Session};
 
 use super::Images;
 use super::disk::{Disk, run};
+use super::shared::Twins;
 
 const KEPT: &str = "lamina.test/kept:1";
 const LARGE: &str = "lamina.test/large:1";
@@ -51,6 +52,61 @@ fn image_too_large_for_the_disk_is_refused_and_comes_in_after_space_is_made() {
     session.traces().assert_nothing_left();
 }
 
+/// A full disk is not the fault of the registry, so it is not asked again, and what was fetched before is of use.
+#[test]
+fn pull_onto_a_full_disk_says_so_once_and_succeeds_after_space_is_made() {
+    let (session, registry) = (Session::user(), Registry::start());
+    let reference = registry.push(large_image().path(), "test/large", "1");
+    let disk = Disk::of(&session, "ext4", 24 << 20);
+    session.import(Images::new().first.path(), KEPT);
+    let filler = disk.fill(4 << 20);
+    let before = Inventory::of(&session.store());
+    let refused = session.run(["pull", &reference]);
+    assert_eq!(refused.status.code(), Some(1), "{refused}");
+    assert!(refused.stderr.contains("No space left on device") && refused.stderr.contains("`lamina gc`"), "{refused}");
+    assert!(!refused.stderr.contains("(attempt "), "{refused}");
+    assert_unchanged(&session, &before);
+    std::fs::remove_file(filler).unwrap();
+    session.ok(["pull", &reference]);
+    session.ok(["prepare", &reference]);
+    session.ok(["verify"]);
+    drop(disk);
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn machine_on_a_store_whose_disk_fills_runs_on_and_another_one_is_refused() {
+    let session = Session::user();
+    let disk = Disk::of(&session, "ext4", 320 << 20);
+    session.import(&Image::Debian.layout(), KEPT);
+    let shared = session.work("shared");
+    let share = format!("{}:/media", shared.display());
+    let script = "echo here > /media/here; while [ ! -e /media/go ]; do sleep 0.1; done; \
+        cat /usr/bin/[a-d]* | sha256sum; echo written > /srv/written && cat /srv/written";
+    let run = ["run", "--accel", "tcg", "--network", "none", "-v", &share, KEPT, "--", "/bin/sh", "-c", script];
+    let mut machine = session.start(session.lamina(run));
+    while !shared.join("here").exists() {
+        assert!(machine.child.try_wait().unwrap().is_none(), "{machine:?} ended early");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let _filler = disk.fill(0);
+    let before = Inventory::of(&session.store());
+    let top = super::top(&session, "a variant of which there is no base");
+    let other = ["run", "--accel", "tcg", "--network", "none", "--layer", top.to_str().unwrap(), KEPT, "--", "true"];
+    session.run(other).refused("No space left on device");
+    assert_unchanged(&session, &before);
+    std::fs::write(shared.join("go"), "").unwrap();
+    let finished = machine.finish().succeeded();
+    let point = session.mount(KEPT, "mounted");
+    let sum = "cat usr/bin/[a-d]* | sha256sum";
+    let expected =
+        end_to_end::Finished::of(session.command(Path::new("sh")).args(["-c", sum]).current_dir(&point)).succeeded();
+    assert_eq!(finished.stdout, format!("{}written\n", expected.stdout));
+    session.umount(&point);
+    drop(disk);
+    session.traces().assert_nothing_left();
+}
+
 #[test]
 fn removing_and_collecting_make_space_on_a_disk_without_any() {
     let session = Session::user();
@@ -73,14 +129,26 @@ fn removing_and_collecting_make_space_on_a_disk_without_any() {
 
 #[test]
 fn wherever_space_ends_an_import_and_a_preparation_happen_wholly_or_not_at_all() {
+    let images = Images::new();
+    wherever_space_ends(&images.first, &images.second, &[0, 1, 2, 3, 4, 6, 8, 12, 16, 18, 20, 22, 24, 26, 28, 32, 40]);
+}
+
+/// The second image's layer is written whole before what the first one has is taken out of it.
+#[test]
+fn wherever_space_ends_content_is_shared_wholly_or_not_at_all() {
+    let twins = Twins::new();
+    wherever_space_ends(&twins.donor, &twins.borrower, &[0, 60, 118, 120, 121, 122, 123, 124, 125, 126, 127, 130, 140]);
+}
+
+/// Imports and prepares `second` where `first` is already, with so many free pages.
+fn wherever_space_ends(first: &Layout, second: &Layout, free_pages: &[u64]) {
     let session = Session::user();
     let disk = Disk::tmpfs(&session, 64 << 20);
-    let images = Images::new();
-    let second = images.second.path().to_str().unwrap();
-    session.import(images.first.path(), KEPT);
+    let second = second.path().to_str().unwrap();
+    session.import(first.path(), KEPT);
     let page = rustix::param::page_size() as u64;
     let mut refusals = 0;
-    for pages in [0, 1, 2, 3, 4, 6, 8, 12, 16, 18, 20, 22, 24, 26, 28, 32, 40] {
+    for pages in free_pages {
         disk.resize_tmpfs(disk.used_bytes() + pages * page);
         let before = Inventory::of(&session.store());
         let import = session.run(["import", second, "--tag", LARGE]);
@@ -103,7 +171,7 @@ fn wherever_space_ends_an_import_and_a_preparation_happen_wholly_or_not_at_all()
         // Both bases go with the images' names, and one image comes back without its base.
         session.ok(["rmi", KEPT]);
         session.ok(["gc"]);
-        session.import(images.first.path(), KEPT);
+        session.import(first.path(), KEPT);
     }
     assert!(refusals > 3, "{refusals} imports were refused");
     assert_eq!(leftovers(&session.store()), Vec::<PathBuf>::new());

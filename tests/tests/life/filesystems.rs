@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use end_to_end::soundness::{leftovers, sound_layers};
-use end_to_end::{Inventory, Session};
+use end_to_end::{Inventory, Layout, Session};
 use layer_store::FaultPoint;
 
 use super::disk::{Disk, kind_of, run};
@@ -166,7 +166,7 @@ fn disk_that_cannot_read_costs_an_index_its_time_and_a_blob_one_file() {
     let names: Vec<String> = (0..400).map(|number| format!("etc/file-{number}")).collect();
     let mut files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b"small"[..])).collect();
     files.extend([("sound", sound.as_slice()), ("rotten", rotten.as_slice())]);
-    let layout = end_to_end::Layout::of(&[end_to_end::layout::Layer::of_files(&files)]);
+    let layout = Layout::of(&[end_to_end::layout::Layer::of_files(&files)]);
     session.import(layout.path(), FIRST);
     let layer = sound_layers(&session.store()).pop().expect("a layer");
     let index = session.store().join("layers").join(layer.replace(':', "/")).join("index");
@@ -200,14 +200,24 @@ fn disk_that_cannot_read_costs_an_index_its_time_and_a_blob_one_file() {
 /// ext4 on a device that takes no more writes, as one that dies: the kernel says so when content is synced.
 #[test]
 fn disk_that_cannot_write_is_named_and_no_name_comes_of_it() {
+    a_disk_that_cannot_write(&Images::new().first, &super::disks::large_image());
+}
+
+/// The same where the new layer has content that the first one has.
+#[test]
+fn disk_that_cannot_write_leaves_the_layer_whole_that_would_lend() {
+    let twins = super::shared::Twins::new();
+    a_disk_that_cannot_write(&twins.donor, &twins.borrower);
+}
+
+fn a_disk_that_cannot_write(first: &Layout, second: &Layout) {
     let session = Session::user();
     let disk = Disk::on_failing_device(&session, 48 << 20);
-    let (images, large) = (Images::new(), super::disks::large_image());
-    session.import(images.first.path(), FIRST);
+    session.import(first.path(), FIRST);
     let point = session.mount(FIRST, "mounted");
     let tree = session.tree(&point).to_string();
     disk.fail_writes(true);
-    let import = ["import", large.path().to_str().unwrap(), "--tag", SECOND];
+    let import = ["import", second.path().to_str().unwrap(), "--tag", SECOND];
     let refused = session.run(import);
     refused.refused("Input/output error");
     assert!(refused.stderr.contains("the disk fails") && refused.stderr.contains("dmesg"), "{refused}");

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use end_to_end::conformance::subject::dump;
+use end_to_end::layout::{Layer, noise};
 use end_to_end::power::{Cut, Disk, Recorded};
 use end_to_end::soundness::leftovers;
 use end_to_end::{Layout, Registry, Session};
@@ -41,9 +42,12 @@ const STORE: &str = "new/store";
 
 impl Cuts {
     fn new() -> Self {
+        Self::of(small_images())
+    }
+
+    fn of(images: [Layout; 2]) -> Self {
         let session = Session::user();
         let top = session.work("disk");
-        let images = small_images();
         let trees = [0, 1].map(|number| tree_of(&images[number]));
         let disk = Disk::of(&top);
         let (names, meanings) = (Names::new(), BTreeSet::new());
@@ -171,6 +175,33 @@ fn power_cut_at_any_moment_leaves_no_name_without_its_content() {
     cuts.run(&["rmi", FIRST], Some(P::ImageRemoved), &[(SECOND, 1)]);
     cuts.run(&["rmi", SECOND], Some(P::ImageRemoved), &[]);
     cuts.run(&["gc"], None, &[]);
+    println!("{} disks looked at", cuts.looked_at);
+}
+
+/// Two images that have one file in common, of which the second borrows.
+fn small_twins() -> [Layout; 2] {
+    let common = noise(60, 80_000);
+    let donor = Layer::of_files(&[("common", &common), ("own", &noise(61, 3_000))]);
+    let borrower = Layer::of_files(&[("etc/own", &noise(62, 5_000)), ("moved/common", &common)]);
+    [donor, borrower].map(|layer| Layout::of(&[layer]))
+}
+
+#[test]
+fn power_cut_while_content_is_shared_leaves_every_layer_whole() {
+    use layer_store::FaultPoint as P;
+    let mut cuts = Cuts::of(small_twins());
+    let (first, second) = (cuts.layout(0).to_owned(), cuts.layout(1).to_owned());
+    cuts.run(&["import", &first, "--tag", FIRST], None, &[(FIRST, 0)]);
+    cuts.run(&["import", &second, "--tag", SECOND], None, &[(FIRST, 0), (SECOND, 1)]);
+    let layers = std::fs::read_dir(cuts.top.join(STORE).join("layers/sha256")).expect("the layers");
+    assert_eq!(layers.filter(|layer| layer.as_ref().expect("a layer").path().join("thin").exists()).count(), 1);
+    // The lender goes but for what it has lent.
+    cuts.run(&["rmi", FIRST], Some(P::ImageRemoved), &[(SECOND, 1)]);
+    cuts.run(&["gc"], None, &[(SECOND, 1)]);
+    // It comes back, to what was left of it.
+    cuts.run(&["import", &first, "--tag", FIRST], None, &[(FIRST, 0), (SECOND, 1)]);
+    cuts.run(&["rmi", SECOND], Some(P::ImageRemoved), &[(FIRST, 0)]);
+    cuts.run(&["gc"], None, &[(FIRST, 0)]);
     println!("{} disks looked at", cuts.looked_at);
 }
 

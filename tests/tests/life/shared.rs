@@ -24,7 +24,7 @@ const COMMON: usize = 400_000;
 pub(crate) struct Twins {
     pub(crate) donor: Layout,
     pub(crate) borrower: Layout,
-    layers: [Layer; 2],
+    pub(crate) layers: [Layer; 2],
 }
 
 impl Twins {
@@ -120,6 +120,21 @@ fn variable_and_flag_keep_layers_whole() {
         let mut command = session.lamina(import(&twins.borrower, BORROWER));
         Finished::of(command.env("LAMINA_NO_FILE_SHARING", value)).succeeded();
         assert_eq!(layer_file(&session, &twins.layers[1], "thin").exists(), is_thin, "{value:?}");
+    }
+}
+
+#[test]
+fn directory_put_on_top_is_kept_as_the_flag_says() {
+    let twins = Twins::new();
+    for (options, thin_layers) in [(&[][..], 1), (&["--no-file-sharing"], 0)] {
+        let session = Session::user();
+        session.import(twins.donor.path(), DONOR);
+        let added = session.work("added");
+        std::fs::write(added.join("common"), noise(50, COMMON)).expect("a file to put on top");
+        let mut command = session.lamina(["prepare", DONOR, "--layer"]);
+        Finished::of(command.arg(&added).args(options)).succeeded();
+        let layers = std::fs::read_dir(session.store().join("layers/sha256")).expect("layers").flatten();
+        assert_eq!(layers.filter(|layer| layer.path().join("thin").exists()).count(), thin_layers, "{options:?}");
     }
 }
 
