@@ -2,8 +2,10 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use end_to_end::layout::Layer;
+use end_to_end::layout::{Layer, noise};
+use end_to_end::programs::installed;
 use end_to_end::tree::Fields;
 use end_to_end::{Actor, Deviation, Finished, Image, Layout, Session, deviations, oracle};
 use rustix::process::Signal;
@@ -109,6 +111,47 @@ fn equal_files_become_one_and_unequal_ones_do_not() {
     assert_eq!(second.join("other-mode").metadata().unwrap().len(), 100_000);
 }
 
+/// Content at whole blocks of its blob is shared with it, which takes no room, and is apart all the same.
+#[test]
+fn file_system_with_reflinks_has_aligned_content_once() {
+    const LARGE: usize = 8 << 20;
+    // A header of 512 bytes before each: `large` begins at 4,096, and `odd` at no block.
+    let (before, large, odd) = (noise(1, 3072), noise(2, LARGE), noise(3, 5 << 20));
+    let layer = Layer::of_files(&[("before", &before), ("large", &large), ("odd", &odd)]);
+    for kind in ["btrfs", "xfs"] {
+        let session = Session::new(Actor::Root);
+        let (disk, point) = (session.directory().join(kind), session.directory().join("disk"));
+        std::fs::create_dir(&point).unwrap();
+        std::fs::File::create(&disk).and_then(|file| file.set_len(512 << 20)).unwrap();
+        let of = |program: &str, arguments: &[&std::ffi::OsStr]| {
+            Finished::of(Command::new(installed(program)).args(arguments)).succeeded().stdout
+        };
+        of(&format!("mkfs.{kind}"), &["-q".as_ref(), disk.as_os_str()]);
+        of("mount", &["-o".as_ref(), "loop".as_ref(), disk.as_os_str(), point.as_os_str()]);
+        let (store, tree) = (point.join("store"), point.join("tree"));
+        let used = || {
+            of("sync", &["-f".as_ref(), point.as_os_str()]);
+            let stat = rustix::fs::statvfs(&point).unwrap();
+            (stat.f_blocks - stat.f_bfree) * stat.f_frsize
+        };
+        let lamina = |arguments: &[&str]| {
+            Finished::of(session.lamina(arguments).env("LAMINA_STORE", &store)).succeeded();
+        };
+        lamina(&["import", Layout::of(std::slice::from_ref(&layer)).path().to_str().unwrap(), "--tag", REFERENCE]);
+        let before_it = used();
+        lamina(&["materialize", REFERENCE, tree.to_str().unwrap()]);
+        let taken = used() - before_it;
+        assert!(taken < (5 << 20) + (LARGE as u64) / 2, "{kind}: {taken} bytes");
+        for (name, content) in [("large", &large), ("odd", &odd)] {
+            assert!(std::fs::read(tree.join(name)).unwrap() == *content, "{kind}: {name}");
+        }
+        std::fs::write(tree.join("large"), "changed").unwrap();
+        lamina(&["verify"]);
+        rustix::mount::unmount(&point, rustix::mount::UnmountFlags::empty()).unwrap();
+        session.traces().assert_nothing_left();
+    }
+}
+
 #[test]
 fn tree_that_cannot_be_made_leaves_nothing() {
     let session = session_with(Actor::User, &Image::Corners.layout());
@@ -143,7 +186,7 @@ os.chmod('.', 0o555)\"";
     let tree = session.work("place").join("tree");
     session.ok(["materialize", REFERENCE, tree.to_str().unwrap()]);
     let script = "import os\nfor level in range(16): os.chdir('x' * 253)\nprint(open('file').read())";
-    let python = end_to_end::programs::installed("python3");
+    let python = installed("python3");
     let finished = Finished::of(session.command(&python).args(["-c", script]).current_dir(&tree)).succeeded();
     assert_eq!(finished.stdout, "deep\n");
     assert_eq!(tree.metadata().unwrap().permissions().mode() & 0o7777, 0o755);
