@@ -6,7 +6,7 @@ use composefs_fuse::Server;
 use composefs_fuse::linux::background::{self, BackgroundError};
 use composefs_fuse::linux::{Ended, MountOptions, MountPoint, ServeOptions, StatsOutlet, serve};
 use layer_store::{BaseId, Store};
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -99,7 +99,14 @@ pub(crate) fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let level = if arguments.verbose { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("LAMINA_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        // It would say by `eprintln!` that it cannot write, and panic for the same reason.
+        .log_internal_errors(false)
+        .with_target(false)
+        .init();
 
     let outcome = if arguments.foreground || arguments.background_child {
         mount(&arguments)

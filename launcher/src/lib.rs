@@ -5,6 +5,9 @@
 //! [`machine`] runs it and looks after it. In the guest, the crate `guest-init` is at the other end of the
 //! control channel.
 
+#[macro_use]
+mod tell;
+
 pub mod accelerator;
 pub mod child;
 pub mod cli;

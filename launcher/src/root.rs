@@ -73,7 +73,7 @@ pub fn serve(
 
 /// The image of a base, made by the first machine that wants it.
 fn block_image(store: &Store, base: &BaseId, signals: &Signals) -> Result<PathBuf, Failure> {
-    let mut waiting = || eprintln!("lamina: waiting for another process that makes the block image");
+    let mut waiting = || tell!("lamina: waiting for another process that makes the block image");
     let doing = "making a block image, once for this base:";
     let image =
         making(doing, signals, |cancellation, progress| store.block_image(base, &mut waiting, cancellation, progress));
@@ -82,13 +82,13 @@ fn block_image(store: &Store, base: &BaseId, signals: &Signals) -> Result<PathBu
 
 /// The directory of a base, made by the first machine that wants it. Of an ordinary user it belongs to that user.
 fn unpacked(store: &Store, base: &BaseId, without_owners: bool, signals: &Signals) -> Result<PathBuf, Failure> {
-    let mut waiting = || eprintln!("lamina: waiting for another process that unpacks the image");
+    let mut waiting = || tell!("lamina: waiting for another process that unpacks the image");
     let made = making("unpacking, once for this base:", signals, |cancellation, progress| {
         store.tree(base, without_owners, &mut waiting, cancellation, progress)
     });
     let (path, _) = made?.about("tree")?;
     if without_owners {
-        eprintln!(
+        tell!(
             "lamina: all files of the root belong to root in the guest, and devices and set-user-ID bits are left out"
         );
     }

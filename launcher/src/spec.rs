@@ -171,7 +171,7 @@ impl Root {
             }
         };
         let store = open_store(root, also_read)?.with_purpose(&format!("machine {name}"));
-        let mut waiting = || eprintln!("lamina: waiting for another process that prepares {reference}");
+        let mut waiting = || tell!("lamina: waiting for another process that prepares {reference}");
         let base = store.prepare_layers(layers, variant, &mut waiting).about(reference)?;
         let view = Arc::new(store.open_view(&base).about(reference)?);
         Ok(Tree::View(view, Box::new(store), base))

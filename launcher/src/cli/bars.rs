@@ -60,7 +60,7 @@ impl Progress for Bars {
 
     fn notice(&self, line: &str) {
         if self.lines.is_hidden() {
-            eprintln!("lamina: {line}");
+            tell!("lamina: {line}");
         } else {
             // The lines of the layers are drawn anew below it.
             let _ = self.lines.println(format!("lamina: {line}"));

@@ -86,7 +86,7 @@ fn each(
             Ok(row) => done.push(row),
             Err(failure) => {
                 if let Some(earlier) = failed.replace(failure) {
-                    eprintln!("lamina: {earlier}");
+                    tell!("lamina: {earlier}");
                 }
             }
         }

@@ -41,7 +41,7 @@ mod umount;
 mod verify;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -207,7 +207,7 @@ fn print(text: &str) -> Result<(), Failure> {
 
 fn print_line(line: std::fmt::Arguments<'_>) {
     if let Err(failure) = print(&format!("{line}\n")) {
-        eprintln!("lamina: {failure}");
+        tell!("lamina: {failure}");
         std::process::exit(failure.status().into());
     }
 }
@@ -217,7 +217,7 @@ fn report(result: Result<u8, Failure>) -> ExitCode {
     match result {
         Ok(status) => status.into(),
         Err(failure) => {
-            eprintln!("lamina: {failure}");
+            tell!("lamina: {failure}");
             failure.status().into()
         }
     }
@@ -232,6 +232,9 @@ fn log_to_stderr(verbose: u8) {
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        // It would say by `eprintln!` that it cannot write, and panic for the same reason.
+        .log_internal_errors(false)
         .without_time()
         .with_target(false)
         .init();

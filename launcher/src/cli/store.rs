@@ -44,6 +44,6 @@ pub(super) fn cancel_on_signal(cancellation: &Cancellation) -> Result<(), Failur
 
 /// The base of an image with these layers on top.
 pub(super) fn prepare(store: &Store, image: &Image, layers: &[DiffId]) -> Result<BaseId, Failure> {
-    let mut waiting = || eprintln!("lamina: waiting for another process that prepares {}", image.reference);
+    let mut waiting = || tell!("lamina: waiting for another process that prepares {}", image.reference);
     store.prepare(image, layers, &mut waiting).map_err(|error| Failure::new(&image.reference, error))
 }

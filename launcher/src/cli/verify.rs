@@ -64,7 +64,7 @@ impl Verify {
                 }
                 Err(error) if options.cancellation.is_cancelled() => return Err(Failure::new("lamina verify", error)),
                 // The others may have better luck.
-                Err(error) => eprintln!("lamina: {}", Failure::new("lamina verify", error)),
+                Err(error) => tell!("lamina: {}", Failure::new("lamina verify", error)),
             }
         }
         if global.json {
