@@ -1,6 +1,8 @@
 //! Small JSON files that are replaced whole.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -14,11 +16,30 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     serde_json::from_slice(&json).about(path.display())
 }
 
-/// Writes the file at `path` by a rename, for its owner's eyes only (mode 0600).
+/// Writes the file at `path` by a rename, for its owner's eyes only (mode 0600), so that a power cut leaves the old
+/// document or the new one. On a disk that is full it is written over the old one, whose block it needs no other for.
 pub(crate) fn write(path: &Path, document: &impl Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_vec_pretty(document).about(path.display())?;
+    let written = match replace(path, &json) {
+        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            write_over(path, &json).map_err(|_| error)
+        }
+        other => other,
+    };
+    written.about(path.display())
+}
+
+fn replace(path: &Path, json: &[u8]) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(directory).about(path.display())?;
-    serde_json::to_writer_pretty(&mut file, document).about(path.display())?;
-    file.persist(path).about(path.display())?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(json)?;
+    file.as_file().sync_data()?;
+    file.persist(path)?;
     Ok(())
+}
+
+fn write_over(path: &Path, json: &[u8]) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.write_all_at(json, 0)?;
+    file.set_len(json.len() as u64)
 }

@@ -8,7 +8,7 @@ use composefs_fuse::linux::StatsSocket;
 use composefs_fuse::stats::Stats;
 use guest_init::protocol::{self, Overlay, Process, RootSource, Setup};
 
-use crate::accelerator;
+use crate::accelerator::{self, Accelerator};
 use crate::failure::{About, Failure};
 use crate::file_share;
 use crate::host::{self, Tools};
@@ -120,6 +120,15 @@ impl Prepared {
         }
     }
 
+    /// What the user is to know of how the machine is carried: the reasons, when asked for; and in any case that a guest is
+    /// emulated, for that is why it is slow.
+    #[must_use]
+    pub fn notice(&self) -> Vec<String> {
+        let emulated = self.spec.request.accelerator == Choice::Auto && self.decision.accelerator == Accelerator::Tcg;
+        let told = if self.spec.request.explain { self.decision.reasons.len() } else { usize::from(emulated) };
+        self.decision.reasons.iter().take(told).cloned().collect()
+    }
+
     /// The servers of the further shares and of the network, each with its socket.
     fn servers(&self, directory: &Directory) -> Result<Vec<(CommandLine, PathBuf)>, Failure> {
         let mut servers = Vec::new();
@@ -171,35 +180,47 @@ impl Prepared {
         Ok(text)
     }
 
-    /// The machine, ready to run.
-    ///
-    /// # Errors
-    /// The plan does not fit the hypervisor.
-    pub fn order(
-        self,
-        root: Box<dyn RootServer>,
-        directory: Directory,
-        ends: Ends,
-        handover: Handover,
-    ) -> Result<Order, Failure> {
-        let plan = self.plan(&directory);
+    /// All that a run takes and that may not be had, with the counters of its root and the socket that tells them.
+    fn parts(
+        &mut self,
+        tree: Tree,
+        directory: &Directory,
+        signals: &Signals,
+    ) -> Result<(Parts, Counters, Option<StatsSocket>), Failure> {
+        let (root, asked) = self.root_server(tree, signals)?;
+        let socket = match &asked {
+            Some(asked) => {
+                let path = self.spec.stats.clone().unwrap_or_else(|| directory.stats_socket());
+                Some(StatsSocket::bind(&path, Arc::clone(asked)).about("lamina run")?)
+            }
+            None => None,
+        };
+        let plan = self.plan(directory);
         let qemu = self.hypervisor();
         hypervisor::check(&qemu, &plan)?;
-        Ok(Order {
+        let shares = self.servers(directory)?;
+        let parts = Parts { root, shares, hypervisor: qemu.command(&plan)?, setup: self.setup()?, plan };
+        Ok((parts, asked, socket))
+    }
+
+    /// The machine, ready to run.
+    fn order(self, parts: Parts, directory: Directory, ends: Ends, handover: Handover) -> Order {
+        let Parts { root, shares, hypervisor, setup, plan } = parts;
+        Order {
             root: (root, directory.socket(ROOT)),
-            shares: self.servers(&directory)?,
-            hypervisor: qemu.command(&plan)?,
+            shares,
+            hypervisor,
             sockets: (plan.control, plan.monitor),
             console: plan.console,
             show_console: self.spec.show_console,
-            setup: self.setup()?,
+            setup,
             directory,
             process: self.spec.process,
             ends: Some(ends),
             handover,
             ready: self.spec.ready,
             ready_timeout: Duration::from_secs(self.spec.ready_timeout),
-        })
+        }
     }
 
     /// What the guest is told to mount.
@@ -228,6 +249,15 @@ impl Prepared {
     }
 }
 
+/// What a run takes and may not be had.
+struct Parts {
+    root: Box<dyn RootServer>,
+    shares: Vec<(CommandLine, PathBuf)>,
+    hypervisor: CommandLine,
+    setup: Setup,
+    plan: Plan,
+}
+
 /// The same machine by a hypervisor that is not started here, or why it cannot be.
 fn other(hypervisor: &dyn Hypervisor, plan: &Plan) -> Result<String, Failure> {
     if let Err(failure) = hypervisor::check(hypervisor, plan) {
@@ -247,21 +277,22 @@ fn other(hypervisor: &dyn Hypervisor, plan: &Plan) -> Result<String, Failure> {
 pub fn run(
     mut prepared: Prepared,
     tree: Tree,
-    directory: Directory,
+    mut directory: Directory,
     ends: Ends,
-    handover: Handover,
+    mut handover: Handover,
     signals: Signals,
 ) -> Result<(u8, Counters), Failure> {
-    let (server, asked) = prepared.root_server(tree, &signals)?;
-    let _socket = match &asked {
-        Some(asked) => {
-            let path = prepared.spec.stats.clone().unwrap_or_else(|| directory.stats_socket());
-            Some(StatsSocket::bind(&path, Arc::clone(asked)).about("lamina run")?)
+    match prepared.parts(tree, &directory, &signals) {
+        Ok((parts, asked, _socket)) => {
+            let status = machine::run(prepared.order(parts, directory, ends, handover), signals)?;
+            Ok((status, asked))
         }
-        None => None,
-    };
-    let status = machine::run(prepared.order(server, directory, ends, handover)?, signals)?;
-    Ok((status, asked))
+        Err(failure) => {
+            directory.give_up(&failure);
+            handover.failed(&failure);
+            Err(failure)
+        }
+    }
 }
 
 /// Runs the tool of init's that reads a machine's changes, with its output at `ends`: in the machine where it runs, else
@@ -284,9 +315,11 @@ pub fn look_at_changes(machine: &Machine, tool: &str, ends: Ends, signals: Signa
     let (shares, published, secrets) = (Vec::new(), Vec::new(), Vec::new());
     let spec = Spec { shares, published, secrets, process, request, show_console: false, stats: None, ..spec };
     let directory = Directory::reopen(name)?;
-    let tree = spec.root.open(name)?;
-    let outcome = Prepared::new(spec, &signals)
-        .and_then(|prepared| run(prepared, tree, directory, ends, Handover::none(), signals));
+    let tree = spec.root.open(name);
+    let outcome = tree.and_then(|tree| {
+        let prepared = Prepared::new(spec, &signals)?;
+        run(prepared, tree, directory, ends, Handover::none(), signals)
+    });
     // It ended as it did before.
     machine.restore()?;
     outcome.map(|(status, _)| status)
@@ -307,7 +340,10 @@ pub fn supervise(name: &str, new: bool) -> Result<u8, Failure> {
         Ok((Prepared::new(spec, &signals)?, tree, ends))
     };
     match started() {
-        Ok((prepared, tree, ends)) => run(prepared, tree, directory, ends, handover, signals).map(|(status, _)| status),
+        Ok((prepared, tree, ends)) => {
+            handover.tell(prepared.notice());
+            run(prepared, tree, directory, ends, handover, signals).map(|(status, _)| status)
+        }
         Err(failure) => {
             directory.give_up(&failure);
             handover.failed(&failure);

@@ -126,6 +126,7 @@ impl Doctor {
             Finding::new("passt", false, passt()),
             Finding::new("block images", false, images_in_guests(tools.as_ref())),
             Finding::new("open files", false, open_files()),
+            Finding::new("locked memory", false, Ok(locked_memory())),
             Finding::new("guest kernel", true, kernel.map_err(Clone::clone)),
             Finding::new("machines", true, machines()),
         ])
@@ -165,6 +166,14 @@ fn open_files() -> Result<String, Failure> {
         format_args!("a process may have {most}, so a guest that looks at more files of one share fails"),
     )
     .remedy(format_args!("raise the hard limit: \"* hard nofile {WANTED}\" in /etc/security/limits.conf")))
+}
+
+/// How much of its memory a process of this user may keep from being swapped out (`RLIMIT_MEMLOCK`). No backend locks any.
+fn locked_memory() -> String {
+    match rustix::process::getrlimit(rustix::process::Resource::Memlock).current {
+        Some(bytes) => format!("a process may lock {}; no guest here needs it", super::size(bytes)),
+        None => "a process may lock all of its memory; no guest here needs it".to_owned(),
+    }
 }
 
 /// Whether the store can be opened and written, by writing.

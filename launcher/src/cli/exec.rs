@@ -6,7 +6,6 @@ use super::Global;
 use crate::command;
 use crate::failure::Failure;
 use crate::machine::{self, Ends, Machine, Signals};
-use crate::spec::Spec;
 
 /// Run a further command in a machine that runs
 ///
@@ -45,14 +44,13 @@ impl Exec {
     pub(super) fn execute(self, _global: &Global) -> Result<u8, Failure> {
         let signals = Signals::catch()?;
         let machine = Machine::find(&self.name)?;
-        let own = Spec::read(&machine.directory()?).ok().map(|spec| spec.process);
         let terminal = self.tty.then(machine::terminal_size);
-        let inherited = own.as_ref().map(|process| process.env.clone()).unwrap_or_default();
+        // What is not given here, the machine's supervisor knows.
         let process = Process {
             argv: self.command,
-            env: inherited.into_iter().chain(command::environment(&self.env, terminal.is_some())).collect(),
-            cwd: self.workdir.or_else(|| own.as_ref()?.cwd.clone()),
-            user: self.user.or_else(|| own?.user),
+            env: command::environment(&self.env, terminal.is_some()).collect(),
+            cwd: self.workdir,
+            user: self.user,
             terminal,
             by_init: false,
         };

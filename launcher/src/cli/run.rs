@@ -143,18 +143,20 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn execute(self, global: &Global) -> Result<u8, Failure> {
-        let signals = Signals::catch()?;
-        // What is held in the store is held to the end.
+        // What is held in the store is held to the end. Until there is a machine, a signal may simply end this process.
         let (root, defaults, _store) = self.root(global)?;
         let spec = self.spec(root, defaults)?;
         let tree = spec.root.open(&spec.name)?;
+        let signals = Signals::catch()?;
         let ephemeral = self.remove || !(self.detach || self.keep.is_some());
         let record = machine::new_record(&spec.name, &spec.root.name(), &spec.process.argv, ephemeral);
         if self.detach && !self.dry_run {
             return Self::start_detached(global, &spec, record, &signals);
         }
         let mut prepared = Prepared::new(spec.clone(), &signals)?;
-        self.explain(&prepared, self.accel);
+        if !self.dry_run || self.explain {
+            prepared.notice().iter().for_each(|line| tell!("lamina: {line}"));
+        }
         if self.dry_run {
             let directory = Directory::create(Record { ephemeral: true, ..record })?;
             let (server, _) = prepared.root_server(tree, &signals)?;
@@ -165,7 +167,7 @@ impl Run {
         let ends = Ends::own(true);
         let (status, asked) = launch::run(prepared, tree, directory, ends, Handover::none(), signals)?;
         if let Some(asked) = asked.filter(|_| global.verbose > 0) {
-            eprint!("{}", asked.snapshot());
+            tell!("{}", asked.snapshot().to_string().trim_end());
         }
         Ok(status)
     }
@@ -184,7 +186,7 @@ impl Run {
         if let Some(path) = &self.rootfs {
             return Ok((Root::Directory(directory_root(path)?), Defaults::default(), None));
         }
-        let opened = store::open(global)?;
+        let opened = self.on_top.open(global)?;
         let image = store::image(&opened, self.image.as_deref().unwrap_or_default())?;
         let root = Root::Image {
             store: opened.root().to_owned(),
@@ -253,15 +255,6 @@ impl Run {
             user: self.user.clone(),
             terminal: (!self.detach && machine::terminal_wanted()).then(machine::terminal_size),
         })
-    }
-
-    /// Tells the reasons when asked, and that a guest is emulated in any case: it is why it is slow.
-    fn explain(&self, prepared: &Prepared, asked: Choice<Accelerator>) {
-        if self.explain {
-            prepared.decision.reasons.iter().for_each(|reason| eprintln!("lamina: {reason}"));
-        } else if asked == Choice::Auto && prepared.decision.accelerator == Accelerator::Tcg && !self.dry_run {
-            eprintln!("lamina: {}", prepared.decision.reasons[0]);
-        }
     }
 }
 

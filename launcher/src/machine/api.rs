@@ -32,7 +32,8 @@ const LONGEST: u64 = guest_init::protocol::MAX_PAYLOAD as u64;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// Start a process beside the machine's first one.
+    /// Start a process beside the machine's first one, with that one's environment, directory and user where it has
+    /// none of its own; a tool of init's as it is.
     Exec(Process),
     /// End the first process: by SIGTERM, and by SIGKILL when it has not ended in time.
     Stop {
@@ -81,8 +82,8 @@ pub(crate) fn read_line<T: for<'de> Deserialize<'de>>(mut from: impl Read) -> io
 /// Where requests are taken, and the guest's answers are given to whoever asked.
 #[derive(Debug)]
 pub(crate) struct Desk {
-    /// The way to the guest, once processes can be started.
-    control: OnceLock<Control>,
+    /// The way to the guest, once processes can be started, and the first of them.
+    guest: OnceLock<(Control, Process)>,
     /// The stream for the next process; 1 is the first command's.
     next: AtomicU32,
     askers: Mutex<HashMap<u32, Sender<Message>>>,
@@ -91,7 +92,7 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) fn new(events: Sender<Event>) -> Arc<Self> {
-        Arc::new(Self { control: OnceLock::new(), next: AtomicU32::new(2), askers: Mutex::default(), events })
+        Arc::new(Self { guest: OnceLock::new(), next: AtomicU32::new(2), askers: Mutex::default(), events })
     }
 
     /// Takes requests from now on, in threads of its own.
@@ -110,8 +111,8 @@ impl Desk {
     }
 
     /// The guest can start processes from now on.
-    pub(crate) fn ready(&self, control: Control) {
-        let _ = self.control.set(control);
+    pub(crate) fn ready(&self, control: Control, first: Process) {
+        let _ = self.guest.set((control, first));
     }
 
     /// Passes on what the guest says of a process; the last message ends the connection.
@@ -133,8 +134,8 @@ impl Desk {
 
     fn attend(&self, stream: &UnixStream) -> io::Result<()> {
         match read_line(stream)? {
-            Request::Exec(process) => match self.control.get() {
-                Some(control) => self.exec(process, stream, control),
+            Request::Exec(process) => match self.guest.get() {
+                Some((control, first)) => self.exec(beside(first, process), stream, control),
                 None => write_line(stream, &Reply::Refused("it is still starting".to_owned())),
             },
             other => {
@@ -165,6 +166,19 @@ impl Desk {
             control.send(number, Message::Close(Channel::Stderr));
         }
         Ok(())
+    }
+}
+
+/// A further process beside the first.
+fn beside(first: &Process, process: Process) -> Process {
+    if process.by_init {
+        return process;
+    }
+    Process {
+        env: first.env.iter().cloned().chain(process.env).collect(),
+        cwd: process.cwd.or_else(|| first.cwd.clone()),
+        user: process.user.or_else(|| first.user.clone()),
+        ..process
     }
 }
 
@@ -206,11 +220,24 @@ mod tests {
         let (events, _inbox) = channel();
         let desk = Desk::new(events);
         let (guest, host) = UnixStream::pair().unwrap();
-        desk.ready(Control::new(host));
+        let first = Process {
+            env: vec![("A".into(), "1".into())],
+            cwd: Some("/srv".into()),
+            user: Some("web".into()),
+            ..Process::tool(&["first"])
+        };
+        desk.ready(Control::new(host), Process { by_init: false, ..first });
         let (mut client, server) = UnixStream::pair().unwrap();
-        let process =
-            Process { argv: vec!["x".into()], env: vec![], cwd: None, user: None, terminal: None, by_init: false };
+        let process = Process {
+            argv: vec!["x".into()],
+            env: vec![("B".into(), "2".into())],
+            by_init: false,
+            ..Process::tool(&[])
+        };
+        let process = Process { cwd: Some("/".into()), ..process };
         write_line(&client, &Request::Exec(process.clone())).unwrap();
+        let env = vec![("A".into(), "1".into()), ("B".into(), "2".into())];
+        let process = Process { env, user: Some("web".into()), ..process };
         std::thread::scope(|scope| {
             let attending = scope.spawn(|| desk.attend(&server));
             assert!(matches!(read_line(&client).unwrap(), Reply::Accepted));

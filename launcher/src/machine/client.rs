@@ -20,9 +20,12 @@ use super::session::{Control, Session};
 use super::signals::Signals;
 use super::{session, terminal};
 use crate::failure::{About, Failure, MACHINE_FAILED};
+use crate::kept_disk;
 
 /// How long a supervisor may take to tidy up after its guest.
 const TIDY: Duration = Duration::from_secs(15);
+/// The same of a machine that syncs what it wrote to its own disk first, however long that takes.
+const TIDY_A_DISK: Duration = Duration::from_secs(24 * 3600);
 
 /// One machine of this user.
 #[derive(Debug)]
@@ -113,7 +116,9 @@ impl Machine {
         };
         let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         let asked = self.ask(&Request::Stop { timeout: milliseconds });
-        if asked.is_ok() && ends_within(&supervisor, timeout.saturating_add(TIDY)) {
+        let has_a_disk = self.directory().is_ok_and(|directory| directory.join(kept_disk::FILE).exists());
+        let tidy = if has_a_disk { TIDY_A_DISK } else { TIDY };
+        if asked.is_ok() && ends_within(&supervisor, timeout.saturating_add(tidy)) {
             return Ok(match one(&self.record.name).map(|record| record.state) {
                 Ok(State::Exited { status: super::supervisor::KILLED, .. }) => Stopped::Killed,
                 _ => Stopped::Asked,
@@ -190,7 +195,7 @@ impl Machine {
         let control = Control::new(stream.try_clone().about("api")?);
         let mut session = Session::attach(STREAM, &control, events.clone(), ends);
         let raw = terminal.then(terminal::Raw::enter).and_then(Result::ok);
-        session::listen(stream, events);
+        session::listen(stream, events, control.ledger());
         let mut result = Err(self.failure("it ended before the process did").with_status(MACHINE_FAILED));
         let mut over = false;
         for event in inbox {

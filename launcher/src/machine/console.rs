@@ -14,8 +14,18 @@ use crate::failure::{About, Failure};
 /// How the kernel begins the line by which it gives up (`kernel/panic.c`).
 pub(crate) const PANIC: &str = "Kernel panic - not syncing: ";
 
+/// How it begins the line by which it tells of a process that it killed for want of memory (`mm/oom_kill.c`); behind it
+/// the process's id and, in parentheses, its name.
+const OUT_OF_MEMORY: &str = "Out of memory: Killed process ";
+
+/// How the guest's init begins the line by which it tells that its writes find no more room; all of it is for the user.
+const WRITES_FULL: &str = "lamina: the memory for the guest's writes is full";
+
+/// The longest line of which the end is waited for, in bytes.
+const LONGEST_LINE: usize = 4096;
+
 /// Makes the console's file anew and reads it as it grows, for as long as this process lives: copies it to standard
-/// error if it is to be shown, and tells when the kernel panics.
+/// error if it is to be shown, and tells when the kernel panics or kills a process.
 ///
 /// # Errors
 /// The file cannot be made or watched.
@@ -25,7 +35,7 @@ pub(crate) fn watch(path: &Path, show: bool, events: Sender<Event>) -> Result<()
     let mut file = File::open(path).about(about())?;
     let growth = Growth::of(path).about(about())?;
     thread::spawn(move || {
-        let mut panic = Needle::default();
+        let mut lines = Lines::default();
         let mut buffer = vec![0; 8192];
         loop {
             match file.read(&mut buffer) {
@@ -34,7 +44,7 @@ pub(crate) fn watch(path: &Path, show: bool, events: Sender<Event>) -> Result<()
                     if show {
                         let _ = io::stderr().write_all(&buffer[..count]);
                     }
-                    if panic.passes(&buffer[..count]) && events.send(Event::Panicked).is_err() {
+                    if lines.take(&buffer[..count]).into_iter().any(|event| events.send(event).is_err()) {
                         return;
                     }
                 }
@@ -45,29 +55,46 @@ pub(crate) fn watch(path: &Path, show: bool, events: Sender<Event>) -> Result<()
     Ok(())
 }
 
-/// Looks for [`PANIC`] in a stream that comes in pieces.
+/// The lines of a stream that comes in pieces.
 #[derive(Debug, Default)]
-struct Needle {
-    /// The end of the stream so far, one byte shorter than what is looked for.
-    tail: Vec<u8>,
+struct Lines {
+    /// The beginning of a line whose end has not come.
+    begun: Vec<u8>,
 }
 
-impl Needle {
-    /// Whether the stream, with this piece, has come past one more.
-    fn passes(&mut self, piece: &[u8]) -> bool {
-        self.tail.extend(piece);
-        let found = self.tail.windows(PANIC.len()).any(|window| window == PANIC.as_bytes());
-        let keep = self.tail.len().saturating_sub(PANIC.len() - 1);
-        self.tail.drain(..keep);
-        found
+impl Lines {
+    /// What the lines that end in this piece tell.
+    fn take(&mut self, piece: &[u8]) -> Vec<Event> {
+        let mut told = Vec::new();
+        for part in piece.split_inclusive(|byte| *byte == b'\n') {
+            self.begun.extend(part);
+            if part.ends_with(b"\n") || self.begun.len() > LONGEST_LINE {
+                told.extend(tells(&String::from_utf8_lossy(&std::mem::take(&mut self.begun))));
+            }
+        }
+        told
     }
+}
+
+fn tells(line: &str) -> Option<Event> {
+    if line.contains(PANIC) {
+        return Some(Event::Panicked);
+    }
+    if let Some(at) = line.find(WRITES_FULL) {
+        return line.get(at + "lamina: ".len()..).map(|told| Event::WritesFull(told.trim_end().to_owned()));
+    }
+    let (_, killed) = line.split_once(OUT_OF_MEMORY)?;
+    let (_, name) = killed.split_once('(')?;
+    // A name may hold parentheses; what follows it does not.
+    let (name, _) = name.split_once(") total-vm")?;
+    Some(Event::MemoryRanOut(name.to_owned()))
 }
 
 /// Shows the end of the console.
 pub(crate) fn print_tail(path: &Path) {
     let tail = child::tail(path, 15);
     if !tail.is_empty() {
-        eprintln!("--- last lines of the guest's console ---\n{tail}\n---");
+        tell!("--- last lines of the guest's console ---\n{tail}\n---");
     }
 }
 
@@ -76,14 +103,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_found_wherever_the_pieces_are_cut() {
-        let line = b"[    1.5] Kernel panic - not syncing: Attempted to kill init!\n";
-        for cut in 0..line.len() {
-            let mut needle = Needle::default();
-            let found = [&line[..cut], &line[cut..]].map(|piece| needle.passes(piece));
-            assert_eq!(found.iter().filter(|found| **found).count(), 1, "cut at {cut}");
+    fn a_line_is_understood_wherever_the_pieces_are_cut() {
+        let text = b"[    1.5] Kernel panic - not syncing: Attempted to kill init!\r\n\
+            [    2.5] Out of memory: Killed process 71 (a (b)) total-vm:8kB, anon-rss:4kB\r\n";
+        for cut in 0..text.len() {
+            let mut lines = Lines::default();
+            let told: Vec<Event> =
+                [&text[..cut], &text[cut..]].into_iter().flat_map(|piece| lines.take(piece)).collect();
+            let [Event::Panicked, Event::MemoryRanOut(name)] = &told[..] else { panic!("cut at {cut}: {told:?}") };
+            assert_eq!(name, "a (b)");
         }
-        let mut needle = Needle::default();
-        assert!(!needle.passes(b"Kernel panic - not") && !needle.passes(b"\nsyncing: "));
+        let mut lines = Lines::default();
+        let full = "lamina: the memory for the guest's writes is full (64 MiB); give it more with --tmpfs-size";
+        let [Event::WritesFull(told)] = &lines.take(format!("{full}\r\n").as_bytes())[..] else { panic!("{full}") };
+        assert_eq!(format!("lamina: {told}"), full);
+        assert!(lines.take(b"Kernel panic - not\nsyncing: \n").is_empty());
+        assert!(lines.take(&[b'x'; 3 * LONGEST_LINE]).is_empty() && lines.begun.len() <= LONGEST_LINE);
     }
 }

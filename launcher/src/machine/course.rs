@@ -1,5 +1,6 @@
 //! How the run of a machine ends: by its command, by somebody's word, by a helper's end, or by its time.
 
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use guest_init::protocol::Message;
@@ -7,10 +8,11 @@ use signal_hook::consts::{SIGHUP, SIGKILL, SIGTERM, SIGWINCH};
 
 use super::api::Request;
 use super::ending::{Circumstances, explain};
-use super::supervisor::{FIRST, Outcome, Overdue, Supervisor};
+use super::supervisor::{DiskState, FIRST, Outcome, Overdue, POWER_OFF_DEADLINE, Supervisor};
 use super::terminal;
 use crate::child;
 use crate::failure::{Failure, MACHINE_FAILED};
+use crate::kept_disk;
 
 /// How long a command that was told to end may go on.
 const GRACE: Duration = Duration::from_secs(10);
@@ -135,11 +137,18 @@ impl Supervisor {
             Some((_, Overdue::Command)) => {
                 // The rest of the guest still ends in good order.
                 self.say(FIRST, Message::Signal(SIGKILL.unsigned_abs()));
+                self.disk_seen = self.disk();
                 self.deadline = Some((Instant::now() + KILL_DEADLINE, Overdue::PowerOff));
                 Ok(())
             }
+            Some((_, Overdue::PowerOff)) if self.still_writes() => {
+                self.deadline = Some((Instant::now() + POWER_OFF_DEADLINE, Overdue::PowerOff));
+                Ok(())
+            }
             Some((_, Overdue::PowerOff)) => {
-                tracing::warn!("machine {}: it did not end in time and is killed", self.order.directory.name());
+                let lost =
+                    if self.disk_seen.is_some() { ": what it wrote last may be missing on its disk" } else { "" };
+                self.order.directory.warn(&format!("it did not end in time and was killed{lost}"));
                 self.kill_hypervisor();
                 Ok(())
             }
@@ -157,6 +166,19 @@ impl Supervisor {
             }
             None => Ok(()),
         }
+    }
+
+    /// The state of the machine's own disk, if it has one.
+    pub(super) fn disk(&self) -> Option<DiskState> {
+        let file = self.order.directory.file(kept_disk::FILE).metadata().ok()?;
+        Some((file.modified().ok()?, file.blocks()))
+    }
+
+    /// Whether the guest has written its disk since that was last looked at: it syncs what a command left in its memory.
+    fn still_writes(&mut self) -> bool {
+        let now = self.disk();
+        let before = std::mem::replace(&mut self.disk_seen, now);
+        now.is_some() && now != before
     }
 
     pub(super) fn kill_hypervisor(&self) {

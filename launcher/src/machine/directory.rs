@@ -12,6 +12,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use super::home::{self, make_private};
 use super::record::{self, ProcessRecord, Record, State, current_boot, now};
 use crate::failure::{About, Failure};
+use crate::kept_disk;
 
 /// The file that a machine's supervisor keeps locked. The kernel lets go of it when the supervisor dies, however
 /// it dies.
@@ -61,7 +62,8 @@ impl Directory {
         let state = existing(name)?;
         settle(&state);
         let lock = lock(&state, name)?;
-        let record = Record { state: State::Starting, boot_id: current_boot(), ..Record::read(&state)? };
+        let record =
+            Record { state: State::Starting, boot_id: current_boot(), warnings: Vec::new(), ..Record::read(&state)? };
         Self::of(state, record, lock, false)
     }
 
@@ -164,6 +166,19 @@ impl Directory {
         self.record.write(&self.state)
     }
 
+    /// Tells, and writes down once, what went wrong without ending the machine.
+    pub(crate) fn warn(&mut self, warning: &str) {
+        if self.record.warnings.iter().any(|known| known == warning) {
+            return;
+        }
+        tracing::warn!("machine {}: {warning}", self.record.name);
+        self.record.warnings.push(warning.to_owned());
+        // The host's disk may be what is wrong.
+        if let Err(failure) = self.record.write(&self.state) {
+            tracing::warn!("{failure}");
+        }
+    }
+
     /// Gives the lock, and with it the machine, to a process that [`Directory::inherit`]s it.
     ///
     /// # Errors
@@ -257,7 +272,8 @@ fn sweep(machines: &Path) -> Result<(), Failure> {
 /// mount and sockets go, and it is marked failed, or removed if it was to go with its end.
 pub(crate) fn settle(state: &Path) {
     let Ok(record) = Record::read(state) else {
-        if is_old(state) {
+        // One whose record is there and cannot be read is for its user to look at: it may have a disk.
+        if is_half_made(state) {
             let _ = fs::remove_dir_all(state);
         }
         return;
@@ -289,10 +305,11 @@ pub(crate) fn settle(state: &Path) {
     }
 }
 
-/// Whether a directory without a record is more than one that is just being made.
-fn is_old(state: &Path) -> bool {
+/// Whether a directory was left behind before it had a record, and is not just being made.
+fn is_half_made(state: &Path) -> bool {
+    let nothing = |name: &str| matches!(state.join(name).try_exists(), Ok(false));
     let age = fs::metadata(state).and_then(|directory| directory.modified()).map(|made| made.elapsed());
-    matches!(age, Ok(Ok(age)) if age > Duration::from_secs(10))
+    matches!(age, Ok(Ok(age)) if age > Duration::from_secs(10)) && nothing(record::FILE) && nothing(kept_disk::FILE)
 }
 
 /// All machines, by name, as they are now.
@@ -309,7 +326,12 @@ pub fn all() -> Result<Vec<Record>, Failure> {
     let mut records = Vec::new();
     for path in entries.flatten().map(|entry| entry.path()) {
         settle(&path);
-        records.extend(Record::read(&path).ok().map(Record::seen_now));
+        match Record::read(&path) {
+            Ok(record) => records.push(record.seen_now()),
+            Err(failure) if path.join(record::FILE).exists() => tracing::warn!("{failure}"),
+            // Half made, or gone meanwhile.
+            Err(_) => {}
+        }
     }
     records.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(records)
@@ -355,6 +377,7 @@ pub fn new_record(name: &str, root: &str, command: &[String], ephemeral: bool) -
         boot_id: current_boot(),
         state: State::Starting,
         processes: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 
@@ -393,6 +416,25 @@ mod tests {
         let _lock = lock(home.path(), "m").unwrap();
         settle(home.path());
         assert_eq!(Record::read(home.path()).unwrap().state, State::Starting);
+    }
+
+    #[test]
+    fn a_machine_whose_record_cannot_be_read_is_left_with_its_disk() {
+        let home = tempfile::tempdir().unwrap();
+        let long_ago = std::time::SystemTime::now() - Duration::from_secs(1000);
+        let make_old = || File::open(home.path()).unwrap().set_modified(long_ago).unwrap();
+        fs::write(home.path().join(record::FILE), "").unwrap();
+        make_old();
+        settle(home.path());
+        fs::remove_file(home.path().join(record::FILE)).unwrap();
+        fs::write(home.path().join(kept_disk::FILE), "").unwrap();
+        make_old();
+        settle(home.path());
+        fs::remove_file(home.path().join(kept_disk::FILE)).unwrap();
+        make_old();
+        settle(home.path());
+        assert!(!home.path().exists(), "with neither it is nothing");
+        fs::create_dir(home.path()).unwrap();
     }
 
     #[test]

@@ -23,6 +23,12 @@ pub(crate) enum Event {
     Monitor(bool),
     /// The guest's kernel says on its console that it panics.
     Panicked,
+    /// The guest's kernel says on its console that its memory ran out and which process it ended for that.
+    MemoryRanOut(String),
+    /// The guest's init says that the memory for its writes is full; the words for the user.
+    WritesFull(String),
+    /// The hypervisor could not read or write the machine's own disk; why.
+    DiskFailed(String),
     /// A helper process ended.
     Ended(usize, ExitStatus),
     /// All output of the command has been passed on.

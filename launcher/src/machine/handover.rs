@@ -28,13 +28,17 @@ pub const SUPERVISE: &str = "__supervise";
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Word {
-    Ready,
+    /// The machine is ready; what its user is to know of how it is carried, a line each.
+    Ready(Vec<String>),
     Failed(Failure),
 }
 
 /// The supervisor's end: says once how the start went.
 #[derive(Debug)]
-pub struct Handover(Option<File>);
+pub struct Handover {
+    pipe: Option<File>,
+    notice: Vec<String>,
+}
 
 impl Handover {
     /// Takes the lock from standard input and the pipe from standard output, and leaves the terminal's session.
@@ -50,18 +54,24 @@ impl Handover {
         rustix::stdio::dup2_stdout(&null).about(SUPERVISE)?;
         rustix::process::setsid().about(SUPERVISE)?;
         std::env::set_current_dir("/").about("/")?;
-        Ok((Self(Some(pipe)), lock))
+        Ok((Self { pipe: Some(pipe), notice: Vec::new() }, lock))
     }
 
     /// Nobody waits for a word.
     #[must_use]
     pub const fn none() -> Self {
-        Self(None)
+        Self { pipe: None, notice: Vec::new() }
     }
 
-    /// The command runs.
+    /// What is to be told once the machine is ready.
+    pub fn tell(&mut self, notice: Vec<String>) {
+        self.notice = notice;
+    }
+
+    /// The machine is ready.
     pub fn ready(&mut self) {
-        self.say(&Word::Ready);
+        let notice = std::mem::take(&mut self.notice);
+        self.say(&Word::Ready(notice));
     }
 
     /// The machine could not be started.
@@ -71,11 +81,11 @@ impl Handover {
 
     /// Whether somebody waits for a word.
     pub(super) const fn is_awaited(&self) -> bool {
-        self.0.is_some()
+        self.pipe.is_some()
     }
 
     fn say(&mut self, word: &Word) {
-        if let Some(mut pipe) = self.0.take() {
+        if let Some(mut pipe) = self.pipe.take() {
             let line = serde_json::to_string(word).unwrap_or_default();
             // Whoever started the machine may be gone by now.
             let _ = pipe.write_all(format!("{line}\n").as_bytes());
@@ -107,7 +117,10 @@ pub fn start(directory: Directory, signals: &Signals) -> Result<(), Failure> {
         }
     };
     match serde_json::from_str(&word) {
-        Ok(Word::Ready) => Ok(()),
+        Ok(Word::Ready(notice)) => {
+            notice.iter().for_each(|line| tell!("lamina: {line}"));
+            Ok(())
+        }
         Ok(Word::Failed(failure)) => {
             let _ = child.wait();
             Err(failure)

@@ -18,14 +18,18 @@ use super::ends::Output;
 /// The file's name in the machine's directory.
 pub const FILE: &str = "output.log";
 
-/// Writes the log.
+/// Writes the log. What finds no room on the disk is lost, and the command goes on.
 #[derive(Debug)]
-pub(crate) struct Writer(File);
+pub(crate) struct Writer {
+    file: File,
+    /// The last write failed, perhaps within a line.
+    torn: bool,
+}
 
 impl Writer {
     /// Goes on with the log at `path`, which is there from now on.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(Self)
+        OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(|file| Self { file, torn: false })
     }
 }
 
@@ -34,6 +38,9 @@ impl Output for Writer {
         let time = DateTime::<Utc>::from(SystemTime::now()).to_rfc3339_opts(SecondsFormat::Nanos, true);
         let stream = if channel == Channel::Stderr { "stderr" } else { "stdout" };
         let mut text = Vec::with_capacity(bytes.len() + 64);
+        if self.torn {
+            text.push(b'\n');
+        }
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
             let tag = if line.ends_with(b"\n") { "F" } else { "P" };
             text.extend(format!("{time} {stream} {tag} ").into_bytes());
@@ -42,7 +49,20 @@ impl Output for Writer {
                 text.push(b'\n');
             }
         }
-        self.0.write_all(&text)
+        let written = self.file.write_all(&text);
+        match &written {
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                if !self.torn {
+                    tracing::warn!("output is lost from here on: {FILE}: {error}");
+                }
+                self.torn = true;
+                Ok(())
+            }
+            _ => {
+                self.torn = false;
+                written
+            }
+        }
     }
 }
 

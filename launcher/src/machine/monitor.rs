@@ -1,4 +1,4 @@
-//! QEMU's monitor (QMP): only what it says about the machine's end.
+//! QEMU's monitor (QMP): what it says about the machine's end and its disk.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -25,18 +25,23 @@ pub(crate) fn watch(listener: UnixListener, events: Sender<Event>) {
 fn listen(mut stream: &UnixStream, events: &Sender<Event>) -> io::Result<()> {
     stream.write_all(b"{\"execute\":\"qmp_capabilities\"}\n")?;
     for line in BufReader::new(stream).lines() {
-        if let Some(reason) = shutdown_reason(&line?) {
-            let _ = events.send(Event::Shutdown(reason));
+        if let Some(event) = parse(&line?) {
+            let _ = events.send(event);
         }
     }
     Ok(())
 }
 
-/// The `reason` of a `SHUTDOWN` event: `guest-shutdown`, `guest-reset`, `guest-panic`, `host-signal`, ...
-fn shutdown_reason(line: &str) -> Option<String> {
+/// What a message tells that concerns us, by its `reason`: of `SHUTDOWN` that is `guest-shutdown`, `guest-reset`,
+/// `guest-panic`, `host-signal`, ..., of `BLOCK_IO_ERROR` the host's error in words.
+fn parse(line: &str) -> Option<Event> {
     let message: Value = serde_json::from_str(line).ok()?;
-    (message.get("event")? == "SHUTDOWN").then_some(())?;
-    Some(message.get("data")?.get("reason")?.as_str()?.to_owned())
+    let reason = message.get("data")?.get("reason")?.as_str()?.to_owned();
+    match message.get("event")?.as_str()? {
+        "SHUTDOWN" => Some(Event::Shutdown(reason)),
+        "BLOCK_IO_ERROR" => Some(Event::DiskFailed(reason)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -44,12 +49,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_shutdown_event_tells_a_reason() {
-        let event =
+    fn the_end_and_an_error_of_the_disk_are_told_and_nothing_else() {
+        let end =
             r#"{"timestamp": {"seconds": 1}, "event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}"#;
-        assert_eq!(shutdown_reason(event), Some("guest-reset".to_owned()));
+        assert!(matches!(parse(end), Some(Event::Shutdown(reason)) if reason == "guest-reset"));
+        let full = r#"{"event": "BLOCK_IO_ERROR", "data": {"device": "", "nospace": true, "node-name": "disk0",
+            "reason": "No space left on device", "operation": "write", "action": "report"}}"#;
+        assert!(matches!(parse(full), Some(Event::DiskFailed(reason)) if reason == "No space left on device"));
         for other in [r#"{"return": {}}"#, r#"{"event": "RESET", "data": {"reason": "guest-reset"}}"#, "", "x"] {
-            assert_eq!(shutdown_reason(other), None);
+            assert!(parse(other).is_none());
         }
     }
 }

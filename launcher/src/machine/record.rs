@@ -35,6 +35,9 @@ pub struct Record {
     pub state: State,
     /// The processes, the supervisor first.
     pub processes: Vec<ProcessRecord>,
+    /// What went wrong since its last start without ending it, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// How a machine is.
@@ -178,6 +181,7 @@ mod tests {
             boot_id: current_boot(),
             state: State::Running { since: 1 },
             processes: ProcessRecord::of("lamina", rustix::process::getpid()).into_iter().collect(),
+            warnings: Vec::new(),
         }
     }
 

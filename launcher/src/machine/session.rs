@@ -1,11 +1,12 @@
 //! One process of the guest joined to what its input comes from and its output goes to.
 
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use guest_init::protocol::{Channel, MAX_CHUNK, Message};
+use guest_init::protocol::{Channel, MAX_CHUNK, Message, WINDOW};
 use guest_init::window::Window;
 
 use super::ends::Ends;
@@ -13,28 +14,95 @@ use super::event::Event;
 
 /// The sending side of a control channel, shared by threads.
 #[derive(Clone, Debug)]
-pub(crate) struct Control(Arc<Mutex<UnixStream>>);
+pub(crate) struct Control {
+    socket: Arc<Mutex<UnixStream>>,
+    ledger: Arc<Ledger>,
+}
 
 impl Control {
     pub(crate) fn new(stream: UnixStream) -> Self {
-        Self(Arc::new(Mutex::new(stream)))
+        Self { socket: Arc::new(Mutex::new(stream)), ledger: Arc::default() }
+    }
+
+    /// What the other side has sent of what it was asked for here.
+    pub(crate) fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.ledger)
     }
 
     /// Sends one message; one that cannot be sent is noticed by the end of the channel.
     pub(crate) fn send(&self, stream: u32, message: Message) {
-        let socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ledger.sends(stream, &message);
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = message.write(stream, &*socket) {
             tracing::debug!("control channel: {error}");
         }
     }
 }
 
+/// The output of processes that is under way: what a guest sends and nobody has passed on yet stands in our memory, so
+/// it may not be more than its windows.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger(Mutex<HashMap<u32, [u32; 2]>>);
+
+impl Ledger {
+    fn sends(&self, stream: u32, message: &Message) {
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match message {
+            Message::Start(_) => drop(streams.insert(stream, [0; 2])),
+            Message::Credit(channel, bytes) => {
+                let under_way = streams.get_mut(&stream).and_then(|stream| stream.get_mut(output(*channel)?));
+                if let Some(under_way) = under_way {
+                    *under_way = under_way.saturating_sub(*bytes);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts what has come.
+    ///
+    /// # Errors
+    /// It is more than there is room for (`InvalidData`).
+    fn receives(&self, stream: u32, message: &Message) -> io::Result<()> {
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (channel, bytes) = match message {
+            Message::Stdout(bytes) => (Channel::Stdout, bytes),
+            Message::Stderr(bytes) => (Channel::Stderr, bytes),
+            Message::Exited(_) | Message::StartFailed(_) => {
+                streams.remove(&stream);
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        let under_way = streams.get_mut(&stream).and_then(|stream| stream.get_mut(output(channel)?));
+        let Some(under_way) = under_way else { return Ok(()) };
+        *under_way = under_way.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        if *under_way <= WINDOW {
+            return Ok(());
+        }
+        let cause = format!("{under_way} bytes of output where there is room for {WINDOW}");
+        Err(io::Error::new(io::ErrorKind::InvalidData, cause))
+    }
+}
+
+/// The place of an output's count.
+const fn output(channel: Channel) -> Option<usize> {
+    match channel {
+        Channel::Stdin => None,
+        Channel::Stdout => Some(0),
+        Channel::Stderr => Some(1),
+    }
+}
+
 /// Passes on what the guest says until the channel ends, in a thread of its own.
-pub(crate) fn listen(mut stream: UnixStream, events: Sender<Event>) {
+pub(crate) fn listen(mut stream: UnixStream, events: Sender<Event>, ledger: Arc<Ledger>) {
     std::thread::spawn(move || {
         let error = loop {
             match Message::read(&mut stream) {
                 Ok(Some((number, message))) => {
+                    if let Err(error) = ledger.receives(number, &message) {
+                        break Some(error);
+                    }
                     if events.send(Event::Control(number, message)).is_err() {
                         return;
                     }
@@ -125,5 +193,28 @@ fn send_input(stream: u32, mut input: Box<dyn Read + Send>, window: &Window, con
                 control.send(stream, Message::Stdin(buffer[..count].to_vec()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guest_init::protocol::{Ending, Process};
+
+    use super::*;
+
+    #[test]
+    fn output_beyond_its_window_is_a_breach_and_what_nobody_asked_for_is_not_counted() {
+        let ledger = Ledger::default();
+        let full = || Message::Stdout(vec![0; WINDOW as usize]);
+        ledger.receives(7, &full()).unwrap();
+        ledger.sends(7, &Message::Start(Process::tool(&["x"])));
+        ledger.receives(7, &full()).unwrap();
+        ledger.receives(7, &Message::Stderr(vec![0; 1])).unwrap();
+        ledger.sends(7, &Message::Credit(Channel::Stdout, 10));
+        ledger.receives(7, &Message::Stdout(vec![0; 10])).unwrap();
+        let breach = ledger.receives(7, &Message::Stdout(vec![0; 1])).unwrap_err();
+        assert_eq!(breach.kind(), io::ErrorKind::InvalidData);
+        ledger.receives(7, &Message::Exited(Ending::Status(0))).unwrap();
+        assert!(ledger.0.lock().unwrap().is_empty());
     }
 }

@@ -22,6 +22,7 @@ use super::watch::Watcher;
 use super::{console, monitor, session, terminal};
 use crate::failure::{About, Failure, MACHINE_FAILED};
 use crate::hypervisor::CommandLine;
+use crate::kept_disk;
 use crate::ready::Ready;
 
 /// The stream of the machine's first command.
@@ -30,8 +31,8 @@ pub(super) const FIRST: u32 = 1;
 const AWAITING: u32 = u32::MAX;
 /// How long a share's server may take to make its socket.
 const SOCKET_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a guest may take to power off when told to.
-const POWER_OFF_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a guest may take to power off when told to; one that still writes its disk may take longer.
+pub(super) const POWER_OFF_DEADLINE: Duration = Duration::from_secs(10);
 /// The exit status of a command that SIGKILL ended, as a shell has it.
 pub(super) const KILLED: u8 = 137;
 /// How often to look for what no event tells.
@@ -77,7 +78,15 @@ pub struct Order {
 pub fn run(order: Order, signals: Signals) -> Result<u8, Failure> {
     let Signals { events, inbox, .. } = signals;
     // Dropped last: it steps in if this process is killed before all is tidied up.
-    let _watcher = Watcher::set(order.directory.name())?;
+    let mut order = order;
+    let _watcher = match Watcher::set(order.directory.name()) {
+        Ok(watcher) => watcher,
+        Err(failure) => {
+            order.directory.give_up(&failure);
+            order.handover.failed(&failure);
+            return Err(failure);
+        }
+    };
     let mut supervisor = Supervisor {
         children: Children::new(events.clone()),
         desk: Desk::new(events.clone()),
@@ -99,6 +108,7 @@ pub fn run(order: Order, signals: Signals) -> Result<u8, Failure> {
         ran: false,
         stopping: false,
         console_tells: false,
+        disk_seen: None,
     };
     let result = supervisor.start(&inbox).and_then(|()| supervisor.serve(&inbox));
     supervisor.desk.close();
@@ -109,10 +119,10 @@ pub fn run(order: Order, signals: Signals) -> Result<u8, Failure> {
     }
     // The processes before what is said of their end.
     supervisor.children.end();
-    supervisor.order.directory.enter(match &result {
+    supervisor.enter(match &result {
         Ok(status) => State::Exited { status: *status, at: now() },
         Err(failure) => State::Failed { reason: failure.cause().to_owned(), status: failure.status(), at: now() },
-    })?;
+    });
     match &result {
         Ok(status) if supervisor.order.handover.is_awaited() => {
             let cause = format!("it ended (status {status}) before {}", supervisor.order.ready);
@@ -164,7 +174,12 @@ pub(super) struct Supervisor {
     pub(super) stopping: bool,
     /// The reason of the failure may stand on the kernel's console.
     pub(super) console_tells: bool,
+    /// What the machine's own disk was like when it was last looked at whether the guest still writes it.
+    pub(super) disk_seen: Option<DiskState>,
 }
+
+/// When a disk's file was last written, and how many blocks of 512 bytes it takes.
+pub(super) type DiskState = (SystemTime, u64);
 
 /// What a deadline is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,8 +255,9 @@ impl Supervisor {
             let left = self.deadline.map(|(at, _)| at.saturating_duration_since(Instant::now()));
             match inbox.recv_timeout(left.unwrap_or(TICK).min(TICK)) {
                 Ok(event) => self.handle(event)?,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => self.look_around()?,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
+            self.look_around()?;
             let over = self.hypervisor_end.is_some() && self.flushed;
             if over && self.stopping && self.outcome.is_none() {
                 return Ok(KILLED);
@@ -262,14 +278,30 @@ impl Supervisor {
             Event::Control(stream, message) => self.hear(stream, message)?,
             Event::ControlClosed(error) => {
                 self.open_channels = self.open_channels.saturating_sub(1);
-                if let Some(error) = error {
-                    tracing::debug!("control channel: {error}");
+                match error {
+                    Some(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                        self.fatal = Some(format!("its guest does not keep to the protocol: {error}"));
+                        self.kill_hypervisor();
+                    }
+                    Some(error) => tracing::debug!("control channel: {error}"),
+                    None => {}
                 }
             }
             Event::Monitor(true) => self.open_channels += 1,
             Event::Monitor(false) => self.open_channels = self.open_channels.saturating_sub(1),
             Event::Shutdown(reason) => self.reason = Some(reason),
             Event::Panicked => self.panicked(),
+            Event::MemoryRanOut(process) => self.order.directory.warn(&format!(
+                "the guest's memory ran out and its kernel killed {process}; give it more with --memory"
+            )),
+            Event::WritesFull(told) => self.order.directory.warn(&told),
+            Event::DiskFailed(cause) => {
+                let disk = self.order.directory.file(kept_disk::FILE);
+                self.order.directory.warn(&format!(
+                    "its disk {} fails on this host, and so do the guest's writes: {cause}",
+                    disk.display()
+                ));
+            }
             Event::Asked(request) => self.asked(&request),
             Event::Flushed => self.flushed = true,
             Event::Ended(number, status) => self.note_end(number, status)?,
@@ -279,8 +311,9 @@ impl Supervisor {
     }
 
     fn connect(&mut self, stream: UnixStream) -> Result<(), Failure> {
-        session::listen(stream.try_clone().about("control channel")?, self.events.clone());
-        self.control = Some(Control::new(stream));
+        let control = Control::new(stream.try_clone().about("control channel")?);
+        session::listen(stream, self.events.clone(), control.ledger());
+        self.control = Some(control);
         self.open_channels += 1;
         Ok(())
     }
@@ -299,8 +332,10 @@ impl Supervisor {
                 self.say(MACHINE, Message::Setup(self.order.setup.clone()));
             }
             (MACHINE, Message::Ready) => {
-                if self.order.ready == Ready::Root {
+                if self.order.ready == Ready::Root && self.order.handover.is_awaited() {
                     self.order.handover.ready();
+                    // From here on somebody knows of the machine.
+                    self.ran = true;
                 }
                 self.start_command();
             }
@@ -313,12 +348,12 @@ impl Supervisor {
                 }
             }
             (FIRST, Message::Started) => {
-                self.order.directory.enter(State::Running { since: now() })?;
+                self.enter(State::Running { since: now() });
                 self.ran = true;
                 self.await_ready();
             }
             (AWAITING, Message::Exited(Ending::Status(0))) => {
-                self.deadline = None;
+                self.deadline.take_if(|(_, what)| *what == Overdue::Ready);
                 self.order.handover.ready();
             }
             (AWAITING, _) => {}
@@ -342,7 +377,7 @@ impl Supervisor {
         if let (Some(control), Some(ends)) = (&self.control, self.order.ends.take()) {
             self.flushed = false;
             self.session = Some(Session::attach(FIRST, control, self.events.clone(), ends));
-            self.desk.ready(control.clone());
+            self.desk.ready(control.clone(), self.order.process.clone());
         }
     }
 
@@ -351,7 +386,14 @@ impl Supervisor {
         let Ready::Port(port) = self.order.ready else { return self.order.handover.ready() };
         if self.order.handover.is_awaited() {
             self.say(AWAITING, Message::Start(Process::tool(&["await-port", &port.to_string()])));
-            self.deadline = Some((Instant::now() + self.order.ready_timeout, Overdue::Ready));
+            self.deadline.get_or_insert((Instant::now() + self.order.ready_timeout, Overdue::Ready));
+        }
+    }
+
+    /// Writes down how the machine is. A disk that is full is no reason to end it.
+    fn enter(&mut self, state: State) {
+        if let Err(failure) = self.order.directory.enter(state) {
+            tracing::warn!("{failure}");
         }
     }
 
@@ -362,6 +404,7 @@ impl Supervisor {
             session.finish();
         }
         self.say(MACHINE, Message::PowerOff);
+        self.disk_seen = self.disk();
         self.deadline = Some((Instant::now() + POWER_OFF_DEADLINE, Overdue::PowerOff));
     }
 

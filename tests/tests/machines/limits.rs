@@ -1,0 +1,120 @@
+//! What a machine meets that has too little of something: memory, a host's disk, an image with a shell.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use end_to_end::layout::Layer;
+use end_to_end::programs::installed;
+use end_to_end::{Actor, Finished, Image, Layout, Session};
+use rustix::mount::{UnmountFlags, unmount};
+
+use crate::fixture::{Machines, REFERENCE, until};
+
+#[test]
+fn guest_without_memory_left_loses_the_process_and_the_user_is_told() {
+    let machines = Machines::of(Image::Debian);
+    let session = &machines.session;
+    machines.sleeper("m", &["-m", "192M", "--network", "none"]);
+    // Keeps all that it reads, for the last lines might be in it.
+    let greedy = machines.exec("m", "exec tail /dev/zero");
+    assert_eq!(greedy.status.code(), Some(137), "{greedy}");
+    let told = "the guest's memory ran out and its kernel killed tail; give it more with --memory";
+    until("the warning", || session.ok(["inspect", "m"]).contains(told));
+    assert_eq!(machines.seen("m")["warnings"][0], told);
+    assert_eq!(machines.exec("m", "echo still here").succeeded().stdout, "still here\n");
+    session.ok(["rm", "--force", "m"]);
+    session.traces().assert_nothing_left();
+}
+
+/// A small file system of the host that holds a session's machines.
+struct SmallDisk<'session>(&'session Session);
+
+impl<'session> SmallDisk<'session> {
+    fn of(session: &'session Session, bytes: u64) -> Self {
+        let image = session.directory().join("ext4");
+        std::fs::File::create(&image).and_then(|file| file.set_len(bytes)).unwrap();
+        Finished::of(Command::new(installed("mkfs.ext4")).args(["-q", "-m", "0"]).arg(&image)).succeeded();
+        let disk = Self(session);
+        Finished::of(Command::new(installed("mount")).args(["-o", "loop"]).arg(&image).arg(disk.path())).succeeded();
+        Actor::User.own(&disk.path());
+        disk
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.directory().join("state")
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = unmount(self.path(), UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn hosts_disk_that_fills_under_a_kept_machine_is_an_error_in_it_and_costs_nothing_that_was_synced() {
+    let machines = Machines::of(Image::Debian);
+    let session = &machines.session;
+    let disk = SmallDisk::of(session, 256 << 20);
+    let filler = disk.path().join("filler");
+    std::fs::write(&filler, vec![1; 160 << 20]).unwrap();
+    let options = ["--keep=1G", "--network", "none"];
+    // What it prints finds no room either.
+    let script = "while :; do echo $(seq 200); sleep 0.1; done";
+    Finished::of(&mut machines.detach("m", &options, script)).succeeded();
+    machines.exec("m", "echo precious > /srv/precious && sync").succeeded();
+    let fill = "dd if=/dev/urandom of=/srv/fill bs=1M count=150 conv=fsync";
+    let full = machines.exec("m", fill);
+    assert!(full.stderr.contains("Input/output error") || full.stderr.contains("Read-only"), "{full}");
+    let told = "fails on this host, and so do the guest's writes: No space left on device";
+    until("the warning", || session.ok(["inspect", "m"]).contains(told));
+    assert_eq!(machines.seen("m")["state"], "running");
+    machines.exec("m", "cat /srv/precious /etc/os-release > /dev/null").succeeded();
+    session.ok(["stop", "m"]);
+
+    // With room again it goes on from what was on its disk.
+    std::fs::remove_file(filler).unwrap();
+    session.ok(["start", "m"]);
+    assert_eq!(machines.exec("m", "cat /srv/precious").succeeded().stdout, "precious\n");
+    machines.exec("m", "rm -f /srv/fill; dd if=/dev/urandom of=/srv/more bs=1M count=20 conv=fsync").succeeded();
+    assert!(!session.ok(["inspect", "m"]).contains("warning"), "a new start has nothing to complain of");
+    session.ok(["rm", "--force", "m"]);
+    drop(disk);
+    session.traces().assert_nothing_left();
+}
+
+/// One program, linked statically, and nothing else.
+fn image_without_a_shell() -> Layout {
+    let source = "#include <stdio.h>\n#include <unistd.h>\nint main(int count, char **words) { \
+        printf(\"%d words\\n\", count); fflush(stdout); if (count > 2) pause(); return 3; }";
+    Layout::of(&[Layer::of_script(&format!("printf '%s' '{source}' | cc -static -x c -o count-words -"))])
+}
+
+#[test]
+fn image_without_a_shell_runs_its_program_and_says_what_it_has_not() {
+    let session = Session::user();
+    session.import(image_without_a_shell().path(), REFERENCE);
+    let run = ["run", "--accel", "tcg", "--network", "none"];
+    let ended = session.run(run.into_iter().chain([REFERENCE, "--", "/count-words", "one"]));
+    assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(3), "2 words\n"), "{ended}");
+    // The image asks for /bin/sh.
+    let missing = session.run(run.into_iter().chain([REFERENCE]));
+    assert_eq!(missing.status.code(), Some(127), "{missing}");
+    assert!(missing.stderr.contains("/bin/sh: command not found"), "{missing}");
+
+    let detach = run.into_iter().chain(["--detach", "--name", "m", REFERENCE, "--", "/count-words", "and", "wait"]);
+    session.ok(detach);
+    let shell = session.run(["exec", "m", "--", "sh"]);
+    assert_eq!(shell.status.code(), Some(127), "{shell}");
+    assert!(shell.stderr.contains("sh: command not found"), "{shell}");
+    assert_eq!(session.run(["exec", "m", "--", "/count-words"]).stdout, "1 words\n");
+    // What Lamina does in a guest needs no program of the image.
+    let copied = session.work("copied").join("count-words");
+    session.ok(["cp", "m:/count-words", copied.to_str().unwrap()]);
+    session.ok(["cp", copied.to_str().unwrap(), "m:/copied"]);
+    assert_eq!(session.ok(["diff", "m"]), "A /copied\n");
+    session.ok(["stop", "--timeout", "1", "m"]);
+    assert_eq!(session.ok(["logs", "m"]), "3 words\n");
+    session.ok(["rm", "m"]);
+    session.traces().assert_nothing_left();
+}
