@@ -6,19 +6,16 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use composefs_fuse::linux::{Unmount, unmount};
-use rustix::process::{Signal, pidfd_send_signal};
-
 use super::home::{self, make_private};
 use super::record::{self, ProcessRecord, Record, State, current_boot, now};
+use super::settle::{settle, sweep};
 use crate::failure::{About, Failure};
-use crate::kept_disk;
 
 /// The file that a machine's supervisor keeps locked. The kernel lets go of it when the supervisor dies, however
 /// it dies.
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 /// The name of a machine's mount point in its directory.
-const MOUNT_POINT: &str = "root";
+pub(super) const MOUNT_POINT: &str = "root";
 /// The name of the socket at which a machine's root answers with its counters.
 const STATS_SOCKET: &str = "stats";
 
@@ -247,7 +244,7 @@ fn exists(name: &str, state: &Path) -> Failure {
 /// How long somebody may hold a lock only to look.
 const LOOK: Duration = Duration::from_millis(500);
 
-fn lock(state: &Path, name: &str) -> Result<File, Failure> {
+pub(super) fn lock(state: &Path, name: &str) -> Result<File, Failure> {
     let path = state.join(LOCK);
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).about(path.display())?;
     let start = Instant::now();
@@ -258,58 +255,6 @@ fn lock(state: &Path, name: &str) -> Result<File, Failure> {
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(file)
-}
-
-/// Removes what killed supervisors left behind, of every machine. What cannot be removed is left for the next time.
-fn sweep(machines: &Path) -> Result<(), Failure> {
-    for entry in fs::read_dir(machines).about(machines.display())?.flatten() {
-        settle(&entry.path());
-    }
-    Ok(())
-}
-
-/// Brings the files of one machine in line with its processes: of one whose supervisor was killed the rest is ended,
-/// mount and sockets go, and it is marked failed, or removed if it was to go with its end.
-pub(crate) fn settle(state: &Path) {
-    let Ok(record) = Record::read(state) else {
-        // One whose record is there and cannot be read is for its user to look at: it may have a disk.
-        if is_half_made(state) {
-            let _ = fs::remove_dir_all(state);
-        }
-        return;
-    };
-    let seen = record.clone().seen_now();
-    if seen.state == record.state {
-        return;
-    }
-    // Whoever holds it is alive after all, or is doing this.
-    let Ok(lock) = OpenOptions::new().append(true).open(state.join(LOCK)) else { return };
-    if lock.try_lock().is_err() {
-        return;
-    }
-    for process in record.processes.iter().skip(1) {
-        if let Some(handle) = process.open(&record.boot_id) {
-            let _ = pidfd_send_signal(handle, Signal::KILL);
-        }
-    }
-    // Fails where nothing is mounted.
-    let _ = unmount(&state.join(MOUNT_POINT), Unmount::Lazy);
-    let _ = fs::remove_dir(state.join(MOUNT_POINT));
-    if let Ok(sockets) = home::sockets() {
-        let _ = fs::remove_dir_all(sockets.join(&record.name));
-    }
-    if record.ephemeral {
-        let _ = fs::remove_dir_all(state);
-    } else if let Err(failure) = seen.write(state) {
-        tracing::warn!("{failure}");
-    }
-}
-
-/// Whether a directory was left behind before it had a record, and is not just being made.
-fn is_half_made(state: &Path) -> bool {
-    let nothing = |name: &str| matches!(state.join(name).try_exists(), Ok(false));
-    let age = fs::metadata(state).and_then(|directory| directory.modified()).map(|made| made.elapsed());
-    matches!(age, Ok(Ok(age)) if age > Duration::from_secs(10)) && nothing(record::FILE) && nothing(kept_disk::FILE)
 }
 
 /// All machines, by name, as they are now.
@@ -378,69 +323,5 @@ pub fn new_record(name: &str, root: &str, command: &[String], ephemeral: bool) -
         state: State::Starting,
         processes: Vec::new(),
         warnings: Vec::new(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn machine(state: &Path, ephemeral: bool) {
-        let mut record = new_record("m", "image", &["true".into()], ephemeral);
-        let ours = ProcessRecord::of("lamina", rustix::process::getpid()).unwrap();
-        record.processes = vec![ProcessRecord { started: ours.started + 1, ..ours }];
-        record.write(state).unwrap();
-        fs::write(state.join(LOCK), "").unwrap();
-    }
-
-    #[test]
-    fn a_machine_of_a_dead_supervisor_is_marked_and_an_ephemeral_one_goes() {
-        let home = tempfile::tempdir().unwrap();
-        for ephemeral in [false, true] {
-            let state = home.path().join("m");
-            fs::create_dir(&state).unwrap();
-            machine(&state, ephemeral);
-            settle(&state);
-            assert_eq!(state.exists(), !ephemeral);
-            if !ephemeral {
-                assert!(matches!(Record::read(&state).unwrap().state, State::Failed { .. }));
-                fs::remove_dir_all(&state).unwrap();
-            }
-        }
-    }
-
-    #[test]
-    fn a_machine_whose_lock_is_held_is_left_alone() {
-        let home = tempfile::tempdir().unwrap();
-        machine(home.path(), true);
-        let _lock = lock(home.path(), "m").unwrap();
-        settle(home.path());
-        assert_eq!(Record::read(home.path()).unwrap().state, State::Starting);
-    }
-
-    #[test]
-    fn a_machine_whose_record_cannot_be_read_is_left_with_its_disk() {
-        let home = tempfile::tempdir().unwrap();
-        let long_ago = std::time::SystemTime::now() - Duration::from_secs(1000);
-        let make_old = || File::open(home.path()).unwrap().set_modified(long_ago).unwrap();
-        fs::write(home.path().join(record::FILE), "").unwrap();
-        make_old();
-        settle(home.path());
-        fs::remove_file(home.path().join(record::FILE)).unwrap();
-        fs::write(home.path().join(kept_disk::FILE), "").unwrap();
-        make_old();
-        settle(home.path());
-        fs::remove_file(home.path().join(kept_disk::FILE)).unwrap();
-        make_old();
-        settle(home.path());
-        assert!(!home.path().exists(), "with neither it is nothing");
-        fs::create_dir(home.path()).unwrap();
-    }
-
-    #[test]
-    fn a_directory_that_is_just_being_made_is_left_alone() {
-        let home = tempfile::tempdir().unwrap();
-        settle(home.path());
-        assert!(home.path().exists());
     }
 }

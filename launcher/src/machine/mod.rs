@@ -17,6 +17,7 @@ mod monitor;
 mod record;
 mod root;
 mod session;
+mod settle;
 mod signals;
 mod supervisor;
 mod terminal;

@@ -10,7 +10,8 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::directory::{existing, settle};
+use super::directory::existing;
+use super::settle::settle;
 use crate::failure::{About, Failure};
 
 /// The first argument by which `lamina` runs as [`stand`]: not a command for users.

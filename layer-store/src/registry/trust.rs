@@ -31,8 +31,7 @@ pub(super) fn tls(options: &PullOptions) -> Result<ClientConfig, PullError> {
 struct Trust {
     /// From the user's CA file.
     given: Vec<CertificateDer<'static>>,
-    /// Read when the first server shows a certificate: reading those of a system takes longer than a whole pull of what
-    /// is there already from a registry without TLS.
+    /// Read when the first server shows a certificate: for a registry without TLS nobody needs them.
     all: OnceLock<Trusted>,
     provider: Arc<CryptoProvider>,
 }
