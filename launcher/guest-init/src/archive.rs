@@ -12,7 +12,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use tar::{Builder, Entry, EntryType, Header};
+use rustix::fs::{Mode, OFlags};
+use tar::{Builder, Entries, Entry, EntryType, Header};
 
 /// Bits that a file from a guest does not bring to its host: set-user-id and set-group-id.
 const PRIVILEGED: u32 = 0o6000;
@@ -194,60 +195,99 @@ pub enum Target {
 /// # Errors
 /// The stream is damaged or something cannot be made; what was made before stays.
 pub fn unpack(stream: impl Read, target: &Target, trusted: bool) -> io::Result<()> {
+    let mask = if trusted { 0 } else { PRIVILEGED };
     let mut archive = tar::Archive::new(stream);
     archive.set_preserve_permissions(true);
     archive.set_preserve_mtime(true);
-    archive.set_mask(if trusted { 0 } else { PRIVILEGED });
-    let root = match target {
-        Target::Into(path) if path.is_dir() => path.clone(),
+    archive.set_mask(mask);
+    let entries = archive.entries()?;
+    match target {
+        Target::Into(path) if path.is_dir() => unpack_below(path, entries),
         Target::Into(path) => {
-            return Err(io::Error::new(
-                io::ErrorKind::NotADirectory,
-                format!("{}: it is not a directory", path.display()),
-            ));
+            Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{}: it is not a directory", path.display())))
         }
-        Target::At { path, name } if path.is_dir() => path.join(name),
-        Target::At { path, .. } => path.clone(),
-    };
+        Target::At { path, name } if path.is_dir() => unpack_at(&path.join(name), entries, mask),
+        Target::At { path, .. } => unpack_at(path, entries, mask),
+    }
+}
+
+/// Unpacks a stream whose first entry is its root. Only a directory there may have more behind it: through a link that
+/// the stream itself has put there, all else would go to where that leads.
+fn unpack_at<R: Read>(root: &Path, mut entries: Entries<'_, R>, mask: u32) -> io::Result<()> {
+    let Some(first) = entries.next() else { return Ok(()) };
+    let mut first = first?;
+    let kind = first.header().entry_type();
+    if !is_root(&first)? {
+        return Err(about(root)(damaged("the stream does not begin with its root")));
+    }
+    if !kind.is_dir() {
+        // Not by a hard link, which would be to any file of this side.
+        if !kind.is_file() && !kind.is_symlink() {
+            return Err(about(root)(io::Error::other("devices and pipes are not copied")));
+        }
+        // One that is there is replaced and not written into: somebody may be running it.
+        first.unpack(root).map_err(about(root))?;
+        return match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(about(root)(damaged("the stream goes on behind a root that is no directory"))),
+        };
+    }
+    fs::create_dir_all(root).map_err(about(root))?;
+    let directory = open_directory(root).map_err(about(root))?;
+    let (mode, modified) = (first.header().mode()? & !mask, first.header().mtime()?);
+    unpack_below(root, entries)?;
+    // Its mode may forbid to write into it.
+    set_modified(&directory, modified);
+    directory.set_permissions(fs::Permissions::from_mode(mode)).map_err(about(root))
+}
+
+/// Unpacks entries into a directory that is there.
+fn unpack_below<R: Read>(root: &Path, entries: Entries<'_, R>) -> io::Result<()> {
     // Their modes may forbid to write into them, so they get them last.
     let mut directories = Vec::new();
-    let mut root_is = None;
-    for entry in archive.entries()? {
+    for entry in entries {
         let mut entry = entry?;
-        let is_root = entry.path()?.components().all(|part| part == Component::CurDir);
-        let kind = entry.header().entry_type();
-        if is_root && kind.is_dir() && *target != Target::Into(root.clone()) {
-            fs::create_dir_all(&root).map_err(about(&root))?;
-            let mode = entry.header().mode()? & !if trusted { 0 } else { PRIVILEGED };
-            root_is = Some((mode, entry.header().mtime()?));
-        } else if is_root && !kind.is_dir() {
-            // One that is there is replaced and not written into: somebody may be running it.
-            if let Err(error) = entry.unpack(&root) {
-                return Err(about(&root)(error));
-            }
-        } else if kind.is_dir() {
+        if entry.header().entry_type().is_dir() {
             directories.push(entry);
+        } else if is_root(&entry)? {
+            return Err(about(root)(damaged("the stream has a root that is no directory")));
         } else {
-            place(&mut entry, &root)?;
+            place(&mut entry, root)?;
         }
     }
     directories.sort_by(|a, b| b.path_bytes().cmp(&a.path_bytes()));
     for mut directory in directories {
-        if directory.unpack_in(&root)? {
-            set_modified(&root.join(directory.path()?), directory.header().mtime()?);
+        if directory.unpack_in(root)? {
+            // As it was unpacked: a leading slash does not lead out.
+            let below: PathBuf =
+                directory.path()?.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+            // One that cannot be opened keeps another time.
+            if let Ok(opened) = open_directory(&root.join(below)) {
+                set_modified(&opened, directory.header().mtime()?);
+            }
         }
     }
-    let Some((mode, modified)) = root_is else { return Ok(()) };
-    set_modified(&root, modified);
-    fs::set_permissions(&root, fs::Permissions::from_mode(mode)).map_err(about(&root))
+    Ok(())
 }
 
-/// Gives a directory its time of change, in seconds since 1970: what was made in it meanwhile has changed that. One that
-/// cannot be opened keeps another.
-fn set_modified(directory: &Path, seconds: u64) {
-    if let Ok(directory) = File::open(directory) {
-        let _ = directory.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-    }
+/// Whether an entry is the root of its stream.
+fn is_root<R: Read>(entry: &Entry<'_, R>) -> io::Result<bool> {
+    Ok(entry.path()?.components().all(|part| part == Component::CurDir))
+}
+
+fn damaged(cause: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, cause)
+}
+
+/// Opens a directory that is no link to one.
+fn open_directory(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+}
+
+/// Gives a directory its time of change, in seconds since 1970: what was made in it meanwhile has changed that.
+fn set_modified(directory: &File, seconds: u64) {
+    let _ = directory.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
 }
 
 fn place<R: Read>(entry: &mut Entry<'_, R>, root: &Path) -> io::Result<()> {
@@ -321,25 +361,88 @@ mod tests {
         fs::remove_dir_all(scratch).unwrap();
     }
 
+    /// A forged stream: each entry's type, name, and what it links to or holds.
+    fn forged(entries: &[(EntryType, &str, &str)]) -> Vec<u8> {
+        let mut builder = Builder::new(Vec::new());
+        for &(kind, name, what) in entries {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_mode(0o777);
+            header.set_mtime(1);
+            if matches!(kind, EntryType::Link | EntryType::Symlink) {
+                header.set_size(0);
+                header.set_link_name(what).unwrap();
+            } else {
+                header.set_size(what.len() as u64);
+            }
+            // Past the builder, which would refuse some of these names.
+            header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_cksum();
+            let content = if header.size().unwrap() == 0 { "" } else { what };
+            builder.append(&header, content.as_bytes()).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
     #[test]
     fn nothing_leads_outside_of_the_target() {
+        use EntryType::{Directory, Link, Regular, Symlink};
         let scratch = scratch("outside");
-        let target = scratch.join("target");
-        fs::create_dir(&target).unwrap();
-        let mut bytes = Vec::new();
-        let mut builder = Builder::new(&mut bytes);
-        let mut header = Header::new_gnu();
-        header.set_entry_type(EntryType::Symlink);
-        header.set_size(0);
-        builder.append_link(&mut header, "out", "..").unwrap();
-        let mut header = Header::new_gnu();
-        header.set_size(4);
-        header.set_mode(0o644);
-        builder.append_data(&mut header, "out/escaped", b"evil".as_slice()).unwrap();
-        builder.finish().unwrap();
-        drop(builder);
-        let _ = unpack(bytes.as_slice(), &Target::Into(target), true);
-        assert!(!scratch.join("escaped").exists());
+        let outside = scratch.join("outside");
+        let precious = outside.join("precious");
+        let (away, file) = (outside.to_str().unwrap(), precious.to_str().unwrap());
+        let root = (Directory, "./", "");
+        for (name, entries) in [
+            ("link below", vec![root, (Symlink, "out", away), (Regular, "out/escaped", "evil")]),
+            ("link below, of a directory", vec![root, (Symlink, "out", away), (Directory, "out/escaped/", "")]),
+            ("root link", vec![(Symlink, ".", away), (Regular, "escaped", "evil")]),
+            ("root link, then a directory", vec![(Symlink, ".", away), (Directory, ".", "")]),
+            ("directory, then a root link", vec![root, (Symlink, ".", away), (Regular, "escaped", "evil")]),
+            ("root hard link", vec![(Link, ".", file)]),
+            ("hard link below", vec![root, (Link, "out", file)]),
+            ("no root", vec![(Symlink, "out", away), (Regular, "out/escaped", "evil")]),
+            ("file, then more", vec![(Regular, ".", "evil"), (Regular, "escaped", "evil")]),
+            ("directory above", vec![root, (Directory, "../outside/", "")]),
+            ("absolute directory", vec![root, (Directory, away, "")]),
+        ] {
+            let _ = fs::remove_dir_all(&scratch);
+            fs::create_dir_all(&outside).unwrap();
+            fs::create_dir(scratch.join("into")).unwrap();
+            fs::write(&precious, "precious").unwrap();
+            let before = fs::metadata(&outside).unwrap();
+            let stream = forged(&entries);
+            let done = unpack(stream.as_slice(), &Target::At { path: scratch.join("at"), name: "x".into() }, false);
+            // What is skipped is no error.
+            assert!(done.is_err() || name.contains("absolute") || name.contains("above"), "{name}");
+            let _ = unpack(stream.as_slice(), &Target::Into(scratch.join("into")), true);
+            let after = fs::metadata(&outside).unwrap();
+            assert_eq!((before.mtime(), before.mode()), (after.mtime(), after.mode()), "{name}");
+            assert_eq!(fs::metadata(&precious).unwrap().nlink(), 1, "{name}");
+            assert_eq!(names_in(&outside).unwrap(), ["precious"], "{name}");
+        }
+        fs::remove_dir_all(scratch).unwrap();
+    }
+
+    #[test]
+    fn a_link_at_the_target_is_not_followed_to_a_directory() {
+        let scratch = scratch("link-there");
+        fs::create_dir_all(scratch.join("outside")).unwrap();
+        fs::create_dir(scratch.join("there")).unwrap();
+        symlink("../outside", scratch.join("there/from")).unwrap();
+        let stream = forged(&[(EntryType::Directory, "./", ""), (EntryType::Regular, "escaped", "evil")]);
+        let target = Target::At { path: scratch.join("there"), name: "from".into() };
+        assert!(unpack(stream.as_slice(), &target, false).is_err());
+        assert!(names_in(&scratch.join("outside")).unwrap().is_empty());
+        fs::remove_dir_all(scratch).unwrap();
+    }
+
+    #[test]
+    fn a_link_alone_is_copied_as_one() {
+        let scratch = scratch("link");
+        symlink("/nowhere", scratch.join("from")).unwrap();
+        let target = Target::At { path: scratch.join("to"), name: "from".into() };
+        unpack(packed(&scratch.join("from"), "").as_slice(), &target, false).unwrap();
+        assert_eq!(fs::read_link(scratch.join("to")).unwrap(), Path::new("/nowhere"));
         fs::remove_dir_all(scratch).unwrap();
     }
 }
