@@ -295,6 +295,25 @@ fn network_by_passt_reaches_out() {
 }
 
 #[test]
+fn share_over_a_file_that_init_writes_keeps_the_hosts_file_as_it_is() {
+    let session = session();
+    let own = session.work("own");
+    let content = "# mine\nnameserver 192.0.2.1\n";
+    std::fs::write(own.join("resolv.conf"), content).unwrap();
+    std::fs::write(own.join("hosts"), "").unwrap();
+    let mut lamina = session.lamina(["run", "--accel", "tcg", "--network", "slirp", "-w", "/"]);
+    for name in ["resolv.conf", "hosts"] {
+        Actor::User.own(&own.join(name));
+        lamina.arg("-v").arg(format!("{}:/etc/{name}", own.join(name).display()));
+    }
+    lamina.args([REFERENCE, "--", "/bin/sh", "-c", "cat /etc/resolv.conf && wc -c < /etc/hosts"]);
+    let finished = end_to_end::Finished::of(&mut lamina).succeeded();
+    assert_eq!(finished.stdout, format!("{content}0\n"), "{finished}");
+    assert_eq!((read(&own.join("resolv.conf")).as_str(), read(&own.join("hosts")).as_str()), (content, ""));
+    session.traces().assert_nothing_left();
+}
+
+#[test]
 fn what_cannot_work_is_refused_before_anything_starts() {
     let session = session();
     let directory = session.work("directory");

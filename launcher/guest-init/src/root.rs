@@ -35,13 +35,14 @@ pub(crate) fn enter(setup: &Setup) -> Result<(), String> {
     carry_over()?;
     switch_root()?;
     mount_conveniences();
-    for share in &setup.shares {
-        mount_share(share)?;
-    }
+    // Before the shares: what lies there is the host's.
     if let Some(settings) = &setup.network {
         network::write_resolv_conf(settings);
     }
     write_missing_files(&setup.hostname);
+    for share in &setup.shares {
+        mount_share(share)?;
+    }
     if let Err(error) = netlink::send(&[netlink::Request::link_up(netlink::LOOPBACK)]) {
         eprintln!("lamina: lo: cannot bring the loopback interface up: {error}");
     }
