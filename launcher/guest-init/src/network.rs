@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use guest_init::Part;
 use guest_init::protocol::Network;
 
-use crate::boot;
 use crate::netlink::{self, Request};
+use crate::{boot, root};
 
 /// A card is found while its driver loads; only a guest that the host starves needs this long.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -53,7 +53,7 @@ pub(crate) fn write_resolv_conf(network: &Network) {
         // It leads to a file of a service that does not run here.
         let _ = fs::remove_file(PATH);
     }
-    let written = fs::create_dir_all("/etc").and_then(|()| fs::write(PATH, content));
+    let written = fs::create_dir_all("/etc").and_then(|()| root::write_if_other(PATH, &content));
     if let Err(error) = written {
         eprintln!("lamina: {PATH}: {error}");
     }

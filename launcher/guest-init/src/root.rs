@@ -169,6 +169,14 @@ fn make_file(path: &str) -> std::io::Result<()> {
     fs::OpenOptions::new().create(true).append(true).open(path).map(drop)
 }
 
+/// Writes a file unless it holds that already: written at every start, it would count as the user's change.
+pub(crate) fn write_if_other(path: &str, content: &str) -> std::io::Result<()> {
+    if fs::read(path).is_ok_and(|present| present == content.as_bytes()) {
+        return Ok(());
+    }
+    fs::write(path, content)
+}
+
 /// Gives an image without them the three files that name resolution reads. An image's own are its own.
 fn write_missing_files(hostname: &str) {
     let files = [
@@ -180,7 +188,7 @@ fn write_missing_files(hostname: &str) {
         let missing = fs::metadata(path).is_ok_and(|file| file.len() == 0) || !Path::new(path).exists();
         if missing {
             // A read-only root, or an image whose file is a dangling link: left as it is.
-            let _ = fs::create_dir_all("/etc").and_then(|()| fs::write(path, content));
+            let _ = fs::create_dir_all("/etc").and_then(|()| write_if_other(path, &content));
         }
     }
 }
