@@ -314,6 +314,30 @@ fn share_over_a_file_that_init_writes_keeps_the_hosts_file_as_it_is() {
 }
 
 #[test]
+fn read_only_root_has_shares_secrets_and_a_name_server_and_takes_no_change() {
+    let session = session();
+    let files = session.work("files");
+    std::fs::write(files.join("file"), "shared\n").unwrap();
+    std::fs::write(files.join("key"), "secret\n").unwrap();
+    let volume = |guest: &str, name: &str| format!("{}:{guest}", files.join(name).display());
+    let mut lamina =
+        session.lamina(["run", "--accel", "tcg", "--network", "slirp", "--read-only", "-u", "0:0", "-w", "/"]);
+    for share in [volume("/etc/motd:ro", "file"), volume("/not/in/the/image/file", "file"), volume("/nor/this", "")] {
+        lamina.arg("-v").arg(share);
+    }
+    lamina.arg("--secret").arg(format!("key={}", files.join("key").display()));
+    let script = "cat /etc/motd /not/in/the/image/file /nor/this/file /run/secrets/key /etc/resolv.conf
+        for path in /x /etc/x /run/x /etc/hosts; do echo x > $path && echo $path takes a change; done
+        touch /x; touch /nor/this/made; exit 0";
+    lamina.args([REFERENCE, "--", "/bin/sh", "-c", script]);
+    let finished = end_to_end::Finished::of(&mut lamina).succeeded();
+    assert_eq!(finished.stdout, "shared\nshared\nshared\nsecret\nnameserver 10.0.2.3\n", "{finished}");
+    assert!(finished.stderr.contains("touch: cannot touch '/x': Read-only file system"), "{finished}");
+    assert!(files.join("made").exists());
+    session.traces().assert_nothing_left();
+}
+
+#[test]
 fn what_cannot_work_is_refused_before_anything_starts() {
     let session = session();
     let directory = session.work("directory");

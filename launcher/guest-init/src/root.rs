@@ -47,6 +47,9 @@ pub(crate) fn enter(setup: &Setup) -> Result<(), String> {
         eprintln!("lamina: lo: cannot bring the loopback interface up: {error}");
     }
     write_secrets(&setup.secrets)?;
+    if setup.overlay == Overlay::ReadOnly {
+        writes::make_read_only()?;
+    }
     writes::note_own();
     Ok(())
 }
@@ -86,15 +89,12 @@ fn mount_root(setup: &Setup) -> Result<(), String> {
             ("erofs", disk::find(serial)?)
         }
     };
-    if setup.overlay == Overlay::ReadOnly {
-        return mount_at(&source, ROOT, kind, MountFlags::RDONLY, None);
-    }
     mount_at(&source, LOWER, kind, MountFlags::RDONLY, None)?;
     writes::mount_over(LOWER, &setup.overlay, ROOT)
 }
 
-/// Moves the kernel's file systems into the new root. The mount points are made in the overlay when the
-/// image lacks them, which only a read-only root can refuse.
+/// Moves the kernel's file systems into the new root. The mount points are made in the overlay when the image lacks
+/// them.
 fn carry_over() -> Result<(), String> {
     for path in ["/proc", "/sys", "/dev"] {
         let target = format!("{ROOT}{path}");
@@ -162,7 +162,11 @@ fn mount_share(share: &Share) -> Result<(), String> {
     Ok(())
 }
 
+/// Makes a file to mount on, if none is there: one that is there must not be copied into the overlay for that.
 fn make_file(path: &str) -> std::io::Result<()> {
+    if Path::new(path).exists() {
+        return Ok(());
+    }
     if let Some(parent) = Path::new(path).parent() {
         fs::create_dir_all(parent)?;
     }
@@ -187,7 +191,7 @@ fn write_missing_files(hostname: &str) {
     for (path, content) in files {
         let missing = fs::metadata(path).is_ok_and(|file| file.len() == 0) || !Path::new(path).exists();
         if missing {
-            // A read-only root, or an image whose file is a dangling link: left as it is.
+            // An image whose file is a dangling link: left as it is.
             let _ = fs::create_dir_all("/etc").and_then(|()| write_if_other(path, &content));
         }
     }
