@@ -47,27 +47,34 @@ impl<W: Write> Packer<W> {
         self.tar.into_inner()?.flush()
     }
 
-    /// Packs what is at `path` and all below it, under `name`; an empty name stands for the root of the stream.
+    /// Packs what is at `path` and all below it, under `name`; an empty name stands for the root of the stream. What is
+    /// gone by the time that it is reached is left out.
     ///
     /// # Errors
     /// Names the path that cannot be read, or says what the writer says.
     pub fn tree(&mut self, path: &Path, name: &Path) -> io::Result<()> {
-        let mut todo = vec![(path.to_owned(), name.to_owned())];
+        let mut todo = self.node(path, name)?;
         while let Some((path, name)) = todo.pop() {
-            let found = fs::symlink_metadata(&path).map_err(about(&path))?;
-            self.entry(&path, &name, &found, &[])?;
-            if found.is_dir() {
-                let names = names_in(&path)?;
-                todo.extend(names.into_iter().rev().map(|child| (path.join(&child), name.join(&child))));
-            }
+            todo.extend(unless_gone(self.node(&path, &name))?.into_iter().flatten());
         }
         Ok(())
+    }
+
+    /// Packs one file or directory; gives what is in it, each path with its name, the last first.
+    fn node(&mut self, path: &Path, name: &Path) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+        let found = fs::symlink_metadata(path).map_err(about(path))?;
+        self.entry(path, name, &found, &[])?;
+        if !found.is_dir() {
+            return Ok(Vec::new());
+        }
+        let names = names_in(path)?;
+        Ok(names.into_iter().rev().map(|child| (path.join(&child), name.join(&child))).collect())
     }
 
     /// Packs one file, with these extended attributes.
     ///
     /// # Errors
-    /// As for [`Packer::tree`].
+    /// As for [`Packer::tree`]. Of a file that is gone nothing is in the stream.
     pub fn entry(
         &mut self,
         path: &Path,
@@ -77,37 +84,40 @@ impl<W: Write> Packer<W> {
     ) -> io::Result<()> {
         let kind = found.file_type();
         let name = if name.as_os_str().is_empty() { Path::new(".") } else { name };
-        if found.nlink() > 1 && !found.is_dir() {
-            let first = self.links.entry((found.dev(), found.ino())).or_insert_with(|| name.to_owned()).clone();
-            if first != name {
-                let mut header = self.header(EntryType::Link, found);
-                return self.tar.append_link(&mut header, name, &first);
-            }
+        let several = (found.nlink() > 1 && !found.is_dir()).then_some((found.dev(), found.ino()));
+        if let Some(first) = several.and_then(|inode| self.links.get(&inode)) {
+            let mut header = self.header(EntryType::Link, found);
+            return self.tar.append_link(&mut header, name, first);
         }
         if kind.is_socket() {
             return Ok(());
         }
-        self.records(found, xattrs)?;
+        // All that may be gone comes before the first byte.
         if kind.is_symlink() {
             let target = fs::read_link(path).map_err(about(path))?;
+            self.records(found, xattrs)?;
             let mut header = self.header(EntryType::Symlink, found);
-            return self.tar.append_link(&mut header, name, &target);
+            self.tar.append_link(&mut header, name, &target)?;
+        } else if kind.is_file() {
+            let file = File::open(path).map_err(about(path))?;
+            self.records(found, xattrs)?;
+            let mut header = self.header(EntryType::Regular, found);
+            header.set_size(found.len());
+            // One that grows or shrinks meanwhile must not spoil what follows it.
+            self.tar.append_data(&mut header, name, file.chain(io::repeat(0)).take(found.len()))?;
+        } else {
+            let entry_type = match () {
+                () if kind.is_dir() => EntryType::Directory,
+                () if kind.is_fifo() => EntryType::Fifo,
+                () if kind.is_char_device() => EntryType::Char,
+                () => EntryType::Block,
+            };
+            self.records(found, xattrs)?;
+            let mut header = self.header(entry_type, found);
+            self.tar.append_data(&mut header, name, io::empty())?;
         }
-        let entry_type = match () {
-            () if kind.is_dir() => EntryType::Directory,
-            () if kind.is_fifo() => EntryType::Fifo,
-            () if kind.is_char_device() => EntryType::Char,
-            () if kind.is_block_device() => EntryType::Block,
-            () => EntryType::Regular,
-        };
-        let mut header = self.header(entry_type, found);
-        if entry_type != EntryType::Regular {
-            return self.tar.append_data(&mut header, name, io::empty());
-        }
-        let file = File::open(path).map_err(about(path))?;
-        header.set_size(found.len());
-        // One that grows or shrinks meanwhile must not spoil what follows it.
-        self.tar.append_data(&mut header, name, file.chain(io::repeat(0)).take(found.len()))
+        self.links.extend(several.map(|inode| (inode, name.to_owned())));
+        Ok(())
     }
 
     /// Packs an empty file of root's, as whiteouts are.
@@ -173,6 +183,14 @@ pub fn names_in(directory: &Path) -> io::Result<Vec<std::ffi::OsString>> {
 
 pub(crate) fn about(path: &Path) -> impl Fn(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// What a look has found, or nothing where that is gone: others go on working in a tree while it is walked.
+pub(crate) fn unless_gone<T>(look: io::Result<T>) -> io::Result<Option<T>> {
+    match look {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        look => look.map(Some),
+    }
 }
 
 /// Where a stream goes.
@@ -344,6 +362,70 @@ mod tests {
         unpack(packed(&from, "").as_slice(), &Target::At { path: to.clone(), name: "again".into() }, false).unwrap();
         assert_eq!(mode(to.join("again/sub/file")), 0o751);
         fs::set_permissions(to.join("sub/closed"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::remove_dir_all(scratch).unwrap();
+    }
+
+    /// Takes a stream and, once some bytes are in it, removes paths.
+    struct Remover {
+        stream: Vec<u8>,
+        at: &'static [u8],
+        doomed: Vec<PathBuf>,
+    }
+
+    impl Write for Remover {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.stream.extend(bytes);
+            if self.stream.windows(self.at.len()).any(|window| window == self.at) {
+                self.doomed.drain(..).for_each(|path| {
+                    fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path)).unwrap();
+                });
+            }
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_gone_when_it_is_reached_is_left_out() {
+        let scratch = scratch("gone");
+        fs::create_dir(scratch.join("directory")).unwrap();
+        for (name, content) in [("a", "the first"), ("b", "b"), ("directory/inner", "x"), ("z", "the last")] {
+            fs::write(scratch.join(name), content).unwrap();
+        }
+        let doomed = ["b", "directory"].map(|name| scratch.join(name)).into();
+        let mut out = Remover { stream: Vec::new(), at: b"the first", doomed };
+        let mut packer = Packer::new(&mut out, false);
+        packer.tree(&scratch, Path::new("")).unwrap();
+        packer.finish().unwrap();
+        let mut archive = tar::Archive::new(out.stream.as_slice());
+        let names: Vec<_> =
+            archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
+        assert_eq!(names, [Path::new("."), Path::new("a"), Path::new("z")]);
+        assert!(Packer::new(io::sink(), false).tree(&scratch.join("b"), Path::new("")).is_err(), "the top is missed");
+        fs::remove_dir_all(scratch).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_goes_between_look_and_packing_leaves_nothing_in_the_stream() {
+        let scratch = scratch("between");
+        let (first, second) = (scratch.join("first"), scratch.join("second"));
+        fs::write(&first, "content").unwrap();
+        fs::hard_link(&first, &second).unwrap();
+        let found = fs::symlink_metadata(&first).unwrap();
+        fs::remove_file(&first).unwrap();
+        let mut bytes = Vec::new();
+        let mut packer = Packer::new(&mut bytes, false);
+        let xattrs = [("user.of".to_owned(), b"first".to_vec())];
+        let gone = packer.entry(&first, Path::new("first"), &found, &xattrs);
+        assert_eq!(gone.unwrap_err().kind(), io::ErrorKind::NotFound);
+        packer.entry(&second, Path::new("second"), &found, &[]).unwrap();
+        packer.finish().unwrap();
+        assert!(!bytes.windows(7).any(|window| window == b"user.of"));
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        assert!(archive.entries().unwrap().next().unwrap().unwrap().header().entry_type().is_file());
         fs::remove_dir_all(scratch).unwrap();
     }
 

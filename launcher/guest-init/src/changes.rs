@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::archive::{Packer, about, names_in};
+use crate::archive::{Packer, about, names_in, unless_gone};
 
 /// The attribute of a directory that hides what is below it.
 const OPAQUE: &str = "trusted.overlay.opaque";
@@ -75,7 +75,8 @@ impl Stack {
         Self { place: place.to_owned(), upper: place.join("upper"), lower: lower.to_owned() }
     }
 
-    /// All changes, each directory before what is in it, in byte order of the names.
+    /// All changes, each directory before what is in it, in byte order of the names. What is gone by the time that it
+    /// is reached is left out.
     ///
     /// # Errors
     /// Names the path that cannot be read.
@@ -86,7 +87,7 @@ impl Stack {
         let mut todo: Vec<PathBuf> = names_in(&self.upper)?.into_iter().rev().map(PathBuf::from).collect();
         while let Some(path) = todo.pop() {
             let upper = self.upper.join(&path);
-            let meta = fs::symlink_metadata(&upper).map_err(about(&upper))?;
+            let Some(meta) = unless_gone(fs::symlink_metadata(&upper).map_err(about(&upper)))? else { continue };
             let below = fs::symlink_metadata(self.lower.join(&path)).ok();
             if is_whiteout(&meta) {
                 if below.is_some() {
@@ -98,7 +99,7 @@ impl Stack {
                 continue;
             }
             let kind = if below.is_some() { Kind::Changed } else { Kind::Added };
-            let opaque = meta.is_dir() && is_opaque(&upper)?;
+            let opaque = meta.is_dir() && unless_gone(is_opaque(&upper))? == Some(true);
             found.push(Change { kind, path: path.clone(), directory: meta.is_dir(), opaque, implied: false });
             if !meta.is_dir() {
                 continue;
@@ -106,7 +107,8 @@ impl Stack {
             if opaque && below.is_some_and(|below| below.is_dir()) {
                 found.extend(self.hidden(&path)?);
             }
-            todo.extend(names_in(&upper)?.into_iter().rev().map(|name| path.join(name)));
+            let names = unless_gone(names_in(&upper))?.unwrap_or_default();
+            todo.extend(names.into_iter().rev().map(|name| path.join(name)));
         }
         own.drop_empty(&mut found);
         Ok(found)
@@ -145,14 +147,24 @@ impl Stack {
                 packer.marker(&whiteout(&change.path))?;
                 continue;
             }
-            let path = self.upper.join(&change.path);
-            let meta = fs::symlink_metadata(&path).map_err(about(&path))?;
-            packer.entry(&path, &change.path, &meta, &xattrs(&path)?)?;
-            if change.opaque {
-                packer.marker(&change.path.join(OPAQUE_WHITEOUT))?;
-            }
+            unless_gone(self.pack_one(&mut packer, &change))?;
         }
         packer.finish()
+    }
+
+    /// Packs what is in the upper tree.
+    fn pack_one(&self, packer: &mut Packer<impl Write>, change: &Change) -> io::Result<()> {
+        let path = self.upper.join(&change.path);
+        let meta = fs::symlink_metadata(&path).map_err(about(&path))?;
+        if is_whiteout(&meta) {
+            // Deleted meanwhile.
+            return packer.marker(&whiteout(&change.path));
+        }
+        packer.entry(&path, &change.path, &meta, &xattrs(&path)?)?;
+        if change.opaque {
+            packer.marker(&change.path.join(OPAQUE_WHITEOUT))?;
+        }
+        Ok(())
     }
 }
 
@@ -339,6 +351,37 @@ mod tests {
         let names: Vec<_> =
             archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string()).collect();
         assert_eq!(names, ["dir", "dir/.wh..wh..opq", "dir/old"]);
+    }
+
+    #[test]
+    fn a_tree_in_which_others_work_is_walked_to_its_end() {
+        let scratch = Scratch::new();
+        let busy = scratch.path("place/upper/busy");
+        fs::create_dir(&busy).unwrap();
+        fs::write(scratch.path("place/upper/zoo"), "x").unwrap();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let work = || {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    for directory in ["a", "b", "c"].map(|name| busy.join(name)) {
+                        fs::create_dir(&directory).unwrap();
+                        fs::write(directory.join("file"), "x").unwrap();
+                        fs::hard_link(directory.join("file"), directory.join("other")).unwrap();
+                        fs::remove_dir_all(&directory).unwrap();
+                    }
+                }
+            };
+            scope.spawn(work);
+            let looked: Vec<io::Result<()>> = (0..1000)
+                .map(|_| {
+                    assert!(scratch.stack().changes()?.iter().any(|change| change.path == Path::new("zoo")));
+                    scratch.stack().pack(io::sink())
+                })
+                .collect();
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            let failed: Vec<_> = looked.into_iter().filter_map(Result::err).collect();
+            assert!(failed.is_empty(), "{failed:?}");
+        });
     }
 
     #[test]
