@@ -1,5 +1,5 @@
 //! One process of the guest: started as the host says, joined to its three channels, reported when it ends.
-#![allow(unsafe_code)] // `Command::pre_exec`, in `become_account` only.
+#![allow(unsafe_code)] // `Command::pre_exec`, in `become_account`, and the number of a signal, in `signal_of`, only.
 
 use std::fs::{self, File};
 use std::io;
@@ -166,11 +166,18 @@ impl Session {
 }
 
 fn deliver(group: Pid, number: u32) {
-    let signal = i32::try_from(number).ok().and_then(Signal::from_named_raw);
-    if let Some(signal) = signal {
+    if let Some(signal) = signal_of(number) {
         // The group may have ended meanwhile.
         let _ = kill_process_group(group, signal);
     }
+}
+
+/// The signal with this number, which may be one of those without a name (`signal(7)`, "Real-time signals").
+fn signal_of(number: u32) -> Option<Signal> {
+    let number = i32::try_from(number).ok().filter(|number| (1..=64).contains(number))?;
+    // SAFETY: it is a signal of Linux. Those that a libc reserves may not be sent to, or handled by, a process that
+    // runs it unawares; it goes only to groups of the image's processes, which have asked for what they get.
+    Some(unsafe { Signal::from_raw_unchecked(number) })
 }
 
 fn find_account(wanted: &str) -> Result<Account, StartError> {

@@ -13,7 +13,7 @@ use crate::fixture::{Machines, REFERENCE, until};
 fn detached_machine_is_seen_asked_stopped_started_and_removed() {
     let machines = Machines::of(Image::Debian);
     let session = &machines.session;
-    let script = "echo said; echo complained >&2; trap 'echo asked; exit 5' TERM; while :; do sleep 0.1; done";
+    let script = "echo said; echo complained >&2; trap 'echo asked; exit 5' TERM; trap 'echo signal 40' 40; while :; do sleep 0.1; done";
     let started = Finished::of(&mut machines.detach("web", &["-e", "TOKEN=hush-hush"], script)).succeeded();
     assert_eq!(started.stdout, "web\n");
     assert_eq!(machines.seen("web")["state"], "running");
@@ -27,7 +27,7 @@ fn detached_machine_is_seen_asked_stopped_started_and_removed() {
     session.ok(["gc"]);
     assert_eq!(session.ok(["stop", "web"]), "web: stopped\n");
     assert_eq!(session.ok(["wait", "web"]), "5\n");
-    assert_eq!(session.ok(["logs", "web"]), "said\nasked\n");
+    assert_eq!(session.ok(["logs", "web"]), "said\nsignal 40\nasked\n");
     session.ok(["gc"]);
     assert_eq!(machines.seen("web")["state"], "exited");
     Finished::of(&mut machines.detach("web", &[], "true")).refused("no image \"lamina.test/image:1\" in the store");
@@ -97,6 +97,10 @@ fn commands_beside_the_first_one(machines: &Machines) {
     running.signal(rustix::process::Signal::INT);
     let finished = running.finish();
     assert_eq!((finished.status.code(), finished.stdout.as_str()), (Some(3), "caught\n"), "{finished}");
+
+    // One without a name arrives as well.
+    session.ok(["kill", "--signal", "40", "web"]);
+    until("signal 40", || session.run(["logs", "web"]).stdout.contains("signal 40"));
 
     // Killed with -9 it takes its command with it.
     let mut running =
