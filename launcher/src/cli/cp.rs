@@ -89,6 +89,11 @@ fn last_component(path: &str) -> &str {
     Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or(".")
 }
 
+/// The name under which a path of the host arrives: its own, which may be a link's, unless it has none (`..`).
+fn name_of(from: &Path, found: &Path) -> String {
+    from.file_name().or(found.file_name()).and_then(|name| name.to_str()).unwrap_or(".").to_owned()
+}
+
 /// Runs one of init's tools in the machine.
 fn run(machine: &Machine, tool: &[&str], ends: Ends, signals: Signals) -> Result<u8, Failure> {
     machine.exec(Process::tool(tool), ends, signals)
@@ -122,7 +127,7 @@ fn to_guest(from: &Path, machine: &str, path: &str, signals: Signals) -> Result<
     if found.is_file() {
         File::open(&found).about(from.display())?;
     }
-    let name = found.file_name().and_then(|name| name.to_str()).unwrap_or(".").to_owned();
+    let name = name_of(from, &found);
     let (reader, writer) = io::pipe().about("pipe")?;
     let packing = thread::spawn(move || packed(&found, writer));
     // Not given to the session as its last holder: the packer learns from a closed pipe that nobody reads on.
@@ -164,5 +169,18 @@ mod tests {
             assert!(wrong.parse::<Place>().is_err(), "{wrong}");
         }
         assert_eq!((last_component("/a/b/"), last_component("/")), ("b", "."));
+    }
+
+    #[test]
+    fn a_link_arrives_under_its_own_name() {
+        for (from, found, name) in [
+            ("link", "/a/target", "link"),
+            ("a/link/", "/a/target", "link"),
+            ("..", "/a/b", "b"),
+            (".", "/a", "a"),
+            ("/", "/", "."),
+        ] {
+            assert_eq!(name_of(Path::new(from), Path::new(found)), name, "{from}");
+        }
     }
 }
