@@ -190,11 +190,13 @@ impl Machine {
     /// The machine does not run, or ends before the process does; the process cannot be started.
     pub fn exec(&self, process: Process, ends: Ends, signals: Signals) -> Result<u8, Failure> {
         let terminal = process.terminal.is_some();
+        // Without input, keys are for our own terminal: Ctrl-C is the command's by way of the signal.
+        let raw = terminal && ends.input.is_some();
         let stream = self.ask(&Request::Exec(process))?;
         let Signals { events, inbox, .. } = signals;
         let control = Control::new(stream.try_clone().about("api")?);
         let mut session = Session::attach(STREAM, &control, events.clone(), ends);
-        let raw = terminal.then(terminal::Raw::enter).and_then(Result::ok);
+        let raw = raw.then(terminal::Raw::enter).and_then(Result::ok);
         session::listen(stream, events, control.ledger());
         let mut result = Err(self.failure("it ended before the process did").with_status(MACHINE_FAILED));
         let mut over = false;

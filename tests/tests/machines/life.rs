@@ -169,14 +169,21 @@ fn a_terminal(machines: &Machines) {
     let mut script = machines.session.command(Path::new("script"));
     let lamina = machines.session.lamina(["exec", "-it", "web", "--", "/bin/sh", "-c"]);
     let program = lamina.get_program().to_string_lossy().into_owned();
+    let lamina = lamina_path(&lamina, &program);
+    let said = machines.session.work("terminal").join("said");
+    let said = said.display();
+    // Without input the terminal goes on making signals of keys.
     let inner = format!(
-        "stty rows 31 cols 97; {} exec -it web -- /bin/sh -c 'stty size; test -t 0 && echo yes; exit 9'",
-        lamina_path(&lamina, &program)
+        "stty rows 31 cols 97
+        (until grep -q on {said} 2>/dev/null; do sleep 0.1; done; stty -a < /dev/tty | grep -ow -e '-*isig') &
+        {lamina} exec -t web -- /bin/sh -c 'echo on; sleep 1' > {said}; wait
+        {lamina} exec -it web -- /bin/sh -c 'stty size; test -t 0 && echo yes; exit 9'",
     );
     script.args(["--quiet", "--return", "--command", &inner, "/dev/null"]);
     let finished = Finished::of(&mut script);
     assert_eq!(finished.status.code(), Some(9), "{finished}");
     assert!(finished.stdout.contains("31 97") && finished.stdout.contains("yes"), "{finished}");
+    assert!(finished.stdout.contains("isig") && !finished.stdout.contains("-isig"), "{finished}");
 }
 
 /// The program of a command that may be wrapped to run as another user: the last word that is a path to it.
