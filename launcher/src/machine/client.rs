@@ -3,11 +3,12 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use guest_init::protocol::{Channel, Message, Process};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::process::{Signal, pidfd_send_signal};
 use signal_hook::consts::SIGWINCH;
 
@@ -157,13 +158,19 @@ impl Machine {
     /// # Errors
     /// It has been removed, or a signal ended the wait.
     pub fn wait(&self, signals: &Signals) -> Result<u8, Failure> {
+        let mut written = None;
         if let Some(supervisor) = self.record.supervisor() {
-            while !ends_within(&supervisor, Duration::from_millis(200)) {
-                signals.check()?;
-            }
+            written = last_state(&self.directory()?, &supervisor, || signals.check())?;
         }
-        // One that goes with its end leaves nothing to read.
-        match one(&self.record.name)?.state {
+        let state = match written {
+            // One that goes with its end has left nothing else.
+            Some(state) if !state.is_active() => state,
+            Some(_) if self.directory().is_err() => {
+                return Err(self.failure("it has ended and been removed, and its exit status with it"));
+            }
+            _ => one(&self.record.name)?.state,
+        };
+        match state {
             State::Exited { status, .. } | State::Failed { status, .. } => Ok(status),
             _ => Err(self.failure("it has been started again")),
         }
@@ -225,6 +232,32 @@ impl Machine {
     }
 }
 
+/// Waits until a machine's supervisor has ended; gives the last state that it wrote down in `directory`. It may remove
+/// that right behind, so it is read as soon as it is there.
+fn last_state(
+    directory: &Path,
+    supervisor: &OwnedFd,
+    check: impl Fn() -> Result<(), Failure>,
+) -> Result<Option<State>, Failure> {
+    let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).about("inotify")?;
+    // Fails for one that is gone by now.
+    let _ = inotify::add_watch(&inotify, directory, WatchFlags::MOVED_TO);
+    let mut last = None;
+    let (tick, mut told) = (Timespec { tv_sec: 0, tv_nsec: 200_000_000 }, [0; 4096]);
+    loop {
+        let over = ends_within(supervisor, Duration::ZERO);
+        last = Record::read(directory).ok().map(|record| record.state).or(last);
+        if over {
+            return Ok(last);
+        }
+        check()?;
+        let fds = [supervisor, &inotify];
+        // Interrupted, it looks once in vain.
+        let _ = poll(&mut fds.map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)), Some(&tick));
+        while rustix::io::read(&inotify, &mut told).is_ok_and(|count| count > 0) {}
+    }
+}
+
 /// Whether a process ends before so much time has passed.
 fn ends_within(process: &OwnedFd, most: Duration) -> bool {
     let end = Instant::now() + most;
@@ -239,5 +272,36 @@ fn ends_within(process: &OwnedFd, most: Duration) -> bool {
             Err(_) if left.is_zero() => return false,
             Err(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+    use super::*;
+    use crate::machine::record::now;
+
+    #[test]
+    fn what_a_supervisor_wrote_last_is_known_though_it_removes_it() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = home.path().join("m");
+        std::fs::create_dir(&directory).unwrap();
+        let mut record = crate::machine::new_record("m", "image", &[], true);
+        record.write(&directory).unwrap();
+        let mut supervisor = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let handle = pidfd_open(Pid::from_child(&supervisor), PidfdFlags::empty()).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| last_state(&directory, &handle, || Ok(())).unwrap());
+            std::thread::sleep(Duration::from_millis(100));
+            record.state = State::Exited { status: 5, at: now() };
+            record.write(&directory).unwrap();
+            // Less than it would take to look again without being told.
+            std::thread::sleep(Duration::from_millis(50));
+            std::fs::remove_dir_all(&directory).unwrap();
+            supervisor.kill().unwrap();
+            supervisor.wait().unwrap();
+            assert!(matches!(waiting.join().unwrap(), Some(State::Exited { status: 5, .. })));
+        });
     }
 }
