@@ -14,6 +14,10 @@ pub mod window;
 /// as far as user space.
 pub const UP: &str = "lamina: init is up";
 
+/// How init begins the line on the console by which it tells, once, that the memory for the guest's writes is full; its
+/// size follows in parentheses.
+pub const WRITES_FULL: &str = "lamina: the memory for the guest's writes is full";
+
 /// The directory of the initramfs that holds the kernel modules, loaded in byte order of their names. A directory in
 /// it holds those of a [`Part`], which are loaded when that is asked for.
 pub const MODULES: &str = "/modules";

@@ -78,6 +78,7 @@ fn serve() -> Result<(), String> {
     loop {
         match Message::read(&mut from) {
             Ok(Some((MACHINE, Message::PowerOff))) => {
+                writes::tell_if_full();
                 rustix::fs::sync();
                 guest.send(MACHINE, Message::Halting);
                 return Ok(());

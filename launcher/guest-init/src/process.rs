@@ -18,7 +18,7 @@ use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 use rustix::thread::{Gid, Uid};
 
-use crate::{Guest, pump, tool};
+use crate::{Guest, pump, tool, writes};
 
 /// The search path of a process whose environment has none: what Docker and Podman set.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -65,6 +65,9 @@ impl Session {
                 Err(error) => Message::StartFailed(error),
             };
             guest.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&stream);
+            if last != Message::Exited(Ending::Status(0)) {
+                writes::tell_if_full();
+            }
             guest.send(stream, last);
         });
     }

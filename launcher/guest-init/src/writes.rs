@@ -7,12 +7,14 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use guest_init::Part;
 use guest_init::changes::{Own, Stack};
 use guest_init::protocol::Overlay;
+use guest_init::{Part, WRITES_FULL};
 use rustix::mount::{MountFlags, mount_remount};
 
 use crate::boot::{self, mount_at};
@@ -20,6 +22,9 @@ use crate::disk;
 
 /// Where the place stands in the initramfs.
 const PLACE: &str = "/writes";
+
+/// `TMPFS_MAGIC` of `include/uapi/linux/magic.h`.
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 
 /// The place and the tree below it.
 static KEPT: OnceLock<(File, File)> = OnceLock::new();
@@ -66,6 +71,32 @@ pub(crate) fn note_own() {
     }
 }
 
+/// Tells on the console, once, if the writes go to memory and that is full: whoever wrote has only been told that no
+/// space is left on a device.
+pub(crate) fn tell_if_full() {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    let Some(place) = KEPT.get().and_then(|(place, _)| rustix::fs::fstatfs(place).ok()) else { return };
+    let (blocks, free) = (place.f_blocks, place.f_bfree);
+    let full = place.f_type == TMPFS && is_full(blocks, free);
+    if full && !TOLD.swap(true, Ordering::Relaxed) {
+        let size = size(blocks.saturating_mul(place.f_bsize.unsigned_abs()));
+        // By one write, so that the kernel's own lines do not come in between.
+        let line = format!("{WRITES_FULL} ({size}); give it more with --tmpfs-size\n");
+        let _ = io::stderr().write_all(line.as_bytes());
+    }
+}
+
+/// Whether so little is free that hardly anything can be written: what failed may have been larger than what is left.
+const fn is_full(blocks: u64, free: u64) -> bool {
+    free == 0 || free.saturating_mul(100) < blocks
+}
+
+/// A size as `--tmpfs-size` takes it, rounded down.
+fn size(bytes: u64) -> String {
+    let kib = bytes >> 10;
+    if kib < 1 << 10 { format!("{kib}K") } else { format!("{}M", kib >> 10) }
+}
+
 /// The writes and what they lie over, if this guest can write.
 fn stack() -> Option<Stack> {
     let [place, lower] = paths()?;
@@ -81,4 +112,17 @@ pub(crate) fn paths() -> Option<[String; 2]> {
 
 fn c_string(text: &str) -> Result<CString, String> {
     CString::new(text).map_err(|_| format!("{text:?} contains a NUL byte"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_is_what_has_next_to_nothing_free() {
+        for (blocks, free, full) in [(100, 0, true), (100, 1, false), (1000, 9, true), (1000, 10, false)] {
+            assert_eq!(is_full(blocks, free), full, "{free} of {blocks}");
+        }
+        assert_eq!((size(8 << 20), size(512 << 10), size(251_504_640)), ("8M".into(), "512K".into(), "239M".into()));
+    }
 }

@@ -11,10 +11,18 @@ use rustix::mount::{UnmountFlags, unmount};
 use crate::fixture::{Machines, REFERENCE, until};
 
 #[test]
-fn guest_without_memory_left_loses_the_process_and_the_user_is_told() {
+fn guest_without_memory_left_for_writes_or_processes_tells_the_user() {
     let machines = Machines::of(Image::Debian);
     let session = &machines.session;
-    machines.sleeper("m", &["-m", "192M", "--network", "none"]);
+    machines.sleeper("m", &["-m", "192M", "--network", "none", "--tmpfs-size", "8M"]);
+    let full = "lamina: the memory for the guest's writes is full (8M); give it more with --tmpfs-size";
+    assert!(!machines.exec("m", "head -c 6M /dev/zero > /srv/file; exit 1").status.success());
+    assert!(!session.ok(["logs", "--console", "m"]).contains(full));
+    let wrote = machines.exec("m", "head -c 6M /dev/zero > /srv/more");
+    assert!(wrote.stderr.contains("No space left on device"), "{wrote}");
+    until("word of it", || session.ok(["logs", "--console", "m"]).lines().any(|line| line.trim_end() == full));
+    machines.exec("m", "rm /srv/file /srv/more").succeeded();
+
     // Keeps all that it reads, for the last lines might be in it.
     let greedy = machines.exec("m", "exec tail /dev/zero");
     assert_eq!(greedy.status.code(), Some(137), "{greedy}");
