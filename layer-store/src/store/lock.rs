@@ -92,7 +92,8 @@ fn until_free(path: &Path) -> Receiver<()> {
     free
 }
 
-fn is_at(file: &File, path: &Path) -> bool {
+/// Whether an open file is the one that has this name.
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), std::fs::metadata(path)) {
         (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
         _ => false,

@@ -3,7 +3,8 @@
 //! Such a layer is no longer in the store: its tar becomes the `rest`, under which name its borrowers find it and nobody else
 //! does. That is a rename and takes no space. Where a quarter of the rest and at least 1 MiB is needed by nobody, what is
 //! needed is copied to a new file of the same offsets, which takes the place of the old one; a process that has that open
-//! keeps it. Comes the layer in again, its own tar gets its place beside the rest.
+//! keeps it. Comes the layer in again, its own tar gets its place beside the rest, and as others may borrow from that,
+//! the rest is left alone if it came while the copy was made.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use super::Store;
 use super::error::StoreError;
 use super::gc::{Garbage, GarbageKind};
+use super::lock;
 use crate::fault::{self, FaultPoint};
 use crate::sharing::blob::{self, REST, THIN, WHOLE};
 use crate::sharing::choose::BLOCK;
@@ -141,27 +143,45 @@ impl Store {
         Ok(others.filter(|path| *path != rest && path.exists()).collect())
     }
 
-    /// Copies what is needed of a rest, and puts that in its place. No lock is held: nobody new can begin to borrow from a
-    /// rest, so what is needed of it only becomes less.
+    /// Copies what is needed of a rest, and puts that in its place. Copying holds no lock: what came meanwhile, and now
+    /// needs more of the rest, leaves it as it is.
     pub(super) fn trim(&self, remainder: &Remainder) -> Result<(), StoreError> {
         let Some(parts) = &remainder.copied else { return Ok(()) };
         let path = self.layout.layer(&remainder.layer).join(REST);
         let staging = self.staging()?;
         let made = staging.path().join(REST);
-        copy_parts(&path, &made, parts).map_err(StoreError::io(&path))?;
-        fault::point(FaultPoint::RestCopied);
-        match fs::rename(&made, &path) {
+        let source = match File::open(&path) {
             // Another collection found that nobody needs it any more.
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(cause) => Err(StoreError::io(&path)(cause)),
-            Ok(()) => path.parent().map_or(Ok(()), durable::sync_directory),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+            source => source.map_err(StoreError::io(&path))?,
+        };
+        copy_parts(&source, &made, parts).map_err(StoreError::io(&path))?;
+        fault::point(FaultPoint::RestCopied);
+        let _exclusive = lock::exclusive(&self.layout.join("lock"))?;
+        if !lock::is_at(&source, &path) || !self.suffices(&remainder.layer, parts)? {
+            return Ok(());
         }
+        fs::rename(&made, &path).map_err(StoreError::io(&path))?;
+        path.parent().map_or(Ok(()), durable::sync_directory)
+    }
+
+    /// Whether all that anybody needs of a rest is among these parts. The caller holds the lock exclusively.
+    ///
+    /// Every layer of the store counts, not only those that something leads to: one that nobody needs at the moment may be
+    /// needed again before it is collected. Whoever is about to borrow and has not said so yet, borrows from a layer.
+    fn suffices(&self, layer: &DiffId, parts: &[Range<u64>]) -> Result<bool, StoreError> {
+        if self.layout.tar(layer).is_some() {
+            return Ok(false);
+        }
+        let borrowed = self.borrowed(self.stored_layers()?.iter());
+        let needed = borrowed.donors.get(layer).map(Needed::parts).unwrap_or_default();
+        let is_copied = |need: &Range<u64>| parts.iter().any(|part| part.start <= need.start && need.end <= part.end);
+        Ok(borrowed.unknown.is_none() && needed.iter().all(is_copied))
     }
 }
 
-/// Makes a file of the same length that has these parts of `from` and is empty elsewhere, and waits until it is on the disk.
-fn copy_parts(from: &Path, to: &Path, parts: &[Range<u64>]) -> io::Result<()> {
-    let source = File::open(from)?;
+/// Makes a file of the same length that has these parts of `source` and is empty elsewhere, and waits until it is on the disk.
+fn copy_parts(source: &File, to: &Path, parts: &[Range<u64>]) -> io::Result<()> {
     let length = source.metadata()?.len();
     let copy = File::create_new(to)?;
     copy.set_len(length)?;

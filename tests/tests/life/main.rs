@@ -11,6 +11,7 @@ mod machines;
 mod power_cuts;
 #[path = "../../../layer-store/tests/support/random.rs"]
 mod random;
+mod rests;
 mod shared;
 mod together;
 mod versions;

@@ -1,0 +1,102 @@
+//! What is left of a layer that others borrow from, while it comes in again and is borrowed from again.
+
+use std::path::PathBuf;
+
+use end_to_end::layout::{Layer, noise};
+use end_to_end::soundness::{leftovers, sound_layers};
+use end_to_end::{Layout, Session};
+use layer_store::FaultPoint;
+use rustix::process::Signal;
+
+use super::faulty;
+
+const LENDER: &str = "lamina.test/lender:1";
+const FIRST: &str = "lamina.test/first:1";
+const LATER: &str = "lamina.test/later:1";
+
+/// A lender, who has a part that `first` borrows and a larger one that `later` borrows.
+struct Lending {
+    lender: Layer,
+    first: Layer,
+    later: Layer,
+}
+
+impl Lending {
+    /// A thin lender repeats a file.
+    fn new(is_thin: bool) -> Self {
+        let (common, large) = (noise(70, 400_000), noise(71, 2_000_000));
+        let mut files = vec![("common", &common[..]), ("large", &large[..])];
+        if is_thin {
+            files.push(("twice", &common));
+        }
+        let first = Layer::of_files(&[("first", &noise(72, 5_000)), ("moved/common", &common)]);
+        let later = Layer::of_files(&[("later", &noise(73, 5_000)), ("moved/large", &large)]);
+        Self { lender: Layer::of_files(&files), first, later }
+    }
+}
+
+fn layer_file(session: &Session, layer: &Layer, name: &str) -> PathBuf {
+    session.store().join("layers/sha256").join(layer.diff_id().trim_start_matches("sha256:")).join(name)
+}
+
+fn import(session: &Session, layer: &Layer, reference: &str) {
+    session.import(Layout::of(std::slice::from_ref(layer)).path(), reference);
+}
+
+#[test]
+fn layer_that_borrows_while_a_rest_is_made_smaller_keeps_its_bytes() {
+    // As the lender comes in again it is whole, or thin: then its borrowers look in its rest.
+    for (is_thin, goes_again) in [(true, false), (false, true)] {
+        let (session, lending) = (Session::user(), Lending::new(is_thin));
+        import(&session, &lending.lender, LENDER);
+        import(&session, &lending.first, FIRST);
+        session.ok(["rmi", LENDER]);
+        let collector = session.start(faulty(&session, FaultPoint::RestCopied, true, &["gc"]));
+        collector.await_stop();
+        import(&session, &lending.lender, LENDER);
+        assert_eq!(layer_file(&session, &lending.lender, "thin").exists(), is_thin);
+        import(&session, &lending.later, LATER);
+        assert!(layer_file(&session, &lending.later, "thin").exists(), "it borrows");
+        if goes_again {
+            session.ok(["rmi", LENDER]);
+            session.ok(["gc"]);
+        }
+        collector.signal(Signal::CONT);
+        collector.finish().succeeded();
+        // Its layers are read here, and their digests proved.
+        let whole = sound_layers(&session.store());
+        assert!([&lending.first, &lending.later].iter().all(|layer| whole.contains(&layer.diff_id())), "{whole:?}");
+        session.ok(["verify"]);
+        session.ok(["gc"]);
+        session.ok(["verify"]);
+        for name in [FIRST, LATER] {
+            session.ok(["rmi", name]);
+        }
+        let _ = session.run(["rmi", LENDER]);
+        session.ok(["gc"]);
+        assert_eq!(sound_layers(&session.store()), Vec::<String>::new());
+        assert_eq!(leftovers(&session.store()), Vec::<PathBuf>::new());
+    }
+}
+
+#[test]
+fn layer_that_nothing_leads_to_any_more_and_is_not_collected_keeps_what_it_borrowed() {
+    let (session, lending) = (Session::user(), Lending::new(true));
+    import(&session, &lending.lender, LENDER);
+    import(&session, &lending.first, FIRST);
+    session.ok(["rmi", LENDER]);
+    let collector = session.start(faulty(&session, FaultPoint::RestCopied, true, &["gc"]));
+    collector.await_stop();
+    import(&session, &lending.lender, LENDER);
+    import(&session, &lending.later, LATER);
+    session.ok(["rmi", LENDER]);
+    // Takes what came in again, and leaves the rest as it is.
+    session.ok(["gc"]);
+    session.ok(["rmi", LATER]);
+    collector.signal(Signal::CONT);
+    collector.finish().succeeded();
+    import(&session, &lending.later, LATER);
+    session.ok(["verify"]);
+    let whole = sound_layers(&session.store());
+    assert!([&lending.first, &lending.later].iter().all(|layer| whole.contains(&layer.diff_id())), "{whole:?}");
+}
