@@ -70,6 +70,8 @@ pub(super) struct Reachable {
     borrowed: BTreeSet<DiffId>,
     /// Who has content in whose tar.
     sharing: Borrowed,
+    /// An image of which nobody can say what it needs, and why.
+    unknown: Option<String>,
     /// Leases whose holders are dead, and pins whose holders are gone.
     dead: Vec<PathBuf>,
     /// Staging directories of live leases.
@@ -121,6 +123,8 @@ impl Store {
     fn remainders(&self, reachable: &Reachable) -> Vec<Remainder> {
         if let Some((layer, cause)) = &reachable.sharing.unknown {
             tracing::warn!("layer {layer}: {cause}; no layer is removed until `lamina verify --repair` has mended it");
+        }
+        if reachable.keeps_all_layers() {
             return Vec::new();
         }
         let donors = reachable.sharing.donors.iter();
@@ -158,6 +162,7 @@ impl Store {
         let _exclusive = lock::exclusive(&self.layout.join("lock"))?;
         let mut reachable = self.reachable()?;
         let mut holders = reachable.layers.remove(layer).unwrap_or_default();
+        holders.extend(reachable.unknown.take());
         let needed = reachable.sharing.donors.get(layer).into_iter().flat_map(|needed| &needed.by);
         holders.extend(needed.map(|(borrower, bytes)| format!("layer {borrower}, which has {bytes} bytes in it")));
         Ok(holders.into_iter().collect())
@@ -176,7 +181,7 @@ impl Store {
                         reachable.layers.entry(layer).or_default().insert(format!("image {}", image.reference));
                     }
                 }
-                Err(error) => tracing::warn!("{}: {error}", image.reference),
+                Err(error) => reachable.not_understood(&image.reference, &error),
             }
         }
         // Who reads another store has the bases of its images here, and what indexes its layers lack.
@@ -217,7 +222,7 @@ impl Store {
     /// Files of a layer in the place of which others have come.
     fn outlived(&self, layer: &DiffId, reachable: &Reachable) -> Vec<PathBuf> {
         let is_whole = self.layout.blob(layer).is_file();
-        let is_borrowed = reachable.sharing.donors.contains_key(layer) || reachable.sharing.unknown.is_some();
+        let is_borrowed = reachable.sharing.donors.contains_key(layer) || reachable.keeps_all_layers();
         let mut outlived = Vec::new();
         if is_whole {
             outlived.extend([blob::THIN, blob::MAP, blob::REST]);
@@ -242,26 +247,26 @@ impl Store {
                     }
                 }
                 Some(layer) if reachable.sharing.donors.contains_key(&layer) => {}
-                // Any layer may be that which it borrows from.
-                Some(_) if reachable.sharing.unknown.is_some() => {}
+                Some(_) if reachable.keeps_all_layers() => {}
                 Some(layer) => doom(GarbageKind::Layer, layer.to_string(), path),
                 None => doom(GarbageKind::Leftover, file_name(&path), path),
             }
         }
         for path in list(&self.layout.join("compressed/sha256"))? {
             let layer = fs::read_to_string(&path).ok().and_then(|text| text.trim_end().parse::<DiffId>().ok());
-            if !layer.is_some_and(|layer| reachable.layers.contains_key(&layer)) {
+            if !layer.is_some_and(|layer| reachable.layers.contains_key(&layer) || reachable.keeps_all_layers()) {
                 doom(GarbageKind::Leftover, file_name(&path), path);
             }
         }
         for path in list(&self.layout.join("bases"))? {
-            let base = file_name(&path).parse::<BaseId>();
-            if !base.as_ref().is_ok_and(|base| reachable.bases.contains(base)) {
+            let is_needed = |base| reachable.bases.contains(&base) || reachable.unknown.is_some();
+            if !file_name(&path).parse().is_ok_and(is_needed) {
                 doom(GarbageKind::Base, file_name(&path), path);
             }
         }
         for path in list(&self.layout.join("manifests/sha256"))? {
-            if !digest(&path).is_some_and(|digest| reachable.manifests.contains(&digest)) {
+            let is_needed = |digest| reachable.manifests.contains(&digest) || reachable.unknown.is_some();
+            if !digest(&path).is_some_and(is_needed) {
                 doom(GarbageKind::Manifest, format!("sha256:{}", file_name(&path)), path);
             }
         }
@@ -292,6 +297,19 @@ impl Store {
 }
 
 impl Reachable {
+    /// Notes that an image is there and cannot be read now. What it needs may all be there, and its layers' donors.
+    fn not_understood(&mut self, image: &str, error: &StoreError) {
+        let remedy = "no layer, base or manifest is removed until it is pulled or imported again, or removed";
+        tracing::warn!("image {image}: {error}; {remedy} with `lamina rmi {image}`");
+        self.unknown = Some(format!("image {image}, which cannot be read: {error}"));
+    }
+
+    /// Whether any layer may be one that is needed: of an image that cannot be read, or one from which another borrows
+    /// whose map cannot be read.
+    fn keeps_all_layers(&self) -> bool {
+        self.unknown.is_some() || self.sharing.unknown.is_some()
+    }
+
     fn hold(&mut self, thing: Held, purpose: &str) {
         match thing {
             Held::Layer(layer) => {

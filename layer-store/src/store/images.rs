@@ -108,7 +108,10 @@ impl Store {
 
     fn own_manifest_bytes(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         let path = self.layout.manifest(digest);
-        let bytes = fs::read(&path).map_err(|_| StoreError::NoSuchManifest(*digest))?;
+        let bytes = fs::read(&path).map_err(|cause| match cause.kind() {
+            std::io::ErrorKind::NotFound => StoreError::NoSuchManifest(*digest),
+            _ => StoreError::io(&path)(cause),
+        })?;
         if Digest::of(&bytes) == *digest {
             return Ok(bytes);
         }

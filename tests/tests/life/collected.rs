@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use end_to_end::layout::{Layer, noise};
 use end_to_end::soundness::{leftovers, sound_layers};
-use end_to_end::{Layout, Registry, Session};
+use end_to_end::{Inventory, Layout, Registry, Session};
 use layer_store::FaultPoint;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -93,6 +93,44 @@ fn moved_tag_keeps_what_a_mount_uses_and_explain_names_who_holds_it() {
     session.ok(["gc"]);
     session.run(explain).refused(&own);
     assert_eq!(sound_layers(&session.store()).len(), 2);
+}
+
+#[test]
+fn image_that_cannot_be_read_loses_nothing_to_a_collection() {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    let (session, images) = (Session::user(), Images::new());
+    session.import(images.first.path(), IMAGE);
+    let base = session.ok(["prepare", IMAGE]);
+    let documents = fs::read_dir(session.store().join("manifests/sha256")).expect("the documents");
+    let documents: Vec<_> = documents.map(|document| document.expect("a document").path()).collect();
+    for document in documents {
+        let before = Inventory::of(&session.store());
+        let whole = fs::read(&document).expect("a document");
+        for is_damaged in [true, false] {
+            if is_damaged {
+                fs::write(&document, b"{").expect("a damaged document");
+            } else {
+                fs::set_permissions(&document, PermissionsExt::from_mode(0o000))
+                    .expect("a document that cannot be read");
+            }
+            let collected = session.run(["gc"]).succeeded();
+            assert!(collected.stderr.contains(&format!("lamina rmi {IMAGE}")), "{collected}");
+            let explained = session.ok(["gc", "--explain", &sound_layers(&session.store())[0]]);
+            assert!(explained.contains(IMAGE), "{explained}");
+            fs::set_permissions(&document, PermissionsExt::from_mode(0o644)).expect("a document");
+            fs::write(&document, &whole).expect("a document");
+            assert_eq!(Inventory::of(&session.store()), before);
+        }
+        // What cannot be mended can be removed, and the next import mends the rest.
+        fs::write(&document, b"{").expect("a damaged document");
+        session.import(images.first.path(), IMAGE);
+        assert_eq!(session.run(["gc"]).succeeded().stderr, "");
+        assert_eq!(session.ok(["prepare", IMAGE]), base);
+    }
+    session.ok(["rmi", IMAGE]);
+    session.ok(["gc"]);
+    assert_eq!(sound_layers(&session.store()), Vec::<String>::new());
 }
 
 /// The top layer of an image.
