@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags, openat};
 
 use super::map::{Run, SharingMap};
 use crate::DiffId;
+use crate::fault::{self, FaultPoint};
 use crate::mapped::IndexBytes;
 use crate::store::StoreError;
 
@@ -59,8 +60,9 @@ impl Blob {
             let Some(file) = open_in(&directory, THIN).map_err(io)? else { continue };
             let length = map.length();
             let donors = (1..).zip(map.donors()).map(|(number, donor)| {
-                let needed = map.runs().filter(|run| run.donor == number).map(|run| run.donor_range());
-                open_donor(layers, &donor, needed)
+                let needed: Vec<_> =
+                    map.runs().filter(|run| run.donor == number).map(|run| run.donor_range()).collect();
+                open_donor(layers, &donor, &needed)
             });
             let donors = donors.collect();
             return Ok(Self { file, length, borrowed: Some(Borrowed { map, donors }) });
@@ -187,28 +189,25 @@ pub(crate) fn map_of(layers: &Path, layer: &DiffId) -> Result<Option<SharingMap>
 }
 
 /// Opens the file of a donor, which must hold `needed` itself.
-pub(crate) fn open_donor(
-    layers: &Path,
-    donor: &DiffId,
-    mut needed: impl Iterator<Item = Range<u64>>,
-) -> Result<File, String> {
+///
+/// A collection may be making the rest of it, or a repair a whole tar, so what was not found is looked for again.
+pub(crate) fn open_donor(layers: &Path, donor: &DiffId, needed: &[Range<u64>]) -> Result<File, String> {
     let text = |cause: io::Error| format!("layer {donor}, which has content of it: {cause}");
     let gone = || format!("layer {donor}, which has content of it, is not in the store");
     let directory = open_directory(&layers.join(donor.0.hex())).map_err(text)?.ok_or_else(gone)?;
-    for name in [WHOLE, REST] {
-        if let Some(file) = open_in(&directory, name).map_err(text)? {
-            return Ok(file);
+    for _ in 0..TRIES {
+        for name in [WHOLE, REST] {
+            if let Some(file) = open_in(&directory, name).map_err(text)? {
+                return Ok(file);
+            }
         }
+        fault::point(FaultPoint::DonorSought);
+        let map = open_map(&directory, donor).map_err(|cause| format!("layer {donor}: {cause}"))?;
+        let (Some(map), Some(file)) = (map, open_in(&directory, THIN).map_err(text)?) else { continue };
+        return match needed.iter().all(|range| map.holds(range)) {
+            true => Ok(file),
+            false => Err(format!("layer {donor} no longer holds what this one has in it")),
+        };
     }
-    let map = open_map(&directory, donor).map_err(|cause| format!("layer {donor}: {cause}"))?.ok_or_else(gone)?;
-    let file = open_in(&directory, THIN).map_err(text)?;
-    // A whole tar, or a rest, may have come since.
-    let file = match file {
-        Some(file) => file,
-        None => return open_in(&directory, WHOLE).map_err(text)?.ok_or_else(gone),
-    };
-    match needed.all(|range| map.holds(&range)) {
-        true => Ok(file),
-        false => Err(format!("layer {donor} no longer holds what this one has in it")),
-    }
+    Err(gone())
 }

@@ -122,8 +122,8 @@ impl Store {
     /// as long as the layer that borrows from it.
     fn open_donor(&self, donor: &DiffId, runs: &[Run]) -> Option<File> {
         self.hold_layer(donor).ok()?;
-        let needed = runs.iter().map(Run::donor_range);
-        let opened = blob::open_donor(&self.layout.layers(), donor, needed);
+        let needed: Vec<_> = runs.iter().map(Run::donor_range).collect();
+        let opened = blob::open_donor(&self.layout.layers(), donor, &needed);
         opened.inspect_err(|cause| tracing::info!("not shared: {cause}")).ok()
     }
 }

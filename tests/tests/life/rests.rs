@@ -100,3 +100,20 @@ fn layer_that_nothing_leads_to_any_more_and_is_not_collected_keeps_what_it_borro
     let whole = sound_layers(&session.store());
     assert!([&lending.first, &lending.later].iter().all(|layer| whole.contains(&layer.diff_id())), "{whole:?}");
 }
+
+#[test]
+fn lender_that_goes_while_its_borrower_is_opened_is_found() {
+    let (session, lending) = (Session::user(), Lending::new(true));
+    import(&session, &lending.lender, LENDER);
+    import(&session, &lending.first, FIRST);
+    let tree = session.work("trees").join("tree");
+    let arguments = ["materialize", "--without-owners", FIRST, tree.to_str().expect("a plain path")];
+    let reader = session.start(faulty(&session, FaultPoint::DonorSought, true, &arguments));
+    reader.await_stop();
+    session.ok(["rmi", LENDER]);
+    session.ok(["gc"]);
+    assert!(layer_file(&session, &lending.lender, "rest").exists());
+    reader.signal(Signal::CONT);
+    reader.finish().succeeded();
+    assert!(std::fs::read(tree.join("moved/common")).expect("content") == noise(70, 400_000));
+}
