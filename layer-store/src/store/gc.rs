@@ -171,7 +171,9 @@ impl Store {
     /// Finds everything that is needed. The caller holds the lock exclusively.
     pub(super) fn reachable(&self) -> Result<Reachable, StoreError> {
         let mut reachable = Reachable::default();
-        for image in self.own_images()? {
+        let (images, damaged) = self.own_names()?;
+        damaged.iter().for_each(|error| reachable.not_understood(&format!("name {error}"), ""));
+        for image in images {
             reachable.manifests.insert(image.manifest_digest);
             match self.image_by_manifest(&image.reference, &image.manifest_digest) {
                 Ok(found) => {
@@ -181,7 +183,10 @@ impl Store {
                         reachable.layers.entry(layer).or_default().insert(format!("image {}", image.reference));
                     }
                 }
-                Err(error) => reachable.not_understood(&image.reference, &error),
+                Err(error) => {
+                    let remedy = format!(", or removed with `lamina rmi {}`", image.reference);
+                    reachable.not_understood(&format!("image {}: {error}", image.reference), &remedy);
+                }
             }
         }
         // Who reads another store has the bases of its images here, and what indexes its layers lack.
@@ -298,10 +303,9 @@ impl Store {
 
 impl Reachable {
     /// Notes that an image is there and cannot be read now. What it needs may all be there, and its layers' donors.
-    fn not_understood(&mut self, image: &str, error: &StoreError) {
-        let remedy = "no layer, base or manifest is removed until it is pulled or imported again, or removed";
-        tracing::warn!("image {image}: {error}; {remedy} with `lamina rmi {image}`");
-        self.unknown = Some(format!("image {image}, which cannot be read: {error}"));
+    fn not_understood(&mut self, what: &str, remedy: &str) {
+        tracing::warn!("{what}; no layer, base or manifest is removed until it is pulled or imported again{remedy}");
+        self.unknown = Some(format!("what cannot be read: {what}"));
     }
 
     /// Whether any layer may be one that is needed: of an image that cannot be read, or one from which another borrows

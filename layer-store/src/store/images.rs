@@ -146,7 +146,9 @@ impl Store {
     /// Makes a canonical name mean the manifest with this digest from now on.
     pub fn tag(&self, reference: &str, manifest: &Digest) -> Result<(), StoreError> {
         let path = self.layout.image(reference);
-        if read_image_file(&path)?.is_some_and(|file| file.manifest == *manifest) {
+        // A name that cannot be read means something else, and is mended by this.
+        let is_meant = |file: ImageFile| file.reference == reference && file.manifest == *manifest;
+        if read_image_file(&path).is_ok_and(|file| file.is_some_and(is_meant)) {
             return Ok(());
         }
         let file = ImageFile { reference: reference.to_owned(), manifest: *manifest };
@@ -197,21 +199,32 @@ impl Store {
         Ok(images.into_values().collect())
     }
 
-    /// The names of this store, in byte order.
+    /// The names of this store that can be read, in byte order.
     pub(super) fn own_images(&self) -> Result<Vec<ImageSummary>, StoreError> {
+        let (images, damaged) = self.own_names()?;
+        for error in damaged {
+            tracing::warn!("passed over: {error}");
+        }
+        Ok(images)
+    }
+
+    /// The names of this store in byte order, and why others cannot be read.
+    pub(super) fn own_names(&self) -> Result<(Vec<ImageSummary>, Vec<StoreError>), StoreError> {
         let directory = self.layout.join("images");
-        let mut images = BTreeMap::new();
+        let (mut images, mut damaged) = (BTreeMap::new(), Vec::new());
         for entry in fs::read_dir(&directory).map_err(StoreError::io(&directory))? {
             let path = entry.map_err(StoreError::io(&directory))?.path();
-            if let Some(file) = read_image_file(&path)? {
-                images.insert(file.reference, file.manifest);
+            match read_image_file(&path) {
+                Ok(Some(file)) => drop(images.insert(file.reference, file.manifest)),
+                Ok(None) => {}
+                Err(error) => damaged.push(error),
             }
         }
         let summary = |(reference, manifest_digest)| {
             let store = self.root().to_owned();
             ImageSummary { reference, manifest_digest, store }
         };
-        Ok(images.into_iter().map(summary).collect())
+        Ok((images.into_iter().map(summary).collect(), damaged))
     }
 }
 

@@ -133,6 +133,39 @@ fn image_that_cannot_be_read_loses_nothing_to_a_collection() {
     assert_eq!(sound_layers(&session.store()), Vec::<String>::new());
 }
 
+#[test]
+fn damaged_name_stops_no_other_image_and_the_next_import_mends_it() {
+    let (session, images) = (Session::user(), Images::new());
+    session.import(images.first.path(), IMAGE);
+    let name = std::fs::read_dir(session.store().join("images")).expect("the names").next().expect("a name");
+    let name = name.expect("a name").path();
+    session.import(images.second.path(), OTHER);
+    for damage in [&b"{"[..], b"", br#"{"reference":"x"}"#] {
+        std::fs::write(&name, damage).expect("a damaged name");
+        let before = Inventory::of(&session.store());
+        let listed = session.run(["images", "--json"]).succeeded();
+        assert_eq!(json(&listed.stdout).as_array().expect("a list of images").len(), 1);
+        let hex = name.file_name().expect("a name").to_string_lossy().into_owned();
+        for command in [&["images"][..], &["du"], &["gc"]] {
+            let said = session.run(command).succeeded();
+            assert!(said.stderr.contains(&hex), "{said}");
+        }
+        session.ok(["verify"]);
+        session.ok(["prepare", OTHER]);
+        let taken = before.added_since(&Inventory::of(&session.store()));
+        assert_eq!(taken, Vec::<&Path>::new(), "a collection takes nothing");
+        session.import(images.first.path(), IMAGE);
+        session.ok(["prepare", IMAGE]);
+        assert_eq!(session.run(["gc"]).succeeded().stderr, "");
+        assert_eq!(sound_layers(&session.store()).len(), 3);
+    }
+    // A name that cannot be read can be removed, too.
+    std::fs::write(&name, b"{").expect("a damaged name");
+    session.ok(["rmi", IMAGE]);
+    session.ok(["gc"]);
+    assert_eq!(sound_layers(&session.store()).len(), 2);
+}
+
 /// The top layer of an image.
 fn own_layer(session: &Session, reference: &str) -> String {
     let inspected = json(&session.ok(["inspect", reference, "--json"]));
