@@ -45,6 +45,8 @@ fault_points! {
     BlobBegun = "blob-begun",
     /// A layer's blob is complete and not synced.
     BlobWritten = "blob-written",
+    /// A layer is found that has content of one that comes in, and nothing keeps it yet.
+    DonorChosen = "donor-chosen",
     /// A layer to borrow from has neither a whole tar nor a rest, and its thin one is not opened.
     DonorSought = "donor-sought",
     /// What a layer shares is written down, and nothing is left out of its tar yet.

@@ -79,7 +79,7 @@ impl Store {
     }
 
     /// Holds those of these layers that are in this store, and gives the others.
-    fn hold_own<'layers>(
+    pub(super) fn hold_own<'layers>(
         &self,
         layers: impl IntoIterator<Item = &'layers DiffId>,
         with: &[Held],

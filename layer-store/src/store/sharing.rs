@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use super::Store;
 use super::error::StoreError;
 use crate::DiffId;
+use crate::fault::{self, FaultPoint};
 use crate::mapped::IndexBytes;
 use crate::sharing::choose::Choice;
 use crate::sharing::contents::{self, ContentTable};
@@ -66,6 +67,7 @@ impl<'store> NewLayer<'store> {
         let mut fresh = Vec::new();
         while let Some((place, runs)) = choice.best(candidates.iter().map(|candidate| &candidate.table)) {
             let Some(donor) = candidates.get(place).map(|candidate| candidate.layer) else { break };
+            fault::point(FaultPoint::DonorChosen);
             let opened = store.open_donor(&donor, &runs);
             let runs = opened.map(|donor| thin::compared(file, &donor, runs)).unwrap_or_default();
             if runs.is_empty() {
@@ -120,8 +122,13 @@ impl<'store> NewLayer<'store> {
 impl Store {
     /// Opens a layer to borrow from it; it stays from now on for as long as this `Store` does, and after that for
     /// as long as the layer that borrows from it.
+    ///
+    /// Of this store, which alone has its borrowers: the same layer of another one may be whole where here only a rest is
+    /// left, which no lease keeps.
     fn open_donor(&self, donor: &DiffId, runs: &[Run]) -> Option<File> {
-        self.hold_layer(donor).ok()?;
+        if !self.hold_own([donor], &[]).ok()?.is_empty() {
+            return None;
+        }
         let needed: Vec<_> = runs.iter().map(Run::donor_range).collect();
         let opened = blob::open_donor(&self.layout.layers(), donor, &needed);
         opened.inspect_err(|cause| tracing::info!("not shared: {cause}")).ok()

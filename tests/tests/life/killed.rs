@@ -31,7 +31,7 @@ fn way_to<'a>(point: FaultPoint, session: &Session, import: &'a [&'a str; 4], tw
         | P::ImageStaged
         | P::ImagePublished
         | P::SourcesStaged => import.to_vec(),
-        P::SharingMapped | P::SharingPunched | P::FeatureNoted => {
+        P::DonorChosen | P::SharingMapped | P::SharingPunched | P::FeatureNoted => {
             session.import(twins.donor.path(), DONOR);
             vec!["import", twins.borrower.path().to_str().expect("a plain path"), "--tag", BORROWER]
         }

@@ -24,7 +24,11 @@ struct Lending {
 impl Lending {
     /// A thin lender repeats a file.
     fn new(is_thin: bool) -> Self {
-        let (common, large) = (noise(70, 400_000), noise(71, 2_000_000));
+        Self::of(is_thin, 2_000_000)
+    }
+
+    fn of(is_thin: bool, large: usize) -> Self {
+        let (common, large) = (noise(70, 400_000), noise(71, large));
         let mut files = vec![("common", &common[..]), ("large", &large[..])];
         if is_thin {
             files.push(("twice", &common));
@@ -116,4 +120,27 @@ fn lender_that_goes_while_its_borrower_is_opened_is_found() {
     reader.signal(Signal::CONT);
     reader.finish().succeeded();
     assert!(std::fs::read(tree.join("moved/common")).expect("content") == noise(70, 400_000));
+}
+
+#[test]
+fn nothing_is_borrowed_from_a_rest_because_another_store_has_the_layer() {
+    // What is spared is not worth copying: the rest has all that the layer had, for now.
+    let (session, other, lending) = (Session::user(), Session::user(), Lending::of(false, 600_000));
+    import(&other, &lending.lender, LENDER);
+    import(&session, &lending.lender, LENDER);
+    import(&session, &lending.first, FIRST);
+    let later = Layout::of(std::slice::from_ref(&lending.later));
+    let arguments = ["import", later.path().to_str().expect("a plain path"), "--tag", LATER];
+    let mut command = faulty(&session, FaultPoint::DonorChosen, true, &arguments);
+    command.env("LAMINA_ALSO_READ", other.store());
+    let importer = session.start(command);
+    importer.await_stop();
+    session.ok(["rmi", LENDER]);
+    session.ok(["gc"]);
+    importer.signal(Signal::CONT);
+    importer.finish().succeeded();
+    assert!(layer_file(&session, &lending.lender, "rest").exists());
+    assert!(layer_file(&session, &lending.later, "blob").exists(), "it came in whole");
+    session.ok(["gc"]);
+    assert_eq!(session.ok(["verify"]), "2 layers are whole\n");
 }

@@ -190,7 +190,8 @@ fn donor_that_is_collected_keeps_what_is_borrowed_and_explain_says_by_whom() {
 fn donor_goes_while_its_borrower_comes_in() {
     let twins = Twins::new();
     let arguments = import(&twins.borrower, BORROWER).map(|each| each.to_str().expect("a plain path"));
-    for point in [FaultPoint::SharingMapped, FaultPoint::SharingPunched, FaultPoint::LayerKept] {
+    use FaultPoint as P;
+    for point in [P::DonorChosen, P::SharingMapped, P::SharingPunched, P::LayerKept] {
         let session = Session::user();
         session.import(twins.donor.path(), DONOR);
         let still = session.start(faulty(&session, point, true, &arguments));
