@@ -71,6 +71,8 @@ fault_points! {
     ImagePublished = "image-published",
     /// Where a layer came from is written, without its place.
     SourcesStaged = "sources-staged",
+    /// A base is found to be damaged, and the right to make it anew is not taken.
+    BaseRefused = "base-refused",
     /// The right to make a base is taken.
     BaseClaimed = "base-claimed",
     /// A base is complete, without its place.

@@ -62,7 +62,7 @@ impl Store {
         if self.has_base(&id) {
             return Ok(id);
         }
-        match self.make_base(&recipe, waiting) {
+        match self.make_base(&recipe, waiting, &|| self.has_base(&id)) {
             // Whoever opens it merges in memory.
             Err(error) if error.is_closed() && self.recipe(&id).is_ok() => {}
             made => made?,
@@ -88,11 +88,17 @@ impl Store {
         Base::open(bytes).map_err(|cause| cause.to_string())
     }
 
-    fn make_base(&self, recipe: &Recipe, waiting: &mut dyn FnMut()) -> Result<(), StoreError> {
+    /// Makes a base, over one that may be there, unless `is_there` once nobody else makes it.
+    fn make_base(
+        &self,
+        recipe: &Recipe,
+        waiting: &mut dyn FnMut(),
+        is_there: &dyn Fn() -> bool,
+    ) -> Result<(), StoreError> {
         let id = recipe.id();
         let _lock = FileLock::wait(&self.layout.lock(&format!("base-{id}")), waiting, &|| false)?;
         fault::point(FaultPoint::BaseClaimed);
-        if self.has_base(&id) {
+        if is_there() {
             return Ok(());
         }
         let mut opened = HashMap::new();
@@ -147,10 +153,9 @@ impl Store {
     fn remade_base(&self, recipe: &Recipe, layers: &[ViewLayer]) -> Result<Base, StoreError> {
         let id = recipe.id();
         let mut waiting = || tracing::warn!("waiting for another process that makes base {id}");
-        if self.may_change().is_ok() {
-            let _ = fs::remove_file(self.layout.base(&id).join("index"));
-        }
-        match self.make_base(recipe, &mut waiting) {
+        fault::point(FaultPoint::BaseRefused);
+        // Another process may have found the same damage and mended it.
+        match self.make_base(recipe, &mut waiting, &|| self.checked_base(recipe, layers).is_ok()) {
             Ok(()) => self.checked_base(recipe, layers).map_err(StoreError::Merge),
             Err(error) if error.is_closed() => base_in_memory(layers),
             Err(error) => Err(error),

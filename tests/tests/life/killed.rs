@@ -52,7 +52,9 @@ fn way_to<'a>(point: FaultPoint, session: &Session, import: &'a [&'a str; 4], tw
             }
             vec!["prepare", FIRST]
         }
-        P::BlobRepaired | P::IndexRepaired | P::DonorSought | P::ContentAsked => unreachable!("it has a test of its own"),
+        P::BlobRepaired | P::IndexRepaired | P::DonorSought | P::BaseRefused | P::ContentAsked => {
+            unreachable!("it has a test of its own")
+        }
         P::ImageRemoved => {
             session.ok(import);
             vec!["rmi", FIRST]
@@ -108,9 +110,14 @@ fn kill_at_every_step_leaves_a_store_that_the_next_command_uses() {
     }
 }
 
-/// What only a repair, a server or a reader comes to.
-const ELSEWHERE: [FaultPoint; 4] =
-    [FaultPoint::BlobRepaired, FaultPoint::IndexRepaired, FaultPoint::DonorSought, FaultPoint::ContentAsked];
+/// What only a repair or who reads comes to.
+const ELSEWHERE: [FaultPoint; 5] = [
+    FaultPoint::BlobRepaired,
+    FaultPoint::IndexRepaired,
+    FaultPoint::DonorSought,
+    FaultPoint::BaseRefused,
+    FaultPoint::ContentAsked,
+];
 
 /// What only a repair comes to.
 const REPAIR: [FaultPoint; 2] = [FaultPoint::BlobRepaired, FaultPoint::IndexRepaired];

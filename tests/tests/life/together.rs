@@ -132,3 +132,39 @@ fn variants_and_images_do_not_wait_for_each_other() {
     let plain = stopped.finish().succeeded().stdout;
     assert_eq!([&plain, &variant, &other_image].into_iter().collect::<BTreeSet<_>>().len(), 3);
 }
+
+#[test]
+fn damaged_base_that_several_open_is_made_anew_by_one_and_opened_by_all() {
+    let (session, images) = (Session::user(), Images::new());
+    session.import(images.first.path(), "lamina.test/first:1");
+    session.import(images.second.path(), "lamina.test/second:1");
+    let index = |base: String| {
+        let base = base.trim().trim_start_matches("sha256:").to_owned();
+        session.store().join("bases").join(base).join("index")
+    };
+    let [first, second] =
+        ["first", "second"].map(|name| index(session.ok(["prepare", &format!("lamina.test/{name}:1")])));
+    // A sound base, but of other layers: only who opens it with its layers finds that out.
+    std::fs::copy(&second, &first).expect("the base of another image");
+    let directories = [session.work("one"), session.work("other")].map(|directory| directory.join("tree"));
+    let [one, other] = [0, 1].map(|number| {
+        let directory = directories[number].to_str().expect("a plain path");
+        ["materialize", "--without-owners", "--verbose", "lamina.test/first:1", directory].map(str::to_owned)
+    });
+    let start = |arguments: &[String; 5], point| {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        holder(&session, point, &arguments)
+    };
+    let late = start(&one, FaultPoint::BaseRefused);
+    let maker = start(&other, FaultPoint::BasePublished);
+    let mut late = late;
+    late.signal(Signal::CONT);
+    let line = late.await_line("waiting for another");
+    assert!(line.contains("makes base"), "{line}");
+    maker.signal(Signal::CONT);
+    let finished = finish(vec![maker, late]);
+    let made: usize = finished.iter().map(|each| each.stderr.matches("prepared base").count()).sum();
+    assert_eq!(made, 1, "preparations");
+    let [one, other] = directories.map(|directory| session.tree(&directory).to_string());
+    assert!(one == other);
+}
