@@ -158,6 +158,7 @@ impl Store {
         // Another process may have given layers and documents their places, and not waited for the disk yet.
         durable::sync_directory(&self.layout.layers())?;
         durable::sync_directory(&self.layout.join("manifests/sha256"))?;
+        self.sync_places(&self.image_by_manifest(reference, manifest).map(|image| image.layers).unwrap_or_default())?;
         fault::point(FaultPoint::ImageStaged);
         // A collection that looked for names before and for leases after would miss what this process holds until
         // then and the name from then on.
@@ -166,6 +167,12 @@ impl Store {
             fault::point(FaultPoint::ImagePublished);
             Ok(((), vec![Held::Manifest(*manifest)]))
         })
+    }
+
+    /// Waits until the names of the files of layers are on the disk: they may have come one by one, beside a rest.
+    fn sync_places(&self, layers: &[DiffId]) -> Result<(), StoreError> {
+        let own = layers.iter().filter(|layer| self.has_own_layer(layer));
+        own.map(|layer| self.layout.layer(layer)).try_for_each(|place| durable::sync_directory(&place))
     }
 
     /// Takes a name away; what only it needed goes with the next collection.

@@ -74,7 +74,7 @@ impl Store {
         home.has_own_layer(layer).then(|| home.root())
     }
 
-    fn has_own_layer(&self, layer: &DiffId) -> bool {
+    pub(super) fn has_own_layer(&self, layer: &DiffId) -> bool {
         self.layout.tar(layer).is_some()
     }
 

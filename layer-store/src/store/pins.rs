@@ -54,6 +54,8 @@ impl Store {
         self.holding(|| {
             // A store that an earlier version made has no such directory.
             fs::create_dir_all(self.layout.pins()).map_err(StoreError::io(&place))?;
+            // Whoever made it may not have waited for the disk yet.
+            durable::sync_directory(self.root())?;
             durable::publish(&written, &place)?;
             Ok(((), held))
         })

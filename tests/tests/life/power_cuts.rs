@@ -198,7 +198,8 @@ fn power_cut_while_content_is_shared_leaves_every_layer_whole() {
     // The lender goes but for what it has lent.
     cuts.run(&["rmi", FIRST], Some(P::ImageRemoved), &[(SECOND, 1)]);
     cuts.run(&["gc"], None, &[(SECOND, 1)]);
-    // It comes back, to what was left of it.
+    // It comes back, to what was left of it: brought by one who dies before that is on the disk, and named by another.
+    cuts.run(&["import", &first, "--tag", FIRST], Some(P::LayerPublished), &[(SECOND, 1)]);
     cuts.run(&["import", &first, "--tag", FIRST], None, &[(FIRST, 0), (SECOND, 1)]);
     cuts.run(&["rmi", SECOND], Some(P::ImageRemoved), &[(FIRST, 0)]);
     cuts.run(&["gc"], None, &[(FIRST, 0)]);
