@@ -1,8 +1,8 @@
 //! What a live process uses: nothing that a lease names is ever collected.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -90,8 +90,15 @@ impl Lease {
         Ok(Some((purpose, lines.filter_map(Held::parse).collect())))
     }
 
+    /// Adds whole lines, or nothing: what follows a part of one, where the disk was full, would be no line either.
     fn write(&self, text: &str) -> Result<(), StoreError> {
-        self.lock.file().write_all(text.as_bytes()).map_err(StoreError::io(&self.tmp))
+        let file = self.lock.file();
+        let length = file.metadata().map_err(StoreError::io(&self.tmp))?.len();
+        file.write_all_at(text.as_bytes(), length).map_err(|cause| {
+            // To cut off needs no space.
+            let _ = file.set_len(length);
+            StoreError::io(&self.tmp)(cause)
+        })
     }
 
     /// Adds what is used from now on. The caller holds the store's shared lock.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use end_to_end::layout::{Layer, noise};
+use end_to_end::layout::{Layer, digest, noise};
 use end_to_end::soundness::{leftovers, sound_layers};
 use end_to_end::{Image, Inventory, Layout, Registry, Session};
 
@@ -138,6 +138,33 @@ fn wherever_space_ends_an_import_and_a_preparation_happen_wholly_or_not_at_all()
 fn wherever_space_ends_content_is_shared_wholly_or_not_at_all() {
     let twins = Twins::new();
     wherever_space_ends(&twins.donor, &twins.borrower, &[0, 60, 118, 120, 121, 122, 123, 124, 125, 126, 127, 130, 140]);
+}
+
+#[test]
+fn what_is_held_after_space_was_made_is_held_although_its_line_did_not_fit_before() {
+    use layer_store::{DiffId, Store};
+    // More than one page of lines.
+    const LAYERS: usize = 120;
+    let session = Session::user();
+    let disk = Disk::tmpfs(&session, 4 << 20);
+    let collector = Store::open(&session.store()).expect("a store");
+    let store = Store::open(&session.store()).expect("the store");
+    let layers: Vec<DiffId> = (0..LAYERS)
+        .map(|number| {
+            let layer: DiffId = digest(&number.to_le_bytes()).parse().expect("a DiffID");
+            let directory = session.store().join("layers/sha256").join(layer.0.hex());
+            std::fs::create_dir(&directory).expect("a layer");
+            std::fs::write(directory.join("blob"), "").expect("a layer");
+            layer
+        })
+        .collect();
+    assert!(store.has_layer(&layers[0]));
+    let filler = disk.fill(0);
+    assert!(!layers.iter().all(|layer| store.has_layer(layer)), "the disk is full");
+    std::fs::remove_file(filler).expect("space");
+    assert!(layers.iter().all(|layer| store.has_layer(layer)));
+    collector.collect(false).expect("a collection");
+    assert!(layers.iter().all(|layer| collector.has_layer(layer)), "a layer that is held is collected");
 }
 
 /// Imports and prepares `second` where `first` is already, with so many free pages.
