@@ -116,7 +116,7 @@ pub(crate) struct TreeBuilder {
     held: usize,
 }
 
-/// The most bytes of names, link targets and extended attributes that one layer may hold: what a server
+/// The most bytes of names, link targets, extended attributes and sparse maps that one layer may hold: what a server
 /// maps and a builder keeps in memory.
 const HELD_MAX: usize = 1 << 30;
 
@@ -400,6 +400,7 @@ impl TreeBuilder {
                 let number = |length| u32::try_from(length).map_err(|_| self.too_many());
                 let (first, count) = (number(self.segments.len())?, number(segments.len())?);
                 number(self.segments.len() + segments.len())?;
+                self.hold(size_of_val(segments))?;
                 self.segments.extend_from_slice(segments);
                 Ok(Payload::Sparse { first, count })
             }

@@ -1,5 +1,7 @@
 //! One entry of a tar, long names and PAX records applied.
 
+use std::sync::Arc;
+
 use super::error::Malformed;
 use super::header::{Header, HeaderError};
 use super::pax::Records;
@@ -54,7 +56,7 @@ pub(crate) struct Entry {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) mtime: Timestamp,
-    /// Names and values in the order of the archive, each name once.
+    /// Names and values in byte order of the names, each name once.
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -76,7 +78,7 @@ impl Entry {
                 Some(mtime) => mtime,
                 None => Timestamp { seconds: header.mtime()?, nanoseconds: 0 },
             },
-            xattrs: records.xattrs,
+            xattrs: Arc::unwrap_or_clone(records.xattrs).into_iter().collect(),
         })
     }
 }

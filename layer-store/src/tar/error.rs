@@ -35,6 +35,8 @@ pub(crate) enum Malformed {
     Range(&'static str),
     #[error("its extended header is longer than 1 MiB")]
     ExtensionTooLong,
+    #[error("the extended headers in front of the entry behind it are longer than 4 MiB together")]
+    ExtensionsTooLong,
     #[error("it is continued from another volume, which is not supported")]
     MultiVolume,
     #[error("the archive ends within this entry")]

@@ -9,6 +9,9 @@ use super::sparse::{Pax10Map, lay_out, old_gnu_segments};
 /// The longest PAX header or GNU long name that is read, in bytes: as in Go's `archive/tar`.
 const EXTENSION_MAX: u64 = 1 << 20;
 
+/// The most bytes of such headers and names in front of one entry, with the blocks that announce them.
+const EXTENSIONS_MAX: u64 = 4 * EXTENSION_MAX;
+
 /// Blocks of sparse map (512 bytes each) that are read in front of an entry's content.
 const MAP_BLOCKS_MAX: u32 = 1 << 15;
 
@@ -62,6 +65,8 @@ pub(crate) struct Parser {
     malformed_records: Option<Malformed>,
     long_name: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,
+    /// Bytes of extensions since the last entry.
+    extensions: u64,
     /// For messages.
     last_path: Vec<u8>,
 }
@@ -79,6 +84,7 @@ impl Parser {
             malformed_records: None,
             long_name: None,
             long_link: None,
+            extensions: 0,
             last_path: Vec::new(),
         }
     }
@@ -197,6 +203,7 @@ impl Parser {
         if matches!(type_flag, b'x' | b'X' | b'g' | b'L' | b'K') {
             return self.extension_header(type_flag, &header);
         }
+        self.extensions = 0;
         let records = self.local.get_or_insert_with(|| Records::from_global(&self.global));
         let long_name = self.long_name.take();
         let path = records.sparse.name.clone().or_else(|| records.path.clone()).or(long_name);
@@ -234,6 +241,10 @@ impl Parser {
         let left = u64::try_from(header.size()?).map_err(|_| Malformed::Range("size"))?;
         if left > EXTENSION_MAX {
             return Err(Malformed::ExtensionTooLong);
+        }
+        self.extensions += BLOCK as u64 + left;
+        if self.extensions > EXTENSIONS_MAX {
+            return Err(Malformed::ExtensionsTooLong);
         }
         self.padding = padding(left);
         self.state = State::Extension { type_flag, left, body: Vec::new() };

@@ -1,5 +1,8 @@
 //! PAX extended header records (POSIX pax, "pax Extended Header").
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
@@ -14,7 +17,13 @@ pub(super) enum PaxError {
     Malformed,
     #[error("its PAX record {0} is malformed")]
     Record(String),
+    #[error("its extended attributes are longer than 1 MiB together")]
+    XattrsTooLong,
 }
+
+/// The most bytes of names and values of extended attributes that stand in front of one entry: what one header can hold.
+/// A global header's stay for all entries behind it, so each further one would make every entry dearer.
+const XATTRS_MAX: usize = 1 << 20;
 
 /// What the records say. `None` leaves a value to the header block.
 #[derive(Clone, Debug, Default)]
@@ -27,8 +36,10 @@ pub(super) struct Records {
     pub(super) mtime: Option<Timestamp>,
     pub(super) device_major: Option<u64>,
     pub(super) device_minor: Option<u64>,
-    /// Names and values in the order of the records.
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Values by name. Entries share those of a global header.
+    pub(super) xattrs: Arc<BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// Bytes of their names and values.
+    xattr_bytes: usize,
     pub(super) sparse: SparseRecords,
 }
 
@@ -63,6 +74,9 @@ impl Records {
         while !body.is_empty() {
             let (keyword, value, rest) = split_record(body).ok_or(PaxError::Malformed)?;
             self.set(keyword, value).ok_or_else(|| PaxError::Record(String::from_utf8_lossy(keyword).into_owned()))?;
+            if self.xattr_bytes > XATTRS_MAX {
+                return Err(PaxError::XattrsTooLong);
+            }
             body = rest;
         }
         Ok(())
@@ -112,8 +126,11 @@ impl Records {
         if name.is_empty() || name.contains(&0) {
             return None;
         }
-        self.xattrs.retain(|(known, _)| *known != name);
-        self.xattrs.push((name, value));
+        self.xattr_bytes += name.len() + value.len();
+        let name_bytes = name.len();
+        if let Some(replaced) = Arc::make_mut(&mut self.xattrs).insert(name, value) {
+            self.xattr_bytes -= name_bytes + replaced.len();
+        }
         Some(())
     }
 
@@ -182,14 +199,23 @@ mod tests {
     fn values_hold_any_bytes() {
         let value = b"a\nb\0c=d 12 path=x\n";
         let records = records(&[record("SCHILY.xattr.user.x", value), record("path", b"p")]).expect("good records");
-        assert_eq!(records.xattrs, [(b"user.x".to_vec(), value.to_vec())]);
+        assert_eq!(*records.xattrs, BTreeMap::from([(b"user.x".to_vec(), value.to_vec())]));
         assert_eq!(records.path.as_deref(), Some(&b"p"[..]));
     }
 
     #[test]
     fn libarchive_attributes_are_decoded() {
         let records = records(&[record("LIBARCHIVE.xattr.user.a%20b%", b"AAEC/w")]).expect("good records");
-        assert_eq!(records.xattrs, [(b"user.a b%".to_vec(), vec![0, 1, 2, 255])]);
+        assert_eq!(*records.xattrs, BTreeMap::from([(b"user.a b%".to_vec(), vec![0, 1, 2, 255])]));
+    }
+
+    #[test]
+    fn attributes_have_a_bound_together_and_count_once_however_often_they_are_set() {
+        let one = |name: &str| record(&format!("SCHILY.xattr.user.{name}"), &vec![b'x'; 400_000]);
+        let again = records(&[one("a"), one("b"), one("a"), one("b"), one("a")]).expect("good records");
+        assert_eq!((again.xattrs.len(), again.xattr_bytes), (2, 800_012));
+        let mut local = Records::from_global(&again);
+        assert_eq!(local.apply(&one("c")), Err(PaxError::XattrsTooLong));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Layers of a store, from tar to tree to garbage.
 
+mod extensions;
 mod fixture;
 mod life;
 #[path = "../support/random.rs"]
