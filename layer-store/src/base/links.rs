@@ -1,5 +1,7 @@
 //! Counts the names that files with several of them have in the merged tree.
 
+use std::collections::{BTreeSet, HashSet};
+
 use super::merge::{MergedTree, Target};
 use super::stack::{LayerInode, Stack};
 use crate::layer::{LayerIndex, LinkRecord};
@@ -22,9 +24,10 @@ impl MergedTree {
             }
         }
         // Files with one name of their own are in no link table.
+        let shown = self.shown_by_their_only_name(stack);
         for (&place, &foreign) in &self.foreign_names {
-            let own = u32::from(self.own_name_shows(stack, place));
-            nlinks.push((place, own + foreign));
+            let own = u32::from(shown.contains(&place));
+            nlinks.push((place, own.saturating_add(foreign)));
         }
         nlinks.sort_unstable();
         self.nlinks = nlinks;
@@ -64,9 +67,19 @@ impl MergedTree {
         }
     }
 
-    /// The same for a file's only name, found by looking through its layer.
-    fn own_name_shows<L: AsRef<LayerIndex>>(&self, stack: &Stack<'_, L>, place: LayerInode) -> bool {
-        let Some(index) = stack.layer(place.layer) else { return false };
-        index.names_of(place.inode).any(|link| self.shows(place.layer, index, &link))
+    /// Those of the files that only foreign links were counted of whose own name shows: every layer that has such files
+    /// is looked through once, however many they are.
+    fn shown_by_their_only_name<L: AsRef<LayerIndex>>(&self, stack: &Stack<'_, L>) -> HashSet<LayerInode> {
+        let layers: BTreeSet<u32> = self.foreign_names.keys().map(|place| place.layer).collect();
+        let mut shown = HashSet::new();
+        for (layer, index) in layers.into_iter().filter_map(|layer| Some((layer, stack.layer(layer)?))) {
+            for link in index.names() {
+                let place = LayerInode { layer, inode: link.inode.get() };
+                if self.foreign_names.contains_key(&place) && self.shows(layer, index, &link) {
+                    shown.insert(place);
+                }
+            }
+        }
+        shown
     }
 }

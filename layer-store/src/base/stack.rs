@@ -116,7 +116,7 @@ impl<'stack, L: AsRef<LayerIndex>> Stack<'stack, L> {
         self.resolve(dir.parts.iter().filter_map(|part| {
             let layer = self.layer(part.place.layer)?;
             let inode = layer.inode(part.place.inode)?;
-            let control = || layer.controls(inode).find(|entry| entry.name == name);
+            let control = || layer.control(inode, name);
             layer.lookup(inode, name).or_else(control).map(|entry| (part.place.layer, entry.target))
         }))
     }

@@ -178,9 +178,18 @@ impl LayerIndex {
 
     /// Finds a visible name of a directory.
     pub(crate) fn lookup(&self, dir: &InodeRecord, name: &[u8]) -> Option<Entry<'_>> {
-        let (visible, _) = self.dir_records(dir);
-        let at = visible.binary_search_by(|record| self.name(record).cmp(name)).ok()?;
-        visible.get(at).map(|record| self.entry(record))
+        self.find(self.dir_records(dir).0, name)
+    }
+
+    /// Finds a whiteout, ghost or foreign link of a directory.
+    pub(crate) fn control(&self, dir: &InodeRecord, name: &[u8]) -> Option<Entry<'_>> {
+        self.find(self.dir_records(dir).1, name)
+    }
+
+    /// Finds a name among records that are in the order of their names.
+    fn find(&self, records: &[EntryRecord], name: &[u8]) -> Option<Entry<'_>> {
+        let at = records.binary_search_by(|record| self.name(record).cmp(name)).ok()?;
+        records.get(at).map(|record| self.entry(record))
     }
 
     /// Where a regular file's content lies.
@@ -233,14 +242,19 @@ impl LayerIndex {
     }
 
     /// Every name of an inode, found by looking through all entries.
-    pub(crate) fn names_of(&self, number: u32) -> impl Iterator<Item = LinkRecord> {
+    fn names_of(&self, number: u32) -> impl Iterator<Item = LinkRecord> {
+        self.names().filter(move |link| link.inode.get() == number)
+    }
+
+    /// All names of all inodes.
+    pub(crate) fn names(&self) -> impl Iterator<Item = LinkRecord> {
         let dirs = (0u32..).zip(self.inodes()).filter(|(_, inode)| inode.is_directory());
         dirs.flat_map(move |(dir, inode)| {
             let (visible, controls) = self.dir_records(inode);
             let records = (inode.first.get()..).zip(visible.iter().chain(controls));
             records
-                .filter(move |(_, record)| record.inode.get() == number && matches!(record.control, 0 | CONTROL_GHOST))
-                .map(move |(entry, _)| LinkRecord { inode: number.into(), dir: dir.into(), entry: entry.into() })
+                .filter(|(_, record)| matches!(record.control, 0 | CONTROL_GHOST))
+                .map(move |(entry, record)| LinkRecord { inode: record.inode, dir: dir.into(), entry: entry.into() })
         })
     }
 }

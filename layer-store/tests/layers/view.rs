@@ -129,3 +129,21 @@ fn a_directory_of_many_names_is_listed_from_any_cookie() {
         assert_eq!(rest, all[after.min(1000)..]);
     }
 }
+
+/// With a search of the lower layer, or of the directory's links, for each of them this takes minutes.
+#[test]
+fn a_hundred_thousand_hard_links_into_a_lower_layer_count_as_names() {
+    const LINKS: usize = 100_000;
+    let files: Vec<String> = (0..LINKS).map(|number| format!("files/{number:06}")).collect();
+    let links: Vec<String> = (0..LINKS).map(|number| format!("links/{number:06}")).collect();
+    let chained: Vec<String> = (0..LINKS).map(|number| format!("chained/{number:06}")).collect();
+    let lower: Vec<_> = files.iter().map(|file| Node::File(file, "")).collect();
+    let middle: Vec<_> = links.iter().zip(&files).map(|(link, file)| Node::Link(link, file)).collect();
+    let upper: Vec<_> = chained.iter().zip(&links).map(|(link, file)| Node::Link(link, file)).collect();
+    let view = Fixture::new(&[&lower, &middle, &upper]).view();
+    for number in [0, LINKS / 2, LINKS - 1] {
+        let inodes = [&files, &links, &chained].map(|paths| find(&view, &paths[number]).expect("a file"));
+        assert!(inodes.iter().all(|inode| *inode == inodes[0]));
+        assert_eq!(view.attr(inodes[0]).expect("attributes").nlink, 3);
+    }
+}
