@@ -1,14 +1,15 @@
 //! What is left of a layer that others borrow from, while it comes in again and is borrowed from again.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use end_to_end::layout::{Layer, noise};
 use end_to_end::soundness::{leftovers, sound_layers};
-use end_to_end::{Layout, Session};
+use end_to_end::{Actor, Layout, Session};
 use layer_store::FaultPoint;
 use rustix::process::Signal;
 
-use super::faulty;
+use super::{beside_a_collector, faulty};
 
 const LENDER: &str = "lamina.test/lender:1";
 const FIRST: &str = "lamina.test/first:1";
@@ -143,4 +144,79 @@ fn nothing_is_borrowed_from_a_rest_because_another_store_has_the_layer() {
     assert!(layer_file(&session, &lending.later, "blob").exists(), "it came in whole");
     session.ok(["gc"]);
     assert_eq!(session.ok(["verify"]), "2 layers are whole\n");
+}
+
+const WORKERS: usize = 4;
+const ROUNDS: usize = 14;
+
+/// Layers of which each has content of two others, and so much of its own that it is worth taking out of what it lent.
+struct Relatives {
+    parts: [Vec<u8>; 4],
+    layouts: Vec<Layout>,
+}
+
+impl Relatives {
+    /// Which parts each layer has; one repeats a part.
+    const PARTS: [&[usize]; 5] = [&[0, 1], &[2, 0], &[1, 3], &[3, 2, 3], &[0, 3]];
+
+    fn new() -> Self {
+        let parts = [(80, 200_000), (81, 1_300_000), (82, 1_400_000), (83, 150_000)];
+        let parts = parts.map(|(seed, length)| noise(seed, length));
+        let layout = |of: &&[usize]| {
+            let names: Vec<String> = (0..of.len()).map(|place| format!("part-{place}")).collect();
+            let files: Vec<(&str, &[u8])> =
+                names.iter().zip(*of).map(|(name, part)| (name.as_str(), &parts[*part][..])).collect();
+            Layout::of(&[Layer::of_files(&files)])
+        };
+        let layouts = Self::PARTS.iter().map(layout).collect();
+        Self { parts, layouts }
+    }
+
+    fn assert_shown(&self, number: usize, root: &std::path::Path) {
+        for (place, part) in Self::PARTS[number].iter().enumerate() {
+            let path = root.join(format!("part-{place}"));
+            let content = Actor::User.act(|| std::fs::read(&path)).expect("content");
+            assert!(content == self.parts[*part], "{} of layer {number}", path.display());
+        }
+    }
+
+    /// Brings images in under names of its own, shows them and takes the names away.
+    fn work(&self, session: &Session, worker: usize) {
+        for round in 0..ROUNDS {
+            let number = (worker + round * 2) % self.layouts.len();
+            let reference = format!("lamina.test/worker-{worker}:{round}");
+            session.import(self.layouts[number].path(), &reference);
+            let point = session.mount(&reference, &format!("mounted-{worker}-{round}"));
+            // Of every second nothing but the mount is left while it is read.
+            let goes_first = round % 2 == 0;
+            if goes_first {
+                session.ok(["rmi", &reference]);
+            }
+            self.assert_shown(number, &point);
+            session.umount(&point);
+            if !goes_first {
+                session.ok(["verify", &reference]);
+                session.ok(["rmi", &reference]);
+            }
+        }
+    }
+}
+
+#[test]
+fn layers_that_share_content_come_and_go_beside_a_collector_and_keep_their_bytes() {
+    let (session, relatives) = (Session::user(), Relatives::new());
+    let (outcomes, collections) = beside_a_collector(&session, Duration::from_millis(5), || {
+        std::thread::scope(|scope| {
+            let (session, relatives) = (&session, &relatives);
+            let work = |worker| scope.spawn(move || relatives.work(session, worker));
+            let workers: Vec<_> = (0..WORKERS).map(work).collect();
+            workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
+        })
+    });
+    assert!(outcomes.iter().all(Result::is_ok), "a worker found something wrong");
+    assert!(collections > ROUNDS, "{collections} collections");
+    session.ok(["gc"]);
+    assert_eq!(std::fs::read_dir(session.store().join("layers/sha256")).expect("layers").count(), 0);
+    assert_eq!(leftovers(&session.store()), Vec::<PathBuf>::new());
+    session.traces().assert_nothing_left();
 }
