@@ -29,13 +29,15 @@ pub struct Damage {
 const PIECE: usize = 1 << 20;
 
 impl Store {
-    /// The layers that this one borrows content from, and that are in the store as layers.
+    /// The layers that this one borrows content from, and that are in the store as layers. They stay for as long as this
+    /// `Store` does: a collection would make rests of them, and whoever looks at them next would miss them.
     #[must_use]
     pub fn donors(&self, layer: &DiffId) -> Vec<DiffId> {
         let home = self.home(layer);
         let map = blob::map_of(&home.layout.layers(), layer).ok().flatten();
         let donors: Vec<_> = map.iter().flat_map(SharingMap::donors).collect();
-        donors.into_iter().filter(|donor| home.layout.tar(donor).is_some()).collect()
+        let is_held = |donor: &DiffId| home.hold_own([donor], &[]).is_ok_and(|missing| missing.is_empty());
+        donors.into_iter().filter(is_held).collect()
     }
 
     /// Reads a layer's blob and proves its digest. `None` where it is whole; that it is missing is damage too.
