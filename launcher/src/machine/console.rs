@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::thread;
 
+use guest_init::WRITES_FULL;
+
 use super::event::Event;
 use super::growth::Growth;
 use crate::child;
@@ -17,9 +19,6 @@ pub(crate) const PANIC: &str = "Kernel panic - not syncing: ";
 /// How it begins the line by which it tells of a process that it killed for want of memory (`mm/oom_kill.c`); behind it
 /// the process's id and, in parentheses, its name.
 const OUT_OF_MEMORY: &str = "Out of memory: Killed process ";
-
-/// How the guest's init begins the line by which it tells that its writes find no more room; all of it is for the user.
-const WRITES_FULL: &str = "lamina: the memory for the guest's writes is full";
 
 /// The longest line of which the end is waited for, in bytes.
 const LONGEST_LINE: usize = 4096;
