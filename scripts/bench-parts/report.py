@@ -36,6 +36,8 @@ class Row:
         """How much of what is allowed is used: 1 is the limit, less is better."""
         if self.limit is None:
             return None
+        if not self.limit:
+            return 2.0 if self.median else 0.0
         return self.limit / self.median if self.at_least else self.median / self.limit
 
 
