@@ -13,10 +13,10 @@ import sys
 import tarfile
 import time
 
-LARGE_BYTES = 512 << 20
+LARGE_BYTES = 1 << 30
 LARGE = "srv/large/content.bin"
 # Raise it when what is kept is made in another way.
-KEPT_VERSION = "1"
+KEPT_VERSION = "2"
 
 
 def run(*command, **keywords):
@@ -55,6 +55,7 @@ class Kept:
         # On top of the image, for everyone: the image has no file of this size.
         self.large = os.path.join(self.directory, "large")
         self.erofs = os.path.join(self.directory, "tree.erofs")
+        self.ext4 = os.path.join(self.directory, "tree.ext4")
         self.squashfs = os.path.join(self.directory, "tree.squashfs")
         with open(os.path.join(images, "bench.recipe")) as file:
             self.stamp = file.read().strip() + " " + KEPT_VERSION
@@ -69,6 +70,7 @@ class Kept:
             step("layers, unpacked one by one", self.unpack_layers)
             step("the tree, by umoci unpack", self.unpack_tree)
             step("an EROFS image of it", lambda: run("mkfs.erofs", "--quiet", self.erofs, self.tree))
+            step("an ext4 image of it", self.make_ext4)
             step("a squashfs image of it", lambda: run("mksquashfs", self.tree, self.squashfs, "-quiet", "-no-progress", "-comp", "zstd", "-Xcompression-level", "3"))
             with open(stamp, "w") as file:
                 file.write(self.stamp)
@@ -80,6 +82,11 @@ class Kept:
         with open(path, "wb") as file:
             for _ in range(LARGE_BYTES >> 20):
                 file.write(os.urandom(1 << 20))
+
+    def make_ext4(self):
+        with open(self.ext4, "wb") as file:
+            file.truncate(8 << 30)
+        run("mkfs.ext4", "-q", "-d", self.tree, self.ext4)
 
     def unpack_layers(self):
         for blob, directory in zip(layer_blobs(self.layout), self.layers):
@@ -104,16 +111,23 @@ class Kept:
 
 
 class Peer:
-    """One way to have the tree at `point`. `also` says that it takes part in the first round only."""
+    """One way to have the tree at `point`.
 
-    def __init__(self, name, mount=None, unmount=("umount",), also=False):
-        self.name, self.mount, self.unmount, self.also = name, mount, unmount, also
+    `also` says that it takes part in the first round only, `read_ahead` that the mount gets other KiB of it than it asked for.
+    """
+
+    def __init__(self, name, mount=None, unmount=("umount",), also=False, read_ahead=None):
+        self.name, self.mount, self.unmount, self.also, self.read_ahead = name, mount, unmount, also, read_ahead
         self.point, self.is_up = None, False
 
     def up(self, environment):
         if self.mount:
             run(*self.mount, env=environment)
             self.is_up = True
+        if self.read_ahead:
+            device = os.stat(self.point).st_dev
+            with open(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb", "w") as file:
+                file.write(str(self.read_ahead))
 
     def down(self, environment):
         if self.is_up:
@@ -135,18 +149,21 @@ def needed(*programs):
 
 def all_peers(kept, work, programs, base, new_fuse_overlayfs):
     """Lamina first, then its peers."""
-    needed("mkfs.erofs", "mksquashfs", "squashfuse", "fuse-overlayfs", "unionfs", "umoci", new_fuse_overlayfs)
+    needed("mkfs.erofs", "mksquashfs", "squashfuse_ll", "fuse-overlayfs", "unionfs", "umoci", new_fuse_overlayfs)
     lower = ":".join([kept.large, *reversed(kept.layers)])
     branches = ":".join(f"{layer}=RO" for layer in [kept.large, *reversed(kept.layers)])
     at = lambda name: os.path.join(work, name)
+    served, taken_away = (os.path.join(programs, "composefs-fuse"), base), (os.path.join(programs, "lamina"), "umount")
     peers = [
-        Peer("lamina", (os.path.join(programs, "composefs-fuse"), base, at("lamina")), (os.path.join(programs, "lamina"), "umount")),
+        Peer("lamina", (*served, at("lamina")), taken_away),
         Peer("ext4, unpacked"),
         Peer("overlayfs", ("mount", "-t", "overlay", "-o", f"ro,lowerdir={lower}", "none", at("overlayfs"))),
         Peer("EROFS", ("mount", "-t", "erofs", "-o", "ro,loop", kept.erofs, at("EROFS"))),
         Peer("fuse-overlayfs 1.10", ("fuse-overlayfs", "-o", f"ro,lowerdir={lower}", at("fuse-overlayfs 1.10"))),
+        # What a mount that root has not made differs in.
+        Peer("lamina, user's", (*served, at("lamina, user's")), taken_away, also=True, read_ahead=128),
         Peer("fuse-overlayfs 2.0", (new_fuse_overlayfs, "-o", f"ro,lowerdir={lower}", at("fuse-overlayfs 2.0")), also=True),
-        Peer("squashfuse", ("squashfuse", kept.squashfs, at("squashfuse")), also=True),
+        Peer("squashfuse", ("squashfuse_ll", kept.squashfs, at("squashfuse")), also=True),
         Peer("unionfs-fuse", ("unionfs", "-o", "ro", branches, at("unionfs-fuse")), also=True),
     ]
     for peer in peers:

@@ -1,12 +1,14 @@
 """What the root of a VM costs beside other ways to give it the same tree; started by scripts/bench.
 
 One guest has our own vhost-user-fs (`--backend direct`) as its root, and the unpacked tree as a share of virtiofsd, below
-an overlay as a root is: both are asked in turn. Another boots from an EROFS image on virtio-blk (`--backend block`).
+an overlay as a root is: both are asked in turn. Another boots from an EROFS image on virtio-blk (`--backend block`) and has one more
+disk, an ext4 image of the tree.
 
 Warm is the same again after 1.2 s: longer than virtiofsd as people start it (`--cache auto`) lets a guest remember.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +19,7 @@ import report
 
 REFERENCE = "bench.test/image:1"
 # Below the root of the image: an emulated processor would take minutes for all of it.
-PART = "usr/lib/python3/dist-packages/pandas"
+PART = "usr/lib/python3"
 GUEST_TIMEOUT = 240
 
 # The guest's part: PART, then where the trees are and how they are called: direct= is the root, virtiofsd=/run/peer/root a share below an overlay.
@@ -25,21 +27,35 @@ SCRIPT = r"""
 part=$1; shift
 forget() { sync; echo 3 > /proc/sys/vm/drop_caches; }
 say() { echo "RESULT $name|$1|$2|$3"; }
-ask() { what=$1; shift; forget; say "$what" cold "$(/load/tree-load "$@")"; sleep 1.2; say "$what" warm "$(/load/tree-load "$@")"; }
+ask() { what=$1; shift; forget; say "$what" cold "$("$@")"; sleep 1.2; say "$what" warm "$("$@")"; }
+load() { /load/tree-load "$@"; }
+took() { begin=$(date +%s%N); "$@" >/dev/null || exit 1; spent=$(($(date +%s%N) - begin)); printf '%d.%09d\n' $((spent / 1000000000)) $((spent % 1000000000)); }
 if test -d /peer; then
   mkdir -p /run/peer
   mount -t tmpfs peer /run/peer && mkdir /run/peer/upper /run/peer/work /run/peer/root
   mount -t overlay peer -o lowerdir=/peer,upperdir=/run/peer/upper,workdir=/run/peer/work /run/peer/root || exit 1
 fi
+if test -e /dev/vdc; then
+  mkdir /run/ext4 && mount -t ext4 -o ro /dev/vdc /run/ext4 || exit 1
+fi
 for pair in "$@"; do
   name=${pair%%=*}; root=${pair#*=}
-  ask "find with stat" find "$root/$part" 1
-  /load/tree-load list "$root/$part" > /tmp/list
-  ask "random stat" stat "$root/$part" /tmp/list 5000
-  ask "small files" small "$root/$part" /tmp/list 500 1
-  ask "large file in order" sequential "$root/usr/lib/gcc/x86_64-linux-gnu/12/cc1"
-  ask "missing names" missing "$root/$part" /tmp/list 5000
+  ask "find with stat" load find "$root/$part" 1
+  load list "$root/$part" > /tmp/list
+  ask "random stat" load stat "$root/$part" /tmp/list 20000
+  ask "missing names" load missing "$root/$part" /tmp/list 20000
+  ask "small files" load small "$root/$part" /tmp/list 4000 1
+  ask "small files, 4 threads" load small "$root/$part" /tmp/list 4000 4
+  ask "large file in order" load sequential "$root/usr/lib/gcc/x86_64-linux-gnu/12/cc1"
+  ask "tar of a package" took tar --create --file /dev/zero --directory "$root/$part/dist-packages/pandas" .
+  ask "python3: json, http" took chroot "$root/" /usr/bin/python3 -B -c "import json, http.client"
 done
+"""
+
+# In front of QEMU for the guest with one more disk, which `lamina run` has no option for.
+QEMU_WITH_DISK = """#!/bin/sh
+case "$*" in *-machine*) exec {qemu} "$@" -blockdev driver=file,node-name=peer,filename={image},read-only=on -device virtio-blk-pci,drive=peer ;; esac
+exec {qemu} "$@"
 """
 
 
@@ -54,14 +70,20 @@ class Bench:
         peers.run("cp", os.path.join(self.programs, "tree-load"), self.load)
         peers.run("strip", os.path.join(self.load, "tree-load"))
         self.names, self.seconds, self.skipped = [], {}, {}
+        self.wrapped = os.path.join(work, "bin")
+        os.mkdir(self.wrapped)
+        qemu = os.path.join(self.wrapped, "qemu-system-x86_64")
+        with open(qemu, "w") as file:
+            file.write(QEMU_WITH_DISK.format(qemu=shutil.which("qemu-system-x86_64"), image=kept.ext4))
+        os.chmod(qemu, 0o755)
 
     def prepare(self):
         peers.run(self.lamina, "import", self.kept.layout, "--tag", REFERENCE, env=self.environment)
 
-    def guest(self, backend, trees, shares):
+    def guest(self, backend, trees, shares, options=(), environment=()):
         volumes = [word for share in [f"{self.load}:/load:ro", *shares] for word in ("-v", share)]
-        command = [self.lamina, "run", "--backend", backend, "--memory", "1G", *volumes, REFERENCE, "--", "/bin/sh", "-c", SCRIPT, "sh", PART, *trees]
-        done = subprocess.run(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=GUEST_TIMEOUT)
+        command = [self.lamina, "run", "--backend", backend, "--memory", "1G", *options, *volumes, REFERENCE, "--", "/bin/sh", "-c", SCRIPT, "sh", PART, *trees]
+        done = subprocess.run(command, env={**self.environment, **dict(environment)}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=GUEST_TIMEOUT)
         if done.returncode and backend == "block" and not done.stdout:
             self.skipped[backend] = done.stderr.strip().splitlines()[-1]
             return
@@ -77,7 +99,10 @@ class Bench:
     def round(self):
         self.guest("direct", ["direct=", "virtiofsd=/run/peer/root"], [f"{self.kept.tree}:/peer:ro"])
         if "block" not in self.skipped:
-            self.guest("block", ["EROFS on virtio-blk="], [])
+            # The kept disk brings the guest's driver for ext4.
+            path = f"{self.wrapped}:{os.environ['PATH']}"
+            self.guest("block", ["EROFS on virtio-blk=", "ext4 on virtio-blk=/run/ext4"], [], ["--keep", "--machine", "q35", "--name", "bench"], {"PATH": path})
+            subprocess.run([self.lamina, "rm", "bench"], env=self.environment, check="block" not in self.skipped, stdout=subprocess.DEVNULL)
 
 
 def goals(bench):
@@ -100,7 +125,7 @@ def main():
             peers.step(f"round {number + 1} of {rounds}", bench.round)
     notes = [
         f"{time.strftime('%Y-%m-%d')}, QEMU without KVM (every guest's processor is emulated), {rounds} rounds, medians",
-        f"/{PART} of the image; cold: the guest's caches dropped; warm: again after 1.2 s; virtiofsd shares the unpacked tree, below an overlay as a root is",
+        f"/{PART} of the image; cold: the guest's caches dropped; warm: again after 1.2 s; virtiofsd shares the unpacked tree, below an overlay as a root is; EROFS is the root, ext4 a disk beside it",
         *(f"left out: {backend}: {why}" for backend, why in bench.skipped.items()),
     ]
     title = "The root of a VM beside other ways to give it the same tree"
