@@ -17,7 +17,8 @@ pub struct Failure {
 pub const FAILED: u8 = 1;
 /// The exit status of wrong usage, the one that clap uses too.
 pub const USAGE: u8 = 2;
-/// The exit status of `lamina run` when the machine, and not the command in it, failed.
+/// The exit status of a command that gives the status of another one in a machine, when that was not reached: the machine
+/// failed, or what led to it.
 pub const MACHINE_FAILED: u8 = 125;
 
 impl Failure {
@@ -36,6 +37,12 @@ impl Failure {
     #[must_use]
     pub fn with_status(self, status: u8) -> Self {
         Self { status, ..self }
+    }
+
+    /// The same from a command whose exit status is that of another one: [`FAILED`] could be that one's.
+    #[must_use]
+    pub fn before_the_command(self) -> Self {
+        if self.status == FAILED { self.with_status(MACHINE_FAILED) } else { self }
     }
 
     /// What failed and why, without the remedy.

@@ -130,6 +130,23 @@ pub fn passt(program: &Path) -> Result<(), Failure> {
     outcome.about(program.display())
 }
 
+/// Whether this host could ever hold a guest of so much memory: with what it has and may put on its swap. A guest that
+/// is larger is not refused by the kernel, but ends by it, late and with whatever else runs here.
+///
+/// # Errors
+/// It could not.
+pub fn has_memory(mib: u64) -> Result<(), Failure> {
+    let text = fs::read_to_string("/proc/meminfo").about("/proc/meminfo")?;
+    // proc_meminfo(5): "MemTotal:       24612345 kB"
+    let kib = |field| text.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().next()?.parse().ok());
+    let all: u64 = kib("MemTotal:").unwrap_or(u64::MAX).saturating_add(kib("SwapTotal:").unwrap_or(0)) / 1024;
+    if mib <= all {
+        return Ok(());
+    }
+    Err(Failure::new(format_args!("--memory {mib}M"), format_args!("this host has {all}M, its swap included"))
+        .remedy("give the VM less"))
+}
+
 /// Whether this user can make a user namespace and mounts in it, as a share of a single file needs.
 ///
 /// # Errors

@@ -60,6 +60,7 @@ impl Prepared {
     pub fn new(spec: Spec, signals: &Signals) -> Result<Self, Failure> {
         let shares = spec.shares.iter().map(Share::resolve).collect::<Result<Vec<_>, _>>()?;
         let shares = share::arrange(shares)?;
+        host::has_memory(spec.memory_mib)?;
         let cache = machine::cache_home()?;
         let tools = Tools::find(spec.kernel.as_deref(), &cache, &spec.request)?;
         let capabilities = tools.capabilities(&spec.request, &cache, signals)?;
@@ -187,6 +188,7 @@ impl Prepared {
         directory: &Directory,
         signals: &Signals,
     ) -> Result<(Parts, Counters, Option<StatsSocket>), Failure> {
+        network::can_listen(&self.spec.published)?;
         let (root, asked) = self.root_server(tree, signals)?;
         let socket = match &asked {
             Some(asked) => {

@@ -4,7 +4,8 @@
 //! questions for names on to the first server in the host's `/etc/resolv.conf`. IPv4 only.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -82,6 +83,39 @@ impl FromStr for Publish {
     }
 }
 
+impl fmt::Display for Publish {
+    /// As [`Publish::from_str`] reads it, the address included.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}{}", self.address, self.host, self.guest, if self.udp { "/udp" } else { "" })
+    }
+}
+
+/// Whether the host's ends of all these can be listened on now. What carries the packets listens a moment later, and
+/// fails in its own words if somebody came between.
+///
+/// # Errors
+/// The first that cannot: its port is taken, perhaps by another of them, or not for this user; or the host has no such address.
+pub fn can_listen(publish: &[Publish]) -> Result<(), Failure> {
+    let (mut streams, mut datagrams) = (Vec::new(), Vec::new());
+    for port in publish {
+        let address = SocketAddrV4::new(port.address, port.host);
+        let listened = if port.udp {
+            UdpSocket::bind(address).map(|socket| datagrams.push(socket))
+        } else {
+            TcpListener::bind(address).map(|socket| streams.push(socket))
+        };
+        listened.map_err(|error| {
+            let remedy = match error.kind() {
+                ErrorKind::AddrInUse => "publish another port of this host, or end what listens there",
+                ErrorKind::PermissionDenied => "publish a port from /proc/sys/net/ipv4/ip_unprivileged_port_start on",
+                _ => "publish it at an address that this host has",
+            };
+            Failure::new(format_args!("--publish {port}"), error).remedy(remedy)
+        })?;
+    }
+    Ok(())
+}
+
 /// What the guest is told to set up.
 #[must_use]
 pub fn in_guest() -> Network {
@@ -146,6 +180,20 @@ mod tests {
         for wrong in ["", "80", "0:80", "80:0", "80:65536", "a:b", "1:2:3:4", "x:1:2", "1:2/sctp", "8080:80/"] {
             assert!(wrong.parse::<Publish>().is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_named_with_what_to_do() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let failure = can_listen(&[publish(&format!("{port}:80"))]).unwrap_err().to_string();
+        assert!(failure.starts_with(&format!("--publish 127.0.0.1:{port}:80: Address already in use")), "{failure}");
+        drop(taken);
+        let twice = [publish(&format!("{port}:80")), publish(&format!("{port}:81"))];
+        assert!(can_listen(&twice).unwrap_err().to_string().contains(":81: Address already in use"));
+        can_listen(&[twice[0], publish(&format!("{port}:80/udp"))]).unwrap();
+        let elsewhere = can_listen(&[publish("192.0.2.1:4000:80")]).unwrap_err();
+        assert_eq!(elsewhere.cure(), Some("publish it at an address that this host has"));
     }
 
     #[test]

@@ -293,9 +293,15 @@ impl Finished {
     /// # Panics
     /// When it did otherwise.
     pub fn refused(&self, thing: &str) {
-        self.refused_with(1, thing);
-        let message: Vec<&str> = self.stderr.lines().filter(|line| !is_retry_notice(line)).collect();
-        assert_eq!(message.len(), 1, "lines of the message\n{self}");
+        self.refused_in_one_line(1, thing);
+    }
+
+    /// The same of `lamina run` and `exec`, whose other statuses are the command's: exit status 125.
+    ///
+    /// # Panics
+    /// When it did otherwise.
+    pub fn not_run(&self, thing: &str) {
+        self.refused_in_one_line(125, thing);
     }
 
     /// Checks that it refused its command line: exit status 2, nothing on standard output, and a message that names
@@ -305,6 +311,12 @@ impl Finished {
     /// When it did otherwise.
     pub fn refused_usage(&self, thing: &str) {
         self.refused_with(2, thing);
+    }
+
+    fn refused_in_one_line(&self, status: i32, thing: &str) {
+        self.refused_with(status, thing);
+        let message: Vec<&str> = self.stderr.lines().filter(|line| !is_retry_notice(line)).collect();
+        assert_eq!(message.len(), 1, "lines of the message\n{self}");
     }
 
     fn refused_with(&self, status: i32, thing: &str) {

@@ -137,6 +137,7 @@ fn show_machine(machine: &Machine, json: bool) -> Result<u8, Failure> {
             let mode = if share.read_only { " (read-only)" } else { "" };
             say!("share       {} at {}{mode}", share.host.display(), share.guest);
         }
+        spec.published.iter().for_each(|port| say!("port        {port}"));
         for (name, _) in &spec.process.env {
             say!("env         {name}");
         }

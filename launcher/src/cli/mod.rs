@@ -112,8 +112,8 @@ enum Command {
     Man(completions::Man),
 }
 
-/// Runs the program on this process's arguments. The exit status is 0, 1 for a failure, 2 for wrong usage,
-/// and for `lamina run` that of the command in the guest.
+/// Runs the program on this process's arguments. The exit status is 0, 1 for a failure, 2 for wrong usage; of `lamina run` and
+/// `lamina exec` that of the command in the guest, or 125 for a failure before it.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -138,10 +138,10 @@ pub fn main() -> ExitCode {
         Command::Mount(mount) => mount.execute(&cli.global),
         Command::Umount(umount) => umount.execute(),
         Command::Stats(stats) => stats.execute(&cli.global),
-        Command::Run(run) => run.execute(&cli.global),
+        Command::Run(run) => run.execute(&cli.global).map_err(Failure::before_the_command),
         Command::Ps(ps) => ps.execute(&cli.global),
         Command::Logs(logs) => logs.execute(&cli.global),
-        Command::Exec(exec) => exec.execute(&cli.global),
+        Command::Exec(exec) => exec.execute(&cli.global).map_err(Failure::before_the_command),
         Command::Cp(cp) => cp.execute(&cli.global),
         Command::Diff(diff) => diff.execute(&cli.global),
         Command::Commit(commit) => commit.execute(&cli.global),

@@ -24,7 +24,7 @@ use crate::spec::{Root, Spec, Writes, open_store};
 /// Boot an image as a VM and run a command in it
 ///
 /// The command's exit status becomes that of `lamina run`; 126 and 127 mean, as in a shell, that it could
-/// not be run or was not found, 128 + N that signal N ended it, and 125 that the machine itself failed.
+/// not be run or was not found, 128 + N that signal N ended it, and 125 that Lamina itself failed.
 /// What the VM writes is kept in its memory and is gone with it, unless --keep gives it a disk.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -154,7 +154,8 @@ impl Run {
             return Self::start_detached(global, &spec, record, &signals);
         }
         let mut prepared = Prepared::new(spec.clone(), &signals)?;
-        if !self.dry_run || self.explain {
+        // A dry run prints all reasons.
+        if !self.dry_run {
             prepared.notice().iter().for_each(|line| tell!("lamina: {line}"));
         }
         if self.dry_run {

@@ -31,7 +31,7 @@ impl Start {
             let [name] = self.names.as_slice() else {
                 return Err(Failure::new("--attach", "takes one machine at a time").with_status(USAGE));
             };
-            return attach(name);
+            return attach(name).map_err(Failure::before_the_command);
         }
         let signals = Signals::catch()?;
         let mut started = Vec::new();

@@ -30,7 +30,7 @@ fn detached_machine_is_seen_asked_stopped_started_and_removed() {
     assert_eq!(session.ok(["logs", "web"]), "said\nsignal 40\nasked\n");
     session.ok(["gc"]);
     assert_eq!(machines.seen("web")["state"], "exited");
-    Finished::of(&mut machines.detach("web", &[], "true")).refused("no image \"lamina.test/image:1\" in the store");
+    Finished::of(&mut machines.detach("web", &[], "true")).not_run("no image \"lamina.test/image:1\" in the store");
 
     session.ok(["start", "web"]);
     assert_eq!(machines.exec("web", "echo again").succeeded().stdout, "again\n");
