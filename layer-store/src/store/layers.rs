@@ -130,6 +130,7 @@ impl Store {
         let staging = self.staging()?;
         let written = staging.path().join("compressed");
         fs::write(&written, text).map_err(StoreError::io(&written))?;
+        fault::point(FaultPoint::CompressedStaged);
         fs::rename(&written, &path).map_err(StoreError::io(&path))
     }
 
@@ -226,14 +227,20 @@ impl Store {
 
 /// Moves the files of a finished layer to its place, the tar last: with it the layer is there.
 fn fill_place(staging: &Path, place: &Path) -> Result<(), StoreError> {
-    for name in ["index", "contents", blob::MAP, blob::THIN, blob::WHOLE] {
-        let (from, to) = (staging.join(name), place.join(name));
-        match fs::rename(&from, &to) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(StoreError::io(&to)(cause)),
-            _ => {}
-        }
+    for name in ["index", "contents", blob::MAP] {
+        move_if_there(staging, place, name)?;
+        fault::point(FaultPoint::LayerBegun);
     }
-    Ok(())
+    fault::point(FaultPoint::LayerTarLast);
+    [blob::THIN, blob::WHOLE].into_iter().try_for_each(|name| move_if_there(staging, place, name))
+}
+
+fn move_if_there(staging: &Path, place: &Path, name: &str) -> Result<(), StoreError> {
+    let to = place.join(name);
+    match fs::rename(staging.join(name), &to) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(StoreError::io(&to)(cause)),
+        _ => Ok(()),
+    }
 }
 
 /// What is only noted to save a later fetch is no reason to fail when what it is about is in the store.

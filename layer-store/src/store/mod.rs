@@ -30,6 +30,7 @@ use std::sync::{Mutex, OnceLock};
 pub use block_image::BlockImageError;
 pub use commit::Provenance;
 pub use error::StoreError;
+pub(crate) use error::{available, is_out_of_space};
 pub use gc::{Collected, Garbage, GarbageKind};
 pub use images::{Image, ImageSummary};
 pub use layers::LayerLock;
@@ -207,6 +208,7 @@ fn make(layout: &Layout) -> Result<(), StoreError> {
     }
     fault::point(FaultPoint::StoreMade);
     durable::publish(&written, &layout.join("store.json"))?;
+    fault::point(FaultPoint::StoreNamed);
     for parent in new.iter().filter_map(|path| path.parent()) {
         match durable::sync_directory(parent) {
             // A directory may let this process make something in it and not look.
