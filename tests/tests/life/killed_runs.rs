@@ -71,6 +71,22 @@ fn machine_killed_at_its_pin_keeps_its_base_for_as_long_as_it_is_there() {
 }
 
 #[test]
+fn pins_that_cannot_be_listed_are_not_taken_for_none() {
+    use std::os::unix::fs::PermissionsExt;
+    let (session, images) = (Session::user(), Images::new());
+    session.import(images.first.path(), IMAGE);
+    kill(&session, FaultPoint::PinPublished, &PINNED);
+    session.ok(["rmi", IMAGE]);
+    let pins = session.store().join("pins");
+    let close = |mode| std::fs::set_permissions(&pins, PermissionsExt::from_mode(mode)).expect("the pins' mode");
+    close(0o000);
+    session.run(["gc"]).refused(pins.to_str().expect("a plain path"));
+    close(0o755);
+    session.ok(["gc"]);
+    assert_eq!(sound_layers(&session.store()).len(), 2);
+}
+
+#[test]
 fn export_killed_at_its_end_leaves_no_layout_and_the_next_one_writes_it() {
     let (session, images) = (Session::user(), Images::new());
     session.import(images.first.path(), IMAGE);
