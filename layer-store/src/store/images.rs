@@ -149,7 +149,8 @@ impl Store {
         // A name that cannot be read means something else, and is mended by this.
         let is_meant = |file: ImageFile| file.reference == reference && file.manifest == *manifest;
         if read_image_file(&path).is_ok_and(|file| file.is_some_and(is_meant)) {
-            return Ok(());
+            // Whoever gave it this meaning may not have waited for the disk yet.
+            return durable::sync_directory(&self.layout.join("images"));
         }
         let file = ImageFile { reference: reference.to_owned(), manifest: *manifest };
         let staging = self.staging()?;
@@ -163,8 +164,9 @@ impl Store {
         // A collection that looked for names before and for leases after would miss what this process holds until
         // then and the name from then on.
         self.holding(|| {
-            durable::publish(&written, &path)?;
+            fs::rename(&written, &path).map_err(StoreError::io(&path))?;
             fault::point(FaultPoint::ImagePublished);
+            durable::sync_directory(&self.layout.join("images"))?;
             Ok(((), vec![Held::Manifest(*manifest)]))
         })
     }

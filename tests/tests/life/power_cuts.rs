@@ -175,6 +175,9 @@ fn power_cut_at_any_moment_leaves_no_name_without_its_content() {
     cuts.run(&["rmi", FIRST], Some(P::ImageRemoved), &[(SECOND, 1)]);
     cuts.run(&["rmi", SECOND], Some(P::ImageRemoved), &[]);
     cuts.run(&["gc"], None, &[]);
+    // A name is given by one who dies before it is on the disk, and then by another.
+    cuts.run(&["import", &first, "--tag", FIRST], Some(P::ImagePublished), &[]);
+    cuts.run(&["import", &first, "--tag", FIRST], None, &[(FIRST, 0)]);
     println!("{} disks looked at", cuts.looked_at);
 }
 
@@ -204,6 +207,34 @@ fn power_cut_while_content_is_shared_leaves_every_layer_whole() {
     cuts.run(&["rmi", SECOND], Some(P::ImageRemoved), &[(FIRST, 0)]);
     cuts.run(&["gc"], None, &[(FIRST, 0)]);
     println!("{} disks looked at", cuts.looked_at);
+}
+
+#[test]
+fn power_cut_after_a_repair_to_a_store_that_had_not_the_layer_leaves_it() {
+    let (registry, system) = (Registry::start(), Session::user());
+    let layer = Layer::of_files(&[("etc/motd", b"welcome\n")]);
+    let mut cuts = Cuts::of([1, 2].map(|_| Layout::of(std::slice::from_ref(&layer))));
+    let reference = registry.push(cuts.images[0].path(), "test/first", "1");
+    let canonical = reference.parse::<layer_store::Reference>().expect("a reference").to_string();
+    system.ok(["pull", "--quiet", &reference]);
+    let hex = layer.diff_id().trim_start_matches("sha256:").to_owned();
+    let blob = system.store().join("layers/sha256").join(hex).join("blob");
+    let recorded = |cuts: &Cuts, arguments: &[&str]| {
+        let mut command = cuts.session.lamina(arguments);
+        command.env("LAMINA_STORE", cuts.top.join(STORE)).env("LAMINA_ALSO_READ", system.store());
+        let recorded = Recorded::of(&command, &cuts.session.directory().join("tmp/calls"));
+        assert!(recorded.finished.status.success(), "{}", recorded.finished);
+        recorded.calls
+    };
+    let pulled = recorded(&cuts, &["pull", "--quiet", &reference]);
+    std::fs::write(&blob, vec![0; 1024]).expect("a damaged blob");
+    let repaired = recorded(&cuts, &["verify", "--repair", &reference]);
+    pulled.iter().chain(&repaired).for_each(|call| cuts.disk.follow(call));
+    for cut in cuts.disk.cuts("repaired", &mut HashSet::new()) {
+        let scratch = tempfile::tempdir_in("/dev/shm").expect("memory for a disk");
+        cut.write(scratch.path());
+        assert_eq!(names_of(&scratch.path().join(STORE)), Names::from([(canonical.clone(), cuts.trees[0].clone())]));
+    }
 }
 
 #[test]
