@@ -75,6 +75,30 @@ fn pull_onto_a_full_disk_says_so_once_and_succeeds_after_space_is_made() {
 }
 
 #[test]
+fn index_that_does_not_fit_is_no_damage_of_its_layer() {
+    let session = Session::user();
+    let disk = Disk::of(&session, "ext4", 24 << 20);
+    // Many names, for an index that takes more than what is left.
+    let names: Vec<String> = (0..2000).map(|number| format!("etc/file-{number}")).collect();
+    let files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b"small"[..])).collect();
+    session.import(Layout::of(&[Layer::of_files(&files)]).path(), KEPT);
+    for layer in Inventory::of(&session.store()).layers() {
+        std::fs::remove_file(session.store().join(layer).join("index")).expect("an index");
+    }
+    let filler = disk.fill(32 << 10);
+    let before = Inventory::of(&session.store());
+    let refused = session.run(["prepare", KEPT]);
+    refused.refused("No space left on device");
+    for words in [" bytes and more", " bytes are free", "`lamina gc`"] {
+        assert!(refused.stderr.contains(words), "{words:?} in the message\n{refused}");
+    }
+    assert!(!refused.stderr.contains("damaged"), "{refused}");
+    assert_unchanged(&session, &before);
+    std::fs::remove_file(filler).unwrap();
+    session.ok(["prepare", KEPT]);
+}
+
+#[test]
 fn export_that_does_not_fit_or_may_not_be_made_says_so_of_its_directory_and_leaves_nothing() {
     let session = Session::user();
     let large = large_image();
