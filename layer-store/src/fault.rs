@@ -35,6 +35,8 @@ macro_rules! fault_points {
 }
 
 fault_points! {
+    /// No `store.json` is there, and nothing is made yet.
+    StoreSought = "store-sought",
     /// A new store has its directories and no `store.json`.
     StoreMade = "store-made",
     /// A new store has its `store.json`, and its directory is not on the disk.

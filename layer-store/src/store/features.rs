@@ -69,6 +69,7 @@ impl StoreFile {
     /// Reads the file of a store; makes a store where there is none.
     pub(super) fn read_or_make(layout: &Layout) -> Result<Self, StoreError> {
         if !path(layout).exists() {
+            fault::point(FaultPoint::StoreSought);
             make(layout)?;
         }
         Self::read(layout)

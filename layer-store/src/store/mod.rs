@@ -197,6 +197,11 @@ fn make(layout: &Layout) -> Result<(), StoreError> {
         let path = layout.join(directory);
         fs::create_dir_all(&path).map_err(StoreError::io(&path))?;
     }
+    // Of those who make it the first does, whose `store.json` may soon say more than that of a new store.
+    let _one_at_a_time = FileLock::wait(&layout.lock("features"), &mut || {}, &|| false)?;
+    if layout.join("store.json").exists() {
+        return Ok(());
+    }
     // A collection by a process that finds the store just made must not take what this one is making.
     let _shared = lock::shared(&layout.join("lock"))?;
     let staging = tempfile::Builder::new().prefix("new").tempdir_in(layout.join("tmp"));

@@ -19,7 +19,8 @@ const SECOND: &str = "lamina.test/second:1";
 fn way_to<'a>(point: FaultPoint, session: &Session, import: &'a [&'a str; 4], twins: &'a Twins) -> Vec<&'a str> {
     use FaultPoint as P;
     match point {
-        P::StoreMade
+        P::StoreSought
+        | P::StoreMade
         | P::StoreNamed
         | P::LeaseTaken
         | P::LayerClaimed
