@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use oci_spec::image::{Descriptor, ImageIndexBuilder, ImageManifest, MediaType, OciLayoutBuilder};
 use serde::Serialize;
 
+use crate::fault::{self, FaultPoint};
 use crate::oci::manifest;
-use crate::store::{Image, Store, StoreError};
+use crate::store::{Image, Store, StoreError, available, is_out_of_space};
 use crate::{DiffId, Digest};
 
 /// Bytes that are copied at once of a layer that lies in several files.
@@ -21,9 +22,19 @@ pub enum ExportError {
     /// The directory is there and has something in it.
     #[error("{0} is not empty; give a new directory")]
     NotEmpty(PathBuf),
-    /// The store could not give it, or the host not take it.
+    /// The store could not give it.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The host does not take it where it is to go.
+    #[error("{path}: {cause}{}", no_space(cause, path, *needed))]
+    Target {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the host said.
+        cause: io::Error,
+        /// Bytes of the image's layers.
+        needed: u64,
+    },
     /// A document could not be written down.
     #[error("the image's {0} cannot be written: {1}")]
     Document(&'static str, String),
@@ -42,20 +53,30 @@ impl Store {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        fs::create_dir_all(parent).map_err(StoreError::io(parent))?;
+        let needed = image.layers.iter().filter_map(|layer| self.layer_bytes(layer)).sum();
+        self.export_beside(image, parent, directory).map_err(|error| match error {
+            ExportError::Target { path, cause, .. } => ExportError::Target { path, cause, needed },
+            other => other,
+        })
+    }
+
+    /// Makes a layout in `parent` and renames it.
+    fn export_beside(&self, image: &Image, parent: &Path, directory: &Path) -> Result<Digest, ExportError> {
+        fs::create_dir_all(parent).map_err(target(parent))?;
         let staging = tempfile::Builder::new().prefix(".lamina-export-").tempdir_in(parent);
-        let staging = staging.map_err(StoreError::io(parent))?;
+        let staging = staging.map_err(target(parent))?;
         let digest = self.write_layout(image, staging.path())?;
-        // An empty directory may be replaced by a rename.
-        fs::rename(staging.path(), directory).map_err(StoreError::io(directory))?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(directory, mode).map_err(StoreError::io(directory))?;
+        fs::set_permissions(staging.path(), mode).map_err(target(directory))?;
+        fault::point(FaultPoint::ExportStaged);
+        // An empty directory may be replaced by a rename.
+        fs::rename(staging.path(), directory).map_err(target(directory))?;
         Ok(digest)
     }
 
     fn write_layout(&self, image: &Image, layout: &Path) -> Result<Digest, ExportError> {
         let blobs = layout.join("blobs/sha256");
-        fs::create_dir_all(&blobs).map_err(StoreError::io(&blobs))?;
+        fs::create_dir_all(&blobs).map_err(target(&blobs))?;
         let config_digest = image.manifest.config().digest().to_string();
         let config_digest = config_digest.parse().map_err(|error| bad("config", error))?;
         let config = self.manifest_bytes(&config_digest)?;
@@ -86,14 +107,14 @@ impl Store {
     /// Copies a layer's tar and proves its digest; gives its length.
     fn copy_blob(&self, layer: &DiffId, to: &Path) -> Result<u64, ExportError> {
         let source = self.open_blob(layer)?;
-        let mut copy = File::create_new(to).map_err(StoreError::io(to))?;
+        let mut copy = File::create_new(to).map_err(target(to))?;
         let copied = match source.whole() {
             Some(mut file) => io::copy(&mut file, &mut copy),
             None => io::copy(&mut BufReader::with_capacity(PIECE, source.reader()), &mut copy),
         };
-        let length = copied.map_err(StoreError::io(to))?;
+        // A layer that cannot be read is no fault of where it was to go.
         match self.verify_layer(layer)? {
-            None => Ok(length),
+            None => copied.map_err(target(to)),
             Some(damage) => Err(StoreError::DamagedLayer { layer: *layer, cause: damage.cause }.into()),
         }
     }
@@ -118,5 +139,16 @@ fn put(blobs: &Path, bytes: &[u8]) -> Result<Digest, ExportError> {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
-    fs::write(path, bytes).map_err(|cause| StoreError::io(path)(cause).into())
+    fs::write(path, bytes).map_err(target(path))
+}
+
+fn target(path: &Path) -> impl FnOnce(io::Error) -> ExportError {
+    let path = path.to_owned();
+    move |cause| ExportError::Target { path, cause, needed: 0 }
+}
+
+/// Of a disk that is full, what the image takes and what there is.
+fn no_space(cause: &io::Error, path: &Path, needed: u64) -> String {
+    let free = is_out_of_space(cause).then(|| available(cause, path)).flatten();
+    free.map(|free| format!(": it takes {needed} bytes and more ({free})")).unwrap_or_default()
 }

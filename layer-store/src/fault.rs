@@ -35,8 +35,12 @@ macro_rules! fault_points {
 }
 
 fault_points! {
+    /// No `store.json` is there, and nothing is made yet.
+    StoreSought = "store-sought",
     /// A new store has its directories and no `store.json`.
     StoreMade = "store-made",
+    /// A new store has its `store.json`, and its directory is not on the disk.
+    StoreNamed = "store-named",
     /// A lease file is there, locked and empty.
     LeaseTaken = "lease-taken",
     /// The right to bring in a layer is taken.
@@ -51,26 +55,44 @@ fault_points! {
     DonorSought = "donor-sought",
     /// What a layer shares is written down, and nothing is left out of its tar yet.
     SharingMapped = "sharing-mapped",
+    /// A layer's tar is called one with holes, and has none yet.
+    SharingNamed = "sharing-named",
+    /// The first of what others have is left out of a layer's tar.
+    SharingFirstPunched = "sharing-first-punched",
     /// What others have is left out of a layer's tar.
     SharingPunched = "sharing-punched",
     /// A layer's blob is synced and its index complete, without their place.
     LayerStaged = "layer-staged",
+    /// That the store has layers with holes is written, without its place.
+    FeatureStaged = "feature-staged",
     /// That the store has layers with holes is noted, and it has none yet.
     FeatureNoted = "feature-noted",
+    /// The first file of a layer has its place beside what others borrow of it, its tar has not.
+    LayerBegun = "layer-begun",
+    /// All files of a layer have their places beside what others borrow of it, but its tar.
+    LayerTarLast = "layer-tar-last",
     /// A layer has its place, which is not synced.
     LayerPublished = "layer-published",
     /// A layer is in the store, and under which digest it came is not noted.
     LayerKept = "layer-kept",
+    /// Under which digest a layer came is written, without its place.
+    CompressedStaged = "compressed-staged",
     /// A manifest or config is complete, without its place.
     ManifestStaged = "manifest-staged",
     /// A manifest or config is in the store.
     ManifestPublished = "manifest-published",
     /// An image's name is complete, without its place.
     ImageStaged = "image-staged",
-    /// An image's name has its place.
+    /// An image's name has its place, which is not synced.
     ImagePublished = "image-published",
     /// Where a layer came from is written, without its place.
     SourcesStaged = "sources-staged",
+    /// What a machine keeps is written, without its place.
+    PinStaged = "pin-staged",
+    /// What a machine keeps has its place.
+    PinPublished = "pin-published",
+    /// What a machine kept is kept no more.
+    PinRemoved = "pin-removed",
     /// A base is found to be damaged, and the right to make it anew is not taken.
     BaseRefused = "base-refused",
     /// The right to make a base is taken.
@@ -87,6 +109,10 @@ fault_points! {
     BlobRepaired = "blob-repaired",
     /// A layer's blob and index were put over damaged ones, which is not synced.
     IndexRepaired = "index-repaired",
+    /// A layer was put over a damaged one, and what that had beside it is still there.
+    RepairSynced = "repair-synced",
+    /// The first of what a damaged layer had beside it is gone.
+    RepairFirstOutlived = "repair-first-outlived",
     /// An image's name is taken away.
     ImageRemoved = "image-removed",
     /// Garbage is found, and all of it is in its place.
@@ -101,6 +127,18 @@ fault_points! {
     GarbageFirstDeleted = "garbage-first-deleted",
     /// What others borrow of a layer that is gone is copied, without its place.
     RestCopied = "rest-copied",
+    /// What others borrow of a layer that is gone has its place, which is not synced.
+    RestTrimmed = "rest-trimmed",
+    /// A base is complete as a block image, without its place.
+    BlockImageStaged = "block-image-staged",
+    /// A base is complete as a directory, without its place.
+    TreeStaged = "tree-staged",
+    /// A directory that may not be written stands beside its place, and may be written still.
+    TreeBeside = "tree-beside",
+    /// The same, of a directory that is kept with a base.
+    TreeBesideBase = "tree-beside-base",
+    /// An image is complete as a layout, without its place.
+    ExportStaged = "export-staged",
     /// Content of a view's file is to be read.
     ContentAsked = "content-asked",
 }

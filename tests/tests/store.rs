@@ -367,6 +367,29 @@ fn interrupted_pull_leaves_the_store_as_it_was() {
 }
 
 #[test]
+fn interrupted_repair_ends_at_once_and_leaves_the_store_as_it_was() {
+    let (registry, session) = (Registry::start(), Session::user());
+    let layout = small_image();
+    let reference = registry.push(layout.path(), "test/stalled", "1");
+    session.ok(["pull", "--quiet", &reference]);
+    let layer = Inventory::of(&session.store()).layers()[0].join("blob");
+    std::fs::write(session.store().join(layer), vec![0; 1024]).unwrap();
+    let before = Inventory::of(&session.store());
+    // In its place a registry that takes the request and never answers.
+    let address = registry.address().to_owned();
+    drop(registry);
+    let listener = std::net::TcpListener::bind(address).unwrap();
+    let repair = session.start(session.lamina(["verify", "--repair", &reference]));
+    let (mut connection, _) = listener.accept().unwrap();
+    assert_ne!(connection.read(&mut [0; 1]).unwrap(), 0);
+    repair.signal(rustix::process::Signal::INT);
+    let finished = repair.finish();
+    assert!(finished.stderr.contains("cancelled"), "{finished}");
+    assert_eq!(Inventory::of(&session.store()), before);
+    session.traces().assert_nothing_left();
+}
+
+#[test]
 fn store_is_usable_after_an_import_was_killed() {
     let session = Session::user();
     let layout = Image::Trees.layout();

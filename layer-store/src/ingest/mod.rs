@@ -114,7 +114,7 @@ pub(crate) fn ingest<'store>(
         let synced = scope.spawn(|| blob.sync_all());
         write_index(streamed.tree, BufWriter::new(index), &streamed.diff_id, streamed.blob_bytes, &index_path)?;
         let synced = synced.join().unwrap_or_else(|_| Err(io::Error::other("the sync ended early")));
-        synced.map_err(StoreError::io(&blob_path))?;
+        synced.map_err(|cause| StoreError::write(&blob_path, streamed.blob_bytes, cause))?;
         crate::durable::sync_directory(directory)?;
         fault::point(FaultPoint::LayerStaged);
         Ok::<_, IngestError>(())
@@ -138,15 +138,18 @@ fn write_index<W: Write + Seek>(
     match tree.write_index(out, diff_id, blob_bytes) {
         Ok(_) => Ok(()),
         Err(WriteError::Refused(refused)) => Err(IngestError::Tar(refused.to_string())),
-        Err(WriteError::Io(cause)) => Err(StoreError::io(path)(cause).into()),
+        Err(WriteError::Io(cause)) => {
+            let written = std::fs::metadata(path).map_or(0, |made| made.len());
+            Err(StoreError::write(path, written, cause).into())
+        }
     }
 }
 
-/// Makes the index of a blob that is in the store, and proves the blob's digest on the way.
+/// Makes the index of a blob that is in the store, and proves the blob's digest on the way. `path` is that of `out`, for messages.
 pub(crate) fn index_blob<W: Write + Seek>(
     blob: &mut dyn Read,
     diff_id: &DiffId,
-    out: W,
+    (path, out): (&Path, W),
     max_inodes: u32,
 ) -> Result<(), IngestError> {
     let mut parser = Parser::new();
@@ -171,5 +174,5 @@ pub(crate) fn index_blob<W: Write + Seek>(
         return Err(IngestError::WrongDiffId { expected: *diff_id, actual });
     }
     parser.finish::<EntryRefused>()?;
-    write_index(tree, out, diff_id, length, Path::new("index"))
+    write_index(tree, out, diff_id, length, path)
 }

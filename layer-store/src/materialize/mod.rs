@@ -17,6 +17,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::fault::{self, FaultPoint};
+use crate::lease::unique_name;
 use crate::remove::remove_tree;
 use crate::{Cancellation, CopyError, View, ViewError};
 
@@ -104,24 +106,42 @@ impl View {
         let staging = Staging(staging.map_err(MaterializeError::host(parent))?.keep());
         let made = tree::make(self, &staging.0, options, cancellation, progress)?;
         // An empty directory may be replaced by a rename.
-        let renamed = rename_whole(&staging.0.join(tree::TREE), directory);
+        let renamed = rename_whole(&staging.0.join(tree::TREE), directory, FaultPoint::TreeBeside);
         renamed.map_err(MaterializeError::host(directory))?;
         Ok(made)
     }
 }
 
-/// Renames a directory, which its owner can only do while it may be written: `..` in it changes.
-pub(crate) fn rename_whole(from: &Path, to: &Path) -> io::Result<()> {
+/// Renames a directory, which its owner can only do while it may be written: `..` in it changes. It has its mode again
+/// before it has its name: within one directory no `..` changes.
+pub(crate) fn rename_whole(from: &Path, to: &Path, beside_it: FaultPoint) -> io::Result<()> {
     match fs::rename(from, to) {
         Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {
-            let stat = rustix::fs::stat(from)?;
+            let mode = rustix::fs::Mode::from_raw_mode(rustix::fs::stat(from)?.st_mode);
+            let beside = to.with_file_name(format!("{BESIDE}{}", unique_name()));
             rustix::fs::chmod(from, rustix::fs::Mode::RWXU)?;
-            fs::rename(from, to)?;
-            Ok(rustix::fs::chmod(to, rustix::fs::Mode::from_raw_mode(stat.st_mode))?)
+            fs::rename(from, &beside)?;
+            fault::point(beside_it);
+            let named =
+                rustix::fs::chmod(&beside, mode).map_err(io::Error::from).and_then(|()| fs::rename(&beside, to));
+            named.inspect_err(|_| drop(remove_tree(&beside)))
         }
         outcome => outcome,
     }
 }
+
+/// Removes what a process left beside `to` that was killed while it renamed. Nobody else may be about to make `to`.
+pub(crate) fn remove_left_beside(to: &Path) {
+    let entries = to.parent().and_then(|parent| fs::read_dir(parent).ok());
+    let is_left = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(BESIDE.as_bytes());
+    for left in entries.into_iter().flatten().flatten().filter(is_left) {
+        // What stays goes with the directory.
+        let _ = remove_tree(&left.path());
+    }
+}
+
+/// How the name of a directory begins that is about to get another.
+const BESIDE: &str = ".lamina-tree-";
 
 /// The private directory that a tree is made in; removed with all that is left in it.
 struct Staging(PathBuf);

@@ -159,9 +159,16 @@ pub(crate) fn fetch_layer(
     let descriptor = Descriptor::new(&source.media_type, &source.compressed.to_string(), length).map_err(bad)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|error| PullError::Client(error.to_string()))?;
-    let repository = runtime.block_on(Repository::open(&reference, options, progress))?;
+    let repository = runtime.block_on(async {
+        tokio::select! {
+            repository = Repository::open(&reference, options, progress) => repository,
+            () = options.cancellation.cancelled() => Err(PullError::Cancelled),
+        }
+    });
     let layer = Layer { descriptor, diff_id: *diff_id };
-    let outcome = acquire(&runtime, sink, &Arc::new(repository), &layer, &options.cancellation, &**progress);
+    let outcome = repository.and_then(|repository| {
+        acquire(&runtime, sink, &Arc::new(repository), &layer, &options.cancellation, &**progress)
+    });
     runtime.shutdown_background();
     outcome
 }

@@ -63,8 +63,12 @@ pub(crate) fn make(directory: &Path, file: &File, layer: &DiffId, length: u64, c
         let _ = fs::remove_file(directory.join(MAP));
         return false;
     }
+    fault::point(FaultPoint::SharingNamed);
     for (number, run) in fresh.iter().enumerate() {
-        let Err(cause) = punch(file, run) else { continue };
+        let Err(cause) = punch(file, run) else {
+            fault::point(FaultPoint::SharingFirstPunched);
+            continue;
+        };
         tracing::info!("{}: no more holes: {cause}", directory.display());
         if number == 0 && was_whole && is_unable(cause) {
             // Nothing was taken out, so the tar is whole still.

@@ -7,6 +7,7 @@ use super::Store;
 use super::error::StoreError;
 use super::lock::FileLock;
 use crate::erofs::{self, ErofsError, ErofsSummary};
+use crate::fault::{self, FaultPoint};
 use crate::{BaseId, Cancellation};
 
 /// Why there is no block image. Nothing is left of it.
@@ -48,6 +49,7 @@ impl Store {
         self.write_block_image(id, (&path, &file), cancellation, progress)?;
         // Nobody looks at the content again before a guest does, so a power cut must not spoil it.
         file.sync_all().map_err(StoreError::io(&path))?;
+        fault::point(FaultPoint::BlockImageStaged);
         fs::rename(&path, &place).map_err(StoreError::io(&place))?;
         tracing::info!("made a block image of base {id}");
         Ok(place)

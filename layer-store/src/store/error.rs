@@ -133,7 +133,7 @@ impl StoreError {
     }
 }
 
-fn is_out_of_space(cause: &io::Error) -> bool {
+pub(crate) fn is_out_of_space(cause: &io::Error) -> bool {
     matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
@@ -152,7 +152,7 @@ fn remedy(cause: &io::Error, path: &Path) -> String {
 }
 
 /// What an ordinary user may still write where `path` is, or would be.
-fn available(cause: &io::Error, path: &Path) -> Option<String> {
+pub(crate) fn available(cause: &io::Error, path: &Path) -> Option<String> {
     let there = path.ancestors().find(|ancestor| ancestor.exists())?;
     let stat = rustix::fs::statvfs(there).ok()?;
     let bytes = stat.f_bavail.saturating_mul(stat.f_frsize);

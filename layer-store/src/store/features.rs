@@ -24,6 +24,7 @@ use super::layout::Layout;
 use super::lock::FileLock;
 use super::{Store, make};
 use crate::durable;
+use crate::fault::{self, FaultPoint};
 
 /// The newest format of a store that this program knows, and the one that it makes.
 pub(super) const FORMAT: u32 = 1;
@@ -68,6 +69,7 @@ impl StoreFile {
     /// Reads the file of a store; makes a store where there is none.
     pub(super) fn read_or_make(layout: &Layout) -> Result<Self, StoreError> {
         if !path(layout).exists() {
+            fault::point(FaultPoint::StoreSought);
             make(layout)?;
         }
         Self::read(layout)
@@ -123,6 +125,7 @@ impl Store {
         file.list(feature).push(feature.name.to_owned());
         let written = staging.path().join("store.json");
         durable::write(&written, &file.to_bytes())?;
+        fault::point(FaultPoint::FeatureStaged);
         durable::publish(&written, &path(&self.layout))
     }
 }

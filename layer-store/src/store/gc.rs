@@ -208,7 +208,7 @@ impl Store {
                 }
             }
         }
-        for path in list(&self.layout.pins()).unwrap_or_default() {
+        for path in list_if_there(&self.layout.pins())? {
             match pins::read(&path) {
                 Ok(Some((purpose, things))) => things.into_iter().for_each(|thing| reachable.hold(thing, &purpose)),
                 Ok(None) => reachable.dead.push(path),
@@ -351,8 +351,13 @@ fn digest(path: &Path) -> Option<Digest> {
     Digest::from_hex(&file_name(path)).ok()
 }
 
+/// Lists a directory that an earlier version, or who has not needed it yet, has not made. Any other error is one: that
+/// what it lists is needed by nobody must not be a guess.
 fn list_if_there(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    if directory.is_dir() { list(directory) } else { Ok(Vec::new()) }
+    match list(directory) {
+        Err(StoreError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed,
+    }
 }
 
 fn list(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {

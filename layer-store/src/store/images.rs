@@ -148,23 +148,25 @@ impl Store {
         let path = self.layout.image(reference);
         // A name that cannot be read means something else, and is mended by this.
         let is_meant = |file: ImageFile| file.reference == reference && file.manifest == *manifest;
+        // Another process may have given layers and documents their places, and not waited for the disk yet.
+        durable::sync_directory(&self.layout.layers())?;
+        durable::sync_directory(&self.layout.join("manifests/sha256"))?;
+        self.sync_places(&self.image_by_manifest(reference, manifest).map(|image| image.layers).unwrap_or_default())?;
         if read_image_file(&path).is_ok_and(|file| file.is_some_and(is_meant)) {
-            return Ok(());
+            // The same is true of the name.
+            return durable::sync_directory(&self.layout.join("images"));
         }
         let file = ImageFile { reference: reference.to_owned(), manifest: *manifest };
         let staging = self.staging()?;
         let written = staging.path().join("image");
         durable::write(&written, &serde_json::to_vec(&file).unwrap_or_default())?;
-        // Another process may have given layers and documents their places, and not waited for the disk yet.
-        durable::sync_directory(&self.layout.layers())?;
-        durable::sync_directory(&self.layout.join("manifests/sha256"))?;
-        self.sync_places(&self.image_by_manifest(reference, manifest).map(|image| image.layers).unwrap_or_default())?;
         fault::point(FaultPoint::ImageStaged);
         // A collection that looked for names before and for leases after would miss what this process holds until
         // then and the name from then on.
         self.holding(|| {
-            durable::publish(&written, &path)?;
+            fs::rename(&written, &path).map_err(StoreError::io(&path))?;
             fault::point(FaultPoint::ImagePublished);
+            durable::sync_directory(&self.layout.join("images"))?;
             Ok(((), vec![Held::Manifest(*manifest)]))
         })
     }

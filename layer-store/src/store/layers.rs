@@ -81,7 +81,7 @@ impl Store {
         let placing = self.placing.lock();
         // Another thread may have brought in a layer since.
         if new.share(&tar) {
-            tar.sync_all().map_err(StoreError::io(staging.path()))?;
+            tar.sync_all().map_err(|cause| StoreError::write(staging.path(), made.blob_bytes, cause))?;
             durable::sync_directory(staging.path())?;
         }
         new.write_contents();
@@ -130,6 +130,7 @@ impl Store {
         let staging = self.staging()?;
         let written = staging.path().join("compressed");
         fs::write(&written, text).map_err(StoreError::io(&written))?;
+        fault::point(FaultPoint::CompressedStaged);
         fs::rename(&written, &path).map_err(StoreError::io(&path))
     }
 
@@ -190,7 +191,7 @@ impl Store {
         let staging = self.staging()?;
         let made = staging.path().join("index");
         let file = File::create_new(&made).map_err(StoreError::io(&made))?;
-        home.index_blob(diff_id, BufWriter::new(file))?;
+        home.index_blob(diff_id, (&made, BufWriter::new(file)))?;
         fault::point(FaultPoint::IndexRemade);
         // The directory of indexes of other stores' layers is not there from the start.
         path.parent().map_or(Ok(()), fs::create_dir_all).map_err(StoreError::io(path))?;
@@ -201,15 +202,17 @@ impl Store {
     /// The index of a layer of this store for one who may not write it anywhere: at the cost of reading the whole blob.
     fn index_in_memory(&self, diff_id: &DiffId) -> Result<LayerIndex, StoreError> {
         let mut made = Cursor::new(Vec::new());
-        self.index_blob(diff_id, &mut made)?;
+        self.index_blob(diff_id, (Path::new("index"), &mut made))?;
         let index = LayerIndex::open(IndexBytes::Owned(made.into_inner()));
         index.map_err(|cause| StoreError::DamagedLayer { layer: *diff_id, cause: cause.to_string() })
     }
 
-    fn index_blob<W: Write + Seek>(&self, diff_id: &DiffId, out: W) -> Result<(), StoreError> {
+    fn index_blob<W: Write + Seek>(&self, diff_id: &DiffId, out: (&Path, W)) -> Result<(), StoreError> {
         let blob = self.open_blob(diff_id)?;
-        ingest::index_blob(&mut blob.reader(), diff_id, out, self.limits.inodes)
-            .map_err(|cause| StoreError::DamagedLayer { layer: *diff_id, cause: cause.to_string() })
+        ingest::index_blob(&mut blob.reader(), diff_id, out, self.limits.inodes).map_err(|error| match error {
+            IngestError::Store(error) => error,
+            cause => StoreError::DamagedLayer { layer: *diff_id, cause: cause.to_string() },
+        })
     }
 
     /// Opens a layer's tar.
@@ -226,14 +229,20 @@ impl Store {
 
 /// Moves the files of a finished layer to its place, the tar last: with it the layer is there.
 fn fill_place(staging: &Path, place: &Path) -> Result<(), StoreError> {
-    for name in ["index", "contents", blob::MAP, blob::THIN, blob::WHOLE] {
-        let (from, to) = (staging.join(name), place.join(name));
-        match fs::rename(&from, &to) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(StoreError::io(&to)(cause)),
-            _ => {}
-        }
+    for name in ["index", "contents", blob::MAP] {
+        move_if_there(staging, place, name)?;
+        fault::point(FaultPoint::LayerBegun);
     }
-    Ok(())
+    fault::point(FaultPoint::LayerTarLast);
+    [blob::THIN, blob::WHOLE].into_iter().try_for_each(|name| move_if_there(staging, place, name))
+}
+
+fn move_if_there(staging: &Path, place: &Path, name: &str) -> Result<(), StoreError> {
+    let to = place.join(name);
+    match fs::rename(staging.join(name), &to) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(StoreError::io(&to)(cause)),
+        _ => Ok(()),
+    }
 }
 
 /// What is only noted to save a later fetch is no reason to fail when what it is about is in the store.

@@ -30,6 +30,7 @@ use std::sync::{Mutex, OnceLock};
 pub use block_image::BlockImageError;
 pub use commit::Provenance;
 pub use error::StoreError;
+pub(crate) use error::{available, is_out_of_space};
 pub use gc::{Collected, Garbage, GarbageKind};
 pub use images::{Image, ImageSummary};
 pub use layers::LayerLock;
@@ -196,6 +197,11 @@ fn make(layout: &Layout) -> Result<(), StoreError> {
         let path = layout.join(directory);
         fs::create_dir_all(&path).map_err(StoreError::io(&path))?;
     }
+    // Of those who make it the first does, whose `store.json` may soon say more than that of a new store.
+    let _one_at_a_time = FileLock::wait(&layout.lock("features"), &mut || {}, &|| false)?;
+    if layout.join("store.json").exists() {
+        return Ok(());
+    }
     // A collection by a process that finds the store just made must not take what this one is making.
     let _shared = lock::shared(&layout.join("lock"))?;
     let staging = tempfile::Builder::new().prefix("new").tempdir_in(layout.join("tmp"));
@@ -207,6 +213,7 @@ fn make(layout: &Layout) -> Result<(), StoreError> {
     }
     fault::point(FaultPoint::StoreMade);
     durable::publish(&written, &layout.join("store.json"))?;
+    fault::point(FaultPoint::StoreNamed);
     for parent in new.iter().filter_map(|path| path.parent()) {
         match durable::sync_directory(parent) {
             // A directory may let this process make something in it and not look.

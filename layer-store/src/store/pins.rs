@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Store;
 use super::error::StoreError;
 use crate::durable;
+use crate::fault::{self, FaultPoint};
 use crate::lease::Held;
 use crate::{BaseId, DiffId, Digest};
 
@@ -50,6 +51,7 @@ impl Store {
         let staging = self.staging()?;
         let written = staging.path().join("pin");
         durable::write(&written, &serde_json::to_vec(&file).unwrap_or_default())?;
+        fault::point(FaultPoint::PinStaged);
         let place = self.layout.pin(holder);
         self.holding(|| {
             // A store that an earlier version made has no such directory.
@@ -57,6 +59,7 @@ impl Store {
             // Whoever made it may not have waited for the disk yet.
             durable::sync_directory(self.root())?;
             durable::publish(&written, &place)?;
+            fault::point(FaultPoint::PinPublished);
             Ok(((), held))
         })
     }
@@ -65,8 +68,13 @@ impl Store {
     pub fn unpin(&self, holder: &Path) -> Result<(), StoreError> {
         let place = self.layout.pin(holder);
         match fs::remove_file(&place) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(StoreError::io(&place)(cause)),
-            _ => Ok(()),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(cause) => Err(StoreError::io(&place)(cause)),
+            // A power cut may bring it back: a collection takes it then.
+            Ok(()) => {
+                fault::point(FaultPoint::PinRemoved);
+                Ok(())
+            }
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::Store;
 use super::error::StoreError;
 use crate::fault::{self, FaultPoint};
+use crate::lease::Held;
 use crate::oci::sink::{LayerSink, SinkError};
 use crate::sharing::blob;
 use crate::{
@@ -59,22 +61,33 @@ impl Store {
         // Whole: who borrows from it must find everything in it.
         let (made, _, new) = ingest::ingest(source, staging.path(), expected, &self.limits, None)?;
         new.write_contents();
-        let place = self.layout.layer(&made.diff_id);
+        // A collection may have taken what was damaged, and with it the place.
+        self.holding(|| self.put_over(staging.path(), &made.diff_id).map(|()| ((), vec![Held::Layer(made.diff_id)])))?;
+        Ok(IngestedLayer { was_present: true, ..made })
+    }
+
+    /// Puts a whole layer in the place of a damaged one, or of one that is gone. The caller holds the store's shared lock.
+    fn put_over(&self, staging: &Path, layer: &DiffId) -> Result<(), StoreError> {
+        let place = self.layout.layer(layer);
         fs::create_dir_all(&place).map_err(StoreError::io(&place))?;
         // Each is sound with the other's predecessor: the tar is the truth, whole before thin, and an index that does not
         // fit is made anew.
         for (name, published) in [(blob::WHOLE, FaultPoint::BlobRepaired), ("index", FaultPoint::IndexRepaired)] {
             let to = place.join(name);
-            fs::rename(staging.path().join(name), &to).map_err(StoreError::io(&to))?;
+            fs::rename(staging.join(name), &to).map_err(StoreError::io(&to))?;
             fault::point(published);
         }
         durable::sync_directory(&place)?;
+        // The place may be new.
+        durable::sync_directory(&self.layout.layers())?;
+        fault::point(FaultPoint::RepairSynced);
         // A cache, and no reason to fail.
-        let _ = fs::rename(staging.path().join("contents"), place.join("contents"));
+        let _ = fs::rename(staging.join("contents"), place.join("contents"));
         for name in [blob::THIN, blob::MAP, blob::REST] {
             let _ = fs::remove_file(place.join(name));
+            fault::point(FaultPoint::RepairFirstOutlived);
         }
-        Ok(IngestedLayer { was_present: true, ..made })
+        Ok(())
     }
 }
 

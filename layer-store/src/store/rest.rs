@@ -162,6 +162,7 @@ impl Store {
             return Ok(());
         }
         fs::rename(&made, &path).map_err(StoreError::io(&path))?;
+        fault::point(FaultPoint::RestTrimmed);
         path.parent().map_or(Ok(()), durable::sync_directory)
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::Store;
 use super::error::StoreError;
 use super::lock::FileLock;
+use crate::fault::{self, FaultPoint};
 use crate::materialize::{MaterializeError, MaterializeOptions, Materialized};
 use crate::{BaseId, Cancellation};
 
@@ -40,6 +41,7 @@ impl Store {
         if place.is_dir() {
             return Ok((place, None));
         }
+        crate::materialize::remove_left_beside(&place);
         let view = self.open_view(id)?.verifying();
         let staging = self.staging()?;
         let tree = staging.path().join("tree");
@@ -48,7 +50,8 @@ impl Store {
         // Nobody looks at the content again before a guest does, so a power cut must not spoil it.
         let synced = fs::File::open(place.with_file_name("recipe")).and_then(|file| Ok(rustix::fs::syncfs(&file)?));
         synced.map_err(StoreError::io(&place))?;
-        crate::materialize::rename_whole(&tree, &place).map_err(StoreError::io(&place))?;
+        fault::point(FaultPoint::TreeStaged);
+        crate::materialize::rename_whole(&tree, &place, FaultPoint::TreeBesideBase).map_err(StoreError::io(&place))?;
         tracing::info!("unpacked base {id}");
         Ok((place, Some(made)))
     }

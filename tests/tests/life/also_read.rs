@@ -209,6 +209,8 @@ fn index_that_the_system_store_lacks_is_made_in_the_own_store_and_goes_with_its_
     assert_eq!(borrowed(), 2);
     shared.ok(["gc"]);
     assert_eq!(borrowed(), 2, "an image of the system store needs them");
+    // What served the mount holds what it showed until it has ended.
+    shared.user.traces().assert_nothing_left();
     shared.user.ok(["gc"]);
     assert_eq!(borrowed(), 1, "an image of the own store has one of the layers");
 }

@@ -1,16 +1,14 @@
 //! Garbage collection: what is used stays, everything else goes, and what is said is what is done.
 
 use std::path::Path;
-use std::time::Duration;
 
-use end_to_end::layout::{Layer, noise};
 use end_to_end::soundness::{leftovers, sound_layers};
-use end_to_end::{Inventory, Layout, Registry, Session};
+use end_to_end::{Inventory, Session};
 use layer_store::FaultPoint;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{Images, beside_a_collector, faulty, top};
+use super::{Images, faulty, top};
 
 const IMAGE: &str = "lamina.test/image:1";
 const OTHER: &str = "lamina.test/other:1";
@@ -214,85 +212,4 @@ fn process_that_stands_still_loses_nothing_to_a_collection() {
             assert_eq!(leftovers(&session.store()), Vec::<std::path::PathBuf>::new(), "{point:?}");
         }
     }
-}
-
-/// An image with the layer that all have, and one that no other has.
-fn image(number: u64) -> Layout {
-    let shared = Layer::of_files(&[("shared", &noise(1, 200_000))]);
-    Layout::of(&[shared, Layer::of_files(&[("own", number.to_string().as_bytes())])])
-}
-
-const ROUNDS: usize = 2;
-const PULLS: u64 = 8;
-const PREPARES: u64 = 8;
-const MOUNTS: u64 = 20;
-
-#[test]
-fn collecting_in_a_loop_takes_nothing_that_is_in_use() {
-    let (registry, session) = (Registry::start(), Session::user());
-    let (outcomes, collections) = beside_a_collector(&session, Duration::ZERO, || {
-        let (session, registry) = (&session, &registry);
-        std::thread::scope(|scope| {
-            let pulls = (0..PULLS).map(|number| scope.spawn(move || pull_and_remove(session, registry, number)));
-            let prepares = (10..10 + PREPARES).map(|number| scope.spawn(move || prepare_variants(session, number)));
-            let mounts = (20..20 + MOUNTS).map(|number| scope.spawn(move || mount_without_a_name(session, number)));
-            let workers: Vec<_> = pulls.chain(prepares).chain(mounts).collect();
-            workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
-        })
-    });
-    assert!(outcomes.iter().all(Result::is_ok), "a worker found something missing");
-    assert!(collections >= ROUNDS, "{collections} collections");
-    session.ok(["gc"]);
-    assert_eq!(sound_layers(&session.store()), Vec::<String>::new());
-    assert_eq!(leftovers(&session.store()), Vec::<std::path::PathBuf>::new());
-    session.traces().assert_nothing_left();
-}
-
-fn pull_and_remove(session: &Session, registry: &Registry, number: u64) {
-    let layout = image(number);
-    let reference = registry.push(layout.path(), &format!("test/pulled-{number}"), "1");
-    for _ in 0..ROUNDS {
-        session.ok(["pull", "--quiet", &reference]);
-        session.ok(["prepare", &reference]);
-        session.ok(["rmi", &reference]);
-    }
-}
-
-fn prepare_variants(session: &Session, number: u64) {
-    let (layout, reference) = (image(number), format!("lamina.test/prepared:{number}"));
-    session.import(layout.path(), &reference);
-    let directory = session.work(&format!("variant-{number}"));
-    std::fs::write(directory.join("on-top"), number.to_string()).expect("a file of the test");
-    let directory = directory.to_str().expect("a path in UTF-8");
-    let first = session.ok(["prepare", &reference, "--layer", directory]);
-    for _ in 1..ROUNDS {
-        assert_eq!(session.ok(["prepare", &reference, "--layer", directory]), first);
-    }
-    session.ok(["rmi", &reference]);
-}
-
-fn mount_without_a_name(session: &Session, number: u64) {
-    let (layout, reference) = (image(number), format!("lamina.test/mounted:{number}"));
-    for round in 0..ROUNDS {
-        session.import(layout.path(), &reference);
-        let point = session.mount(&reference, &format!("mounted-{number}-{round}"));
-        session.ok(["rmi", &reference]);
-        // From here on nothing but the mount holds it.
-        session.ok(["gc"]);
-        assert_eq!(read(session, &point.join("own")), number.to_string());
-        assert_eq!(read(session, &point.join("shared")).len(), 200_000 * 2);
-        session.umount(&point);
-    }
-}
-
-/// A file as the user reads it: text as it is, other content in hexadecimal.
-fn read(session: &Session, path: &Path) -> String {
-    let text = path.file_name().is_some_and(|name| name == "own");
-    let program = if text { "cat" } else { "od" };
-    let mut command = session.command(&end_to_end::programs::installed(program));
-    if !text {
-        command.args(["-An", "-v", "-tx1", "-w200000"]);
-    }
-    let output = end_to_end::Finished::of(command.arg(path)).succeeded().stdout;
-    output.split_whitespace().collect()
 }

@@ -75,6 +75,57 @@ fn pull_onto_a_full_disk_says_so_once_and_succeeds_after_space_is_made() {
 }
 
 #[test]
+fn index_that_does_not_fit_is_no_damage_of_its_layer() {
+    let session = Session::user();
+    let disk = Disk::of(&session, "ext4", 24 << 20);
+    // Many names, for an index that takes more than what is left.
+    let names: Vec<String> = (0..2000).map(|number| format!("etc/file-{number}")).collect();
+    let files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b"small"[..])).collect();
+    session.import(Layout::of(&[Layer::of_files(&files)]).path(), KEPT);
+    for layer in Inventory::of(&session.store()).layers() {
+        std::fs::remove_file(session.store().join(layer).join("index")).expect("an index");
+    }
+    let filler = disk.fill(32 << 10);
+    let before = Inventory::of(&session.store());
+    let refused = session.run(["prepare", KEPT]);
+    refused.refused("No space left on device");
+    for words in [" bytes and more", " bytes are free", "`lamina gc`"] {
+        assert!(refused.stderr.contains(words), "{words:?} in the message\n{refused}");
+    }
+    assert!(!refused.stderr.contains("damaged"), "{refused}");
+    assert_unchanged(&session, &before);
+    std::fs::remove_file(filler).unwrap();
+    session.ok(["prepare", KEPT]);
+}
+
+#[test]
+fn export_that_does_not_fit_or_may_not_be_made_says_so_of_its_directory_and_leaves_nothing() {
+    let session = Session::user();
+    let large = large_image();
+    session.import(large.path(), LARGE);
+    // A disk for what is exported: the store is elsewhere.
+    let other = Session::user();
+    let disk = Disk::tmpfs(&other, 4 << 20);
+    let layout = other.store().join("layout");
+    let layout = layout.to_str().expect("a plain path");
+    let refused = session.run(["export", LARGE, layout]);
+    refused.refused("No space left on device");
+    let bytes = Layer::of_files(&[("etc/os-release", b"ID=large\n"), ("noise", &noise(9, 6 << 20))]).tar_bytes();
+    for words in [layout.trim_end_matches("layout"), &format!("it takes {bytes} bytes"), "bytes are free"] {
+        assert!(refused.stderr.contains(words), "{words:?} in the message\n{refused}");
+    }
+    assert_eq!(Inventory::of(&other.store()), Inventory::of(&session.work("nothing")));
+    disk.resize_tmpfs(16 << 20);
+    session.ok(["export", LARGE, layout]);
+
+    let closed = session.directory().join("closed");
+    std::fs::create_dir(&closed).expect("root's directory");
+    let refused = session.run(["export", LARGE, closed.join("layout").to_str().expect("a plain path")]);
+    refused.refused("Permission denied");
+    assert!(!refused.stderr.contains("--store"), "the store is not what may not be written\n{refused}");
+}
+
+#[test]
 fn machine_on_a_store_whose_disk_fills_runs_on_and_another_one_is_refused() {
     let session = Session::user();
     let disk = Disk::of(&session, "ext4", 320 << 20);

@@ -7,9 +7,10 @@ use end_to_end::soundness::{leftovers, sound_layers};
 use end_to_end::{Finished, Registry, Session};
 use layer_store::FaultPoint;
 
+use super::killed_runs::{RUNNING, WRITING_ELSEWHERE};
 use super::random::Random;
 use super::shared::{BORROWER, DONOR, Twins};
-use super::{Images, faulty};
+use super::{Images, faulty, small_images, top};
 
 const FIRST: &str = "lamina.test/first:1";
 const SECOND: &str = "lamina.test/second:1";
@@ -18,7 +19,9 @@ const SECOND: &str = "lamina.test/second:1";
 fn way_to<'a>(point: FaultPoint, session: &Session, import: &'a [&'a str; 4], twins: &'a Twins) -> Vec<&'a str> {
     use FaultPoint as P;
     match point {
-        P::StoreMade
+        P::StoreSought
+        | P::StoreMade
+        | P::StoreNamed
         | P::LeaseTaken
         | P::LayerClaimed
         | P::BlobBegun
@@ -26,20 +29,32 @@ fn way_to<'a>(point: FaultPoint, session: &Session, import: &'a [&'a str; 4], tw
         | P::LayerStaged
         | P::LayerPublished
         | P::LayerKept
+        | P::CompressedStaged
         | P::ManifestStaged
         | P::ManifestPublished
         | P::ImageStaged
         | P::ImagePublished
         | P::SourcesStaged => import.to_vec(),
-        P::DonorChosen | P::SharingMapped | P::SharingPunched | P::FeatureNoted => {
+        P::DonorChosen
+        | P::SharingMapped
+        | P::SharingNamed
+        | P::SharingFirstPunched
+        | P::SharingPunched
+        | P::FeatureStaged
+        | P::FeatureNoted => {
             session.import(twins.donor.path(), DONOR);
             vec!["import", twins.borrower.path().to_str().expect("a plain path"), "--tag", BORROWER]
         }
-        P::RestKept | P::RestCopied => {
+        P::RestKept | P::RestCopied | P::RestTrimmed => {
             session.import(twins.donor.path(), DONOR);
             session.import(twins.borrower.path(), BORROWER);
             session.ok(["rmi", DONOR]);
             vec!["gc"]
+        }
+        P::LayerBegun | P::LayerTarLast => {
+            let again = way_to(P::RestKept, session, import, twins);
+            session.ok(again);
+            vec!["import", twins.donor.path().to_str().expect("a plain path"), "--tag", DONOR]
         }
         P::BaseClaimed | P::BaseStaged | P::RecipePublished | P::BasePublished => {
             session.ok(import);
@@ -52,9 +67,6 @@ fn way_to<'a>(point: FaultPoint, session: &Session, import: &'a [&'a str; 4], tw
             }
             vec!["prepare", FIRST]
         }
-        P::BlobRepaired | P::IndexRepaired | P::DonorSought | P::BaseRefused | P::ContentAsked => {
-            unreachable!("it has a test of its own")
-        }
         P::ImageRemoved => {
             session.ok(import);
             vec!["rmi", FIRST]
@@ -65,6 +77,7 @@ fn way_to<'a>(point: FaultPoint, session: &Session, import: &'a [&'a str; 4], tw
             session.ok(["rmi", FIRST]);
             vec!["gc"]
         }
+        _ => unreachable!("it has a test of its own"),
     }
 }
 
@@ -76,7 +89,8 @@ fn kill_at_every_step_leaves_a_store_that_the_next_command_uses() {
     let undisturbed = Session::user();
     undisturbed.ok(import);
     let (base, layers) = (undisturbed.ok(["prepare", FIRST]), sound_layers(&undisturbed.store()));
-    for &point in FaultPoint::ALL.iter().filter(|point| !ELSEWHERE.contains(point)) {
+    let elsewhere = [&REPAIR[..], &READING, &RUNNING, &WRITING_ELSEWHERE].concat();
+    for &point in FaultPoint::ALL.iter().filter(|point| !elsewhere.contains(point)) {
         let session = Session::user();
         let arguments = way_to(point, &session, &import, &twins);
         // Where it is not the import that dies, another image that shares a layer has to stay whole.
@@ -110,17 +124,12 @@ fn kill_at_every_step_leaves_a_store_that_the_next_command_uses() {
     }
 }
 
-/// What only a repair or who reads comes to.
-const ELSEWHERE: [FaultPoint; 5] = [
-    FaultPoint::BlobRepaired,
-    FaultPoint::IndexRepaired,
-    FaultPoint::DonorSought,
-    FaultPoint::BaseRefused,
-    FaultPoint::ContentAsked,
-];
-
 /// What only a repair comes to.
-const REPAIR: [FaultPoint; 2] = [FaultPoint::BlobRepaired, FaultPoint::IndexRepaired];
+const REPAIR: [FaultPoint; 4] =
+    [FaultPoint::BlobRepaired, FaultPoint::IndexRepaired, FaultPoint::RepairSynced, FaultPoint::RepairFirstOutlived];
+
+/// What who reads comes to: `rests.rs`, `together.rs` and the tests of mounts stop there.
+const READING: [FaultPoint; 3] = [FaultPoint::DonorSought, FaultPoint::BaseRefused, FaultPoint::ContentAsked];
 
 #[test]
 fn repair_killed_at_any_step_leaves_the_layer_and_the_next_repair_mends_it() {
@@ -172,7 +181,12 @@ fn random_kills_never_leave_a_name_without_its_content() {
     let (first, second) = (images.first.path().to_str().unwrap(), images.second.path().to_str().unwrap());
     let twins = Twins::new();
     let [donor, borrower] = [&twins.donor, &twins.borrower].map(|layout| layout.path().to_str().unwrap());
-    let commands: [&[&str]; 12] = [
+    let registry = Registry::start();
+    let pulled = registry.push(small_images()[0].path(), "test/pulled", "1");
+    let top = top(&session, "a variant");
+    let (top, exported) = (top.to_str().unwrap(), session.work("exports").join("layout"));
+    let exported = exported.to_str().unwrap();
+    let commands: [&[&str]; 18] = [
         &["import", donor, "--tag", DONOR],
         &["import", borrower, "--tag", BORROWER],
         &["import", borrower, "--tag", DONOR],
@@ -185,9 +199,18 @@ fn random_kills_never_leave_a_name_without_its_content() {
         &["gc"],
         &["gc"],
         &["rmi", FIRST],
+        &["pull", "--quiet", &pulled],
+        &["verify", "--repair", &pulled],
+        &["verify", "--repair", &pulled],
+        &["rmi", &pulled],
+        &["prepare", SECOND, "--layer", top],
+        &["export", SECOND, exported],
     ];
     let mut killed = 0;
     for round in 1..=ROUNDS {
+        if random.below(4) == 0 {
+            damage_one_of(&session, &pulled);
+        }
         let mut together: Vec<_> =
             (0..3).map(|_| session.start(session.lamina(commands[random.below(commands.len())]))).collect();
         for each in &mut together {
@@ -198,15 +221,31 @@ fn random_kills_never_leave_a_name_without_its_content() {
             let finished = each.finish();
             let was_killed = finished.status.signal() == Some(9);
             killed += u32::from(was_killed);
-            let no_image = finished.stderr.contains("no image");
-            assert!(was_killed || finished.status.success() || no_image, "round {round}: {finished}");
+            // Of a layer whose pull was killed before that was noted.
+            let refusals = ["no image", "no registry is known", "is not empty"];
+            let is_refused = refusals.iter().any(|words| finished.stderr.contains(words));
+            assert!(was_killed || finished.status.success() || is_refused, "round {round}: {finished}");
         }
         if round % LOOK == 0 {
+            session.ok(["pull", "--quiet", &pulled]);
+            session.ok(["verify", "--repair", &pulled]);
+            let _ = std::fs::remove_dir_all(exported);
             look(&session, round);
         }
     }
     // How many depends on how fast the machine is; some must have been.
     assert!(killed > 0, "nothing was killed before its end");
+}
+
+/// Spoils a layer that has come from a registry, if it is there.
+fn damage_one_of(session: &Session, reference: &str) {
+    let inspected = session.run(["inspect", reference, "--json"]);
+    let image: serde_json::Value = serde_json::from_str(&inspected.stdout).unwrap_or_default();
+    let Some(layer) = image["layers"][0]["diff_id"].as_str() else { return };
+    let blob = session.store().join("layers").join(layer.replace(':', "/")).join("blob");
+    if let Ok(file) = std::fs::File::options().write(true).open(blob) {
+        std::os::unix::fs::FileExt::write_all_at(&file, b"!", 600).expect("a blob to damage");
+    }
 }
 
 /// Every name has its content, every layer is whole, and nothing is left of the dead.

@@ -1,68 +1,211 @@
-//! Machines beside a collector that never rests.
+//! Machines of a small image: beside all else that uses a store and a collector that never rests, and on a disk that dies.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use end_to_end::layout::{Layer, digest, noise};
 use end_to_end::session::Started;
 use end_to_end::soundness::{leftovers, sound_layers};
-use end_to_end::{Image, Session};
+use end_to_end::{Actor, Layout, Registry, Session};
 
-use super::beside_a_collector;
+use super::disk::Disk;
+use super::{beside_a_collector, top};
 
-const REFERENCE: &str = "lamina.test/image:1";
-
-const MACHINES: usize = 5;
-
-/// Starts a guest that says that it runs, waits for a word, and then reads what it has not read before.
-fn start(session: &Session, shared: &Path, name: &str, options: &[&str]) -> Started {
-    let share = format!("{}:/media", shared.display());
-    let script = format!(
-        "echo here > /media/{name}; while [ ! -e /media/go ]; do sleep 0.2; done; \
-         cat /usr/bin/[a-d]* /usr/lib/os-release | wc -c > /media/{name}; grep -c . /etc/passwd"
-    );
-    let mut lamina = session.lamina(["run", "--accel", "tcg", "--memory", "256M", "-v", &share]);
-    lamina.args(options).args([REFERENCE, "--", "/bin/sh", "-c", &script]);
-    session.start(lamina)
+/// The programs of a guest, with what they need of this host.
+fn programs() -> Layer {
+    Layer::of_script(
+        "mkdir -p usr/bin usr/lib usr/lib64 etc && ln -s usr/bin usr/lib usr/lib64 .
+         for name in sh cat sleep sha256sum; do
+             path=$(command -v $name)
+             cp --dereference $path usr/bin/$name
+             ldd $path | grep -o '/[^ ]*' | while read -r needed; do cp --dereference --parents $needed .; done
+         done",
+    )
 }
 
-#[test]
-fn five_machines_lose_nothing_to_a_collector_in_a_loop() {
-    let session = Session::user();
-    session.import(&Image::Debian.layout(), REFERENCE);
-    let layers = sound_layers(&session.store()).len();
-    let shared = session.work("shared");
-    // The last of them has a store of its own, in which nothing is but a base, and reads this one also.
-    let (own, store) = (session.work("own-store"), session.store());
-    let borrowed = ["--store", own.to_str().unwrap(), "--also-read", store.to_str().unwrap()];
-    let pause = Duration::from_millis(20);
-    let ((), collections) = beside_a_collector(&session, pause, || {
-        let machines = (0..MACHINES).map(|number| {
-            let options: &[&str] = if number + 1 == MACHINES { &borrowed } else { &[] };
-            start(&session, &shared, &format!("machine-{number}"), options)
+/// What is in the layer that all images have.
+fn shared() -> Vec<u8> {
+    noise(1, 200_000)
+}
+
+fn own(number: u64) -> Vec<u8> {
+    noise(1000 + number, 20_000)
+}
+
+/// An image with the layer that all have and one that no other has, on `below`.
+fn image(below: &[Layer], number: u64) -> Layout {
+    let layers = [Layer::of_files(&[("shared", &shared())]), Layer::of_files(&[("own", &own(number))])];
+    Layout::of(&[below, &layers].concat())
+}
+
+/// A machine that runs: it says so, waits for a word, and then reads what it has not read before.
+struct Machine {
+    process: Started,
+    number: u64,
+    directory: PathBuf,
+}
+
+impl Machine {
+    fn start(session: &Session, number: u64, reference: &str, options: &[&str]) -> Self {
+        let directory = session.work(&format!("machine-{number}"));
+        let share = format!("{}:/media", directory.display());
+        let script = "echo here > /media/here; while [ ! -e /media/go ]; do sleep 0.2; done; \
+            cat /shared /own | sha256sum";
+        let mut lamina = session.lamina(["run", "--accel", "tcg", "--memory", "128M", "--network", "none"]);
+        lamina.args(["-u", "0:0", "-w", "/", "-v", &share]).args(options);
+        let process = session.start({
+            lamina.args([reference, "--", "/bin/sh", "-c", script]);
+            lamina
         });
-        let mut machines: Vec<Started> = machines.collect();
-        for (number, machine) in machines.iter_mut().enumerate() {
-            while !shared.join(format!("machine-{number}")).exists() {
-                let ended = machine.child.try_wait().expect("the machine's state");
-                assert!(ended.is_none(), "machine {number} ended early: {ended:?}");
-                std::thread::sleep(Duration::from_millis(50));
-            }
+        Self { process, number, directory }
+    }
+
+    fn await_here(&mut self) {
+        while !self.directory.join("here").exists() {
+            let ended = self.process.child.try_wait().expect("the machine's state");
+            assert!(ended.is_none(), "machine {} ended early: {ended:?}", self.number);
+            std::thread::sleep(Duration::from_millis(50));
         }
-        // From here on nothing but the machines needs the image.
-        session.ok(["rmi", REFERENCE]);
+    }
+
+    fn finish(self) {
+        std::fs::write(self.directory.join("go"), "").expect("the word to go on");
+        let expected = digest(&[shared(), own(self.number)].concat());
+        let finished = self.process.finish().succeeded();
+        assert_eq!(finished.stdout, format!("{}  -\n", expected.trim_start_matches("sha256:")), "{finished}");
+    }
+}
+
+const ROUNDS: usize = 2;
+const PULLS: u64 = 8;
+const PREPARES: u64 = 8;
+const MOUNTS: u64 = 20;
+const MACHINES: u64 = 5;
+
+#[test]
+fn nothing_in_use_is_collected_beside_pulls_prepares_mounts_and_machines() {
+    let (registry, session) = (Registry::start(), Session::user());
+    // The last machine has a store of its own, in which nothing is but a base, and reads this one also.
+    let (lent, lender) = (session.work("own-store"), session.store());
+    let borrowed = ["--store", lent.to_str().unwrap(), "--also-read", lender.to_str().unwrap()];
+    let programs = programs();
+    let reference = |number: u64| format!("lamina.test/machine:{number}");
+    let ((), collections) = beside_a_collector(&session, Duration::from_millis(20), || {
+        let machines = 0..MACHINES;
+        let mut machines: Vec<Machine> = machines
+            .map(|number| {
+                session.import(image(std::slice::from_ref(&programs), number).path(), &reference(number));
+                let options: &[&str] = if number + 1 == MACHINES { &borrowed } else { &[] };
+                Machine::start(&session, number, &reference(number), options)
+            })
+            .collect();
+        let mounts = work_beside(&session, &registry);
+        machines.iter_mut().for_each(Machine::await_here);
+        // From here on nothing but mounts and machines needs what is in the store.
+        (0..MACHINES).for_each(|number| drop(session.ok(["rmi", &reference(number)])));
         session.ok(["gc"]);
-        assert_eq!(sound_layers(&session.store()).len(), layers);
-        std::fs::write(shared.join("go"), "").expect("the word to go on");
-        let finished: Vec<_> = machines.into_iter().map(|machine| machine.finish().succeeded()).collect();
-        let read = |number| std::fs::read_to_string(shared.join(format!("machine-{number}"))).expect("what was read");
-        for (number, each) in finished.iter().enumerate() {
-            assert_eq!((&each.stdout, read(number)), (&finished[0].stdout, read(0)), "{each}");
+        let (common, own) = (2, usize::try_from(MACHINES + MOUNTS).expect("a small number"));
+        assert_eq!(sound_layers(&session.store()).len(), common + own);
+        mounts.iter().for_each(|(number, point)| assert_shown(*number, point));
+        machines.into_iter().for_each(Machine::finish);
+        for (number, point) in &mounts {
+            assert_shown(*number, point);
+            session.umount(point);
         }
     });
-    assert!(collections > MACHINES, "{collections} collections");
-    assert_eq!(sound_layers(&own), Vec::<String>::new(), "no layer was copied");
+    assert!(collections > ROUNDS, "{collections} collections");
+    assert_eq!(sound_layers(&lent), Vec::<String>::new(), "no layer was copied");
+    session.traces().assert_nothing_left();
     session.ok(["gc"]);
     assert_eq!(sound_layers(&session.store()), Vec::<String>::new());
-    assert_eq!(leftovers(&session.store()), Vec::<std::path::PathBuf>::new());
+    assert_eq!(leftovers(&session.store()), Vec::<PathBuf>::new());
+}
+
+/// Pulls, prepares and mounts, all at once; the mounts that are left, with the numbers of what they show.
+fn work_beside(session: &Session, registry: &Registry) -> Vec<(u64, PathBuf)> {
+    std::thread::scope(|scope| {
+        let pulls: Vec<_> =
+            (10..10 + PULLS).map(|number| scope.spawn(move || pull_and_remove(session, registry, number))).collect();
+        let prepares: Vec<_> =
+            (20..20 + PREPARES).map(|number| scope.spawn(move || prepare_variants(session, number))).collect();
+        let mounts: Vec<_> =
+            (30..30 + MOUNTS).map(|number| scope.spawn(move || mount_without_a_name(session, number))).collect();
+        for worker in pulls.into_iter().chain(prepares) {
+            worker.join().expect("a pull or a preparation found nothing missing");
+        }
+        let join = |worker: std::thread::ScopedJoinHandle<'_, _>| worker.join().expect("a mount found nothing missing");
+        mounts.into_iter().map(join).collect()
+    })
+}
+
+fn pull_and_remove(session: &Session, registry: &Registry, number: u64) {
+    let layout = image(&[], number);
+    let reference = registry.push(layout.path(), &format!("test/pulled-{number}"), "1");
+    for _ in 0..ROUNDS {
+        session.ok(["pull", "--quiet", &reference]);
+        session.ok(["prepare", &reference]);
+        session.ok(["rmi", &reference]);
+    }
+}
+
+fn prepare_variants(session: &Session, number: u64) {
+    let (layout, reference) = (image(&[], number), format!("lamina.test/prepared:{number}"));
+    session.import(layout.path(), &reference);
+    let directory = session.work(&format!("variant-{number}"));
+    std::fs::write(directory.join("on-top"), number.to_string()).expect("a file of the test");
+    let directory = directory.to_str().expect("a path in UTF-8");
+    let first = session.ok(["prepare", &reference, "--layer", directory]);
+    for _ in 1..ROUNDS {
+        assert_eq!(session.ok(["prepare", &reference, "--layer", directory]), first);
+    }
+    session.ok(["rmi", &reference]);
+}
+
+/// Mounts an image whose name goes while the mount is there; the last of the mounts stays.
+fn mount_without_a_name(session: &Session, number: u64) -> (u64, PathBuf) {
+    let (layout, reference) = (image(&[], number), format!("lamina.test/mounted:{number}"));
+    let mount = |round: usize| {
+        session.import(layout.path(), &reference);
+        let point = session.mount(&reference, &format!("mounted-{number}-{round}"));
+        session.ok(["rmi", &reference]);
+        point
+    };
+    for round in 1..ROUNDS {
+        let point = mount(round);
+        // From here on nothing but the mount holds it.
+        session.ok(["gc"]);
+        assert_shown(number, &point);
+        session.umount(&point);
+    }
+    (number, mount(ROUNDS))
+}
+
+fn assert_shown(number: u64, root: &Path) {
+    for (name, expected) in [("own", own(number)), ("shared", shared())] {
+        let path = root.join(name);
+        let content = Actor::User.act(|| std::fs::read(&path)).expect("content");
+        assert!(content == expected, "{}", path.display());
+    }
+}
+
+/// The machine reads what its store's disk still has, and writes to memory.
+#[test]
+fn machine_runs_on_when_the_disk_of_its_store_takes_no_more_writes() {
+    const IMAGE: &str = "lamina.test/image:1";
+    let session = Session::user();
+    let disk = Disk::on_failing_device(&session, 48 << 20);
+    session.import(image(&[programs()], 1).path(), IMAGE);
+    let mut machine = Machine::start(&session, 1, IMAGE, &[]);
+    machine.await_here();
+    disk.fail_writes(true);
+    let top = top(&session, "a variant of which there is no base");
+    let other = ["run", "--accel", "tcg", "--network", "none", "--layer", top.to_str().unwrap(), IMAGE, "--", "true"];
+    session.run(other).refused("Input/output error");
+    machine.finish();
+    disk.fail_writes(false);
+    session.ok(["verify"]);
+    session.ok(["gc"]);
+    assert_eq!(leftovers(&session.store()), Vec::<PathBuf>::new());
+    drop(disk);
     session.traces().assert_nothing_left();
 }

@@ -7,6 +7,7 @@ mod disk;
 mod disks;
 mod filesystems;
 mod killed;
+mod killed_runs;
 mod machines;
 mod power_cuts;
 #[path = "../../../layer-store/tests/support/random.rs"]

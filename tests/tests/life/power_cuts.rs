@@ -95,6 +95,29 @@ impl Cuts {
         println!("{arguments:?}: {} disks, 1 of {step} looked at", cuts.len());
     }
 
+    /// Runs a command and looks at no disk.
+    fn follow(&mut self, arguments: &[&str], fault: Option<layer_store::FaultPoint>, also_read: Option<&Path>) {
+        let mut command = match fault {
+            Some(point) => faulty(&self.session, point, false, arguments),
+            None => self.session.lamina(arguments),
+        };
+        command.env("LAMINA_STORE", self.top.join(STORE)).env("LAMINA_ALSO_READ", also_read.unwrap_or(Path::new("")));
+        let recorded = Recorded::of(&command, &self.session.directory().join("tmp/calls"));
+        assert_eq!(recorded.finished.status.success(), fault.is_none(), "{}", recorded.finished);
+        recorded.calls.iter().for_each(|call| self.disk.follow(call));
+        self.disk.forget_handles();
+    }
+
+    /// Looks at every disk that a cut may leave now: the names are these, and what they show is whole.
+    fn assert_only(&self, names: &[(&str, usize)]) {
+        let names: Names = names.iter().map(|(name, image)| ((*name).to_owned(), self.trees[*image].clone())).collect();
+        for cut in self.disk.cuts("at its end", &mut HashSet::new()) {
+            let scratch = tempfile::tempdir_in("/dev/shm").expect("memory for a disk");
+            cut.write(scratch.path());
+            assert_eq!(names_of(&scratch.path().join(STORE)), names, "{}", cut.label);
+        }
+    }
+
     fn look(&mut self, cut: &Cut, before: &Names, after: &Names, done: bool) {
         let scratch = tempfile::Builder::new().prefix("lamina-cut-").tempdir_in("/dev/shm").expect("memory for a disk");
         cut.write(scratch.path());
@@ -175,6 +198,9 @@ fn power_cut_at_any_moment_leaves_no_name_without_its_content() {
     cuts.run(&["rmi", FIRST], Some(P::ImageRemoved), &[(SECOND, 1)]);
     cuts.run(&["rmi", SECOND], Some(P::ImageRemoved), &[]);
     cuts.run(&["gc"], None, &[]);
+    // A name is given by one who dies before it is on the disk, and then by another.
+    cuts.run(&["import", &first, "--tag", FIRST], Some(P::ImagePublished), &[]);
+    cuts.run(&["import", &first, "--tag", FIRST], None, &[(FIRST, 0)]);
     println!("{} disks looked at", cuts.looked_at);
 }
 
@@ -204,6 +230,41 @@ fn power_cut_while_content_is_shared_leaves_every_layer_whole() {
     cuts.run(&["rmi", SECOND], Some(P::ImageRemoved), &[(FIRST, 0)]);
     cuts.run(&["gc"], None, &[(FIRST, 0)]);
     println!("{} disks looked at", cuts.looked_at);
+}
+
+#[test]
+fn power_cut_after_a_repair_to_a_store_that_had_not_the_layer_leaves_it() {
+    let (registry, system) = (Registry::start(), Session::user());
+    let layer = Layer::of_files(&[("etc/motd", b"welcome\n")]);
+    let mut cuts = Cuts::of([1, 2].map(|_| Layout::of(std::slice::from_ref(&layer))));
+    let reference = registry.push(cuts.images[0].path(), "test/first", "1");
+    let canonical = reference.parse::<layer_store::Reference>().expect("a reference").to_string();
+    system.ok(["pull", "--quiet", &reference]);
+    let hex = layer.diff_id().trim_start_matches("sha256:").to_owned();
+    let blob = system.store().join("layers/sha256").join(hex).join("blob");
+    cuts.follow(&["pull", "--quiet", &reference], None, Some(&system.store()));
+    std::fs::write(&blob, vec![0; 1024]).expect("a damaged blob");
+    cuts.follow(&["verify", "--repair", &reference], None, Some(&system.store()));
+    cuts.assert_only(&[(&canonical, 0)]);
+}
+
+#[test]
+fn power_cut_after_an_import_under_a_name_that_was_there_leaves_the_layers_that_were_not() {
+    let mut cuts = Cuts::new();
+    let first = cuts.layout(0).to_owned();
+    let import = ["import", first.as_str(), "--tag", FIRST, "--parallel=1"];
+    cuts.follow(&import, None, None);
+    let layers = cuts.top.join(STORE).join("layers/sha256");
+    for layer in std::fs::read_dir(&layers).expect("the layers") {
+        std::fs::remove_dir_all(layer.expect("a layer").path()).expect("a layer that goes");
+    }
+    cuts.disk = Disk::of(&cuts.top);
+    // Brought back by one who dies before that is on the disk, and by another.
+    for _ in 0..2 {
+        cuts.follow(&import, Some(layer_store::FaultPoint::LayerPublished), None);
+    }
+    cuts.follow(&import, None, None);
+    cuts.assert_only(&[(FIRST, 0)]);
 }
 
 #[test]
@@ -242,9 +303,5 @@ fn power_cut_during_a_repair_leaves_the_layer() {
         cuts.disk.follow(call);
     }
     cuts.disk.forget_handles();
-    for cut in cuts.disk.cuts("repaired", &mut HashSet::new()) {
-        let scratch = tempfile::tempdir_in("/dev/shm").expect("memory for a disk");
-        cut.write(scratch.path());
-        assert_eq!(names_of(&scratch.path().join(STORE)), Names::from([(canonical.clone(), cuts.trees[0].clone())]));
-    }
+    cuts.assert_only(&[(&canonical, 0)]);
 }

@@ -7,6 +7,7 @@ use end_to_end::{Finished, Inventory, Registry, Session};
 use layer_store::FaultPoint;
 use rustix::process::Signal;
 
+use super::shared::{BORROWER, DONOR, Twins};
 use super::{Images, faulty, top};
 
 const PROCESSES: usize = 32;
@@ -101,6 +102,21 @@ fn killed_holder_is_followed_by_the_one_that_waited() {
         finish(next);
     }
     assert_each_fetched_once(&registry, images.first.layer_digests());
+}
+
+#[test]
+fn store_that_two_make_has_what_the_first_has_noted_in_it() {
+    let (session, twins) = (Session::user(), Twins::new());
+    // It has seen that there is no store, and makes one when there is.
+    let late = holder(&session, FaultPoint::StoreSought, &["images"]);
+    session.import(twins.donor.path(), DONOR);
+    session.import(twins.borrower.path(), BORROWER);
+    let noted = || std::fs::read_to_string(session.store().join("store.json")).expect("store.json");
+    let before = noted();
+    assert!(before.contains("thin-layers"), "{before}");
+    late.signal(Signal::CONT);
+    finish(vec![late]);
+    assert_eq!(noted(), before);
 }
 
 #[test]

@@ -1,0 +1,150 @@
+//! Processes killed while they do something with an image: run it, or write it somewhere else.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+
+use end_to_end::layout::Layer;
+use end_to_end::soundness::{leftovers, sound_layers};
+use end_to_end::{Finished, Layout, Session};
+use layer_store::FaultPoint;
+
+use super::{Images, faulty};
+
+const IMAGE: &str = "lamina.test/image:1";
+
+/// What only who runs an image comes to.
+pub(super) const RUNNING: [FaultPoint; 6] = [
+    FaultPoint::PinStaged,
+    FaultPoint::PinPublished,
+    FaultPoint::PinRemoved,
+    FaultPoint::BlockImageStaged,
+    FaultPoint::TreeStaged,
+    FaultPoint::TreeBesideBase,
+];
+
+/// What only who writes an image somewhere else comes to.
+pub(super) const WRITING_ELSEWHERE: [FaultPoint; 2] = [FaultPoint::TreeBeside, FaultPoint::ExportStaged];
+
+fn kill(session: &Session, point: FaultPoint, arguments: &[&str]) {
+    let killed = Finished::of(&mut faulty(session, point, false, arguments));
+    assert_eq!(killed.status.signal(), Some(9), "{point:?} is on the way of {arguments:?}\n{killed}");
+}
+
+fn assert_empty(session: &Session) {
+    session.ok(["gc"]);
+    assert_eq!(sound_layers(&session.store()), Vec::<String>::new());
+    assert_eq!(leftovers(&session.store()), Vec::<PathBuf>::new());
+    for name in ["bases", "pins", "manifests/sha256"] {
+        let left = std::fs::read_dir(session.store().join(name)).into_iter().flatten().count();
+        assert_eq!(left, 0, "{name}");
+    }
+    session.traces().assert_nothing_left();
+}
+
+/// A machine that keeps its base.
+const PINNED: [&str; 11] =
+    ["run", "--accel", "tcg", "--network", "none", "--keep=64M", "--name", "m", IMAGE, "--", "true"];
+
+#[test]
+fn machine_killed_at_its_pin_keeps_its_base_for_as_long_as_it_is_there() {
+    let images = Images::new();
+    for point in [FaultPoint::PinStaged, FaultPoint::PinPublished, FaultPoint::PinRemoved] {
+        let session = Session::user();
+        session.import(images.first.path(), IMAGE);
+        let is_pinned = point != FaultPoint::PinStaged;
+        kill(&session, if is_pinned { FaultPoint::PinPublished } else { point }, &PINNED);
+        session.ok(["rmi", IMAGE]);
+        session.ok(["gc"]);
+        let held = sound_layers(&session.store());
+        assert_eq!(held.len(), if is_pinned { 2 } else { 0 }, "{point:?}");
+        for layer in &held {
+            let holders = session.ok(["gc", "--explain", layer]);
+            assert!(holders.contains("machine m"), "{point:?}: {holders}");
+        }
+        if point == FaultPoint::PinRemoved {
+            kill(&session, point, &["rm", "m"]);
+        } else {
+            session.ok(["rm", "m"]);
+        }
+        assert_empty(&session);
+    }
+}
+
+#[test]
+fn pins_that_cannot_be_listed_are_not_taken_for_none() {
+    use std::os::unix::fs::PermissionsExt;
+    let (session, images) = (Session::user(), Images::new());
+    session.import(images.first.path(), IMAGE);
+    kill(&session, FaultPoint::PinPublished, &PINNED);
+    session.ok(["rmi", IMAGE]);
+    let pins = session.store().join("pins");
+    let close = |mode| std::fs::set_permissions(&pins, PermissionsExt::from_mode(mode)).expect("the pins' mode");
+    close(0o000);
+    session.run(["gc"]).refused(pins.to_str().expect("a plain path"));
+    close(0o755);
+    session.ok(["gc"]);
+    assert_eq!(sound_layers(&session.store()).len(), 2);
+}
+
+#[test]
+fn export_killed_at_its_end_leaves_no_layout_and_the_next_one_writes_it() {
+    let (session, images) = (Session::user(), Images::new());
+    session.import(images.first.path(), IMAGE);
+    let layout = session.work("exports").join("layout");
+    let export = ["export", IMAGE, layout.to_str().expect("a plain path")];
+    kill(&session, FaultPoint::ExportStaged, &export);
+    assert!(!layout.exists());
+    session.ok(export);
+    let again = Session::user();
+    again.import(&layout, IMAGE);
+    assert_eq!(sound_layers(&again.store()), sound_layers(&session.store()));
+    session.ok(["rmi", IMAGE]);
+    assert_empty(&session);
+}
+
+/// An image whose root nobody may write, as that of some distributions.
+fn closed_root() -> Layout {
+    Layout::of(&[Layer::of_script("mkdir etc; echo closed > etc/motd; chmod 755 etc; chmod 555 .")])
+}
+
+#[test]
+fn directory_that_may_not_be_written_has_its_mode_before_it_has_its_name() {
+    use std::os::unix::fs::PermissionsExt;
+    let (session, image) = (Session::user(), closed_root());
+    session.import(image.path(), IMAGE);
+    let tree = session.work("trees").join("tree");
+    let materialize = ["materialize", "--without-owners", IMAGE, tree.to_str().expect("a plain path")];
+    kill(&session, FaultPoint::TreeBeside, &materialize);
+    assert!(!tree.exists());
+    session.ok(materialize);
+    assert_eq!(tree.metadata().expect("the tree").permissions().mode() & 0o7777, 0o555);
+}
+
+#[test]
+fn run_killed_while_its_root_is_made_leaves_it_to_the_next() {
+    use FaultPoint as P;
+    let image = closed_root();
+    let cases = [("block", P::BlockImageStaged), ("materialize", P::TreeStaged), ("materialize", P::TreeBesideBase)];
+    for (backend, point) in cases {
+        let session = Session::user();
+        session.import(image.path(), IMAGE);
+        let run = ["run", "--accel", "tcg", "--network", "none", "--backend", backend, IMAGE, "--", "true"];
+        // The second comes as far as the first: nothing is in its way, and no lock.
+        kill(&session, point, &run);
+        kill(&session, point, &run);
+        let base = session.store().join("bases").join(session.ok(["prepare", IMAGE]).trim());
+        let names = std::fs::read_dir(&base).expect("the base").map(|entry| entry.expect("an entry").file_name());
+        let made: Vec<_> = names.filter(|name| *name == "erofs-1" || *name == "tree-1-own").collect();
+        assert!(made.is_empty(), "{point:?}: {made:?}");
+        let beside = || std::fs::read_dir(&base).expect("the base").count() - 2;
+        assert_eq!(
+            beside(),
+            usize::from(point == P::TreeBesideBase),
+            "{point:?}: the second took away what the first left"
+        );
+        session.ok(["rmi", IMAGE]);
+        // Takes machines away that were to go with their ends.
+        session.ok(["ps"]);
+        assert_empty(&session);
+    }
+}
