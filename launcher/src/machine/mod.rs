@@ -12,6 +12,7 @@ mod event;
 mod growth;
 mod handover;
 mod home;
+mod last_word;
 mod log;
 mod monitor;
 mod record;
