@@ -6,22 +6,18 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
-use guest_init::protocol::{Channel, Ending, MACHINE, Message, Process, Setup, VERSION};
+use guest_init::protocol::{Channel, Ending, MACHINE, Message, Process, VERSION};
 
 use super::api::{self, Desk};
 use super::children::Children;
-use super::directory::Directory;
-use super::ends::Ends;
 use super::event::Event;
-use super::handover::Handover;
+use super::order::Order;
 use super::record::{State, now};
-use super::root::RootServer;
 use super::session::{Control, Session};
 use super::signals::{Signals, interrupted};
 use super::watch::Watcher;
 use super::{console, monitor, session, terminal};
 use crate::failure::{About, Failure, MACHINE_FAILED};
-use crate::hypervisor::CommandLine;
 use crate::kept_disk;
 use crate::ready::Ready;
 
@@ -37,37 +33,6 @@ pub(super) const POWER_OFF_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) const KILLED: u8 = 137;
 /// How often to look for what no event tells.
 const TICK: Duration = Duration::from_secs(1);
-
-/// A machine to run.
-#[derive(Debug)]
-pub struct Order {
-    /// The server of its root, and that root's socket.
-    pub root: (Box<dyn RootServer>, PathBuf),
-    /// The machine's directories, which go last.
-    pub directory: Directory,
-    /// The servers of its further shares and of its network, each with its socket, which is named after what it serves.
-    pub shares: Vec<(CommandLine, PathBuf)>,
-    /// The hypervisor.
-    pub hypervisor: CommandLine,
-    /// The sockets to listen on: control channel and monitor.
-    pub sockets: (PathBuf, PathBuf),
-    /// The console's file.
-    pub console: PathBuf,
-    /// Whether to show the console as it grows.
-    pub show_console: bool,
-    /// What the guest mounts. The clock is filled in when it is sent.
-    pub setup: Setup,
-    /// The command.
-    pub process: Process,
-    /// Where the command's channels lead.
-    pub ends: Option<Ends>,
-    /// Who waits for the word that the command runs.
-    pub handover: Handover,
-    /// When the machine counts as ready.
-    pub ready: Ready,
-    /// How long the guest may take until it is.
-    pub ready_timeout: Duration,
-}
 
 /// Runs a machine and its command; gives the exit status of `lamina run`.
 ///
