@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use guest_init::protocol::{Channel, Message, Process};
+use guest_init::protocol::{Channel, Ending, Message, Process};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 use signal_hook::consts::SIGWINCH;
@@ -125,10 +125,9 @@ impl Machine {
         let has_a_disk = directory.join(kept_disk::FILE).exists();
         let tidy = if has_a_disk { TIDY_A_DISK } else { TIDY };
         if asked.is_ok() && ends_within(&supervisor, timeout.saturating_add(tidy)) {
-            return Ok(match word.heard() {
-                Some(State::Exited { status: super::supervisor::KILLED, .. }) => Stopped::Killed,
-                _ => Stopped::Asked,
-            });
+            let killed = Some(super::supervisor::KILLED.shell_status());
+            let status = word.heard().and_then(|state| state.status());
+            return Ok(if status == killed { Stopped::Killed } else { Stopped::Asked });
         }
         self.end_supervisor(&supervisor)
     }
@@ -196,12 +195,12 @@ impl Machine {
         self.record.state.is_active() && self.record.supervisor().is_some()
     }
 
-    /// Runs a process in it, whose channels lead to `ends`; gives its exit status, as `lamina run` does. Signals to
-    /// this process are the other one's.
+    /// Runs a process in it, whose channels lead to `ends`; gives how it ended. Signals to this process are the
+    /// other one's.
     ///
     /// # Errors
     /// The machine does not run, or ends before the process does; the process cannot be started.
-    pub fn exec(&self, process: Process, ends: Ends, signals: Signals) -> Result<u8, Failure> {
+    pub fn exec(&self, process: Process, ends: Ends, signals: Signals) -> Result<Ending, Failure> {
         let terminal = process.terminal.is_some();
         // Without input, keys are for our own terminal: Ctrl-C is the command's by way of the signal.
         let raw = terminal && ends.input.is_some();
@@ -218,7 +217,7 @@ impl Machine {
                 Event::Control(_, Message::Stdout(bytes)) => session.output(Channel::Stdout, bytes),
                 Event::Control(_, Message::Stderr(bytes)) => session.output(Channel::Stderr, bytes),
                 Event::Control(_, Message::Credit(Channel::Stdin, bytes)) => session.credit(bytes),
-                Event::Control(_, Message::Exited(ending)) => result = Ok(ending.shell_status()),
+                Event::Control(_, Message::Exited(ending)) => result = Ok(ending),
                 Event::Control(_, Message::StartFailed(error)) => {
                     result = Err(self.failure(error.cause).with_status(error.status));
                 }

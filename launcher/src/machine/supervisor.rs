@@ -29,18 +29,18 @@ const AWAITING: u32 = u32::MAX;
 const SOCKET_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a guest may take to power off when told to; one that still writes its disk may take longer.
 pub(super) const POWER_OFF_DEADLINE: Duration = Duration::from_secs(10);
-/// The exit status of a command that SIGKILL ended, as a shell has it.
-pub(super) const KILLED: u8 = 137;
+/// The end of a command that was killed, alone or with its machine.
+pub(super) const KILLED: Ending = Ending::Signal(9);
 /// How often to look for what no event tells.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Runs a machine and its command; gives the exit status of `lamina run`.
+/// Runs a machine and its command; gives how that ended.
 ///
 /// Must be called by a thread that lives as long as the machine: the kernel ends the helpers with it.
 ///
 /// # Errors
 /// The machine could not be started, or ended without the command having ended.
-pub fn run(order: Order, signals: Signals) -> Result<u8, Failure> {
+pub fn run(order: Order, signals: Signals) -> Result<Ending, Failure> {
     let Signals { events, inbox, .. } = signals;
     // Dropped last: it steps in if this process is killed before all is tidied up.
     let mut order = order;
@@ -85,11 +85,12 @@ pub fn run(order: Order, signals: Signals) -> Result<u8, Failure> {
     // The processes before what is said of their end.
     supervisor.children.end();
     supervisor.enter(match &result {
-        Ok(status) => State::Exited { status: *status, at: now() },
+        Ok(ending) => State::Exited { status: ending.shell_status(), at: now() },
         Err(failure) => State::Failed { reason: failure.cause().to_owned(), status: failure.status(), at: now() },
     });
     match &result {
-        Ok(status) if supervisor.order.handover.is_awaited() => {
+        Ok(ending) if supervisor.order.handover.is_awaited() => {
+            let status = ending.shell_status();
             let cause = format!("it ended (status {status}) before {}", supervisor.order.ready);
             let remedy = format!("see lamina logs {}", supervisor.order.directory.name());
             supervisor.order.handover.failed(&supervisor.failed(&cause).remedy(remedy));
@@ -215,7 +216,7 @@ impl Supervisor {
     }
 
     /// Handles events until the machine is gone and its output is written.
-    fn serve(&mut self, inbox: &Receiver<Event>) -> Result<u8, Failure> {
+    fn serve(&mut self, inbox: &Receiver<Event>) -> Result<Ending, Failure> {
         loop {
             let left = self.deadline.map(|(at, _)| at.saturating_duration_since(Instant::now()));
             match inbox.recv_timeout(left.unwrap_or(TICK).min(TICK)) {

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
 use tar::{Entries, Entry, EntryType};
 
 use super::about;
@@ -28,12 +29,28 @@ pub enum Target {
     },
 }
 
+/// What has arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    /// Everything that has a name and is no directory.
+    pub files: u64,
+    /// Bytes of content.
+    pub bytes: u64,
+}
+
+impl Copied {
+    fn count<R: Read>(&mut self, entry: &Entry<'_, R>) {
+        self.files += 1;
+        self.bytes += entry.size();
+    }
+}
+
 /// Unpacks a stream. Nothing in it leads outside of the target, whatever its names and links say. What is made belongs
 /// to this process's user; with `trusted` the set-user-id bits are kept too.
 ///
 /// # Errors
 /// The stream is damaged or something cannot be made; what was made before stays.
-pub fn unpack(stream: impl Read, target: &Target, trusted: bool) -> io::Result<()> {
+pub fn unpack(stream: impl Read, target: &Target, trusted: bool) -> io::Result<Copied> {
     let mask = if trusted { 0 } else { PRIVILEGED };
     let mut archive = tar::Archive::new(stream);
     archive.set_preserve_permissions(true);
@@ -52,8 +69,9 @@ pub fn unpack(stream: impl Read, target: &Target, trusted: bool) -> io::Result<(
 
 /// Unpacks a stream whose first entry is its root. Only a directory there may have more behind it: through a link that
 /// the stream itself has put there, all else would go to where that leads.
-fn unpack_at<R: Read>(root: &Path, mut entries: Entries<'_, R>, mask: u32) -> io::Result<()> {
-    let Some(first) = entries.next() else { return Ok(()) };
+fn unpack_at<R: Read>(root: &Path, mut entries: Entries<'_, R>, mask: u32) -> io::Result<Copied> {
+    let mut copied = Copied::default();
+    let Some(first) = entries.next() else { return Ok(copied) };
     let mut first = first?;
     let kind = first.header().entry_type();
     if !is_root(&first)? {
@@ -66,22 +84,25 @@ fn unpack_at<R: Read>(root: &Path, mut entries: Entries<'_, R>, mask: u32) -> io
         }
         // One that is there is replaced and not written into: somebody may be running it.
         first.unpack(root).map_err(about(root))?;
+        copied.count(&first);
         return match entries.next() {
-            None => Ok(()),
+            None => Ok(copied),
             Some(_) => Err(about(root)(damaged("the stream goes on behind a root that is no directory"))),
         };
     }
     fs::create_dir_all(root).map_err(about(root))?;
     let directory = open_directory(root).map_err(about(root))?;
     let (mode, modified) = (first.header().mode()? & !mask, first.header().mtime()?);
-    unpack_below(root, entries)?;
+    let copied = unpack_below(root, entries)?;
     // Its mode may forbid to write into it.
     set_modified(&directory, modified);
-    directory.set_permissions(fs::Permissions::from_mode(mode)).map_err(about(root))
+    directory.set_permissions(fs::Permissions::from_mode(mode)).map_err(about(root))?;
+    Ok(copied)
 }
 
 /// Unpacks entries into a directory that is there.
-fn unpack_below<R: Read>(root: &Path, entries: Entries<'_, R>) -> io::Result<()> {
+fn unpack_below<R: Read>(root: &Path, entries: Entries<'_, R>) -> io::Result<Copied> {
+    let mut copied = Copied::default();
     // Their modes may forbid to write into them, so they get them last.
     let mut directories = Vec::new();
     for entry in entries {
@@ -90,8 +111,8 @@ fn unpack_below<R: Read>(root: &Path, entries: Entries<'_, R>) -> io::Result<()>
             directories.push(entry);
         } else if is_root(&entry)? {
             return Err(about(root)(damaged("the stream has a root that is no directory")));
-        } else {
-            place(&mut entry, root)?;
+        } else if place(&mut entry, root)? {
+            copied.count(&entry);
         }
     }
     directories.sort_by(|a, b| b.path_bytes().cmp(&a.path_bytes()));
@@ -106,7 +127,7 @@ fn unpack_below<R: Read>(root: &Path, entries: Entries<'_, R>) -> io::Result<()>
             }
         }
     }
-    Ok(())
+    Ok(copied)
 }
 
 /// Whether an entry is the root of its stream.
@@ -129,11 +150,12 @@ fn set_modified(directory: &File, seconds: u64) {
     let _ = directory.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
 }
 
-fn place<R: Read>(entry: &mut Entry<'_, R>, root: &Path) -> io::Result<()> {
+/// Unpacks what is no directory, if it can be copied and has a place below the root.
+fn place<R: Read>(entry: &mut Entry<'_, R>, root: &Path) -> io::Result<bool> {
     if matches!(entry.header().entry_type(), EntryType::Char | EntryType::Block | EntryType::Fifo) {
         let name = entry.path()?.display().to_string();
         eprintln!("lamina: {name}: devices and pipes are not copied");
-        return Ok(());
+        return Ok(false);
     }
-    entry.unpack_in(root).map(drop)
+    entry.unpack_in(root)
 }
