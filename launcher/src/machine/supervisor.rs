@@ -20,6 +20,7 @@ use super::{console, monitor, session, terminal};
 use crate::failure::{About, Failure, MACHINE_FAILED};
 use crate::kept_disk;
 use crate::ready::Ready;
+use crate::unchecked;
 
 /// The stream of the machine's first command.
 pub(super) const FIRST: u32 = 1;
@@ -317,6 +318,7 @@ impl Supervisor {
                 self.enter(State::Running { since: now() });
                 self.ran = true;
                 self.await_ready();
+                unchecked::let_go_of_programs();
             }
             (AWAITING, Message::Exited(Ending::Status(0))) => {
                 self.deadline.take_if(|(_, what)| *what == Overdue::Ready);
