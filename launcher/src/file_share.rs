@@ -7,7 +7,6 @@
 //!
 //! A root of its own and not the host's with one mount more: a copy of the host's mounts would keep alive whatever the
 //! host unmounts, and in a user namespace they cannot be taken away one by one (`mount_namespaces(7)`).
-#![allow(unsafe_code)]
 
 use std::ffi::OsString;
 use std::fs;
@@ -21,10 +20,10 @@ use rustix::mount::{
     mount_remount, unmount,
 };
 use rustix::process::{Signal, getgid, getuid, pivot_root, set_parent_process_death_signal};
-use rustix::thread::UnshareFlags;
 
 use crate::failure::{About, Failure};
 use crate::hypervisor::CommandLine;
+use crate::unchecked;
 
 /// The first argument by which `lamina` runs as [`enter`]: not a command for users.
 pub const FILE_SHARE: &str = "__file-share";
@@ -134,14 +133,12 @@ impl Root<'_> {
 /// Enters a mount namespace whose mounts nobody else sees.
 fn own_mounts() -> Result<(), Failure> {
     let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
-    let namespaces = if uid == 0 { UnshareFlags::NEWNS } else { UnshareFlags::NEWNS | UnshareFlags::NEWUSER };
     let refused = |error: rustix::io::Errno| {
         Failure::new("a share of a single file", format_args!("no user namespace: {error}")).remedy(
             "allow them (sysctl kernel.unprivileged_userns_clone=1), or share the directory that holds the file",
         )
     };
-    // SAFETY: neither flag makes threads differ in their file descriptors, and this process has one thread.
-    unsafe { rustix::thread::unshare_unsafe(namespaces) }.map_err(refused)?;
+    unchecked::unshare_mounts(uid != 0).map_err(refused)?;
     if uid != 0 {
         for (path, text) in [
             ("/proc/self/setgroups", "deny".to_owned()),

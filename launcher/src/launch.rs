@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use composefs_fuse::linux::StatsSocket;
 use composefs_fuse::stats::Stats;
-use guest_init::protocol::{self, Overlay, Process, RootSource, Setup};
+use guest_init::protocol::{self, Ending, Overlay, Process, RootSource, Setup};
 
 use crate::accelerator::{self, Accelerator};
 use crate::failure::{About, Failure};
@@ -272,7 +272,7 @@ fn other(hypervisor: &dyn Hypervisor, plan: &Plan) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// Runs a machine to its end in this process; gives the exit status of its command.
+/// Runs a machine to its end in this process; gives how its command ended.
 ///
 /// # Errors
 /// As for [`Prepared::new`] and [`machine::run`].
@@ -283,11 +283,11 @@ pub fn run(
     ends: Ends,
     mut handover: Handover,
     signals: Signals,
-) -> Result<(u8, Counters), Failure> {
+) -> Result<(Ending, Counters), Failure> {
     match prepared.parts(tree, &directory, &signals) {
         Ok((parts, asked, _socket)) => {
-            let status = machine::run(prepared.order(parts, directory, ends, handover), signals)?;
-            Ok((status, asked))
+            let ending = machine::run(prepared.order(parts, directory, ends, handover), signals)?;
+            Ok((ending, asked))
         }
         Err(failure) => {
             directory.give_up(&failure);
@@ -305,7 +305,7 @@ pub fn run(
 pub fn look_at_changes(machine: &Machine, tool: &str, ends: Ends, signals: Signals) -> Result<u8, Failure> {
     let process = Process::tool(&[tool]);
     if machine.runs() {
-        return machine.exec(process, ends, signals);
+        return Ok(machine.exec(process, ends, signals)?.shell_status());
     }
     let name = &machine.record.name;
     let spec = Spec::read(&machine.directory()?)?;
@@ -324,27 +324,30 @@ pub fn look_at_changes(machine: &Machine, tool: &str, ends: Ends, signals: Signa
     });
     // It ended as it did before.
     machine.restore()?;
-    outcome.map(|(status, _)| status)
+    outcome.map(|(ending, _)| ending.shell_status())
 }
 
-/// What `lamina __supervise NAME new|again` does: runs the machine whose lock it is given, away from any terminal.
+/// Takes up a machine whose spec stands in its directory, and runs it to its end in this process. `join` may change how
+/// the spec's command is run, and says where its channels lead.
 ///
 /// # Errors
 /// As for [`run`].
-pub fn supervise(name: &str, new: bool) -> Result<u8, Failure> {
-    let (mut handover, lock) = Handover::take()?;
-    let signals = Signals::catch()?;
-    let mut directory = Directory::inherit(name, lock, new)?;
+pub fn take_up(
+    mut directory: Directory,
+    join: impl FnOnce(&mut Spec, &Directory) -> Result<Ends, Failure>,
+    mut handover: Handover,
+    signals: Signals,
+) -> Result<Ending, Failure> {
     let started = || {
-        let spec = Spec::read(directory.path())?;
-        let tree = spec.root.open(name)?;
-        let ends = Ends::log(&directory.file(machine::OUTPUT_LOG))?;
+        let mut spec = Spec::read(directory.path())?;
+        let tree = spec.root.open(directory.name())?;
+        let ends = join(&mut spec, &directory)?;
         Ok((Prepared::new(spec, &signals)?, tree, ends))
     };
     match started() {
         Ok((prepared, tree, ends)) => {
             handover.tell(prepared.notice());
-            run(prepared, tree, directory, ends, handover, signals).map(|(status, _)| status)
+            run(prepared, tree, directory, ends, handover, signals).map(|(ending, _)| ending)
         }
         Err(failure) => {
             directory.give_up(&failure);
@@ -352,4 +355,16 @@ pub fn supervise(name: &str, new: bool) -> Result<u8, Failure> {
             Err(failure)
         }
     }
+}
+
+/// What `lamina __supervise NAME new|again` does: runs the machine whose lock it is given, away from any terminal.
+///
+/// # Errors
+/// As for [`run`].
+pub fn supervise(name: &str, new: bool) -> Result<u8, Failure> {
+    let (handover, lock) = Handover::take()?;
+    let signals = Signals::catch()?;
+    let directory = Directory::inherit(name, lock, new)?;
+    let log = |_: &mut Spec, directory: &Directory| Ends::log(&directory.file(machine::OUTPUT_LOG));
+    take_up(directory, log, handover, signals).map(Ending::shell_status)
 }

@@ -32,6 +32,7 @@ pub mod root;
 pub mod secret;
 pub mod share;
 pub mod spec;
+mod unchecked;
 pub mod variant;
 pub mod vhost_user;
 pub mod virtiofsd;

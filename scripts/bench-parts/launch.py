@@ -15,6 +15,9 @@ REFERENCE = "bench.test/image:1"
 UP = b"lamina: init is up"
 # An emulated guest keeps a core busy while it boots: ten at once say nothing on two cores.
 TOGETHER = 10 if os.cpu_count() >= 8 else 4
+# One of the largest files of the image, which no start reads.
+LARGE = "/usr/bin/python3.11"
+SHARING = 10
 
 
 class Bench:
@@ -98,18 +101,37 @@ class Bench:
             sys.exit("error: a machine did not start")
         return time.monotonic() - begin
 
-    def resident_mb(self, name):
-        """Of a machine's launcher, its watcher and its share servers; not of its hypervisor."""
+    def memory_mb(self, name, what):
+        """Of a machine's launcher, which serves its root, and its watcher; not of its hypervisor."""
         total = 0
         for path in glob.glob("/proc/[0-9]*"):
             try:
                 words = open(f"{path}/cmdline", "rb").read().split(b"\0")
                 if len(words) > 2 and words[1] in (b"__supervise", b"__watch") and words[2] == name.encode():
-                    line = next(line for line in open(f"{path}/status") if line.startswith("VmRSS:"))
+                    line = next(line for line in open(f"{path}/status") if line.startswith(what))
                     total += int(line.split()[1]) * 1024
             except OSError:
                 continue
         return total / 1e6
+
+    def read(self, name, path):
+        """Reads a file of the image to its end in a machine; gives its size."""
+        return int(self.lamina("exec", name, "--", "sh", "-c", f"cat {path} | wc -c"))
+
+    def blobs(self):
+        return [path for name in ("blob", "thin") for path in glob.glob(os.path.join(self.store, "layers/sha256/*", name))]
+
+    def cached(self):
+        """Bytes of the layers that the host's page cache holds."""
+        told = subprocess.run(["fincore", "--bytes", "--noheadings", "--output", "RES", *self.blobs()], capture_output=True, text=True, check=True).stdout
+        return sum(int(line) for line in told.split())
+
+    def forget(self):
+        """Drops the layers from the page cache; nobody has them mapped."""
+        for path in self.blobs():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def stop_seconds(self, name):
         begin = time.monotonic()
@@ -138,7 +160,7 @@ def one_machine(bench, rounds):
 
 
 def many_machines(bench, rounds):
-    together, bare, grown, directories, resident, stops = [], [], [], [], [], []
+    together, bare, grown, directories, resident, own, stops = [], [], [], [], [], [], []
     names = [f"m{number}" for number in range(TOGETHER)]
     for _ in range(max(1, rounds // 2)):
         before = disk_bytes(bench.store)
@@ -147,7 +169,8 @@ def many_machines(bench, rounds):
         leases = disk_bytes(os.path.join(bench.store, "leases")) + disk_bytes(os.path.join(bench.store, "pins"))
         grown.append(disk_bytes(bench.store) - leases - before)
         directories += [disk_bytes(os.path.join(bench.state, "lamina/machines", name)) / 1024 for name in names]
-        resident += [bench.resident_mb(name) for name in names]
+        resident += [bench.memory_mb(name, "VmRSS:") for name in names]
+        own += [bench.memory_mb(name, "RssAnon:") for name in names]
         stops += [bench.stop_seconds(name) for name in names]
         bench.lamina("rm", *names)
         bare.append(bench.bare_seconds(TOGETHER))
@@ -159,8 +182,27 @@ def many_machines(bench, rounds):
         report.Row("growth of the store", "bytes", grown, 0),
         report.Row("a machine's directory", "KiB", directories, 64),
         report.Row("launcher and watcher of a machine, resident", "MB", resident, 15),
+        report.Row("of that, no file's and no guest's", "MB", own),
         report.Row("stop", "s", stops, 1),
         report.Row("files left by machines that are gone", "", [left], 0),
+    ]
+
+
+def one_file(bench):
+    """What the host keeps of a file that many machines read: pages of its layer, and whatever their launchers keep."""
+    names = [f"m{number}" for number in range(SHARING)]
+    for name in names:
+        bench.lamina("run", "--accel", "tcg", "--detach", "--memory", "192M", "--name", name, REFERENCE, "--", "sleep", "1000")
+        # The programs that read it are read before.
+        bench.read(name, "/etc/passwd")
+    bench.forget()
+    cached, own = bench.cached(), sum(bench.memory_mb(name, "RssAnon:") for name in names)
+    sizes = {bench.read(name, LARGE) for name in names}
+    cached, own = bench.cached() - cached, sum(bench.memory_mb(name, "RssAnon:") for name in names) - own
+    bench.lamina("rm", "--force", *names)
+    return [
+        report.Row(f"page cache for a file that {SHARING} machines read / its size", "x", [cached / sizes.pop()], 1.1),
+        report.Row("what their launchers have grown by meanwhile, together", "MB", [own]),
     ]
 
 
@@ -172,10 +214,11 @@ def main():
         bench.lamina("prepare", REFERENCE)
         # The first start makes the initramfs.
         bench.start()
-        rows = one_machine(bench, rounds) + many_machines(bench, rounds)
+        rows = one_machine(bench, rounds) + many_machines(bench, rounds) + one_file(bench)
         os.rmdir(os.path.join(bench.run_directory, "lamina"))
         os.rmdir(bench.run_directory)
     notes = [f"emulated guests (TCG) of 512 MiB; medians of {rounds} interleaved rounds"]
+    notes.append("the page cache is the host's: what a guest's own kernel caches stands in that guest's memory, once for each")
     if TOGETHER < 10:
         notes.append(f"{TOGETHER} at once instead of ten, because this machine has {os.cpu_count()} cores")
     report.write(results, "launch", "Machines: start, run, stop", notes, rows)

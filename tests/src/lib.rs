@@ -24,6 +24,6 @@ pub use images::Image;
 pub use inventory::Inventory;
 pub use layout::Layout;
 pub use registry::Registry;
-pub use session::{Finished, Session};
+pub use session::{Finished, Session, Started};
 pub use tree::TreeDump;
 pub use user::Actor;

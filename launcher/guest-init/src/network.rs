@@ -9,7 +9,7 @@ use guest_init::Part;
 use guest_init::protocol::Network;
 
 use crate::netlink::{self, Request};
-use crate::{boot, root};
+use crate::{boot, root, writes};
 
 /// A card is found while its driver loads; only a guest that the host starves needs this long.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -45,9 +45,13 @@ fn configure(index: u32, network: &Network) -> io::Result<()> {
     ])
 }
 
-/// Writes `/etc/resolv.conf` of the root that has been entered. What an image has there was true where it was built.
+/// Writes `/etc/resolv.conf` of the root that has been entered. What an image has there was true where it was built;
+/// what a user has put there stays.
 pub(crate) fn write_resolv_conf(network: &Network) {
     const PATH: &str = "/etc/resolv.conf";
+    if writes::is_of_user(PATH) {
+        return;
+    }
     let content: String = network.name_servers.iter().map(|server| format!("nameserver {server}\n")).collect();
     if fs::symlink_metadata(PATH).is_ok_and(|file| file.is_symlink()) {
         // It leads to a file of a service that does not run here.

@@ -10,7 +10,7 @@
 //! | `changes` | lists what has been written to the root, as [`Stack::list`] does |
 //! | `pack-changes` | writes that as the tar of an OCI layer |
 //!
-//! Init gives the last two the paths by which they reach the writes and the tree below them.
+//! Those that read a stream say in the end what has arrived. Init gives the last two the paths by which they reach the writes and the tree below them.
 
 use std::fs;
 use std::io::{self, BufWriter};
@@ -35,10 +35,8 @@ pub(crate) fn run(arguments: &[String]) -> u8 {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["pack", path, name] => pack(Path::new(path), Path::new(name)),
-        ["unpack-into", path] => unpack(io::stdin().lock(), &Target::Into(path.into()), true),
-        ["unpack-at", path, name] => {
-            unpack(io::stdin().lock(), &Target::At { path: path.into(), name: name.into() }, true)
-        }
+        ["unpack-into", path] => receive(&Target::Into(path.into())),
+        ["unpack-at", path, name] => receive(&Target::At { path: path.into(), name: name.into() }),
         ["changes" | "pack-changes"] => Err(io::Error::other("a read-only root has no changes")),
         ["changes", place, lower] => Stack::new(Path::new(place), Path::new(lower)).list(stdout()),
         ["pack-changes", place, lower] => Stack::new(Path::new(place), Path::new(lower)).pack(stdout()),
@@ -70,6 +68,13 @@ fn await_port(port: &str) -> io::Result<()> {
 
 fn stdout() -> impl io::Write {
     BufWriter::with_capacity(64 << 10, io::stdout().lock())
+}
+
+/// Unpacks what comes in, and says how much that was: [`guest_init::archive::Copied`] as JSON.
+fn receive(target: &Target) -> io::Result<()> {
+    let copied = unpack(io::stdin().lock(), target, true)?;
+    serde_json::to_writer(io::stdout(), &copied)?;
+    Ok(())
 }
 
 fn pack(path: &Path, name: &Path) -> io::Result<()> {

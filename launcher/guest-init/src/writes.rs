@@ -71,6 +71,12 @@ pub(crate) fn note_own() {
     }
 }
 
+/// Whether a user has put something at a path of the root at an earlier start.
+pub(crate) fn is_of_user(path: &str) -> bool {
+    let path = Path::new(path.trim_start_matches('/'));
+    stack().is_some_and(|stack| stack.is_of_user(path).unwrap_or_default())
+}
+
 /// Tells on the console, once, if the writes go to memory and that is full: whoever wrote has only been told that no
 /// space is left on a device.
 pub(crate) fn tell_if_full() {

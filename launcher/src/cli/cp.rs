@@ -5,18 +5,19 @@ use std::io::{self, BufWriter, PipeReader, PipeWriter, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use guest_init::archive::{Packer, Target, unpack};
-use guest_init::protocol::Process;
+use guest_init::archive::{Copied, Packer, Target, unpack};
+use guest_init::protocol::{Ending, Process};
 
 use super::Global;
+use super::outcome::refuse_json;
 use crate::failure::{About, Failure, USAGE};
-use crate::machine::{Ends, Machine, Piped, Signals};
+use crate::machine::{Ends, Kept, Machine, Piped, Signals};
 
 /// Copy files and directories between a machine and the host
 ///
 /// As with cp, what goes to a directory that is there goes into it; modes and times are kept. In the machine it belongs
 /// to root, on the host to you, and set-user-id bits do not come with it. "-" stands for a tar stream at standard
-/// input or output.
+/// input or output. With --json, the number of files and bytes that have arrived is printed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -61,22 +62,27 @@ impl std::str::FromStr for Place {
 }
 
 impl Cp {
-    pub(super) fn execute(self, _global: &Global) -> Result<u8, Failure> {
+    pub(super) fn execute(self, global: &Global) -> Result<u8, Failure> {
         let signals = Signals::catch()?;
         match (self.source, self.target) {
             (Place::Guest { machine, path }, Place::Stream) => {
+                refuse_json(global, "the tar stream")?;
                 let stdout = BufWriter::new(io::stdout());
                 let tool = ["pack", path.as_str(), last_component(&path)];
                 run(&Machine::find(&machine)?, &tool, Ends::output(Piped(stdout)), signals)
             }
-            (Place::Guest { machine, path }, Place::Host(to)) => from_guest(&machine, &path, &to, signals),
-            (Place::Stream, Place::Guest { machine, path }) => run(
-                &Machine::find(&machine)?,
-                &["unpack-into", &path],
-                Ends::new(io::stdin(), Piped(io::sink())),
-                signals,
-            ),
-            (Place::Host(from), Place::Guest { machine, path }) => to_guest(&from, &machine, &path, signals),
+            (Place::Guest { machine, path }, Place::Host(to)) => {
+                from_guest(&machine, &path, &to, signals)?.tell(&machine, global)
+            }
+            (Place::Stream, Place::Guest { machine, path }) => {
+                let said = Kept::default();
+                let ends = Ends::new(io::stdin(), Piped(said.clone()));
+                let status = run(&Machine::find(&machine)?, &["unpack-into", &path], ends, signals)?;
+                Arrived::in_guest(status, &said).tell(&machine, global)
+            }
+            (Place::Host(from), Place::Guest { machine, path }) => {
+                to_guest(&from, &machine, &path, signals)?.tell(&machine, global)
+            }
             _ => Err(Failure::new("lamina cp", "one side must be in a machine, and the other must not")
                 .remedy("write that side as NAME:PATH")
                 .with_status(USAGE)),
@@ -94,33 +100,57 @@ fn name_of(from: &Path, found: &Path) -> String {
     from.file_name().or(found.file_name()).and_then(|name| name.to_str()).unwrap_or(".").to_owned()
 }
 
-/// Runs one of init's tools in the machine.
-fn run(machine: &Machine, tool: &[&str], ends: Ends, signals: Signals) -> Result<u8, Failure> {
-    machine.exec(Process::tool(tool), ends, signals)
+/// What a copy has come to: how much has arrived, or the exit status of the tool that has said itself what was wrong.
+#[derive(Debug)]
+struct Arrived(Result<Copied, u8>);
+
+impl Arrived {
+    /// Reads what the tool in a guest says.
+    fn in_guest(status: u8, said: &Kept) -> Self {
+        Self(match status {
+            0 => Ok(serde_json::from_slice(&said.take()).unwrap_or_default()),
+            status => Err(status),
+        })
+    }
+
+    fn tell(self, machine: &str, global: &Global) -> Result<u8, Failure> {
+        match self.0 {
+            Ok(Copied { files, bytes }) if global.json => {
+                say!("{}", serde_json::json!({ "name": machine, "files": files, "bytes": bytes }));
+                Ok(0)
+            }
+            Ok(_) => Ok(0),
+            Err(status) => Ok(status),
+        }
+    }
 }
 
-fn from_guest(machine: &str, path: &str, to: &Path, signals: Signals) -> Result<u8, Failure> {
+/// Runs one of init's tools in the machine.
+fn run(machine: &Machine, tool: &[&str], ends: Ends, signals: Signals) -> Result<u8, Failure> {
+    machine.exec(Process::tool(tool), ends, signals).map(Ending::shell_status)
+}
+
+fn from_guest(machine: &str, path: &str, to: &Path, signals: Signals) -> Result<Arrived, Failure> {
     let machine = Machine::find(machine)?;
     let (reader, writer) = io::pipe().about("pipe")?;
     let target = Target::At { name: last_component(path).into(), path: to.to_owned() };
     let unpacking = thread::spawn(move || unpacked(reader, &target));
     let status = run(&machine, &["pack", path, ""], Ends::output(Piped(writer)), signals);
     let unpacked = unpacking.join().unwrap_or_else(|_| Err(io::Error::other("unpacking ended early")));
-    match status? {
-        // The guest has said itself what was wrong there.
-        0 => unpacked.about(to.display()).map(|()| 0),
-        status => Ok(status),
-    }
+    Ok(Arrived(match status? {
+        0 => Ok(unpacked.about(to.display())?),
+        status => Err(status),
+    }))
 }
 
 /// Reads the stream to its end also when it cannot be unpacked, so that the guest is not left waiting.
-fn unpacked(mut reader: PipeReader, target: &Target) -> io::Result<()> {
+fn unpacked(mut reader: PipeReader, target: &Target) -> io::Result<Copied> {
     let done = unpack(&mut reader, target, false);
     io::copy(&mut reader, &mut io::sink())?;
     done
 }
 
-fn to_guest(from: &Path, machine: &str, path: &str, signals: Signals) -> Result<u8, Failure> {
+fn to_guest(from: &Path, machine: &str, path: &str, signals: Signals) -> Result<Arrived, Failure> {
     let machine = Machine::find(machine)?;
     // Named before anything is started.
     let found = std::fs::canonicalize(from).about(from.display())?;
@@ -131,13 +161,14 @@ fn to_guest(from: &Path, machine: &str, path: &str, signals: Signals) -> Result<
     let (reader, writer) = io::pipe().about("pipe")?;
     let packing = thread::spawn(move || packed(&found, writer));
     // Not given to the session as its last holder: the packer learns from a closed pipe that nobody reads on.
-    let status = run(&machine, &["unpack-at", path, &name], Ends::new(reader, Piped(io::sink())), signals)?;
+    let said = Kept::default();
+    let status = run(&machine, &["unpack-at", path, &name], Ends::new(reader, Piped(said.clone())), signals)?;
     let packed = packing.join().unwrap_or_else(|_| Err(io::Error::other("packing ended early")));
     match packed {
         Err(error) if status == 0 || error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::new(from.display(), error))
         }
-        _ => Ok(status),
+        _ => Ok(Arrived::in_guest(status, &said)),
     }
 }
 

@@ -3,20 +3,23 @@
 use guest_init::protocol::Process;
 
 use super::Global;
+use super::outcome::{Outcome, refuse_json};
 use crate::command;
 use crate::failure::Failure;
-use crate::machine::{self, Ends, Machine, Signals};
+use crate::machine::{self, Machine, Signals};
 
 /// Run a further command in a machine that runs
 ///
 /// Its exit status becomes that of `lamina exec`, as for `lamina run`. It gets the environment, user and directory of
-/// the machine's own command unless others are given.
+/// the machine's own command unless others are given. With --json, what it writes is shown in one object once it has
+/// ended: name, status, signal, stdout, stderr. What of it is no UTF-8 is replaced there.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   lamina exec web -- ps aux
   lamina exec -it web -- bash
-  lamina exec -i db -- psql < dump.sql")]
+  lamina exec -i db -- psql < dump.sql
+  lamina exec --json web -- df / | jq -r .stdout")]
 pub(super) struct Exec {
     /// The machine
     name: String,
@@ -41,7 +44,10 @@ pub(super) struct Exec {
 }
 
 impl Exec {
-    pub(super) fn execute(self, _global: &Global) -> Result<u8, Failure> {
+    pub(super) fn execute(self, global: &Global) -> Result<u8, Failure> {
+        if self.tty {
+            refuse_json(global, "a terminal")?;
+        }
         let signals = Signals::catch()?;
         let machine = Machine::find(&self.name)?;
         let terminal = self.tty.then(machine::terminal_size);
@@ -54,6 +60,7 @@ impl Exec {
             terminal,
             by_init: false,
         };
-        machine.exec(process, Ends::own(self.interactive), signals)
+        let (outcome, ends) = Outcome::of(global, self.interactive);
+        Ok(outcome.tell(&self.name, machine.exec(process, ends, signals)?))
     }
 }

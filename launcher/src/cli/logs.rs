@@ -11,13 +11,16 @@ use crate::machine::{Growth, LogEntry, Machine, OUTPUT_LOG, Signals};
 
 /// Show what a machine's command has written
 ///
-/// Its standard output goes to standard output, its standard error to standard error.
+/// Its standard output goes to standard output, its standard error to standard error. With --json, each line is an
+/// object: time, stream, text, and whether the line ends there (whole); of the console and the launcher only stream and
+/// text.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   lamina logs web
   lamina logs --follow --timestamps web
-  lamina logs --console web")]
+  lamina logs --console web
+  lamina logs --json web | jq -r 'select(.stream == \"stderr\").text'")]
 pub(super) struct Logs {
     /// The machine
     name: String,
@@ -85,6 +88,12 @@ impl Logs {
     fn print(&self, line: &[u8], json: bool) -> io::Result<()> {
         if self.console || self.launcher {
             let mut stdout = io::stdout().lock();
+            if json {
+                let stream = if self.console { "console" } else { "launcher" };
+                let text = String::from_utf8_lossy(line);
+                let row = serde_json::json!({ "stream": stream, "text": text.trim_end_matches('\r') });
+                return writeln!(stdout, "{row}");
+            }
             stdout.write_all(line)?;
             return stdout.write_all(b"\n");
         }

@@ -29,6 +29,7 @@ mod logs;
 mod materialize;
 mod mount;
 mod on_top;
+mod outcome;
 mod prepare;
 mod ps;
 mod pull;

@@ -6,6 +6,7 @@ use layer_store::Store;
 use oci_spec::image::ImageConfiguration;
 
 use super::on_top::OnTop;
+use super::outcome::Outcome;
 use super::{Global, parse_size, store};
 use crate::accelerator::Accelerator;
 use crate::command::{self, Defaults, Overrides};
@@ -13,7 +14,7 @@ use crate::failure::{About, Failure};
 use crate::hypervisor::qemu::Machine;
 use crate::kept_disk;
 use crate::launch::{self, Prepared};
-use crate::machine::{self, Directory, Ends, Handover, Record, Signals};
+use crate::machine::{self, Directory, Handover, Record, Signals};
 use crate::network::{Carrier, Publish};
 use crate::policy::{Backend, Choice, Request};
 use crate::ready::Ready;
@@ -25,7 +26,8 @@ use crate::spec::{Root, Spec, Writes, open_store};
 ///
 /// The command's exit status becomes that of `lamina run`; 126 and 127 mean, as in a shell, that it could
 /// not be run or was not found, 128 + N that signal N ended it, and 125 that Lamina itself failed.
-/// What the VM writes is kept in its memory and is gone with it, unless --keep gives it a disk.
+/// What the VM writes is kept in its memory and is gone with it, unless --keep gives it a disk. --json is as for
+/// `lamina exec`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -145,7 +147,7 @@ impl Run {
     pub(super) fn execute(self, global: &Global) -> Result<u8, Failure> {
         // What is held in the store is held to the end. Until there is a machine, a signal may simply end this process.
         let (root, defaults, _store) = self.root(global)?;
-        let spec = self.spec(root, defaults)?;
+        let spec = self.spec(root, defaults, global)?;
         let tree = spec.root.open(&spec.name)?;
         let signals = Signals::catch()?;
         let ephemeral = self.remove || !(self.detach || self.keep.is_some());
@@ -165,12 +167,13 @@ impl Run {
             return Ok(0);
         }
         let directory = create(&spec, record, false)?;
-        let ends = Ends::own(true);
-        let (status, asked) = launch::run(prepared, tree, directory, ends, Handover::none(), signals)?;
+        let (outcome, ends) = Outcome::of(global, true);
+        let name = spec.name;
+        let (ending, asked) = launch::run(prepared, tree, directory, ends, Handover::none(), signals)?;
         if let Some(asked) = asked.filter(|_| global.verbose > 0) {
             tell!("{}", asked.snapshot().to_string().trim_end());
         }
-        Ok(status)
+        Ok(outcome.tell(&name, ending))
     }
 
     fn start_detached(global: &Global, spec: &Spec, record: Record, signals: &Signals) -> Result<u8, Failure> {
@@ -200,7 +203,7 @@ impl Run {
         Ok((root, defaults(&image.config), Some(opened)))
     }
 
-    fn spec(&self, root: Root, defaults: Defaults) -> Result<Spec, Failure> {
+    fn spec(&self, root: Root, defaults: Defaults, global: &Global) -> Result<Spec, Failure> {
         let volumes = self.volumes.iter().map(|share| {
             let host = std::path::absolute(&share.host).about(share.host.display())?;
             Ok(Share { host, ..share.clone() })
@@ -221,7 +224,7 @@ impl Run {
             shares: volumes.collect::<Result<_, Failure>>()?,
             published: self.publish.clone(),
             secrets: secrets.collect::<Result<_, Failure>>()?,
-            process: command::assemble(defaults, self.overrides()?)?,
+            process: command::assemble(defaults, self.overrides(global)?)?,
             request: Request {
                 accelerator: self.accel,
                 backend: self.backend,
@@ -242,7 +245,7 @@ impl Run {
         })
     }
 
-    fn overrides(&self) -> Result<Overrides, Failure> {
+    fn overrides(&self, global: &Global) -> Result<Overrides, Failure> {
         let mut env = Vec::new();
         for file in &self.env_file {
             env.extend(secret::read_env_file(file)?);
@@ -254,7 +257,7 @@ impl Run {
             env,
             working_dir: self.workdir.clone(),
             user: self.user.clone(),
-            terminal: (!self.detach && machine::terminal_wanted()).then(machine::terminal_size),
+            terminal: (!self.detach && !global.json && machine::terminal_wanted()).then(machine::terminal_size),
         })
     }
 }

@@ -1,9 +1,10 @@
 //! `lamina start`.
 
 use super::Global;
+use super::outcome::Outcome;
 use crate::failure::{Failure, USAGE};
-use crate::launch::{self, Prepared};
-use crate::machine::{self, Directory, Ends, Handover, Machine, Signals};
+use crate::launch;
+use crate::machine::{self, Directory, Handover, Machine, Signals};
 use crate::spec::Spec;
 
 /// Start machines again that have ended
@@ -31,7 +32,7 @@ impl Start {
             let [name] = self.names.as_slice() else {
                 return Err(Failure::new("--attach", "takes one machine at a time").with_status(USAGE));
             };
-            return attach(name).map_err(Failure::before_the_command);
+            return attach(name, global).map_err(Failure::before_the_command);
         }
         let signals = Signals::catch()?;
         let mut started = Vec::new();
@@ -60,28 +61,18 @@ fn start(name: &str, signals: &Signals) -> Result<(), Failure> {
     Ok(())
 }
 
-fn attach(name: &str) -> Result<u8, Failure> {
+fn attach(name: &str, global: &Global) -> Result<u8, Failure> {
     // The machine is looked at before it is taken over, so that one that runs is told from one that is not there.
     if Machine::find(name)?.runs() {
         return Err(Failure::new(format_args!("machine {name}"), "it is already running")
             .remedy(format_args!("lamina exec -it {name} -- sh")));
     }
     let signals = Signals::catch()?;
-    let mut directory = Directory::reopen(name)?;
-    let prepared = || {
-        let mut spec = Spec::read(directory.path())?;
-        let tree = spec.root.open(name)?;
-        spec.process.terminal = machine::terminal_wanted().then(machine::terminal_size);
-        Ok((Prepared::new(spec, &signals)?, tree))
+    let directory = Directory::reopen(name)?;
+    let (outcome, ends) = Outcome::of(global, true);
+    let at_our_terminal = |spec: &mut Spec, _: &Directory| {
+        spec.process.terminal = (machine::terminal_wanted() && !global.json).then(machine::terminal_size);
+        Ok(ends)
     };
-    match prepared() {
-        Ok((prepared, tree)) => {
-            prepared.notice().iter().for_each(|line| tell!("lamina: {line}"));
-            launch::run(prepared, tree, directory, Ends::own(true), Handover::none(), signals).map(|(status, _)| status)
-        }
-        Err(failure) => {
-            directory.give_up(&failure);
-            Err(failure)
-        }
-    }
+    Ok(outcome.tell(name, launch::take_up(directory, at_our_terminal, Handover::none(), signals)?))
 }

@@ -3,12 +3,11 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use guest_init::protocol::{Channel, Message, Process};
+use guest_init::protocol::{Channel, Ending, Message, Process};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::process::{Signal, pidfd_send_signal};
 use signal_hook::consts::SIGWINCH;
 
@@ -16,6 +15,7 @@ use super::api::{self, Reply, Request, STREAM, read_line, write_line};
 use super::directory::{existing, one, socket_of};
 use super::ends::Ends;
 use super::event::Event;
+use super::last_word::LastWord;
 use super::record::{Record, State};
 use super::session::{Control, Session};
 use super::signals::Signals;
@@ -27,6 +27,8 @@ use crate::kept_disk;
 const TIDY: Duration = Duration::from_secs(15);
 /// The same of a machine that syncs what it wrote to its own disk first, however long that takes.
 const TIDY_A_DISK: Duration = Duration::from_secs(24 * 3600);
+/// How often one who waits looks whether a signal has come.
+const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(200);
 
 /// One machine of this user.
 #[derive(Debug)]
@@ -116,14 +118,16 @@ impl Machine {
             return Ok(Stopped::Before);
         };
         let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        // One that goes with its end may have gone by now.
+        let Ok(directory) = self.directory() else { return Ok(Stopped::Before) };
+        let word = LastWord::of(&directory).about(directory.display())?;
         let asked = self.ask(&Request::Stop { timeout: milliseconds });
-        let has_a_disk = self.directory().is_ok_and(|directory| directory.join(kept_disk::FILE).exists());
+        let has_a_disk = directory.join(kept_disk::FILE).exists();
         let tidy = if has_a_disk { TIDY_A_DISK } else { TIDY };
         if asked.is_ok() && ends_within(&supervisor, timeout.saturating_add(tidy)) {
-            return Ok(match one(&self.record.name).map(|record| record.state) {
-                Ok(State::Exited { status: super::supervisor::KILLED, .. }) => Stopped::Killed,
-                _ => Stopped::Asked,
-            });
+            let killed = Some(super::supervisor::KILLED.shell_status());
+            let status = word.heard().and_then(|state| state.status());
+            return Ok(if status == killed { Stopped::Killed } else { Stopped::Asked });
         }
         self.end_supervisor(&supervisor)
     }
@@ -156,23 +160,24 @@ impl Machine {
     /// Waits until it has ended; gives the exit status of its command.
     ///
     /// # Errors
-    /// It has been removed, or a signal ended the wait.
+    /// It has been removed before this began, or a signal ended the wait.
     pub fn wait(&self, signals: &Signals) -> Result<u8, Failure> {
-        let mut written = None;
-        if let Some(supervisor) = self.record.supervisor() {
-            written = last_state(&self.directory()?, &supervisor, || signals.check())?;
-        }
-        let state = match written {
-            // One that goes with its end has left nothing else.
-            Some(state) if !state.is_active() => state,
-            Some(_) if self.directory().is_err() => {
-                return Err(self.failure("it has ended and been removed, and its exit status with it"));
-            }
-            _ => one(&self.record.name)?.state,
-        };
-        match state {
-            State::Exited { status, .. } | State::Failed { status, .. } => Ok(status),
-            _ => Err(self.failure("it has been started again")),
+        let name = &self.record.name;
+        let directory = self.directory()?;
+        let word = LastWord::of(&directory).about(directory.display())?;
+        loop {
+            let seen = one(name);
+            // It says of the run that was waited for what the record may say of the next one, or nothing any more.
+            let state = match (word.heard(), seen) {
+                (Some(state), _) => state,
+                (None, Ok(record)) if record.state.is_active() => {
+                    record.supervisor().map_or(Ok(()), |supervisor| await_end(&supervisor, signals))?;
+                    continue;
+                }
+                (None, Ok(record)) => record.state,
+                (None, Err(failure)) => word.heard().ok_or(failure)?,
+            };
+            return Ok(state.status().unwrap_or(MACHINE_FAILED));
         }
     }
 
@@ -190,12 +195,12 @@ impl Machine {
         self.record.state.is_active() && self.record.supervisor().is_some()
     }
 
-    /// Runs a process in it, whose channels lead to `ends`; gives its exit status, as `lamina run` does. Signals to
-    /// this process are the other one's.
+    /// Runs a process in it, whose channels lead to `ends`; gives how it ended. Signals to this process are the
+    /// other one's.
     ///
     /// # Errors
     /// The machine does not run, or ends before the process does; the process cannot be started.
-    pub fn exec(&self, process: Process, ends: Ends, signals: Signals) -> Result<u8, Failure> {
+    pub fn exec(&self, process: Process, ends: Ends, signals: Signals) -> Result<Ending, Failure> {
         let terminal = process.terminal.is_some();
         // Without input, keys are for our own terminal: Ctrl-C is the command's by way of the signal.
         let raw = terminal && ends.input.is_some();
@@ -212,7 +217,7 @@ impl Machine {
                 Event::Control(_, Message::Stdout(bytes)) => session.output(Channel::Stdout, bytes),
                 Event::Control(_, Message::Stderr(bytes)) => session.output(Channel::Stderr, bytes),
                 Event::Control(_, Message::Credit(Channel::Stdin, bytes)) => session.credit(bytes),
-                Event::Control(_, Message::Exited(ending)) => result = Ok(ending.shell_status()),
+                Event::Control(_, Message::Exited(ending)) => result = Ok(ending),
                 Event::Control(_, Message::StartFailed(error)) => {
                     result = Err(self.failure(error.cause).with_status(error.status));
                 }
@@ -232,30 +237,12 @@ impl Machine {
     }
 }
 
-/// Waits until a machine's supervisor has ended; gives the last state that it wrote down in `directory`. It may remove
-/// that right behind, so it is read as soon as it is there.
-fn last_state(
-    directory: &Path,
-    supervisor: &OwnedFd,
-    check: impl Fn() -> Result<(), Failure>,
-) -> Result<Option<State>, Failure> {
-    let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).about("inotify")?;
-    // Fails for one that is gone by now.
-    let _ = inotify::add_watch(&inotify, directory, WatchFlags::MOVED_TO);
-    let mut last = None;
-    let (tick, mut told) = (Timespec { tv_sec: 0, tv_nsec: 200_000_000 }, [0; 4096]);
-    loop {
-        let over = ends_within(supervisor, Duration::ZERO);
-        last = Record::read(directory).ok().map(|record| record.state).or(last);
-        if over {
-            return Ok(last);
-        }
-        check()?;
-        let fds = [supervisor, &inotify];
-        // Interrupted, it looks once in vain.
-        let _ = poll(&mut fds.map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)), Some(&tick));
-        while rustix::io::read(&inotify, &mut told).is_ok_and(|count| count > 0) {}
+/// Waits for the end of a machine's supervisor.
+fn await_end(supervisor: &OwnedFd, signals: &Signals) -> Result<(), Failure> {
+    while !ends_within(supervisor, LOOK_FOR_SIGNALS) {
+        signals.check()?;
     }
+    Ok(())
 }
 
 /// Whether a process ends before so much time has passed.
@@ -272,36 +259,5 @@ fn ends_within(process: &OwnedFd, most: Duration) -> bool {
             Err(_) if left.is_zero() => return false,
             Err(_) => {}
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rustix::process::{Pid, PidfdFlags, pidfd_open};
-
-    use super::*;
-    use crate::machine::record::now;
-
-    #[test]
-    fn what_a_supervisor_wrote_last_is_known_though_it_removes_it() {
-        let home = tempfile::tempdir().unwrap();
-        let directory = home.path().join("m");
-        std::fs::create_dir(&directory).unwrap();
-        let mut record = crate::machine::new_record("m", "image", &[], true);
-        record.write(&directory).unwrap();
-        let mut supervisor = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        let handle = pidfd_open(Pid::from_child(&supervisor), PidfdFlags::empty()).unwrap();
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| last_state(&directory, &handle, || Ok(())).unwrap());
-            std::thread::sleep(Duration::from_millis(100));
-            record.state = State::Exited { status: 5, at: now() };
-            record.write(&directory).unwrap();
-            // Less than it would take to look again without being told.
-            std::thread::sleep(Duration::from_millis(50));
-            std::fs::remove_dir_all(&directory).unwrap();
-            supervisor.kill().unwrap();
-            supervisor.wait().unwrap();
-            assert!(matches!(waiting.join().unwrap(), Some(State::Exited { status: 5, .. })));
-        });
     }
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use guest_init::protocol::Message;
+use guest_init::protocol::{Ending, Message};
 use signal_hook::consts::{SIGHUP, SIGKILL, SIGTERM, SIGWINCH};
 
 use super::api::Request;
@@ -24,9 +24,9 @@ const PANIC_DEADLINE: Duration = Duration::from_secs(1);
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 impl Supervisor {
-    pub(super) fn conclude(&self, outcome: &Outcome) -> Result<u8, Failure> {
+    pub(super) fn conclude(&self, outcome: &Outcome) -> Result<Ending, Failure> {
         match outcome {
-            Outcome::Ended(ending) => Ok(ending.shell_status()),
+            Outcome::Ended(ending) => Ok(*ending),
             Outcome::StartFailed(status, cause) => {
                 Err(Failure::new(format_args!("machine {}", self.order.directory.name()), cause).with_status(*status))
             }

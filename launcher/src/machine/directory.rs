@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::home::{self, make_private};
+use super::last_word;
 use super::record::{self, ProcessRecord, Record, State, current_boot, now};
 use super::settle::{settle, sweep};
 use crate::failure::{About, Failure};
@@ -160,7 +161,11 @@ impl Directory {
             self.record.processes.clear();
         }
         self.record.state = state;
-        self.record.write(&self.state)
+        let written = self.record.write(&self.state);
+        if !self.record.state.is_active() {
+            last_word::leave(&self.lock, &self.record.state).about(self.state.display())?;
+        }
+        written
     }
 
     /// Tells, and writes down once, what went wrong without ending the machine.

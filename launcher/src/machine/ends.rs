@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use guest_init::protocol::Channel;
 
@@ -71,6 +72,47 @@ impl Output for Own {
                 stdout.write_all(bytes)?;
                 stdout.flush()
             }
+        }
+    }
+}
+
+/// Memory that something is written to, for who has a clone of it.
+#[derive(Clone, Debug, Default)]
+pub struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Kept {
+    /// Takes out what has been written.
+    #[must_use]
+    pub fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Standard output and standard error, each into memory.
+#[derive(Clone, Debug, Default)]
+pub struct Captured {
+    /// What was written to standard output.
+    pub stdout: Kept,
+    /// What was written to standard error.
+    pub stderr: Kept,
+}
+
+impl Output for Captured {
+    fn take(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()> {
+        match channel {
+            Channel::Stderr => self.stderr.write_all(bytes),
+            _ => self.stdout.write_all(bytes),
         }
     }
 }

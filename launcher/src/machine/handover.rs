@@ -63,9 +63,13 @@ impl Handover {
         Self { pipe: None, notice: Vec::new() }
     }
 
-    /// What is to be told once the machine is ready.
+    /// What its user is to know once the machine is ready; at once where nobody waits for a word.
     pub fn tell(&mut self, notice: Vec<String>) {
-        self.notice = notice;
+        if self.is_awaited() {
+            self.notice = notice;
+        } else {
+            notice.iter().for_each(|line| tell!("lamina: {line}"));
+        }
     }
 
     /// The machine is ready.

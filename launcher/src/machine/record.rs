@@ -76,6 +76,15 @@ impl State {
         matches!(self, Self::Starting | Self::Running { .. })
     }
 
+    /// The exit status that its end gave.
+    #[must_use]
+    pub const fn status(&self) -> Option<u8> {
+        match self {
+            Self::Starting | Self::Running { .. } => None,
+            Self::Exited { status, .. } | Self::Failed { status, .. } => Some(*status),
+        }
+    }
+
     /// One word for it.
     #[must_use]
     pub const fn word(&self) -> &'static str {

@@ -9,6 +9,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use super::directory::{LOCK, MOUNT_POINT};
 use super::home;
+use super::last_word;
 use super::record::{self, Record};
 use crate::failure::{About, Failure};
 use crate::kept_disk;
@@ -51,6 +52,8 @@ pub(super) fn settle(state: &Path) {
     if let Ok(sockets) = home::sockets() {
         let _ = fs::remove_dir_all(sockets.join(&record.name));
     }
+    // Lost on a disk that is full.
+    let _ = last_word::leave(&lock, &seen.state);
     if record.ephemeral {
         let _ = fs::remove_dir_all(state);
     } else if let Err(failure) = seen.write(state) {

@@ -6,24 +6,21 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
-use guest_init::protocol::{Channel, Ending, MACHINE, Message, Process, Setup, VERSION};
+use guest_init::protocol::{Channel, Ending, MACHINE, Message, Process, VERSION};
 
 use super::api::{self, Desk};
 use super::children::Children;
-use super::directory::Directory;
-use super::ends::Ends;
 use super::event::Event;
-use super::handover::Handover;
+use super::order::Order;
 use super::record::{State, now};
-use super::root::RootServer;
 use super::session::{Control, Session};
 use super::signals::{Signals, interrupted};
 use super::watch::Watcher;
 use super::{console, monitor, session, terminal};
 use crate::failure::{About, Failure, MACHINE_FAILED};
-use crate::hypervisor::CommandLine;
 use crate::kept_disk;
 use crate::ready::Ready;
+use crate::unchecked;
 
 /// The stream of the machine's first command.
 pub(super) const FIRST: u32 = 1;
@@ -33,49 +30,18 @@ const AWAITING: u32 = u32::MAX;
 const SOCKET_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a guest may take to power off when told to; one that still writes its disk may take longer.
 pub(super) const POWER_OFF_DEADLINE: Duration = Duration::from_secs(10);
-/// The exit status of a command that SIGKILL ended, as a shell has it.
-pub(super) const KILLED: u8 = 137;
+/// The end of a command that was killed, alone or with its machine.
+pub(super) const KILLED: Ending = Ending::Signal(9);
 /// How often to look for what no event tells.
 const TICK: Duration = Duration::from_secs(1);
 
-/// A machine to run.
-#[derive(Debug)]
-pub struct Order {
-    /// The server of its root, and that root's socket.
-    pub root: (Box<dyn RootServer>, PathBuf),
-    /// The machine's directories, which go last.
-    pub directory: Directory,
-    /// The servers of its further shares and of its network, each with its socket, which is named after what it serves.
-    pub shares: Vec<(CommandLine, PathBuf)>,
-    /// The hypervisor.
-    pub hypervisor: CommandLine,
-    /// The sockets to listen on: control channel and monitor.
-    pub sockets: (PathBuf, PathBuf),
-    /// The console's file.
-    pub console: PathBuf,
-    /// Whether to show the console as it grows.
-    pub show_console: bool,
-    /// What the guest mounts. The clock is filled in when it is sent.
-    pub setup: Setup,
-    /// The command.
-    pub process: Process,
-    /// Where the command's channels lead.
-    pub ends: Option<Ends>,
-    /// Who waits for the word that the command runs.
-    pub handover: Handover,
-    /// When the machine counts as ready.
-    pub ready: Ready,
-    /// How long the guest may take until it is.
-    pub ready_timeout: Duration,
-}
-
-/// Runs a machine and its command; gives the exit status of `lamina run`.
+/// Runs a machine and its command; gives how that ended.
 ///
 /// Must be called by a thread that lives as long as the machine: the kernel ends the helpers with it.
 ///
 /// # Errors
 /// The machine could not be started, or ended without the command having ended.
-pub fn run(order: Order, signals: Signals) -> Result<u8, Failure> {
+pub fn run(order: Order, signals: Signals) -> Result<Ending, Failure> {
     let Signals { events, inbox, .. } = signals;
     // Dropped last: it steps in if this process is killed before all is tidied up.
     let mut order = order;
@@ -120,11 +86,12 @@ pub fn run(order: Order, signals: Signals) -> Result<u8, Failure> {
     // The processes before what is said of their end.
     supervisor.children.end();
     supervisor.enter(match &result {
-        Ok(status) => State::Exited { status: *status, at: now() },
+        Ok(ending) => State::Exited { status: ending.shell_status(), at: now() },
         Err(failure) => State::Failed { reason: failure.cause().to_owned(), status: failure.status(), at: now() },
     });
     match &result {
-        Ok(status) if supervisor.order.handover.is_awaited() => {
+        Ok(ending) if supervisor.order.handover.is_awaited() => {
+            let status = ending.shell_status();
             let cause = format!("it ended (status {status}) before {}", supervisor.order.ready);
             let remedy = format!("see lamina logs {}", supervisor.order.directory.name());
             supervisor.order.handover.failed(&supervisor.failed(&cause).remedy(remedy));
@@ -250,7 +217,7 @@ impl Supervisor {
     }
 
     /// Handles events until the machine is gone and its output is written.
-    fn serve(&mut self, inbox: &Receiver<Event>) -> Result<u8, Failure> {
+    fn serve(&mut self, inbox: &Receiver<Event>) -> Result<Ending, Failure> {
         loop {
             let left = self.deadline.map(|(at, _)| at.saturating_duration_since(Instant::now()));
             match inbox.recv_timeout(left.unwrap_or(TICK).min(TICK)) {
@@ -351,6 +318,7 @@ impl Supervisor {
                 self.enter(State::Running { since: now() });
                 self.ran = true;
                 self.await_ready();
+                unchecked::let_go_of_programs();
             }
             (AWAITING, Message::Exited(Ending::Status(0))) => {
                 self.deadline.take_if(|(_, what)| *what == Overdue::Ready);

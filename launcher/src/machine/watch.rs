@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::directory::existing;
 use super::settle::settle;
 use crate::failure::{About, Failure};
+use crate::unchecked;
 
 /// The first argument by which `lamina` runs as [`stand`]: not a command for users.
 pub const WATCH: &str = "__watch";
@@ -54,6 +55,7 @@ pub fn stand(name: &str) -> Result<u8, Failure> {
     // The terminal's Ctrl-C and hang-up are not for us.
     rustix::process::setsid().about(WATCH)?;
     let state = existing(name)?;
+    unchecked::let_go_of_programs();
     let mut heard = [0; DONE.len()];
     if std::io::stdin().read_exact(&mut heard).is_ok() && heard == DONE {
         return Ok(0);

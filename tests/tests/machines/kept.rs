@@ -127,6 +127,26 @@ fn full_disk_is_an_error_in_the_guest_and_a_machine_without_one_has_nothing_to_c
     session.traces().assert_nothing_left();
 }
 
+/// Docker's users know it so: what they have put in `/etc/resolv.conf` is left alone by later starts.
+#[test]
+fn name_servers_that_a_user_chose_are_there_after_a_start_and_removed_ones_are_ours_again() {
+    let machines = Machines::of(Image::Debian);
+    let session = &machines.session;
+    let script = "cat /etc/resolv.conf; case $(cat /srv/starts 2>/dev/null) in
+        '') rm /etc/resolv.conf; echo nameserver 192.0.2.1 > /etc/resolv.conf; echo 1 > /srv/starts ;;
+        1) ln -sf /run/mine /etc/resolv.conf; echo 2 > /srv/starts ;;
+        2) readlink /etc/resolv.conf; rm /etc/resolv.conf; echo 3 > /srv/starts ;; esac";
+    let run = ["run", "--accel", "tcg", "--keep=64M", "--name", "m", "-u", "0:0", "-w", "/", REFERENCE, "--"];
+    let ours = session.ok(run.into_iter().chain(["/bin/sh", "-c", script]));
+    assert!(ours.starts_with("nameserver 10.0.2."), "{ours}");
+    let again = || session.run(["start", "--attach", "m"]).stdout;
+    assert_eq!(again(), "nameserver 192.0.2.1\n");
+    assert_eq!(again(), "/run/mine\n");
+    assert_eq!(again(), ours);
+    session.ok(["rm", "m"]);
+    session.traces().assert_nothing_left();
+}
+
 #[test]
 fn machine_on_layers_of_a_store_that_is_read_also_stays_and_is_committed_to_its_own() {
     let machines = Machines::of(Image::Debian);

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use end_to_end::{Finished, Image};
+use serde_json::json;
 
 use crate::fixture::{Machines, REFERENCE, until};
 
@@ -21,6 +22,7 @@ fn detached_machine_is_seen_asked_stopped_started_and_removed() {
     looks_at_a_running_machine(&machines);
     commands_beside_the_first_one(&machines);
     copies(&machines);
+    results_as_json(&machines);
 
     // An image that loses its name keeps what the machine needs, also when it stands still.
     session.ok(["rmi", REFERENCE]);
@@ -162,6 +164,56 @@ fn copies(machines: &Machines) {
     session.run(["cp", &path("nowhere"), "web:/srv"]).refused("nowhere: No such file");
     session.run(["cp", &path("a"), &path("b")]).refused_usage("NAME:PATH");
     session.run(["cp", "web:relative", &path("b")]).refused_usage("must be absolute");
+}
+
+fn results_as_json(machines: &Machines) {
+    let session = &machines.session;
+    let object = |finished: &Finished| -> serde_json::Value { serde_json::from_str(&finished.stdout).unwrap() };
+    let shell = |script: &str| session.run(["exec", "--json", "web", "--", "/bin/sh", "-c", script]);
+    let ended = shell("printf 'a\\377\\n'; echo oops >&2; exit 7");
+    assert_eq!((ended.status.code(), ended.stderr.as_str()), (Some(7), ""), "{ended}");
+    let expected = json!({ "name": "web", "status": 7, "signal": null, "stdout": "a\u{fffd}\n", "stderr": "oops\n" });
+    assert_eq!(object(&ended), expected);
+    let killed = shell("kill -KILL $$");
+    assert_eq!(killed.status.code(), Some(137));
+    assert_eq!((&object(&killed)["status"], &object(&killed)["signal"]), (&json!(137), &json!(9)));
+    let much = shell("head -c 3000000 /dev/zero | tr '\\0' x");
+    assert_eq!(object(&much)["stdout"].as_str().map(str::len), Some(3_000_000));
+    session
+        .run(["exec", "--json", "-t", "web", "--", "true"])
+        .refused_usage("--json: standard output is for a terminal");
+    let missing = session.run(["exec", "--json", "web", "--", "/nowhere"]);
+    assert_eq!((missing.status.code(), missing.stdout.as_str()), (Some(127), ""), "{missing}");
+
+    let work = session.work("counted");
+    let made = "mkdir -p from/sub && head -c 70000 /dev/zero > from/a && ln from/a from/b && ln -s a from/sub/link";
+    Finished::of(session.command(Path::new("sh")).args(["-c", made]).current_dir(&work)).succeeded();
+    let path = |name: &str| work.join(name).display().to_string();
+    let arrived = json!({ "name": "web", "files": 3, "bytes": 70000 });
+    for (from, to) in [(path("from"), "web:/srv/counted".to_owned()), ("web:/srv/counted".to_owned(), path("back"))] {
+        assert_eq!(object(&session.run(["cp", "--json", &from, &to]).succeeded()), arrived, "{from}");
+    }
+    session.run(["cp", "--json", "web:/srv/counted", "-"]).refused_usage("--json: standard output is for the tar");
+    let console = session.ok(["logs", "--console", "--json", "web"]);
+    let mut lines = console.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    assert!(lines.any(|line| line == json!({ "stream": "console", "text": "lamina: init is up" })), "{console}");
+    assert_eq!(session.ok(["logs", "--launcher", "--json", "web"]), "");
+}
+
+#[test]
+fn run_in_the_foreground_gives_its_outcome_as_one_object() {
+    let machines = Machines::of(Image::Debian);
+    let run = ["run", "--json", "--accel", "tcg", "--network", "none", "--name", "m", REFERENCE, "--"];
+    let script = "cat; echo complained >&2; kill -TERM $$";
+    let mut lamina = machines.session.lamina(run.into_iter().chain(["/bin/sh", "-c", script]));
+    let mut child = lamina.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"given").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143));
+    let seen: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let expected = json!({ "name": "m", "status": 143, "signal": 15, "stdout": "given", "stderr": "complained\n" });
+    assert_eq!(seen, expected);
+    machines.session.traces().assert_nothing_left();
 }
 
 /// script(1) gives `lamina exec -t` a terminal of a known size.

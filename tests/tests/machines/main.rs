@@ -7,4 +7,5 @@ mod kept;
 mod life;
 mod limits;
 mod many;
+mod waits;
 mod work;

@@ -4,12 +4,17 @@
 //! it by the attribute `trusted.overlay.opaque` with the value `y`
 //! (`Documentation/filesystems/overlayfs.rst`, "whiteouts and opaque directories").
 
-use std::collections::HashMap;
 use std::fs::{self, Metadata};
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+mod own;
+#[cfg(test)]
+mod tests;
+
+pub use own::Own;
 
 use crate::archive::{Packer, about, names_in, unless_gone};
 
@@ -81,7 +86,7 @@ impl Stack {
     /// # Errors
     /// Names the path that cannot be read.
     pub fn changes(&self) -> io::Result<Vec<Change>> {
-        let own = Own::read(&self.place)?;
+        let own = Own::read(&self.place)?.unwrap_or_default();
         let mut found = Vec::new();
         // Reversed, so that the first name is taken first.
         let mut todo: Vec<PathBuf> = names_in(&self.upper)?.into_iter().rev().map(PathBuf::from).collect();
@@ -112,6 +117,16 @@ impl Stack {
         }
         own.drop_empty(&mut found);
         Ok(found)
+    }
+
+    /// Whether a user has put something at this path, which has no leading slash, at an earlier start.
+    ///
+    /// # Errors
+    /// What init put there itself cannot be read.
+    pub fn is_of_user(&self, path: &Path) -> io::Result<bool> {
+        let Some(own) = Own::read(&self.place)? else { return Ok(false) };
+        let found = fs::symlink_metadata(self.upper.join(path));
+        Ok(found.is_ok_and(|found| !is_whiteout(&found) && !own.is(path, &found)))
     }
 
     /// What an opaque directory hides of the one below.
@@ -217,187 +232,4 @@ fn xattrs(path: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
         found.push((String::from_utf8_lossy(name).into_owned(), value));
     }
     Ok(found)
-}
-
-/// What init itself put into an upper directory: its paths, each with a mark by which a change is seen. In the file
-/// `own` each is `MARK PATH` and a NUL byte.
-#[derive(Debug)]
-pub struct Own(HashMap<PathBuf, String>);
-
-impl Own {
-    const FILE: &str = "own";
-
-    /// Notes what is in the upper directory now, if nothing has been noted before.
-    ///
-    /// # Errors
-    /// It cannot be read, or the note not be written.
-    pub fn note(stack: &Stack) -> io::Result<()> {
-        let file = stack.place.join(Self::FILE);
-        if file.exists() {
-            return Ok(());
-        }
-        let mut lines = Vec::new();
-        for change in stack.changes()? {
-            let path = stack.upper.join(&change.path);
-            let meta = fs::symlink_metadata(&path).map_err(about(&path))?;
-            lines.extend(format!("{} ", mark(&meta)).into_bytes());
-            lines.extend(change.path.as_os_str().as_bytes());
-            lines.push(0);
-        }
-        fs::write(&file, lines).map_err(about(&file))
-    }
-
-    fn read(place: &Path) -> io::Result<Self> {
-        let file = place.join(Self::FILE);
-        let bytes = match fs::read(&file) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(about(&file)(error)),
-        };
-        let lines = bytes.split(|&byte| byte == 0).filter_map(|line| {
-            let space = line.iter().position(|&byte| byte == b' ')?;
-            let mark = std::str::from_utf8(&line[..space]).ok()?.to_owned();
-            Some((PathBuf::from(std::ffi::OsString::from_vec(line[space + 1..].to_vec())), mark))
-        });
-        Ok(Self(lines.collect()))
-    }
-
-    /// Whether a path is as init left it.
-    fn is(&self, path: &Path, meta: &Metadata) -> bool {
-        self.0.get(path).is_some_and(|noted| meta.is_dir() || *noted == mark(meta))
-    }
-
-    /// Leaves out the directories that init made and nobody has put anything into.
-    fn drop_empty(&self, changes: &mut Vec<Change>) {
-        let mut kept: Vec<Change> = Vec::with_capacity(changes.len());
-        // From the end, so that a directory comes behind what is in it.
-        for change in changes.drain(..).rev() {
-            let is_used = kept.last().is_some_and(|last| last.path.starts_with(&change.path));
-            if is_used || !change.directory || !self.0.contains_key(&change.path) {
-                kept.push(change);
-            }
-        }
-        kept.reverse();
-        *changes = kept;
-    }
-}
-
-/// Time of change, inode and size: a file that is written anew within a tick of the clock differs at least in one.
-fn mark(meta: &Metadata) -> String {
-    format!("{}.{:09},{},{}", meta.mtime(), meta.mtime_nsec(), meta.ino(), meta.len())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A place and a lower tree in memory: the tests need what only root may do there.
-    struct Scratch(tempfile::TempDir);
-
-    impl Scratch {
-        fn new() -> Self {
-            let scratch = Self(tempfile::tempdir().unwrap());
-            fs::create_dir_all(scratch.path("place/upper")).unwrap();
-            fs::create_dir_all(scratch.path("lower/dir/sub")).unwrap();
-            for file in ["lower/gone", "lower/kept", "lower/dir/old", "lower/dir/sub/deep"] {
-                fs::write(scratch.path(file), "below").unwrap();
-            }
-            scratch
-        }
-
-        fn path(&self, name: &str) -> PathBuf {
-            self.0.path().join(name)
-        }
-
-        fn stack(&self) -> Stack {
-            Stack::new(&self.path("place"), &self.path("lower"))
-        }
-
-        fn whiteout(&self, name: &str) {
-            let (kind, mode) = (rustix::fs::FileType::CharacterDevice, rustix::fs::Mode::empty());
-            rustix::fs::mknodat(rustix::fs::CWD, self.path("place/upper").join(name), kind, mode, 0).unwrap();
-        }
-
-        fn listed(&self) -> Vec<String> {
-            let mut bytes = Vec::new();
-            self.stack().list(&mut bytes).unwrap();
-            parse_list(&bytes).into_iter().map(|(letter, path)| format!("{letter} {}", path.display())).collect()
-        }
-    }
-
-    #[test]
-    fn what_is_added_changed_and_deleted_is_told_apart() {
-        let scratch = Scratch::new();
-        fs::write(scratch.path("place/upper/kept"), "above").unwrap();
-        fs::create_dir(scratch.path("place/upper/new")).unwrap();
-        fs::write(scratch.path("place/upper/new/file"), "x").unwrap();
-        scratch.whiteout("gone");
-        scratch.whiteout("never-was");
-        assert_eq!(scratch.listed(), ["D /gone", "C /kept", "A /new", "A /new/file"]);
-    }
-
-    #[test]
-    fn a_directory_that_was_made_anew_hides_the_old_one() {
-        let scratch = Scratch::new();
-        let directory = scratch.path("place/upper/dir");
-        fs::create_dir(&directory).unwrap();
-        fs::write(directory.join("old"), "above").unwrap();
-        let flags = rustix::fs::XattrFlags::empty();
-        rustix::fs::setxattr(&directory, OPAQUE, b"y", flags).unwrap();
-        assert_eq!(scratch.listed(), ["C /dir", "D /dir/sub", "C /dir/old"]);
-        let mut bytes = Vec::new();
-        scratch.stack().pack(&mut bytes).unwrap();
-        let mut archive = tar::Archive::new(bytes.as_slice());
-        let names: Vec<_> =
-            archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string()).collect();
-        assert_eq!(names, ["dir", "dir/.wh..wh..opq", "dir/old"]);
-    }
-
-    #[test]
-    fn a_tree_in_which_others_work_is_walked_to_its_end() {
-        let scratch = Scratch::new();
-        let busy = scratch.path("place/upper/busy");
-        fs::create_dir(&busy).unwrap();
-        fs::write(scratch.path("place/upper/zoo"), "x").unwrap();
-        let over = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let work = || {
-                while !over.load(std::sync::atomic::Ordering::Relaxed) {
-                    for directory in ["a", "b", "c"].map(|name| busy.join(name)) {
-                        fs::create_dir(&directory).unwrap();
-                        fs::write(directory.join("file"), "x").unwrap();
-                        fs::hard_link(directory.join("file"), directory.join("other")).unwrap();
-                        fs::remove_dir_all(&directory).unwrap();
-                    }
-                }
-            };
-            scope.spawn(work);
-            let looked: Vec<io::Result<()>> = (0..1000)
-                .map(|_| {
-                    assert!(scratch.stack().changes()?.iter().any(|change| change.path == Path::new("zoo")));
-                    scratch.stack().pack(io::sink())
-                })
-                .collect();
-            over.store(true, std::sync::atomic::Ordering::Relaxed);
-            let failed: Vec<_> = looked.into_iter().filter_map(Result::err).collect();
-            assert!(failed.is_empty(), "{failed:?}");
-        });
-    }
-
-    #[test]
-    fn what_init_made_is_no_change_until_somebody_changes_it() {
-        let scratch = Scratch::new();
-        let upper = scratch.path("place/upper");
-        fs::create_dir_all(upper.join("run/lamina")).unwrap();
-        fs::create_dir(upper.join("etc")).unwrap();
-        fs::write(upper.join("etc/hosts"), "init").unwrap();
-        Own::note(&scratch.stack()).unwrap();
-        assert!(scratch.listed().is_empty(), "{:?}", scratch.listed());
-        fs::write(upper.join("run/pid"), "1").unwrap();
-        Own::note(&scratch.stack()).unwrap();
-        assert_eq!(scratch.listed(), ["A /run", "A /run/pid"]);
-        fs::remove_file(upper.join("etc/hosts")).unwrap();
-        fs::write(upper.join("etc/hosts"), "another").unwrap();
-        assert_eq!(scratch.listed(), ["A /etc", "A /etc/hosts", "A /run", "A /run/pid"]);
-    }
 }

@@ -31,10 +31,13 @@
 //! that the receiver has not returned by [`Message::Credit`]. So both sides read the channel without ever
 //! waiting for a slow reader, and a full pipe of one process holds up neither another process nor a signal.
 
-use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
+
+mod frame;
+#[cfg(test)]
+mod tests;
 
 /// The name of the virtio-serial port, as the hypervisor's `name=` sets it.
 pub const PORT_NAME: &str = "lamina.control";
@@ -54,8 +57,6 @@ pub const WINDOW: u32 = 256 << 10;
 
 /// The stream of messages that concern the machine as a whole.
 pub const MACHINE: u32 = 0;
-
-const HEADER: usize = 12;
 
 /// One message. The comment of each variant gives its type byte and direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -283,230 +284,4 @@ pub struct StartError {
     pub status: u8,
     /// What was wrong, naming the program, user or directory.
     pub cause: String,
-}
-
-impl Message {
-    const fn kind(&self) -> u8 {
-        match self {
-            Self::Hello(_) => 1,
-            Self::Setup(_) => 2,
-            Self::Ready => 3,
-            Self::Start(_) => 4,
-            Self::Started => 5,
-            Self::Stdin(_) => 6,
-            Self::Stdout(_) => 7,
-            Self::Stderr(_) => 8,
-            Self::Credit(..) => 9,
-            Self::Signal(_) => 10,
-            Self::Resize(_) => 11,
-            Self::Exited(_) => 12,
-            Self::StartFailed(_) => 13,
-            Self::Fatal(_) => 14,
-            Self::PowerOff => 15,
-            Self::Close(_) => 16,
-            Self::Halting => 17,
-        }
-    }
-
-    fn into_payload(self) -> io::Result<Vec<u8>> {
-        Ok(match self {
-            Self::Ready | Self::Started | Self::PowerOff | Self::Halting => Vec::new(),
-            Self::Hello(hello) => serde_json::to_vec(&hello)?,
-            Self::Setup(setup) => serde_json::to_vec(&setup)?,
-            Self::Start(process) => serde_json::to_vec(&process)?,
-            Self::Exited(ending) => serde_json::to_vec(&ending)?,
-            Self::StartFailed(error) => serde_json::to_vec(&error)?,
-            Self::Stdin(bytes) | Self::Stdout(bytes) | Self::Stderr(bytes) => bytes,
-            Self::Credit(channel, count) => {
-                let mut payload = vec![channel as u8];
-                payload.extend(count.to_le_bytes());
-                payload
-            }
-            Self::Close(channel) => vec![channel as u8],
-            Self::Signal(number) => number.to_le_bytes().to_vec(),
-            Self::Resize(size) => [size.rows.to_le_bytes(), size.columns.to_le_bytes()].concat(),
-            Self::Fatal(text) => text.into_bytes(),
-        })
-    }
-
-    fn parse(kind: u8, payload: Vec<u8>) -> io::Result<Self> {
-        Ok(match (kind, payload.as_slice()) {
-            (1, json) => Self::Hello(serde_json::from_slice(json)?),
-            (2, json) => Self::Setup(serde_json::from_slice(json)?),
-            (3, []) => Self::Ready,
-            (4, json) => Self::Start(serde_json::from_slice(json)?),
-            (5, []) => Self::Started,
-            (6, _) => Self::Stdin(payload),
-            (7, _) => Self::Stdout(payload),
-            (8, _) => Self::Stderr(payload),
-            (9, &[channel @ 0..=2, a, b, c, d]) => {
-                Self::Credit(CHANNELS[usize::from(channel)], u32::from_le_bytes([a, b, c, d]))
-            }
-            (10, &[a, b, c, d]) => Self::Signal(u32::from_le_bytes([a, b, c, d])),
-            (11, &[a, b, c, d]) => {
-                Self::Resize(TerminalSize { rows: u16::from_le_bytes([a, b]), columns: u16::from_le_bytes([c, d]) })
-            }
-            (12, json) => Self::Exited(serde_json::from_slice(json)?),
-            (13, json) => Self::StartFailed(serde_json::from_slice(json)?),
-            (14, text) => Self::Fatal(String::from_utf8_lossy(text).into_owned()),
-            (15, []) => Self::PowerOff,
-            (16, &[channel @ 0..=2]) => Self::Close(CHANNELS[usize::from(channel)]),
-            (17, []) => Self::Halting,
-            (kind, payload) => {
-                let cause = format!("control message of type {kind} with {} bytes", payload.len());
-                return Err(io::Error::new(io::ErrorKind::InvalidData, cause));
-            }
-        })
-    }
-
-    /// Writes the message as one frame, by one `write_all`: a frame of two writers never mixes as long as
-    /// they share a lock around this call.
-    ///
-    /// # Errors
-    /// What the writer says, or `InvalidInput` for a payload longer than [`MAX_PAYLOAD`].
-    pub fn write(self, stream: u32, mut to: impl Write) -> io::Result<()> {
-        let kind = self.kind();
-        let payload = self.into_payload()?;
-        let length = u32::try_from(payload.len()).ok().filter(|length| *length as usize <= MAX_PAYLOAD);
-        let Some(length) = length else {
-            let cause = format!("control message of {} bytes is longer than {MAX_PAYLOAD}", payload.len());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, cause));
-        };
-        let mut frame = Vec::with_capacity(HEADER + payload.len());
-        frame.extend(length.to_le_bytes());
-        frame.extend(stream.to_le_bytes());
-        frame.extend([kind, 0, 0, 0]);
-        frame.extend(payload);
-        to.write_all(&frame)?;
-        to.flush()
-    }
-
-    /// Reads one frame: its stream and message, or `None` at the end of the stream.
-    ///
-    /// # Errors
-    /// What the reader says, `UnexpectedEof` within a frame, and `InvalidData` for a frame that is none of
-    /// [`Message`].
-    pub fn read(mut from: impl Read) -> io::Result<Option<(u32, Self)>> {
-        let mut header = [0; HEADER];
-        let mut have = 0;
-        while have < HEADER {
-            match from.read(&mut header[have..]) {
-                Ok(0) if have == 0 => return Ok(None),
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => have += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let [l0, l1, l2, l3, s0, s1, s2, s3, kind, ..] = header;
-        let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-        if length > MAX_PAYLOAD {
-            let cause = format!("control message of {length} bytes is longer than {MAX_PAYLOAD}");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, cause));
-        }
-        let mut payload = vec![0; length];
-        from.read_exact(&mut payload)?;
-        Ok(Some((u32::from_le_bytes([s0, s1, s2, s3]), Self::parse(kind, payload)?)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn every_message() -> Vec<Message> {
-        let size = TerminalSize { rows: 24, columns: 80 };
-        vec![
-            Message::Hello(Hello { version: VERSION, kernel: "6.1.0".into() }),
-            Message::Setup(Setup {
-                hostname: "m".into(),
-                seconds: -1,
-                nanoseconds: 7,
-                root: RootSource::Share("root".into()),
-                overlay: Overlay::Memory { limit: Some(1 << 40) },
-                shares: vec![Share { tag: "s0".into(), target: "/w".into(), read_only: true, file: None }],
-                network: Some(Network {
-                    address: Ipv4Addr::LOCALHOST,
-                    prefix: 24,
-                    gateway: Ipv4Addr::BROADCAST,
-                    name_servers: vec![],
-                }),
-                secrets: vec![Secret { name: "key".into(), content: vec![0, 255] }],
-            }),
-            Message::Ready,
-            Message::Start(Process {
-                argv: vec!["sh".into(), "-c".into(), "echo \"\u{1F600}\n\"".into()],
-                env: vec![("A".into(), String::new())],
-                cwd: Some("/".into()),
-                user: None,
-                terminal: Some(size),
-                by_init: false,
-            }),
-            Message::Started,
-            Message::Stdin(vec![]),
-            Message::Stdout((0..=255).collect()),
-            Message::Stderr(vec![0; MAX_CHUNK]),
-            Message::Credit(Channel::Stderr, u32::MAX),
-            Message::Signal(15),
-            Message::Resize(size),
-            Message::Exited(Ending::Signal(9)),
-            Message::StartFailed(StartError { status: 127, cause: "not found".into() }),
-            Message::Fatal("why".into()),
-            Message::PowerOff,
-            Message::Close(Channel::Stdout),
-            Message::Halting,
-        ]
-    }
-
-    #[test]
-    fn every_message_survives_the_channel() {
-        let mut wire = Vec::new();
-        for (stream, message) in (0..).zip(every_message()) {
-            message.write(stream, &mut wire).unwrap();
-        }
-        let mut from = wire.as_slice();
-        for (stream, message) in (0..).zip(every_message()) {
-            assert_eq!(Message::read(&mut from).unwrap(), Some((stream, message)));
-        }
-        assert_eq!(Message::read(from).unwrap(), None);
-    }
-
-    #[test]
-    fn frame_layout_is_as_documented() {
-        let mut wire = Vec::new();
-        Message::Stdout(b"hi".to_vec()).write(0x0102_0304, &mut wire).unwrap();
-        assert_eq!(wire, [2, 0, 0, 0, 4, 3, 2, 1, 7, 0, 0, 0, b'h', b'i']);
-    }
-
-    #[test]
-    fn a_frame_cut_short_is_an_error_and_not_an_end() {
-        let mut wire = Vec::new();
-        Message::Stdout(b"hello".to_vec()).write(1, &mut wire).unwrap();
-        for length in 1..wire.len() {
-            let error = Message::read(&wire[..length]).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "cut at {length}");
-        }
-    }
-
-    #[test]
-    fn a_length_past_the_limit_is_refused_before_it_is_allocated() {
-        let mut wire = vec![0xff, 0xff, 0xff, 0x7f];
-        wire.extend([0; 8]);
-        assert_eq!(Message::read(wire.as_slice()).unwrap_err().kind(), io::ErrorKind::InvalidData);
-    }
-
-    #[test]
-    fn unknown_types_and_wrong_payload_lengths_are_refused() {
-        for (kind, payload) in [
-            (0, vec![]),
-            (18, vec![]),
-            (17, vec![0]),
-            (16, vec![3]),
-            (3, vec![1]),
-            (9, vec![3, 0, 0, 0, 0]),
-            (10, vec![1]),
-        ] {
-            assert_eq!(Message::parse(kind, payload).unwrap_err().kind(), io::ErrorKind::InvalidData);
-        }
-    }
 }

@@ -1,0 +1,161 @@
+//! From a stream to a tree.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+use tar::{Entries, Entry, EntryType};
+
+use super::about;
+
+/// Bits that a file from a guest does not bring to its host: set-user-id and set-group-id.
+const PRIVILEGED: u32 = 0o6000;
+
+/// Where a stream goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Into this directory, each entry under its own name.
+    Into(PathBuf),
+    /// Its root to this path, or, where that is a directory already, into it under `name`: as cp(1) does.
+    At {
+        /// The path.
+        path: PathBuf,
+        /// The last component of where the root came from.
+        name: PathBuf,
+    },
+}
+
+/// What has arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    /// Everything that has a name and is no directory.
+    pub files: u64,
+    /// Bytes of content.
+    pub bytes: u64,
+}
+
+impl Copied {
+    fn count<R: Read>(&mut self, entry: &Entry<'_, R>) {
+        self.files += 1;
+        self.bytes += entry.size();
+    }
+}
+
+/// Unpacks a stream. Nothing in it leads outside of the target, whatever its names and links say. What is made belongs
+/// to this process's user; with `trusted` the set-user-id bits are kept too.
+///
+/// # Errors
+/// The stream is damaged or something cannot be made; what was made before stays.
+pub fn unpack(stream: impl Read, target: &Target, trusted: bool) -> io::Result<Copied> {
+    let mask = if trusted { 0 } else { PRIVILEGED };
+    let mut archive = tar::Archive::new(stream);
+    archive.set_preserve_permissions(true);
+    archive.set_preserve_mtime(true);
+    archive.set_mask(mask);
+    let entries = archive.entries()?;
+    match target {
+        Target::Into(path) if path.is_dir() => unpack_below(path, entries),
+        Target::Into(path) => {
+            Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{}: it is not a directory", path.display())))
+        }
+        Target::At { path, name } if path.is_dir() => unpack_at(&path.join(name), entries, mask),
+        Target::At { path, .. } => unpack_at(path, entries, mask),
+    }
+}
+
+/// Unpacks a stream whose first entry is its root. Only a directory there may have more behind it: through a link that
+/// the stream itself has put there, all else would go to where that leads.
+fn unpack_at<R: Read>(root: &Path, mut entries: Entries<'_, R>, mask: u32) -> io::Result<Copied> {
+    let mut copied = Copied::default();
+    let Some(first) = entries.next() else { return Ok(copied) };
+    let mut first = first?;
+    let kind = first.header().entry_type();
+    if !is_root(&first)? {
+        return Err(about(root)(damaged("the stream does not begin with its root")));
+    }
+    if !kind.is_dir() {
+        // Not by a hard link, which would be to any file of this side.
+        if !kind.is_file() && !kind.is_symlink() {
+            return Err(about(root)(io::Error::other("devices and pipes are not copied")));
+        }
+        // One that is there is replaced and not written into: somebody may be running it.
+        first.unpack(root).map_err(about(root))?;
+        copied.count(&first);
+        return match entries.next() {
+            None => Ok(copied),
+            Some(_) => Err(about(root)(damaged("the stream goes on behind a root that is no directory"))),
+        };
+    }
+    fs::create_dir_all(root).map_err(about(root))?;
+    let directory = open_directory(root).map_err(about(root))?;
+    let (mode, modified) = (first.header().mode()? & !mask, first.header().mtime()?);
+    let copied = unpack_below(root, entries)?;
+    // Its mode may forbid to write into it.
+    set_modified(&directory, modified);
+    directory.set_permissions(fs::Permissions::from_mode(mode)).map_err(about(root))?;
+    Ok(copied)
+}
+
+/// Unpacks entries into a directory that is there.
+fn unpack_below<R: Read>(root: &Path, entries: Entries<'_, R>) -> io::Result<Copied> {
+    let mut copied = Copied::default();
+    // Their modes may forbid to write into them, so they get them last.
+    let mut directories = Vec::new();
+    for entry in entries {
+        let mut entry = entry?;
+        if entry.header().entry_type().is_dir() {
+            directories.push(entry);
+        } else if is_root(&entry)? {
+            return Err(about(root)(damaged("the stream has a root that is no directory")));
+        } else if place(&mut entry, root)? {
+            copied.count(&entry);
+        }
+    }
+    directories.sort_by(|a, b| b.path_bytes().cmp(&a.path_bytes()));
+    for mut directory in directories {
+        if directory.unpack_in(root)? {
+            // As it was unpacked: a leading slash does not lead out.
+            let below: PathBuf =
+                directory.path()?.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+            // One that cannot be opened keeps another time.
+            if let Ok(opened) = open_directory(&root.join(below)) {
+                set_modified(&opened, directory.header().mtime()?);
+            }
+        }
+    }
+    Ok(copied)
+}
+
+/// Whether an entry is the root of its stream.
+fn is_root<R: Read>(entry: &Entry<'_, R>) -> io::Result<bool> {
+    Ok(entry.path()?.components().all(|part| part == Component::CurDir))
+}
+
+fn damaged(cause: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, cause)
+}
+
+/// Opens a directory that is no link to one.
+fn open_directory(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+}
+
+/// Gives a directory its time of change, in seconds since 1970: what was made in it meanwhile has changed that.
+fn set_modified(directory: &File, seconds: u64) {
+    let _ = directory.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+}
+
+/// Unpacks what is no directory, if it can be copied and has a place below the root.
+fn place<R: Read>(entry: &mut Entry<'_, R>, root: &Path) -> io::Result<bool> {
+    if matches!(entry.header().entry_type(), EntryType::Char | EntryType::Block | EntryType::Fifo) {
+        let name = entry.path()?.display().to_string();
+        eprintln!("lamina: {name}: devices and pipes are not copied");
+        return Ok(false);
+    }
+    entry.unpack_in(root)
+}

@@ -1,0 +1,80 @@
+//! What of the writes is init's.
+
+use std::collections::HashMap;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::{Change, Stack};
+use crate::archive::about;
+
+/// What init itself put into an upper directory: its paths, each with a mark by which a change is seen. In the file
+/// `own` each is `MARK PATH` and a NUL byte.
+#[derive(Debug, Default)]
+pub struct Own(HashMap<PathBuf, String>);
+
+impl Own {
+    const FILE: &str = "own";
+
+    /// Notes what is in the upper directory now, if nothing has been noted before.
+    ///
+    /// # Errors
+    /// It cannot be read, or the note not be written.
+    pub fn note(stack: &Stack) -> io::Result<()> {
+        let file = stack.place.join(Self::FILE);
+        if file.exists() {
+            return Ok(());
+        }
+        let mut lines = Vec::new();
+        for change in stack.changes()? {
+            let path = stack.upper.join(&change.path);
+            let meta = fs::symlink_metadata(&path).map_err(about(&path))?;
+            lines.extend(format!("{} ", mark(&meta)).into_bytes());
+            lines.extend(change.path.as_os_str().as_bytes());
+            lines.push(0);
+        }
+        fs::write(&file, lines).map_err(about(&file))
+    }
+
+    /// What has been noted, if that has been done.
+    pub(super) fn read(place: &Path) -> io::Result<Option<Self>> {
+        let file = place.join(Self::FILE);
+        let bytes = match fs::read(&file) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(about(&file)(error)),
+        };
+        let lines = bytes.split(|&byte| byte == 0).filter_map(|line| {
+            let space = line.iter().position(|&byte| byte == b' ')?;
+            let mark = std::str::from_utf8(&line[..space]).ok()?.to_owned();
+            Some((PathBuf::from(std::ffi::OsString::from_vec(line[space + 1..].to_vec())), mark))
+        });
+        Ok(Some(Self(lines.collect())))
+    }
+
+    /// Whether a path is as init left it.
+    pub(super) fn is(&self, path: &Path, meta: &Metadata) -> bool {
+        self.0.get(path).is_some_and(|noted| meta.is_dir() || *noted == mark(meta))
+    }
+
+    /// Leaves out the directories that init made and nobody has put anything into.
+    pub(super) fn drop_empty(&self, changes: &mut Vec<Change>) {
+        let mut kept: Vec<Change> = Vec::with_capacity(changes.len());
+        // From the end, so that a directory comes behind what is in it.
+        for change in changes.drain(..).rev() {
+            let is_used = kept.last().is_some_and(|last| last.path.starts_with(&change.path));
+            if is_used || !change.directory || !self.0.contains_key(&change.path) {
+                kept.push(change);
+            }
+        }
+        kept.reverse();
+        *changes = kept;
+    }
+}
+
+/// Time of change, inode and size: a file that is written anew within a tick of the clock differs at least in one.
+fn mark(meta: &Metadata) -> String {
+    format!("{}.{:09},{},{}", meta.mtime(), meta.mtime_nsec(), meta.ino(), meta.len())
+}

@@ -1,0 +1,116 @@
+//! The calls of this crate that the compiler cannot check, each with what makes it sound.
+#![allow(unsafe_code)]
+
+use std::fs;
+
+use rustix::mm::{Advice, madvise};
+use rustix::thread::UnshareFlags;
+
+/// Enters namespaces of mounts and of users. The process has one thread.
+pub(crate) fn unshare_mounts(with_users: bool) -> rustix::io::Result<()> {
+    let users = if with_users { UnshareFlags::NEWUSER } else { UnshareFlags::empty() };
+    // SAFETY: neither flag makes threads differ in their file descriptors.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | users) }
+}
+
+/// Lets go of the pages of programs and libraries in this process's memory, which for the most part were needed to start
+/// something and are not needed to look after it. Those that are come back from the page cache when they are used.
+pub(crate) fn let_go_of_programs() {
+    for Pages { start, length } in unchanged(&fs::read_to_string("/proc/self/smaps").unwrap_or_default()) {
+        // SAFETY: they are private, cannot be written, and none differs from its file, so each is read from that again as
+        // it is now. Only the dynamic linker could make one of them writable, while it loads a library: nothing here does.
+        let _ = unsafe { madvise(std::ptr::without_provenance_mut(start), length, Advice::LinuxDontNeed) };
+    }
+}
+
+/// Pages that follow each other in memory.
+#[derive(Debug, PartialEq, Eq)]
+struct Pages {
+    start: usize,
+    length: usize,
+}
+
+/// The mappings that `smaps` (proc_pid_smaps(5)) shows to be of a file, private, without the right to write, and without
+/// a page of their own: relocated ones have some, though they may not be written any more.
+fn unchanged(smaps: &str) -> Vec<Pages> {
+    let mut found = Vec::new();
+    let mut candidate = None;
+    for line in smaps.lines() {
+        match line.split_once(':') {
+            Some(("Anonymous" | "Swap", size)) if size.trim() != "0 kB" => candidate = None,
+            // The last line of each.
+            Some(("VmFlags", _)) => found.extend(candidate.take()),
+            // Such as `55d0c8a00000-55d0c8e68000 r-xp 00468000 fe:00 1234   /usr/bin/lamina`: times have colons too.
+            _ if line.starts_with(|first: char| first.is_ascii_digit() || ('a'..='f').contains(&first)) => {
+                candidate = of_a_file(line);
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn of_a_file(line: &str) -> Option<Pages> {
+    let mut words = line.split_ascii_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+    let rights = words.next()?;
+    let path = words.nth(3)?;
+    let wanted = matches!(rights, "r--p" | "r-xp") && path.starts_with('/');
+    wanted.then_some(Pages { start, length: end.checked_sub(start)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_in_its_file_as_it_is_in_memory_is_let_go() {
+        let mapping = |rights: &str, path: &str, anonymous: u32, swap: u32| {
+            format!(
+                "1000-3000 {rights} 00000000 fe:00 7    {path}\nSize: 8 kB\nRss: 8 kB\nAnonymous: {anonymous} kB\n\
+                Swap: {swap} kB\nVmFlags: rd mr mw me\n"
+            )
+        };
+        let pages = || Pages { start: 0x1000, length: 0x2000 };
+        for (rights, path, anonymous, swap, expected) in [
+            ("r-xp", "/usr/bin/lamina", 0, 0, vec![pages()]),
+            ("r--p", "/usr/bin/lamina", 0, 0, vec![pages()]),
+            ("r--p", "/usr/bin/lamina", 4, 0, vec![]),
+            ("r--p", "/usr/bin/lamina", 0, 4, vec![]),
+            ("rw-p", "/usr/bin/lamina", 0, 0, vec![]),
+            ("r--s", "/store/index", 0, 0, vec![]),
+            ("r--p", "", 0, 0, vec![]),
+            ("r-xp", "[vdso]", 0, 0, vec![]),
+        ] {
+            assert_eq!(unchanged(&mapping(rights, path, anonymous, swap)), expected, "{rights} {path}");
+        }
+        let both = mapping("rw-p", "/a", 0, 0) + &mapping("r-xp", "/a", 0, 0);
+        assert_eq!(unchanged(&both), [pages()]);
+    }
+
+    /// Calls through what the dynamic linker has relocated.
+    fn relocated() -> Vec<String> {
+        let values: [&dyn std::fmt::Display; 4] = [&1_u8, &"two", &'3', &4.5_f64];
+        values.iter().map(ToString::to_string).collect()
+    }
+
+    fn resident() -> usize {
+        let statm = fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').nth(2).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn program_runs_on_after_it_has_let_go() {
+        // Of a program that is read whole, most is not needed.
+        let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+        let text = smaps.lines().find(|line| line.contains(" r-xp ")).and_then(of_a_file).unwrap();
+        assert!(unchanged(&smaps).contains(&text));
+        let before = (relocated(), resident());
+        for _ in 0..3 {
+            let_go_of_programs();
+            assert_eq!(relocated(), before.0);
+        }
+        assert!(resident() < before.1, "{} of {} pages", resident(), before.1);
+    }
+}

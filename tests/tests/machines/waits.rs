@@ -1,0 +1,56 @@
+//! Waiting for the end of a machine, also of one of which nothing is left then.
+
+use end_to_end::{Finished, Image, Started};
+use rustix::process::{Signal, kill_process};
+
+use crate::fixture::{Machines, until};
+
+impl Machines {
+    /// Three who wait for the machine `m`, once all of them do.
+    fn waiters(&self) -> Vec<Started> {
+        until("the trap", || self.session.ok(["logs", "m"]) == "set\n");
+        let lock = self.directory("m").join("lock");
+        let started = (0..3).map(|_| self.session.start(self.session.lamina(["wait", "m"]))).collect();
+        let has_it_open = |pid: rustix::process::Pid| {
+            let open = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).into_iter().flatten().flatten();
+            open.filter_map(|entry| std::fs::read_link(entry.path()).ok()).any(|path| path == lock)
+        };
+        until("the waiters", || {
+            let processes = self.session.traces().processes();
+            processes.iter().filter(|process| process.command.ends_with("wait m") && has_it_open(process.pid)).count()
+                == 3
+        });
+        started
+    }
+}
+
+#[test]
+fn exit_status_of_a_machine_that_goes_with_its_end_reaches_all_who_wait() {
+    let machines = Machines::of(Image::Debian);
+    let session = &machines.session;
+    let script = "trap 'exit 7' TERM; echo set; while :; do sleep 0.1; done";
+    let options = ["--rm", "--network", "none"];
+    let all_say = |waiters: Vec<Started>, status: &str| {
+        for waiter in waiters {
+            assert_eq!(waiter.finish().succeeded().stdout, status);
+        }
+        assert!(!machines.directory("m").exists());
+    };
+    Finished::of(&mut machines.detach("m", &options, script)).succeeded();
+    let waiters = machines.waiters();
+    assert_eq!(session.ok(["stop", "m"]), "m: stopped\n");
+    all_say(waiters, "7\n");
+    session.run(["wait", "m"]).refused("there is none of this name");
+
+    // One that had to be killed has a status as well, and one whose launcher could not say anything.
+    Finished::of(&mut machines.detach("m", &options, "trap '' TERM; echo set; while :; do sleep 0.1; done"))
+        .succeeded();
+    let waiters = machines.waiters();
+    assert_eq!(session.ok(["stop", "--timeout", "1", "m"]), "m: killed\n");
+    all_say(waiters, "137\n");
+    Finished::of(&mut machines.detach("m", &options, script)).succeeded();
+    let waiters = machines.waiters();
+    kill_process(machines.process("m", "lamina"), Signal::KILL).unwrap();
+    all_say(waiters, "125\n");
+    session.traces().assert_nothing_left();
+}
