@@ -1,5 +1,5 @@
 use super::*;
-use crate::wire::{AttrOut, Dirent, DirentPlus, EntryOut, InitFlags, InitIn, InitOut, ReadIn, Statfs, padded};
+use crate::wire::{AttrOut, Dirent, DirentPlus, EntryOut, ReadIn, Statfs, padded};
 use proptest::prelude::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -7,6 +7,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 mod support;
 
 use support::Layer;
+
+mod handshake;
 
 const ROOT: u64 = 1;
 
@@ -115,44 +117,6 @@ fn names_with_attributes(mut body: &[u8]) -> Vec<(EntryOut, Dirent, String)> {
         found.push((plus.entry, plus.dirent, name));
     }
     found
-}
-
-fn handshake(offer: InitIn) -> Answer {
-    // Kernels send a longer structure than we look at.
-    Served::sample().ask(Opcode::Init, 0, &[offer.as_bytes(), &[0; 48]].concat())
-}
-
-#[test]
-fn the_handshake_takes_what_a_tree_that_never_changes_can_use() {
-    let offered = InitIn { major: 7, minor: 45, max_readahead: 131_072, flags: u32::MAX };
-    let answer: InitOut = structure(&handshake(offered));
-    assert_eq!((answer.major, answer.minor), (7, 31));
-    assert_eq!(answer.max_readahead, 131_072);
-    assert!(answer.max_background >= 64);
-    let flags = InitFlags(answer.flags);
-    assert!(flags.contains(InitFlags::DO_READDIRPLUS) && flags.contains(InitFlags::CACHE_SYMLINKS));
-    for (refused, name) in
-        [(12, "AUTO_INVAL_DATA"), (14, "READDIRPLUS_AUTO"), (16, "WRITEBACK_CACHE"), (20, "POSIX_ACL")]
-    {
-        assert_eq!(answer.flags & (1 << refused), 0, "{name}");
-    }
-}
-
-#[test]
-fn the_handshake_uses_only_what_is_offered_and_refuses_kernels_that_open_by_message() {
-    let needed = InitFlags::NO_OPEN_SUPPORT.with(InitFlags::NO_OPENDIR_SUPPORT);
-    let offer = InitIn { major: 7, minor: 31, max_readahead: 0, flags: needed.0 };
-    let answer: InitOut = structure(&handshake(offer));
-    assert_eq!(answer.flags, needed.0);
-    assert_eq!(handshake(InitIn { flags: 0, ..offer }), Err(Errno::PROTO));
-    assert_eq!(handshake(InitIn { minor: 30, ..offer }), Err(Errno::PROTO));
-    assert_eq!(handshake(InitIn { major: 6, ..offer }), Err(Errno::PROTO));
-}
-
-#[test]
-fn a_newer_major_version_is_asked_to_come_down() {
-    let answer: InitOut = structure(&handshake(InitIn { major: 8, ..InitIn::default() }));
-    assert_eq!((answer.major, answer.flags), (7, 0));
 }
 
 #[test]
