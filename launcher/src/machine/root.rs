@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs;
-use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -61,7 +60,7 @@ impl DirectRoot {
 
 impl RootServer for DirectRoot {
     fn start(&mut self, socket: &Path, _children: &mut Children, _directory: &Directory) -> Result<(), Failure> {
-        let device = VhostUserFs::listen(Arc::clone(&self.server), socket, NonZeroU8::MIN).about("root")?;
+        let device = VhostUserFs::listen(Arc::clone(&self.server), socket).about("root")?;
         self.device = Some(device);
         Ok(())
     }
