@@ -146,12 +146,17 @@ impl RootServer for MountedRoot {
         // Only this user gets in, and no mode is checked: the guest's kernel does that.
         let device = point.mount(&MountOptions::default()).about("root")?;
         let (_, session) = self.mounted.insert((point, None));
+        // Whether its threads live is asked of the session.
         let (events, _) = channel();
         *session = Some(Session::start(&self.server, device, THREADS, &events).about("root")?);
         if let Some(command) = self.command_line(socket, directory)? {
             children.spawn("root", &command, directory)?;
         }
         Ok(())
+    }
+
+    fn has_ended(&self) -> bool {
+        self.mounted.as_ref().and_then(|(_, session)| session.as_ref()).is_some_and(Session::has_ended)
     }
 
     fn command_line(&self, socket: &Path, directory: &Directory) -> Result<Option<CommandLine>, Failure> {
