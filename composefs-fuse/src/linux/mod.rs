@@ -3,6 +3,7 @@
 pub mod background;
 mod fusermount;
 mod mount;
+mod mount_table;
 mod readahead;
 mod serve;
 mod session;
