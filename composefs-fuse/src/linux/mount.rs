@@ -2,7 +2,7 @@
 
 use super::fusermount::{self, HelperError};
 use super::mount_table::mounted_type;
-use super::stats_socket::{clear_dead_socket, stats_socket_path};
+use super::stats_socket::{clear_dead_socket, possible_sockets};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -255,14 +255,12 @@ pub fn unmount(path: &Path, how: Unmount) -> Result<(), MountError> {
         _ => path.canonicalize().map_err(failed)?,
     };
     let absolute = if is_symlink(&absolute) { absolute.canonicalize().map_err(failed)? } else { absolute };
-    let socket = stats_socket_path(&absolute);
+    let sockets = possible_sockets(&absolute).unwrap_or_default();
     match unmount_absolute(&absolute, how) {
         Err(MountError::Busy(_)) if is_dead(&absolute) => unmount_absolute(&absolute, Unmount::Lazy),
         outcome => outcome,
     }?;
-    if let Ok(socket) = socket {
-        clear_dead_socket(&socket);
-    }
+    sockets.iter().for_each(|socket| clear_dead_socket(socket));
     Ok(())
 }
 
