@@ -179,7 +179,7 @@ fn umount_takes_no_mount_away_that_is_not_its_own() {
 fn stats_of_a_mount_that_was_made_without_a_runtime_directory_are_found_with_one() {
     let session = session_with_small_image();
     let point = session.work("mounted");
-    let mut mount = session.lamina(["mount", REFERENCE, point.to_str().unwrap()]);
+    let mut mount = session.lamina(["mount", "--", REFERENCE, point.to_str().unwrap()]);
     Finished::of(mount.env_remove("XDG_RUNTIME_DIR")).succeeded();
     session.ok(["stats", point.to_str().unwrap()]);
     session.umount(&point);
