@@ -15,9 +15,11 @@
 #[cfg(target_os = "linux")]
 pub mod linux;
 mod reply;
+mod report;
 mod request;
 mod server;
 pub mod stats;
 pub mod wire;
 
+pub use report::report;
 pub use server::{CACHE_SECONDS, MAX_REPLY, MAX_REQUEST, Server};

@@ -8,7 +8,7 @@ use composefs_fuse::linux::{Ended, MountOptions, MountPoint, ServeOptions, Stats
 use layer_store::{BaseId, Store};
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
 
@@ -124,17 +124,8 @@ pub(crate) fn run() -> ExitCode {
 
 /// Starts this program once more with the same arguments, to serve on.
 fn start_in_background() -> ExitCode {
-    let program = match std::env::current_exe() {
-        Ok(program) => program,
-        Err(error) => {
-            eprintln!("composefs-fuse: cannot find this program again to leave it in the background: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let mut command = Command::new(program);
-    command.arg("--background-child").args(std::env::args_os().skip(1));
-    match background::start(command) {
-        Ok(_) => ExitCode::SUCCESS,
+    match background::start("--background-child") {
+        Ok(()) => ExitCode::SUCCESS,
         Err(BackgroundError::Ended(status)) => {
             status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
         }

@@ -276,6 +276,26 @@ fn a_busy_mount_is_not_taken_away_cleanly() {
 }
 
 #[test]
+fn what_others_have_mounted_is_left_alone() {
+    assert!(rustix::process::geteuid().is_root(), "this test needs root, to mount something else");
+    let mounted = Mounted::new(forest(1, 1));
+    let elsewhere = TempDir::new().unwrap();
+    for place in [mounted.point.path(), elsewhere.path()] {
+        rustix::mount::mount("none", place, "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
+        for how in [Unmount::Clean, Unmount::Lazy] {
+            let refused = composefs_fuse::linux::unmount(place, how);
+            assert!(matches!(refused, Err(MountError::Foreign(_))), "{refused:?}");
+        }
+        // Takes it away, which nothing did before.
+        rustix::mount::unmount(place, rustix::mount::UnmountFlags::empty()).unwrap();
+    }
+    assert_eq!(fs::read(mounted.path("top")).unwrap(), b"top");
+    let inside = composefs_fuse::linux::unmount(&mounted.path("d000"), Unmount::Lazy);
+    assert!(matches!(inside, Err(MountError::NotMounted(_))), "{inside:?}");
+    mounted.point.unmount(Unmount::Clean).unwrap();
+}
+
+#[test]
 fn a_mount_point_must_be_an_empty_directory() {
     let directory = TempDir::new().unwrap();
     let inside = directory.path().join("inside");

@@ -120,7 +120,8 @@ fn assert_success(output: &Output) {
 fn it_returns_when_the_tree_can_be_read_and_serves_until_unmounted() {
     let stage = Stage::new();
     // Output is read to its end: a process in the background that kept the pipe would hold this up for ever.
-    let output = stage.program().args([&stage.base, stage.mount_point().to_str().unwrap()]).output().unwrap();
+    // Behind `--` nothing is an option any more, also not what the program adds for itself.
+    let output = stage.program().args(["--", &stage.base, stage.mount_point().to_str().unwrap()]).output().unwrap();
     assert_success(&output);
     assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&[][..], &[][..]));
     assert_eq!(fs::read(stage.mount_point().join("hello")).unwrap(), b"world");
@@ -182,16 +183,36 @@ fn sigterm_ends_it_although_files_are_open() {
 }
 
 #[test]
+fn sigterm_leaves_alone_what_others_mounted_on_top_and_says_so() {
+    assert!(rustix::process::geteuid().is_root(), "this test needs root, to mount something else");
+    let stage = Stage::new();
+    let mut command = stage.program();
+    command.arg("--foreground").arg(&stage.base).arg(stage.mount_point()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    until("the mount", || stage.socket().exists());
+    rustix::mount::mount("none", stage.mount_point(), "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
+    signal(&child, rustix::process::Signal::TERM);
+    let output = child.wait_with_output().unwrap();
+    rustix::mount::unmount(stage.mount_point(), rustix::mount::UnmountFlags::empty()).unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("not a mount of Lamina") && !told.contains("files were still open"), "{told}");
+}
+
+#[test]
 fn a_mount_whose_server_was_killed_is_named_and_can_be_cleared() {
     let stage = Stage::new();
     let mut child = stage.program().arg("--foreground").arg(&stage.base).arg(stage.mount_point()).spawn().unwrap();
     until("the mount", || stage.socket().exists());
+    let _open = File::open(stage.mount_point().join("hello")).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
     let output = stage.program().arg(&stage.base).arg(stage.mount_point()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.contains("whose server has died") && told.lines().count() == 1, "{told}");
+    // Also while files are open, which fusermount3 refuses.
+    assert!(told.contains(&format!("lamina umount {}", stage.mount_point().display())), "{told}");
     unmount(&stage.mount_point(), Unmount::Clean).unwrap();
     assert!(!stage.is_mounted());
     // The socket that the dead one left is no obstacle.

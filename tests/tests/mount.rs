@@ -163,6 +163,30 @@ fn mount_of_a_killed_server_is_cleared_by_umount() {
 }
 
 #[test]
+fn umount_takes_no_mount_away_that_is_not_its_own() {
+    let session = Session::new(Actor::Root);
+    let foreign = session.work("foreign");
+    mount("none", &foreign, "tmpfs", MountFlags::empty(), None).expect("a tmpfs");
+    for how in [&["umount"][..], &["umount", "--lazy"]] {
+        let refused = session.run([how, &[foreign.to_str().unwrap()]].concat());
+        refused.refused(&format!("not a mount of Lamina; take it away with: umount {}", foreign.display()));
+    }
+    unmount(&foreign, UnmountFlags::empty()).expect("the tmpfs is still there");
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn stats_of_a_mount_that_was_made_without_a_runtime_directory_are_found_with_one() {
+    let session = session_with_small_image();
+    let point = session.work("mounted");
+    let mut mount = session.lamina(["mount", "--", REFERENCE, point.to_str().unwrap()]);
+    Finished::of(mount.env_remove("XDG_RUNTIME_DIR")).succeeded();
+    session.ok(["stats", point.to_str().unwrap()]);
+    session.umount(&point);
+    session.traces().assert_nothing_left();
+}
+
+#[test]
 fn late_end_of_a_server_leaves_the_next_mount_at_its_place() {
     let session = session_with_small_image();
     let point = session.mount(REFERENCE, "mounted");

@@ -4,6 +4,7 @@
 //! for the line that says that the tree can be read. Until then the new process speaks on the same standard error
 //! and a failure is its own to report; after that it has a session, a working directory and output of its own.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -24,22 +25,32 @@ pub enum BackgroundError {
     Ended(ExitStatus),
 }
 
-/// Runs `command`, this program with the argument that makes it call [`detach`] and [`report_ready`], and returns
-/// its process number once it serves.
+/// Runs this program anew with its own arguments and `mark`, the option that makes it call [`detach`] and [`report_ready`].
+/// Returns once it serves.
 ///
 /// # Errors
 /// [`BackgroundError::Ended`] has been explained to the user by the process itself: end with its status and say no more.
-pub fn start(mut command: Command) -> Result<u32, BackgroundError> {
+pub fn start(mark: &str) -> Result<(), BackgroundError> {
+    let program = std::env::current_exe().map_err(BackgroundError::Start)?;
+    let mut command = Command::new(program);
+    command.args(marked(std::env::args_os().skip(1).collect(), mark));
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(BackgroundError::Start)?;
     drop(command);
     if is_ready(&mut child) {
-        return Ok(child.id());
+        return Ok(());
     }
     // It has closed its output without the line; whatever it still does, it will not serve.
     Err(match child.wait() {
         Ok(status) => BackgroundError::Ended(status),
         Err(error) => BackgroundError::Start(error),
     })
+}
+
+/// `arguments` with the option `mark` among them: behind all others, and before `--`, which ends options.
+fn marked(mut arguments: Vec<OsString>, mark: &str) -> Vec<OsString> {
+    let end = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
+    arguments.insert(end, mark.into());
+    arguments
 }
 
 fn is_ready(child: &mut Child) -> bool {

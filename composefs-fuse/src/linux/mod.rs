@@ -3,6 +3,7 @@
 pub mod background;
 mod fusermount;
 mod mount;
+mod mount_table;
 mod readahead;
 mod serve;
 mod session;
@@ -11,4 +12,4 @@ mod stats_socket;
 pub use mount::{MountError, MountOptions, MountPoint, Unmount, unmount};
 pub use serve::{Ended, ServeError, ServeOptions, StatsOutlet, serve};
 pub use session::{Session, SessionError, SessionEvent};
-pub use stats_socket::{StatsError, StatsSocket, fetch_stats, stats_socket_path};
+pub use stats_socket::{StatsError, StatsSocket, fetch_stats, find_stats_socket, stats_socket_path};

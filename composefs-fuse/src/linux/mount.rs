@@ -1,7 +1,8 @@
 //! A directory becomes a mount, and one again.
 
 use super::fusermount::{self, HelperError};
-use super::stats_socket::{clear_dead_socket, stats_socket_path};
+use super::mount_table::mounted_type;
+use super::stats_socket::{clear_dead_socket, possible_sockets};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -72,7 +73,7 @@ pub enum MountError {
     #[error("{0}: not empty, and a mount would hide what is there; choose an empty directory")]
     NotEmpty(PathBuf),
     /// The mount point is a mount whose server has died.
-    #[error("{0}: a FUSE mount whose server has died is still there; clear it with: fusermount3 -u {0}")]
+    #[error("{0}: a FUSE mount whose server has died is still there; clear it with: lamina umount {0}")]
     Dead(PathBuf),
     /// The mount point cannot be looked at.
     #[error("{path}: {cause}")]
@@ -119,6 +120,9 @@ pub enum MountError {
     /// Nothing is mounted there.
     #[error("{0}: nothing is mounted there")]
     NotMounted(PathBuf),
+    /// What is mounted there is somebody else's.
+    #[error("{0}: not a mount of Lamina; take it away with: umount {0}")]
+    Foreign(PathBuf),
     /// It is in use.
     #[error("{0}: busy: files are open, or a process has its working directory there")]
     Busy(PathBuf),
@@ -239,7 +243,7 @@ impl MountPoint {
 /// open there gets nothing but `ENOTCONN` any more. The default socket of a dead server goes too.
 ///
 /// # Errors
-/// [`MountError::NotMounted`], [`MountError::Busy`], or what the kernel or the helper said.
+/// [`MountError::NotMounted`], [`MountError::Foreign`], [`MountError::Busy`], or what the kernel or the helper said.
 pub fn unmount(path: &Path, how: Unmount) -> Result<(), MountError> {
     let failed = |cause| MountError::Unreadable { path: path.to_owned(), cause };
     // A dead mount cannot be resolved, its parent can.
@@ -251,14 +255,12 @@ pub fn unmount(path: &Path, how: Unmount) -> Result<(), MountError> {
         _ => path.canonicalize().map_err(failed)?,
     };
     let absolute = if is_symlink(&absolute) { absolute.canonicalize().map_err(failed)? } else { absolute };
-    let socket = stats_socket_path(&absolute);
+    let sockets = possible_sockets(&absolute).unwrap_or_default();
     match unmount_absolute(&absolute, how) {
         Err(MountError::Busy(_)) if is_dead(&absolute) => unmount_absolute(&absolute, Unmount::Lazy),
         outcome => outcome,
     }?;
-    if let Ok(socket) = socket {
-        clear_dead_socket(&socket);
-    }
+    sockets.iter().for_each(|socket| clear_dead_socket(socket));
     Ok(())
 }
 
@@ -280,6 +282,12 @@ fn is_symlink(path: &Path) -> bool {
 }
 
 fn unmount_absolute(path: &Path, how: Unmount) -> Result<(), MountError> {
+    match mounted_type(path) {
+        Ok(Some(kind)) if kind == format!("fuse.{SUBTYPE}") => {}
+        Ok(Some(_)) => return Err(MountError::Foreign(path.to_owned())),
+        Ok(None) => return Err(MountError::NotMounted(path.to_owned())),
+        Err(cause) => return Err(MountError::Unreadable { path: path.to_owned(), cause }),
+    }
     let flags = match how {
         Unmount::Clean => UnmountFlags::NOFOLLOW,
         Unmount::Lazy => UnmountFlags::NOFOLLOW | UnmountFlags::DETACH,

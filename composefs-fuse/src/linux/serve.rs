@@ -127,10 +127,12 @@ fn wait(events: &Receiver<SessionEvent>, session: Session, mounted: &mut Mounted
                 failure = outcome.err().or(failure);
             }
             Ok(SessionEvent::Signal(signal)) if ended == Ended::Unmounted => {
-                if mounted.mount_point.unmount(Unmount::Clean).is_err() {
-                    return Ok(Ended::SignalWhileBusy(signal));
+                match mounted.mount_point.unmount(Unmount::Clean) {
+                    // Someone else may have been quicker.
+                    Ok(()) | Err(MountError::NotMounted(_)) => ended = Ended::Signal(signal),
+                    Err(MountError::Busy(_)) => return Ok(Ended::SignalWhileBusy(signal)),
+                    Err(error) => return Err(error.into()),
                 }
-                ended = Ended::Signal(signal);
             }
             Ok(SessionEvent::Signal(_)) => {}
             Err(_) => return Ok(ended),

@@ -1,7 +1,7 @@
 //! Threads that carry requests from `/dev/fuse` to a server, and its replies back.
 
 use crate::server::{MAX_REPLY, MAX_REQUEST, Server};
-use crate::wire::{InHeader, Opcode, OutHeader};
+use crate::wire::{InHeader, InitOut, Opcode, OutHeader};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -31,8 +31,8 @@ pub enum SessionError {
 /// What a session tells whoever waits for it.
 #[derive(Debug)]
 pub enum SessionEvent {
-    /// A thread has ended: because the mount is gone (`Ok`), or because the device failed; with `ECONNABORTED` where
-    /// the connection was aborted through `/sys/fs/fuse/connections`, which leaves the mount.
+    /// A thread has ended: because the mount is gone (`Ok`), because it panicked, or because the device failed; with
+    /// `ECONNABORTED` where the connection was aborted through `/sys/fs/fuse/connections`, which leaves the mount.
     WorkerEnded(io::Result<()>),
     /// The process was asked to end by this signal.
     Signal(i32),
@@ -65,9 +65,8 @@ impl Session {
         let workers = (0..threads.max(1)).map(|number| {
             let (server, device, events) = (Arc::clone(server), Arc::clone(&device), events.clone());
             std::thread::Builder::new().name(format!("fuse-{number}")).spawn(move || {
-                let outcome = Channel::new(&device).serve(&server);
-                // Nobody listens any more where the session was abandoned; then nobody need know.
-                drop(events.send(SessionEvent::WorkerEnded(outcome)));
+                let mut farewell = Farewell::new(events);
+                farewell.outcome = Channel::new(&device).serve(&server);
             })
         });
         Ok(Self { workers: workers.collect::<io::Result<_>>()? })
@@ -79,12 +78,38 @@ impl Session {
         self.workers.len()
     }
 
+    /// Whether all threads have ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.workers.iter().all(JoinHandle::is_finished)
+    }
+
     /// Waits until all threads have ended, which they do when the mount is gone.
     pub fn join(self) {
         for worker in self.workers {
             // A worker that panicked has said so, and there is nothing left of it to clear.
             drop(worker.join());
         }
+    }
+}
+
+/// Says that a thread has ended when it is dropped: also where it panicked, or its mount would be waited for without end.
+struct Farewell {
+    events: Sender<SessionEvent>,
+    outcome: io::Result<()>,
+}
+
+impl Farewell {
+    fn new(events: Sender<SessionEvent>) -> Self {
+        Self { events, outcome: Err(io::Error::other("a serving thread panicked")) }
+    }
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let outcome = std::mem::replace(&mut self.outcome, Ok(()));
+        // Nobody listens any more where the session was abandoned; then nobody need know.
+        drop(self.events.send(SessionEvent::WorkerEnded(outcome)));
     }
 }
 
@@ -106,8 +131,11 @@ fn handshake(server: &Server, device: &OwnedFd) -> Result<(), SessionError> {
         if answer.error != 0 {
             return Err(SessionError::Handshake(io::Error::from_raw_os_error(-answer.error)));
         }
-        if rest.get(12..16) != Some(&[0; 4]) {
-            return Ok(());
+        // An answer that asks for nothing names our version only, and the kernel asks again.
+        match InitOut::read_from_prefix(rest) {
+            Ok((InitOut { flags: 0, .. }, _)) => {}
+            Ok(_) => return Ok(()),
+            Err(_) => return Err(SessionError::NoHandshake),
         }
     }
     Err(SessionError::NoHandshake)
@@ -164,5 +192,21 @@ impl<'d> Channel<'d> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_says_that_it_has_ended() {
+        let (sender, events) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let _farewell = Farewell::new(sender);
+            panic!("outside of what the server guards");
+        });
+        assert!(thread.join().is_err());
+        assert!(matches!(events.recv(), Ok(SessionEvent::WorkerEnded(Err(_)))));
     }
 }

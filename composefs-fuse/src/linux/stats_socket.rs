@@ -1,7 +1,7 @@
 //! A socket that answers with the counters of a mount.
 
 use crate::stats::{Snapshot, Stats};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, PipeWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,6 +12,9 @@ use std::time::Duration;
 
 /// How long a client may take to accept the answer before it is dropped.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long nobody is let in after the host has refused to (`EMFILE`): whoever waits makes the next attempt at once.
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// Bytes of an answer that are believed: a snapshot with every counter at its largest takes about 40 KiB.
 const MAX_ANSWER: u64 = 1 << 20;
@@ -112,10 +115,15 @@ fn answer_until(stopped: &io::PipeReader, listener: &UnixListener, stats: &Stats
         if !stop.revents().is_empty() {
             return;
         }
-        if let Ok((client, _)) = listener.accept()
-            && let Err(error) = answer(client, stats)
-        {
-            tracing::debug!(%error, "a client left before it had the statistics");
+        match listener.accept() {
+            Ok((client, _)) => {
+                if let Err(error) = answer(client, stats) {
+                    tracing::debug!(%error, "a client left before it had the statistics");
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Ends early, and is noticed above, when the socket is told to stop.
+            Err(_) => drop(poll(&mut [PollFd::new(stopped, PollFlags::IN)], Some(&PAUSE))),
         }
     }
 }
@@ -148,24 +156,53 @@ pub fn fetch_stats(path: &Path) -> Result<Snapshot, StatsError> {
 /// # Errors
 /// If the mount point cannot be looked at, or the directory is not this user's alone.
 pub fn stats_socket_path(mount_point: &Path) -> io::Result<PathBuf> {
-    let connection = super::mount::connection_number(mount_point)?;
-    Ok(runtime_directory()?.join(format!("fuse-{connection}.stats")))
-}
-
-fn runtime_directory() -> io::Result<PathBuf> {
-    let uid = rustix::process::geteuid();
-    let directory = match std::env::var_os("XDG_RUNTIME_DIR").filter(|value| Path::new(value).is_absolute()) {
-        Some(value) => PathBuf::from(value).join("lamina"),
-        None if uid.is_root() => PathBuf::from("/run/lamina"),
-        None => PathBuf::from(format!("/tmp/lamina-{}", uid.as_raw())),
-    };
+    let directory = configured_directory().unwrap_or_else(fallback_directory);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-    let found = directory.symlink_metadata()?;
-    if !found.is_dir() || found.uid() != uid.as_raw() || found.mode() & 0o022 != 0 {
+    if !is_ours_alone(&directory) {
         let text = format!("{} is not a directory that only this user can write to", directory.display());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     }
-    Ok(directory)
+    Ok(directory.join(socket_name(mount_point)?))
+}
+
+/// Where the socket of the mount at `mount_point` is: at [`stats_socket_path`], or where the mount put it that was made
+/// without `$XDG_RUNTIME_DIR` or with the one that a login sets. The first if nobody answers anywhere.
+///
+/// # Errors
+/// As [`stats_socket_path`].
+pub fn find_stats_socket(mount_point: &Path) -> io::Result<PathBuf> {
+    let expected = stats_socket_path(mount_point)?;
+    let possible = possible_sockets(mount_point)?;
+    Ok(possible.into_iter().find(|path| UnixStream::connect(path).is_ok()).unwrap_or(expected))
+}
+
+/// Wherever a mount of this user at `mount_point` can have its socket.
+pub(super) fn possible_sockets(mount_point: &Path) -> io::Result<Vec<PathBuf>> {
+    let name = socket_name(mount_point)?;
+    let of_login = Path::new("/run/user").join(rustix::process::geteuid().as_raw().to_string()).join("lamina");
+    let directories = configured_directory().into_iter().chain([of_login, fallback_directory()]);
+    Ok(directories.filter(|directory| is_ours_alone(directory)).map(|directory| directory.join(&name)).collect())
+}
+
+fn socket_name(mount_point: &Path) -> io::Result<String> {
+    Ok(format!("fuse-{}.stats", super::mount::connection_number(mount_point)?))
+}
+
+fn configured_directory() -> Option<PathBuf> {
+    let value = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)?;
+    value.is_absolute().then(|| value.join("lamina"))
+}
+
+fn fallback_directory() -> PathBuf {
+    let uid = rustix::process::geteuid();
+    if uid.is_root() { PathBuf::from("/run/lamina") } else { PathBuf::from(format!("/tmp/lamina-{}", uid.as_raw())) }
+}
+
+/// Whether nobody else can have put a socket there.
+fn is_ours_alone(directory: &Path) -> bool {
+    let uid = rustix::process::geteuid().as_raw();
+    let found = directory.symlink_metadata();
+    found.is_ok_and(|found| found.is_dir() && found.uid() == uid && found.mode() & 0o022 == 0)
 }
 
 #[cfg(test)]

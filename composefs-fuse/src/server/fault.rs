@@ -1,11 +1,9 @@
 //! What a view cannot answer, as an error number.
 
 use super::Server;
+use crate::report;
 use layer_store::{Ino, Kind, ViewError};
 use rustix::io::Errno;
-
-/// How many damaged files are named in the log before it falls silent: a reader in a loop must not fill the disk.
-const DAMAGE_REPORTS: u64 = 100;
 
 impl Server {
     /// The error number for `error`; damage is logged with layer and path.
@@ -16,11 +14,9 @@ impl Server {
             ViewError::NotRegular(ino) if self.is_directory(*ino) => Errno::ISDIR,
             ViewError::NotRegular(_) | ViewError::NotSymlink(_) => Errno::INVAL,
             ViewError::Damaged { layer, path, cause } => {
-                match self.stats.record_damage() {
-                    seen if seen < DAMAGE_REPORTS => tracing::error!(%layer, %path, %cause, "damaged content"),
-                    DAMAGE_REPORTS => tracing::error!("damaged content: no more of it will be logged"),
-                    _ => {}
-                }
+                report(self.stats.record_damage(), "damaged content", || {
+                    tracing::error!(%layer, %path, %cause, "damaged content");
+                });
                 Errno::IO
             }
             other => {

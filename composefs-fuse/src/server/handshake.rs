@@ -2,8 +2,10 @@
 
 use super::MAX_PAGES;
 use crate::reply::Reply;
+use crate::report;
 use crate::request::Request;
-use crate::wire::{InitFlags, InitIn, InitOut, KERNEL_MINOR, KERNEL_VERSION};
+use crate::stats::Stats;
+use crate::wire::{InitFlags, InitIn, InitOut, KERNEL_MINOR, KERNEL_VERSION, Opcode};
 use rustix::io::Errno;
 
 /// Requests in flight that nobody waits for. The kernel's default of 12 throttles the read-ahead of four readers.
@@ -32,7 +34,7 @@ const WANTED: InitFlags = InitFlags::ASYNC_READ
 const NEEDED: InitFlags = InitFlags::NO_OPEN_SUPPORT.with(InitFlags::NO_OPENDIR_SUPPORT);
 
 /// Agrees on a version and on features. `EPROTO` for a kernel older than 7.31 or without message-free opens.
-pub(super) fn answer(request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
+pub(super) fn answer(stats: &Stats, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
     let (offer, _) = request.structure::<InitIn>()?;
     if offer.major > KERNEL_VERSION {
         // The protocol: name the version you speak, and the kernel asks again in that one.
@@ -40,12 +42,15 @@ pub(super) fn answer(request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(),
     }
     let flags = WANTED.within(offer.flags);
     if offer.major < KERNEL_VERSION || offer.minor < KERNEL_MINOR || !flags.contains(NEEDED) {
-        tracing::error!(
-            "the kernel speaks FUSE {}.{} with flags {:#x}; 7.{KERNEL_MINOR} (Linux 5.4) or later is needed",
-            offer.major,
-            offer.minor,
-            offer.flags
-        );
+        // A guest can shake hands as often as it likes.
+        report(stats.errors(Opcode::Init), "a refused handshake", || {
+            tracing::error!(
+                "the kernel speaks FUSE {}.{} with flags {:#x}; 7.{KERNEL_MINOR} (Linux 5.4) or later is needed",
+                offer.major,
+                offer.minor,
+                offer.flags
+            );
+        });
         return Err(Errno::PROTO);
     }
     reply.put_structure(&InitOut {

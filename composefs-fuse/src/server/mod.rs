@@ -125,7 +125,7 @@ impl Server {
     fn answer(&self, opcode: Option<Opcode>, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
         let Some(opcode) = opcode else { return Err(Errno::NOSYS) };
         match opcode {
-            Opcode::Init => handshake::answer(request, reply),
+            Opcode::Init => handshake::answer(&self.stats, request, reply),
             Opcode::Destroy | Opcode::Forget | Opcode::BatchForget | Opcode::NotifyReply => Ok(()),
             Opcode::Lookup => self.lookup(request, reply),
             Opcode::Getattr => self.getattr(request, reply),

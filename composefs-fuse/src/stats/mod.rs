@@ -54,6 +54,7 @@ pub struct Stats {
     malformed: AtomicU64,
     panics: AtomicU64,
     damaged: AtomicU64,
+    broken_queues: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +77,7 @@ impl Stats {
             malformed: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
+            broken_queues: AtomicU64::new(0),
         }
     }
 
@@ -114,6 +116,16 @@ impl Stats {
         self.damaged.fetch_add(1, Relaxed)
     }
 
+    /// Counts a guest's notification of a queue that could not be read. Returns how many there were before.
+    pub fn record_broken_queue(&self) -> u64 {
+        self.broken_queues.fetch_add(1, Relaxed)
+    }
+
+    /// How many requests of one kind were answered with an error so far.
+    pub(crate) fn errors(&self, opcode: Opcode) -> u64 {
+        self.kinds.get(opcode as usize).map_or(0, |kind| kind.errors.load(Relaxed))
+    }
+
     /// All counters as they are now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
@@ -137,6 +149,7 @@ impl Stats {
             malformed: self.malformed.load(Relaxed),
             panics: self.panics.load(Relaxed),
             damaged: self.damaged.load(Relaxed),
+            broken_queues: self.broken_queues.load(Relaxed),
         }
     }
 }
@@ -188,13 +201,14 @@ mod tests {
         stats.record(&message(Some(Opcode::Open), 1));
         stats.record_beginning();
         stats.record_damage();
+        stats.record_broken_queue();
         let snapshot = stats.snapshot();
         assert_eq!(snapshot.count("READ"), 2);
         assert_eq!(snapshot.count("UNKNOWN"), 1);
         assert_eq!(snapshot.count("LOOKUP"), 0);
         assert_eq!(snapshot.messages["READ"].latency, [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(snapshot.messages["UNKNOWN"].errors, 1);
-        assert_eq!((snapshot.content_bytes, snapshot.damaged), (12, 1));
+        assert_eq!((snapshot.content_bytes, snapshot.damaged, snapshot.broken_queues), (12, 1, 1));
         assert_eq!((snapshot.opened_files, snapshot.begun_files), (1, 1));
         let json = serde_json::to_string(&snapshot).unwrap();
         assert_eq!(serde_json::from_str::<Snapshot>(&json).unwrap(), snapshot);

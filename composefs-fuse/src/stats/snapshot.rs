@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub panics: u64,
     /// Reads that failed because a layer's blob is damaged or unreadable; each was answered `EIO`.
     pub damaged: u64,
+    /// Times that a guest notified a queue which could not be read; never in a mount.
+    pub broken_queues: u64,
 }
 
 /// The counters of one kind of message.
@@ -79,6 +81,7 @@ impl Snapshot {
             malformed: self.malformed.saturating_sub(earlier.malformed),
             panics: self.panics.saturating_sub(earlier.panics),
             damaged: self.damaged.saturating_sub(earlier.damaged),
+            broken_queues: self.broken_queues.saturating_sub(earlier.broken_queues),
         }
     }
 }
@@ -139,8 +142,14 @@ impl fmt::Display for Snapshot {
         writeln!(f, "files: {} begun to be read, {} opened by message", self.begun_files, self.opened_files)?;
         writeln!(
             f,
-            "bytes: {} of content, {} sent, {} received; damaged reads: {}, malformed: {}, panics: {}",
-            self.content_bytes, self.sent_bytes, self.received_bytes, self.damaged, self.malformed, self.panics
+            "bytes: {} of content, {} sent, {} received; damaged reads: {}, malformed: {}, panics: {}, broken queues: {}",
+            self.content_bytes,
+            self.sent_bytes,
+            self.received_bytes,
+            self.damaged,
+            self.malformed,
+            self.panics,
+            self.broken_queues
         )
     }
 }

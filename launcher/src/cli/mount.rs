@@ -1,7 +1,6 @@
 //! `lamina mount`.
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 
 use composefs_fuse::Server;
@@ -58,11 +57,8 @@ impl Mount {
         if self.foreground || self.background_child {
             return self.serve(global);
         }
-        let program = std::env::current_exe().about("lamina")?;
-        let mut command = Command::new(program);
-        command.args(std::env::args_os().skip(1)).arg("--background-child");
-        match background::start(command) {
-            Ok(_) => Ok(0),
+        match background::start("--background-child") {
+            Ok(()) => Ok(0),
             // It has said why.
             Err(BackgroundError::Ended(status)) => {
                 Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED))

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use composefs_fuse::linux::{fetch_stats, stats_socket_path};
+use composefs_fuse::linux::{fetch_stats, find_stats_socket};
 use composefs_fuse::stats::Snapshot;
 
 use super::Global;
@@ -55,7 +55,7 @@ impl Stats {
     fn socket(&self) -> Result<PathBuf, Failure> {
         let about = || self.target.display();
         match self.target.metadata() {
-            Ok(found) if found.is_dir() => stats_socket_path(&self.target).about(about()),
+            Ok(found) if found.is_dir() => find_stats_socket(&self.target).about(about()),
             Ok(_) => Ok(self.target.clone()),
             Err(error) => match self.target.to_str().filter(|name| machine::is_valid_name(name)) {
                 Some(name) => machine::stats_socket(name),

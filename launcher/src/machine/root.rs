@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs;
-use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -61,7 +60,7 @@ impl DirectRoot {
 
 impl RootServer for DirectRoot {
     fn start(&mut self, socket: &Path, _children: &mut Children, _directory: &Directory) -> Result<(), Failure> {
-        let device = VhostUserFs::listen(Arc::clone(&self.server), socket, NonZeroU8::MIN).about("root")?;
+        let device = VhostUserFs::listen(Arc::clone(&self.server), socket).about("root")?;
         self.device = Some(device);
         Ok(())
     }
@@ -147,12 +146,17 @@ impl RootServer for MountedRoot {
         // Only this user gets in, and no mode is checked: the guest's kernel does that.
         let device = point.mount(&MountOptions::default()).about("root")?;
         let (_, session) = self.mounted.insert((point, None));
+        // Whether its threads live is asked of the session.
         let (events, _) = channel();
         *session = Some(Session::start(&self.server, device, THREADS, &events).about("root")?);
         if let Some(command) = self.command_line(socket, directory)? {
             children.spawn("root", &command, directory)?;
         }
         Ok(())
+    }
+
+    fn has_ended(&self) -> bool {
+        self.mounted.as_ref().and_then(|(_, session)| session.as_ref()).is_some_and(Session::has_ended)
     }
 
     fn command_line(&self, socket: &Path, directory: &Directory) -> Result<Option<CommandLine>, Failure> {

@@ -1,15 +1,15 @@
 //! The device as the vhost-user library wants it: what it can do, and what happens when a queue is kicked.
 
+use super::Shared;
 use super::chain::{Buffers, answer};
-use composefs_fuse::Server;
+use composefs_fuse::{Server, report};
 use std::io;
-use std::num::NonZeroU8;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::{VhostUserBackend, VringMutex, VringState, VringT};
-use virtio_queue::QueueOwnedT;
-use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+use virtio_queue::{Error as QueueError, QueueOwnedT, QueueT};
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
 
@@ -27,45 +27,79 @@ const VERSION_1: u64 = 1 << 32;
 /// The largest queue of the virtio specification (section 2.7).
 const MAX_QUEUE_SIZE: usize = 32_768;
 
-/// One virtio-fs device. Thread 0 has queue 0 (forgets) and the first request queue, every other thread one more.
+/// Queue 0, for what wants no reply, and one for requests: all that QEMU offers by default, and that any guest before Linux
+/// 6.12 uses.
+const QUEUES: usize = 2;
+
+/// One virtio-fs device, whose queues are served by one thread.
 pub(super) struct FsBackend {
     server: Arc<Server>,
+    shared: Arc<Shared>,
     memory: Mutex<Memory>,
     event_idx: AtomicBool,
-    /// One set for each thread, so none waits for another.
-    buffers: Vec<Mutex<Buffers>>,
+    buffers: Mutex<Buffers>,
 }
 
 impl FsBackend {
-    pub(super) fn new(server: Arc<Server>, request_queues: NonZeroU8, memory: Memory) -> Self {
-        // The library names queues by bits of 64, and one is queue 0.
-        let buffers = (0..request_queues.get().min(63)).map(|_| Mutex::default()).collect();
-        Self { server, memory: Mutex::new(memory), event_idx: AtomicBool::new(false), buffers }
+    pub(super) fn new(server: Arc<Server>, shared: Arc<Shared>, memory: Memory) -> Self {
+        let (memory, buffers) = (Mutex::new(memory), Mutex::default());
+        Self { server, shared, memory, event_idx: AtomicBool::new(false), buffers }
     }
 
-    /// Answers what waits in a queue, until it is empty.
-    fn drain(&self, state: &mut VringState<Memory>, buffers: &mut Buffers) -> Result<(), virtio_queue::Error> {
+    /// Answers what waits in a queue, until it is empty or the device is told to end.
+    fn drain(&self, state: &mut VringState<Memory>, buffers: &mut Buffers) -> Result<(), QueueError> {
         let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner).memory();
         let event_idx = self.event_idx.load(Ordering::Relaxed);
+        if !state.get_queue().is_valid(&*memory) {
+            return Err(QueueError::QueueNotReady);
+        }
+        let mut looks_again = false;
         loop {
             if event_idx {
                 state.disable_notification()?;
             }
-            while let Some(chain) = state.get_queue_mut().iter(memory.clone())?.next() {
-                let head = chain.head_index();
-                let used = answer(&self.server, &memory, &chain, buffers);
-                state.add_used(head, used)?;
-                if (!event_idx || state.needs_notification()?)
-                    && let Err(error) = state.signal_used_queue()
-                {
-                    tracing::warn!(%error, "cannot notify the guest");
-                }
-            }
+            let answered = self.answer_waiting(state, &memory, buffers)?;
             // What came after the last look, and before notifications were on again, would otherwise be left lying.
-            if !event_idx || !state.enable_notification()? {
+            if !event_idx || self.shared.has_stopped() || !state.enable_notification()? {
                 return Ok(());
             }
+            // Something is said to wait and cannot be read: looking for it again would never end.
+            if looks_again && answered == 0 {
+                return Err(QueueError::InvalidAvailRingIndex);
+            }
+            looks_again = true;
         }
+    }
+
+    /// Answers what waits in a queue now. Returns how much that was.
+    fn answer_waiting(
+        &self,
+        state: &mut VringState<Memory>,
+        memory: &GuestMemoryLoadGuard<GuestMemoryMmap>,
+        buffers: &mut Buffers,
+    ) -> Result<usize, QueueError> {
+        let event_idx = self.event_idx.load(Ordering::Relaxed);
+        let mut answered = 0;
+        // Between any two: a guest that never stops asking must not keep the device from ending.
+        while !self.shared.has_stopped()
+            && let Some(chain) = state.get_queue_mut().iter(memory.clone())?.next()
+        {
+            let head = chain.head_index();
+            let used = answer(&self.server, memory, &chain, buffers);
+            state.add_used(head, used)?;
+            answered += 1;
+            if (!event_idx || state.needs_notification()?)
+                && let Err(error) = state.signal_used_queue()
+            {
+                self.broken(|| tracing::warn!(%error, "cannot notify the guest"));
+            }
+        }
+        Ok(answered)
+    }
+
+    /// Counts a queue that the guest or its VMM broke, and logs it the first times.
+    fn broken(&self, log: impl FnOnce()) {
+        report(self.server.stats().record_broken_queue(), "a broken queue of the file system", log);
     }
 }
 
@@ -74,7 +108,7 @@ impl VhostUserBackend for FsBackend {
     type Vring = VringMutex;
 
     fn num_queues(&self) -> usize {
-        self.buffers.len() + 1
+        QUEUES
     }
 
     fn max_queue_size(&self) -> usize {
@@ -100,22 +134,17 @@ impl VhostUserBackend for FsBackend {
         Ok(())
     }
 
-    fn queues_per_thread(&self) -> Vec<u64> {
-        let others = (1..self.buffers.len()).map(|thread| 1_u64.checked_shl(thread as u32 + 1).unwrap_or(0));
-        std::iter::once(0b11).chain(others).collect()
-    }
-
     fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
         new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC).ok()
     }
 
-    fn handle_event(&self, event: u16, _: EventSet, vrings: &[VringMutex], thread: usize) -> io::Result<()> {
+    fn handle_event(&self, event: u16, _: EventSet, vrings: &[VringMutex], _thread: usize) -> io::Result<()> {
         // An error from here would end the thread, and with it every queue it serves: a guest that breaks one of its
         // queues has broken that one only.
-        if let (Some(vring), Some(buffers)) = (vrings.get(usize::from(event)), self.buffers.get(thread)) {
-            let mut buffers = buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(vring) = vrings.get(usize::from(event)) {
+            let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = self.drain(&mut vring.get_mut(), &mut buffers) {
-                tracing::warn!(%error, "the guest broke a queue of the file system");
+                self.broken(|| tracing::warn!(%error, "the guest broke a queue of the file system"));
             }
         }
         Ok(())

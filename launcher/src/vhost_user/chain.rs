@@ -1,14 +1,19 @@
 //! One request of a guest: a chain of descriptors, the readable ones first.
 //!
 //! The guest may say anything in it, and change it while it is looked at. So the request is copied out once and only
-//! the copy is believed; the reply is made in a buffer of ours and copied in. The library bounds the chain by the
-//! size of its table (65,535 entries at most), and checks each address against the guest's memory.
+//! the copy is believed; the reply is made in a buffer of ours and copied in. The library checks each address against
+//! the guest's memory.
 
 use composefs_fuse::{MAX_REPLY, MAX_REQUEST, Server};
 use std::io::{Read, Write};
 use std::ops::Deref;
 use virtio_queue::{DescriptorChain, Reader, Writer};
 use vm_memory::GuestMemoryMmap;
+
+/// Descriptors of the longest chain that is looked at. A `READ` of as much as the handshake grants has 256 pages, and three
+/// more for header and arguments; this is the length of the queue that hypervisors give, and a chain without a table
+/// of its own cannot be longer. With such a table the library follows 65,535, which each entry of the queue may name.
+const MAX_DESCRIPTORS: usize = 1024;
 
 /// What one thread needs to answer one request at a time.
 pub(super) struct Buffers {
@@ -32,6 +37,10 @@ pub(super) fn answer<M>(
 where
     M: Deref<Target = GuestMemoryMmap> + Clone,
 {
+    if chain.clone().nth(MAX_DESCRIPTORS).is_some() {
+        tracing::debug!("the guest sent a request of more descriptors than any has");
+        return 0;
+    }
     let (Ok(mut readable), Ok(mut writable)) = (Reader::new(memory, chain.clone()), Writer::new(memory, chain.clone()))
     else {
         tracing::debug!("the guest sent a request outside of its memory");

@@ -12,7 +12,6 @@ use backend::FsBackend;
 use composefs_fuse::Server;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io::{self, PipeReader, PipeWriter, Write};
-use std::num::NonZeroU8;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,23 +75,25 @@ impl Shared {
         }
     }
 
+    fn has_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
     fn connected(&self, connection: Option<ShutdownHandle>) {
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;
-        if self.stopped.load(Ordering::SeqCst) {
+        if self.has_stopped() {
             self.hang_up();
         }
     }
 }
 
 impl VhostUserFs {
-    /// Makes `socket` and serves the first VMM that connects to it, from a thread of its own for each request queue.
-    ///
-    /// The VMM may use fewer than `request_queues` queues; QEMU and every guest before Linux 6.12 use one. When this
-    /// returns, the VMM can be started.
+    /// Makes `socket` and serves the first VMM that connects to it, from a thread of its own. When this returns, the VMM
+    /// can be started.
     ///
     /// # Errors
     /// [`VhostUserError::Bind`] also where something is at `socket` already, [`VhostUserError::Start`].
-    pub fn listen(server: Arc<Server>, socket: &Path, request_queues: NonZeroU8) -> Result<Self, VhostUserError> {
+    pub fn listen(server: Arc<Server>, socket: &Path) -> Result<Self, VhostUserError> {
         let failed = |cause| VhostUserError::Bind { path: socket.to_owned(), cause };
         let listener = UnixListener::bind(socket).map_err(failed)?;
         let started = || {
@@ -100,7 +101,7 @@ impl VhostUserFs {
             let shared = Arc::new(Shared::default());
             let theirs = Arc::clone(&shared);
             let thread = std::thread::Builder::new().name("vhost-user-fs".to_owned());
-            let thread = thread.spawn(move || serve(server, listener, request_queues, &stopped, &theirs))?;
+            let thread = thread.spawn(move || serve(server, listener, &stopped, &theirs))?;
             Ok(Self { socket: socket.to_owned(), shared, stop, thread: Some(thread) })
         };
         started().map_err(|error| {
@@ -157,19 +158,20 @@ impl Drop for VhostUserFs {
 fn serve(
     server: Arc<Server>,
     listener: UnixListener,
-    request_queues: NonZeroU8,
     stopped: &PipeReader,
-    shared: &Shared,
+    shared: &Arc<Shared>,
 ) -> Result<(), VhostUserError> {
     if !has_visitor(&listener, stopped)? {
         return Ok(());
     }
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let backend = Arc::new(FsBackend::new(server, request_queues, memory.clone()));
+    let backend = Arc::new(FsBackend::new(server, Arc::clone(shared), memory.clone()));
     let mut daemon = VhostUserDaemon::new("vhost-user-fs".to_owned(), backend, memory).map_err(disagreement)?;
     daemon.start(&mut Listener::from(listener)).map_err(disagreement)?;
     shared.connected(daemon.shutdown_handle());
     let outcome = daemon.wait();
+    // The worker, which the daemon waits for when it is dropped, may still have a full queue before it.
+    shared.stopped.store(true, Ordering::SeqCst);
     shared.connected(None);
     match outcome {
         Ok(()) | Err(DaemonError::HandleRequest(ProtocolError::Disconnected | ProtocolError::PartialMessage)) => Ok(()),

@@ -11,6 +11,8 @@ mod support;
 
 use support::Layer;
 
+mod rings;
+
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
@@ -20,6 +22,8 @@ const AVAILABLE: u64 = 0x2000;
 const USED: u64 = 0x3000;
 const REQUEST: u64 = 0x4000;
 const REPLY: u64 = 0x8000;
+/// Room for a table of descriptors that no request needs.
+const TABLE: u64 = 0x1_0000;
 const MEMORY: usize = 0x2_0000;
 
 /// A guest with one queue and the memory that it lies in.
@@ -162,7 +166,7 @@ fn a_request_longer_than_any_is_cut_and_refused() {
 
 fn device(directory: &tempfile::TempDir) -> VhostUserFs {
     let guest = Guest::new();
-    VhostUserFs::listen(guest.server, &directory.path().join("fs.sock"), NonZeroU8::MIN).unwrap()
+    VhostUserFs::listen(guest.server, &directory.path().join("fs.sock")).unwrap()
 }
 
 #[test]
