@@ -70,7 +70,11 @@ impl Store {
         fs::set_permissions(staging.path(), mode).map_err(target(directory))?;
         fault::point(FaultPoint::ExportStaged);
         // An empty directory may be replaced by a rename.
-        fs::rename(staging.path(), directory).map_err(target(directory))?;
+        fs::rename(staging.path(), directory).map_err(|cause| match cause.kind() {
+            // Another export has come first.
+            io::ErrorKind::DirectoryNotEmpty => ExportError::NotEmpty(directory.to_owned()),
+            _ => target(directory)(cause),
+        })?;
         Ok(digest)
     }
 

@@ -1,6 +1,7 @@
 //! The content of a layer's files, for those who look for the same elsewhere.
 
-use super::tree::{Payload, TreeBuilder};
+use super::nodes::Payload;
+use super::tree::TreeBuilder;
 use crate::Kind;
 use crate::sharing::Content;
 

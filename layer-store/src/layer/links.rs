@@ -1,7 +1,8 @@
 //! Binds the hard links of a layer whose targets came after them, or come from the layers below.
 
+use super::nodes::Target;
 use super::refusal::{Cause, EntryRefused};
-use super::tree::{Target, TreeBuilder};
+use super::tree::TreeBuilder;
 use crate::Kind;
 
 impl TreeBuilder {

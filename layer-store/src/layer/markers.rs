@@ -1,7 +1,8 @@
 //! Lays a layer's whiteouts and opaque markers over its complete tree.
 
+use super::nodes::{Inode, ROOT, Target};
 use super::refusal::{Cause, EntryRefused};
-use super::tree::{Inode, ROOT, Target, TreeBuilder};
+use super::tree::TreeBuilder;
 use crate::Kind;
 
 impl TreeBuilder {

@@ -7,6 +7,7 @@ mod index;
 mod links;
 mod markers;
 mod names;
+mod nodes;
 mod plan;
 mod refusal;
 mod tree;

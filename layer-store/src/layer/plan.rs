@@ -1,7 +1,8 @@
 //! Puts a layer's tree into the order of its index.
 
 use super::names::is_aufs;
-use super::tree::{NONE, NameSlot, ROOT, Target, TreeBuilder};
+use super::nodes::{NONE, NameSlot, ROOT, Target};
+use super::tree::TreeBuilder;
 use crate::Kind;
 
 /// What a name of a directory becomes in the index.

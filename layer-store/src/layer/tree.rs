@@ -4,97 +4,11 @@ use hashbrown::HashTable;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use super::names::{Name, is_aufs};
+use super::nodes::{Inode, Marker, NameSlot, Payload, PendingLink, ROOT, Target};
 use super::refusal::{Cause, EntryRefused};
 use super::xattrs::XattrSets;
+use crate::Kind;
 use crate::tar::{Entry, EntryKind, NormalPath, PathError, Segment, Sink};
-use crate::{Kind, Timestamp};
-
-/// No inode: a name that is only whited out.
-pub(super) const NONE: u32 = u32::MAX;
-
-/// The inode of the layer's root directory.
-pub(super) const ROOT: u32 = 0;
-
-/// What an inode holds.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Payload {
-    /// Content in one run from this offset of the blob.
-    Whole(u64),
-    /// Content in segments `first..first + count`.
-    Sparse {
-        first: u32,
-        count: u32,
-    },
-    /// A link target in the heap.
-    Symlink {
-        start: u32,
-        length: u32,
-    },
-    Device {
-        major: u32,
-        minor: u32,
-    },
-    /// A directory (its names are found by its inode), a FIFO or a socket.
-    Nothing,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Inode {
-    pub(super) kind: Kind,
-    pub(super) permissions: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) size: u64,
-    pub(super) mtime: Timestamp,
-    pub(super) payload: Payload,
-    pub(super) xattrs: u32,
-    pub(super) content_hash: u128,
-    /// A directory that no entry speaks of, only paths below it.
-    pub(super) implicit: bool,
-    /// A directory that hides what lower layers have in it.
-    pub(super) opaque: bool,
-    /// A directory that takes nothing from lower layers, not even its description.
-    pub(super) replaced: bool,
-}
-
-/// A name in a directory of the layer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct NameSlot {
-    pub(super) dir: u32,
-    pub(super) name_start: u32,
-    pub(super) name_length: u8,
-    /// A whiteout of this name stands in the same layer.
-    pub(super) whited: bool,
-    pub(super) target: Target,
-}
-
-/// Where a name leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
-    Nothing,
-    Inode(u32),
-    /// A hard link whose target was not there when the entry came: an index into the pending links.
-    Pending(u32),
-    /// A hard link into the layers below: an index into the pending links.
-    Foreign(u32),
-}
-
-/// A hard link that could not be bound when it came.
-#[derive(Clone, Debug)]
-pub(super) struct PendingLink {
-    /// The entry's own path, for messages.
-    pub(super) path: NormalPath,
-    pub(super) target: NormalPath,
-    pub(super) slot: u32,
-}
-
-/// A marker: it acts on the layers below and leaves this layer's own tree alone, so it is kept until that is complete.
-#[derive(Clone, Debug)]
-pub(super) struct Marker {
-    pub(super) dir: NormalPath,
-    /// The name that disappears; `None` makes the directory opaque.
-    pub(super) whited: Option<Box<[u8]>>,
-}
 
 /// Builds the tree of one layer.
 pub(crate) struct TreeBuilder {
@@ -413,27 +327,6 @@ fn check_components(path: &[u8]) -> Result<(), Cause> {
     let mut components = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).enumerate();
     let ordinary = |(depth, name): (usize, &[u8])| depth == 0 && is_aufs(name) || Name::of(name) == Name::Ordinary;
     if components.all(ordinary) { Ok(()) } else { Err(Cause::BelowMarker) }
-}
-
-impl Inode {
-    /// A directory that a layer implies but does not describe: `0755 root:root`, as old as time. Where a
-    /// lower layer has the directory, that one's description holds.
-    pub(super) fn implicit_directory() -> Self {
-        Self {
-            kind: Kind::Directory,
-            permissions: 0o755,
-            uid: 0,
-            gid: 0,
-            size: 0,
-            mtime: Timestamp::default(),
-            payload: Payload::Nothing,
-            xattrs: 0,
-            content_hash: 0,
-            implicit: true,
-            opaque: false,
-            replaced: false,
-        }
-    }
 }
 
 impl Sink for TreeBuilder {

@@ -9,9 +9,10 @@ use super::format::{
     FLAG_OPAQUE, FLAG_SEGMENTS, FORMAT, ForeignRecord, InodeRecord, LinkRecord, MetaRecord, SegmentRecord, XattrRecord,
     XattrSetRecord,
 };
+use super::nodes::{Inode, Payload};
 use super::plan::{Children, Plan, Role};
 use super::refusal::EntryRefused;
-use super::tree::{Inode, Payload, TreeBuilder};
+use super::tree::TreeBuilder;
 use crate::container::SectionWriter;
 use crate::{DiffId, Kind};
 

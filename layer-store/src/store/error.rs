@@ -66,6 +66,16 @@ pub enum StoreError {
         /// What is wrong with it.
         cause: String,
     },
+    /// A file of the store that no image needs cannot be understood.
+    #[error("{path}: {cause}; {remedy}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
     /// No image has this name.
     #[error("no image {0:?} in the store: `lamina images` lists what is there, `lamina pull` fetches more")]
     NoSuchImage(String),

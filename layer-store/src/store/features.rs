@@ -25,6 +25,7 @@ use super::lock::FileLock;
 use super::{Store, make};
 use crate::durable;
 use crate::fault::{self, FaultPoint};
+use crate::sharing::blob;
 
 /// The newest format of a store that this program knows, and the one that it makes.
 pub(super) const FORMAT: u32 = 1;
@@ -58,8 +59,14 @@ pub(super) struct StoreFile {
 }
 
 impl StoreFile {
-    pub(super) fn new() -> Self {
-        Self { format: FORMAT, ..Self::default() }
+    /// That of a store without one: a new store, or one that has lost it, whose layers tell what they need.
+    pub(super) fn new(layout: &Layout) -> Result<Self, StoreError> {
+        let mut file = Self { format: FORMAT, ..Self::default() };
+        let layers = fs::read_dir(layout.layers()).map_err(StoreError::io(&layout.layers()))?;
+        if layers.flatten().any(|layer| layer.path().join(blob::THIN).exists()) {
+            file.list(THIN_LAYERS).push(THIN_LAYERS.name.to_owned());
+        }
+        Ok(file)
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
@@ -78,7 +85,10 @@ impl StoreFile {
     pub(super) fn read(layout: &Layout) -> Result<Self, StoreError> {
         let path = path(layout);
         let text = fs::read(&path).map_err(StoreError::io(&path))?;
-        serde_json::from_slice(&text).map_err(|error| StoreError::Document { path, cause: error.to_string() })
+        serde_json::from_slice(&text).map_err(|error| {
+            let remedy = "remove it: the next command writes it anew, and no image is lost";
+            StoreError::Unreadable { path, cause: error.to_string(), remedy }
+        })
     }
 
     /// Refuses a store that this program would misread. Gives the features for whose sake it must not change it.

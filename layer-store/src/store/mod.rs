@@ -207,7 +207,7 @@ fn make(layout: &Layout) -> Result<(), StoreError> {
     let staging = tempfile::Builder::new().prefix("new").tempdir_in(layout.join("tmp"));
     let staging = staging.map_err(StoreError::io(layout.root()))?;
     let written = staging.path().join("store.json");
-    durable::write(&written, &StoreFile::new().to_bytes())?;
+    durable::write(&written, &StoreFile::new(layout)?.to_bytes())?;
     for directory in DIRECTORIES.iter().filter_map(|directory| Path::new(directory).parent()) {
         durable::sync_directory(&layout.root().join(directory))?;
     }

@@ -18,6 +18,9 @@ use crate::fault::{self, FaultPoint};
 use crate::lease::Held;
 use crate::{BaseId, DiffId, Digest};
 
+/// What to do about a pin that cannot be read.
+const REMEDY: &str = "remove it, if no machine that stands still (`lamina ps --all`) is to start again";
+
 /// One file of `pins/`.
 #[derive(Debug, Serialize, Deserialize)]
 struct PinFile {
@@ -86,8 +89,11 @@ pub(super) fn read(path: &Path) -> Result<Option<(String, Vec<Held>)>, StoreErro
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Some(Default::default())),
         Err(cause) => return Err(StoreError::io(path)(cause)),
     };
-    let pin: PinFile = serde_json::from_slice(&text)
-        .map_err(|error| StoreError::Document { path: path.to_owned(), cause: error.to_string() })?;
+    let pin: PinFile = serde_json::from_slice(&text).map_err(|error| StoreError::Unreadable {
+        path: path.to_owned(),
+        cause: error.to_string(),
+        remedy: REMEDY,
+    })?;
     // A path that cannot be looked at may have something at it.
     if fs::symlink_metadata(&pin.holder).is_err_and(|cause| cause.kind() == io::ErrorKind::NotFound) {
         return Ok(None);

@@ -71,7 +71,7 @@ fn machine_killed_at_its_pin_keeps_its_base_for_as_long_as_it_is_there() {
 }
 
 #[test]
-fn pins_that_cannot_be_listed_are_not_taken_for_none() {
+fn pins_that_cannot_be_listed_or_read_are_not_taken_for_none() {
     use std::os::unix::fs::PermissionsExt;
     let (session, images) = (Session::user(), Images::new());
     session.import(images.first.path(), IMAGE);
@@ -82,6 +82,13 @@ fn pins_that_cannot_be_listed_are_not_taken_for_none() {
     close(0o000);
     session.run(["gc"]).refused(pins.to_str().expect("a plain path"));
     close(0o755);
+    let pin = std::fs::read_dir(&pins).expect("the pins").next().expect("a pin").expect("a pin").path();
+    let whole = std::fs::read(&pin).expect("a pin");
+    std::fs::write(&pin, "{").expect("a damaged pin");
+    let refused = session.run(["gc"]);
+    refused.refused(pin.to_str().expect("a plain path"));
+    assert!(refused.stderr.contains("lamina ps --all"), "{refused}");
+    std::fs::write(&pin, whole).expect("a pin");
     session.ok(["gc"]);
     assert_eq!(sound_layers(&session.store()).len(), 2);
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use end_to_end::layout::{Layer, digest, noise};
 use end_to_end::session::Started;
 use end_to_end::soundness::{leftovers, sound_layers};
-use end_to_end::{Actor, Layout, Registry, Session};
+use end_to_end::{Layout, Registry, Session};
 
 use super::disk::Disk;
-use super::{beside_a_collector, top};
+use super::{beside_a_collector, content, top};
 
 /// The programs of a guest, with what they need of this host.
 fn programs() -> Layer {
@@ -106,10 +106,10 @@ fn nothing_in_use_is_collected_beside_pulls_prepares_mounts_and_machines() {
         session.ok(["gc"]);
         let (common, own) = (2, usize::try_from(MACHINES + MOUNTS).expect("a small number"));
         assert_eq!(sound_layers(&session.store()).len(), common + own);
-        mounts.iter().for_each(|(number, point)| assert_shown(*number, point));
+        mounts.iter().for_each(|(number, point)| assert_shown(&session, *number, point));
         machines.into_iter().for_each(Machine::finish);
         for (number, point) in &mounts {
-            assert_shown(*number, point);
+            assert_shown(&session, *number, point);
             session.umount(point);
         }
     });
@@ -174,17 +174,16 @@ fn mount_without_a_name(session: &Session, number: u64) -> (u64, PathBuf) {
         let point = mount(round);
         // From here on nothing but the mount holds it.
         session.ok(["gc"]);
-        assert_shown(number, &point);
+        assert_shown(session, number, &point);
         session.umount(&point);
     }
     (number, mount(ROUNDS))
 }
 
-fn assert_shown(number: u64, root: &Path) {
+fn assert_shown(session: &Session, number: u64, root: &Path) {
     for (name, expected) in [("own", own(number)), ("shared", shared())] {
         let path = root.join(name);
-        let content = Actor::User.act(|| std::fs::read(&path)).expect("content");
-        assert!(content == expected, "{}", path.display());
+        assert!(content(session, &path) == expected, "{}", path.display());
     }
 }
 

@@ -17,7 +17,7 @@ mod shared;
 mod together;
 mod versions;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -59,6 +59,14 @@ fn top(session: &Session, content: &str) -> PathBuf {
     let directory = session.work("top");
     std::fs::write(directory.join("on-top"), content).expect("a file of the test");
     directory
+}
+
+/// A file of a mount as the user reads it: by a process, for one that this process has open is open for a moment in
+/// whatever another thread starts, and the mount then cannot be taken away.
+fn content(session: &Session, path: &Path) -> Vec<u8> {
+    let read = session.command(&end_to_end::programs::installed("cat")).arg(path).output().expect("cat");
+    assert!(read.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&read.stderr));
+    read.stdout
 }
 
 /// Does `work` while garbage is collected in a loop, with a pause after each time; what came of it, and the number of

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use end_to_end::layout::{Layer, noise};
 use end_to_end::soundness::{leftovers, sound_layers};
-use end_to_end::{Actor, Layout, Session};
+use end_to_end::{Layout, Session};
 use layer_store::FaultPoint;
 use rustix::process::Signal;
 
-use super::{beside_a_collector, faulty};
+use super::{beside_a_collector, content, faulty};
 
 const LENDER: &str = "lamina.test/lender:1";
 const FIRST: &str = "lamina.test/first:1";
@@ -172,11 +172,10 @@ impl Relatives {
         Self { parts, layouts }
     }
 
-    fn assert_shown(&self, number: usize, root: &std::path::Path) {
+    fn assert_shown(&self, session: &Session, number: usize, root: &std::path::Path) {
         for (place, part) in Self::PARTS[number].iter().enumerate() {
             let path = root.join(format!("part-{place}"));
-            let content = Actor::User.act(|| std::fs::read(&path)).expect("content");
-            assert!(content == self.parts[*part], "{} of layer {number}", path.display());
+            assert!(content(session, &path) == self.parts[*part], "{} of layer {number}", path.display());
         }
     }
 
@@ -192,7 +191,7 @@ impl Relatives {
             if goes_first {
                 session.ok(["rmi", &reference]);
             }
-            self.assert_shown(number, &point);
+            self.assert_shown(session, number, &point);
             session.umount(&point);
             if !goes_first {
                 session.ok(["verify", &reference]);
@@ -215,8 +214,9 @@ fn layers_that_share_content_come_and_go_beside_a_collector_and_keep_their_bytes
     });
     assert!(outcomes.iter().all(Result::is_ok), "a worker found something wrong");
     assert!(collections > ROUNDS, "{collections} collections");
+    // What served a mount holds what it showed until it has ended.
+    session.traces().assert_nothing_left();
     session.ok(["gc"]);
     assert_eq!(std::fs::read_dir(session.store().join("layers/sha256")).expect("layers").count(), 0);
     assert_eq!(leftovers(&session.store()), Vec::<PathBuf>::new());
-    session.traces().assert_nothing_left();
 }

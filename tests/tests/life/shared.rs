@@ -179,6 +179,7 @@ fn donor_that_is_collected_keeps_what_is_borrowed_and_explain_says_by_whom() {
     let point = session.mount(BORROWER, "mounted");
     assert_eq!(session.tree(&point).to_string(), tree);
     session.umount(&point);
+    session.traces().assert_nothing_left();
     assert_eq!(sound_layers(&session.store()), [twins.layers[1].diff_id()]);
     session.ok(["rmi", BORROWER]);
     session.ok(["gc"]);

@@ -8,6 +8,7 @@ use end_to_end::{Finished, Inventory, Session, TreeDump};
 use serde_json::{Value, json};
 
 use super::also_read::{make_older, set_version};
+use super::shared::{BORROWER, DONOR, Twins};
 use super::{Images, top};
 
 const IMAGE: &str = "lamina.test/image:1";
@@ -41,6 +42,23 @@ fn store_that_this_program_cannot_read_is_refused_by_a_message_that_names_both()
         }
         assert_eq!(Inventory::of(&session.store()), before);
     }
+}
+
+#[test]
+fn store_that_has_lost_its_description_gets_it_again_with_what_its_layers_need() {
+    let (session, twins) = (Session::user(), Twins::new());
+    session.import(twins.donor.path(), DONOR);
+    session.import(twins.borrower.path(), BORROWER);
+    let path = session.store().join("store.json");
+    let before = store_file(&session.store());
+    assert_eq!(before["incompatible"], json!(["thin-layers"]));
+    std::fs::write(&path, "{").expect("a damaged description");
+    let refused = session.run(["images"]);
+    refused.refused(path.to_str().expect("a plain path"));
+    assert!(refused.stderr.contains("remove it: the next command writes it anew"), "{refused}");
+    std::fs::remove_file(&path).expect("no description");
+    assert_eq!(session.ok(["verify"]), "2 layers are whole\n");
+    assert_eq!(store_file(&session.store()), before);
 }
 
 #[test]
