@@ -199,6 +199,7 @@ impl Prepared {
         let qemu = self.hypervisor();
         hypervisor::check(&qemu, &plan)?;
         let shares = self.servers(directory)?;
+        network::check(&self.spec.published)?;
         let parts = Parts { root, shares, hypervisor: qemu.command(&plan)?, setup: self.setup()?, plan };
         Ok((parts, asked, socket))
     }

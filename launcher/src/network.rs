@@ -4,7 +4,7 @@
 //! questions for names on to the first server in the host's `/etc/resolv.conf`. IPv4 only.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -82,6 +82,28 @@ impl FromStr for Publish {
     }
 }
 
+/// Whether all published ports are free on this host.
+///
+/// # Errors
+/// Names the first that somebody has, or that this user may not have.
+pub fn check(publish: &[Publish]) -> Result<(), Failure> {
+    // All at once, so that one that is published twice is not free either.
+    let mut held: (Vec<TcpListener>, Vec<UdpSocket>) = Default::default();
+    for port in publish {
+        let address = (port.address, port.host);
+        let bound = if port.udp {
+            UdpSocket::bind(address).map(|socket| held.1.push(socket))
+        } else {
+            TcpListener::bind(address).map(|socket| held.0.push(socket))
+        };
+        bound.map_err(|error| {
+            let option = format!("-p {}:{}:{}", port.address, port.host, port.guest);
+            Failure::new(option, error).remedy("publish another port of this host")
+        })?;
+    }
+    Ok(())
+}
+
 /// What the guest is told to set up.
 #[must_use]
 pub fn in_guest() -> Network {
@@ -146,6 +168,20 @@ mod tests {
         for wrong in ["", "80", "0:80", "80:0", "80:65536", "a:b", "1:2:3:4", "x:1:2", "1:2/sctp", "8080:80/"] {
             assert!(wrong.parse::<Publish>().is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn port_that_somebody_has_is_named_and_so_is_one_that_is_given_twice() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let failure = check(&[publish(&format!("{port}:80"))]).unwrap_err().to_string();
+        assert!(failure.starts_with(&format!("-p 127.0.0.1:{port}:80: Address already in use")), "{failure}");
+        check(&[publish(&format!("{port}:80/udp"))]).unwrap();
+        drop(taken);
+        let (once, twice) = (publish(&format!("{port}:80")), publish(&format!("{port}:81")));
+        check(std::slice::from_ref(&once)).unwrap();
+        let failure = check(&[once, twice]).unwrap_err().to_string();
+        assert!(failure.contains(":81: Address already in use"), "{failure}");
     }
 
     #[test]
