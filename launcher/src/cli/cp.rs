@@ -9,7 +9,7 @@ use guest_init::archive::{Copied, Packer, Target, unpack};
 use guest_init::protocol::{Ending, Process};
 
 use super::Global;
-use super::outcome::refuse_json;
+use super::outcome::{Outcome, refuse_json};
 use crate::failure::{About, Failure, USAGE};
 use crate::machine::{Ends, Kept, Machine, Piped, Signals};
 
@@ -67,9 +67,9 @@ impl Cp {
         match (self.source, self.target) {
             (Place::Guest { machine, path }, Place::Stream) => {
                 refuse_json(global, "the tar stream")?;
-                let stdout = BufWriter::new(io::stdout());
-                let tool = ["pack", path.as_str(), last_component(&path)];
-                run(&Machine::find(&machine)?, &tool, Ends::output(Piped(stdout)), signals)
+                let (outcome, ends) = Outcome::of(global, false);
+                let tool = Process::tool(&["pack", &path, last_component(&path)]);
+                outcome.tell(&machine, Machine::find(&machine)?.exec(tool, ends, signals)?)
             }
             (Place::Guest { machine, path }, Place::Host(to)) => {
                 from_guest(&machine, &path, &to, signals)?.tell(&machine, global)

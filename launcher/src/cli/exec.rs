@@ -61,6 +61,6 @@ impl Exec {
             by_init: false,
         };
         let (outcome, ends) = Outcome::of(global, self.interactive);
-        Ok(outcome.tell(&self.name, machine.exec(process, ends, signals)?))
+        outcome.tell(&self.name, machine.exec(process, ends, signals)?)
     }
 }

@@ -6,42 +6,59 @@ use guest_init::protocol::Ending;
 
 use super::Global;
 use crate::failure::{Failure, USAGE};
-use crate::machine::{Captured, Ends};
+use crate::machine::{Captured, Ends, Lost};
 
-/// Where a command's output goes: to ours as it comes, or with `--json` into one object once the command has ended.
+/// Where a command's output goes.
 #[derive(Debug)]
-pub(super) struct Outcome(Option<Captured>);
+pub(super) enum Outcome {
+    /// To ours as it comes.
+    Passed(Lost),
+    /// With `--json`, into one object once the command has ended.
+    Captured(Captured),
+}
 
 impl Outcome {
     /// The place for the outcome, and the ends to give the command.
     pub(super) fn of(global: &Global, input: bool) -> (Self, Ends) {
         if !global.json {
-            return (Self(None), Ends::own(input));
+            let lost = Lost::default();
+            return (Self::Passed(lost.clone()), Ends::own(input, lost));
         }
         let captured = Captured::default();
         let output = captured.clone();
         let ends = if input { Ends::new(io::stdin(), output) } else { Ends::output(output) };
-        (Self(Some(captured)), ends)
+        (Self::Captured(captured), ends)
     }
 
     /// Tells how the command in the machine called `name` ended; gives its exit status.
-    pub(super) fn tell(self, name: &str, ending: Ending) -> u8 {
+    ///
+    /// # Errors
+    /// It succeeded, and what it wrote could not be written here.
+    pub(super) fn tell(self, name: &str, ending: Ending) -> Result<u8, Failure> {
         let status = ending.shell_status();
-        if let Self(Some(captured)) = self {
-            let signal = match ending {
-                Ending::Signal(number) => Some(number),
-                Ending::Status(_) => None,
-            };
-            let [stdout, stderr] = [captured.stdout, captured.stderr].map(|kept| kept.take());
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let (stdout, stderr) = (text(&stdout), text(&stderr));
-            let row = serde_json::json!({
-                "name": name, "status": status, "signal": signal, "stdout": stdout, "stderr": stderr,
-            });
-            say!("{row}");
+        match self {
+            Self::Passed(lost) => match lost.check() {
+                Err(failure) if status == 0 => return Err(failure),
+                Err(failure) => tell!("lamina: {failure}"),
+                Ok(()) => {}
+            },
+            Self::Captured(captured) => print(captured, name, ending),
         }
-        status
+        Ok(status)
     }
+}
+
+fn print(captured: Captured, name: &str, ending: Ending) {
+    let signal = match ending {
+        Ending::Signal(number) => Some(number),
+        Ending::Status(_) => None,
+    };
+    let [stdout, stderr] =
+        [captured.stdout, captured.stderr].map(|kept| String::from_utf8_lossy(&kept.take()).into_owned());
+    let row = serde_json::json!({
+        "name": name, "status": ending.shell_status(), "signal": signal, "stdout": stdout, "stderr": stderr,
+    });
+    say!("{row}");
 }
 
 /// Refuses `--json` where standard output is for something else.

@@ -173,7 +173,7 @@ impl Run {
         if let Some(asked) = asked.filter(|_| global.verbose > 0) {
             tell!("{}", asked.snapshot().to_string().trim_end());
         }
-        Ok(outcome.tell(&name, ending))
+        outcome.tell(&name, ending)
     }
 
     fn start_detached(global: &Global, spec: &Spec, record: Record, signals: &Signals) -> Result<u8, Failure> {

@@ -74,5 +74,5 @@ fn attach(name: &str, global: &Global) -> Result<u8, Failure> {
         spec.process.terminal = (machine::terminal_wanted() && !global.json).then(machine::terminal_size);
         Ok(ends)
     };
-    Ok(outcome.tell(name, launch::take_up(directory, at_our_terminal, Handover::none(), signals)?))
+    outcome.tell(name, launch::take_up(directory, at_our_terminal, Handover::none(), signals)?)
 }

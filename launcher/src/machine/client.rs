@@ -12,7 +12,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use signal_hook::consts::SIGWINCH;
 
 use super::api::{self, Reply, Request, STREAM, read_line, write_line};
-use super::directory::{existing, one, socket_of};
+use super::directory::{existing, one};
 use super::ends::Ends;
 use super::event::Event;
 use super::last_word::LastWord;
@@ -85,7 +85,7 @@ impl Machine {
         if !self.record.state.is_active() {
             return Err(self.not_running());
         }
-        let path = socket_of(&self.record.name, api::SOCKET)?;
+        let path = self.record.socket_directory()?.join(format!("{}.sock", api::SOCKET));
         let stream = match UnixStream::connect(&path) {
             Ok(stream) => stream,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

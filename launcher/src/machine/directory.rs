@@ -77,8 +77,10 @@ impl Directory {
 
     fn of(state: PathBuf, record: Record, lock: File, new: bool) -> Result<Self, Failure> {
         let mut directory = Self { sockets: PathBuf::new(), state, record, lock, handed_over: false, new };
+        // Before there is a record of it.
+        let sockets = home::sockets().inspect_err(|_| directory.forget_if_new())?.join(&directory.record.name);
+        directory.record.sockets = Some(sockets.clone());
         directory.note(&[])?;
-        let sockets = home::sockets()?.join(&directory.record.name);
         let _ = fs::remove_dir_all(&sockets);
         make_private(&sockets, false)?;
         directory.sockets = sockets;
@@ -210,14 +212,9 @@ impl Drop for Directory {
 /// The socket at which the root of the machine called `name` answers with its counters, while that machine runs.
 ///
 /// # Errors
-/// This user has no directory for sockets.
+/// There is no such machine.
 pub fn stats_socket(name: &str) -> Result<PathBuf, Failure> {
-    Ok(home::sockets()?.join(name).join(STATS_SOCKET))
-}
-
-/// A socket of the machine called `name`.
-pub(crate) fn socket_of(name: &str, socket: &str) -> Result<PathBuf, Failure> {
-    Ok(home::sockets()?.join(name).join(format!("{socket}.sock")))
+    Ok(Record::read(&existing(name)?)?.socket_directory()?.join(STATS_SOCKET))
 }
 
 /// The state directory of the machine called `name`.
@@ -327,6 +324,7 @@ pub fn new_record(name: &str, root: &str, command: &[String], ephemeral: bool) -
         boot_id: current_boot(),
         state: State::Starting,
         processes: Vec::new(),
+        sockets: None,
         warnings: Vec::new(),
     }
 }

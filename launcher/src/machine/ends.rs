@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use guest_init::protocol::Channel;
 
@@ -32,10 +32,10 @@ impl fmt::Debug for Ends {
 }
 
 impl Ends {
-    /// This process's own.
+    /// This process's own; what of the output cannot be written is noted in `lost`.
     #[must_use]
-    pub fn own(input: bool) -> Self {
-        Self { input: input.then(|| Box::new(io::stdin()) as Box<dyn Read + Send>), output: Box::new(Own) }
+    pub fn own(input: bool, lost: Lost) -> Self {
+        Self { input: input.then(|| Box::new(io::stdin()) as Box<dyn Read + Send>), output: Box::new(Own(lost)) }
     }
 
     /// The log at `path`, and no input.
@@ -59,20 +59,38 @@ impl Ends {
     }
 }
 
+/// The first output that could not be written, for who has a clone of it. Who has stopped reading has read enough.
+#[derive(Clone, Debug, Default)]
+pub struct Lost(Arc<OnceLock<Failure>>);
+
+impl Lost {
+    /// Fails if something is lost.
+    ///
+    /// # Errors
+    /// Names what could not be written, and why.
+    pub fn check(&self) -> Result<(), Failure> {
+        self.0.get().cloned().map_or(Ok(()), Err)
+    }
+}
+
 /// This process's own standard output and error.
 #[derive(Debug)]
-struct Own;
+struct Own(Lost);
 
 impl Output for Own {
     fn take(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()> {
-        match channel {
-            Channel::Stderr => io::stderr().write_all(bytes),
+        let (name, written) = match channel {
+            Channel::Stderr => ("standard error", io::stderr().write_all(bytes)),
             _ => {
                 let mut stdout = io::stdout().lock();
-                stdout.write_all(bytes)?;
-                stdout.flush()
+                ("standard output", stdout.write_all(bytes).and_then(|()| stdout.flush()))
             }
-        }
+        };
+        written.inspect_err(|error| {
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                let _ = self.0.0.set(Failure::new(name, error));
+            }
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use crate::failure::{About, Failure};
 /// `~/.local/state/lamina`.
 ///
 /// # Errors
-/// Neither variable is set.
+/// The variable is not set, and this user has no home.
 pub(crate) fn machines() -> Result<PathBuf, Failure> {
     Ok(xdg("XDG_STATE_HOME", ".local/state")?.join("machines"))
 }
@@ -21,7 +21,7 @@ pub(crate) fn machines() -> Result<PathBuf, Failure> {
 /// `$XDG_CACHE_HOME/lamina`, else `~/.cache/lamina`.
 ///
 /// # Errors
-/// Neither variable is set.
+/// The variable is not set, and this user has no home.
 pub fn cache_home() -> Result<PathBuf, Failure> {
     xdg("XDG_CACHE_HOME", ".cache")
 }
@@ -29,7 +29,8 @@ pub fn cache_home() -> Result<PathBuf, Failure> {
 /// The base directory that `variable` names (relative ones are to be ignored, says the XDG specification).
 fn xdg(variable: &str, below_home: &str) -> Result<PathBuf, Failure> {
     let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    match set(variable).or_else(|| Some(set("HOME")?.join(below_home))) {
+    let home = || std::env::home_dir().filter(|path| path.is_absolute());
+    match set(variable).or_else(|| Some(home()?.join(below_home))) {
         Some(base) => Ok(base.join("lamina")),
         None => Err(Failure::new("HOME", "it is not set").remedy(format_args!("set HOME or {variable}"))),
     }

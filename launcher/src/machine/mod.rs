@@ -28,7 +28,7 @@ mod watch;
 pub use children::Children;
 pub use client::{Machine, Stopped};
 pub use directory::{Directory, all, new_record, one, remove, stats_socket};
-pub use ends::{Captured, Ends, Kept, Output, Piped};
+pub use ends::{Captured, Ends, Kept, Lost, Output, Piped};
 pub use growth::Growth;
 pub use handover::{Handover, SUPERVISE, start as start_detached};
 pub use home::{cache_home, is_valid_name, random_name};

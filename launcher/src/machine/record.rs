@@ -1,13 +1,14 @@
 //! `machine.json`: what is known of a machine, and what of it still holds.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use super::home;
 use crate::child;
 use crate::document;
 use crate::failure::{Failure, MACHINE_FAILED};
@@ -35,6 +36,9 @@ pub struct Record {
     pub state: State,
     /// The processes, the supervisor first.
     pub processes: Vec<ProcessRecord>,
+    /// Where its sockets are: the variable that says so may differ for who looks.
+    #[serde(default)]
+    pub sockets: Option<PathBuf>,
     /// What went wrong since its last start without ending it, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -137,6 +141,11 @@ impl Record {
         document::write(&directory.join(FILE), self)
     }
 
+    /// The directory of its sockets.
+    pub(crate) fn socket_directory(&self) -> Result<PathBuf, Failure> {
+        self.sockets.clone().map_or_else(|| Ok(home::sockets()?.join(&self.name)), Ok)
+    }
+
     /// A descriptor of the supervisor, if it still runs.
     pub(crate) fn supervisor(&self) -> Option<OwnedFd> {
         self.processes.first()?.open(&self.boot_id)
@@ -190,6 +199,7 @@ mod tests {
             boot_id: current_boot(),
             state: State::Running { since: 1 },
             processes: ProcessRecord::of("lamina", rustix::process::getpid()).into_iter().collect(),
+            sockets: None,
             warnings: Vec::new(),
         }
     }

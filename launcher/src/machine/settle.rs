@@ -8,7 +8,6 @@ use composefs_fuse::linux::{Unmount, unmount};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::directory::{LOCK, MOUNT_POINT};
-use super::home;
 use super::last_word;
 use super::record::{self, Record};
 use crate::failure::{About, Failure};
@@ -49,8 +48,8 @@ pub(super) fn settle(state: &Path) {
     // Fails where nothing is mounted.
     let _ = unmount(&state.join(MOUNT_POINT), Unmount::Lazy);
     let _ = fs::remove_dir(state.join(MOUNT_POINT));
-    if let Ok(sockets) = home::sockets() {
-        let _ = fs::remove_dir_all(sockets.join(&record.name));
+    if let Ok(sockets) = record.socket_directory() {
+        let _ = fs::remove_dir_all(sockets);
     }
     // Lost on a disk that is full.
     let _ = last_word::leave(&lock, &seen.state);

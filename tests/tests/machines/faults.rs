@@ -88,6 +88,10 @@ fn command_beside_one_in_the_foreground_has_its_user_directory_and_environment()
     let running = session.start(session.lamina(run.into_iter().chain(given)));
     until("the command", || session.run(["exec", "m", "--", "true"]).status.success());
     assert_eq!(machines.exec("m", "id -un; pwd; echo $GIVEN").succeeded().stdout, "daemon\n/srv/here\n1\n");
+    // Who looks need not have the environment of who started it.
+    let mut elsewhere = session.lamina(["exec", "m", "--", "echo", "found"]);
+    elsewhere.env("XDG_RUNTIME_DIR", session.work("another-runtime-directory"));
+    assert_eq!(Finished::of(&mut elsewhere).succeeded().stdout, "found\n");
     session.ok(["kill", "m"]);
     assert_eq!(running.finish().status.code(), Some(137));
     session.traces().assert_nothing_left();

@@ -100,6 +100,19 @@ fn commands_beside_the_first_one(machines: &Machines) {
     let finished = running.finish();
     assert_eq!((finished.status.code(), finished.stdout.as_str()), (Some(3), "caught\n"), "{finished}");
 
+    // One that our caller ignores is ours to ignore.
+    let lamina = session.lamina(["exec", "web", "--", "/bin/sh", "-c", "echo on >&2; sleep 1; echo done"]);
+    let mut shell = session.command(Path::new("sh"));
+    let given: Vec<_> = std::iter::once(lamina.get_program()).chain(lamina.get_args()).collect();
+    let from = given.iter().position(|word| word.to_string_lossy().ends_with("/lamina")).expect("the path of lamina");
+    let mut running = session.start({
+        shell.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).args(&given[from..]);
+        shell
+    });
+    running.await_line("on");
+    running.signal(rustix::process::Signal::HUP);
+    assert_eq!(running.finish().succeeded().stdout, "done\n");
+
     // One without a name arrives as well.
     session.ok(["kill", "--signal", "40", "web"]);
     until("signal 40", || session.run(["logs", "web"]).stdout.contains("signal 40"));
@@ -182,6 +195,13 @@ fn results_as_json(machines: &Machines) {
     session
         .run(["exec", "--json", "-t", "web", "--", "true"])
         .refused_usage("--json: standard output is for a terminal");
+
+    // A result that could not be written is none.
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for command in [["exec", "web", "--", "pwd"].as_slice(), &["cp", "web:/etc/hostname", "-"]] {
+        let finished = Finished::of(session.lamina(command).stdout(full()));
+        finished.refused("standard output: No space left on device");
+    }
     let missing = session.run(["exec", "--json", "web", "--", "/nowhere"]);
     assert_eq!((missing.status.code(), missing.stdout.as_str()), (Some(127), ""), "{missing}");
 

@@ -203,6 +203,26 @@ fn a_link_at_the_target_is_not_followed_to_a_directory() {
 }
 
 #[test]
+fn a_pipe_or_a_device_at_the_target_stays() {
+    let scratch = scratch("special");
+    fs::write(scratch.join("from"), "content").unwrap();
+    fs::create_dir(scratch.join("there")).unwrap();
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, scratch.join("there/from"), kind, mode, 0).unwrap();
+    symlink("there/from", scratch.join("link")).unwrap();
+    let at = |path: &str| Target::At { path: scratch.join(path), name: "from".into() };
+    for target in [at("there"), at("there/from"), at("link")] {
+        let error = unpack(packed(&scratch.join("from"), "").as_slice(), &target, true).unwrap_err();
+        assert!(error.to_string().contains("a device or a pipe is there"), "{target:?}: {error}");
+    }
+    let stream = packed(&scratch.join("from"), "from");
+    assert!(unpack(stream.as_slice(), &Target::Into(scratch.join("there")), true).is_err());
+    assert!(!fs::symlink_metadata(scratch.join("there/from")).unwrap().is_file());
+    assert!(fs::symlink_metadata(scratch.join("link")).unwrap().is_symlink());
+    fs::remove_dir_all(scratch).unwrap();
+}
+
+#[test]
 fn a_link_alone_is_copied_as_one() {
     let scratch = scratch("link");
     symlink("/nowhere", scratch.join("from")).unwrap();

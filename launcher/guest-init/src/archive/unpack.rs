@@ -82,6 +82,7 @@ fn unpack_at<R: Read>(root: &Path, mut entries: Entries<'_, R>, mask: u32) -> io
         if !kind.is_file() && !kind.is_symlink() {
             return Err(about(root)(io::Error::other("devices and pipes are not copied")));
         }
+        refuse_special(root)?;
         // One that is there is replaced and not written into: somebody may be running it.
         first.unpack(root).map_err(about(root))?;
         copied.count(&first);
@@ -150,6 +151,16 @@ fn set_modified(directory: &File, seconds: u64) {
     let _ = directory.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
 }
 
+/// Fails where a device or a pipe is, or a link to one, as `/dev/stdout` is: a file in its place would be missed by all.
+fn refuse_special(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(there) if !there.is_file() && !there.is_dir() => {
+            Err(about(path)(io::Error::other("a device or a pipe is there; it is not replaced")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Unpacks what is no directory, if it can be copied and has a place below the root.
 fn place<R: Read>(entry: &mut Entry<'_, R>, root: &Path) -> io::Result<bool> {
     if matches!(entry.header().entry_type(), EntryType::Char | EntryType::Block | EntryType::Fifo) {
@@ -157,5 +168,7 @@ fn place<R: Read>(entry: &mut Entry<'_, R>, root: &Path) -> io::Result<bool> {
         eprintln!("lamina: {name}: devices and pipes are not copied");
         return Ok(false);
     }
+    let below: PathBuf = entry.path()?.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+    refuse_special(&root.join(below))?;
     entry.unpack_in(root)
 }
