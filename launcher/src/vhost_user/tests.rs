@@ -1,9 +1,10 @@
 use super::chain::{Buffers, answer};
 use super::*;
 use composefs_fuse::wire::{InHeader, Opcode, OutHeader};
+use std::fs::File;
 use std::os::unix::net::UnixStream;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, FileOffset, GuestAddress};
 use zerocopy::{FromBytes, IntoBytes};
 
 #[path = "../../../composefs-fuse/tests/support/mod.rs"]
@@ -12,6 +13,7 @@ mod support;
 use support::Layer;
 
 mod rings;
+mod vmm;
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
@@ -39,7 +41,10 @@ type Descriptor = (u64, u32, u16, u16);
 impl Guest {
     fn new() -> Self {
         let (view, store) = Layer::new().file("hello", b"world").into_view();
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
+        let file = File::from(rustix::fs::memfd_create("guest", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+        file.set_len(MEMORY as u64).unwrap();
+        let file = Some(FileOffset::new(file, 0));
+        let memory = GuestMemoryMmap::from_ranges_with_files([(GuestAddress(0), MEMORY, file)]).unwrap();
         Self { memory, server: Arc::new(Server::new(Arc::new(view))), _store: store }
     }
 

@@ -66,10 +66,10 @@ fn crowd() -> Layer {
 }
 
 /// With memory for all of it, the directory costs a message for 100 names at most. With too little, the kernel drops names
-/// and listings, and asks for listings again; a kernel that kept a listing and dropped its names would ask for each
-/// name, once and not more.
+/// and listings, and asks for listings again. A kernel that kept a listing and dropped its names would ask for each
+/// name; Linux asks for none, and for the directory itself once. One in a hundred is allowed.
 #[test]
-fn directory_of_200_000_names_is_right_with_little_memory_and_asks_once_for_a_name() {
+fn directory_of_200_000_names_is_right_with_little_memory_and_asks_for_no_name() {
     let session = session_with(&[crowd()]);
     let point = session.mount(REFERENCE, "mounted");
     let walk = "ls -lU crowd | awk '{ count++; bytes += $5 } END { print count, bytes }'";
@@ -89,7 +89,7 @@ fn directory_of_200_000_names_is_right_with_little_memory_and_asks_once_for_a_na
         assert_eq!(little.shell(&session, &point, walk).succeeded().stdout, whole, "round {round}");
         let counted = stats(&session, &point).since(&before);
         println!("round {round} with {} MB:\n{counted}", LITTLE >> 20);
-        assert!(counted.count("LOOKUP") <= CROWD as u64 + 10, "round {round}: more than once for a name\n{counted}");
+        assert!(counted.count("LOOKUP") <= CROWD as u64 / 100, "round {round}: it asked for names\n{counted}");
         let dropped = counted.count("FORGET") + counted.count("BATCH_FORGET");
         let others = counted.total() - counted.count("LOOKUP") - dropped;
         assert!(others <= CROWD as u64 / 20 + 10, "round {round}:\n{counted}");
