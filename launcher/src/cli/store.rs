@@ -32,6 +32,17 @@ pub(super) fn image(store: &Store, name: &str) -> Result<Image, Failure> {
     store.image(&reference.to_string()).map_err(|error| Failure::new(name, error))
 }
 
+/// Says which stores of others a mount or a machine uses layers of and cannot hold them in.
+pub(super) fn tell_unleased(opened: &Store, layers: &[DiffId], on_top: &[DiffId]) {
+    for store in opened.unleased(&[layers, on_top].concat()) {
+        let store = store.display();
+        tell!(
+            "lamina: layers of {store} are used that cannot be held there: a `lamina gc` of its owner may take them, and \
+             what is not open by then is missing; the owner lets you hold them by `chmod 1777 {store}/leases`"
+        );
+    }
+}
+
 /// Makes Ctrl-C and SIGTERM end a transfer, which then leaves nothing behind; a second one ends the program.
 pub(super) fn cancel_on_signal(cancellation: &Cancellation) -> Result<(), Failure> {
     for signal in [SIGINT, SIGTERM, SIGHUP] {

@@ -124,8 +124,12 @@ impl Import<'_> {
         }
         let layers: Vec<FoundLayer> = distinct.into_values().collect();
         let weight = |layer: &FoundLayer| layer.blob.as_ref().map_or(0, |blob| blob.size);
-        let brought =
-            parallel::for_each(&layers, self.options.parallel, self.halt, weight, |layer| self.bring(files, layer))?;
+        let brought = parallel::for_each(&layers, self.options.parallel, self.halt, weight, |layer| {
+            let brought = self.bring(files, layer)?;
+            // An archive may be gone when another store's owner collects, so nobody could bring it in then.
+            self.sink.adopt(&layer.diff_id).map_err(|cause| self.failed(layer, cause))?;
+            Ok(brought)
+        })?;
         if self.halt.is_cancelled() {
             return Err(ImportError::Cancelled);
         }

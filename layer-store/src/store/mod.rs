@@ -1,5 +1,6 @@
 //! The store: one place where layers, indexes, bases and images are kept.
 
+mod adopt;
 mod bases;
 mod block_image;
 mod commit;

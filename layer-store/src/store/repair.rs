@@ -95,6 +95,10 @@ impl LayerSink for Replacing<'_> {
         false
     }
 
+    fn adopt(&self, layer: &DiffId) -> Result<(), SinkError> {
+        LayerSink::adopt(self.0, layer)
+    }
+
     fn layer_by_compressed(&self, _: &Digest) -> Option<DiffId> {
         None
     }
