@@ -1,7 +1,7 @@
 //! Writes an image of the store as an OCI layout.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Descriptor, ImageIndexBuilder, ImageManifest, MediaType, OciLayoutBuilder};
@@ -9,10 +9,19 @@ use serde::Serialize;
 
 use crate::oci::manifest;
 use crate::store::{Image, Store, StoreError};
-use crate::{DiffId, Digest};
+use crate::{Cancellation, DiffId, Digest};
 
 /// Bytes that are copied at once of a layer that lies in several files.
 const PIECE: usize = 1 << 20;
+
+/// Bytes that the kernel is told to copy at once.
+const CHUNK: u64 = 64 << 20;
+
+/// Who watches an export: told of bytes of layers that were copied, then of as many that were proved.
+struct Watch<'a> {
+    cancellation: &'a Cancellation,
+    progress: &'a mut dyn FnMut(u64),
+}
 
 /// Why an image is not exported. Nothing is left where it was to go.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +43,14 @@ impl Store {
     /// so importing the layout brings in no layer that the store has. Gives the digest of the layout's manifest.
     ///
     /// Content is cloned or copied by the kernel where all of a layer is in its own file; each blob's digest is proved on the way.
-    pub fn export(&self, image: &Image, directory: &Path) -> Result<Digest, ExportError> {
+    /// `progress` is told of every byte of a layer twice: when it is copied, and when it is proved.
+    pub fn export(
+        &self,
+        image: &Image,
+        directory: &Path,
+        cancellation: &Cancellation,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Digest, ExportError> {
         if fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(ExportError::NotEmpty(directory.to_owned()));
         }
@@ -45,7 +61,7 @@ impl Store {
         fs::create_dir_all(parent).map_err(StoreError::io(parent))?;
         let staging = tempfile::Builder::new().prefix(".lamina-export-").tempdir_in(parent);
         let staging = staging.map_err(StoreError::io(parent))?;
-        let digest = self.write_layout(image, staging.path())?;
+        let digest = self.write_layout(image, staging.path(), &mut Watch { cancellation, progress })?;
         // An empty directory may be replaced by a rename.
         fs::rename(staging.path(), directory).map_err(StoreError::io(directory))?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -53,7 +69,7 @@ impl Store {
         Ok(digest)
     }
 
-    fn write_layout(&self, image: &Image, layout: &Path) -> Result<Digest, ExportError> {
+    fn write_layout(&self, image: &Image, layout: &Path, watch: &mut Watch<'_>) -> Result<Digest, ExportError> {
         let blobs = layout.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(StoreError::io(&blobs))?;
         let config_digest = image.manifest.config().digest().to_string();
@@ -61,7 +77,7 @@ impl Store {
         let config = self.manifest_bytes(&config_digest)?;
         put(&blobs, &config)?;
         let layers = image.layers.iter().map(|layer| {
-            let length = self.copy_blob(layer, &blobs.join(layer.0.hex()))?;
+            let length = self.copy_blob(layer, &blobs.join(layer.0.hex()), watch)?;
             descriptor(MediaType::ImageLayer, layer.0, length)
         });
         let layers = layers.collect::<Result<Vec<_>, ExportError>>()?;
@@ -84,15 +100,28 @@ impl Store {
     }
 
     /// Copies a layer's tar and proves its digest; gives its length.
-    fn copy_blob(&self, layer: &DiffId, to: &Path) -> Result<u64, ExportError> {
+    fn copy_blob(&self, layer: &DiffId, to: &Path, watch: &mut Watch<'_>) -> Result<u64, ExportError> {
         let source = self.open_blob(layer)?;
         let mut copy = File::create_new(to).map_err(StoreError::io(to))?;
-        let copied = match source.whole() {
-            Some(mut file) => io::copy(&mut file, &mut copy),
-            None => io::copy(&mut BufReader::with_capacity(PIECE, source.reader()), &mut copy),
-        };
-        let length = copied.map_err(StoreError::io(to))?;
-        match self.verify_layer(layer)? {
+        let mut pieces = BufReader::with_capacity(PIECE, source.reader());
+        let mut length = 0;
+        loop {
+            let copied = match source.whole() {
+                Some(file) => io::copy(&mut file.take(CHUNK), &mut copy),
+                None => io::copy(&mut (&mut pieces).take(CHUNK), &mut copy),
+            };
+            match copied.map_err(|cause| StoreError::write(to, length, cause))? {
+                0 => break,
+                bytes => {
+                    length += bytes;
+                    (watch.progress)(bytes);
+                }
+            }
+            if watch.cancellation.is_cancelled() {
+                return Err(StoreError::Cancelled.into());
+            }
+        }
+        match self.verify_layer_watched(layer, watch.cancellation, watch.progress)? {
             None => Ok(length),
             Some(damage) => Err(StoreError::DamagedLayer { layer: *layer, cause: damage.cause }.into()),
         }

@@ -4,8 +4,9 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use end_to_end::layout::Layer;
+use end_to_end::layout::{Layer, noise};
 use end_to_end::{Layout, Session};
+use rustix::process::Signal;
 
 const REFERENCE: &str = "lamina.test/image:1";
 
@@ -35,4 +36,23 @@ fn build_image_replaces_regular_files_alone_even_by_force() {
     build(&kept).succeeded();
     assert!(fs::metadata(&kept).unwrap().len() > 4);
     session.traces().assert_nothing_left();
+}
+
+#[test]
+fn interrupted_export_says_so_and_leaves_nothing() {
+    let session = Session::user();
+    let layers: Vec<Layer> = (0..2).map(|seed| Layer::of_files(&[("noise", &noise(seed, 40 << 20))])).collect();
+    session.import(Layout::of(&layers).path(), REFERENCE);
+    let work = session.work("exports");
+    let to = work.join("layout");
+    let export = session.lamina([OsStr::new("export"), OsStr::new(REFERENCE), to.as_os_str()]);
+    let started = session.start(export);
+    // From then on there is something to be left.
+    while fs::read_dir(&work).unwrap().next().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    started.signal(Signal::INT);
+    let finished = started.finish();
+    finished.refused("cancelled");
+    assert_eq!(fs::read_dir(&work).unwrap().count(), 0, "{finished}");
 }

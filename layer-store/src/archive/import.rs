@@ -220,7 +220,10 @@ impl Import<'_> {
     fn layer_source(&self, layer: &FoundLayer, compressed: Digest, bytes: u64) -> LayerSource {
         let origin = match self.source {
             ImportSource::StandardInput => "-".to_owned(),
-            ImportSource::Path(path) => path.display().to_string(),
+            // For a repair from any other directory.
+            ImportSource::Path(path) => {
+                std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string()
+            }
         };
         let media_type = match &layer.blob {
             Some(blob) => blob.media_type.clone(),

@@ -100,6 +100,9 @@ pub enum StoreError {
     /// The stack cannot be merged.
     #[error("{0}")]
     Merge(String),
+    /// It was called off.
+    #[error("cancelled")]
+    Cancelled,
     /// The wait for a lock was given up.
     #[error("interrupted while waiting for another process to finish with {0}")]
     Interrupted(String),

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
-use layer_store::{DiffId, GarbageKind, Ino, Kind, Store, StoreError, View, ViewError};
+use layer_store::{Cancellation, DiffId, GarbageKind, Ino, Kind, Store, StoreError, View, ViewError};
 
 use crate::fixture::{find, ingest};
 use crate::life::tag;
@@ -130,7 +130,7 @@ fn content_that_another_layer_has_is_kept_once_and_reads_the_same() {
 
     let image = tag(&kept.store, "registry.example/a:1", &[first, second]);
     let out = tempfile::tempdir().expect("a directory");
-    kept.store.export(&image, &out.path().join("layout")).expect("exported");
+    kept.store.export(&image, &out.path().join("layout"), &Cancellation::default(), &mut |_| {}).expect("exported");
     let exported = fs::read(out.path().join("layout/blobs/sha256").join(second.0.hex())).expect("a layer");
     assert!(exported == tar, "it is exported byte for byte");
 
