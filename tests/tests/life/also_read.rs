@@ -80,6 +80,9 @@ fn layers_of_a_system_store_are_used_in_place_and_not_fetched() {
     let before = (Inventory::of(&shared.system.store()), registry.fetched_blobs());
 
     shared.ok(["pull", "--quiet", &first]);
+    let usage = &shared.json(&["du"])["images"][0];
+    assert!(usage["elsewhere"].as_u64() > Some(400_000) && usage["apparent"].as_u64() > Some(400_000), "{usage}");
+    assert_eq!(usage["on_disk"], 0);
     assert_eq!(registry.fetched_blobs(), before.1, "neither a layer nor the config is fetched again");
     assert_eq!(sound_layers(&shared.user.store()), Vec::<String>::new(), "no layer is copied");
     shared.ok(["pull", "--quiet", &second]);
