@@ -21,14 +21,16 @@ pub enum StoreError {
         cause: io::Error,
     },
     /// Something does not fit on the disk. What was written of it is gone again when this is shown.
-    #[error("{path}: {cause}: it takes {written} bytes and more{}", remedy(cause, path))]
+    #[error("{path}: {cause}{}; make space, or free some with `lamina rmi` and `lamina gc`", shortage(*written, free.as_deref()))]
     NoSpace {
         /// The file.
         path: PathBuf,
         /// What the host said.
         cause: io::Error,
-        /// Bytes of the file that are known to be needed: those written, or all of them.
+        /// Bytes of the file that are known to be needed: those written, or all of them. 0 where that is not known.
         written: u64,
+        /// What was free beside what was written, in words: measured then, for afterwards that is free too.
+        free: Option<String>,
     },
     /// The store is of a format that this program does not know.
     #[error("{path}: this store has format {found}, and {PROGRAM} knows formats up to {known}; use a newer lamina")]
@@ -111,7 +113,7 @@ pub enum StoreError {
 impl StoreError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |cause| Self::Io { path, cause }
+        move |cause| Self::write(&path, 0, cause)
     }
 
     /// Whether the host has no space, or no quota, left.
@@ -132,20 +134,34 @@ impl StoreError {
     /// A write behind the first `written` bytes of a file failed.
     pub(crate) fn write(path: &Path, written: u64, cause: io::Error) -> Self {
         let path = path.to_owned();
-        if is_out_of_space(&cause) { Self::NoSpace { path, cause, written } } else { Self::Io { path, cause } }
+        if !is_out_of_space(&cause) {
+            return Self::Io { path, cause };
+        }
+        let free = available(&cause, &path);
+        Self::NoSpace { path, cause, written, free }
     }
 }
 
-fn is_out_of_space(cause: &io::Error) -> bool {
+/// What does not fit, and what there is for it.
+fn shortage(written: u64, free: Option<&str>) -> String {
+    match (written, free) {
+        (0, None) => String::new(),
+        (0, Some(free)) => format!(" ({free})"),
+        (written, None) => format!(": it takes {written} bytes and more"),
+        (written, Some(free)) => format!(": it takes {written} bytes and more (beside those written, {free})"),
+    }
+}
+
+pub(crate) fn is_out_of_space(cause: &io::Error) -> bool {
     matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn remedy(cause: &io::Error, path: &Path) -> String {
     match cause.kind() {
-        kind if super::is_closed(kind) => "; choose a store that you may write with --store or LAMINA_STORE".into(),
-        _ if is_out_of_space(cause) => {
-            let free = available(cause, path).map(|free| format!(" ({free})")).unwrap_or_default();
-            format!("{free}; make space, or free some with `lamina rmi` and `lamina gc`")
+        kind if super::is_closed(kind) => {
+            let also = path.ancestors().find(|directory| directory.join("store.json").exists());
+            let also = also.map(|store| format!(", and read this one too with --also-read {}", store.display()));
+            format!("; choose a store that you may write with --store or LAMINA_STORE{}", also.unwrap_or_default())
         }
         _ if cause.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
             "; the disk fails: the kernel's log (`dmesg`) says how".into()
@@ -155,7 +171,7 @@ fn remedy(cause: &io::Error, path: &Path) -> String {
 }
 
 /// What an ordinary user may still write where `path` is, or would be.
-fn available(cause: &io::Error, path: &Path) -> Option<String> {
+pub(crate) fn available(cause: &io::Error, path: &Path) -> Option<String> {
     let there = path.ancestors().find(|ancestor| ancestor.exists())?;
     let stat = rustix::fs::statvfs(there).ok()?;
     let bytes = stat.f_bavail.saturating_mul(stat.f_frsize);

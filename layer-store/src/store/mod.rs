@@ -31,6 +31,8 @@ use std::sync::{Mutex, OnceLock};
 pub use block_image::BlockImageError;
 pub use commit::Provenance;
 pub use error::StoreError;
+#[cfg(target_os = "linux")]
+pub(crate) use error::{available, is_out_of_space};
 pub use gc::{Collected, Garbage, GarbageKind};
 pub use images::{Image, ImageSummary};
 pub use layers::LayerLock;

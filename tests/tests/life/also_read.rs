@@ -129,6 +129,9 @@ fn image_named_in_the_system_store_is_found_until_the_own_store_has_the_name() {
     let listed = shared.json(&["images"]);
     assert_eq!(listed[0]["store"], shared.system.store().to_str().unwrap());
     assert_eq!(listed[0]["error"], Value::Null);
+    shared
+        .run(["prepare", IMAGE, "--store", shared.system.store().to_str().unwrap(), "--layer", "/etc/apt"])
+        .refused(&format!("--also-read {}", shared.system.store().display()));
     let first = shared.tree(IMAGE).to_string();
     let base = shared.ok(["prepare", IMAGE]);
     let top = top(&shared.user, "a variant");
