@@ -27,7 +27,7 @@ pub(super) struct Du {
 
 impl Du {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
-        let usage = store::open(global)?.usage().about("lamina du")?;
+        let usage = store::look_into(global)?.usage().about("lamina du")?;
         if let Some(path) = &self.svg {
             std::fs::write(path, picture::shared_layers(&usage)).about(path.display())?;
         }

@@ -30,7 +30,7 @@ pub(super) struct Export {
 
 impl Export {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
-        let opened = store::open(global)?;
+        let opened = store::look_into(global)?;
         let image = store::image(&opened, &self.image)?;
         let cancellation = Cancellation::default();
         store::cancel_on_signal(&cancellation)?;

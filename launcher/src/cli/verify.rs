@@ -53,7 +53,7 @@ struct Findings {
 
 impl Verify {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
-        let opened = store::open(global)?;
+        let opened = store::look_into(global)?;
         let options = self.pull_options()?;
         let mut found = Findings::default();
         let layers = self.layers(&opened, &mut found)?;

@@ -79,6 +79,19 @@ pub enum StoreError {
         /// The store that has it.
         store: PathBuf,
     },
+    /// `store.json` cannot be understood. What it notes is made anew as it is needed.
+    #[error("{path}: {cause}; remove this file: the next command makes it anew")]
+    StoreFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// There is no store to look into.
+    #[error(
+        "{0}: there is no store here: `lamina pull` and `lamina import` make one; --store and LAMINA_STORE name another"
+    )]
+    NoStoreYet(PathBuf),
     /// A store that is to be read also is not there.
     #[error("{0}: there is no store here: --also-read and LAMINA_ALSO_READ name directories of stores")]
     NoStore(PathBuf),

@@ -76,7 +76,7 @@ impl StoreFile {
     pub(super) fn read(layout: &Layout) -> Result<Self, StoreError> {
         let path = path(layout);
         let text = fs::read(&path).map_err(StoreError::io(&path))?;
-        serde_json::from_slice(&text).map_err(|error| StoreError::Document { path, cause: error.to_string() })
+        serde_json::from_slice(&text).map_err(|error| StoreError::StoreFile { path, cause: error.to_string() })
     }
 
     /// Refuses a store that this program would misread. Gives the features for whose sake it must not change it.

@@ -93,6 +93,16 @@ impl Store {
         Self::of(layout, &file)
     }
 
+    /// Opens the store at `root` for who only looks into it: makes none.
+    pub fn open_there(root: &Path) -> Result<Self, StoreError> {
+        let layout = Layout::new(root);
+        // A store that has lost its `store.json` is one all the same.
+        if layout.join("store.json").exists() || layout.layers().is_dir() {
+            return Self::open(root);
+        }
+        Err(StoreError::NoStoreYet(root.to_owned()))
+    }
+
     fn of(layout: Layout, file: &StoreFile) -> Result<Self, StoreError> {
         let closed = file.check(&layout)?;
         Ok(Self {

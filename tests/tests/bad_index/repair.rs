@@ -144,7 +144,11 @@ fn unreadable_image_is_reported_and_the_layers_of_the_others_are_verified() {
     let report: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
     assert_eq!(report["damaged"][0]["layer"], second.diff_id());
     assert_eq!(report["unreadable"].as_array().unwrap().len(), 1, "{finished}");
-    session.ok(["rmi", REFERENCE]);
+    let usage: serde_json::Value = serde_json::from_str(&session.ok(["du", "--json"])).unwrap();
+    let broken = usage["images"].as_array().unwrap().iter().filter(|image| image["error"].is_string()).count();
+    assert_eq!(broken, 1, "{usage}");
+    let removed = session.ok(["rmi", REFERENCE]);
+    assert!(removed.contains("not known") && !removed.contains("it alone had 0 B"), "{removed}");
 
     fs::write(session.store().join("images").join("broken.json"), "{").unwrap();
     flip(&blob(&session, &second), 0);
