@@ -89,7 +89,7 @@ pub enum StoreError {
     },
     /// There is no store to look into.
     #[error(
-        "{0}: there is no store here: `lamina pull` and `lamina import` make one; --store and LAMINA_STORE name another"
+        "{0}: there is no store here, and so no image: `lamina pull` and `lamina import` make a store; --store and LAMINA_STORE name another"
     )]
     NoStoreYet(PathBuf),
     /// A store that is to be read also is not there.
