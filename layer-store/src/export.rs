@@ -1,7 +1,7 @@
 //! Writes an image of the store as an OCI layout.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Descriptor, ImageIndexBuilder, ImageManifest, MediaType, OciLayoutBuilder};
@@ -9,11 +9,21 @@ use serde::Serialize;
 
 use crate::fault::{self, FaultPoint};
 use crate::oci::manifest;
+use crate::sharing::blob::Blob;
 use crate::store::{Image, Store, StoreError, available, is_out_of_space};
-use crate::{DiffId, Digest};
+use crate::{Cancellation, DiffId, Digest};
 
 /// Bytes that are copied at once of a layer that lies in several files.
 const PIECE: usize = 1 << 20;
+
+/// Bytes that the kernel is told to copy at once.
+const CHUNK: u64 = 64 << 20;
+
+/// Who watches an export: told of bytes of layers that were copied, then of as many that were proved.
+struct Watch<'a> {
+    cancellation: &'a Cancellation,
+    progress: &'a mut dyn FnMut(u64),
+}
 
 /// Why an image is not exported. Nothing is left where it was to go.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +36,7 @@ pub enum ExportError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The host does not take it where it is to go.
-    #[error("{path}: {cause}{}", no_space(cause, path, *needed))]
+    #[error("{path}: {cause}{}", shortage(*needed, free.as_deref()))]
     Target {
         /// The file or directory.
         path: PathBuf,
@@ -34,6 +44,8 @@ pub enum ExportError {
         cause: io::Error,
         /// Bytes of the image's layers.
         needed: u64,
+        /// Of a disk that is full, what there was.
+        free: Option<String>,
     },
     /// A document could not be written down.
     #[error("the image's {0} cannot be written: {1}")]
@@ -45,7 +57,14 @@ impl Store {
     /// so importing the layout brings in no layer that the store has. Gives the digest of the layout's manifest.
     ///
     /// Content is cloned or copied by the kernel where all of a layer is in its own file; each blob's digest is proved on the way.
-    pub fn export(&self, image: &Image, directory: &Path) -> Result<Digest, ExportError> {
+    /// `progress` is told of every byte of a layer twice: when it is copied, and when it is proved.
+    pub fn export(
+        &self,
+        image: &Image,
+        directory: &Path,
+        cancellation: &Cancellation,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Digest, ExportError> {
         if fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(ExportError::NotEmpty(directory.to_owned()));
         }
@@ -54,18 +73,25 @@ impl Store {
             _ => Path::new("."),
         };
         let needed = image.layers.iter().filter_map(|layer| self.layer_bytes(layer)).sum();
-        self.export_beside(image, parent, directory).map_err(|error| match error {
-            ExportError::Target { path, cause, .. } => ExportError::Target { path, cause, needed },
+        self.export_beside(image, parent, directory, &mut Watch { cancellation, progress }).map_err(|error| match error
+        {
+            ExportError::Target { path, cause, free, .. } => ExportError::Target { path, cause, needed, free },
             other => other,
         })
     }
 
     /// Makes a layout in `parent` and renames it.
-    fn export_beside(&self, image: &Image, parent: &Path, directory: &Path) -> Result<Digest, ExportError> {
+    fn export_beside(
+        &self,
+        image: &Image,
+        parent: &Path,
+        directory: &Path,
+        watch: &mut Watch<'_>,
+    ) -> Result<Digest, ExportError> {
         fs::create_dir_all(parent).map_err(target(parent))?;
         let staging = tempfile::Builder::new().prefix(".lamina-export-").tempdir_in(parent);
         let staging = staging.map_err(target(parent))?;
-        let digest = self.write_layout(image, staging.path())?;
+        let digest = self.write_layout(image, staging.path(), watch)?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(staging.path(), mode).map_err(target(directory))?;
         fault::point(FaultPoint::ExportStaged);
@@ -78,7 +104,7 @@ impl Store {
         Ok(digest)
     }
 
-    fn write_layout(&self, image: &Image, layout: &Path) -> Result<Digest, ExportError> {
+    fn write_layout(&self, image: &Image, layout: &Path, watch: &mut Watch<'_>) -> Result<Digest, ExportError> {
         let blobs = layout.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(target(&blobs))?;
         let config_digest = image.manifest.config().digest().to_string();
@@ -86,7 +112,7 @@ impl Store {
         let config = self.manifest_bytes(&config_digest)?;
         put(&blobs, &config)?;
         let layers = image.layers.iter().map(|layer| {
-            let length = self.copy_blob(layer, &blobs.join(layer.0.hex()))?;
+            let length = self.copy_blob(layer, &blobs.join(layer.0.hex()), watch)?;
             descriptor(MediaType::ImageLayer, layer.0, length)
         });
         let layers = layers.collect::<Result<Vec<_>, ExportError>>()?;
@@ -109,16 +135,16 @@ impl Store {
     }
 
     /// Copies a layer's tar and proves its digest; gives its length.
-    fn copy_blob(&self, layer: &DiffId, to: &Path) -> Result<u64, ExportError> {
+    fn copy_blob(&self, layer: &DiffId, to: &Path, watch: &mut Watch<'_>) -> Result<u64, ExportError> {
         let source = self.open_blob(layer)?;
         let mut copy = File::create_new(to).map_err(target(to))?;
-        let copied = match source.whole() {
-            Some(mut file) => io::copy(&mut file, &mut copy),
-            None => io::copy(&mut BufReader::with_capacity(PIECE, source.reader()), &mut copy),
-        };
+        let copied = copy_pieces(&source, &mut copy, watch).map_err(target(to));
+        if watch.cancellation.is_cancelled() {
+            return Err(StoreError::Cancelled.into());
+        }
         // A layer that cannot be read is no fault of where it was to go.
-        match self.verify_layer(layer)? {
-            None => copied.map_err(target(to)),
+        match self.verify_layer_watched(layer, watch.cancellation, watch.progress)? {
+            None => copied,
             Some(damage) => Err(StoreError::DamagedLayer { layer: *layer, cause: damage.cause }.into()),
         }
     }
@@ -146,13 +172,33 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
     fs::write(path, bytes).map_err(target(path))
 }
 
-fn target(path: &Path) -> impl FnOnce(io::Error) -> ExportError {
-    let path = path.to_owned();
-    move |cause| ExportError::Target { path, cause, needed: 0 }
+/// Copies a layer's tar, told of each piece, until it is called off; gives its length.
+fn copy_pieces(source: &Blob, copy: &mut File, watch: &mut Watch<'_>) -> io::Result<u64> {
+    let mut pieces = BufReader::with_capacity(PIECE, source.reader());
+    let mut length = 0;
+    while !watch.cancellation.is_cancelled() {
+        let copied = match source.whole() {
+            Some(file) => io::copy(&mut file.take(CHUNK), copy)?,
+            None => io::copy(&mut (&mut pieces).take(CHUNK), copy)?,
+        };
+        if copied == 0 {
+            break;
+        }
+        length += copied;
+        (watch.progress)(copied);
+    }
+    Ok(length)
 }
 
-/// Of a disk that is full, what the image takes and what there is.
-fn no_space(cause: &io::Error, path: &Path, needed: u64) -> String {
-    let free = is_out_of_space(cause).then(|| available(cause, path)).flatten();
+fn target(path: &Path) -> impl FnOnce(io::Error) -> ExportError {
+    let path = path.to_owned();
+    move |cause| {
+        // Now: what was written so far goes with the failure.
+        let free = is_out_of_space(&cause).then(|| available(&cause, &path)).flatten();
+        ExportError::Target { path, cause, needed: 0, free }
+    }
+}
+
+fn shortage(needed: u64, free: Option<&str>) -> String {
     free.map(|free| format!(": it takes {needed} bytes and more ({free})")).unwrap_or_default()
 }

@@ -350,7 +350,7 @@ fn what_cannot_work_is_refused_before_anything_starts() {
     run(&["-v", &volume("/a:ro"), "-v", &volume("/a/b")]).not_run("make it on the host");
     run(&["--network", "none", "-p", "8080:80"]).not_run("-p");
     run(&["-p", "8080"]).refused_usage("8080");
-    let listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listening = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = listening.local_addr().unwrap().port();
     run(&["-p", &format!("{taken}:80")]).not_run("Address already in use");
     run(&["--memory", "900T"]).not_run("give the VM less");

@@ -12,6 +12,11 @@ fn small_image() -> Layout {
     Layout::of(&[Layer::of_files(&[("etc/os-release", b"ID=small\n"), ("noise", &noise(1, 300_000))])])
 }
 
+/// Makes the session's store, with nothing in it.
+fn make_store(session: &Session) {
+    session.run(["prepare", "lamina.test/none:1"]).refused("lamina.test/none:1");
+}
+
 fn references(session: &Session) -> Vec<String> {
     let list: serde_json::Value =
         serde_json::from_str(&session.ok(["images", "--json"])).expect("images --json prints JSON");
@@ -293,7 +298,7 @@ fn what_is_not_an_archive_is_refused_by_name() {
     std::fs::write(work.join("empty"), "").unwrap();
     std::fs::create_dir(work.join("not-a-layout")).unwrap();
     open_to_all(&work);
-    session.ok(["images"]);
+    make_store(&session);
     let before = Inventory::of(&session.store());
     for name in ["not-an-archive", "empty", "not-a-layout", "missing"] {
         let path = work.join(name);
@@ -351,7 +356,7 @@ fn unknown_command_and_option_are_usage_errors() {
 #[test]
 fn interrupted_pull_leaves_the_store_as_it_was() {
     let session = Session::user();
-    session.ok(["images"]);
+    make_store(&session);
     let before = Inventory::of(&session.store());
     // A registry that takes the request and never answers.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -394,7 +399,7 @@ fn store_is_usable_after_an_import_was_killed() {
     let session = Session::user();
     let layout = Image::Trees.layout();
     let stored_bytes = || Inventory::of(&session.store()).bytes();
-    session.ok(["images"]);
+    make_store(&session);
     let begin = stored_bytes();
     let mut import =
         session.start(session.lamina(["import", layout.to_str().unwrap(), "--tag", "lamina.test/trees:1"]));

@@ -33,21 +33,23 @@ impl Progress for Bars {
         }
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         let (shown, bar) = layers.entry(progress.name.to_owned()).or_insert_with(|| {
-            let bar = self.lines.add(ProgressBar::new(progress.total.unwrap_or_default()));
+            // Shown only when it looks as it is to.
+            let bar = ProgressBar::hidden();
+            bar.set_style(style(LayerState::Waiting));
             // Names of archives are anything at all.
             bar.set_prefix(progress.name.escape_debug().to_string());
-            (LayerState::Waiting, bar)
+            (LayerState::Waiting, self.lines.add(bar))
         });
-        let (word, style) = match progress.state {
-            LayerState::Waiting => ("waiting", "{prefix:12!} {msg}"),
-            LayerState::Fetching => ("", "{prefix:12!} {bar:30} {bytes:>10} of {total_bytes:>10} {bytes_per_sec:>12}"),
-            LayerState::Present => ("already there", "{prefix:12!} {msg}"),
-            LayerState::Done => ("done", "{prefix:12!} {msg} {total_bytes}"),
+        let word = match progress.state {
+            LayerState::Waiting => "waiting",
+            LayerState::Fetching => "",
+            LayerState::Present => "already there",
+            LayerState::Done => "done",
         };
         if *shown != progress.state || bar.message().is_empty() {
             *shown = progress.state;
             bar.set_message(word);
-            bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_style(style(progress.state));
         }
         if let Some(total) = progress.total {
             bar.set_length(total);
@@ -66,4 +68,13 @@ impl Progress for Bars {
             let _ = self.lines.println(format!("lamina: {line}"));
         }
     }
+}
+
+fn style(state: LayerState) -> ProgressStyle {
+    let template = match state {
+        LayerState::Waiting | LayerState::Present => "{prefix:12!} {msg}",
+        LayerState::Fetching => "{prefix:12!} {bar:30} {bytes:>10} of {total_bytes:>10} {bytes_per_sec:>12}",
+        LayerState::Done => "{prefix:12!} {msg} {total_bytes}",
+    };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

@@ -41,9 +41,7 @@ pub(super) struct BuildImage {
 impl BuildImage {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         // Before the work: the commonest mistake is the cheapest to find.
-        if self.file.exists() && !self.force {
-            return Err(in_the_way(&self.file));
-        }
+        self.check_place()?;
         let cancellation = Cancellation::default();
         store::cancel_on_signal(&cancellation)?;
         let opened = self.on_top.open(global)?;
@@ -61,6 +59,7 @@ impl BuildImage {
         let written = opened.write_block_image(&base, target, &cancellation, &mut |bytes| meter.add(bytes));
         let summary = written.about("lamina build-image")?;
         drop(meter);
+        self.check_place()?;
         let kept = if self.force { staged.persist(&self.file) } else { staged.persist_noclobber(&self.file) };
         kept.map_err(|error| match error.error.kind() {
             io::ErrorKind::AlreadyExists => in_the_way(&self.file),
@@ -76,6 +75,18 @@ impl BuildImage {
             say!("wrote {} ({}, {} inodes)", self.file.display(), super::size(summary.bytes), summary.inodes);
         }
         Ok(0)
+    }
+
+    /// Refuses to replace what is there: a file without --force, and anything else in any case. A symbolic link would go, and
+    /// not what it leads to.
+    fn check_place(&self) -> Result<(), Failure> {
+        match std::fs::symlink_metadata(&self.file) {
+            Ok(there) if !there.is_file() => {
+                Err(Failure::new(self.file.display(), "it is not a regular file").remedy("choose another file"))
+            }
+            Ok(_) if !self.force => Err(in_the_way(&self.file)),
+            _ => Ok(()),
+        }
     }
 }
 

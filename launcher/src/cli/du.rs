@@ -27,7 +27,7 @@ pub(super) struct Du {
 
 impl Du {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
-        let usage = store::open(global)?.usage().about("lamina du")?;
+        let usage = store::look_into(global)?.usage().about("lamina du")?;
         if let Some(path) = &self.svg {
             std::fs::write(path, picture::shared_layers(&usage)).about(path.display())?;
         }
@@ -46,7 +46,14 @@ impl Du {
         say!("{:width$}  {}", "IMAGE", heads.map(|head| format!("{head:>10}")).join("  "));
         for image in &usage.images {
             let sizes = [image.apparent, image.on_disk, image.shared, image.unique, image.borrowed];
-            say!("{:width$}  {}", image.reference, sizes.map(|bytes| format!("{:>10}", size(bytes))).join("  "));
+            let sizes = sizes.map(|bytes| format!("{:>10}", size(bytes))).join("  ");
+            match &image.error {
+                Some(error) => say!("{:width$}  not known: {error}", image.reference),
+                None if image.elsewhere > 0 => {
+                    say!("{:width$}  {sizes}  and {} in other stores", image.reference, size(image.elsewhere));
+                }
+                None => say!("{:width$}  {sizes}", image.reference),
+            }
         }
         if self.layers {
             say!("");

@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use layer_store::Cancellation;
+
 use super::{Global, store};
 use crate::failure::{About, Failure};
+use crate::meter::Meter;
 
 /// Write an image as an OCI layout
 ///
@@ -20,16 +23,26 @@ pub(super) struct Export {
     /// A new directory
     #[arg(value_name = "DIR")]
     directory: PathBuf,
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
 }
 
 impl Export {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
-        let opened = store::open(global)?;
+        let opened = store::look_into(global)?;
         let image = store::image(&opened, &self.image)?;
-        let manifest = opened.export(&image, &self.directory).about("lamina export")?;
+        let cancellation = Cancellation::default();
+        store::cancel_on_signal(&cancellation)?;
+        // Each layer is written, and then read where it came from.
+        let total = image.layers.iter().filter_map(|layer| opened.layer_bytes(layer)).map(|bytes| 2 * bytes).sum();
+        let meter = Meter::new("exported", self.quiet).of(total);
+        let exported = opened.export(&image, &self.directory, &cancellation, &mut |bytes| meter.add(bytes));
+        drop(meter);
+        let manifest = exported.about("lamina export")?;
         if global.json {
             say!("{}", serde_json::json!({ "directory": self.directory, "manifest": manifest }));
-        } else {
+        } else if !self.quiet {
             say!("exported {} to {}", self.image, self.directory.display());
         }
         Ok(0)

@@ -1,6 +1,6 @@
 //! `lamina gc`.
 
-use layer_store::DiffId;
+use layer_store::{Collected, DiffId, Store};
 
 use super::{Global, store};
 use crate::failure::{About, Failure, USAGE};
@@ -26,9 +26,16 @@ pub(super) struct Gc {
 
 impl Gc {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
-        let opened = store::open(global)?;
+        let opened = match store::look_into(global) {
+            // There is nothing to collect; but the name may be a mistake.
+            Err(failure) if self.explain.is_none() && store::is_none_there(global)? => {
+                tell!("lamina: {failure}");
+                return self.print(&Collected::default(), global);
+            }
+            opened => opened?,
+        };
         if let Some(layer) = &self.explain {
-            let layer: DiffId = layer.parse().map_err(|error| Failure::new(layer, error).with_status(USAGE))?;
+            let layer = meant(&opened, layer)?;
             let holders = opened.holders(&layer).about("lamina gc")?;
             if global.json {
                 say!("{}", serde_json::json!({ "layer": layer, "holders": holders }));
@@ -38,9 +45,12 @@ impl Gc {
             holders.iter().filter(|_| !global.json).for_each(|holder| say!("{holder}"));
             return Ok(0);
         }
-        let collected = opened.collect(self.dry_run).about("lamina gc")?;
+        self.print(&opened.collect(self.dry_run).about("lamina gc")?, global)
+    }
+
+    fn print(&self, collected: &Collected, global: &Global) -> Result<u8, Failure> {
         if global.json {
-            say!("{}", serde_json::to_string_pretty(&collected).about("JSON")?);
+            say!("{}", serde_json::to_string_pretty(collected).about("JSON")?);
             return Ok(0);
         }
         let verb = if self.dry_run { "would remove" } else { "removed" };
@@ -50,5 +60,20 @@ impl Gc {
         }
         say!("{verb} {} things, {}", collected.garbage.len(), super::size(collected.bytes));
         Ok(0)
+    }
+}
+
+/// The layer that a user means: the only one whose digest is this or begins so.
+fn meant(opened: &Store, text: &str) -> Result<DiffId, Failure> {
+    let whole = |error| Failure::new(text, error).with_status(USAGE);
+    if !text.strip_prefix("sha256:").is_some_and(|hex| (6..64).contains(&hex.len())) {
+        return text.parse().map_err(whole);
+    }
+    let mut layers = opened.all_layers().about("store")?;
+    layers.retain(|layer| layer.to_string().starts_with(text));
+    match layers.as_slice() {
+        [only] => Ok(*only),
+        [] => Err(Failure::new(text, "no layer's digest begins so").remedy("`lamina du --layers` lists them")),
+        _ => Err(Failure::new(text, "several layers' digests begin so").remedy("give more of its digits")),
     }
 }

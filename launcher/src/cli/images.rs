@@ -41,7 +41,7 @@ struct Row {
 
 impl Images {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
-        let opened = store::open(global)?;
+        let opened = store::look_into(global)?;
         let images = opened.images().about("store")?;
         let rows: Vec<Row> = images.iter().map(|image| row(&opened, image)).collect();
         if global.json {

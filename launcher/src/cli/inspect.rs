@@ -67,7 +67,7 @@ impl Inspect {
         // A name that is none for machines cannot be one.
         let machine = machine::is_valid_name(&self.name).then(|| Machine::find(&self.name).ok()).flatten();
         let Some(machine) = machine else { return self.show_image(global) };
-        let opened = store::open(global)?;
+        let opened = store::look_into(global)?;
         if store::image(&opened, &self.name).is_ok() {
             return Err(Failure::new(&self.name, "an image and a machine have this name")
                 .remedy("say which with --type")
@@ -77,7 +77,7 @@ impl Inspect {
     }
 
     fn show_image(&self, global: &Global) -> Result<u8, Failure> {
-        let opened = store::open(global)?;
+        let opened = store::look_into(global)?;
         let image = store::image(&opened, &self.name)?;
         let layers = image.layers.iter().map(|layer| LayerReport {
             diff_id: layer.to_string(),

@@ -54,8 +54,9 @@ use crate::{child, file_share, launch, machine};
 /// Options of every command.
 #[derive(Debug, clap::Args)]
 pub struct Global {
-    /// The store of layers and images [default: $XDG_DATA_HOME/lamina]
-    #[arg(long, global = true, env = "LAMINA_STORE", value_name = "DIR", hide_env_values = true)]
+    /// The store of layers and images [default: $LAMINA_STORE, else $XDG_DATA_HOME/lamina]
+    // Not by clap, for which an empty variable is a mistake.
+    #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<PathBuf>,
     /// Use what this store has in place, and never write it: layers and images that the other store has not (may be
     /// given several times; also LAMINA_ALSO_READ, separated by colons)

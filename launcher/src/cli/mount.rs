@@ -76,7 +76,9 @@ impl Mount {
         let purpose = format!("a mount of {} on {}", self.image, self.directory.display());
         let opened = self.on_top.open(global)?.with_purpose(&purpose);
         let image = store::image(&opened, &self.image)?;
-        let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
+        let on_top = self.on_top.layers(&opened)?;
+        store::tell_unleased(&opened, &image.layers, &on_top);
+        let base = store::prepare(&opened, &image, &on_top)?;
         let view = opened.open_view(&base).map_err(|error| Failure::new(&self.image, error))?;
         let view = if self.verify { view.verifying() } else { view };
         // From here on the view's own lease holds what is used.

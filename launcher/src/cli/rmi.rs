@@ -3,7 +3,7 @@
 use layer_store::Store;
 
 use super::{Global, store};
-use crate::failure::{About, Failure};
+use crate::failure::{About, FAILED, Failure, USAGE};
 
 /// Take images out of the store
 ///
@@ -21,33 +21,57 @@ pub(super) struct Rmi {
 
 impl Rmi {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
-        let opened = store::open(global)?;
+        let opened = store::look_into(global)?;
         // All names are read before the first goes, so that a typing error takes none away.
-        let references = self.images.iter().map(|name| store::reference(name)).collect::<Result<Vec<_>, _>>()?;
-        let mut removed = Vec::new();
+        let references = self.images.iter().map(|name| meant(&opened, name)).collect::<Result<Vec<_>, _>>()?;
+        let (mut removed, mut failed) = (Vec::new(), Vec::new());
         let mut frees = 0;
-        for (name, reference) in self.images.iter().zip(&references) {
-            let reference = reference.to_string();
+        for (name, reference) in self.images.iter().zip(references) {
             // Counted before each: the second of two images that share a layer frees it.
             let unique = only_of(&opened, &reference);
-            opened.untag(&reference).about(name)?;
-            frees += unique;
+            if let Err(failure) = opened.untag(&reference).about(name) {
+                // The others are no worse for it.
+                tell!("lamina: {failure}");
+                failed.push(reference);
+                continue;
+            }
+            frees += unique.unwrap_or_default();
             if !global.json {
-                let unique = super::size(unique);
-                say!("removed {reference}; it alone had {unique}, which `lamina gc` frees once nothing uses them");
+                let unique = unique.map_or_else(
+                    || "what it alone had is not known".into(),
+                    |unique| format!("it alone had {}", super::size(unique)),
+                );
+                say!("removed {reference}; {unique}, which `lamina gc` frees once nothing uses them");
             }
             removed.push(reference);
         }
         if global.json {
-            say!("{}", serde_json::json!({ "removed": removed, "frees": frees }));
+            say!("{}", serde_json::json!({ "removed": removed, "failed": failed, "frees": frees }));
         }
-        Ok(0)
+        Ok(if failed.is_empty() { 0 } else { FAILED })
     }
 }
 
-/// Bytes on disk of the layers that only this image has. Nothing where something else in the store is damaged: that is
-/// no reason to keep the image.
-fn only_of(store: &Store, reference: &str) -> u64 {
+/// The canonical name that a user means: as written, or the only one of the image with this digest.
+fn meant(opened: &Store, name: &str) -> Result<String, Failure> {
+    let reference = store::reference(name)?.to_string();
+    if opened.images().about("store")?.iter().any(|image| image.reference == reference) {
+        return Ok(reference);
+    }
+    match store::by_digest(opened, name)?.as_slice() {
+        [] => Ok(reference),
+        [only] => Ok(only.clone()),
+        several => {
+            let causes = format!("the image has several names: {}", several.join(", "));
+            Err(Failure::new(name, causes).remedy("say which to take away").with_status(USAGE))
+        }
+    }
+}
+
+/// Bytes on disk of the layers that only this image has, where that is known. That something else in the store is damaged
+/// is no reason to keep the image.
+fn only_of(store: &Store, reference: &str) -> Option<u64> {
     let images = store.usage().map(|usage| usage.images).unwrap_or_default();
-    images.iter().find(|image| image.reference == reference).map_or(0, |image| image.unique)
+    let image = images.into_iter().find(|image| image.reference == reference)?;
+    image.error.is_none().then_some(image.unique)
 }

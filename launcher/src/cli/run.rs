@@ -192,10 +192,15 @@ impl Run {
         }
         let opened = self.on_top.open(global)?;
         let image = store::image(&opened, self.image.as_deref().unwrap_or_default())?;
+        let variant = self.on_top.layers(&opened)?;
+        // A machine that keeps what it writes brings the layers into the own store.
+        if self.keep.is_none() {
+            store::tell_unleased(&opened, &image.layers, &variant);
+        }
         let root = Root::Image {
             store: opened.root().to_owned(),
             also_read: opened.also_read(),
-            variant: self.on_top.layers(&opened)?,
+            variant,
             reference: image.reference,
             manifest: image.manifest_digest,
             layers: image.layers,
@@ -278,6 +283,12 @@ fn create(spec: &Spec, record: Record, detach: bool) -> Result<Directory, Failur
             Root::Image { store, also_read, manifest, layers, variant, .. } if stays => {
                 let purpose = format!("machine {}", spec.name);
                 let opened = open_store(store, also_read)?;
+                let all = layers.iter().chain(variant);
+                // What it writes is lost without what lies below; a machine without a disk begins anew in any case.
+                match spec.writes {
+                    Writes::Disk { .. } => opened.adopt(all).about("store")?,
+                    _ => opened.adopt_for_nothing(all).about("store")?,
+                }
                 opened.pin(directory.path(), &purpose, manifest, layers, variant).about("store")
             }
             _ => Ok(()),

@@ -1,8 +1,9 @@
 //! What the commands that use the store share.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use layer_store::{BaseId, Cancellation, DiffId, Image, Reference, Store};
+use layer_store::{BaseId, Cancellation, DiffId, Image, Reference, Store, StoreError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -12,13 +13,33 @@ use crate::spec::open_store;
 
 /// Opens the store that the command line names, and those that it is to read also.
 pub(super) fn open(global: &Global) -> Result<Store, Failure> {
+    let (root, others) = roots(global)?;
+    open_store(&root, &others)
+}
+
+/// The same for who only looks into it: a mistyped directory does not become a store. Beside others it may be empty.
+pub(super) fn look_into(global: &Global) -> Result<Store, Failure> {
+    let (root, others) = roots(global)?;
+    match others.as_slice() {
+        [] => Store::open_there(&root).about("store"),
+        others => open_store(&root, others),
+    }
+}
+
+/// Whether there is no store yet that [`look_into`] could open.
+pub(super) fn is_none_there(global: &Global) -> Result<bool, Failure> {
+    let (root, others) = roots(global)?;
+    Ok(others.is_empty() && matches!(Store::open_there(&root), Err(StoreError::NoStoreYet(_))))
+}
+
+fn roots(global: &Global) -> Result<(PathBuf, Vec<PathBuf>), Failure> {
     let root = global.store.clone().unwrap_or_else(Store::default_root);
     let root = std::path::absolute(&root).about(root.display())?;
     let mut others = Vec::new();
     for other in global.also_read.iter().cloned().chain(Store::also_read_roots()) {
         others.push(std::path::absolute(&other).about(other.display())?);
     }
-    open_store(&root, &others)
+    Ok((root, others))
 }
 
 /// Reads an image's name as people write it; a typing error is wrong usage.
@@ -29,7 +50,39 @@ pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
 /// The image that a user means: the one with this name.
 pub(super) fn image(store: &Store, name: &str) -> Result<Image, Failure> {
     let reference = reference(name)?;
-    store.image(&reference.to_string()).map_err(|error| Failure::new(name, error))
+    match store.image(&reference.to_string()) {
+        Err(error @ StoreError::NoSuchImage(_)) => match by_digest(store, name)?.first() {
+            Some(found) => store.image(found).map_err(|error| Failure::new(name, error)),
+            None => Err(Failure::new(name, error)),
+        },
+        found => found.map_err(|error| Failure::new(name, error)),
+    }
+}
+
+/// The names of the image whose manifest's digest begins so, as `lamina images` prints it: `sha256:` and 6 digits or more.
+pub(super) fn by_digest(store: &Store, name: &str) -> Result<Vec<String>, Failure> {
+    let is_digit = |digit: char| digit.is_ascii_digit() || ('a'..='f').contains(&digit);
+    if !name.strip_prefix("sha256:").is_some_and(|hex| hex.len() >= 6 && hex.chars().all(is_digit)) {
+        return Ok(Vec::new());
+    }
+    let mut images = store.images().about("store")?;
+    images.retain(|image| image.manifest_digest.to_string().starts_with(name));
+    let first = images.first().map(|image| image.manifest_digest);
+    if images.iter().any(|image| Some(image.manifest_digest) != first) {
+        return Err(Failure::new(name, "several images' digests begin so").remedy("give more of its digits"));
+    }
+    Ok(images.into_iter().map(|image| image.reference).collect())
+}
+
+/// Says which stores of others a mount or a machine uses layers of and cannot hold them in.
+pub(super) fn tell_unleased(opened: &Store, layers: &[DiffId], on_top: &[DiffId]) {
+    for store in opened.unleased(&[layers, on_top].concat()) {
+        let store = store.display();
+        tell!(
+            "lamina: layers of {store} are used that cannot be held there: a `lamina gc` of its owner may take them, and \
+             what is not open by then is missing; the owner lets you hold them by `chmod 1777 {store}/leases`"
+        );
+    }
 }
 
 /// Makes Ctrl-C and SIGTERM end a transfer, which then leaves nothing behind; a second one ends the program.

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use layer_store::{Cancellation, Damage, Progress, PullOptions, Silent, Store};
+use layer_store::{Cancellation, Damage, DiffId, Progress, PullOptions, Silent, Store};
 
 use super::{Global, store};
 use crate::failure::{About, FAILED, Failure};
+use crate::meter::Meter;
 
 /// Prove that the layers of images are what their digests say
 ///
@@ -18,14 +19,21 @@ use crate::failure::{About, FAILED, Failure};
 Examples:
   lamina verify
   lamina verify debian:12
-  lamina verify --repair debian:12")]
+  lamina verify --repair debian:12
+  lamina verify --repair --from app.tar app:1")]
 pub(super) struct Verify {
     /// The images [default: all]
     #[arg(value_name = "REF")]
     images: Vec<String>,
-    /// Fetch damaged layers again from the registry that they came from
+    /// Bring damaged layers in again, from the registry that they came from or what they were imported from
     #[arg(long)]
     repair: bool,
+    /// Take them from this layout or archive instead
+    #[arg(long, value_name = "PATH", requires = "repair")]
+    from: Option<PathBuf>,
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
     /// Speak HTTP without TLS to registries that are not on this host
     #[arg(long, requires = "repair")]
     plain_http: bool,
@@ -34,52 +42,102 @@ pub(super) struct Verify {
     ca_file: Option<PathBuf>,
 }
 
+/// What was found and done.
+#[derive(Default)]
+struct Findings {
+    damages: Vec<Damage>,
+    repaired: Vec<DiffId>,
+    /// Images and names of which nobody can say what layers they have, and why.
+    unreadable: Vec<String>,
+}
+
 impl Verify {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
-        let opened = store::open(global)?;
-        let mut layers = BTreeSet::new();
-        for name in self.names(&opened)? {
-            layers.extend(store::image(&opened, &name)?.layers);
+        let opened = store::look_into(global)?;
+        let options = self.pull_options()?;
+        let mut found = Findings::default();
+        let layers = self.layers(&opened, &mut found)?;
+        if !global.json {
+            found.unreadable.iter().for_each(|cause| say!("{cause}"));
         }
-        // First those that others borrow from: what is mended there is mended for all.
-        let donors: BTreeSet<_> = layers.iter().flat_map(|layer| opened.donors(layer)).collect();
-        let borrowers: Vec<_> = layers.difference(&donors).copied().collect();
-        let layers: Vec<_> = donors.into_iter().chain(borrowers).collect();
-        let repair = if self.repair { Some(self.pull_options()?) } else { None };
-        let progress: Arc<dyn Progress> = Arc::new(Silent);
-        let (mut damages, mut repaired) = (Vec::new(), Vec::new());
+        let total = layers.iter().filter_map(|layer| opened.layer_bytes(layer)).sum();
+        let meter = Meter::new("read", self.quiet).of(total);
         for layer in &layers {
-            let Some(damage) = opened.verify_layer(layer).about("lamina verify")? else { continue };
-            if !global.json {
-                report(&damage);
-            }
-            damages.push(damage);
-            let Some(options) = &repair else { continue };
-            match opened.repair_layer(layer, options, &progress) {
-                Ok(()) => {
-                    repaired.push(*layer);
-                    if !global.json {
-                        say!("layer {layer}: fetched again");
-                    }
-                }
-                Err(error) if options.cancellation.is_cancelled() => return Err(Failure::new("lamina verify", error)),
-                // The others may have better luck.
-                Err(error) => tell!("lamina: {}", Failure::new("lamina verify", error)),
-            }
+            let damage = opened.verify_layer_watched(layer, &options.cancellation, &mut |bytes| meter.add(bytes));
+            let Some(damage) = damage.about("lamina verify")? else { continue };
+            meter.aside(|| self.treat(&opened, damage, &options, global, &mut found))?;
         }
+        drop(meter);
+        let Findings { damages, repaired, unreadable } = &found;
         if global.json {
-            let report = serde_json::json!({ "layers": layers.len(), "damaged": damages, "repaired": repaired });
+            let count = layers.len();
+            let report = serde_json::json!({
+                "layers": count, "damaged": damages, "repaired": repaired, "unreadable": unreadable,
+            });
             say!("{report}");
         } else if damages.is_empty() {
             say!("{} layers are whole", layers.len());
         }
-        Ok(if damages.len() == repaired.len() { 0 } else { FAILED })
+        Ok(if damages.len() == repaired.len() && unreadable.is_empty() { 0 } else { FAILED })
     }
 
-    fn names(&self, opened: &Store) -> Result<Vec<String>, Failure> {
+    /// The layers of the images, first those that others borrow from: what is mended there is mended for all.
+    fn layers(&self, opened: &Store, found: &mut Findings) -> Result<Vec<DiffId>, Failure> {
+        let mut layers = BTreeSet::new();
+        for name in self.names(opened, found)? {
+            match store::image(opened, &name) {
+                Ok(image) => layers.extend(image.layers),
+                // The others are no worse for it.
+                Err(failure) if self.images.is_empty() => found.unreadable.push(format!("image {failure}")),
+                Err(failure) => return Err(failure),
+            }
+        }
+        let donors: BTreeSet<_> = layers.iter().flat_map(|layer| opened.donors(layer)).collect();
+        let borrowers: Vec<_> = layers.difference(&donors).copied().collect();
+        Ok(donors.into_iter().chain(borrowers).collect())
+    }
+
+    /// Says what is wrong with a layer, and mends it if that is wanted.
+    fn treat(
+        &self,
+        opened: &Store,
+        damage: Damage,
+        options: &PullOptions,
+        global: &Global,
+        found: &mut Findings,
+    ) -> Result<(), Failure> {
+        let layer = damage.layer;
+        if !global.json {
+            report(&damage);
+        }
+        found.damages.push(damage);
+        if !self.repair {
+            return Ok(());
+        }
+        let progress: Arc<dyn Progress> = Arc::new(Silent);
+        match opened.repair_layer(&layer, self.from.as_deref(), options, &progress) {
+            Ok(()) => {
+                found.repaired.push(layer);
+                if !global.json {
+                    say!("layer {layer}: fetched again");
+                }
+                Ok(())
+            }
+            Err(error) if options.cancellation.is_cancelled() => Err(Failure::new("lamina verify", error)),
+            // The others may have better luck.
+            Err(error) => {
+                tell!("lamina: {}", Failure::new("lamina verify", error));
+                Ok(())
+            }
+        }
+    }
+
+    fn names(&self, opened: &Store, found: &mut Findings) -> Result<Vec<String>, Failure> {
         if !self.images.is_empty() {
             return Ok(self.images.clone());
         }
+        let unreadable = opened.unreadable_names().about("store")?;
+        found.unreadable.extend(unreadable.iter().map(|error| format!("name {error}")));
         let images = opened.images().about("store")?;
         Ok(images.into_iter().map(|image| image.reference).collect())
     }
@@ -93,6 +151,10 @@ impl Verify {
 }
 
 fn report(damage: &Damage) {
+    if damage.missing {
+        say!("layer {} is missing: {}", damage.layer, damage.cause);
+        return;
+    }
     say!("layer {} is damaged: {}", damage.layer, damage.cause);
     match damage.paths.as_slice() {
         [] => say!("layer {}: no file is known to have changed", damage.layer),

@@ -124,8 +124,12 @@ impl Import<'_> {
         }
         let layers: Vec<FoundLayer> = distinct.into_values().collect();
         let weight = |layer: &FoundLayer| layer.blob.as_ref().map_or(0, |blob| blob.size);
-        let brought =
-            parallel::for_each(&layers, self.options.parallel, self.halt, weight, |layer| self.bring(files, layer))?;
+        let brought = parallel::for_each(&layers, self.options.parallel, self.halt, weight, |layer| {
+            let brought = self.bring(files, layer)?;
+            // An archive may be gone when another store's owner collects, so nobody could bring it in then.
+            self.sink.adopt(&layer.diff_id).map_err(|cause| self.failed(layer, cause))?;
+            Ok(brought)
+        })?;
         if self.halt.is_cancelled() {
             return Err(ImportError::Cancelled);
         }
@@ -216,7 +220,10 @@ impl Import<'_> {
     fn layer_source(&self, layer: &FoundLayer, compressed: Digest, bytes: u64) -> LayerSource {
         let origin = match self.source {
             ImportSource::StandardInput => "-".to_owned(),
-            ImportSource::Path(path) => path.display().to_string(),
+            // For a repair from any other directory.
+            ImportSource::Path(path) => {
+                std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string()
+            }
         };
         let media_type = match &layer.blob {
             Some(blob) => blob.media_type.clone(),

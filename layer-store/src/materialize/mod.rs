@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use crate::fault::{self, FaultPoint};
 use crate::lease::unique_name;
 use crate::remove::remove_tree;
+use crate::store::{available, is_out_of_space};
 use crate::{Cancellation, CopyError, View, ViewError};
 
 /// How a view is unpacked.
@@ -69,6 +70,22 @@ pub enum MaterializeError {
         /// What the host said.
         cause: io::Error,
     },
+    /// It does not fit on the disk.
+    #[error(
+        "{directory}: {cause}, at {path}: the tree takes {needed} bytes or so (beside what was written of it, {free}); make space, or free some with `lamina rmi` and `lamina gc`"
+    )]
+    NoSpace {
+        /// Where the tree was to go.
+        directory: PathBuf,
+        /// The path in the tree that did not fit.
+        path: String,
+        /// What the host said.
+        cause: io::Error,
+        /// Bytes of all layers: what is deleted in upper ones counts too.
+        needed: u64,
+        /// What was free then, in words.
+        free: String,
+    },
     /// It was called off.
     #[error("cancelled")]
     Cancelled,
@@ -77,6 +94,18 @@ pub enum MaterializeError {
 impl MaterializeError {
     fn host(path: &Path) -> impl FnOnce(io::Error) -> Self {
         |cause| Self::Host { path: path.display().to_string(), cause }
+    }
+
+    /// Says of a failure in the private directory `staging` what it means for `directory`, before all is removed.
+    fn in_place_of(self, staging: &Path, directory: &Path, needed: u64) -> Self {
+        match self {
+            Self::Host { path, cause } if is_out_of_space(&cause) => {
+                let free = available(&cause, staging).unwrap_or_else(|| "too little is free".to_owned());
+                Self::NoSpace { directory: directory.to_owned(), path, cause, needed, free }
+            }
+            Self::Host { path, cause } if Path::new(&path).starts_with(staging) => Self::host(directory)(cause),
+            error => error,
+        }
     }
 
     fn of_copy(path: impl FnOnce() -> String) -> impl FnOnce(CopyError) -> Self {
@@ -102,9 +131,13 @@ impl View {
             return Err(MaterializeError::NotEmpty(directory.to_owned()));
         }
         let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::create_dir_all(parent).map_err(MaterializeError::host(parent))?;
         let staging = tempfile::Builder::new().prefix(".lamina-materialize-").tempdir_in(parent);
-        let staging = Staging(staging.map_err(MaterializeError::host(parent))?.keep());
-        let made = tree::make(self, &staging.0, options, cancellation, progress)?;
+        // It names the private directory, which is nothing to a user.
+        let staging = staging.map_err(|cause| MaterializeError::host(parent)(cause.kind().into()))?;
+        let staging = Staging(staging.keep());
+        let made = tree::make(self, &staging.0, options, cancellation, progress)
+            .map_err(|error| error.in_place_of(&staging.0, directory, self.totals().bytes))?;
         // An empty directory may be replaced by a rename.
         let renamed = rename_whole(&staging.0.join(tree::TREE), directory, FaultPoint::TreeBeside);
         renamed.map_err(MaterializeError::host(directory))?;

@@ -22,6 +22,9 @@ pub(crate) trait LayerSink: Sync {
     /// Whether the layer is in the store, complete.
     fn has_layer(&self, layer: &DiffId) -> bool;
 
+    /// Brings a layer that `has_layer` into the store itself, where it is only in one that is read also.
+    fn adopt(&self, layer: &DiffId) -> Result<(), SinkError>;
+
     /// The layer that came, some time, as bytes with this digest, if the store still has it.
     fn layer_by_compressed(&self, compressed: &Digest) -> Option<DiffId>;
 

@@ -23,7 +23,8 @@ pub struct Provenance {
 
 impl Store {
     /// Makes an image of the one with the manifest `base` with `on_top` (layers of this store, lowest first) over its own
-    /// layers, and gives it the canonical name `reference`. Gives the digest of its manifest.
+    /// layers, and gives it the canonical name `reference`. Gives the digest of its manifest. Layers that only other stores
+    /// have are brought into this one.
     ///
     /// Everything else of its config is as in the base. In its manifest every layer is a plain tar, so each has its DiffID
     /// as its digest. Fails where the base or a layer is not there.
@@ -44,8 +45,9 @@ impl Store {
         extend(&mut config, on_top, provenance).ok_or_else(|| malformed("its config has no rootfs".to_owned()))?;
         let config = serde_json::to_vec(&config).unwrap_or_default();
 
+        // What was written is kept for ever, and so must be what it lies on.
+        self.adopt(image.layers.iter().chain(on_top))?;
         let layers = image.layers.iter().chain(on_top).map(|layer| {
-            self.hold_layer(layer)?;
             let bytes = self.layer_bytes(layer).ok_or(StoreError::NoSuchLayer(*layer))?;
             descriptor(MediaType::ImageLayer, &layer.0, bytes).map_err(&malformed)
         });

@@ -21,14 +21,16 @@ pub enum StoreError {
         cause: io::Error,
     },
     /// Something does not fit on the disk. What was written of it is gone again when this is shown.
-    #[error("{path}: {cause}: it takes {written} bytes and more{}", remedy(cause, path))]
+    #[error("{path}: {cause}{}; make space, or free some with `lamina rmi` and `lamina gc`", shortage(*written, free.as_deref()))]
     NoSpace {
         /// The file.
         path: PathBuf,
         /// What the host said.
         cause: io::Error,
-        /// Bytes of the file that are known to be needed: those written, or all of them.
+        /// Bytes of the file that are known to be needed: those written, or all of them. 0 where that is not known.
         written: u64,
+        /// What was free beside what was written, in words: measured then, for afterwards that is free too.
+        free: Option<String>,
     },
     /// The store is of a format that this program does not know.
     #[error("{path}: this store has format {found}, and {PROGRAM} knows formats up to {known}; use a newer lamina")]
@@ -87,6 +89,11 @@ pub enum StoreError {
         /// The store that has it.
         store: PathBuf,
     },
+    /// There is no store to look into.
+    #[error(
+        "{0}: there is no store here, and so no image: `lamina pull` and `lamina import` make a store; --store and LAMINA_STORE name another"
+    )]
+    NoStoreYet(PathBuf),
     /// A store that is to be read also is not there.
     #[error("{0}: there is no store here: --also-read and LAMINA_ALSO_READ name directories of stores")]
     NoStore(PathBuf),
@@ -110,6 +117,9 @@ pub enum StoreError {
     /// The stack cannot be merged.
     #[error("{0}")]
     Merge(String),
+    /// It was called off.
+    #[error("cancelled")]
+    Cancelled,
     /// The wait for a lock was given up.
     #[error("interrupted while waiting for another process to finish with {0}")]
     Interrupted(String),
@@ -118,7 +128,7 @@ pub enum StoreError {
 impl StoreError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |cause| Self::Io { path, cause }
+        move |cause| Self::write(&path, 0, cause)
     }
 
     /// Whether the host has no space, or no quota, left.
@@ -139,7 +149,21 @@ impl StoreError {
     /// A write behind the first `written` bytes of a file failed.
     pub(crate) fn write(path: &Path, written: u64, cause: io::Error) -> Self {
         let path = path.to_owned();
-        if is_out_of_space(&cause) { Self::NoSpace { path, cause, written } } else { Self::Io { path, cause } }
+        if !is_out_of_space(&cause) {
+            return Self::Io { path, cause };
+        }
+        let free = available(&cause, &path);
+        Self::NoSpace { path, cause, written, free }
+    }
+}
+
+/// What does not fit, and what there is for it.
+fn shortage(written: u64, free: Option<&str>) -> String {
+    match (written, free) {
+        (0, None) => String::new(),
+        (0, Some(free)) => format!(" ({free})"),
+        (written, None) => format!(": it takes {written} bytes and more"),
+        (written, Some(free)) => format!(": it takes {written} bytes and more (beside those written, {free})"),
     }
 }
 
@@ -149,10 +173,10 @@ pub(crate) fn is_out_of_space(cause: &io::Error) -> bool {
 
 fn remedy(cause: &io::Error, path: &Path) -> String {
     match cause.kind() {
-        kind if super::is_closed(kind) => "; choose a store that you may write with --store or LAMINA_STORE".into(),
-        _ if is_out_of_space(cause) => {
-            let free = available(cause, path).map(|free| format!(" ({free})")).unwrap_or_default();
-            format!("{free}; make space, or free some with `lamina rmi` and `lamina gc`")
+        kind if super::is_closed(kind) => {
+            let also = path.ancestors().find(|directory| directory.join("store.json").exists());
+            let also = also.map(|store| format!(", and read this one too with --also-read {}", store.display()));
+            format!("; choose a store that you may write with --store or LAMINA_STORE{}", also.unwrap_or_default())
         }
         _ if cause.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
             "; the disk fails: the kernel's log (`dmesg`) says how".into()

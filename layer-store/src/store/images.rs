@@ -208,6 +208,12 @@ impl Store {
         Ok(images.into_values().collect())
     }
 
+    /// Why names of this store, or of one that is read also, cannot be read.
+    pub fn unreadable_names(&self) -> Result<Vec<StoreError>, StoreError> {
+        let damaged = self.each().map(|store| store.own_names().map(|(_, damaged)| damaged));
+        Ok(damaged.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    }
+
     /// The names of this store that can be read, in byte order.
     pub(super) fn own_images(&self) -> Result<Vec<ImageSummary>, StoreError> {
         let (images, damaged) = self.own_names()?;

@@ -97,7 +97,7 @@ impl Store {
     }
 
     /// Gives a finished layer its place; says whether another was there first.
-    fn publish_layer(&self, staging: &Path, diff_id: &DiffId) -> Result<bool, StoreError> {
+    pub(super) fn publish_layer(&self, staging: &Path, diff_id: &DiffId) -> Result<bool, StoreError> {
         let place = self.layout.layer(diff_id);
         let layers = self.layout.layers();
         self.holding(|| {

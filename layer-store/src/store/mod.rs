@@ -1,5 +1,6 @@
 //! The store: one place where layers, indexes, bases and images are kept.
 
+mod adopt;
 mod bases;
 mod block_image;
 mod commit;
@@ -89,6 +90,16 @@ impl Store {
         let layout = Layout::new(root);
         let file = StoreFile::read_or_make(&layout)?;
         Self::of(layout, &file)
+    }
+
+    /// Opens the store at `root` for who only looks into it: makes none.
+    pub fn open_there(root: &Path) -> Result<Self, StoreError> {
+        let layout = Layout::new(root);
+        // A store that has lost its `store.json` is one all the same.
+        if layout.join("store.json").exists() || layout.layers().is_dir() {
+            return Self::open(root);
+        }
+        Err(StoreError::NoStoreYet(root.to_owned()))
     }
 
     fn of(layout: Layout, file: &StoreFile) -> Result<Self, StoreError> {

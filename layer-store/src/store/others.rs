@@ -67,6 +67,17 @@ impl Store {
         self.each().find(|store| store.has_own_layer(layer)).unwrap_or(self)
     }
 
+    /// Every layer of this store and of those that are read also, in the order of their digests.
+    pub fn all_layers(&self) -> Result<Vec<DiffId>, StoreError> {
+        let mut layers = Vec::new();
+        for store in self.each() {
+            layers.extend(store.stored_layers()?);
+        }
+        layers.sort();
+        layers.dedup();
+        Ok(layers)
+    }
+
     /// The directory of the store that has a layer, if one has it.
     #[must_use]
     pub fn store_of(&self, layer: &DiffId) -> Option<&Path> {

@@ -31,7 +31,8 @@ struct PinFile {
 
 impl Store {
     /// Keeps an image (by its manifest), the layers of a variant and their base for as long as something is at `holder`,
-    /// an absolute path outside the store. `purpose` is what `lamina gc --explain` calls it.
+    /// an absolute path outside the store. `purpose` is what `lamina gc --explain` calls it. A pin keeps nothing in stores that
+    /// are read also: [`Self::adopt`] brings layers of those here.
     ///
     /// A pin that `holder` has already is replaced.
     pub fn pin(
@@ -42,7 +43,9 @@ impl Store {
         layers: &[DiffId],
         variant: &[DiffId],
     ) -> Result<(), StoreError> {
-        let documents = self.image_by_manifest(purpose, manifest)?.documents().map(Held::Manifest).collect::<Vec<_>>();
+        let documents: Vec<Digest> = self.image_by_manifest(purpose, manifest)?.documents().collect();
+        documents.iter().try_for_each(|digest| self.adopt_document(digest))?;
+        let documents = documents.into_iter().map(Held::Manifest);
         let base = Held::Base(BaseId::of(layers, variant));
         let layers = layers.iter().chain(variant).copied().map(Held::Layer);
         let held: Vec<Held> = layers.chain(documents).chain([base]).collect();

@@ -25,6 +25,10 @@ impl LayerSink for Store {
         Self::has_layer(self, layer)
     }
 
+    fn adopt(&self, layer: &DiffId) -> Result<(), SinkError> {
+        Ok(Self::adopt(self, [layer])?)
+    }
+
     fn layer_by_compressed(&self, compressed: &Digest) -> Option<DiffId> {
         Self::layer_by_compressed(self, compressed)
     }

@@ -52,6 +52,11 @@ pub struct ImageUsage {
     pub unique: u64,
     /// Content of its layers that lies in other layers, or twice in the same, and is kept once.
     pub borrowed: u64,
+    /// Those of its layers on disk that only stores which are read also have.
+    pub elsewhere: u64,
+    /// Why nobody can say what layers it has, where that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// One layer.
@@ -109,15 +114,21 @@ impl Store {
         let mut stacks = Vec::new();
         for summary in self.own_images()? {
             let image = self.image_by_manifest(&summary.reference, &summary.manifest_digest);
-            let stack = image.map(|image| image.layers).unwrap_or_default();
+            let (stack, error) = match image {
+                Ok(image) => (image.layers, None),
+                Err(error) => (Vec::new(), Some(error.to_string())),
+            };
             for layer in &stack {
                 if let Some(usage) = layers.get_mut(layer) {
                     usage.images.insert(summary.reference.clone());
                 }
             }
-            stacks.push((summary.reference, stack));
+            stacks.push((summary.reference, stack, error));
         }
-        let images = stacks.into_iter().map(|(name, stack)| self.image_usage(name, stack, &layers));
+        let images = stacks.into_iter().map(|(name, stack, error)| {
+            let image = self.image_usage(name, stack, &layers);
+            ImageUsage { error, ..image }
+        });
         let images: Vec<_> = images.collect();
         let together: u64 = layers.values().filter(|layer| !layer.images.is_empty()).map(LayerUsage::on_disk).sum();
         let apart: u64 = images.iter().map(|image| image.on_disk).sum();
@@ -162,8 +173,14 @@ impl Store {
     fn image_usage(&self, reference: String, stack: Vec<DiffId>, layers: &BTreeMap<DiffId, LayerUsage>) -> ImageUsage {
         // A layer that an image has twice is there once.
         let distinct: BTreeSet<_> = stack.iter().collect();
-        let (mut apparent, mut on_disk, mut shared, mut borrowed) = (0, 0, 0, 0);
-        for layer in distinct.into_iter().filter_map(|layer| layers.get(layer)) {
+        let (mut apparent, mut on_disk, mut shared, mut borrowed, mut elsewhere) = (0, 0, 0, 0, 0);
+        for layer in distinct {
+            let Some(layer) = layers.get(layer) else {
+                let lent = self.home(layer).layer_usage(*layer);
+                apparent += lent.as_ref().map_or(0, |lent| lent.apparent);
+                elsewhere += lent.as_ref().map_or(0, LayerUsage::on_disk);
+                continue;
+            };
             apparent += layer.apparent;
             on_disk += layer.on_disk();
             borrowed += layer.borrowed();
@@ -172,7 +189,8 @@ impl Store {
                 _ => layer.on_disk(),
             };
         }
-        ImageUsage { reference, layers: stack, apparent, on_disk, shared, unique: on_disk - shared, borrowed }
+        let unique = on_disk - shared;
+        ImageUsage { reference, layers: stack, apparent, on_disk, shared, unique, borrowed, elsewhere, error: None }
     }
 
     /// What stays of a layer when the only image that has it goes, because layers of others borrow it.

@@ -11,7 +11,7 @@ use crate::layer::LayerIndex;
 use crate::sharing::map::SharingMap;
 use crate::sharing::{BlobReader, blob};
 use crate::view::ViewLayer;
-use crate::{DiffId, Digest, Kind};
+use crate::{Cancellation, DiffId, Digest, Kind};
 
 /// What is wrong with a layer.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -23,6 +23,8 @@ pub struct Damage {
     pub paths: Vec<String>,
     /// What was found.
     pub cause: String,
+    /// Whether all of it is missing.
+    pub missing: bool,
 }
 
 /// Bytes read at once.
@@ -44,22 +46,35 @@ impl Store {
     ///
     /// Fails where the blob cannot be opened.
     pub fn verify_layer(&self, layer: &DiffId) -> Result<Option<Damage>, StoreError> {
+        self.verify_layer_watched(layer, &Cancellation::default(), &mut |_| {})
+    }
+
+    /// The same, `progress` being told of bytes read, until it is cancelled.
+    pub fn verify_layer_watched(
+        &self,
+        layer: &DiffId,
+        cancellation: &Cancellation,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Option<Damage>, StoreError> {
         let home = self.home(layer);
         if !std::ptr::eq(home, self) {
-            return home.verify_layer(layer);
+            return home.verify_layer_watched(layer, cancellation, progress);
         }
+        let damage = |paths, cause, missing| Ok(Some(Damage { layer: *layer, paths, cause, missing }));
         let blob = match self.open_blob(layer) {
             Ok(blob) => blob,
             Err(StoreError::NoSuchLayer(_)) => {
-                let cause = "it is not in the store".to_owned();
-                return Ok(Some(Damage { layer: *layer, paths: Vec::new(), cause }));
+                return damage(Vec::new(), "it is not in the store".to_owned(), true);
             }
-            Err(StoreError::DamagedLayer { cause, .. }) => {
-                return Ok(Some(Damage { layer: *layer, paths: Vec::new(), cause }));
-            }
+            Err(StoreError::DamagedLayer { cause, .. }) => return damage(Vec::new(), cause, false),
             Err(error) => return Err(error),
         };
-        let cause = match digest_of(&mut blob.reader()) {
+        let mut goes_on = |bytes| {
+            progress(bytes);
+            !cancellation.is_cancelled()
+        };
+        let cause = match digest_of(&mut blob.reader(), &mut goes_on) {
+            _ if cancellation.is_cancelled() => return Err(StoreError::Cancelled),
             Ok(actual) if actual == layer.0 => return Ok(None),
             Ok(actual) => format!("its digest is {actual}"),
             Err(error) => error.to_string(),
@@ -67,7 +82,7 @@ impl Store {
         // Without a sound index nobody knows whose content it is.
         let paths = self.sound_index(layer).and_then(|_| self.view_layer(layer).ok());
         let paths = paths.map(|layer| damaged_files(&layer)).unwrap_or_default();
-        Ok(Some(Damage { layer: *layer, paths, cause }))
+        damage(paths, cause, false)
     }
 
     /// The index as it is, never made anew: a damaged blob would give an index of the damage.
@@ -76,13 +91,18 @@ impl Store {
     }
 }
 
-fn digest_of(blob: &mut BlobReader<'_>) -> io::Result<Digest> {
+/// The digest of a tar, as far as `goes_on`, which is told of the bytes that were read, lets it be read.
+fn digest_of(blob: &mut BlobReader<'_>, goes_on: &mut dyn FnMut(u64) -> bool) -> io::Result<Digest> {
     let mut hasher = Sha256::new();
     let mut piece = vec![0; PIECE];
     loop {
-        match blob.read(&mut piece)? {
+        let length = blob.read(&mut piece)?;
+        match length {
             0 => return Ok(Digest::from_bytes(hasher.finalize().into())),
-            length => hasher.update(piece.get(..length).unwrap_or_default()),
+            _ => hasher.update(piece.get(..length).unwrap_or_default()),
+        }
+        if !goes_on(length as u64) {
+            return Err(io::ErrorKind::Interrupted.into());
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use layer_store::{DiffId, GarbageKind, Image, Store, ViewError};
+use layer_store::{Cancellation, DiffId, GarbageKind, Image, Store, ViewError};
 
 use crate::fixture::{Fixture, Node, content, find, ingest, tar};
 
@@ -122,12 +122,15 @@ fn an_exported_image_has_the_same_layers_and_comes_back_as_nothing_new() {
     let fixture = Fixture::new(&[&[Node::File("a", "1")], &[Node::File("b", "2")]]);
     let image = tag(&fixture.store, "registry.example/a:1", &fixture.layers);
     let out = tempfile::tempdir().expect("a directory");
-    fixture.store.export(&image, &out.path().join("layout")).expect("exported");
+    fixture.store.export(&image, &out.path().join("layout"), &Cancellation::default(), &mut |_| {}).expect("exported");
     for layer in &fixture.layers {
         let blob = fs::read(out.path().join("layout/blobs/sha256").join(layer.0.hex())).expect("a layer");
         assert_eq!(ingest(&fixture.store, &blob), *layer);
     }
-    assert!(fixture.store.export(&image, &out.path().join("layout")).is_err(), "nothing is overwritten");
+    assert!(
+        fixture.store.export(&image, &out.path().join("layout"), &Cancellation::default(), &mut |_| {}).is_err(),
+        "nothing is overwritten"
+    );
 }
 
 #[test]

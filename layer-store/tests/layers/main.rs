@@ -1,5 +1,6 @@
 //! Layers of a store, from tar to tree to garbage.
 
+mod adopted;
 mod extensions;
 mod fixture;
 mod life;

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
-use layer_store::{DiffId, GarbageKind, Ino, Kind, Store, StoreError, View, ViewError};
+use layer_store::{Cancellation, DiffId, GarbageKind, Ino, Kind, Store, StoreError, View, ViewError};
 
 use crate::fixture::{find, ingest};
 use crate::life::tag;
@@ -14,7 +14,7 @@ use crate::random::Random;
 const LARGE: usize = 1 << 20;
 
 /// Bytes that no two seeds share.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = || {
         state ^= state << 13;
@@ -25,7 +25,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     std::iter::repeat_with(next).flatten().take(length).collect()
 }
 
-fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (path, content) in files {
         let mut header = tar::Header::new_ustar();
@@ -130,7 +130,7 @@ fn content_that_another_layer_has_is_kept_once_and_reads_the_same() {
 
     let image = tag(&kept.store, "registry.example/a:1", &[first, second]);
     let out = tempfile::tempdir().expect("a directory");
-    kept.store.export(&image, &out.path().join("layout")).expect("exported");
+    kept.store.export(&image, &out.path().join("layout"), &Cancellation::default(), &mut |_| {}).expect("exported");
     let exported = fs::read(out.path().join("layout/blobs/sha256").join(second.0.hex())).expect("a layer");
     assert!(exported == tar, "it is exported byte for byte");
 

@@ -103,14 +103,58 @@ fn layer_that_nobody_can_give_again_is_named_and_the_store_is_as_it_was() {
     let finished = session.run(["verify", "--repair", REFERENCE]);
     assert_eq!(finished.status.code(), Some(1), "{finished}");
     assert!(finished.stdout.contains("/etc/lower"), "{finished}");
-    assert!(finished.stderr.contains(&layers[0].diff_id()) && finished.stderr.contains("lamina gc"), "{finished}");
+    assert!(finished.stderr.contains(&layers[0].diff_id()) && finished.stderr.contains("--from"), "{finished}");
     assert_eq!(Inventory::of(&session.store()), before);
     // What it says to do helps.
-    session.ok(["rmi", REFERENCE]);
-    session.ok(["gc"]);
-    session.import(Layout::of(&layers).path(), REFERENCE);
+    let layout = Layout::of(&layers);
+    session.ok(["verify", "--repair", "--from", layout.path().to_str().unwrap()]);
     assert_eq!(session.ok(["verify"]), "2 layers are whole\n");
+    let other = Layout::of(&[Layer::of_files(&[("etc/other", b"other")])]);
+    flip(&blob(&session, &layers[0]), 0);
+    let refused = session.run(["verify", "--repair", "--from", other.path().to_str().unwrap()]);
+    assert!(refused.stderr.contains(&format!("has no layer {}", layers[0].diff_id())), "{refused}");
     session.traces().assert_nothing_left();
+}
+
+#[test]
+fn layer_of_an_imported_image_is_taken_again_from_where_it_came() {
+    let (session, layers) = (Session::user(), layers());
+    let layout = Layout::of(&layers);
+    session.import(layout.path(), REFERENCE);
+    let images = session.ok(["images", "--json"]);
+    flip(&blob(&session, &layers[0]), contents(layers[0].tar())["/etc/lower"].start);
+    session.run(["verify", "--repair"]).succeeded();
+    assert_eq!(session.ok(["verify"]), "2 layers are whole\n");
+    assert_eq!(session.ok(["images", "--json"]), images, "no name has changed");
+    session.traces().assert_nothing_left();
+}
+
+/// A manifest that has changed says nothing of its own layers, and all the more has to be said of those of others.
+#[test]
+fn unreadable_image_is_reported_and_the_layers_of_the_others_are_verified() {
+    let (session, [first, second]) = (Session::user(), layers());
+    session.import(Layout::of(std::slice::from_ref(&first)).path(), REFERENCE);
+    session.import(Layout::of(std::slice::from_ref(&second)).path(), "lamina.test/other:1");
+    let images: serde_json::Value = serde_json::from_str(&session.ok(["images", "--json"])).unwrap();
+    let digest = images[0]["manifest"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
+    flip(&session.store().join("manifests/sha256").join(digest), 10);
+    flip(&blob(&session, &second), 0);
+    let finished = session.run(["verify", "--json"]);
+    assert_eq!(finished.status.code(), Some(1), "{finished}");
+    let report: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(report["damaged"][0]["layer"], second.diff_id());
+    assert_eq!(report["unreadable"].as_array().unwrap().len(), 1, "{finished}");
+    let usage: serde_json::Value = serde_json::from_str(&session.ok(["du", "--json"])).unwrap();
+    let broken = usage["images"].as_array().unwrap().iter().filter(|image| image["error"].is_string()).count();
+    assert_eq!(broken, 1, "{usage}");
+    let removed = session.ok(["rmi", REFERENCE]);
+    assert!(removed.contains("not known") && !removed.contains("it alone had 0 B"), "{removed}");
+
+    fs::write(session.store().join("images").join("broken.json"), "{").unwrap();
+    flip(&blob(&session, &second), 0);
+    let finished = session.run(["verify"]);
+    assert_eq!(finished.status.code(), Some(1), "a name that cannot be read\n{finished}");
+    assert!(finished.stdout.contains("broken.json") && finished.stdout.contains("1 layers are whole"), "{finished}");
 }
 
 #[test]

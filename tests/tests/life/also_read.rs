@@ -80,6 +80,9 @@ fn layers_of_a_system_store_are_used_in_place_and_not_fetched() {
     let before = (Inventory::of(&shared.system.store()), registry.fetched_blobs());
 
     shared.ok(["pull", "--quiet", &first]);
+    let usage = &shared.json(&["du"])["images"][0];
+    assert!(usage["elsewhere"].as_u64() > Some(400_000) && usage["apparent"].as_u64() > Some(400_000), "{usage}");
+    assert_eq!(usage["on_disk"], 0);
     assert_eq!(registry.fetched_blobs(), before.1, "neither a layer nor the config is fetched again");
     assert_eq!(sound_layers(&shared.user.store()), Vec::<String>::new(), "no layer is copied");
     shared.ok(["pull", "--quiet", &second]);
@@ -126,6 +129,9 @@ fn image_named_in_the_system_store_is_found_until_the_own_store_has_the_name() {
     let listed = shared.json(&["images"]);
     assert_eq!(listed[0]["store"], shared.system.store().to_str().unwrap());
     assert_eq!(listed[0]["error"], Value::Null);
+    shared
+        .run(["prepare", IMAGE, "--store", shared.system.store().to_str().unwrap(), "--layer", "/etc/apt"])
+        .refused(&format!("--also-read {}", shared.system.store().display()));
     let first = shared.tree(IMAGE).to_string();
     let base = shared.ok(["prepare", IMAGE]);
     let top = top(&shared.user, "a variant");
@@ -144,7 +150,7 @@ fn image_named_in_the_system_store_is_found_until_the_own_store_has_the_name() {
     assert_eq!(bases(&["gc", "--dry-run", "--json"], false), 1);
 
     shared.ok(["import", images.second.path().to_str().unwrap(), "--tag", IMAGE]);
-    assert_eq!(sound_layers(&shared.user.store()).len(), 2, "the variant's, and the one that the system store has not");
+    assert_eq!(sound_layers(&shared.user.store()).len(), 3, "the variant's, and those of the image that was imported");
     assert_ne!(shared.tree(IMAGE).to_string(), first, "the own name comes first");
     shared.ok(["rmi", IMAGE]);
     assert_eq!(shared.tree(IMAGE).to_string(), first);
@@ -175,6 +181,37 @@ fn view_of_a_system_store_without_leases_outlives_a_collection_and_a_pull_brings
 }
 
 #[test]
+fn imported_image_outlives_a_collection_in_the_system_store() {
+    let (shared, images) = (Shared::new(), Images::new());
+    shared.system.import(images.first.path(), IMAGE);
+    shared.ok(["import", images.first.path().to_str().unwrap(), "--tag", OTHER]);
+    let tree = shared.tree(OTHER).to_string();
+    shared.system.ok(["rmi", IMAGE]);
+    shared.system.ok(["gc"]);
+    assert_eq!(sound_layers(&shared.system.store()), Vec::<String>::new());
+    assert_eq!(shared.tree(OTHER).to_string(), tree);
+    shared.ok(["verify", OTHER]);
+    shared.user.traces().assert_nothing_left();
+}
+
+#[test]
+fn mount_says_that_it_cannot_hold_what_it_uses_of_a_system_store() {
+    let (shared, images) = (Shared::new(), Images::new());
+    shared.system.import(images.first.path(), IMAGE);
+    let remedy = format!("chmod 1777 {}/leases", shared.system.store().display());
+    let point = shared.user.work("mounted");
+    let mount = || {
+        let finished = shared.run([OsStr::new("mount"), OsStr::new(IMAGE), point.as_os_str()]).succeeded();
+        shared.user.umount(&point);
+        finished.stderr
+    };
+    let said = mount();
+    assert!(said.contains(&remedy), "{said}");
+    shared.open_leases();
+    assert_eq!(mount(), "");
+}
+
+#[test]
 fn view_of_a_system_store_with_open_leases_holds_what_it_uses() {
     let (shared, images) = (Shared::new(), Images::new());
     shared.system.import(images.first.path(), IMAGE);
@@ -196,9 +233,10 @@ fn view_of_a_system_store_with_open_leases_holds_what_it_uses() {
 
 #[test]
 fn index_that_the_system_store_lacks_is_made_in_the_own_store_and_goes_with_its_image() {
-    let (shared, images) = (Shared::new(), Images::new());
+    let (registry, shared, images) = (Registry::start(), Shared::new(), Images::new());
     shared.system.import(images.first.path(), IMAGE);
-    shared.ok(["import", images.second.path().to_str().unwrap(), "--tag", OTHER]);
+    // Not imported: that would bring the layer in.
+    shared.ok(["pull", "--quiet", &registry.push(images.second.path(), "test/second", "1")]);
     let expected = shared.tree(IMAGE).to_string();
     make_older(&shared.system.store());
     let before = Inventory::of(&shared.system.store());

@@ -148,7 +148,9 @@ fn damaged_name_stops_no_other_image_and_the_next_import_mends_it() {
             let said = session.run(command).succeeded();
             assert!(said.stderr.contains(&hex), "{said}");
         }
-        session.ok(["verify"]);
+        let verified = session.run(["verify"]);
+        assert_eq!(verified.status.code(), Some(1), "{verified}");
+        assert!(verified.stdout.contains(&hex) && verified.stdout.contains("2 layers are whole"), "{verified}");
         session.ok(["prepare", OTHER]);
         let taken = before.added_since(&Inventory::of(&session.store()));
         assert_eq!(taken, Vec::<&Path>::new(), "a collection takes nothing");

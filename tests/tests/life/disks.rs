@@ -41,6 +41,10 @@ fn image_too_large_for_the_disk_is_refused_and_comes_in_after_space_is_made() {
     for words in [" bytes and more", " bytes are free", "`lamina gc`"] {
         assert!(refused.stderr.contains(words), "{words:?} in the message\n{refused}");
     }
+    // Not what is free again when the message is shown.
+    let beside = refused.stderr.split("beside those written, ").nth(1).and_then(|rest| rest.split(' ').next());
+    let beside: u64 = beside.and_then(|number| number.parse().ok()).expect("a number of bytes");
+    assert!(beside < 1 << 20, "{refused}");
     assert_unchanged(&session, &before);
     assert_eq!(session.tree(&point).to_string(), tree, "the mount is untouched");
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use end_to_end::soundness::sound_layers;
 use end_to_end::{Finished, Image};
 
 use crate::fixture::{Machines, REFERENCE};
@@ -99,6 +100,32 @@ fn the_image_has_what_the_guest_saw(machines: &Machines, in_guest: &str) {
     assert!(attributes.contains("user.note=0x00ff"), "{attributes}");
     assert!(attributes.contains("security.capability=0x01000002002"), "{attributes}");
     session.umount(&point);
+}
+
+/// What it wrote is nothing without the image below, and that was in a store whose owner collects.
+#[test]
+fn kept_machine_and_its_image_outlive_a_collection_in_the_store_that_lent_the_base() {
+    let machines = Machines::of(Image::Debian);
+    let session = &machines.session;
+    let (lender, own) = (session.store(), session.work("own"));
+    let options = ["--store", own.to_str().unwrap(), "--also-read", lender.to_str().unwrap()];
+    let beside = |arguments: &[&str]| session.ok(options.iter().chain(arguments));
+    let script = "test -e /srv/kept && exit 3; echo kept > /srv/kept";
+    let run = ["run", "--accel", "tcg", "--keep=64M", "--name", "m", "-u", "0:0", REFERENCE, "--", "/bin/sh", "-c"];
+    beside(&[run.as_slice(), &[script]].concat());
+    beside(&["commit", "m", "lamina.test/committed:1"]);
+    session.ok(["rmi", REFERENCE]);
+    session.ok(["gc"]);
+    assert_eq!(sound_layers(&lender), Vec::<String>::new());
+
+    let listed = beside(&["diff", "m"]);
+    assert!(listed.contains("A /srv/kept"), "{listed}");
+    beside(&["start", "m"]);
+    assert_eq!(beside(&["wait", "m"]), "3\n");
+    beside(&["verify", "lamina.test/committed:1"]);
+    beside(&["prepare", "lamina.test/committed:1"]);
+    session.ok(["rm", "m"]);
+    session.traces().assert_nothing_left();
 }
 
 #[test]

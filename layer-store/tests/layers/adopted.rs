@@ -1,0 +1,129 @@
+//! Layers of another store that somebody here needs for ever: its owner may collect.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use layer_store::{DiffId, Provenance, Store};
+
+use crate::fixture::{Node, content, ingest, tar};
+use crate::life::tag;
+use crate::sharing::{noise, tar_of};
+
+const IMAGE: &str = "registry.example/lent:1";
+const MADE: &str = "registry.example/made:1";
+
+/// A store with an image, and one beside it.
+struct Beside {
+    lender: tempfile::TempDir,
+    own: tempfile::TempDir,
+    layers: Vec<DiffId>,
+}
+
+impl Beside {
+    fn new(tars: &[Vec<u8>]) -> Self {
+        let directory = || tempfile::tempdir().expect("a directory");
+        let (lender, own) = (directory(), directory());
+        let store = Store::open(lender.path()).expect("a store");
+        let layers: Vec<_> = tars.iter().map(|tar| ingest(&store, tar)).collect();
+        tag(&store, IMAGE, &layers);
+        Self { lender, own, layers }
+    }
+
+    fn small() -> Self {
+        Self::new(&[tar(&[Node::File("lent", "1")])])
+    }
+
+    fn store(&self) -> Store {
+        let own = Store::open(self.own.path()).expect("the own store");
+        own.also_reading(&[self.lender.path().to_owned()]).expect("both stores")
+    }
+
+    /// The owner of the other store wants nothing of it any more.
+    fn lender_collects(&self) {
+        let store = Store::open(self.lender.path()).expect("the store");
+        store.untag(IMAGE).expect("untagged");
+        store.collect(false).expect("a collection");
+        let left = fs::read_dir(self.lender.path().join("layers/sha256")).expect("layers").count();
+        assert_eq!(left, 0, "nothing keeps what nobody there needs");
+    }
+
+    fn tar_in(&self, store: &Path) -> fs::Metadata {
+        let blob = store.join("layers/sha256").join(self.layers[0].0.hex()).join("blob");
+        fs::metadata(blob).expect("the tar")
+    }
+}
+
+#[test]
+fn committed_image_has_all_it_needs_in_the_own_store() {
+    let beside = Beside::small();
+    let store = beside.store();
+    let image = store.image(IMAGE).expect("the image");
+    let top = ingest(&store, &tar(&[Node::File("written", "2")]));
+    store.commit(&image.manifest_digest, &[top], &Provenance::default(), MADE).expect("committed");
+    drop(store);
+    beside.lender_collects();
+    let store = beside.store();
+    let image = store.image(MADE).expect("the image");
+    let base = store.prepare(&image, &[], &mut || {}).expect("a base");
+    let view = store.open_view(&base).expect("a view");
+    assert_eq!((content(&view, "lent"), content(&view, "written")), ("1".into(), "2".into()));
+}
+
+#[test]
+fn pin_of_adopted_layers_keeps_an_image_that_the_other_store_lost() {
+    let beside = Beside::small();
+    let holder = beside.own.path().with_extension("machine");
+    fs::create_dir(&holder).expect("a holder");
+    let store = beside.store();
+    let image = store.image(IMAGE).expect("the image");
+    store.adopt(&image.layers).expect("adopted");
+    store.pin(&holder, "machine m", &image.manifest_digest, &image.layers, &[]).expect("pinned");
+    let base = store.prepare(&image, &[], &mut || {}).expect("a base");
+    drop(store);
+    beside.lender_collects();
+    let store = beside.store();
+    store.collect(false).expect("a collection");
+    assert_eq!(content(&store.open_view(&base).expect("a view"), "lent"), "1");
+    // The documents too, for a commit.
+    store.commit(&image.manifest_digest, &[], &Provenance::default(), MADE).expect("committed");
+    fs::remove_dir(&holder).expect("removed");
+}
+
+#[test]
+fn whole_tar_of_the_same_owner_takes_no_space_again() {
+    let beside = Beside::small();
+    beside.store().adopt_for_nothing(&beside.layers).expect("adopted");
+    let (lent, own) = (beside.tar_in(beside.lender.path()), beside.tar_in(beside.own.path()));
+    // Where the file system shares blocks it is a file of its own.
+    assert!(lent.ino() == own.ino() || lent.nlink() == 1, "{lent:?} {own:?}");
+    assert_eq!(beside.store().verify_layer(&beside.layers[0]).expect("verified"), None);
+}
+
+/// Its holes are filled, or are holes over layers of the own store.
+#[test]
+fn thin_layer_is_adopted_with_its_content() {
+    let common = noise(1, 300_000);
+    let tars =
+        [tar_of(&[("a", &common), ("own", &noise(2, 5_000))]), tar_of(&[("b", &noise(3, 5_000)), ("c", &common)])];
+    let beside = Beside::new(&tars);
+    let thin = beside.layers[1];
+    assert!(beside.lender.path().join("layers/sha256").join(thin.0.hex()).join("thin").is_file());
+    beside.store().adopt_for_nothing([&thin]).expect("nothing to do");
+    assert_eq!(beside.store().store_of(&thin), Some(beside.lender.path()), "that would take space");
+    beside.store().adopt([&thin]).expect("adopted");
+    tag(&beside.store(), MADE, &[thin]);
+    beside.lender_collects();
+    let store = beside.store();
+    store.collect(false).expect("a collection");
+    assert_eq!(store.store_of(&thin), Some(beside.own.path()));
+    assert_eq!(store.verify_layer(&thin).expect("verified"), None);
+}
+
+#[test]
+fn layer_that_no_store_has_is_an_error_that_names_it() {
+    let beside = Beside::small();
+    let missing = DiffId(layer_store::Digest::of(b"nowhere"));
+    let error = beside.store().adopt([&missing]).expect_err("refused");
+    assert!(error.to_string().contains(&missing.to_string()), "{error}");
+}

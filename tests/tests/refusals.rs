@@ -1,0 +1,127 @@
+//! What commands on images and stores leave alone, and what they say then.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use end_to_end::layout::{Layer, noise};
+use end_to_end::{Finished, Layout, Session};
+use rustix::process::Signal;
+use serde_json::Value;
+
+const REFERENCE: &str = "lamina.test/image:1";
+const OTHER: &str = "lamina.test/other:1";
+
+fn session() -> (Session, Layout) {
+    let session = Session::user();
+    let layout = Layout::of(&[Layer::of_files(&[("etc/os-release", b"ID=refusals\n")])]);
+    session.import(layout.path(), REFERENCE);
+    (session, layout)
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn build_image_replaces_regular_files_alone_even_by_force() {
+    let (session, _layout) = session();
+    let work = session.work("images");
+    let (kept, link, fifo) = (work.join("kept"), work.join("link"), work.join("fifo"));
+    fs::write(&kept, "kept").unwrap();
+    symlink(&kept, &link).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o644.into(), 0).unwrap();
+    let build = |path: &std::path::Path| {
+        session.run([OsStr::new("build-image"), OsStr::new("--force"), OsStr::new(REFERENCE), path.as_os_str()])
+    };
+    for path in [&link, &fifo] {
+        build(path).refused("it is not a regular file");
+    }
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read(&kept).unwrap(), b"kept");
+    build(&kept).succeeded();
+    assert!(fs::metadata(&kept).unwrap().len() > 4);
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn interrupted_export_says_so_and_leaves_nothing() {
+    let session = Session::user();
+    let layers: Vec<Layer> = (0..2).map(|seed| Layer::of_files(&[("noise", &noise(seed, 40 << 20))])).collect();
+    session.import(Layout::of(&layers).path(), REFERENCE);
+    let work = session.work("exports");
+    let to = work.join("layout");
+    let export = session.lamina([OsStr::new("export"), OsStr::new(REFERENCE), to.as_os_str()]);
+    let started = session.start(export);
+    // From then on there is something to be left.
+    while fs::read_dir(&work).unwrap().next().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    started.signal(Signal::INT);
+    let finished = started.finish();
+    finished.refused("cancelled");
+    assert_eq!(fs::read_dir(&work).unwrap().count(), 0, "{finished}");
+}
+
+#[test]
+fn commands_that_look_into_a_store_make_none() {
+    let session = Session::user();
+    let mistyped = session.work("parent").join("mistyped");
+    for command in [&["images"][..], &["du"], &["verify"], &["rmi", REFERENCE], &["inspect", REFERENCE]] {
+        let arguments = ["--store", mistyped.to_str().unwrap()];
+        session.run(command.iter().chain(&arguments)).refused("there is no store here");
+        assert!(!mistyped.exists(), "{command:?}");
+    }
+    // Where there is nothing, there is nothing to collect.
+    let collected = session.run(["gc", "--store", mistyped.to_str().unwrap()]).succeeded();
+    assert!(collected.stderr.contains("there is no store here") && !mistyped.exists(), "{collected}");
+}
+
+#[test]
+fn empty_variable_is_no_store() {
+    let session = Session::user();
+    let mut images = session.lamina(["images"]);
+    images.env("LAMINA_STORE", "").env("XDG_DATA_HOME", session.store());
+    Finished::of(&mut images).refused(&format!("{}: there is no store here", session.store().join("lamina").display()));
+}
+
+#[test]
+fn rmi_takes_the_other_images_where_one_is_not_there() {
+    let (session, layout) = session();
+    session.import(layout.path(), OTHER);
+    let finished = session.run(["rmi", "--json", REFERENCE, "lamina.test/nope:1", OTHER]);
+    assert_eq!(finished.status.code(), Some(1), "{finished}");
+    assert!(finished.stderr.contains("lamina.test/nope:1"), "{finished}");
+    let report = json(&finished.stdout);
+    assert_eq!(report["removed"], serde_json::json!([REFERENCE, OTHER]));
+    assert_eq!(report["failed"], serde_json::json!(["lamina.test/nope:1"]));
+    assert_eq!(session.ok(["images", "--quiet"]), "");
+}
+
+#[test]
+fn digests_are_taken_as_short_as_they_are_shown() {
+    let (session, layout) = session();
+    let shown = session.ok(["images"]);
+    let short = shown.split_whitespace().find(|word| word.starts_with("sha256:")).expect("a digest");
+    let inspected = json(&session.ok(["inspect", "--json", short]));
+    assert_eq!(inspected["reference"], REFERENCE);
+    let layer = inspected["layers"][0]["diff_id"].as_str().unwrap();
+    assert!(session.ok(["gc", "--explain", &layer[..19]]).contains(REFERENCE));
+    session.run(["gc", "--explain", "sha256:000000000000"]).refused("no layer's digest begins so");
+    session.import(layout.path(), OTHER);
+    session.run(["rmi", short]).refused_usage(&format!("{REFERENCE}, {OTHER}"));
+    session.ok(["rmi", OTHER]);
+    session.ok(["rmi", short]);
+    assert_eq!(session.ok(["images", "--quiet"]), "");
+}
+
+#[test]
+fn damaged_store_file_is_made_anew_once_it_is_removed() {
+    let (session, _layout) = session();
+    let file = session.store().join("store.json");
+    fs::write(&file, "garbage").unwrap();
+    session.run(["images"]).refused("remove it: the next command writes it anew");
+    fs::remove_file(&file).unwrap();
+    assert_eq!(session.ok(["images", "--quiet"]), format!("{REFERENCE}\n"));
+    assert!(file.exists());
+}
