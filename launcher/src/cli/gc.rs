@@ -26,13 +26,14 @@ pub(super) struct Gc {
 
 impl Gc {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
-        let opened = match store::look_into(global) {
+        let opened = match store::find(global)? {
+            Ok(opened) => opened,
             // There is nothing to collect; but the name may be a mistake.
-            Err(failure) if self.explain.is_none() && store::is_none_there(global)? => {
-                tell!("lamina: {failure}");
+            Err(none) if self.explain.is_none() => {
+                tell!("lamina: store: {none}");
                 return self.print(&Collected::default(), global);
             }
-            opened => opened?,
+            Err(none) => return Err(Failure::new("store", none)),
         };
         if let Some(layer) = &self.explain {
             let layer = meant(&opened, layer)?;

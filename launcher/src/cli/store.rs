@@ -19,17 +19,19 @@ pub(super) fn open(global: &Global) -> Result<Store, Failure> {
 
 /// The same for who only looks into it: a mistyped directory does not become a store. Beside others it may be empty.
 pub(super) fn look_into(global: &Global) -> Result<Store, Failure> {
-    let (root, others) = roots(global)?;
-    match others.as_slice() {
-        [] => Store::open_there(&root).about("store"),
-        others => open_store(&root, others),
-    }
+    find(global)?.map_err(|none| Failure::new("store", none))
 }
 
-/// Whether there is no store yet that [`look_into`] could open.
-pub(super) fn is_none_there(global: &Global) -> Result<bool, Failure> {
+/// The same, where it is no failure that there is none.
+pub(super) fn find(global: &Global) -> Result<Result<Store, StoreError>, Failure> {
     let (root, others) = roots(global)?;
-    Ok(others.is_empty() && matches!(Store::open_there(&root), Err(StoreError::NoStoreYet(_))))
+    if !others.is_empty() {
+        return open_store(&root, &others).map(Ok);
+    }
+    match Store::open_there(&root) {
+        Err(none @ StoreError::NoStoreYet(_)) => Ok(Err(none)),
+        opened => opened.about("store").map(Ok),
+    }
 }
 
 fn roots(global: &Global) -> Result<(PathBuf, Vec<PathBuf>), Failure> {
