@@ -7,7 +7,7 @@
 //! belongs to this user: neither takes space. What is left is read like any layer that comes in, its digest proved, and
 //! whole or thin by what lies here.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -93,7 +93,7 @@ impl Store {
 /// Makes a file of the blocks of another, where the file system can.
 #[cfg(target_os = "linux")]
 fn share_blocks(from: &Path, to: &Path) -> bool {
-    let made = File::open(from).and_then(|source| Ok((source, File::create_new(to)?)));
+    let made = fs::File::open(from).and_then(|source| Ok((source, fs::File::create_new(to)?)));
     let shared = made.and_then(|(source, copy)| {
         rustix::fs::ioctl_ficlone(&copy, &source)?;
         copy.sync_all()
