@@ -300,7 +300,7 @@ impl Finished {
     ///
     /// # Panics
     /// When it did otherwise.
-    pub fn not_run(&self, thing: &str) {
+    pub fn failed(&self, thing: &str) {
         self.refused_in_one_line(125, thing);
     }
 

@@ -281,8 +281,8 @@ fn dry_run_prints_command_lines_and_starts_nothing() {
 #[test]
 fn what_a_guest_needs_and_is_missing_is_refused_by_name() {
     let guests = Guests::of(Image::Debian);
-    guests.run(&["-v", "/nowhere/at-all:/mnt"], &["/bin/true"]).not_run("/nowhere/at-all");
-    guests.run(&["--kernel", "/nowhere/vmlinuz"], &["/bin/true"]).not_run("/nowhere/vmlinuz");
+    guests.run(&["-v", "/nowhere/at-all:/mnt"], &["/bin/true"]).failed("/nowhere/at-all");
+    guests.run(&["--kernel", "/nowhere/vmlinuz"], &["/bin/true"]).failed("/nowhere/vmlinuz");
     guests.run(&["-v", "no-guest-path"], &["/bin/true"]).refused_usage("no-guest-path");
     guests.run(&["--memory", "many"], &["/bin/true"]).refused_usage("many");
     guests.session.traces().assert_nothing_left();

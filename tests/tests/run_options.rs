@@ -346,19 +346,19 @@ fn what_cannot_work_is_refused_before_anything_starts() {
         let mut lamina = session.lamina(["run", "--accel", "tcg"]);
         end_to_end::Finished::of(lamina.args(options).args([REFERENCE, "--", "/bin/true"]))
     };
-    run(&["-v", &volume("/a"), "-v", &volume("/a/")]).not_run("same target");
-    run(&["-v", &volume("/a:ro"), "-v", &volume("/a/b")]).not_run("make it on the host");
-    run(&["--network", "none", "-p", "8080:80"]).not_run("-p");
+    run(&["-v", &volume("/a"), "-v", &volume("/a/")]).failed("same target");
+    run(&["-v", &volume("/a:ro"), "-v", &volume("/a/b")]).failed("make it on the host");
+    run(&["--network", "none", "-p", "8080:80"]).failed("-p");
     run(&["-p", "8080"]).refused_usage("8080");
     let listening = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = listening.local_addr().unwrap().port();
-    run(&["-p", &format!("{taken}:80")]).not_run("Address already in use");
-    run(&["--memory", "900T"]).not_run("give the VM less");
-    run(&["--secret", "/nowhere/key"]).not_run("/nowhere/key");
-    run(&["--env-file", "/nowhere/env"]).not_run("/nowhere/env");
-    run(&["--variant", "unheard-of"]).not_run("variants.toml");
+    run(&["-p", &format!("{taken}:80")]).failed("Address already in use");
+    run(&["--memory", "900T"]).failed("give the VM less");
+    run(&["--secret", "/nowhere/key"]).failed("/nowhere/key");
+    run(&["--env-file", "/nowhere/env"]).failed("/nowhere/env");
+    run(&["--variant", "unheard-of"]).failed("variants.toml");
     let many: Vec<String> = (0..40).flat_map(|number| ["-v".to_owned(), volume(&format!("/a{number}"))]).collect();
-    run(&many.iter().map(String::as_str).collect::<Vec<_>>()).not_run("share a directory that holds the others");
+    run(&many.iter().map(String::as_str).collect::<Vec<_>>()).failed("share a directory that holds the others");
     session.traces().assert_nothing_left();
 }
 

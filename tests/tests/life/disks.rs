@@ -148,7 +148,7 @@ fn machine_on_a_store_whose_disk_fills_runs_on_and_another_one_is_refused() {
     let before = Inventory::of(&session.store());
     let top = super::top(&session, "a variant of which there is no base");
     let other = ["run", "--accel", "tcg", "--network", "none", "--layer", top.to_str().unwrap(), KEPT, "--", "true"];
-    session.run(other).not_run("No space left on device");
+    session.run(other).failed("No space left on device");
     assert_unchanged(&session, &before);
     std::fs::write(shared.join("go"), "").unwrap();
     let finished = machine.finish().succeeded();

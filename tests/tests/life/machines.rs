@@ -199,7 +199,7 @@ fn machine_runs_on_when_the_disk_of_its_store_takes_no_more_writes() {
     disk.fail_writes(true);
     let top = top(&session, "a variant of which there is no base");
     let other = ["run", "--accel", "tcg", "--network", "none", "--layer", top.to_str().unwrap(), IMAGE, "--", "true"];
-    session.run(other).refused("Input/output error");
+    session.run(other).failed("Input/output error");
     machine.finish();
     disk.fail_writes(false);
     session.ok(["verify"]);

@@ -14,7 +14,7 @@ fn start_that_lacks_something_leaves_no_machine_and_the_corrected_one_runs() {
     let given = format!("token={}", secret.display());
     let options = ["--secret", given.as_str(), "--network", "none", "--ready", "root"];
     let mut lamina = machines.detach("m", &options, "cat /run/secrets/token");
-    Finished::of(&mut lamina).not_run(secret.to_str().unwrap());
+    Finished::of(&mut lamina).failed(secret.to_str().unwrap());
     assert_eq!(session.ok(["ps", "--all", "--quiet"]), "");
     std::fs::write(&secret, "now it is there").unwrap();
     Finished::of(&mut lamina).succeeded();

@@ -32,7 +32,7 @@ fn detached_machine_is_seen_asked_stopped_started_and_removed() {
     assert_eq!(session.ok(["logs", "web"]), "said\nsignal 40\nasked\n");
     session.ok(["gc"]);
     assert_eq!(machines.seen("web")["state"], "exited");
-    Finished::of(&mut machines.detach("web", &[], "true")).not_run("no image \"lamina.test/image:1\" in the store");
+    Finished::of(&mut machines.detach("web", &[], "true")).failed("no image \"lamina.test/image:1\" in the store");
 
     session.ok(["start", "web"]);
     assert_eq!(machines.exec("web", "echo again").succeeded().stdout, "again\n");
@@ -61,7 +61,7 @@ fn looks_at_a_running_machine(machines: &Machines) {
     let command_lines = session.traces().processes();
     assert!(command_lines.iter().all(|process| !process.command.contains("hush-hush")), "{command_lines:?}");
     let twice = Finished::of(&mut machines.detach("web", &[], "true"));
-    twice.refused("machine web: it is already running");
+    twice.failed("machine web: it is already running");
     session.run(["rm", "web"]).refused("lamina rm --force web");
     session.run(["start", "web"]).refused("already running");
     session.run(["logs", "nobody"]).refused("machine nobody: there is none of this name");
@@ -198,10 +198,9 @@ fn results_as_json(machines: &Machines) {
 
     // A result that could not be written is none.
     let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
-    for command in [["exec", "web", "--", "pwd"].as_slice(), &["cp", "web:/etc/hostname", "-"]] {
-        let finished = Finished::of(session.lamina(command).stdout(full()));
-        finished.refused("standard output: No space left on device");
-    }
+    let cause = "standard output: No space left on device";
+    Finished::of(session.lamina(["exec", "web", "--", "pwd"]).stdout(full())).failed(cause);
+    Finished::of(session.lamina(["cp", "web:/etc/hostname", "-"]).stdout(full())).refused(cause);
     let missing = session.run(["exec", "--json", "web", "--", "/nowhere"]);
     assert_eq!((missing.status.code(), missing.stdout.as_str()), (Some(127), ""), "{missing}");
 
