@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use composefs_fuse::linux::{Unmount, unmount};
 
-use crate::failure::{About, Failure};
+use crate::failure::{About, FAILED, Failure};
 
 /// Take mounts away; what served them ends
 #[derive(Debug, clap::Args)]
@@ -24,9 +24,14 @@ pub(super) struct Umount {
 impl Umount {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let how = if self.lazy { Unmount::Lazy } else { Unmount::Clean };
+        let mut status = 0;
         for directory in &self.directories {
-            unmount(directory, how).about("lamina umount")?;
+            if let Err(failure) = unmount(directory, how).about("lamina umount") {
+                // The others are no worse for it.
+                tell!("lamina: {failure}");
+                status = FAILED;
+            }
         }
-        Ok(0)
+        Ok(status)
     }
 }
