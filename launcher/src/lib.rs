@@ -34,5 +34,4 @@ pub mod share;
 pub mod spec;
 mod unchecked;
 pub mod variant;
-pub mod vhost_user;
 pub mod virtiofsd;

@@ -9,12 +9,12 @@ use std::sync::mpsc::channel;
 use composefs_fuse::Server;
 use composefs_fuse::linux::{MountOptions, MountPoint, Session, Unmount};
 use layer_store::View;
+use vhost_user::VhostUserFs;
 
 use super::children::Children;
 use super::directory::Directory;
 use crate::failure::{About, Failure};
 use crate::hypervisor::CommandLine;
-use crate::vhost_user::VhostUserFs;
 use crate::virtiofsd::{Owner, Purpose, Virtiofsd};
 
 /// A way to serve a root as a vhost-user-fs device. Dropping it ends the service and removes what it needed

@@ -1,7 +1,7 @@
-//! The device as the vhost-user library wants it: what it can do, and what happens when a queue is kicked.
+//! The device as the vhost-user library sees it: its features, and what it does when the guest notifies a queue.
 
-use super::Shared;
-use super::chain::{Buffers, answer};
+use crate::chain::{Buffers, answer};
+use crate::device::Shared;
 use composefs_fuse::{Server, report};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,10 +15,10 @@ use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_con
 
 type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 
-/// `VIRTIO_RING_F_INDIRECT_DESC`: a request may bring a table of descriptors of its own.
+/// `VIRTIO_RING_F_INDIRECT_DESC`: a request may have a table of descriptors outside of the queue.
 const INDIRECT_DESC: u64 = 1 << 28;
 
-/// `VIRTIO_RING_F_EVENT_IDX`: either side says from which entry on it wants to be notified.
+/// `VIRTIO_RING_F_EVENT_IDX`: each side says from which entry on it wants to be notified.
 const EVENT_IDX: u64 = 1 << 29;
 
 /// `VIRTIO_F_VERSION_1`: not a legacy device.
@@ -27,11 +27,11 @@ const VERSION_1: u64 = 1 << 32;
 /// The largest queue of the virtio specification (section 2.7).
 const MAX_QUEUE_SIZE: usize = 32_768;
 
-/// Queue 0, for what wants no reply, and one for requests: all that QEMU offers by default, and that any guest before Linux
-/// 6.12 uses.
+/// Queue 0, for requests that want no reply, and one for all others. QEMU offers no more by default, and guests before Linux
+/// 6.12 use no more.
 const QUEUES: usize = 2;
 
-/// One virtio-fs device, whose queues are served by one thread.
+/// A virtio-fs device whose queues are served by one thread.
 pub(super) struct FsBackend {
     server: Arc<Server>,
     shared: Arc<Shared>,
@@ -46,7 +46,7 @@ impl FsBackend {
         Self { server, shared, memory, event_idx: AtomicBool::new(false), buffers }
     }
 
-    /// Answers what waits in a queue, until it is empty or the device is told to end.
+    /// Answers the requests in a queue until it is empty or the device is told to end.
     fn drain(&self, state: &mut VringState<Memory>, buffers: &mut Buffers) -> Result<(), QueueError> {
         let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner).memory();
         let event_idx = self.event_idx.load(Ordering::Relaxed);
@@ -59,11 +59,11 @@ impl FsBackend {
                 state.disable_notification()?;
             }
             let answered = self.answer_waiting(state, &memory, buffers)?;
-            // What came after the last look, and before notifications were on again, would otherwise be left lying.
+            // A request may have arrived after the last look and before notifications were on again.
             if !event_idx || self.shared.has_stopped() || !state.enable_notification()? {
                 return Ok(());
             }
-            // Something is said to wait and cannot be read: looking for it again would never end.
+            // The queue says that a request waits, and it cannot be read: another look would never end.
             if looks_again && answered == 0 {
                 return Err(QueueError::InvalidAvailRingIndex);
             }
@@ -71,7 +71,7 @@ impl FsBackend {
         }
     }
 
-    /// Answers what waits in a queue now. Returns how much that was.
+    /// Answers the requests that are in a queue now. Returns how many there were.
     fn answer_waiting(
         &self,
         state: &mut VringState<Memory>,
@@ -80,7 +80,7 @@ impl FsBackend {
     ) -> Result<usize, QueueError> {
         let event_idx = self.event_idx.load(Ordering::Relaxed);
         let mut answered = 0;
-        // Between any two: a guest that never stops asking must not keep the device from ending.
+        // Checked before every request: a guest that never stops asking must not keep the device from ending.
         while !self.shared.has_stopped()
             && let Some(chain) = state.get_queue_mut().iter(memory.clone())?.next()
         {
@@ -97,7 +97,7 @@ impl FsBackend {
         Ok(answered)
     }
 
-    /// Counts a queue that the guest or its VMM broke, and logs it the first times.
+    /// Counts a queue that the guest or its VMM broke, and logs the first of them.
     fn broken(&self, log: impl FnOnce()) {
         report(self.server.stats().record_broken_queue(), "a broken queue of the file system", log);
     }
@@ -139,8 +139,8 @@ impl VhostUserBackend for FsBackend {
     }
 
     fn handle_event(&self, event: u16, _: EventSet, vrings: &[VringMutex], _thread: usize) -> io::Result<()> {
-        // An error from here would end the thread, and with it every queue it serves: a guest that breaks one of its
-        // queues has broken that one only.
+        // An error from here would end the thread and every queue that it serves. A guest that breaks one of its queues
+        // must lose only that one.
         if let Some(vring) = vrings.get(usize::from(event)) {
             let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = self.drain(&mut vring.get_mut(), &mut buffers) {

@@ -1,8 +1,8 @@
 //! One request of a guest: a chain of descriptors, the readable ones first.
 //!
-//! The guest may say anything in it, and change it while it is looked at. So the request is copied out once and only
-//! the copy is believed; the reply is made in a buffer of ours and copied in. The library checks each address against
-//! the guest's memory.
+//! The guest may write anything there, and may change it at any time. So the request is copied out once and only the
+//! copy is used; the reply is built in a buffer of this process and copied in. The library checks each address
+//! against the guest's memory.
 
 use composefs_fuse::{MAX_REPLY, MAX_REQUEST, Server};
 use std::io::{Read, Write};
@@ -10,12 +10,12 @@ use std::ops::Deref;
 use virtio_queue::{DescriptorChain, Reader, Writer};
 use vm_memory::GuestMemoryMmap;
 
-/// Descriptors of the longest chain that is looked at. A `READ` of as much as the handshake grants has 256 pages, and three
-/// more for header and arguments; this is the length of the queue that hypervisors give, and a chain without a table
-/// of its own cannot be longer. With such a table the library follows 65,535, which each entry of the queue may name.
+/// The most descriptors that a request may have. The largest `READ` that the handshake grants has 256 pages, and three
+/// more descriptors for header and arguments. This is the queue length that hypervisors choose, so a chain without an
+/// indirect table cannot be longer. With such a table the library would follow 65,535 for each entry of the queue.
 const MAX_DESCRIPTORS: usize = 1024;
 
-/// What one thread needs to answer one request at a time.
+/// The buffers that a thread needs to answer one request at a time.
 pub(super) struct Buffers {
     request: Box<[u8]>,
     reply: Box<[u8]>,
@@ -27,7 +27,7 @@ impl Default for Buffers {
     }
 }
 
-/// Answers the request in `chain`. Returns the bytes written to it: 0 where there is no reply, or none that fits.
+/// Answers the request in `chain`. Returns the number of bytes written to it: 0 if there is no reply, or none that fits.
 pub(super) fn answer<M>(
     server: &Server,
     memory: &GuestMemoryMmap,
@@ -38,7 +38,7 @@ where
     M: Deref<Target = GuestMemoryMmap> + Clone,
 {
     if chain.clone().nth(MAX_DESCRIPTORS).is_some() {
-        tracing::debug!("the guest sent a request of more descriptors than any has");
+        tracing::debug!("the guest sent a request with too many descriptors");
         return 0;
     }
     let (Ok(mut readable), Ok(mut writable)) = (Reader::new(memory, chain.clone()), Writer::new(memory, chain.clone()))
@@ -46,7 +46,7 @@ where
         tracing::debug!("the guest sent a request outside of its memory");
         return 0;
     };
-    // What is longer than any request we know is cut off; its header then disagrees, and it is answered EINVAL.
+    // A request longer than any that we know is cut off. Its header no longer matches, so it is answered with EINVAL.
     let length = readable.available_bytes().min(buffers.request.len());
     let (Some(request), room) = (buffers.request.get_mut(..length), writable.available_bytes()) else { return 0 };
     if readable.read_exact(request).is_err() {

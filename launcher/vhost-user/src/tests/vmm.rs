@@ -1,6 +1,7 @@
 //! The device as a VMM finds it at its socket, with a guest that never lets it rest.
 
 use super::*;
+use std::path::Path;
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::GuestMemoryBackend;

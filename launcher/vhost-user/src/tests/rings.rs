@@ -1,6 +1,8 @@
 //! Queues as no driver makes them, notified as the library does it.
 
 use super::*;
+use crate::backend::FsBackend;
+use crate::device::Shared;
 use vhost_user_backend::{VhostUserBackend, VringMutex, VringT};
 use vm_memory::GuestMemoryAtomic;
 use vmm_sys_util::epoll::EventSet;

@@ -1,14 +1,7 @@
-//! A view carried to a VM over vhost-user-fs, from threads of this process: no mount, no root, no descriptor per
-//! inode, and the same server (its policy, its counters) as kernel FUSE.
-//!
-//! The device is that of the virtio specification, section 5.11: queue 0 carries requests that want no reply, the
-//! others everything else. The VMM shares the guest's memory, so it must be given as shared memory; the VMM also owns
-//! the device's configuration (tag, number of queues), and there is neither a DAX window nor a notification queue.
+//! The device as its owner sees it: a socket, and the thread that serves the VMM which connects there.
 
-mod backend;
-mod chain;
-
-use backend::FsBackend;
+use crate::VhostUserError;
+use crate::backend::FsBackend;
 use composefs_fuse::Server;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io::{self, PipeReader, PipeWriter, Write};
@@ -21,29 +14,9 @@ use vhost::vhost_user::{Error as ProtocolError, Listener};
 use vhost_user_backend::{Error as DaemonError, ShutdownHandle, VhostUserDaemon};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-/// Why a view cannot be served over vhost-user.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum VhostUserError {
-    /// The socket cannot be made.
-    #[error("{path}: cannot make the vhost-user socket: {cause}")]
-    Bind {
-        /// Where.
-        path: PathBuf,
-        /// What the host said.
-        cause: io::Error,
-    },
-    /// A thread or a pipe cannot be had.
-    #[error("cannot serve vhost-user: {0}")]
-    Start(io::Error),
-    /// The VMM did not keep to the protocol, or shares memory that cannot be mapped.
-    #[error("the VMM and the vhost-user device disagree: {0}")]
-    Protocol(String),
-}
-
-/// One vhost-user-fs device, waiting for its VMM or serving it.
+/// A vhost-user-fs device that waits for its VMM or serves it.
 ///
-/// It serves one connection and ends when the VMM hangs up. Dropping it ends it at once, and leaves neither socket nor
+/// It serves one connection and ends when the VMM hangs up. Dropping it ends it at once and removes its socket and its
 /// thread.
 #[derive(Debug)]
 pub struct VhostUserFs {
@@ -53,9 +26,9 @@ pub struct VhostUserFs {
     thread: Option<JoinHandle<Result<(), VhostUserError>>>,
 }
 
-/// What the serving thread and the owner of the device both see.
+/// State that the serving thread and the owner of the device share.
 #[derive(Default)]
-struct Shared {
+pub(crate) struct Shared {
     stopped: AtomicBool,
     connection: Mutex<Option<ShutdownHandle>>,
 }
@@ -67,15 +40,16 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// Ends the connection if there is one. Whichever of this and [`Shared::connected`] comes second does it.
-    fn hang_up(&self) {
+    /// Marks the device as stopped and ends its connection, if it has one. A connection that is made later is ended by
+    /// [`Shared::connected`].
+    pub(crate) fn hang_up(&self) {
         self.stopped.store(true, Ordering::SeqCst);
         if let Some(connection) = &*self.connection.lock().unwrap_or_else(PoisonError::into_inner) {
             connection.shutdown();
         }
     }
 
-    fn has_stopped(&self) -> bool {
+    pub(crate) fn has_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
     }
 
@@ -88,13 +62,13 @@ impl Shared {
 }
 
 impl VhostUserFs {
-    /// Makes `socket` and serves the first VMM that connects to it, from a thread of its own. When this returns, the VMM
-    /// can be started.
+    /// Creates `socket` and serves the first VMM that connects to it, from a new thread. The VMM can be started as soon as
+    /// this returns.
     ///
     /// # Errors
-    /// [`VhostUserError::Bind`] also where something is at `socket` already, [`VhostUserError::Start`].
+    /// [`VhostUserError::Bind`], also if `socket` exists already, or [`VhostUserError::Start`].
     pub fn listen(server: Arc<Server>, socket: &Path) -> Result<Self, VhostUserError> {
-        let failed = |cause| VhostUserError::Bind { path: socket.to_owned(), cause };
+        let failed = |source| VhostUserError::Bind { path: socket.to_owned(), source };
         let listener = UnixListener::bind(socket).map_err(failed)?;
         let started = || {
             let (stopped, stop) = io::pipe()?;
@@ -110,36 +84,36 @@ impl VhostUserFs {
         })
     }
 
-    /// Where the VMM connects.
+    /// Returns the path of the socket that the VMM connects to.
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// Whether it has ended: the VMM hung up, or it was stopped.
+    /// Returns whether the device has ended: the VMM hung up, or the device was stopped.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Ends it, whether a VMM is connected or not.
+    /// Ends the device, whether a VMM is connected or not.
     pub fn stop(&self) {
-        // The reader is gone only when the thread is.
+        // Fails only when the thread, which reads this, has ended.
         drop((&self.stop).write(&[0]));
         self.shared.hang_up();
     }
 
-    /// Waits until it ends.
+    /// Waits until the device ends.
     ///
     /// # Errors
-    /// What ended it, unless the VMM hung up or [`VhostUserFs::stop`] was called.
+    /// Why it ended, unless the VMM hung up or [`VhostUserFs::stop`] was called.
     pub fn wait(mut self) -> Result<(), VhostUserError> {
         self.join()
     }
 
     fn join(&mut self) -> Result<(), VhostUserError> {
         let Some(thread) = self.thread.take() else { return Ok(()) };
-        thread.join().unwrap_or_else(|_| Err(VhostUserError::Protocol("the serving thread panicked".to_owned())))
+        thread.join().unwrap_or(Err(VhostUserError::Panicked))
     }
 }
 
@@ -149,7 +123,7 @@ impl Drop for VhostUserFs {
         if let Err(error) = self.join() {
             tracing::debug!(%error, "a vhost-user device ended while it was dropped");
         }
-        // Gone already where a VMM had connected.
+        // The socket is gone already if a VMM had connected.
         drop(std::fs::remove_file(&self.socket));
     }
 }
@@ -161,26 +135,26 @@ fn serve(
     stopped: &PipeReader,
     shared: &Arc<Shared>,
 ) -> Result<(), VhostUserError> {
-    if !has_visitor(&listener, stopped)? {
+    if !wait_for_connection(&listener, stopped)? {
         return Ok(());
     }
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
     let backend = Arc::new(FsBackend::new(server, Arc::clone(shared), memory.clone()));
-    let mut daemon = VhostUserDaemon::new("vhost-user-fs".to_owned(), backend, memory).map_err(disagreement)?;
-    daemon.start(&mut Listener::from(listener)).map_err(disagreement)?;
+    let mut daemon = VhostUserDaemon::new("vhost-user-fs".to_owned(), backend, memory)?;
+    daemon.start(&mut Listener::from(listener))?;
     shared.connected(daemon.shutdown_handle());
-    let outcome = daemon.wait();
-    // The worker, which the daemon waits for when it is dropped, may still have a full queue before it.
+    let result = daemon.wait();
+    // Dropping the daemon waits for its worker, which may have a full queue left to answer.
     shared.stopped.store(true, Ordering::SeqCst);
     shared.connected(None);
-    match outcome {
+    match result {
         Ok(()) | Err(DaemonError::HandleRequest(ProtocolError::Disconnected | ProtocolError::PartialMessage)) => Ok(()),
-        Err(error) => Err(disagreement(error)),
+        Err(error) => Err(error.into()),
     }
 }
 
-/// Waits until someone connects, or returns false when told to stop.
-fn has_visitor(listener: &UnixListener, stopped: &PipeReader) -> Result<bool, VhostUserError> {
+/// Waits for a connection. Returns false if the device is stopped first.
+fn wait_for_connection(listener: &UnixListener, stopped: &PipeReader) -> Result<bool, VhostUserError> {
     loop {
         let mut waited = [PollFd::new(stopped, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
         match poll(&mut waited, None) {
@@ -190,11 +164,3 @@ fn has_visitor(listener: &UnixListener, stopped: &PipeReader) -> Result<bool, Vh
         }
     }
 }
-
-#[allow(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
-fn disagreement(error: DaemonError) -> VhostUserError {
-    VhostUserError::Protocol(error.to_string())
-}
-
-#[cfg(test)]
-mod tests;

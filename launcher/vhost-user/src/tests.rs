@@ -1,10 +1,13 @@
-use super::chain::{Buffers, answer};
-use super::*;
+use crate::chain::{Buffers, answer};
+use crate::{VhostUserError, VhostUserFs};
+use composefs_fuse::Server;
 use composefs_fuse::wire::{InHeader, Opcode, OutHeader};
 use std::fs::File;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, FileOffset, GuestAddress};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 use zerocopy::{FromBytes, IntoBytes};
 
 #[path = "../../../composefs-fuse/tests/support/mod.rs"]
@@ -201,7 +204,7 @@ fn a_device_in_use_ends_when_dropped() {
     let vmm = UnixStream::connect(used.socket()).unwrap();
     drop(used);
     let mut rest = Vec::new();
-    assert_eq!(io::Read::read_to_end(&mut &vmm, &mut rest).unwrap_or(0), 0);
+    assert_eq!((&vmm).read_to_end(&mut rest).unwrap_or(0), 0);
 }
 
 #[test]
