@@ -7,7 +7,7 @@ use std::path::Path;
 use layer_store::{DiffId, Provenance, Store};
 
 use crate::fixture::{Node, content, ingest, tar};
-use crate::life::tag;
+use crate::lifecycle::tag;
 use crate::sharing::{noise, tar_of};
 
 const IMAGE: &str = "registry.example/lent:1";

@@ -3,7 +3,7 @@
 mod adopted;
 mod extensions;
 mod fixture;
-mod life;
+mod lifecycle;
 #[path = "../support/random.rs"]
 mod random;
 mod sharing;

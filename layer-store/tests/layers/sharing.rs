@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use layer_store::{Cancellation, DiffId, GarbageKind, Ino, Kind, Store, StoreError, View, ViewError};
 
 use crate::fixture::{find, ingest};
-use crate::life::tag;
+use crate::lifecycle::tag;
 use crate::random::Random;
 
 const LARGE: usize = 1 << 20;

@@ -6,7 +6,7 @@ use std::fmt;
 use layer_store::Kind;
 
 use super::stack::Mtime;
-use super::words::{quote, quote_always};
+use super::tokens::{quote, quote_always};
 
 /// Every path of a tree, from `/` down, with what a reader can see of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -17,11 +17,11 @@ pub mod paths;
 mod sparse;
 pub mod stack;
 pub mod subject;
-pub mod tape;
+pub mod tar_writer;
 pub mod text;
+mod tokens;
 pub mod umoci;
 mod unpack;
-mod words;
 
 /// A directory in memory that goes when it is dropped: the cases are about trees, not about disks.
 ///

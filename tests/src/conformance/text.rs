@@ -30,7 +30,7 @@ use anyhow::{Context as _, Error, Result, anyhow, bail, ensure};
 use super::stack::{
     Content, Dialect, Entry, Frame, Layer, Mtime, Node, Packing, SparseFormat, Stack, Tape, XattrStyle,
 };
-use super::words::{Word, quote, quote_always, words};
+use super::tokens::{Word, quote, quote_always, words};
 
 impl FromStr for Stack {
     type Err = Error;

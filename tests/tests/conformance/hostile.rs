@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use end_to_end::conformance::stack::{Entry, Layer, Node, Stack};
 use end_to_end::conformance::subject::{Subject, dump};
-use end_to_end::conformance::tape::write_entry;
+use end_to_end::conformance::tar_writer::write_entry;
 use layer_store::{ExpectedLayer, IngestError, Ino, Limits};
 use proptest::prelude::*;
 use proptest::sample::Index;

@@ -9,7 +9,7 @@ use end_to_end::{Actor, Image, Layout};
 use rustix::fs::{StatVfsMountFlags, lstat, statfs, statvfs};
 
 use crate::fixture::{REFERENCE, merged_tree, session_with};
-use crate::names::{each_directory, records};
+use crate::getdents::{each_directory, records};
 
 /// `read` of every path of a tree, `.` for its root.
 fn each_path<T>(root: &Path, read: impl Fn(&Path) -> T) -> BTreeMap<PathBuf, T> {

@@ -14,7 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::names::records;
+use crate::getdents::records;
 
 /// What a call said, or its error.
 pub(crate) type Outcome = Result<String, Errno>;

@@ -9,7 +9,7 @@ use end_to_end::{Actor, Image, Layout, Session};
 use rustix::fs::lstat;
 
 use crate::fixture::{REFERENCE, merged_tree, session_with};
-use crate::names::{Directory, Record, each_directory, records};
+use crate::getdents::{Directory, Record, each_directory, records};
 
 /// Entries of the large directories.
 const ENTRIES: usize = 200_000;

@@ -5,7 +5,7 @@ mod attributes;
 mod calls;
 mod errors;
 mod fixture;
+mod getdents;
 mod listings;
-mod names;
 mod reading;
 mod tools;

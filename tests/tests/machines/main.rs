@@ -1,11 +1,11 @@
 //! The life of machines: started away from a terminal, looked at, asked, ended, and gone without a trace.
 
-mod endings;
+mod abnormal_ends;
 mod faults;
 mod fixture;
-mod kept;
-mod life;
+mod lifecycle;
 mod limits;
 mod many;
-mod waits;
-mod work;
+mod persistence;
+mod wait;
+mod workloads;

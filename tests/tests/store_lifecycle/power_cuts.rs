@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use end_to_end::conformance::subject::dump;
 use end_to_end::layout::{Layer, noise};
-use end_to_end::power::{Cut, Disk, Recorded};
-use end_to_end::soundness::leftovers;
+use end_to_end::power_cut::{Cut, Disk, Recorded};
+use end_to_end::store_checks::leftovers;
 use end_to_end::{Layout, Registry, Session};
 use layer_store::{ImportOptions, ImportSource, Silent, Store};
 

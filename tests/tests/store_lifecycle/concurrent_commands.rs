@@ -7,7 +7,7 @@ use end_to_end::{Finished, Inventory, Registry, Session};
 use layer_store::FaultPoint;
 use rustix::process::Signal;
 
-use super::shared::{BORROWER, DONOR, Twins};
+use super::shared_content::{BORROWER, DONOR, Twins};
 use super::{Images, faulty, top};
 
 const PROCESSES: usize = 32;

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use end_to_end::layout::{Layer, digest};
-use end_to_end::soundness::{leftovers, sound_layers};
+use end_to_end::store_checks::{leftovers, sound_layers};
 use end_to_end::{Actor, Finished, Inventory, Layout, Registry, Session, TreeDump};
 use serde_json::Value;
 
-use super::shared::Twins;
+use super::shared_content::Twins;
 use super::{Images, top};
 
 const IMAGE: &str = "lamina.test/image:1";

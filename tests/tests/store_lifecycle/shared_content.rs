@@ -6,7 +6,7 @@ use std::process::Command;
 
 use end_to_end::layout::{Layer, noise};
 use end_to_end::programs::installed;
-use end_to_end::soundness::{leftovers, sound_layers};
+use end_to_end::store_checks::{leftovers, sound_layers};
 use end_to_end::{Finished, Layout, Registry, Session};
 use layer_store::FaultPoint;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use end_to_end::soundness::{leftovers, sound_layers};
+use end_to_end::store_checks::{leftovers, sound_layers};
 use end_to_end::{Inventory, Layout, Session};
 use layer_store::FaultPoint;
 
-use super::disk::{Disk, kind_of, run};
+use super::small_disk::{Disk, kind_of, run};
 use super::{Images, faulty, top};
 
 const FIRST: &str = "lamina.test/first:1";
@@ -134,7 +134,7 @@ fn list(directory: &Path, paths: &mut Vec<String>) {
 fn quota_that_is_used_up_is_named_and_leaves_the_store_as_it_was() {
     let session = Session::user();
     let _disk = Disk::of(&session, "btrfs", 256 << 20);
-    let (images, large) = (Images::new(), super::disks::large_image());
+    let (images, large) = (Images::new(), super::full_disks::large_image());
     let btrfs = || std::process::Command::new(end_to_end::programs::installed("btrfs"));
     run(btrfs().args(["quota", "enable"]).arg(session.store()));
     run(btrfs().args(["qgroup", "limit", "4M"]).arg(session.store()));
@@ -200,13 +200,13 @@ fn disk_that_cannot_read_costs_an_index_its_time_and_a_blob_one_file() {
 /// ext4 on a device that takes no more writes, as one that dies: the kernel says so when content is synced.
 #[test]
 fn disk_that_cannot_write_is_named_and_no_name_comes_of_it() {
-    a_disk_that_cannot_write(&Images::new().first, &super::disks::large_image());
+    a_disk_that_cannot_write(&Images::new().first, &super::full_disks::large_image());
 }
 
 /// The same where the new layer has content that the first one has.
 #[test]
 fn disk_that_cannot_write_leaves_the_layer_whole_that_would_lend() {
-    let twins = super::shared::Twins::new();
+    let twins = super::shared_content::Twins::new();
     a_disk_that_cannot_write(&twins.donor, &twins.borrower);
 }
 

@@ -3,13 +3,13 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use end_to_end::soundness::{leftovers, sound_layers};
+use end_to_end::store_checks::{leftovers, sound_layers};
 use end_to_end::{Finished, Registry, Session};
 use layer_store::FaultPoint;
 
 use super::killed_runs::{RUNNING, WRITING_ELSEWHERE};
 use super::random::Random;
-use super::shared::{BORROWER, DONOR, Twins};
+use super::shared_content::{BORROWER, DONOR, Twins};
 use super::{Images, faulty, small_images, top};
 
 const FIRST: &str = "lamina.test/first:1";

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use end_to_end::soundness::sound_layers;
+use end_to_end::store_checks::sound_layers;
 use end_to_end::{Finished, Image};
 
 use crate::fixture::{Machines, REFERENCE};

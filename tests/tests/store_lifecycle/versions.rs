@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use end_to_end::programs::installed;
-use end_to_end::soundness::{leftovers, sound_layers};
+use end_to_end::store_checks::{leftovers, sound_layers};
 use end_to_end::{Finished, Inventory, Session, TreeDump};
 use serde_json::{Value, json};
 
-use super::also_read::{make_older, set_version};
-use super::shared::{BORROWER, DONOR, Twins};
+use super::additional_store::{make_older, set_version};
+use super::shared_content::{BORROWER, DONOR, Twins};
 use super::{Images, top};
 
 const IMAGE: &str = "lamina.test/image:1";

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use end_to_end::layout::{Layer, digest, noise};
 use end_to_end::session::Started;
-use end_to_end::soundness::{leftovers, sound_layers};
+use end_to_end::store_checks::{leftovers, sound_layers};
 use end_to_end::{Layout, Registry, Session};
 
-use super::disk::Disk;
+use super::small_disk::Disk;
 use super::{beside_a_collector, content, top};
 
 /// The programs of a guest, with what they need of this host.

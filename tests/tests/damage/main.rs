@@ -3,6 +3,6 @@
 
 mod blobs;
 mod caches;
+mod export_round_trip;
 mod fixture;
 mod repair;
-mod round_trip;

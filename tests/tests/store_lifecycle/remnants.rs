@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use end_to_end::layout::{Layer, noise};
-use end_to_end::soundness::{leftovers, sound_layers};
+use end_to_end::store_checks::{leftovers, sound_layers};
 use end_to_end::{Layout, Session};
 use layer_store::FaultPoint;
 use rustix::process::Signal;

@@ -1,7 +1,7 @@
 //! A mount under odd images, damage, load, signals and other users.
 
-mod disk;
 mod load;
+mod read_errors;
 
 use std::fs::File;
 use std::io::Write as _;

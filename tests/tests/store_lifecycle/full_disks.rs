@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use end_to_end::layout::{Layer, digest, noise};
-use end_to_end::soundness::{leftovers, sound_layers};
+use end_to_end::store_checks::{leftovers, sound_layers};
 use end_to_end::{Image, Inventory, Layout, Registry, Session};
 
 use super::Images;
-use super::disk::{Disk, run};
-use super::shared::Twins;
+use super::shared_content::Twins;
+use super::small_disk::{Disk, run};
 
 const KEPT: &str = "lamina.test/kept:1";
 const LARGE: &str = "lamina.test/large:1";

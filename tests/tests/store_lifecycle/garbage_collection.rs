@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use end_to_end::soundness::{leftovers, sound_layers};
+use end_to_end::store_checks::{leftovers, sound_layers};
 use end_to_end::{Inventory, Session};
 use layer_store::FaultPoint;
 use rustix::process::Signal;

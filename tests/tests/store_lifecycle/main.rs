@@ -1,20 +1,20 @@
 //! The life of a store: many processes at once, killed at any moment, on disks that are full or read-only, and
 //! collected while in use.
 
-mod also_read;
-mod collected;
-mod disk;
-mod disks;
-mod filesystems;
-mod killed;
+mod additional_store;
+mod concurrent_commands;
+mod filesystem_kinds;
+mod full_disks;
+mod garbage_collection;
+mod killed_commands;
 mod killed_runs;
 mod machines;
 mod power_cuts;
 #[path = "../../../layer-store/tests/support/random.rs"]
 mod random;
-mod rests;
-mod shared;
-mod together;
+mod remnants;
+mod shared_content;
+mod small_disk;
 mod versions;
 
 use std::path::{Path, PathBuf};
