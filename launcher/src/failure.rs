@@ -1,71 +1,81 @@
-//! What every command of `lamina` fails with: one line that names the thing, the cause and the remedy.
+//! What every command of `lamina` fails with: one line that names the thing, the cause and a hint.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A failure as the user reads it: `<thing>: <cause>; <remedy>`.
+/// Prints a line on standard error, as `eprintln!` does, but does not panic where it cannot be written: a machine and a mount
+/// outlive a full disk under their log, and a reader that went away.
+macro_rules! tell {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        // There is nobody else to tell.
+        let _ = std::io::stderr().lock().write_all(format!("{}\n", format_args!($($words)*)).as_bytes());
+    }};
+}
+
+/// A failure as the user reads it: `<thing>: <cause>; <hint>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub(crate) struct Failure {
     thing: String,
     cause: String,
-    remedy: Option<String>,
+    hint: Option<String>,
     status: u8,
 }
 
 /// The exit status of a command that failed.
-pub const FAILED: u8 = 1;
+pub(crate) const FAILED: u8 = 1;
 /// The exit status of wrong usage, the one that clap uses too.
-pub const USAGE: u8 = 2;
+pub(crate) const USAGE: u8 = 2;
 /// The exit status of a command that gives the status of another one in a machine, when that was not reached: the machine
 /// failed, or what led to it.
-pub const MACHINE_FAILED: u8 = 125;
+pub(crate) const MACHINE_FAILED: u8 = 125;
 
 impl Failure {
     /// `thing` failed because of `cause`.
-    pub fn new(thing: impl fmt::Display, cause: impl fmt::Display) -> Self {
-        Self { thing: thing.to_string(), cause: cause.to_string(), remedy: None, status: FAILED }
+    pub(crate) fn new(thing: impl fmt::Display, cause: impl fmt::Display) -> Self {
+        Self { thing: thing.to_string(), cause: cause.to_string(), hint: None, status: FAILED }
     }
 
     /// Adds what the user can do about it.
     #[must_use]
-    pub fn remedy(self, remedy: impl fmt::Display) -> Self {
-        Self { remedy: Some(remedy.to_string()), ..self }
+    pub(crate) fn with_hint(self, hint: impl fmt::Display) -> Self {
+        Self { hint: Some(hint.to_string()), ..self }
     }
 
     /// Sets the exit status, [`FAILED`] by default.
     #[must_use]
-    pub fn with_status(self, status: u8) -> Self {
+    pub(crate) fn with_status(self, status: u8) -> Self {
         Self { status, ..self }
     }
 
     /// The same from a command whose exit status is that of another one: [`FAILED`] could be that one's.
     #[must_use]
-    pub fn before_the_command(self) -> Self {
+    pub(crate) fn before_the_command(self) -> Self {
         if self.status == FAILED { self.with_status(MACHINE_FAILED) } else { self }
     }
 
-    /// What failed and why, without the remedy.
+    /// What failed and why, without the hint.
     #[must_use]
-    pub fn complaint(&self) -> String {
+    pub(crate) fn complaint(&self) -> String {
         format!("{}: {}", self.thing, self.cause)
     }
 
     /// Why it failed, without what failed.
     #[must_use]
-    pub fn cause(&self) -> &str {
+    pub(crate) fn cause(&self) -> &str {
         &self.cause
     }
 
     /// What the user can do about it, where that is known.
     #[must_use]
-    pub fn cure(&self) -> Option<&str> {
-        self.remedy.as_deref()
+    pub(crate) fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 
     /// The exit status of a command that ends with this failure.
     #[must_use]
-    pub const fn status(&self) -> u8 {
+    pub(crate) const fn status(&self) -> u8 {
         self.status
     }
 }
@@ -73,8 +83,8 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.thing, self.cause)?;
-        match &self.remedy {
-            Some(remedy) => write!(f, "; {remedy}"),
+        match &self.hint {
+            Some(hint) => write!(f, "; {hint}"),
             None => Ok(()),
         }
     }
@@ -99,8 +109,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_names_thing_cause_and_remedy_on_one_line() {
-        let failure = Failure::new("/dev/fuse", "permission denied").remedy("run: chmod 666 /dev/fuse");
+    fn a_failure_names_thing_cause_and_hint_on_one_line() {
+        let failure = Failure::new("/dev/fuse", "permission denied").with_hint("run: chmod 666 /dev/fuse");
         assert_eq!(failure.to_string(), "/dev/fuse: permission denied; run: chmod 666 /dev/fuse");
         assert_eq!(failure.status(), FAILED);
     }

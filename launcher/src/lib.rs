@@ -1,37 +1,20 @@
 //! The program `lamina`: pulls and mounts images, and starts microVMs on them.
 //!
-//! A start goes through these parts: [`cli`] reads what is asked for, [`host`] finds out what can be done,
-//! [`policy`] decides, [`launch`] puts the pieces together, [`hypervisor`] writes the command line, and
-//! [`machine`] runs it and looks after it. In the guest, the crate `guest-init` is at the other end of the
+//! A start goes through these modules: [`cli`] reads what is asked for into a [`spec`], [`host`] finds the programs and
+//! files that carry it, [`engine`] decides how and writes the hypervisor's command line, [`root`] serves the image, and
+//! [`machine`] runs the result and looks after it. In the guest, the crate `guest-init` is at the other end of the
 //! control channel.
 
 #[macro_use]
-mod tell;
+mod failure;
 
-pub mod accelerator;
-pub mod child;
-pub mod cli;
-pub mod command;
-mod document;
-pub mod failure;
-pub mod file_share;
-pub mod host;
-pub mod hypervisor;
-pub mod initramfs;
-pub mod kept_disk;
-pub mod kernel;
-pub mod launch;
-pub mod machine;
-pub mod memory;
+mod cli;
+mod engine;
+mod host;
+mod machine;
 mod meter;
-pub mod network;
-pub mod picture;
-pub mod policy;
-pub mod ready;
-pub mod root;
-pub mod secret;
-pub mod share;
-pub mod spec;
-mod unchecked;
-pub mod variant;
-pub mod virtiofsd;
+mod root;
+mod spec;
+mod sys;
+
+pub use cli::main;

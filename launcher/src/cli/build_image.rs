@@ -82,7 +82,7 @@ impl BuildImage {
     fn check_place(&self) -> Result<(), Failure> {
         match std::fs::symlink_metadata(&self.file) {
             Ok(there) if !there.is_file() => {
-                Err(Failure::new(self.file.display(), "it is not a regular file").remedy("choose another file"))
+                Err(Failure::new(self.file.display(), "it is not a regular file").with_hint("choose another file"))
             }
             Ok(_) if !self.force => Err(in_the_way(&self.file)),
             _ => Ok(()),
@@ -91,5 +91,5 @@ impl BuildImage {
 }
 
 fn in_the_way(file: &Path) -> Failure {
-    Failure::new(file.display(), "it is there already").remedy("choose another file, or give --force")
+    Failure::new(file.display(), "it is there already").with_hint("choose another file, or give --force")
 }

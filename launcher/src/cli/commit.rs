@@ -10,8 +10,8 @@ use layer_store::{DiffId, Digest, ExpectedLayer, Provenance, Store};
 use super::limits::SharingArgs;
 use super::{Global, store};
 use crate::failure::{About, Failure};
-use crate::launch;
-use crate::machine::{Ends, Machine, Piped, Signals};
+use crate::machine::launch;
+use crate::machine::{Machine, Piped, Signals, Stdio};
 use crate::spec::{Root, Spec, open_store};
 
 /// Make what a machine has written into one more layer of a new image
@@ -71,7 +71,7 @@ impl Commit {
         let about = || format!("machine {}", self.name);
         let spec = Spec::read(&machine.directory()?).map_err(|_| {
             Failure::new(about(), "it goes with its end and cannot be committed")
-                .remedy("run it with --detach or --keep")
+                .with_hint("run it with --detach or --keep")
         })?;
         let Root::Image { store, also_read, manifest, variant, .. } = spec.root else {
             return Err(Failure::new(about(), "it runs on a directory of this host, not on an image"));
@@ -92,7 +92,7 @@ impl Commit {
                 let _ = io::copy(&mut reader, &mut io::sink());
                 ingested
             });
-            let ends = Ends::output(Piped(writer));
+            let ends = Stdio::output(Piped(writer));
             let status = launch::look_at_changes(machine, "pack-changes", ends, signals);
             let ingested = ingesting.join().map_err(|_| Failure::new(&about, "its changes could not be read"))?;
             match status? {

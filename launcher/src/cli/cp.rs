@@ -11,7 +11,7 @@ use guest_init::protocol::{Ending, Process};
 use super::Global;
 use super::outcome::{Outcome, refuse_json};
 use crate::failure::{About, Failure, USAGE};
-use crate::machine::{Ends, Kept, Machine, Piped, Signals};
+use crate::machine::{Machine, Piped, SharedBuffer, Signals, Stdio};
 
 /// Copy files and directories between a machine and the host
 ///
@@ -75,8 +75,8 @@ impl Cp {
                 from_guest(&machine, &path, &to, signals)?.tell(&machine, global)
             }
             (Place::Stream, Place::Guest { machine, path }) => {
-                let said = Kept::default();
-                let ends = Ends::new(io::stdin(), Piped(said.clone()));
+                let said = SharedBuffer::default();
+                let ends = Stdio::new(io::stdin(), Piped(said.clone()));
                 let status = run(&Machine::find(&machine)?, &["unpack-into", &path], ends, signals)?;
                 Arrived::in_guest(status, &said).tell(&machine, global)
             }
@@ -84,7 +84,7 @@ impl Cp {
                 to_guest(&from, &machine, &path, signals)?.tell(&machine, global)
             }
             _ => Err(Failure::new("lamina cp", "one side must be in a machine, and the other must not")
-                .remedy("write that side as NAME:PATH")
+                .with_hint("write that side as NAME:PATH")
                 .with_status(USAGE)),
         }
     }
@@ -106,7 +106,7 @@ struct Arrived(Result<Copied, u8>);
 
 impl Arrived {
     /// Reads what the tool in a guest says.
-    fn in_guest(status: u8, said: &Kept) -> Self {
+    fn in_guest(status: u8, said: &SharedBuffer) -> Self {
         Self(match status {
             0 => Ok(serde_json::from_slice(&said.take()).unwrap_or_default()),
             status => Err(status),
@@ -126,7 +126,7 @@ impl Arrived {
 }
 
 /// Runs one of init's tools in the machine.
-fn run(machine: &Machine, tool: &[&str], ends: Ends, signals: Signals) -> Result<u8, Failure> {
+fn run(machine: &Machine, tool: &[&str], ends: Stdio, signals: Signals) -> Result<u8, Failure> {
     machine.exec(Process::tool(tool), ends, signals).map(Ending::shell_status)
 }
 
@@ -135,7 +135,7 @@ fn from_guest(machine: &str, path: &str, to: &Path, signals: Signals) -> Result<
     let (reader, writer) = io::pipe().about("pipe")?;
     let target = Target::At { name: last_component(path).into(), path: to.to_owned() };
     let unpacking = thread::spawn(move || unpacked(reader, &target));
-    let status = run(&machine, &["pack", path, ""], Ends::output(Piped(writer)), signals);
+    let status = run(&machine, &["pack", path, ""], Stdio::output(Piped(writer)), signals);
     let unpacked = unpacking.join().unwrap_or_else(|_| Err(io::Error::other("unpacking ended early")));
     Ok(Arrived(match status? {
         0 => Ok(unpacked.about(to.display())?),
@@ -161,8 +161,8 @@ fn to_guest(from: &Path, machine: &str, path: &str, signals: Signals) -> Result<
     let (reader, writer) = io::pipe().about("pipe")?;
     let packing = thread::spawn(move || packed(&found, writer));
     // Not given to the session as its last holder: the packer learns from a closed pipe that nobody reads on.
-    let said = Kept::default();
-    let status = run(&machine, &["unpack-at", path, &name], Ends::new(reader, Piped(said.clone())), signals)?;
+    let said = SharedBuffer::default();
+    let status = run(&machine, &["unpack-at", path, &name], Stdio::new(reader, Piped(said.clone())), signals)?;
     let packed = packing.join().unwrap_or_else(|_| Err(io::Error::other("packing ended early")));
     match packed {
         Err(error) if status == 0 || error.kind() != io::ErrorKind::BrokenPipe => {

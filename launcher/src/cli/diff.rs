@@ -8,8 +8,8 @@ use guest_init::changes::parse_list;
 
 use super::Global;
 use crate::failure::{About, Failure, MACHINE_FAILED};
-use crate::launch;
-use crate::machine::{Ends, Machine, Piped, Signals};
+use crate::machine::launch;
+use crate::machine::{Machine, Piped, Signals, Stdio};
 
 /// List what a machine has added (A), changed (C) and deleted (D)
 ///
@@ -45,7 +45,7 @@ impl Diff {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let machine = Machine::find(&self.name)?;
         let collected = Collected::default();
-        let ends = Ends::output(Piped(collected.clone()));
+        let ends = Stdio::output(Piped(collected.clone()));
         let status = launch::look_at_changes(&machine, "changes", ends, Signals::catch()?)?;
         if status != 0 {
             return Err(Failure::new(format_args!("machine {}", self.name), "its changes could not be read")

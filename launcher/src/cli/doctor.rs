@@ -7,15 +7,15 @@ use guest_init::Part;
 use serde::Serialize;
 
 use super::Global;
-use crate::accelerator;
+use crate::engine::check_socket;
+use crate::engine::policy::Request;
+use crate::engine::qemu::probe;
 use crate::failure::{About, Failure};
+use crate::host::network;
+use crate::host::virtiofsd::{Owner, Virtiofsd};
 use crate::host::{self, Tools};
-use crate::hypervisor::check_socket;
 use crate::machine::{self, Directory, Signals};
-use crate::network;
-use crate::policy::Request;
-use crate::share;
-use crate::virtiofsd::{Owner, Virtiofsd};
+use crate::spec::share;
 
 /// Find out what this host can do, by trying
 ///
@@ -52,7 +52,7 @@ impl Finding {
         match outcome {
             Ok(detail) => Self { subject, works: true, required, detail, remedy: None },
             Err(failure) => {
-                let remedy = failure.cure().map(str::to_owned);
+                let remedy = failure.hint().map(str::to_owned);
                 Self { subject, works: false, required, detail: failure.complaint(), remedy }
             }
         }
@@ -114,9 +114,9 @@ impl Doctor {
                 true,
                 host::shared_memory().map(|()| "a guest's memory can be shared".to_owned()),
             ),
-            Finding::new("KVM", false, kvm.map_err(|failure| failure.remedy(emulated))),
+            Finding::new("KVM", false, kvm.map_err(|failure| failure.with_hint(emulated))),
             Finding::new("TCG", true, tcg),
-            Finding::new("QEMU", true, accelerator::find_qemu().and_then(|qemu| described(&qemu))),
+            Finding::new("QEMU", true, probe::find_qemu().and_then(|qemu| described(&qemu))),
             Finding::new(
                 "Cloud Hypervisor",
                 false,
@@ -148,7 +148,7 @@ fn passt() -> Result<String, Failure> {
 fn images_in_guests(tools: Result<&Tools, &Failure>) -> Result<String, Failure> {
     let tools = tools.map_err(Clone::clone)?;
     for part in [Part::Disk, Part::Erofs] {
-        let missing = |cause| Failure::new("block images", cause).remedy("name another kernel with --kernel");
+        let missing = |cause| Failure::new("block images", cause).with_hint("name another kernel with --kernel");
         tools.modules.supports(part).map_err(missing)?;
     }
     Ok("the guest kernel can mount them".to_owned())
@@ -165,7 +165,7 @@ fn open_files() -> Result<String, Failure> {
         "open files",
         format_args!("a process may have {most}, so a guest that looks at more files of one share fails"),
     )
-    .remedy(format_args!("raise the hard limit: \"* hard nofile {WANTED}\" in /etc/security/limits.conf")))
+    .with_hint(format_args!("raise the hard limit: \"* hard nofile {WANTED}\" in /etc/security/limits.conf")))
 }
 
 /// How much of its memory a process of this user may keep from being swapped out (`RLIMIT_MEMLOCK`). No backend locks any.
@@ -181,7 +181,7 @@ fn store(global: &Global) -> Result<String, Failure> {
     let store = super::store::open(global)?;
     let root = store.root();
     tempfile::tempfile_in(root).map_err(|error| {
-        Failure::new(root.display(), error).remedy("choose another store with --store or LAMINA_STORE")
+        Failure::new(root.display(), error).with_hint("choose another store with --store or LAMINA_STORE")
     })?;
     Ok(format!("{} can be written", root.display()))
 }

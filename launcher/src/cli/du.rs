@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use layer_store::Usage;
 
 use super::{Global, size, store};
+use crate::cli::du_svg;
 use crate::failure::{About, Failure};
-use crate::picture;
 
 /// Show what images and layers take on the disk, and what sharing saves
 #[derive(Debug, clap::Args)]
@@ -29,7 +29,7 @@ impl Du {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let usage = store::look_into(global)?.usage().about("lamina du")?;
         if let Some(path) = &self.svg {
-            std::fs::write(path, picture::shared_layers(&usage)).about(path.display())?;
+            std::fs::write(path, du_svg::shared_layers(&usage)).about(path.display())?;
         }
         if global.json {
             say!("{}", serde_json::to_string_pretty(&usage).about("JSON")?);

@@ -4,9 +4,9 @@ use guest_init::protocol::Process;
 
 use super::Global;
 use super::outcome::{Outcome, refuse_json};
-use crate::command;
 use crate::failure::Failure;
 use crate::machine::{self, Machine, Signals};
+use crate::spec::command;
 
 /// Run a further command in a machine that runs
 ///

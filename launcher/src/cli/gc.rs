@@ -74,7 +74,7 @@ fn meant(opened: &Store, text: &str) -> Result<DiffId, Failure> {
     layers.retain(|layer| layer.to_string().starts_with(text));
     match layers.as_slice() {
         [only] => Ok(*only),
-        [] => Err(Failure::new(text, "no layer's digest begins so").remedy("`lamina du --layers` lists them")),
-        _ => Err(Failure::new(text, "several layers' digests begin so").remedy("give more of its digits")),
+        [] => Err(Failure::new(text, "no layer's digest begins so").with_hint("`lamina du --layers` lists them")),
+        _ => Err(Failure::new(text, "several layers' digests begin so").with_hint("give more of its digits")),
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Global, ps, store};
 use crate::failure::{About, Failure, USAGE};
-use crate::kept_disk;
+use crate::machine::kept_disk;
 use crate::machine::{self, Machine, Record};
 use crate::spec::Spec;
 
@@ -70,7 +70,7 @@ impl Inspect {
         let opened = store::look_into(global)?;
         if store::image(&opened, &self.name).is_ok() {
             return Err(Failure::new(&self.name, "an image and a machine have this name")
-                .remedy("say which with --type")
+                .with_hint("say which with --type")
                 .with_status(USAGE));
         }
         show_machine(&machine, global.json)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Global;
 use crate::failure::{About, Failure};
-use crate::machine::{Growth, LogEntry, Machine, OUTPUT_LOG, Signals};
+use crate::machine::{FileWatch, LogEntry, Machine, OUTPUT_LOG, Signals};
 
 /// Show what a machine's command has written
 ///
@@ -65,7 +65,7 @@ impl Logs {
     }
 
     fn show(&self, file: File, path: &Path, machine: &Machine, json: bool, signals: &Signals) -> io::Result<()> {
-        let growth = if self.follow { Some(Growth::of(path)?) } else { None };
+        let growth = if self.follow { Some(FileWatch::of(path)?) } else { None };
         let mut log = BufReader::new(file);
         let mut line = Vec::new();
         loop {

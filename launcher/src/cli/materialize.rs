@@ -46,7 +46,7 @@ impl Materialize {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         if !self.without_owners && !rustix::process::geteuid().is_root() {
             return Err(Failure::new("lamina materialize", "only root can give files their owners and make devices")
-                .remedy(
+                .with_hint(
                     "give --without-owners for a tree that belongs to you, or use `lamina mount`, which needs neither",
                 ));
         }

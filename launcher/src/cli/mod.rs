@@ -17,6 +17,7 @@ mod cp;
 mod diff;
 mod doctor;
 mod du;
+mod du_svg;
 mod ending;
 mod exec;
 mod export;
@@ -49,25 +50,26 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::{child, file_share, launch, machine};
+use crate::host::{child, file_share};
+use crate::machine::{self, launch};
 
 /// Options of every command.
 #[derive(Debug, clap::Args)]
-pub struct Global {
+pub(crate) struct Global {
     /// The store of layers and images [default: $LAMINA_STORE, else $XDG_DATA_HOME/lamina]
     // Not by clap, for which an empty variable is a mistake.
     #[arg(long, global = true, value_name = "DIR")]
-    pub store: Option<PathBuf>,
+    pub(crate) store: Option<PathBuf>,
     /// Use what this store has in place, and never write it: layers and images that the other store has not (may be
     /// given several times; also LAMINA_ALSO_READ, separated by colons)
     #[arg(long, global = true, value_name = "DIR")]
-    pub also_read: Vec<PathBuf>,
+    pub(crate) also_read: Vec<PathBuf>,
     /// Print results as JSON
     #[arg(long, global = true)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Say what is being done (twice: in detail)
     #[arg(long, global = true, action = clap::ArgAction::Count)]
-    pub verbose: u8,
+    pub(crate) verbose: u8,
 }
 
 /// Keeps OCI image layers once and starts microVMs on them.
@@ -161,15 +163,15 @@ pub fn main() -> ExitCode {
 /// What this program runs itself for, where that is what the arguments say: no commands for users.
 fn internal(arguments: &[OsString]) -> Option<Result<u8, Failure>> {
     let [_, what, rest @ ..] = arguments else { return None };
-    if what == child::TIE {
-        return Some(child::tie(rest).map(|never| match never {}));
+    if what == child::DIE_WITH_PARENT {
+        return Some(child::die_with_parent(rest).map(|never| match never {}));
     }
     if what == file_share::FILE_SHARE {
         return Some(file_share::enter(rest).map(|never| match never {}));
     }
     let words: Vec<&str> = rest.iter().filter_map(|word| word.to_str()).collect();
     match (what.to_str()?, words.as_slice()) {
-        (machine::WATCH, &[name]) => Some(machine::stand_watch(name)),
+        (machine::CLEAN, &[name]) => Some(machine::clean(name)),
         (machine::SUPERVISE, &[name, start]) => {
             log_to_stderr(0);
             Some(launch::supervise(name, start == "new"))

@@ -8,7 +8,7 @@ use layer_store::{DiffId, ExpectedLayer, Store};
 use super::limits::SharingArgs;
 use super::{Global, store};
 use crate::failure::{About, Failure};
-use crate::variant::{self, Layer};
+use crate::spec::variant::{self, Layer};
 
 /// Layers on top of an image.
 #[derive(Debug, clap::Args)]

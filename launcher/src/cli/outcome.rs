@@ -6,27 +6,27 @@ use guest_init::protocol::Ending;
 
 use super::Global;
 use crate::failure::{Failure, USAGE};
-use crate::machine::{Captured, Ends, Lost};
+use crate::machine::{Captured, Stdio, WriteFailure};
 
 /// Where a command's output goes.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// To ours as it comes.
-    Passed(Lost),
+    Passed(WriteFailure),
     /// With `--json`, into one object once the command has ended.
     Captured(Captured),
 }
 
 impl Outcome {
     /// The place for the outcome, and the ends to give the command.
-    pub(super) fn of(global: &Global, input: bool) -> (Self, Ends) {
+    pub(super) fn of(global: &Global, input: bool) -> (Self, Stdio) {
         if !global.json {
-            let lost = Lost::default();
-            return (Self::Passed(lost.clone()), Ends::own(input, lost));
+            let lost = WriteFailure::default();
+            return (Self::Passed(lost.clone()), Stdio::own(input, lost));
         }
         let captured = Captured::default();
         let output = captured.clone();
-        let ends = if input { Ends::new(io::stdin(), output) } else { Ends::output(output) };
+        let ends = if input { Stdio::new(io::stdin(), output) } else { Stdio::output(output) };
         (Self::Captured(captured), ends)
     }
 

@@ -63,7 +63,7 @@ fn meant(opened: &Store, name: &str) -> Result<String, Failure> {
         [only] => Ok(only.clone()),
         several => {
             let causes = format!("the image has several names: {}", several.join(", "));
-            Err(Failure::new(name, causes).remedy("say which to take away").with_status(USAGE))
+            Err(Failure::new(name, causes).with_hint("say which to take away").with_status(USAGE))
         }
     }
 }

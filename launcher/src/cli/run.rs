@@ -8,18 +8,18 @@ use oci_spec::image::ImageConfiguration;
 use super::on_top::OnTop;
 use super::outcome::Outcome;
 use super::{Global, parse_size, store};
-use crate::accelerator::Accelerator;
-use crate::command::{self, Defaults, Overrides};
+use crate::engine::policy::{Backend, Choice, Request};
+use crate::engine::qemu::Machine;
+use crate::engine::qemu::probe::Accelerator;
 use crate::failure::{About, Failure};
-use crate::hypervisor::qemu::Machine;
-use crate::kept_disk;
-use crate::launch::{self, Prepared};
-use crate::machine::{self, Directory, Handover, Record, Signals};
-use crate::network::{Carrier, Publish};
-use crate::policy::{Backend, Choice, Request};
-use crate::ready::Ready;
-use crate::secret::{self, Secret};
-use crate::share::Share;
+use crate::host::network::{NetworkBackend, Publish};
+use crate::machine::kept_disk;
+use crate::machine::launch::{self, Prepared};
+use crate::machine::{self, Directory, ReadyPipe, Record, Signals};
+use crate::spec::command::{self, Defaults, Overrides};
+use crate::spec::ready::Ready;
+use crate::spec::secret::{self, Secret};
+use crate::spec::share::Share;
 use crate::spec::{Root, Spec, Writes, open_store};
 
 /// Boot an image as a VM and run a command in it
@@ -62,7 +62,7 @@ pub(super) struct Run {
     secrets: Vec<Secret>,
     /// What carries the VM's packets: passt, slirp (QEMU's own), none or auto
     #[arg(long, default_value = "auto", hide_default_value = true)]
-    network: Choice<Carrier>,
+    network: Choice<NetworkBackend>,
     /// Let a port of this host lead to one of the VM; only this host reaches it unless an address is given
     #[arg(short, long = "publish", value_name = "[ADDRESS:]HOST:GUEST[/udp]")]
     publish: Vec<Publish>,
@@ -169,7 +169,7 @@ impl Run {
         let directory = create(&spec, record, false)?;
         let (outcome, ends) = Outcome::of(global, true);
         let name = spec.name;
-        let (ending, asked) = launch::run(prepared, tree, directory, ends, Handover::none(), signals)?;
+        let (ending, asked) = launch::run(prepared, tree, directory, ends, ReadyPipe::none(), signals)?;
         if let Some(asked) = asked.filter(|_| global.verbose > 0) {
             tell!("{}", asked.snapshot().to_string().trim_end());
         }

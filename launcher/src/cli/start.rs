@@ -3,8 +3,8 @@
 use super::Global;
 use super::outcome::Outcome;
 use crate::failure::{Failure, USAGE};
-use crate::launch;
-use crate::machine::{self, Directory, Handover, Machine, Signals};
+use crate::machine::launch;
+use crate::machine::{self, Directory, Machine, ReadyPipe, Signals};
 use crate::spec::Spec;
 
 /// Start machines again that have ended
@@ -65,7 +65,7 @@ fn attach(name: &str, global: &Global) -> Result<u8, Failure> {
     // The machine is looked at before it is taken over, so that one that runs is told from one that is not there.
     if Machine::find(name)?.runs() {
         return Err(Failure::new(format_args!("machine {name}"), "it is already running")
-            .remedy(format_args!("lamina exec -it {name} -- sh")));
+            .with_hint(format_args!("lamina exec -it {name} -- sh")));
     }
     let signals = Signals::catch()?;
     let directory = Directory::reopen(name)?;
@@ -74,5 +74,5 @@ fn attach(name: &str, global: &Global) -> Result<u8, Failure> {
         spec.process.terminal = (machine::terminal_wanted() && !global.json).then(machine::terminal_size);
         Ok(ends)
     };
-    outcome.tell(name, launch::take_up(directory, at_our_terminal, Handover::none(), signals)?)
+    outcome.tell(name, launch::take_up(directory, at_our_terminal, ReadyPipe::none(), signals)?)
 }

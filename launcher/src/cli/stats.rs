@@ -35,7 +35,7 @@ impl Stats {
         let fetch = || {
             fetch_stats(&socket).map_err(|error| {
                 Failure::new(self.target.display(), error)
-                    .remedy("name a mount or machine of this user, or the socket it was given with --stats")
+                    .with_hint("name a mount or machine of this user, or the socket it was given with --stats")
             })
         };
         let mut earlier = fetch()?;

@@ -71,7 +71,7 @@ pub(super) fn by_digest(store: &Store, name: &str) -> Result<Vec<String>, Failur
     images.retain(|image| image.manifest_digest.to_string().starts_with(name));
     let first = images.first().map(|image| image.manifest_digest);
     if images.iter().any(|image| Some(image.manifest_digest) != first) {
-        return Err(Failure::new(name, "several images' digests begin so").remedy("give more of its digits"));
+        return Err(Failure::new(name, "several images' digests begin so").with_hint("give more of its digits"));
     }
     Ok(images.into_iter().map(|image| image.reference).collect())
 }

@@ -81,7 +81,7 @@ pub(crate) fn read_line<T: for<'de> Deserialize<'de>>(mut from: impl Read) -> io
 
 /// Where requests are taken, and the guest's answers are given to whoever asked.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct ApiServer {
     /// The way to the guest, once processes can be started, and the first of them.
     guest: OnceLock<(Control, Process)>,
     /// The stream for the next process; 1 is the first command's.
@@ -90,7 +90,7 @@ pub(crate) struct Desk {
     events: Sender<Event>,
 }
 
-impl Desk {
+impl ApiServer {
     pub(crate) fn new(events: Sender<Event>) -> Arc<Self> {
         Arc::new(Self { guest: OnceLock::new(), next: AtomicU32::new(2), askers: Mutex::default(), events })
     }
@@ -127,7 +127,7 @@ impl Desk {
         }
     }
 
-    /// Ends all connections, once what is under way has been passed on.
+    /// Stdio all connections, once what is under way has been passed on.
     pub(crate) fn close(&self) {
         self.askers.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -188,7 +188,7 @@ fn answer(stream: &UnixStream, answers: Receiver<Message>) {
             break;
         }
     }
-    // Ends the reading side as well, which then sees that the process is over.
+    // Stdio the reading side as well, which then sees that the process is over.
     let _ = stream.shutdown(Shutdown::Both);
 }
 
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn answers_reach_who_asked_and_the_last_one_ends_the_connection() {
         let (events, _inbox) = channel();
-        let desk = Desk::new(events);
+        let desk = ApiServer::new(events);
         let (guest, host) = UnixStream::pair().unwrap();
         let first = Process {
             env: vec![("A".into(), "1".into())],

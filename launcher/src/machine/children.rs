@@ -12,13 +12,13 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::directory::Directory;
 use super::event::Event;
 use super::record::ProcessRecord;
-use crate::child;
+use crate::engine::CommandLine;
 use crate::failure::{About, Failure};
-use crate::hypervisor::CommandLine;
+use crate::host::child;
 
 /// The helper processes of a machine. Dropping it ends and reaps all that are left, the last first.
 #[derive(Debug)]
-pub struct Children {
+pub(crate) struct Children {
     processes: Vec<Helper>,
     events: Sender<Event>,
 }
@@ -43,7 +43,7 @@ impl Children {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn spawn(&mut self, role: &str, command: &CommandLine, directory: &Directory) -> Result<usize, Failure> {
+    pub(crate) fn spawn(&mut self, role: &str, command: &CommandLine, directory: &Directory) -> Result<usize, Failure> {
         let log = directory.file(&format!("{role}.log"));
         let output = File::create(&log).about(log.display())?;
         let errors = output.try_clone().about(log.display())?;
@@ -90,7 +90,7 @@ impl Children {
         living.filter_map(|helper| helper.record.clone()).collect()
     }
 
-    /// Ends one helper at once.
+    /// Stdio one helper at once.
     pub(crate) fn kill(&self, number: usize) {
         if let Some(handle) = self.processes.get(number).and_then(|helper| helper.handle.as_ref()) {
             // Fails for one that has ended.
@@ -106,7 +106,7 @@ impl Drop for Children {
 }
 
 impl Children {
-    /// Ends and reaps all that are left, the last first.
+    /// Stdio and reaps all that are left, the last first.
     pub(crate) fn end(&mut self) {
         for number in (0..self.processes.len()).rev() {
             self.kill(number);

@@ -13,15 +13,15 @@ use signal_hook::consts::SIGWINCH;
 
 use super::api::{self, Reply, Request, STREAM, read_line, write_line};
 use super::directory::{existing, one};
-use super::ends::Ends;
 use super::event::Event;
-use super::last_word::LastWord;
+use super::exit_record::ExitRecord;
 use super::record::{Record, State};
 use super::session::{Control, Session};
 use super::signals::Signals;
+use super::stdio::Stdio;
 use super::{session, terminal};
 use crate::failure::{About, Failure, MACHINE_FAILED};
-use crate::kept_disk;
+use crate::machine::kept_disk;
 
 /// How long a supervisor may take to tidy up after its guest.
 const TIDY: Duration = Duration::from_secs(15);
@@ -32,14 +32,14 @@ const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(200);
 
 /// One machine of this user.
 #[derive(Debug)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// What is known of it, as it was when it was looked at.
-    pub record: Record,
+    pub(crate) record: Record,
 }
 
 /// How a machine was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stopped {
+pub(crate) enum Stopped {
     /// It had ended before.
     Before,
     /// Its command ended when asked to.
@@ -53,7 +53,7 @@ impl Machine {
     ///
     /// # Errors
     /// There is none.
-    pub fn find(name: &str) -> Result<Self, Failure> {
+    pub(crate) fn find(name: &str) -> Result<Self, Failure> {
         Ok(Self { record: one(name)? })
     }
 
@@ -61,7 +61,7 @@ impl Machine {
     ///
     /// # Errors
     /// It has been removed.
-    pub fn directory(&self) -> Result<PathBuf, Failure> {
+    pub(crate) fn directory(&self) -> Result<PathBuf, Failure> {
         existing(&self.record.name)
     }
 
@@ -71,12 +71,12 @@ impl Machine {
 
     /// The failure of what needs a machine that runs.
     #[must_use]
-    pub fn not_running(&self) -> Failure {
+    pub(crate) fn not_running(&self) -> Failure {
         let name = &self.record.name;
         match &self.record.state {
-            State::Starting => self.failure("it is still starting").remedy("try again in a moment"),
+            State::Starting => self.failure("it is still starting").with_hint("try again in a moment"),
             State::Failed { reason, .. } => self.failure(format_args!("it does not run: {reason}")),
-            _ => self.failure("it does not run").remedy(format_args!("start it: lamina start {name}")),
+            _ => self.failure("it does not run").with_hint(format_args!("start it: lamina start {name}")),
         }
     }
 
@@ -89,7 +89,7 @@ impl Machine {
         let stream = match UnixStream::connect(&path) {
             Ok(stream) => stream,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(self.failure("it is still starting").remedy("try again in a moment"));
+                return Err(self.failure("it is still starting").with_hint("try again in a moment"));
             }
             Err(error) => return Err(self.failure(format_args!("its launcher does not answer: {error}"))),
         };
@@ -105,22 +105,22 @@ impl Machine {
     ///
     /// # Errors
     /// It does not run.
-    pub fn signal(&self, number: i32) -> Result<(), Failure> {
+    pub(crate) fn signal(&self, number: i32) -> Result<(), Failure> {
         self.ask(&Request::Signal(number.unsigned_abs())).map(drop)
     }
 
-    /// Ends it: its command is asked to end and given `timeout` to do so.
+    /// Stdio it: its command is asked to end and given `timeout` to do so.
     ///
     /// # Errors
     /// It is still there.
-    pub fn stop(&self, timeout: Duration) -> Result<Stopped, Failure> {
+    pub(crate) fn stop(&self, timeout: Duration) -> Result<Stopped, Failure> {
         let Some(supervisor) = self.record.supervisor().filter(|_| self.record.state.is_active()) else {
             return Ok(Stopped::Before);
         };
         let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         // One that goes with its end may have gone by now.
         let Ok(directory) = self.directory() else { return Ok(Stopped::Before) };
-        let word = LastWord::of(&directory).about(directory.display())?;
+        let word = ExitRecord::of(&directory).about(directory.display())?;
         let asked = self.ask(&Request::Stop { timeout: milliseconds });
         let has_a_disk = directory.join(kept_disk::FILE).exists();
         let tidy = if has_a_disk { TIDY_A_DISK } else { TIDY };
@@ -132,11 +132,11 @@ impl Machine {
         self.end_supervisor(&supervisor)
     }
 
-    /// Ends it at once, asking nobody.
+    /// Stdio it at once, asking nobody.
     ///
     /// # Errors
     /// It is still there.
-    pub fn kill(&self) -> Result<Stopped, Failure> {
+    pub(crate) fn kill(&self) -> Result<Stopped, Failure> {
         let Some(supervisor) = self.record.supervisor().filter(|_| self.record.state.is_active()) else {
             return Ok(Stopped::Before);
         };
@@ -161,10 +161,10 @@ impl Machine {
     ///
     /// # Errors
     /// It has been removed before this began, or a signal ended the wait.
-    pub fn wait(&self, signals: &Signals) -> Result<u8, Failure> {
+    pub(crate) fn wait(&self, signals: &Signals) -> Result<u8, Failure> {
         let name = &self.record.name;
         let directory = self.directory()?;
-        let word = LastWord::of(&directory).about(directory.display())?;
+        let word = ExitRecord::of(&directory).about(directory.display())?;
         loop {
             let seen = one(name);
             // It says of the run that was waited for what the record may say of the next one, or nothing any more.
@@ -191,7 +191,7 @@ impl Machine {
 
     /// Whether it still runs as it did when it was looked at.
     #[must_use]
-    pub fn runs(&self) -> bool {
+    pub(crate) fn runs(&self) -> bool {
         self.record.state.is_active() && self.record.supervisor().is_some()
     }
 
@@ -200,7 +200,7 @@ impl Machine {
     ///
     /// # Errors
     /// The machine does not run, or ends before the process does; the process cannot be started.
-    pub fn exec(&self, process: Process, ends: Ends, signals: Signals) -> Result<Ending, Failure> {
+    pub(crate) fn exec(&self, process: Process, ends: Stdio, signals: Signals) -> Result<Ending, Failure> {
         let terminal = process.terminal.is_some();
         // Without input, keys are for our own terminal: Ctrl-C is the command's by way of the signal.
         let raw = terminal && ends.input.is_some();

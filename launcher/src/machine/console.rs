@@ -9,9 +9,9 @@ use std::thread;
 use guest_init::WRITES_FULL;
 
 use super::event::Event;
-use super::growth::Growth;
-use crate::child;
+use super::file_watch::FileWatch;
 use crate::failure::{About, Failure};
+use crate::host::child;
 
 /// How the kernel begins the line by which it gives up (`kernel/panic.c`).
 pub(crate) const PANIC: &str = "Kernel panic - not syncing: ";
@@ -32,7 +32,7 @@ pub(crate) fn watch(path: &Path, show: bool, events: Sender<Event>) -> Result<()
     let about = || path.display().to_string();
     drop(File::create(path).about(about())?);
     let mut file = File::open(path).about(about())?;
-    let growth = Growth::of(path).about(about())?;
+    let growth = FileWatch::of(path).about(about())?;
     thread::spawn(move || {
         let mut lines = Lines::default();
         let mut buffer = vec![0; 8192];

@@ -6,10 +6,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::exit_record;
 use super::home::{self, make_private};
-use super::last_word;
+use super::reconcile::{reconcile, reconcile_all};
 use super::record::{self, ProcessRecord, Record, State, current_boot, now};
-use super::settle::{settle, sweep};
 use crate::failure::{About, Failure};
 
 /// The file that a machine's supervisor keeps locked. The kernel lets go of it when the supervisor dies, however
@@ -23,7 +23,7 @@ const STATS_SOCKET: &str = "stats";
 /// The directories of a machine that this process looks after. Dropping it removes the sockets, and of an ephemeral
 /// machine everything.
 #[derive(Debug)]
-pub struct Directory {
+pub(crate) struct Directory {
     state: PathBuf,
     sockets: PathBuf,
     record: Record,
@@ -39,10 +39,10 @@ impl Directory {
     ///
     /// # Errors
     /// A machine of that name exists, or a directory cannot be made.
-    pub fn create(record: Record) -> Result<Self, Failure> {
+    pub(crate) fn create(record: Record) -> Result<Self, Failure> {
         let machines = home::machines()?;
         make_private(&machines, true)?;
-        sweep(&machines)?;
+        reconcile_all(&machines)?;
         let state = machines.join(&record.name);
         DirBuilder::new().mode(0o700).create(&state).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => exists(&record.name, &state),
@@ -56,9 +56,9 @@ impl Directory {
     ///
     /// # Errors
     /// There is no such machine, or it runs.
-    pub fn reopen(name: &str) -> Result<Self, Failure> {
+    pub(crate) fn reopen(name: &str) -> Result<Self, Failure> {
         let state = existing(name)?;
-        settle(&state);
+        reconcile(&state);
         let lock = lock(&state, name)?;
         let record =
             Record { state: State::Starting, boot_id: current_boot(), warnings: Vec::new(), ..Record::read(&state)? };
@@ -69,7 +69,7 @@ impl Directory {
     ///
     /// # Errors
     /// There is no such machine.
-    pub fn inherit(name: &str, lock: File, new: bool) -> Result<Self, Failure> {
+    pub(crate) fn inherit(name: &str, lock: File, new: bool) -> Result<Self, Failure> {
         let state = existing(name)?;
         let record = Record::read(&state)?;
         Self::of(state, record, lock, new)
@@ -89,48 +89,48 @@ impl Directory {
 
     /// The path of a file of this machine.
     #[must_use]
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.state.join(name)
     }
 
     /// Where a view of its root is mounted, for a backend that needs a mount.
     #[must_use]
-    pub fn mount_point(&self) -> PathBuf {
+    pub(crate) fn mount_point(&self) -> PathBuf {
         self.file(MOUNT_POINT)
     }
 
     /// The path of a socket of this machine.
     #[must_use]
-    pub fn socket(&self, name: &str) -> PathBuf {
+    pub(crate) fn socket(&self, name: &str) -> PathBuf {
         self.sockets.join(format!("{name}.sock"))
     }
 
     /// Where the machine tells what its root was asked: see [`stats_socket`].
     #[must_use]
-    pub fn stats_socket(&self) -> PathBuf {
+    pub(crate) fn stats_socket(&self) -> PathBuf {
         self.sockets.join(STATS_SOCKET)
     }
 
     /// The machine's name.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.record.name
     }
 
     /// The directory itself.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.state
     }
 
     /// Whether this is the machine's first start.
     #[must_use]
-    pub const fn is_new(&self) -> bool {
+    pub(crate) const fn is_new(&self) -> bool {
         self.new
     }
 
     /// Writes down that the machine could not be started, and lets it go if it is new.
-    pub fn give_up(&mut self, failure: &Failure) {
+    pub(crate) fn give_up(&mut self, failure: &Failure) {
         let state = State::Failed { reason: failure.cause().to_owned(), status: failure.status(), at: now() };
         if let Err(failure) = self.enter(state) {
             tracing::warn!("{failure}");
@@ -165,7 +165,7 @@ impl Directory {
         self.record.state = state;
         let written = self.record.write(&self.state);
         if !self.record.state.is_active() {
-            last_word::leave(&self.lock, &self.record.state).about(self.state.display())?;
+            exit_record::leave(&self.lock, &self.record.state).about(self.state.display())?;
         }
         written
     }
@@ -187,7 +187,7 @@ impl Directory {
     ///
     /// # Errors
     /// The descriptor cannot be copied.
-    pub fn hand_over(mut self) -> Result<File, Failure> {
+    pub(crate) fn hand_over(mut self) -> Result<File, Failure> {
         let lock = self.lock.try_clone().about(self.state.display())?;
         self.handed_over = true;
         Ok(lock)
@@ -213,7 +213,7 @@ impl Drop for Directory {
 ///
 /// # Errors
 /// There is no such machine.
-pub fn stats_socket(name: &str) -> Result<PathBuf, Failure> {
+pub(crate) fn stats_socket(name: &str) -> Result<PathBuf, Failure> {
     Ok(Record::read(&existing(name)?)?.socket_directory()?.join(STATS_SOCKET))
 }
 
@@ -231,15 +231,15 @@ pub(crate) fn existing(name: &str) -> Result<PathBuf, Failure> {
 
 fn no_such_machine(name: &str) -> Failure {
     Failure::new(format_args!("machine {name}"), "there is none of this name")
-        .remedy("see `lamina ps --all` for those that exist")
+        .with_hint("see `lamina ps --all` for those that exist")
 }
 
 fn exists(name: &str, state: &Path) -> Failure {
     let failure = |cause| Failure::new(format_args!("machine {name}"), cause);
     match Record::read(state).map(|record| record.seen_now().state.is_active()) {
         Ok(false) => failure("it exists, and has ended")
-            .remedy(format_args!("choose another --name, or remove it: lamina rm {name}")),
-        _ => failure("it is already running").remedy("choose another --name"),
+            .with_hint(format_args!("choose another --name, or remove it: lamina rm {name}")),
+        _ => failure("it is already running").with_hint("choose another --name"),
     }
 }
 
@@ -263,7 +263,7 @@ pub(super) fn lock(state: &Path, name: &str) -> Result<File, Failure> {
 ///
 /// # Errors
 /// The directory of machines cannot be read.
-pub fn all() -> Result<Vec<Record>, Failure> {
+pub(crate) fn all() -> Result<Vec<Record>, Failure> {
     let machines = home::machines()?;
     let entries = match fs::read_dir(&machines) {
         Ok(entries) => entries,
@@ -272,7 +272,7 @@ pub fn all() -> Result<Vec<Record>, Failure> {
     };
     let mut records = Vec::new();
     for path in entries.flatten().map(|entry| entry.path()) {
-        settle(&path);
+        reconcile(&path);
         match Record::read(&path) {
             Ok(record) => records.push(record.seen_now()),
             Err(failure) if path.join(record::FILE).exists() => tracing::warn!("{failure}"),
@@ -288,9 +288,9 @@ pub fn all() -> Result<Vec<Record>, Failure> {
 ///
 /// # Errors
 /// There is no such machine.
-pub fn one(name: &str) -> Result<Record, Failure> {
+pub(crate) fn one(name: &str) -> Result<Record, Failure> {
     let state = existing(name)?;
-    settle(&state);
+    reconcile(&state);
     match Record::read(&state) {
         Ok(record) => Ok(record.seen_now()),
         Err(_) if !state.exists() => Err(no_such_machine(name)),
@@ -302,19 +302,19 @@ pub fn one(name: &str) -> Result<Record, Failure> {
 ///
 /// # Errors
 /// It runs, or something cannot be removed.
-pub fn remove(name: &str) -> Result<(), Failure> {
+pub(crate) fn remove(name: &str) -> Result<(), Failure> {
     let state = existing(name)?;
-    settle(&state);
+    reconcile(&state);
     let running = || Failure::new(format_args!("machine {name}"), "it is running");
     let _lock = lock(&state, name).map_err(|_| {
-        running().remedy(format_args!("end it first (lamina stop {name}), or do both: lamina rm --force {name}"))
+        running().with_hint(format_args!("end it first (lamina stop {name}), or do both: lamina rm --force {name}"))
     })?;
     fs::remove_dir_all(&state).about(state.display())
 }
 
 /// A new record, of a machine that is about to start.
 #[must_use]
-pub fn new_record(name: &str, root: &str, command: &[String], ephemeral: bool) -> Record {
+pub(crate) fn new_record(name: &str, root: &str, command: &[String], ephemeral: bool) -> Record {
     Record {
         name: name.to_owned(),
         root: root.to_owned(),

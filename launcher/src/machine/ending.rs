@@ -50,7 +50,7 @@ pub(crate) fn explain(seen: &Circumstances<'_>) -> Failure {
     };
     let failure = Failure::new(format_args!("machine {}", seen.name), cause).with_status(MACHINE_FAILED);
     match remedy {
-        Some(remedy) => failure.remedy(remedy),
+        Some(remedy) => failure.with_hint(remedy),
         None => failure,
     }
 }

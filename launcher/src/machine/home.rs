@@ -22,7 +22,7 @@ pub(crate) fn machines() -> Result<PathBuf, Failure> {
 ///
 /// # Errors
 /// The variable is not set, and this user has no home.
-pub fn cache_home() -> Result<PathBuf, Failure> {
+pub(crate) fn cache_home() -> Result<PathBuf, Failure> {
     xdg("XDG_CACHE_HOME", ".cache")
 }
 
@@ -32,7 +32,7 @@ fn xdg(variable: &str, below_home: &str) -> Result<PathBuf, Failure> {
     let home = || std::env::home_dir().filter(|path| path.is_absolute());
     match set(variable).or_else(|| Some(home()?.join(below_home))) {
         Some(base) => Ok(base.join("lamina")),
-        None => Err(Failure::new("HOME", "it is not set").remedy(format_args!("set HOME or {variable}"))),
+        None => Err(Failure::new("HOME", "it is not set").with_hint(format_args!("set HOME or {variable}"))),
     }
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn sockets() -> Result<PathBuf, Failure> {
     let found = fs::symlink_metadata(&home).about(home.display())?;
     if !found.is_dir() || found.uid() != getuid().as_raw() || found.mode() & 0o077 != 0 {
         return Err(Failure::new(home.display(), "it is not a private directory of this user")
-            .remedy("remove it, or set XDG_RUNTIME_DIR"));
+            .with_hint("remove it, or set XDG_RUNTIME_DIR"));
     }
     Ok(home)
 }
@@ -64,14 +64,14 @@ pub(crate) fn make_private(path: &Path, parents: bool) -> Result<(), Failure> {
 /// Whether `name` can name a machine: 1 to 40 letters, digits, `-`, `_` and `.`, the first a letter or
 /// digit. It becomes a host name and part of socket paths.
 #[must_use]
-pub fn is_valid_name(name: &str) -> bool {
+pub(crate) fn is_valid_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     (1..=40).contains(&name.len()) && name.chars().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
 /// A name for a machine that was given none: `vm-` and eight random hex digits.
 #[must_use]
-pub fn random_name() -> String {
+pub(crate) fn random_name() -> String {
     let mut bytes = [0_u8; 4];
     // Never fails for so few bytes once the host has booted (getrandom(2)).
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());

@@ -13,10 +13,10 @@ use std::time::SystemTime;
 use chrono::{DateTime, SecondsFormat, Utc};
 use guest_init::protocol::Channel;
 
-use super::ends::Output;
+use super::stdio::Output;
 
 /// The file's name in the machine's directory.
-pub const FILE: &str = "output.log";
+pub(crate) const FILE: &str = "output.log";
 
 /// Writes the log. What finds no room on the disk is lost, and the command goes on.
 #[derive(Debug)]
@@ -68,21 +68,21 @@ impl Output for Writer {
 
 /// One line of a log, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry<'log> {
+pub(crate) struct Entry<'log> {
     /// When it was written.
-    pub time: &'log str,
+    pub(crate) time: &'log str,
     /// Whether it went to standard error.
-    pub error: bool,
+    pub(crate) error: bool,
     /// Whether its line ends here.
-    pub whole: bool,
+    pub(crate) whole: bool,
     /// What was written, without the end of the line.
-    pub bytes: &'log [u8],
+    pub(crate) bytes: &'log [u8],
 }
 
 impl<'log> Entry<'log> {
     /// Takes a line apart, given without its end; `None` for one that is damaged.
     #[must_use]
-    pub fn parse(line: &'log [u8]) -> Option<Self> {
+    pub(crate) fn parse(line: &'log [u8]) -> Option<Self> {
         let mut words = line.splitn(4, |&byte| byte == b' ');
         let time = std::str::from_utf8(words.next()?).ok()?;
         let error = match words.next()? {
@@ -102,7 +102,7 @@ impl<'log> Entry<'log> {
     ///
     /// # Errors
     /// What the writer says.
-    pub fn write(&self, mut to: impl Write) -> io::Result<()> {
+    pub(crate) fn write(&self, mut to: impl Write) -> io::Result<()> {
         to.write_all(self.bytes)?;
         if self.whole { to.write_all(b"\n") } else { Ok(()) }
     }

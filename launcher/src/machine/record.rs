@@ -9,45 +9,45 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::home;
-use crate::child;
-use crate::document;
 use crate::failure::{Failure, MACHINE_FAILED};
+use crate::host::child;
+use crate::host::json_file;
 
 /// The file's name in the machine's directory.
 pub(crate) const FILE: &str = "machine.json";
 
 /// What `machine.json` tells about a machine. The environment that it was given stands elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// The machine's name.
-    pub name: String,
+    pub(crate) name: String,
     /// The image reference or directory it runs on.
-    pub root: String,
+    pub(crate) root: String,
     /// The command, without its environment.
-    pub command: Vec<String>,
+    pub(crate) command: Vec<String>,
     /// When it was made, in seconds since 1970.
-    pub created: u64,
+    pub(crate) created: u64,
     /// Whether its directory goes with its end.
-    pub ephemeral: bool,
+    pub(crate) ephemeral: bool,
     /// The id of the host's boot in which `processes` have their meaning.
-    pub boot_id: String,
+    pub(crate) boot_id: String,
     /// How it is.
     #[serde(flatten)]
-    pub state: State,
+    pub(crate) state: State,
     /// The processes, the supervisor first.
-    pub processes: Vec<ProcessRecord>,
+    pub(crate) processes: Vec<ProcessRecord>,
     /// Where its sockets are: the variable that says so may differ for who looks.
     #[serde(default)]
-    pub sockets: Option<PathBuf>,
+    pub(crate) sockets: Option<PathBuf>,
     /// What went wrong since its last start without ending it, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// How a machine is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
-pub enum State {
+pub(crate) enum State {
     /// Its guest is not ready yet.
     Starting,
     /// Its command runs.
@@ -76,40 +76,29 @@ pub enum State {
 impl State {
     /// Whether something of it should be running.
     #[must_use]
-    pub const fn is_active(&self) -> bool {
+    pub(crate) const fn is_active(&self) -> bool {
         matches!(self, Self::Starting | Self::Running { .. })
     }
 
     /// The exit status that its end gave.
     #[must_use]
-    pub const fn status(&self) -> Option<u8> {
+    pub(crate) const fn status(&self) -> Option<u8> {
         match self {
             Self::Starting | Self::Running { .. } => None,
             Self::Exited { status, .. } | Self::Failed { status, .. } => Some(*status),
-        }
-    }
-
-    /// One word for it.
-    #[must_use]
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Running { .. } => "running",
-            Self::Exited { .. } => "exited",
-            Self::Failed { .. } => "failed",
         }
     }
 }
 
 /// One process of a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessRecord {
+pub(crate) struct ProcessRecord {
     /// What it does: `lamina`, `hypervisor`, or the share it serves.
-    pub role: String,
+    pub(crate) role: String,
     /// Its id.
-    pub pid: i32,
+    pub(crate) pid: i32,
     /// When it started, in clock ticks since the host's start.
-    pub started: u64,
+    pub(crate) started: u64,
 }
 
 impl ProcessRecord {
@@ -133,12 +122,12 @@ impl ProcessRecord {
 impl Record {
     /// Reads the record in a machine's directory as it was written.
     pub(crate) fn read(directory: &Path) -> Result<Self, Failure> {
-        document::read(&directory.join(FILE))
+        json_file::read(&directory.join(FILE))
     }
 
     /// Writes it, by a rename.
     pub(crate) fn write(&self, directory: &Path) -> Result<(), Failure> {
-        document::write(&directory.join(FILE), self)
+        json_file::write(&directory.join(FILE), self)
     }
 
     /// The directory of its sockets.
@@ -181,7 +170,7 @@ pub(crate) fn current_boot() -> String {
 
 /// Seconds since 1970.
 #[must_use]
-pub fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use guest_init::protocol::{Channel, MAX_CHUNK, Message, WINDOW};
 use guest_init::window::Window;
 
-use super::ends::Ends;
 use super::event::Event;
+use super::stdio::Stdio;
 
 /// The sending side of a control channel, shared by threads.
 #[derive(Clone, Debug)]
@@ -126,8 +126,8 @@ pub(crate) struct Session {
 impl Session {
     /// Starts passing on: input to stream `stream`, and output that [`Session::output`] is given. When nobody
     /// takes the output any more, the process learns of it as it would from a pipe.
-    pub(crate) fn attach(stream: u32, control: &Control, events: Sender<Event>, ends: Ends) -> Self {
-        let Ends { input, mut output } = ends;
+    pub(crate) fn attach(stream: u32, control: &Control, events: Sender<Event>, ends: Stdio) -> Self {
+        let Stdio { input, mut output } = ends;
         let stdin = Arc::new(Window::default());
         match input {
             Some(input) => {

@@ -12,7 +12,7 @@ use crate::failure::{About, Failure, MACHINE_FAILED};
 /// Catches the signals by which people and service managers end programs, and those of the terminal. One that this
 /// process was started to ignore, as by nohup(1) or behind a script's `&`, stays ignored.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     caught: Arc<AtomicI32>,
     pub(crate) events: Sender<Event>,
     pub(crate) inbox: Receiver<Event>,
@@ -23,7 +23,7 @@ impl Signals {
     ///
     /// # Errors
     /// The handlers cannot be set.
-    pub fn catch() -> Result<Self, Failure> {
+    pub(crate) fn catch() -> Result<Self, Failure> {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let ignored = ignored(&status);
         let watched = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH];
@@ -49,7 +49,7 @@ impl Signals {
     ///
     /// # Errors
     /// Names the signal; the exit status is 128 + its number.
-    pub fn check(&self) -> Result<(), Failure> {
+    pub(crate) fn check(&self) -> Result<(), Failure> {
         match self.caught.load(Ordering::Relaxed) {
             0 => Ok(()),
             signal => Err(interrupted(signal)),

@@ -8,19 +8,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use guest_init::protocol::{Channel, Ending, MACHINE, Message, Process, VERSION};
 
-use super::api::{self, Desk};
+use super::api::{self, ApiServer};
 use super::children::Children;
+use super::cleaner::Cleaner;
 use super::event::Event;
-use super::order::Order;
 use super::record::{State, now};
+use super::run_config::RunConfig;
 use super::session::{Control, Session};
 use super::signals::{Signals, interrupted};
-use super::watch::Watcher;
 use super::{console, monitor, session, terminal};
 use crate::failure::{About, Failure, MACHINE_FAILED};
-use crate::kept_disk;
-use crate::ready::Ready;
-use crate::unchecked;
+use crate::machine::kept_disk;
+use crate::spec::ready::Ready;
+use crate::sys;
 
 /// The stream of the machine's first command.
 pub(super) const FIRST: u32 = 1;
@@ -41,11 +41,11 @@ const TICK: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// The machine could not be started, or ended without the command having ended.
-pub fn run(order: Order, signals: Signals) -> Result<Ending, Failure> {
+pub(crate) fn run(order: RunConfig, signals: Signals) -> Result<Ending, Failure> {
     let Signals { events, inbox, .. } = signals;
     // Dropped last: it steps in if this process is killed before all is tidied up.
     let mut order = order;
-    let _watcher = match Watcher::set(order.directory.name()) {
+    let _watcher = match Cleaner::set(order.directory.name()) {
         Ok(watcher) => watcher,
         Err(failure) => {
             order.directory.give_up(&failure);
@@ -55,7 +55,7 @@ pub fn run(order: Order, signals: Signals) -> Result<Ending, Failure> {
     };
     let mut supervisor = Supervisor {
         children: Children::new(events.clone()),
-        desk: Desk::new(events.clone()),
+        desk: ApiServer::new(events.clone()),
         order,
         events,
         hypervisor: None,
@@ -94,7 +94,7 @@ pub fn run(order: Order, signals: Signals) -> Result<Ending, Failure> {
             let status = ending.shell_status();
             let cause = format!("it ended (status {status}) before {}", supervisor.order.ready);
             let remedy = format!("see lamina logs {}", supervisor.order.directory.name());
-            supervisor.order.handover.failed(&supervisor.failed(&cause).remedy(remedy));
+            supervisor.order.handover.failed(&supervisor.failed(&cause).with_hint(remedy));
         }
         Ok(_) => {}
         Err(failure) => {
@@ -117,10 +117,10 @@ pub(super) enum Outcome {
 pub(super) struct Supervisor {
     // Dropped in this order: processes before the directory with their sockets.
     pub(super) children: Children,
-    pub(super) order: Order,
+    pub(super) order: RunConfig,
     events: Sender<Event>,
     /// Where other commands ask.
-    desk: Arc<Desk>,
+    desk: Arc<ApiServer>,
     pub(super) hypervisor: Option<usize>,
     pub(super) control: Option<Control>,
     pub(super) session: Option<Session>,
@@ -318,7 +318,7 @@ impl Supervisor {
                 self.enter(State::Running { since: now() });
                 self.ran = true;
                 self.await_ready();
-                unchecked::let_go_of_programs();
+                sys::let_go_of_programs();
             }
             (AWAITING, Message::Exited(Ending::Status(0))) => {
                 self.deadline.take_if(|(_, what)| *what == Overdue::Ready);

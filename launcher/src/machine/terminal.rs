@@ -8,13 +8,13 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 /// Whether a command should get a terminal: when both its input and its output are one. With only one of
 /// them, a pipe would carry carriage returns, and standard error with it.
 #[must_use]
-pub fn wanted() -> bool {
+pub(crate) fn wanted() -> bool {
     stdin().is_terminal() && stdout().is_terminal()
 }
 
 /// The terminal's size, 24 by 80 where it does not say.
 #[must_use]
-pub fn size() -> TerminalSize {
+pub(crate) fn size() -> TerminalSize {
     match tcgetwinsize(stdout()) {
         Ok(size) if size.ws_row > 0 && size.ws_col > 0 => TerminalSize { rows: size.ws_row, columns: size.ws_col },
         _ => TerminalSize { rows: 24, columns: 80 },

@@ -1,0 +1,305 @@
+//! QEMU, as a q35 or a microvm machine.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::qemu::probe::Accelerator;
+use crate::engine::{CommandLine, Hypervisor, NetworkDevice, Plan};
+use crate::failure::Failure;
+
+/// The machine types that guests run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Machine {
+    /// A PC with PCI Express.
+    Q35,
+    /// A machine with virtio-mmio devices and no firmware to speak of.
+    Microvm,
+}
+
+impl Machine {
+    /// Its name as `-machine` has it.
+    #[must_use]
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Q35 => "q35",
+            Self::Microvm => "microvm",
+        }
+    }
+
+    /// How many shares and disks it has room for, the root among them: microvm has 8 virtio-mmio transports, one of
+    /// which carries the control channel; q35 has 32 slots on its root bus, of which some are taken.
+    #[must_use]
+    pub(crate) const fn most_devices(self) -> usize {
+        match self {
+            Self::Q35 => 25,
+            Self::Microvm => 7,
+        }
+    }
+}
+
+/// QEMU with what it emulates and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Qemu {
+    /// The program.
+    pub(crate) program: PathBuf,
+    /// The machine type.
+    pub(crate) machine: Machine,
+    /// What executes the guest.
+    pub(crate) accelerator: Accelerator,
+    /// As [`command`] takes it.
+    pub(crate) tsc_khz: Option<u64>,
+}
+
+impl Hypervisor for Qemu {
+    fn name(&self) -> &'static str {
+        match self.machine {
+            Machine::Q35 => "QEMU q35",
+            Machine::Microvm => "QEMU microvm",
+        }
+    }
+
+    fn most_devices(&self) -> usize {
+        self.machine.most_devices()
+    }
+
+    fn command(&self, plan: &Plan) -> Result<CommandLine, Failure> {
+        Ok(command(&self.program, plan, self.machine, self.accelerator, self.tsc_khz))
+    }
+}
+
+/// The arguments of QEMU for `plan`.
+///
+/// `tsc_khz` is the frequency of the host's time stamp counter, which QEMU's emulation hands to guests as it
+/// is. A microvm has neither HPET nor PM timer to calibrate it by, and the attempt with the PIT hangs a
+/// guest now and then when the host is busy, so there the kernel is told. It must also be told to believe
+/// it: all that it could compare the counter with is its own tick, of which a busy host loses some, and by
+/// which it would then count on, slow and in steps of 4 ms.
+#[must_use]
+pub(crate) fn command(
+    program: &Path,
+    plan: &Plan,
+    machine: Machine,
+    accelerator: Accelerator,
+    tsc_khz: Option<u64>,
+) -> CommandLine {
+    let mut parameters = vec!["console=ttyS0".to_owned(), "panic=-1 reboot=t".to_owned()];
+    if accelerator == Accelerator::Tcg {
+        // There is no speculation to mitigate in emulation, only time to lose.
+        parameters.push("mitigations=off".to_owned());
+        if let (Machine::Microvm, Some(khz)) = (machine, tsc_khz) {
+            parameters.push(format!("tsc_early_khz={khz}"));
+            parameters.push("tsc=reliable".to_owned());
+        }
+    }
+    parameters.extend(plan.kernel_parameters.iter().cloned());
+    let (kind, model) = match accelerator {
+        Accelerator::Kvm => ("kvm", "host"),
+        Accelerator::Tcg => ("tcg,thread=multi", "max"),
+    };
+    let bus = match machine {
+        Machine::Q35 => "pci",
+        Machine::Microvm => "device",
+    };
+    let mut command = CommandLine::new(program)
+        .arg("-name")
+        .arg(join("guest=", &plan.name))
+        .args(["-machine", &format!("{},memory-backend=memory", machine.name())])
+        .args(["-accel", kind, "-cpu", model, "-smp", &plan.cpus.to_string()])
+        .args(["-m", &format!("{}M", plan.memory_mib)])
+        .args(["-object", &format!("memory-backend-memfd,id=memory,size={}M,share=on", plan.memory_mib)])
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    if machine == Machine::Microvm {
+        // vhost-user-fs has no legacy mode, and virtio-mmio starts in it.
+        command = command.args(["-global", "virtio-mmio.force-legacy=false"]);
+    }
+    command = command
+        .arg("-kernel")
+        .arg(&plan.kernel)
+        .arg("-initrd")
+        .arg(&plan.initramfs)
+        .args(["-append", &parameters.join(" ")])
+        .arg("-chardev")
+        .arg(join("file,id=console,path=", &plan.console))
+        .args(["-serial", "chardev:console"])
+        .arg("-chardev")
+        .arg(join("socket,id=monitor,path=", &plan.monitor))
+        .args(["-mon", "chardev=monitor,mode=control"])
+        .arg("-chardev")
+        .arg(join("socket,id=control,path=", &plan.control))
+        .args(["-device", &format!("virtio-serial-{bus}")])
+        .args(["-device", &format!("virtserialport,chardev=control,name={}", guest_init::protocol::PORT_NAME)]);
+    for (position, share) in plan.shares.iter().enumerate() {
+        let tag = join(&format!("vhost-user-fs-{bus},chardev=fs{position},queue-size=1024,tag="), &share.tag);
+        command = command
+            .arg("-chardev")
+            .arg(join(&format!("socket,id=fs{position},path="), &share.socket))
+            .arg("-device")
+            .arg(tag);
+    }
+    for (position, disk) in plan.disks.iter().enumerate() {
+        let access = if disk.read_only { "on" } else { "off" };
+        let mut drive = format!("driver=raw,node-name=disk{position},read-only={access},");
+        if !disk.read_only {
+            drive.push_str("discard=unmap,detect-zeroes=unmap,");
+        }
+        drive.push_str("file.driver=file,file.filename=");
+        let mut device = format!("virtio-blk-{bus},drive=disk{position},");
+        if !disk.read_only {
+            // A host whose disk is full is the guest's error: by default QEMU would stop the guest until there is room.
+            device.push_str("werror=report,rerror=report,");
+        }
+        device.push_str("serial=");
+        command =
+            command.arg("-blockdev").arg(join(&drive, &disk.path)).arg("-device").arg(join(&device, &disk.serial));
+    }
+    match &plan.network {
+        None => return command,
+        Some(NetworkDevice::Slirp(value)) => command = command.args(["-netdev", value]),
+        Some(NetworkDevice::Passt(socket)) => {
+            let value = join("stream,id=network,server=off,addr.type=unix,addr.path=", socket);
+            command = command.arg("-netdev").arg(value);
+        }
+    }
+    // Its option ROM would boot from the network.
+    let rom = if machine == Machine::Q35 { ",romfile=" } else { "" };
+    command.args(["-device", &format!("virtio-net-{bus},netdev=network{rom}")])
+}
+
+/// `before`, then `value` with its commas doubled, which QEMU's option parser takes for the end of a value.
+fn join(before: &str, value: impl AsRef<OsStr>) -> OsString {
+    let mut text = OsString::from(before);
+    text.push(doubled(value));
+    text
+}
+
+fn doubled(value: impl AsRef<OsStr>) -> OsString {
+    let mut bytes = Vec::with_capacity(value.as_ref().len());
+    for &byte in value.as_ref().as_bytes() {
+        bytes.push(byte);
+        if byte == b',' {
+            bytes.push(byte);
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Disk, check, example};
+
+    fn text(shares: usize, machine: Machine, accelerator: Accelerator) -> String {
+        command(Path::new("qemu-system-x86_64"), &example(shares), machine, accelerator, Some(2_600_000)).to_shell()
+    }
+
+    #[test]
+    fn q35_under_kvm_with_one_share() {
+        insta::assert_snapshot!(text(1, Machine::Q35, Accelerator::Kvm));
+    }
+
+    #[test]
+    fn q35_under_tcg_calibrates_its_own_clock() {
+        insta::assert_snapshot!(text(0, Machine::Q35, Accelerator::Tcg));
+    }
+
+    #[test]
+    fn microvm_under_tcg_is_told_the_clock_rate() {
+        insta::assert_snapshot!(text(2, Machine::Microvm, Accelerator::Tcg));
+    }
+
+    #[test]
+    fn microvm_under_kvm_needs_no_clock_rate() {
+        insta::assert_snapshot!(text(0, Machine::Microvm, Accelerator::Kvm));
+    }
+
+    #[test]
+    fn every_share_gets_a_chardev_and_a_device() {
+        for shares in [0, 1, 2, 8, 24] {
+            let text = text(shares, Machine::Q35, Accelerator::Tcg);
+            assert_eq!(text.matches("vhost-user-fs-pci").count(), shares + 1);
+            assert_eq!(text.matches("-chardev socket,id=fs").count(), shares + 1);
+        }
+    }
+
+    #[test]
+    fn more_devices_than_slots_are_refused_with_the_way_out() {
+        let qemu = |machine| Qemu { program: "q".into(), machine, accelerator: Accelerator::Tcg, tsc_khz: None };
+        for (machine, shares, fits) in [
+            (Machine::Microvm, 6, true),
+            (Machine::Microvm, 7, false),
+            (Machine::Q35, 24, true),
+            (Machine::Q35, 25, false),
+            (Machine::Q35, 40, false),
+        ] {
+            let outcome = check(&qemu(machine), &example(shares));
+            assert_eq!(outcome.is_ok(), fits, "{machine:?} with {shares} shares");
+            if let Err(failure) = outcome {
+                assert!(failure.to_string().contains("share a directory that holds the others"), "{failure}");
+            }
+        }
+        let mut plan = example(6);
+        plan.network = Some(NetworkDevice::Slirp("user,id=network".into()));
+        assert!(check(&qemu(Machine::Microvm), &plan).is_err(), "the network card takes a slot too");
+    }
+
+    #[test]
+    fn memory_is_shared_with_the_servers_of_shares() {
+        for machine in [Machine::Q35, Machine::Microvm] {
+            let text = text(1, machine, Accelerator::Tcg);
+            assert!(text.contains("memory-backend=memory") && text.contains("share=on"), "{text}");
+        }
+    }
+
+    #[test]
+    fn network_card_of_either_kind() {
+        let mut plan = example(0);
+        plan.network = Some(NetworkDevice::Slirp("user,id=network,hostfwd=tcp:127.0.0.1:8080-:80".into()));
+        let slirp = command(Path::new("q"), &plan, Machine::Q35, Accelerator::Kvm, None).to_shell();
+        plan.network = Some(NetworkDevice::Passt("/run/m,1/network.sock".into()));
+        let passt = command(Path::new("q"), &plan, Machine::Microvm, Accelerator::Kvm, None).to_shell();
+        let network =
+            |text: &str| text.lines().filter(|line| line.contains("net")).map(str::to_owned).collect::<Vec<_>>();
+        insta::assert_snapshot!([network(&slirp), network(&passt)].concat().join("\n"));
+    }
+
+    #[test]
+    fn spaces_quotes_and_other_scripts_pass_through() {
+        let mut plan = example(1);
+        plan.shares[1].socket = "/run/a b/it's \"x\" = ü.sock".into();
+        plan.shares[1].tag = "t = \"ü'".into();
+        let line = command(Path::new("q"), &plan, Machine::Q35, Accelerator::Tcg, None);
+        for expected in [
+            "socket,id=fs1,path=/run/a b/it's \"x\" = ü.sock",
+            "vhost-user-fs-pci,chardev=fs1,queue-size=1024,tag=t = \"ü'",
+        ] {
+            assert!(line.arguments.iter().any(|word| word == expected), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn every_disk_gets_a_node_and_a_device_with_its_serial() {
+        let mut plan = example(0);
+        plan.shares.clear();
+        let disk =
+            |serial: &str, read_only| Disk { serial: serial.into(), path: format!("/d/{serial}").into(), read_only };
+        plan.disks = vec![disk("root", true), disk("kept", false)];
+        insta::assert_snapshot!(command(Path::new("q"), &plan, Machine::Microvm, Accelerator::Kvm, None).to_shell());
+    }
+
+    #[test]
+    fn commas_in_values_are_doubled() {
+        let mut plan = example(0);
+        plan.disks = vec![Disk { serial: "s".into(), path: "/disks/e,f".into(), read_only: true }];
+        plan.shares[0].socket = "/run/a,b/x.sock".into();
+        plan.shares[0].tag = "t,1".into();
+        plan.console = "/state/c,d".into();
+        let text = command(Path::new("q"), &plan, Machine::Q35, Accelerator::Tcg, None).to_shell();
+        for expected in ["path=/run/a,,b/x.sock", "tag=t,,1", "path=/state/c,,d", "filename=/disks/e,,f"] {
+            assert!(text.contains(expected), "{text}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Helper programs that do not outlive this process.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+
+use crate::engine::CommandLine;
+use crate::failure::{About, Failure};
+
+/// The first argument by which `lamina` runs as [`die_with_parent`]: not a command for users.
+pub(crate) const DIE_WITH_PARENT: &str = "__die_with_parent";
+
+/// A command that starts `command` in a process group of its own (a Ctrl-C at the terminal is for us to
+/// pass on), in the root directory (it would keep alive the file system that it stands in, after its own mount namespace has
+/// left it), with no input, and killed by the kernel when the calling *thread* ends.
+///
+/// # Errors
+/// This program's own path cannot be found.
+pub(crate) fn command(command: &CommandLine) -> Result<Command, Failure> {
+    let ourselves = std::env::current_exe().about("/proc/self/exe")?;
+    let mut tied = Command::new(ourselves);
+    tied.arg(DIE_WITH_PARENT)
+        .arg(std::process::id().to_string())
+        .arg(&command.program)
+        .args(&command.arguments)
+        .process_group(0)
+        .current_dir("/")
+        .stdin(Stdio::null());
+    Ok(tied)
+}
+
+/// Becomes the program that the arguments name, after asking the kernel to kill it when its parent ends.
+/// `PR_SET_PDEATHSIG` survives execve(2), but can only be asked for by the process itself.
+///
+/// # Errors
+/// Returns only with one.
+pub(crate) fn die_with_parent(arguments: &[OsString]) -> Result<std::convert::Infallible, Failure> {
+    let [parent, program, rest @ ..] = arguments else {
+        return Err(Failure::new(DIE_WITH_PARENT, "needs a process id and a program"));
+    };
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).about("prctl(PR_SET_PDEATHSIG)")?;
+    // The parent may have ended before the kernel was asked.
+    let actual = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().to_string());
+    if actual.as_deref() != parent.to_str() {
+        return Err(Failure::new(DIE_WITH_PARENT, "the parent has ended"));
+    }
+    let error = Command::new(program).args(rest).exec();
+    Err(Failure::new(program.to_string_lossy(), error))
+}
+
+/// The processor time that a process has used, its threads' and (for a hypervisor) its guest's included.
+#[must_use]
+pub(crate) fn processor_time(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // proc_pid_stat(5): the name may contain anything; behind its ")" follow the fields from 3 on.
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
+}
+
+/// When a process that has not ended was started, in clock ticks since the host's start: with the id it names one process for
+/// ever, where the id alone may be used again.
+#[must_use]
+pub(crate) fn start_time(pid: Pid) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    // One that has ended and is only waited for runs no more.
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+/// Finds a program in `PATH`, then in `further` directories.
+#[must_use]
+pub(crate) fn find(program: &str, further: &[&str]) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let executable =
+        |candidate: &PathBuf| candidate.is_file() && rustix::fs::access(candidate, rustix::fs::Access::EXEC_OK).is_ok();
+    std::env::split_paths(&path)
+        .chain(further.iter().map(PathBuf::from))
+        .filter(|directory| directory.is_absolute())
+        .map(|directory| directory.join(program))
+        .find(executable)
+}
+
+/// The last `lines` of a text file; empty where there is no such file.
+#[must_use]
+pub(crate) fn tail(path: &Path, lines: usize) -> String {
+    let text = String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_start_time_and_processor_time_are_readable() {
+        let ourselves = rustix::process::getpid();
+        assert!(start_time(ourselves).is_some_and(|ticks| ticks > 0));
+        assert!(processor_time(std::process::id()).is_some());
+        assert_eq!(processor_time(u32::MAX), None);
+    }
+
+    #[test]
+    fn programs_are_found_in_path_and_nowhere_else() {
+        assert!(find("sh", &[]).is_some_and(|path| path.is_absolute()));
+        assert_eq!(find("no-such-program-of-ours", &["/usr/bin"]), None);
+    }
+
+    #[test]
+    fn the_tail_is_the_last_lines() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "a\nb\nc\n").unwrap();
+        assert_eq!(tail(file.path(), 2), "b\nc");
+        assert_eq!(tail(Path::new("/nonexistent"), 2), "");
+    }
+}

@@ -1,0 +1,201 @@
+//! The initramfs of a guest: our init, the modules that one kernel needs, and nothing else.
+//!
+//! Written uncompressed, because unpacking costs an emulated guest more than the host's page cache costs.
+
+use std::fs;
+use std::hash::Hasher;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::failure::{About, Failure};
+use crate::host::kernel::{Kernel, Modules};
+
+/// The guest's first process, as `build.rs` made it.
+const INIT: &[u8] = include_bytes!(env!("LAMINA_GUEST_INIT"));
+
+/// Finds the initramfs for `kernel` with `modules` in `cache`, or makes it there.
+///
+/// It is named by the kernel's release and by a hash of everything that is in it, and appears by a rename,
+/// so two starts at once make it twice and either is whole.
+///
+/// # Errors
+/// Names the module that cannot be read or the file that cannot be written.
+pub(crate) fn for_kernel(kernel: &Kernel, modules: &Modules, cache: &Path) -> Result<PathBuf, Failure> {
+    let path = cache.join(format!("initramfs-{}-{:016x}.cpio", kernel.release, fingerprint(modules)?));
+    if path.is_file() {
+        return Ok(path);
+    }
+    fs::create_dir_all(cache).about(cache.display())?;
+    let archive = assemble(modules)?;
+    let mut file = tempfile::NamedTempFile::new_in(cache).about(cache.display())?;
+    file.write_all(&archive).about(path.display())?;
+    file.persist(&path).about(path.display())?;
+    forget_others(&path);
+    Ok(path)
+}
+
+/// How long an initramfs that is not made any more is kept: who starts a guest from it has long read it.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// Removes the old initramfs of other kernels and of other builds of this program.
+fn forget_others(current: &Path) {
+    for path in current.parent().into_iter().flat_map(fs::read_dir).flatten().flatten().map(|entry| entry.path()) {
+        let ours = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("initramfs-"));
+        let age = fs::metadata(&path).and_then(|file| file.modified()).map(|made| made.elapsed());
+        if ours && path != current && matches!(age, Ok(Ok(age)) if age > KEPT) {
+            // Another process may be doing the same.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A hash of the init and of each module's path, size and time of change.
+fn fingerprint(modules: &Modules) -> Result<u64, Failure> {
+    use std::os::unix::fs::MetadataExt;
+    let mut hasher = std::hash::DefaultHasher::new();
+    hasher.write(INIT);
+    for module in modules.files() {
+        let file = fs::metadata(module).about(module.display())?;
+        hasher.write(module.as_os_str().as_encoded_bytes());
+        hasher.write_u64(file.size());
+        hasher.write_i64(file.mtime());
+        hasher.write_i64(file.mtime_nsec());
+    }
+    Ok(hasher.finish())
+}
+
+fn assemble(modules: &Modules) -> Result<Vec<u8>, Failure> {
+    let mut archive = Cpio::default();
+    // The kernel opens /dev/console for init, and Rust's run-time wants /dev/null: both before devtmpfs.
+    archive.directory("dev");
+    archive.device("dev/console", 5, 1);
+    archive.device("dev/null", 1, 3);
+    archive.file("init", 0o755, INIT);
+    let root = guest_init::MODULES.trim_start_matches('/');
+    archive.modules(root, &modules.always)?;
+    for (part, files) in &modules.parts {
+        archive.modules(&format!("{root}/{}", part.name()), files.as_deref().unwrap_or_default())?;
+    }
+    Ok(archive.finish())
+}
+
+/// A writer of the "newc" format of cpio (`Documentation/driver-api/early-userspace/buffer-format.rst`):
+/// for each entry a header of 110 ASCII bytes, the name with its NUL, and the content, each padded to 4.
+#[derive(Debug, Default)]
+struct Cpio {
+    bytes: Vec<u8>,
+    entries: u32,
+}
+
+impl Cpio {
+    fn directory(&mut self, name: &str) {
+        self.entry(name, 0o040_755, (0, 0), &[]);
+    }
+
+    /// A directory of modules, numbered in the order in which they are to be loaded.
+    fn modules(&mut self, directory: &str, files: &[PathBuf]) -> Result<(), Failure> {
+        self.directory(directory);
+        for (position, module) in files.iter().enumerate() {
+            let name = module.file_name().unwrap_or_default().to_string_lossy();
+            let content = fs::read(module).about(module.display())?;
+            self.file(&format!("{directory}/{position:02}-{name}"), 0o644, &content);
+        }
+        Ok(())
+    }
+
+    fn device(&mut self, name: &str, major: u32, minor: u32) {
+        self.entry(name, 0o020_600, (major, minor), &[]);
+    }
+
+    fn file(&mut self, name: &str, permissions: u32, content: &[u8]) {
+        self.entry(name, 0o100_000 | permissions, (0, 0), content);
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, device: (u32, u32), content: &[u8]) {
+        self.entries += 1;
+        let fields = [
+            self.entries,
+            mode,
+            0,
+            0,
+            1,
+            0,
+            u32::try_from(content.len()).unwrap_or(u32::MAX),
+            0,
+            0,
+            device.0,
+            device.1,
+            u32::try_from(name.len() + 1).unwrap_or(u32::MAX),
+            0,
+        ];
+        self.bytes.extend(b"070701");
+        for field in fields {
+            self.bytes.extend(format!("{field:08x}").into_bytes());
+        }
+        self.bytes.extend(name.as_bytes());
+        self.bytes.push(0);
+        self.pad();
+        self.bytes.extend(content);
+        self.pad();
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.entry("TRAILER!!!", 0, (0, 0), &[]);
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// cpio(1) is the independent reader of what we write.
+    #[test]
+    fn cpio_lists_what_was_written() {
+        use std::process::{Command, Stdio};
+        let mut archive = Cpio::default();
+        archive.directory("dev");
+        archive.device("dev/null", 1, 3);
+        archive.file("init", 0o755, b"12345");
+        archive.file("odd", 0o644, b"");
+        let mut child = Command::new("cpio")
+            .args(["-itv", "--quiet", "--numeric-uid-gid"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("cpio(1) is missing: apt-get install cpio");
+        child.stdin.take().unwrap().write_all(&archive.finish()).unwrap();
+        let listing = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+        let columns: Vec<Vec<&str>> = listing.lines().map(|line| line.split_whitespace().collect()).collect();
+        let seen: Vec<(&str, &str)> = columns.iter().map(|line| (line[0], line[line.len() - 1])).collect();
+        assert_eq!(
+            seen,
+            [("drwxr-xr-x", "dev"), ("crw-------", "dev/null"), ("-rwxr-xr-x", "init"), ("-rw-r--r--", "odd")]
+        );
+        assert!(listing.contains("1,   3") && columns[2][4] == "5", "{listing}");
+    }
+
+    #[test]
+    fn the_init_is_a_static_program() {
+        assert_eq!(&INIT[..4], b"\x7fELF");
+        let interpreter = b"/lib64/ld-linux-x86-64.so.2";
+        assert!(!INIT.windows(interpreter.len()).any(|window| window == interpreter), "init needs a dynamic linker");
+    }
+
+    #[test]
+    fn an_initramfs_is_made_once_for_each_kernel() {
+        let cache = tempfile::tempdir().unwrap();
+        let kernel = Kernel::find(None).expect("a guest kernel: apt-get install linux-image-cloud-amd64");
+        let modules = kernel.needed_modules().unwrap();
+        let first = for_kernel(&kernel, &modules, cache.path()).unwrap();
+        fs::write(&first, b"kept").unwrap();
+        assert_eq!(for_kernel(&kernel, &modules, cache.path()).unwrap(), first);
+        assert_eq!(fs::read(&first).unwrap(), b"kept");
+        assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,205 @@
+//! A guest's network: without privileges, by passt or by what QEMU has built in (slirp).
+//!
+//! Both show the guest the same: it has 10.0.2.15, the host's loopback is behind 10.0.2.2, and 10.0.2.3 passes
+//! questions for names on to the first server in the host's `/etc/resolv.conf`. IPv4 only.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use guest_init::protocol::Network;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::CommandLine;
+use crate::failure::Failure;
+use crate::host::child;
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+const PREFIX: u8 = 24;
+
+/// What carries a guest's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum NetworkBackend {
+    /// Nothing: the guest has its loopback only.
+    None,
+    /// The program passt.
+    Passt,
+    /// QEMU itself.
+    Slirp,
+}
+
+impl fmt::Display for NetworkBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Passt => "passt",
+            Self::Slirp => "slirp",
+        })
+    }
+}
+
+/// A port of the host that leads to one of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Publish {
+    /// The address of the host that is listened on; only this host itself reaches the default, 127.0.0.1.
+    pub(crate) address: Ipv4Addr,
+    /// The host's port, 1 to 65535.
+    pub(crate) host: u16,
+    /// The guest's port, 1 to 65535.
+    pub(crate) guest: u16,
+    /// UDP instead of TCP.
+    pub(crate) udp: bool,
+}
+
+impl FromStr for Publish {
+    type Err = String;
+
+    /// Reads `[ADDRESS:]HOST:GUEST[/tcp|/udp]`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (ports, udp) = match text.rsplit_once('/') {
+            None | Some((_, "tcp")) => (text.trim_end_matches("/tcp"), false),
+            Some((ports, "udp")) => (ports, true),
+            Some((_, other)) => return Err(format!("{other:?} is neither tcp nor udp")),
+        };
+        let parts: Vec<&str> = ports.split(':').collect();
+        let (address, host, guest) = match parts[..] {
+            [host, guest] => (Ipv4Addr::LOCALHOST, host, guest),
+            [address, host, guest] => {
+                let parsed = address.parse().map_err(|_| format!("{address:?} is not an IPv4 address"))?;
+                (parsed, host, guest)
+            }
+            _ => return Err("expected [ADDRESS:]HOST:GUEST, such as 8080:80 or 0.0.0.0:5353:53/udp".to_owned()),
+        };
+        let port = |text: &str| match text.parse() {
+            Ok(port) if port > 0 => Ok(port),
+            _ => Err(format!("{text:?} is not a port from 1 to 65535")),
+        };
+        Ok(Self { address, host: port(host)?, guest: port(guest)?, udp })
+    }
+}
+
+impl fmt::Display for Publish {
+    /// As [`Publish::from_str`] reads it, the address included.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}{}", self.address, self.host, self.guest, if self.udp { "/udp" } else { "" })
+    }
+}
+
+/// Whether the host's ends of all these can be listened on now. What carries the packets listens a moment later, and
+/// fails in its own words if somebody came between.
+///
+/// # Errors
+/// The first that cannot: its port is taken, perhaps by another of them, or not for this user; or the host has no such address.
+pub(crate) fn can_listen(publish: &[Publish]) -> Result<(), Failure> {
+    let (mut streams, mut datagrams) = (Vec::new(), Vec::new());
+    for port in publish {
+        let address = SocketAddrV4::new(port.address, port.host);
+        let listened = if port.udp {
+            UdpSocket::bind(address).map(|socket| datagrams.push(socket))
+        } else {
+            TcpListener::bind(address).map(|socket| streams.push(socket))
+        };
+        listened.map_err(|error| {
+            let remedy = match error.kind() {
+                ErrorKind::AddrInUse => "publish another port of this host, or end what listens there",
+                ErrorKind::PermissionDenied => "publish a port from /proc/sys/net/ipv4/ip_unprivileged_port_start on",
+                _ => "publish it at an address that this host has",
+            };
+            Failure::new(format_args!("--publish {port}"), error).with_hint(remedy)
+        })?;
+    }
+    Ok(())
+}
+
+/// What the guest is told to set up.
+#[must_use]
+pub(crate) fn in_guest() -> Network {
+    Network { address: ADDRESS, prefix: PREFIX, gateway: GATEWAY, name_servers: vec![NAME_SERVER] }
+}
+
+/// The value of QEMU's `-netdev` for its own network, under the id `network`.
+#[must_use]
+pub(crate) fn slirp(publish: &[Publish]) -> String {
+    let mut value =
+        format!("user,id=network,ipv6=off,net=10.0.2.0/{PREFIX},host={GATEWAY},dns={NAME_SERVER},dhcpstart={ADDRESS}");
+    for port in publish {
+        let protocol = if port.udp { "udp" } else { "tcp" };
+        value.push_str(&format!(",hostfwd={protocol}:{}:{}-{ADDRESS}:{}", port.address, port.host, port.guest));
+    }
+    value
+}
+
+/// passt, where there is one.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn find_passt() -> Result<PathBuf, Failure> {
+    child::find("passt", &[]).ok_or_else(|| {
+        Failure::new("passt", "not found in PATH")
+            .with_hint("install it (Debian: apt-get install passt), or use --network slirp")
+    })
+}
+
+/// The command line of passt for one machine. It ends when the hypervisor goes away.
+#[must_use]
+pub(crate) fn passt(program: &Path, socket: &Path, publish: &[Publish]) -> CommandLine {
+    let mut command = CommandLine::new(program)
+        .args(["--foreground", "--stderr", "--quiet", "--one-off", "--ipv4-only", "--socket"])
+        .arg(socket)
+        .args(["--address", &ADDRESS.to_string(), "--netmask", &PREFIX.to_string()])
+        .args(["--gateway", &GATEWAY.to_string(), "--dns-forward", &NAME_SERVER.to_string()])
+        // The guest's init needs none of them.
+        .args(["--no-dhcp", "--no-dhcpv6", "--no-ndp", "--no-ra"]);
+    for port in publish {
+        let option = if port.udp { "--udp-ports" } else { "--tcp-ports" };
+        command = command.arg(option).arg(format!("{}/{}:{}", port.address, port.host, port.guest));
+    }
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publish(text: &str) -> Publish {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn every_form_of_a_published_port_is_read() {
+        let local = Publish { address: Ipv4Addr::LOCALHOST, host: 8080, guest: 80, udp: false };
+        assert_eq!(publish("8080:80"), local);
+        assert_eq!(publish("8080:80/tcp"), local);
+        assert_eq!(publish("8080:80/udp"), Publish { udp: true, ..local });
+        assert_eq!(publish("0.0.0.0:8080:80"), Publish { address: Ipv4Addr::UNSPECIFIED, ..local });
+        for wrong in ["", "80", "0:80", "80:0", "80:65536", "a:b", "1:2:3:4", "x:1:2", "1:2/sctp", "8080:80/"] {
+            assert!(wrong.parse::<Publish>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_named_with_what_to_do() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let failure = can_listen(&[publish(&format!("{port}:80"))]).unwrap_err().to_string();
+        assert!(failure.starts_with(&format!("--publish 127.0.0.1:{port}:80: Address already in use")), "{failure}");
+        drop(taken);
+        let twice = [publish(&format!("{port}:80")), publish(&format!("{port}:81"))];
+        assert!(can_listen(&twice).unwrap_err().to_string().contains(":81: Address already in use"));
+        can_listen(&[twice[0], publish(&format!("{port}:80/udp"))]).unwrap();
+        let elsewhere = can_listen(&[publish("192.0.2.1:4000:80")]).unwrap_err();
+        assert_eq!(elsewhere.hint(), Some("publish it at an address that this host has"));
+    }
+
+    #[test]
+    fn both_carriers_get_the_same_network_and_ports() {
+        let ports = [publish("8080:80"), publish("0.0.0.0:5353:53/udp")];
+        let passt = passt(Path::new("passt"), Path::new("/run/m/network.sock"), &ports).to_shell();
+        insta::assert_snapshot!(format!("{}\n{passt}", slirp(&ports)));
+    }
+}

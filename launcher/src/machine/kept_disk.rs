@@ -1,0 +1,48 @@
+//! A machine's own disk: a sparse file with an ext4 file system, which holds what the guest writes.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::failure::{About, Failure};
+use crate::host::child;
+
+/// The file's name in the machine's directory.
+pub(crate) const FILE: &str = "disk.ext4";
+
+/// Makes an empty one of `size` bytes, for this user's eyes only. It takes room as it is filled, about 1 MiB at first.
+///
+/// # Errors
+/// There is no mkfs.ext4, or no room.
+pub(crate) fn make(path: &Path, size: u64) -> Result<(), Failure> {
+    let mkfs = find_mkfs()?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).about(path.display())?;
+    rustix::fs::ftruncate(&file, size).about(path.display())?;
+    // The inode tables and the journal of a new file are zeros already.
+    let options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0";
+    let mut command = Command::new(&mkfs);
+    command.args(["-q", "-F", "-m", "0", "-J", "size=16", "-E", options]).arg(path).stdin(Stdio::null());
+    let output = command.output().about(mkfs.display())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    Err(Failure::new(path.display(), words).with_hint("make room on its file system, or ask for less: --keep=2G"))
+}
+
+/// mkfs.ext4, which lies where ordinary users do not look.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn find_mkfs() -> Result<PathBuf, Failure> {
+    child::find("mkfs.ext4", &["/usr/sbin", "/sbin"]).ok_or_else(|| {
+        Failure::new("--keep", "mkfs.ext4 is not there").with_hint("install it (Debian: apt-get install e2fsprogs)")
+    })
+}
+
+/// How many bytes the disk at `path` takes of the host, if there is one.
+#[must_use]
+pub(crate) fn taken(path: &Path) -> Option<u64> {
+    Some(path.metadata().ok()?.blocks() * 512)
+}

@@ -1,0 +1,374 @@
+//! From a request to a machine: the pieces put together.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use composefs_fuse::linux::StatsSocket;
+use composefs_fuse::stats::Stats;
+use guest_init::protocol::{self, Ending, Overlay, Process, RootSource, Setup};
+
+use crate::engine::cloud_hypervisor::CloudHypervisor;
+use crate::engine::firecracker::Firecracker;
+use crate::engine::policy::{self, Choice, Decision, Request};
+use crate::engine::qemu::Qemu;
+use crate::engine::qemu::probe::{self, Accelerator};
+use crate::engine::{self, CommandLine, Disk, Hypervisor, NetworkDevice, Plan, ShareDevice};
+use crate::failure::{About, Failure};
+use crate::host::file_share;
+use crate::host::network::{self, NetworkBackend};
+use crate::host::virtiofsd::{Owner, Purpose};
+use crate::host::{self, Tools};
+use crate::machine::kept_disk;
+use crate::machine::{self, Directory, Machine, ReadyPipe, RunConfig, Signals, Stdio};
+use crate::root::{self, RootServer, Served};
+use crate::spec::secret::Secret;
+use crate::spec::share::{self, Resolved, Share};
+use crate::spec::{Spec, Tree, Writes};
+
+/// The tag of the root's share, and the serial of the disk with its image.
+const ROOT: &str = "root";
+
+/// The serial of the disk with what the machine has written.
+const KEPT: &str = "kept";
+
+/// The name of the socket of the network's carrier.
+const NETWORK: &str = "network";
+
+/// The counters of what a root is asked, where this process answers.
+pub(crate) type Counters = Option<Arc<Stats>>;
+
+/// Everything that is settled before anything is started.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// What is done, and why.
+    pub(crate) decision: Decision,
+    /// The programs and files it uses.
+    pub(crate) tools: Tools,
+    spec: Spec,
+    /// The further shares, in the order of [`share::arrange`].
+    shares: Vec<Resolved>,
+    /// The root's image, where the backend wants one.
+    root_image: Option<PathBuf>,
+}
+
+impl Prepared {
+    /// Looks at the host and decides.
+    ///
+    /// # Errors
+    /// Something is missing, or what was forced cannot work.
+    pub(crate) fn new(spec: Spec, signals: &Signals) -> Result<Self, Failure> {
+        let shares = spec.shares.iter().map(Share::resolve).collect::<Result<Vec<_>, _>>()?;
+        let shares = share::arrange(shares)?;
+        host::has_memory(spec.memory_mib)?;
+        let cache = machine::cache_home()?;
+        let tools = Tools::find(spec.kernel.as_deref(), &cache, &spec.request)?;
+        let capabilities = tools.capabilities(&spec.request, &cache, signals)?;
+        let decision = policy::decide(&capabilities, &spec.request)?;
+        Ok(Self { decision, tools, spec, shares, root_image: None })
+    }
+
+    /// A server for the root `tree`; makes what it serves from, if that is not there.
+    ///
+    /// # Errors
+    /// As for [`root::serve`].
+    pub(crate) fn root_server(
+        &mut self,
+        tree: Tree,
+        signals: &Signals,
+    ) -> Result<(Box<dyn RootServer>, Counters), Failure> {
+        let Served { server, stats, image } =
+            root::serve(tree, self.decision.backend, self.tools.virtiofsd.clone(), signals)?;
+        self.root_image = image;
+        Ok((server, stats))
+    }
+
+    /// The hypervisor's view of the machine whose files are in `directory`.
+    fn plan(&self, directory: &Directory) -> Plan {
+        let device = |tag: String| ShareDevice { socket: directory.socket(&tag), tag };
+        let further = (1..=self.shares.len()).map(share::tag);
+        let disk = |serial: &str, path, read_only| Disk { serial: serial.to_owned(), path, read_only };
+        let root_disk = self.root_image.iter().map(|image| disk(ROOT, image.clone(), true));
+        let kept = matches!(self.spec.writes, Writes::Disk { .. });
+        let kept_disk = kept.then(|| disk(KEPT, directory.file(kept_disk::FILE), false));
+        let mut kernel_parameters = Vec::new();
+        if !self.spec.show_console {
+            // An emulated serial line is slow enough to delay the boot; a panic is printed regardless.
+            kernel_parameters.push("quiet".to_owned());
+        }
+        Plan {
+            name: self.spec.name.clone(),
+            cpus: self.spec.cpus,
+            memory_mib: self.spec.memory_mib,
+            kernel: self.tools.kernel.image.clone(),
+            initramfs: self.tools.initramfs.clone(),
+            kernel_parameters,
+            shares: self.root_image.is_none().then(|| ROOT.to_owned()).into_iter().chain(further).map(device).collect(),
+            disks: root_disk.chain(kept_disk).collect(),
+            network: match self.decision.network {
+                NetworkBackend::None => None,
+                NetworkBackend::Slirp => Some(NetworkDevice::Slirp(network::slirp(&self.spec.published))),
+                NetworkBackend::Passt => Some(NetworkDevice::Passt(directory.socket(NETWORK))),
+            },
+            control: directory.socket("control"),
+            monitor: directory.socket("monitor"),
+            console: directory.file("console.log"),
+        }
+    }
+
+    fn hypervisor(&self) -> Qemu {
+        Qemu {
+            program: self.tools.qemu.clone(),
+            machine: self.decision.machine,
+            accelerator: self.decision.accelerator,
+            tsc_khz: probe::tsc_khz(),
+        }
+    }
+
+    /// What the user is to know of how the machine is carried: the reasons, when asked for; and in any case that a guest is
+    /// emulated, for that is why it is slow.
+    #[must_use]
+    pub(crate) fn notice(&self) -> Vec<String> {
+        let emulated = self.spec.request.accelerator == Choice::Auto && self.decision.accelerator == Accelerator::Tcg;
+        let told = if self.spec.request.explain { self.decision.reasons.len() } else { usize::from(emulated) };
+        self.decision.reasons.iter().take(told).cloned().collect()
+    }
+
+    /// The servers of the further shares and of the network, each with its socket.
+    fn servers(&self, directory: &Directory) -> Result<Vec<(CommandLine, PathBuf)>, Failure> {
+        let mut servers = Vec::new();
+        let owner = Owner::ourselves();
+        for (position, resolved) in self.shares.iter().enumerate() {
+            let virtiofsd = self.tools.virtiofsd.clone()?;
+            let tag = share::tag(position + 1);
+            let socket = directory.socket(&tag);
+            let read_only = resolved.share.read_only;
+            let command = if resolved.file.is_some() {
+                let around = directory.file(&tag);
+                let server = virtiofsd.command(&around, &socket, Purpose::File { read_only }, &owner)?;
+                file_share::command(&resolved.directory, &around, read_only, &socket, server)?
+            } else {
+                let purpose = if read_only { Purpose::ReadOnly } else { Purpose::ReadWrite };
+                virtiofsd.command(&resolved.directory, &socket, purpose, &owner)?
+            };
+            servers.push((command, socket));
+        }
+        if self.decision.network == NetworkBackend::Passt {
+            let socket = directory.socket(NETWORK);
+            servers.push((network::passt(&network::find_passt()?, &socket, &self.spec.published), socket));
+        }
+        Ok(servers)
+    }
+
+    /// What would be started, as a shell would take it: the servers, then QEMU, then (for who uses it) the
+    /// same machine under Cloud Hypervisor.
+    ///
+    /// # Errors
+    /// The plan does not fit the hypervisor.
+    pub(crate) fn describe(&self, root: &dyn RootServer, directory: &Directory) -> Result<String, Failure> {
+        let plan = self.plan(directory);
+        let qemu = self.hypervisor();
+        engine::check(&qemu, &plan)?;
+        let mut text: String = self.decision.reasons.iter().map(|reason| format!("# {reason}\n")).collect();
+        let root = root.command_line(&directory.socket(ROOT), directory)?;
+        let servers = self.servers(directory)?.into_iter().map(|(server, _)| server);
+        for command in root.into_iter().chain(servers).chain([qemu.command(&plan)?]) {
+            text.push_str(&command.to_shell());
+            text.push('\n');
+        }
+        let (program, version) = host::cloud_hypervisor().unwrap_or_else(|_| ("cloud-hypervisor".into(), u32::MAX));
+        let config = directory.file("firecracker.json");
+        // What carries their packets needs rights on the host that this program does without.
+        let plan = Plan { network: None, ..plan };
+        text.push_str(&other(&CloudHypervisor { program, version }, &plan)?);
+        text.push_str(&other(&Firecracker { program: "firecracker".into(), config }, &plan)?);
+        Ok(text)
+    }
+
+    /// All that a run takes and that may not be had, with the counters of its root and the socket that tells them.
+    fn parts(
+        &mut self,
+        tree: Tree,
+        directory: &Directory,
+        signals: &Signals,
+    ) -> Result<(Parts, Counters, Option<StatsSocket>), Failure> {
+        network::can_listen(&self.spec.published)?;
+        let (root, asked) = self.root_server(tree, signals)?;
+        let socket = match &asked {
+            Some(asked) => {
+                let path = self.spec.stats.clone().unwrap_or_else(|| directory.stats_socket());
+                Some(StatsSocket::bind(&path, Arc::clone(asked)).about("lamina run")?)
+            }
+            None => None,
+        };
+        let plan = self.plan(directory);
+        let qemu = self.hypervisor();
+        engine::check(&qemu, &plan)?;
+        let shares = self.servers(directory)?;
+        let parts = Parts { root, shares, hypervisor: qemu.command(&plan)?, setup: self.setup()?, plan };
+        Ok((parts, asked, socket))
+    }
+
+    /// The machine, ready to run.
+    fn order(self, parts: Parts, directory: Directory, ends: Stdio, handover: ReadyPipe) -> RunConfig {
+        let Parts { root, shares, hypervisor, setup, plan } = parts;
+        RunConfig {
+            root: (root, directory.socket(ROOT)),
+            shares,
+            hypervisor,
+            sockets: (plan.control, plan.monitor),
+            console: plan.console,
+            show_console: self.spec.show_console,
+            setup,
+            directory,
+            process: self.spec.process,
+            ends: Some(ends),
+            handover,
+            ready: self.spec.ready,
+            ready_timeout: Duration::from_secs(self.spec.ready_timeout),
+        }
+    }
+
+    /// What the guest is told to mount.
+    fn setup(&self) -> Result<Setup, Failure> {
+        let share = |(position, resolved): (usize, &Resolved)| protocol::Share {
+            tag: share::tag(position + 1),
+            target: resolved.share.guest.clone(),
+            read_only: resolved.share.read_only,
+            file: resolved.file.clone(),
+        };
+        let root = ROOT.to_owned();
+        Ok(Setup {
+            hostname: self.spec.name.clone(),
+            seconds: 0,
+            nanoseconds: 0,
+            root: if self.root_image.is_some() { RootSource::Image(root) } else { RootSource::Share(root) },
+            overlay: match self.spec.writes {
+                Writes::Memory { limit } => Overlay::Memory { limit },
+                Writes::Disk { .. } => Overlay::Disk { serial: KEPT.to_owned() },
+                Writes::Nowhere => Overlay::ReadOnly,
+            },
+            shares: self.shares.iter().enumerate().map(share).collect(),
+            network: (self.decision.network != NetworkBackend::None).then(network::in_guest),
+            secrets: self.spec.secrets.iter().map(Secret::read).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// What a run takes and may not be had.
+struct Parts {
+    root: Box<dyn RootServer>,
+    shares: Vec<(CommandLine, PathBuf)>,
+    hypervisor: CommandLine,
+    setup: Setup,
+    plan: Plan,
+}
+
+/// The same machine by a hypervisor that is not started here, or why it cannot be.
+fn other(hypervisor: &dyn Hypervisor, plan: &Plan) -> Result<String, Failure> {
+    if let Err(failure) = engine::check(hypervisor, plan) {
+        return Ok(format!("# not by {failure}\n"));
+    }
+    let mut text = format!("# the same by {}\n{}\n", hypervisor.name(), hypervisor.command(plan)?.to_shell());
+    if let Some(document) = hypervisor.document(plan)? {
+        text.push_str(&format!("# {} ({})\n{:#}\n", document.about, document.path.display(), document.body));
+    }
+    Ok(text)
+}
+
+/// Runs a machine to its end in this process; gives how its command ended.
+///
+/// # Errors
+/// As for [`Prepared::new`] and [`machine::run`].
+pub(crate) fn run(
+    mut prepared: Prepared,
+    tree: Tree,
+    mut directory: Directory,
+    ends: Stdio,
+    mut handover: ReadyPipe,
+    signals: Signals,
+) -> Result<(Ending, Counters), Failure> {
+    match prepared.parts(tree, &directory, &signals) {
+        Ok((parts, asked, _socket)) => {
+            let ending = machine::run(prepared.order(parts, directory, ends, handover), signals)?;
+            Ok((ending, asked))
+        }
+        Err(failure) => {
+            directory.give_up(&failure);
+            handover.failed(&failure);
+            Err(failure)
+        }
+    }
+}
+
+/// Runs the tool of init's that reads a machine's changes, with its output at `ends`: in the machine where it runs, else
+/// in a guest that has only its root and its disk. Gives the tool's exit status.
+///
+/// # Errors
+/// The machine does not run and has no disk, or as for [`run`].
+pub(crate) fn look_at_changes(machine: &Machine, tool: &str, ends: Stdio, signals: Signals) -> Result<u8, Failure> {
+    let process = Process::tool(&[tool]);
+    if machine.runs() {
+        return Ok(machine.exec(process, ends, signals)?.shell_status());
+    }
+    let name = &machine.record.name;
+    let spec = Spec::read(&machine.directory()?)?;
+    if !matches!(spec.writes, Writes::Disk { .. }) {
+        return Err(Failure::new(format_args!("machine {name}"), "what it wrote was gone with its end")
+            .with_hint("run it with --keep"));
+    }
+    let request = Request { network: Choice::Forced(NetworkBackend::None), published: 0, shares: 0, ..spec.request };
+    let (shares, published, secrets) = (Vec::new(), Vec::new(), Vec::new());
+    let spec = Spec { shares, published, secrets, process, request, show_console: false, stats: None, ..spec };
+    let directory = Directory::reopen(name)?;
+    let tree = spec.root.open(name);
+    let outcome = tree.and_then(|tree| {
+        let prepared = Prepared::new(spec, &signals)?;
+        run(prepared, tree, directory, ends, ReadyPipe::none(), signals)
+    });
+    // It ended as it did before.
+    machine.restore()?;
+    outcome.map(|(ending, _)| ending.shell_status())
+}
+
+/// Takes up a machine whose spec stands in its directory, and runs it to its end in this process. `join` may change how
+/// the spec's command is run, and says where its channels lead.
+///
+/// # Errors
+/// As for [`run`].
+pub(crate) fn take_up(
+    mut directory: Directory,
+    join: impl FnOnce(&mut Spec, &Directory) -> Result<Stdio, Failure>,
+    mut handover: ReadyPipe,
+    signals: Signals,
+) -> Result<Ending, Failure> {
+    let started = || {
+        let mut spec = Spec::read(directory.path())?;
+        let tree = spec.root.open(directory.name())?;
+        let ends = join(&mut spec, &directory)?;
+        Ok((Prepared::new(spec, &signals)?, tree, ends))
+    };
+    match started() {
+        Ok((prepared, tree, ends)) => {
+            handover.tell(prepared.notice());
+            run(prepared, tree, directory, ends, handover, signals).map(|(ending, _)| ending)
+        }
+        Err(failure) => {
+            directory.give_up(&failure);
+            handover.failed(&failure);
+            Err(failure)
+        }
+    }
+}
+
+/// What `lamina __supervise NAME new|again` does: runs the machine whose lock it is given, away from any terminal.
+///
+/// # Errors
+/// As for [`run`].
+pub(crate) fn supervise(name: &str, new: bool) -> Result<u8, Failure> {
+    let (handover, lock) = ReadyPipe::take()?;
+    let signals = Signals::catch()?;
+    let directory = Directory::inherit(name, lock, new)?;
+    let log = |_: &mut Spec, directory: &Directory| Stdio::log(&directory.file(machine::OUTPUT_LOG));
+    take_up(directory, log, handover, signals).map(Ending::shell_status)
+}

@@ -1,0 +1,160 @@
+//! A machine that outlives the terminal: started by one process, looked after by another.
+//!
+//! `lamina run --detach` makes the machine's directory and starts `lamina __supervise NAME new|again` in a session of its own.
+//! That process gets the machine's lock as its standard input and the writing end of a pipe as its standard output,
+//! through which it says once how the start went: one line of JSON, [`Word`].
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Sender;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+use super::directory::Directory;
+use super::event::Event;
+use super::signals::{Signals, interrupted};
+use crate::failure::{About, Failure, MACHINE_FAILED};
+use crate::host::child;
+
+/// The first argument by which `lamina` runs as [`crate::machine::launch::supervise`]: not a command for users.
+pub(crate) const SUPERVISE: &str = "__supervise";
+
+/// What the supervisor says of the start.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Word {
+    /// The machine is ready; what its user is to know of how it is carried, a line each.
+    Ready(Vec<String>),
+    Failed(Failure),
+}
+
+/// The supervisor's end: says once how the start went.
+#[derive(Debug)]
+pub(crate) struct ReadyPipe {
+    pipe: Option<File>,
+    notice: Vec<String>,
+}
+
+impl ReadyPipe {
+    /// Takes the lock from standard input and the pipe from standard output, and leaves the terminal's session.
+    ///
+    /// # Errors
+    /// This process was not started by [`start`].
+    pub(crate) fn take() -> Result<(Self, File), Failure> {
+        let copy = |fd: &dyn Fn() -> std::io::Result<OwnedFd>| fd().map(File::from).about(SUPERVISE);
+        let lock = copy(&|| std::io::stdin().as_fd().try_clone_to_owned())?;
+        let pipe = copy(&|| std::io::stdout().as_fd().try_clone_to_owned())?;
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null").about("/dev/null")?;
+        rustix::stdio::dup2_stdin(&null).about(SUPERVISE)?;
+        rustix::stdio::dup2_stdout(&null).about(SUPERVISE)?;
+        rustix::process::setsid().about(SUPERVISE)?;
+        std::env::set_current_dir("/").about("/")?;
+        Ok((Self { pipe: Some(pipe), notice: Vec::new() }, lock))
+    }
+
+    /// Nobody waits for a word.
+    #[must_use]
+    pub(crate) const fn none() -> Self {
+        Self { pipe: None, notice: Vec::new() }
+    }
+
+    /// What its user is to know once the machine is ready; at once where nobody waits for a word.
+    pub(crate) fn tell(&mut self, notice: Vec<String>) {
+        if self.is_awaited() {
+            self.notice = notice;
+        } else {
+            notice.iter().for_each(|line| tell!("lamina: {line}"));
+        }
+    }
+
+    /// The machine is ready.
+    pub(crate) fn ready(&mut self) {
+        let notice = std::mem::take(&mut self.notice);
+        self.say(&Word::Ready(notice));
+    }
+
+    /// The machine could not be started.
+    pub(crate) fn failed(&mut self, failure: &Failure) {
+        self.say(&Word::Failed(failure.clone()));
+    }
+
+    /// Whether somebody waits for a word.
+    pub(super) const fn is_awaited(&self) -> bool {
+        self.pipe.is_some()
+    }
+
+    fn say(&mut self, word: &Word) {
+        if let Some(mut pipe) = self.pipe.take() {
+            let line = serde_json::to_string(word).unwrap_or_default();
+            // Whoever started the machine may be gone by now.
+            let _ = pipe.write_all(format!("{line}\n").as_bytes());
+        }
+    }
+}
+
+/// Starts the supervisor of a machine whose spec stands in its directory, and waits until it is ready. A signal to
+/// this process ends the machine again.
+///
+/// # Errors
+/// The machine could not be started; it is gone then, or, if it is kept, as it was.
+pub(crate) fn start(directory: Directory, signals: &Signals) -> Result<(), Failure> {
+    let (name, start) = (directory.name().to_owned(), if directory.is_new() { "new" } else { "again" });
+    let log = directory.file("lamina.log");
+    let (reader, writer) = std::io::pipe().about("pipe")?;
+    let lock = directory.hand_over()?;
+    let mut child = spawn([SUPERVISE, &name, start], lock, writer, &log)?;
+    let words = reader_thread(reader, signals.events.clone());
+    let word = loop {
+        match signals.inbox.recv() {
+            Ok(Event::Signal(signal)) if signal != signal_hook::consts::SIGWINCH => {
+                let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+                let _ = child.wait();
+                return Err(interrupted(signal));
+            }
+            Ok(Event::Flushed) | Err(_) => break words.join().unwrap_or_default(),
+            Ok(_) => {}
+        }
+    };
+    match serde_json::from_str(&word) {
+        Ok(Word::Ready(notice)) => {
+            notice.iter().for_each(|line| tell!("lamina: {line}"));
+            Ok(())
+        }
+        Ok(Word::Failed(failure)) => {
+            let _ = child.wait();
+            Err(failure)
+        }
+        Err(_) => Err(silent(&name, &mut child, &log)),
+    }
+}
+
+fn spawn(arguments: [&str; 3], lock: File, writer: PipeWriter, log: &Path) -> Result<Child, Failure> {
+    let errors = OpenOptions::new().create(true).append(true).mode(0o600).open(log).about(log.display())?;
+    let ourselves = std::env::current_exe().about("/proc/self/exe")?;
+    let mut command = Command::new(ourselves);
+    command.args(arguments).stdin(Stdio::from(lock)).stdout(Stdio::from(OwnedFd::from(writer))).stderr(errors);
+    command.spawn().about(SUPERVISE)
+}
+
+/// Reads the supervisor's word; its end is told as [`Event::Flushed`].
+fn reader_thread(reader: PipeReader, events: Sender<Event>) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let _ = BufReader::new(reader).read_line(&mut line);
+        let _ = events.send(Event::Flushed);
+        line
+    })
+}
+
+fn silent(name: &str, child: &mut Child, log: &Path) -> Failure {
+    let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+    let words = child::tail(log, 3).replace('\n', "; ");
+    let words = if words.is_empty() { words } else { format!(": {words}") };
+    Failure::new(format_args!("machine {name}"), format_args!("its supervisor ended ({status}){words}"))
+        .with_status(MACHINE_FAILED)
+}

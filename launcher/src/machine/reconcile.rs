@@ -1,0 +1,136 @@
+//! Bringing the files of machines in line with their processes, which are the truth.
+
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+use std::time::Duration;
+
+use composefs_fuse::linux::{Unmount, unmount};
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::directory::{LOCK, MOUNT_POINT};
+use super::exit_record;
+use super::record::{self, Record};
+use crate::failure::{About, Failure};
+use crate::machine::kept_disk;
+
+/// Removes what killed supervisors left behind, of every machine. What cannot be removed is left for the next time.
+pub(super) fn reconcile_all(machines: &Path) -> Result<(), Failure> {
+    for entry in fs::read_dir(machines).about(machines.display())?.flatten() {
+        reconcile(&entry.path());
+    }
+    Ok(())
+}
+
+/// Brings the files of one machine in line with its processes: of one whose supervisor was killed the rest is ended,
+/// mount and sockets go, and it is marked failed, or removed if it was to go with its end.
+pub(super) fn reconcile(state: &Path) {
+    let Ok(record) = Record::read(state) else {
+        // One whose record is there and cannot be read is for its user to look at: it may have a disk.
+        if is_half_made(state) {
+            let _ = fs::remove_dir_all(state);
+        }
+        return;
+    };
+    let seen = record.clone().seen_now();
+    if seen.state == record.state {
+        return;
+    }
+    // Whoever holds it is alive after all, or is doing this.
+    let Ok(lock) = OpenOptions::new().append(true).open(state.join(LOCK)) else { return };
+    if lock.try_lock().is_err() {
+        return;
+    }
+    for process in record.processes.iter().skip(1) {
+        if let Some(handle) = process.open(&record.boot_id) {
+            let _ = pidfd_send_signal(handle, Signal::KILL);
+        }
+    }
+    // Fails where nothing is mounted.
+    let _ = unmount(&state.join(MOUNT_POINT), Unmount::Lazy);
+    let _ = fs::remove_dir(state.join(MOUNT_POINT));
+    if let Ok(sockets) = record.socket_directory() {
+        let _ = fs::remove_dir_all(sockets);
+    }
+    // Lost on a disk that is full.
+    let _ = exit_record::leave(&lock, &seen.state);
+    if record.ephemeral {
+        let _ = fs::remove_dir_all(state);
+    } else if let Err(failure) = seen.write(state) {
+        tracing::warn!("{failure}");
+    }
+}
+
+/// Whether a directory was left behind before it had a record, and is not just being made.
+fn is_half_made(state: &Path) -> bool {
+    let nothing = |name: &str| matches!(state.join(name).try_exists(), Ok(false));
+    let age = fs::metadata(state).and_then(|directory| directory.modified()).map(|made| made.elapsed());
+    matches!(age, Ok(Ok(age)) if age > Duration::from_secs(10)) && nothing(record::FILE) && nothing(kept_disk::FILE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::super::directory::{lock, new_record};
+    use super::super::record::{ProcessRecord, State};
+    use super::*;
+
+    fn machine(state: &Path, ephemeral: bool) {
+        let mut record = new_record("m", "image", &["true".into()], ephemeral);
+        let ours = ProcessRecord::of("lamina", rustix::process::getpid()).unwrap();
+        record.processes = vec![ProcessRecord { started: ours.started + 1, ..ours }];
+        record.write(state).unwrap();
+        fs::write(state.join(LOCK), "").unwrap();
+    }
+
+    #[test]
+    fn a_machine_of_a_dead_supervisor_is_marked_and_an_ephemeral_one_goes() {
+        let home = tempfile::tempdir().unwrap();
+        for ephemeral in [false, true] {
+            let state = home.path().join("m");
+            fs::create_dir(&state).unwrap();
+            machine(&state, ephemeral);
+            reconcile(&state);
+            assert_eq!(state.exists(), !ephemeral);
+            if !ephemeral {
+                assert!(matches!(Record::read(&state).unwrap().state, State::Failed { .. }));
+                fs::remove_dir_all(&state).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_machine_whose_lock_is_held_is_left_alone() {
+        let home = tempfile::tempdir().unwrap();
+        machine(home.path(), true);
+        let _lock = lock(home.path(), "m").unwrap();
+        reconcile(home.path());
+        assert_eq!(Record::read(home.path()).unwrap().state, State::Starting);
+    }
+
+    #[test]
+    fn a_machine_whose_record_cannot_be_read_is_left_with_its_disk() {
+        let home = tempfile::tempdir().unwrap();
+        let long_ago = std::time::SystemTime::now() - Duration::from_secs(1000);
+        let make_old = || File::open(home.path()).unwrap().set_modified(long_ago).unwrap();
+        fs::write(home.path().join(record::FILE), "").unwrap();
+        make_old();
+        reconcile(home.path());
+        fs::remove_file(home.path().join(record::FILE)).unwrap();
+        fs::write(home.path().join(kept_disk::FILE), "").unwrap();
+        make_old();
+        reconcile(home.path());
+        fs::remove_file(home.path().join(kept_disk::FILE)).unwrap();
+        make_old();
+        reconcile(home.path());
+        assert!(!home.path().exists(), "with neither it is nothing");
+        fs::create_dir(home.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_is_just_being_made_is_left_alone() {
+        let home = tempfile::tempdir().unwrap();
+        reconcile(home.path());
+        assert!(home.path().exists());
+    }
+}

@@ -1,0 +1,44 @@
+//! What a machine's run is made of.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use guest_init::protocol::{Process, Setup};
+
+use super::directory::Directory;
+use super::ready_pipe::ReadyPipe;
+use super::stdio::Stdio;
+use crate::engine::CommandLine;
+use crate::root::RootServer;
+use crate::spec::ready::Ready;
+
+/// A machine to run.
+#[derive(Debug)]
+pub(crate) struct RunConfig {
+    /// The server of its root, and that root's socket.
+    pub(crate) root: (Box<dyn RootServer>, PathBuf),
+    /// The machine's directories, which go last.
+    pub(crate) directory: Directory,
+    /// The servers of its further shares and of its network, each with its socket, which is named after what it serves.
+    pub(crate) shares: Vec<(CommandLine, PathBuf)>,
+    /// The hypervisor.
+    pub(crate) hypervisor: CommandLine,
+    /// The sockets to listen on: control channel and monitor.
+    pub(crate) sockets: (PathBuf, PathBuf),
+    /// The console's file.
+    pub(crate) console: PathBuf,
+    /// Whether to show the console as it grows.
+    pub(crate) show_console: bool,
+    /// What the guest mounts. The clock is filled in when it is sent.
+    pub(crate) setup: Setup,
+    /// The command.
+    pub(crate) process: Process,
+    /// Where the command's channels lead.
+    pub(crate) ends: Option<Stdio>,
+    /// Who waits for the word that the command runs.
+    pub(crate) handover: ReadyPipe,
+    /// When the machine counts as ready.
+    pub(crate) ready: Ready,
+    /// How long the guest may take until it is.
+    pub(crate) ready_timeout: Duration,
+}

@@ -1,0 +1,149 @@
+//! The host's ends of a process's three channels.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use guest_init::protocol::Channel;
+
+use super::log;
+use crate::failure::{About, Failure};
+
+/// Takes what a process writes.
+pub(crate) trait Output: Send {
+    /// Takes bytes of standard output or standard error.
+    ///
+    /// # Errors
+    /// Nobody wants any more: the process learns of it as it would from a pipe.
+    fn take(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()>;
+}
+
+/// Where a process's input comes from, if it has any, and where its output goes to.
+pub(crate) struct Stdio {
+    pub(crate) input: Option<Box<dyn Read + Send>>,
+    pub(crate) output: Box<dyn Output>,
+}
+
+impl fmt::Debug for Stdio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stdio").field("input", &self.input.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Stdio {
+    /// This process's own; what of the output cannot be written is noted in `lost`.
+    #[must_use]
+    pub(crate) fn own(input: bool, lost: WriteFailure) -> Self {
+        Self { input: input.then(|| Box::new(io::stdin()) as Box<dyn Read + Send>), output: Box::new(Own(lost)) }
+    }
+
+    /// The log at `path`, and no input.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn log(path: &Path) -> Result<Self, Failure> {
+        Ok(Self { input: None, output: Box::new(log::Writer::open(path).about(path.display())?) })
+    }
+
+    /// An output without an input.
+    #[must_use]
+    pub(crate) fn output(output: impl Output + 'static) -> Self {
+        Self { input: None, output: Box::new(output) }
+    }
+
+    /// An input, and an output that takes what answers it.
+    #[must_use]
+    pub(crate) fn new(input: impl Read + Send + 'static, output: impl Output + 'static) -> Self {
+        Self { input: Some(Box::new(input)), output: Box::new(output) }
+    }
+}
+
+/// The first output that could not be written, for who has a clone of it. Who has stopped reading has read enough.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WriteFailure(Arc<OnceLock<Failure>>);
+
+impl WriteFailure {
+    /// Fails if something is lost.
+    ///
+    /// # Errors
+    /// Names what could not be written, and why.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        self.0.get().cloned().map_or(Ok(()), Err)
+    }
+}
+
+/// This process's own standard output and error.
+#[derive(Debug)]
+struct Own(WriteFailure);
+
+impl Output for Own {
+    fn take(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()> {
+        let (name, written) = match channel {
+            Channel::Stderr => ("standard error", io::stderr().write_all(bytes)),
+            _ => {
+                let mut stdout = io::stdout().lock();
+                ("standard output", stdout.write_all(bytes).and_then(|()| stdout.flush()))
+            }
+        };
+        written.inspect_err(|error| {
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                let _ = self.0.0.set(Failure::new(name, error));
+            }
+        })
+    }
+}
+
+/// Memory that something is written to, for who has a clone of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
+
+impl SharedBuffer {
+    /// Takes out what has been written.
+    #[must_use]
+    pub(crate) fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Write for SharedBuffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Standard output and standard error, each into memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Captured {
+    /// What was written to standard output.
+    pub(crate) stdout: SharedBuffer,
+    /// What was written to standard error.
+    pub(crate) stderr: SharedBuffer,
+}
+
+impl Output for Captured {
+    fn take(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()> {
+        match channel {
+            Channel::Stderr => self.stderr.write_all(bytes),
+            _ => self.stdout.write_all(bytes),
+        }
+    }
+}
+
+/// Standard output into a writer; standard error into our own.
+#[derive(Debug)]
+pub(crate) struct Piped<W>(pub(crate) W);
+
+impl<W: Write + Send> Output for Piped<W> {
+    fn take(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()> {
+        match channel {
+            Channel::Stderr => io::stderr().write_all(bytes),
+            _ => self.0.write_all(bytes),
+        }
+    }
+}

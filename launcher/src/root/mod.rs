@@ -1,0 +1,118 @@
+//! Who serves a root: a server made of an open tree, as was decided.
+
+mod server;
+
+pub(crate) use server::{DirectRoot, DirectoryRoot, ImageRoot, MountedRoot, RootServer};
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use composefs_fuse::Server;
+use composefs_fuse::stats::Stats;
+use layer_store::{BaseId, Cancellation, Store};
+
+use crate::engine::policy::Backend;
+use crate::failure::{About, Failure};
+use crate::host::virtiofsd::{Purpose, Virtiofsd};
+use crate::machine::Signals;
+use crate::meter::Meter;
+use crate::spec::Tree;
+
+/// A root that is ready to be served.
+#[derive(Debug)]
+pub(crate) struct Served {
+    /// Who serves it.
+    pub(crate) server: Box<dyn RootServer>,
+    /// The counters of what it is asked, where this process answers.
+    pub(crate) stats: Option<Arc<Stats>>,
+    /// The file that the hypervisor reads it from, where it is one.
+    pub(crate) image: Option<PathBuf>,
+}
+
+impl Served {
+    fn by(server: impl RootServer + 'static) -> Self {
+        Self { server: Box::new(server), stats: None, image: None }
+    }
+}
+
+/// Makes what `backend` serves `tree` from, if it is not there yet, and a server for it.
+///
+/// # Errors
+/// virtiofsd is wanted and missing, or what it takes cannot be made; a signal came meanwhile.
+pub(crate) fn serve(
+    tree: Tree,
+    backend: Backend,
+    virtiofsd: Result<Virtiofsd, Failure>,
+    signals: &Signals,
+) -> Result<Served, Failure> {
+    let (view, store, base) = match tree {
+        Tree::Directory(path) => {
+            let purpose = Purpose::Root;
+            return Ok(Served::by(DirectoryRoot { path, virtiofsd: virtiofsd?, purpose, _view: None }));
+        }
+        Tree::View(view, store, base) => (view, store, base),
+    };
+    match backend {
+        Backend::Block => {
+            let image = block_image(&store, &base, signals)?;
+            Ok(Served { image: Some(image), ..Served::by(ImageRoot { _view: view }) })
+        }
+        Backend::Materialize => {
+            let own = !rustix::process::geteuid().is_root();
+            let path = unpacked(&store, &base, own, signals)?;
+            let purpose = if own { Purpose::OwnRoot } else { Purpose::Root };
+            Ok(Served::by(DirectoryRoot { path, virtiofsd: virtiofsd?, purpose, _view: Some(view) }))
+        }
+        Backend::Direct | Backend::Virtiofsd => {
+            let server = Arc::new(Server::new(view));
+            let stats = Some(Arc::clone(server.stats()));
+            let served = match backend {
+                Backend::Virtiofsd => Served::by(MountedRoot::new(server, virtiofsd?)),
+                _ => Served::by(DirectRoot::new(server)),
+            };
+            Ok(Served { stats, ..served })
+        }
+    }
+}
+
+/// The image of a base, made by the first machine that wants it.
+fn block_image(store: &Store, base: &BaseId, signals: &Signals) -> Result<PathBuf, Failure> {
+    let mut waiting = || tell!("lamina: waiting for another process that makes the block image");
+    let doing = "making a block image, once for this base:";
+    let image =
+        making(doing, signals, |cancellation, progress| store.block_image(base, &mut waiting, cancellation, progress));
+    image?.about("block image")
+}
+
+/// The directory of a base, made by the first machine that wants it. Of an ordinary user it belongs to that user.
+fn unpacked(store: &Store, base: &BaseId, without_owners: bool, signals: &Signals) -> Result<PathBuf, Failure> {
+    let mut waiting = || tell!("lamina: waiting for another process that unpacks the image");
+    let made = making("unpacking, once for this base:", signals, |cancellation, progress| {
+        store.tree(base, without_owners, &mut waiting, cancellation, progress)
+    });
+    let (path, _) = made?.about("tree")?;
+    if without_owners {
+        tell!(
+            "lamina: all files of the root belong to root in the guest, and devices and set-user-ID bits are left out"
+        );
+    }
+    Ok(path)
+}
+
+/// Makes something in the store, showing how far it is, until it is done or a signal comes.
+fn making<T>(
+    doing: &str,
+    signals: &Signals,
+    make: impl FnOnce(&Cancellation, &mut dyn FnMut(u64)) -> T,
+) -> Result<T, Failure> {
+    let meter = Meter::new(doing, false);
+    let cancellation = Cancellation::default();
+    let made = make(&cancellation, &mut |bytes| {
+        meter.add(bytes);
+        if signals.check().is_err() {
+            cancellation.cancel();
+        }
+    });
+    signals.check()?;
+    Ok(made)
+}

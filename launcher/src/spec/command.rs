@@ -1,0 +1,142 @@
+//! What runs in a guest: the image's configuration with what the user puts in its place.
+
+use guest_init::protocol::{Process, TerminalSize};
+
+use crate::failure::{Failure, USAGE};
+
+/// What an image says about running it (image specification, `config.md`, "config").
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Defaults {
+    /// The words that every command starts with.
+    pub(crate) entrypoint: Vec<String>,
+    /// The words behind them, unless others are given.
+    pub(crate) cmd: Vec<String>,
+    /// `NAME=value` entries.
+    pub(crate) env: Vec<String>,
+    /// The working directory.
+    pub(crate) working_dir: Option<String>,
+    /// The user and group.
+    pub(crate) user: Option<String>,
+}
+
+/// What the user asks for instead.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Overrides {
+    /// The words behind the entrypoint, when there are any.
+    pub(crate) command: Vec<String>,
+    /// Another entrypoint; an empty one is none. The image's `cmd` is then not used.
+    pub(crate) entrypoint: Option<String>,
+    /// `NAME=value` sets, `NAME` takes over from our own environment if it is set there.
+    pub(crate) env: Vec<String>,
+    /// The working directory.
+    pub(crate) working_dir: Option<String>,
+    /// The user and group.
+    pub(crate) user: Option<String>,
+    /// The size of our terminal, when the command is to have one.
+    pub(crate) terminal: Option<TerminalSize>,
+}
+
+/// Puts the two together as container runtimes do.
+///
+/// # Errors
+/// There is nothing to run.
+pub(crate) fn assemble(image: Defaults, asked: Overrides) -> Result<Process, Failure> {
+    let (entrypoint, cmd) = match asked.entrypoint {
+        Some(word) => (Some(word).filter(|word| !word.is_empty()).into_iter().collect(), Vec::new()),
+        None => (image.entrypoint, image.cmd),
+    };
+    let arguments = if asked.command.is_empty() { cmd } else { asked.command };
+    let argv: Vec<String> = entrypoint.into_iter().chain(arguments).collect();
+    if argv.is_empty() {
+        return Err(Failure::new("command", "the image names none")
+            .with_hint("say what to run, as in: lamina run REF -- /bin/sh")
+            .with_status(USAGE));
+    }
+    let images = image.env.iter().filter_map(|entry| split(entry));
+    let given = environment(&asked.env, false);
+    let env = our_terminal(asked.terminal.is_some()).into_iter().chain(images).chain(given).collect();
+    Ok(Process {
+        argv,
+        env,
+        cwd: asked.working_dir.or(image.working_dir),
+        user: asked.user.or(image.user),
+        terminal: asked.terminal,
+        by_init: false,
+    })
+}
+
+/// What the user adds to an environment: `NAME=value` sets, `NAME` takes over from our own. On a terminal the kind of
+/// ours comes first.
+pub(crate) fn environment(asked: &[String], terminal: bool) -> impl Iterator<Item = (String, String)> {
+    let given = asked.iter().filter_map(|entry| split(entry).or_else(|| inherited(entry)));
+    our_terminal(terminal).into_iter().chain(given)
+}
+
+fn our_terminal(wanted: bool) -> Option<(String, String)> {
+    wanted.then(|| inherited("TERM")).flatten()
+}
+
+fn split(entry: &str) -> Option<(String, String)> {
+    let (name, value) = entry.split_once('=')?;
+    (!name.is_empty()).then(|| (name.to_owned(), value.to_owned()))
+}
+
+fn inherited(name: &str) -> Option<(String, String)> {
+    Some((name.to_owned(), std::env::var(name).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|&word| word.to_owned()).collect()
+    }
+
+    fn image() -> Defaults {
+        Defaults {
+            entrypoint: words(&["/entry", "-x"]),
+            cmd: words(&["serve"]),
+            env: words(&["PATH=/bin", "A=1=2"]),
+            working_dir: Some("/srv".into()),
+            user: Some("web".into()),
+        }
+    }
+
+    #[test]
+    fn words_given_replace_cmd_and_keep_the_entrypoint() {
+        for (entrypoint, command, expected) in [
+            (None, words(&[]), words(&["/entry", "-x", "serve"])),
+            (None, words(&["a", "b"]), words(&["/entry", "-x", "a", "b"])),
+            (Some("/other"), words(&[]), words(&["/other"])),
+            (Some("/other"), words(&["a"]), words(&["/other", "a"])),
+            (Some(""), words(&["a"]), words(&["a"])),
+        ] {
+            let asked = Overrides { entrypoint: entrypoint.map(str::to_owned), command, ..Overrides::default() };
+            assert_eq!(assemble(image(), asked).unwrap().argv, expected);
+        }
+    }
+
+    #[test]
+    fn the_environment_given_comes_behind_the_images() {
+        let asked = Overrides { env: words(&["A=3", "B=", "NOT_SET_ANYWHERE_HERE"]), ..Overrides::default() };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let expected = [pair("PATH", "/bin"), pair("A", "1=2"), pair("A", "3"), pair("B", "")];
+        assert_eq!(assemble(image(), asked).unwrap().env, expected);
+    }
+
+    #[test]
+    fn user_and_directory_of_the_image_hold_unless_given() {
+        let process = assemble(image(), Overrides::default()).unwrap();
+        assert_eq!((process.cwd.as_deref(), process.user.as_deref()), (Some("/srv"), Some("web")));
+        let asked = Overrides { working_dir: Some("/".into()), user: Some("0".into()), ..Overrides::default() };
+        let process = assemble(image(), asked).unwrap();
+        assert_eq!((process.cwd.as_deref(), process.user.as_deref()), (Some("/"), Some("0")));
+    }
+
+    #[test]
+    fn nothing_to_run_is_a_usage_error() {
+        let failure = assemble(Defaults::default(), Overrides::default()).unwrap_err();
+        assert_eq!(failure.status(), USAGE);
+    }
+}

@@ -1,0 +1,120 @@
+//! Secrets: files that reach one guest and nothing else.
+//!
+//! They are read when the machine starts, travel over its control channel, and lie in the guest's memory. They are never
+//! in the store, a base, a log, or on a command line.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use guest_init::protocol::{self, MAX_SECRET};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{About, Failure};
+
+/// A file that is to be in `/run/secrets` of a guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Secret {
+    /// Its name there.
+    pub(crate) name: String,
+    /// The host's file with its content.
+    pub(crate) file: PathBuf,
+}
+
+impl FromStr for Secret {
+    type Err = String;
+
+    /// Reads `[NAME=]FILE`; the name is the file's own by default.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, file) = match text.split_once('=') {
+            Some((name, file)) => (Some(name.to_owned()), PathBuf::from(file)),
+            None => (None, PathBuf::from(text)),
+        };
+        let own = file.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        match name.or(own) {
+            Some(name) if !name.is_empty() && !name.contains('/') && name != "." && name != ".." => {
+                Ok(Self { name, file })
+            }
+            _ => Err("expected FILE or NAME=FILE, the name without \"/\"".to_owned()),
+        }
+    }
+}
+
+impl Secret {
+    /// Reads its content.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is too large.
+    pub(crate) fn read(&self) -> Result<protocol::Secret, Failure> {
+        let about = || format!("--secret {}", self.file.display());
+        let mut content = Vec::new();
+        let file = File::open(&self.file).about(about())?;
+        file.take(MAX_SECRET as u64 + 1).read_to_end(&mut content).about(about())?;
+        if content.len() > MAX_SECRET {
+            let cause = format!("a secret has at most {} KiB", MAX_SECRET >> 10);
+            return Err(Failure::new(about(), cause).with_hint("share the file with -v FILE:GUEST:ro"));
+        }
+        Ok(protocol::Secret { name: self.name.clone(), content })
+    }
+}
+
+/// Reads a file of environment variables: `NAME=VALUE` or `NAME` in each line, `#` before a comment, no quoting.
+///
+/// # Errors
+/// The file cannot be read, or a line is neither.
+pub(crate) fn read_env_file(path: &std::path::Path) -> Result<Vec<String>, Failure> {
+    let about = || format!("--env-file {}", path.display());
+    let text = std::fs::read_to_string(path).about(about())?;
+    let mut entries = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let name = line.split('=').next().unwrap_or_default();
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            // The line itself may be a secret.
+            let cause = format!("line {number} is neither NAME=VALUE nor NAME");
+            return Err(Failure::new(about(), cause));
+        }
+        entries.push(line.to_owned());
+    }
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_named_after_its_file_unless_told_otherwise() {
+        let secret = |name: &str, file: &str| Ok(Secret { name: name.into(), file: file.into() });
+        assert_eq!("/a/key.pem".parse(), secret("key.pem", "/a/key.pem"));
+        assert_eq!("token=/a/b=c".parse(), secret("token", "/a/b=c"));
+        for wrong in ["", "/", "..", "=x", "a/b=c", "..=x"] {
+            assert!(wrong.parse::<Secret>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn large_secrets_are_refused_with_another_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("large");
+        std::fs::write(&file, vec![0; MAX_SECRET + 1]).unwrap();
+        let failure = Secret { name: "x".into(), file: file.clone() }.read().unwrap_err().to_string();
+        assert!(failure.contains("256 KiB") && failure.contains("-v"), "{failure}");
+        std::fs::write(&file, vec![7; MAX_SECRET]).unwrap();
+        assert_eq!(Secret { name: "x".into(), file }.read().unwrap().content.len(), MAX_SECRET);
+    }
+
+    #[test]
+    fn env_files_are_read_line_by_line_and_errors_do_not_tell_the_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "# comment\n\nA=1 = 2\n  B=\nHOME\n").unwrap();
+        assert_eq!(read_env_file(file.path()).unwrap(), ["A=1 = 2", "B=", "HOME"]);
+        std::fs::write(file.path(), "A=1\nhush hush=3\n").unwrap();
+        let failure = read_env_file(file.path()).unwrap_err().to_string();
+        assert!(failure.contains("line 2") && !failure.contains("hush"), "{failure}");
+    }
+}
