@@ -12,7 +12,8 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 fn main() {
     let manifest = PathBuf::from(required("CARGO_MANIFEST_DIR"));
     let out = PathBuf::from(required("OUT_DIR"));
-    for watched in ["guest-init/src", "guest-init/Cargo.toml", "../Cargo.toml", "../Cargo.lock", "build.rs"] {
+    let crates = ["guest-init/src", "guest-init/Cargo.toml", "guest-protocol/src", "guest-protocol/Cargo.toml"];
+    for watched in crates.into_iter().chain(["../Cargo.toml", "../Cargo.lock", "build.rs"]) {
         println!("cargo::rerun-if-changed={}", manifest.join(watched).display());
     }
     let target_dir = out.join("guest-init");

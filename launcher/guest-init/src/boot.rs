@@ -5,8 +5,8 @@ use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use guest_init::protocol::PORT_NAME;
-use guest_init::{MODULES, Part};
+use guest_protocol::PORT_NAME;
+use guest_protocol::{MODULES, Part};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::RebootCommand;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use guest_init::Part;
+use guest_protocol::Part;
 
 use crate::boot;
 

@@ -1,10 +1,12 @@
 //! The first process of a guest (`/init` of the initramfs).
 //!
-//! It prints [`guest_init::UP`] on the console as its first act, loads the modules it was packed with,
+//! It prints [`guest_protocol::UP`] on the console as its first act, loads the modules it was packed with,
 //! opens the control channel and does what the host says there. It never reads the kernel command line and
 //! never exits: when it is done, or cannot go on, it powers the machine off.
 
+mod account;
 mod boot;
+mod changes;
 mod disk;
 mod netlink;
 mod network;
@@ -12,6 +14,7 @@ mod process;
 mod pump;
 mod reaper;
 mod root;
+mod sockets;
 mod tool;
 mod writes;
 
@@ -20,7 +23,7 @@ use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use guest_init::protocol::{Channel, Hello, MACHINE, Message, VERSION};
+use guest_protocol::{Channel, Hello, MACHINE, Message, VERSION};
 
 use process::Session;
 use reaper::Reaper;
@@ -53,7 +56,7 @@ fn main() {
         let arguments: Vec<String> = std::env::args().collect();
         std::process::exit(tool::run(&arguments).into());
     }
-    println!("{}", guest_init::UP);
+    println!("{}", guest_protocol::UP);
     if let Err(cause) = serve() {
         eprintln!("lamina: guest: {cause}");
     }

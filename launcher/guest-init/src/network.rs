@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use guest_init::Part;
-use guest_init::protocol::Network;
+use guest_protocol::Network;
+use guest_protocol::Part;
 
 use crate::netlink::{self, Request};
 use crate::{boot, root, writes};

@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use guest_init::account::{self, Account};
-use guest_init::protocol::{Ending, Message, Process, StartError, TerminalSize};
-use guest_init::window::Window;
+use crate::account::{self, Account};
+use guest_protocol::Window;
+use guest_protocol::{Ending, Message, Process, StartError, TerminalSize};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::pty::OpenptFlags;

@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::Receiver;
 
-use guest_init::protocol::{Channel, MAX_CHUNK, Message};
-use guest_init::window::Window;
+use guest_protocol::Window;
+use guest_protocol::{Channel, MAX_CHUNK, Message};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Guest;

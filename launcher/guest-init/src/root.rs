@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use guest_init::Part;
-use guest_init::protocol::{Overlay, RootSource, Secret, Setup, Share};
+use guest_protocol::Part;
+use guest_protocol::{Overlay, RootSource, Secret, Setup, Share};
 use rustix::fs::Timespec;
 use rustix::mount::{MountFlags, mount_bind, mount_move, mount_remount};
 use rustix::process::{Resource, Rlimit};

@@ -7,7 +7,7 @@ const LISTEN: &str = "0A";
 /// `port`: behind the number of the line stand the local and the remote address, each ending in `:PORT` in hex, and the
 /// state.
 #[must_use]
-pub fn is_listening(table: &str, port: u16) -> bool {
+pub(crate) fn is_listening(table: &str, port: u16) -> bool {
     let port = format!(":{port:04X}");
     table.lines().skip(1).any(|line| {
         let mut words = line.split_ascii_whitespace().skip(1);

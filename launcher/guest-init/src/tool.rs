@@ -18,9 +18,9 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use guest_init::archive::{Packer, Target, unpack};
-use guest_init::changes::Stack;
-use guest_init::sockets;
+use crate::changes::Stack;
+use crate::sockets;
+use guest_protocol::archive::{Packer, Target, unpack};
 
 use crate::writes;
 
@@ -70,7 +70,7 @@ fn stdout() -> impl io::Write {
     BufWriter::with_capacity(64 << 10, io::stdout().lock())
 }
 
-/// Unpacks what comes in, and says how much that was: [`guest_init::archive::Copied`] as JSON.
+/// Unpacks what comes in, and says how much that was: [`guest_protocol::archive::Copied`] as JSON.
 fn receive(target: &Target) -> io::Result<()> {
     let copied = unpack(io::stdin().lock(), target, true)?;
     serde_json::to_writer(io::stdout(), &copied)?;

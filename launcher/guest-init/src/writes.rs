@@ -12,9 +12,9 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use guest_init::changes::{Own, Stack};
-use guest_init::protocol::Overlay;
-use guest_init::{Part, WRITES_FULL};
+use crate::changes::{Own, Stack};
+use guest_protocol::Overlay;
+use guest_protocol::{Part, WRITES_FULL};
 use rustix::mount::{MountFlags, mount_remount};
 
 use crate::boot::{self, mount_at};

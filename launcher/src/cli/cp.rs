@@ -5,8 +5,8 @@ use std::io::{self, BufWriter, PipeReader, PipeWriter, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use guest_init::archive::{Copied, Packer, Target, unpack};
-use guest_init::protocol::{Ending, Process};
+use guest_protocol::archive::{Copied, Packer, Target, unpack};
+use guest_protocol::{Ending, Process};
 
 use super::Global;
 use super::outcome::{Outcome, refuse_json};

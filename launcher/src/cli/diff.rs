@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use guest_init::changes::parse_list;
+use guest_protocol::changes::parse_list;
 
 use super::Global;
 use crate::failure::{About, Failure, MACHINE_FAILED};

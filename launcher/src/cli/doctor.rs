@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use guest_init::Part;
+use guest_protocol::Part;
 use serde::Serialize;
 
 use super::Global;

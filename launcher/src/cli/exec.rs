@@ -1,6 +1,6 @@
 //! `lamina exec`.
 
-use guest_init::protocol::Process;
+use guest_protocol::Process;
 
 use super::Global;
 use super::outcome::{Outcome, refuse_json};

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use guest_init::protocol::Ending;
+use guest_protocol::Ending;
 
 use super::Global;
 use crate::failure::{Failure, USAGE};

@@ -72,7 +72,7 @@ fn assemble(modules: &Modules) -> Result<Vec<u8>, Failure> {
     archive.device("dev/console", 5, 1);
     archive.device("dev/null", 1, 3);
     archive.file("init", 0o755, INIT);
-    let root = guest_init::MODULES.trim_start_matches('/');
+    let root = guest_protocol::MODULES.trim_start_matches('/');
     archive.modules(root, &modules.always)?;
     for (part, files) in &modules.parts {
         archive.modules(&format!("{root}/{}", part.name()), files.as_deref().unwrap_or_default())?;

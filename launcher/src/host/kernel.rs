@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use guest_init::Part;
+use guest_protocol::Part;
 
 use crate::failure::{About, Failure};
 

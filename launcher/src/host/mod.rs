@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use composefs_fuse::Server;
 use composefs_fuse::linux::{MountOptions, MountPoint, Session, Unmount};
-use guest_init::Part;
+use guest_protocol::Part;
 use layer_store::Store;
 
 use crate::engine::policy::{Backend, Capabilities, Choice, Request};

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use guest_init::protocol::Network;
+use guest_protocol::Network;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::CommandLine;

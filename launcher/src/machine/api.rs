@@ -1,7 +1,7 @@
 //! What other commands ask of a machine's supervisor, over the socket `api.sock` of that machine.
 //!
 //! A connection begins with one line of JSON, a [`Request`], which is answered by one line, a [`Reply`]. Behind
-//! [`Request::Exec`] both sides go on in the frames of the guest's control channel ([`guest_init::protocol`]), with
+//! [`Request::Exec`] both sides go on in the frames of the guest's control channel ([`guest_protocol`]), with
 //! [`STREAM`] for the stream: the supervisor only changes that number, so the windows of the process's channels reach
 //! from the guest to the command that started it. The connection ends behind the process's last message.
 //!
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use guest_init::protocol::{Channel, Message, Process};
+use guest_protocol::{Channel, Message, Process};
 use serde::{Deserialize, Serialize};
 
 use super::event::Event;
@@ -26,7 +26,7 @@ pub(crate) const SOCKET: &str = "api";
 /// The stream of the process on a connection.
 pub(crate) const STREAM: u32 = 1;
 /// The longest request in bytes, as for a message to the guest.
-const LONGEST: u64 = guest_init::protocol::MAX_PAYLOAD as u64;
+const LONGEST: u64 = guest_protocol::MAX_PAYLOAD as u64;
 
 /// What is asked for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -249,7 +249,7 @@ mod tests {
             // Nobody but the supervisor powers the guest off.
             assert_eq!(Message::read(&guest).unwrap(), Some((2, Message::Signal(2))));
             desk.deliver(2, Message::Stdout(b"out".to_vec()));
-            desk.deliver(2, Message::Exited(guest_init::protocol::Ending::Status(3)));
+            desk.deliver(2, Message::Exited(guest_protocol::Ending::Status(3)));
             assert_eq!(Message::read(&client).unwrap(), Some((STREAM, Message::Stdout(b"out".to_vec()))));
             assert!(matches!(Message::read(&client).unwrap(), Some((STREAM, Message::Exited(_)))));
             assert_eq!(client.read(&mut [0]).unwrap(), 0);

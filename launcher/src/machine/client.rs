@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use guest_init::protocol::{Channel, Ending, Message, Process};
+use guest_protocol::{Channel, Ending, Message, Process};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 use signal_hook::consts::SIGWINCH;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::thread;
 
-use guest_init::WRITES_FULL;
+use guest_protocol::WRITES_FULL;
 
 use super::event::Event;
 use super::file_watch::FileWatch;

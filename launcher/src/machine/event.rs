@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::process::ExitStatus;
 
-use guest_init::protocol::Message;
+use guest_protocol::Message;
 
 use super::api::Request;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use composefs_fuse::linux::StatsSocket;
 use composefs_fuse::stats::Stats;
-use guest_init::protocol::{self, Ending, Overlay, Process, RootSource, Setup};
+use guest_protocol::{Ending, Overlay, Process, RootSource, Setup};
 
 use crate::engine::cloud_hypervisor::CloudHypervisor;
 use crate::engine::firecracker::Firecracker;
@@ -231,7 +231,7 @@ impl Prepared {
 
     /// What the guest is told to mount.
     fn setup(&self) -> Result<Setup, Failure> {
-        let share = |(position, resolved): (usize, &Resolved)| protocol::Share {
+        let share = |(position, resolved): (usize, &Resolved)| guest_protocol::Share {
             tag: share::tag(position + 1),
             target: resolved.share.guest.clone(),
             read_only: resolved.share.read_only,

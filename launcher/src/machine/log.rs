@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use guest_init::protocol::Channel;
+use guest_protocol::Channel;
 
 use super::stdio::Output;
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use guest_init::protocol::{Process, Setup};
+use guest_protocol::{Process, Setup};
 
 use super::directory::Directory;
 use super::ready_pipe::ReadyPipe;

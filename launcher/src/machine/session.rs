@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use guest_init::protocol::{Channel, MAX_CHUNK, Message, WINDOW};
-use guest_init::window::Window;
+use guest_protocol::Window;
+use guest_protocol::{Channel, MAX_CHUNK, Message, WINDOW};
 
 use super::event::Event;
 use super::stdio::Stdio;
@@ -198,7 +198,7 @@ fn send_input(stream: u32, mut input: Box<dyn Read + Send>, window: &Window, con
 
 #[cfg(test)]
 mod tests {
-    use guest_init::protocol::{Ending, Process};
+    use guest_protocol::{Ending, Process};
 
     use super::*;
 

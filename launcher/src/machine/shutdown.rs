@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use guest_init::protocol::{Ending, Message};
+use guest_protocol::{Ending, Message};
 use signal_hook::consts::{SIGHUP, SIGKILL, SIGTERM, SIGWINCH};
 
 use super::api::Request;

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use guest_init::protocol::Channel;
+use guest_protocol::Channel;
 
 use super::log;
 use crate::failure::{About, Failure};

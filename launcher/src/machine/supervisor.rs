@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
-use guest_init::protocol::{Channel, Ending, MACHINE, Message, Process, VERSION};
+use guest_protocol::{Channel, Ending, MACHINE, Message, Process, VERSION};
 
 use super::api::{self, ApiServer};
 use super::children::Children;

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, stdin, stdout};
 
-use guest_init::protocol::TerminalSize;
+use guest_protocol::TerminalSize;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// Whether a command should get a terminal: when both its input and its output are one. With only one of

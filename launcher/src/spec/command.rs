@@ -1,6 +1,6 @@
 //! What runs in a guest: the image's configuration with what the user puts in its place.
 
-use guest_init::protocol::{Process, TerminalSize};
+use guest_protocol::{Process, TerminalSize};
 
 use crate::failure::{Failure, USAGE};
 

@@ -10,7 +10,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use guest_init::protocol::Process;
+use guest_protocol::Process;
 use layer_store::{BaseId, DiffId, Digest, Store, View};
 use serde::{Deserialize, Serialize};
 

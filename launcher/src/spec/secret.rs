@@ -8,7 +8,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use guest_init::protocol::{self, MAX_SECRET};
+use guest_protocol::MAX_SECRET;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{About, Failure};
@@ -46,7 +46,7 @@ impl Secret {
     ///
     /// # Errors
     /// The file cannot be read, or is too large.
-    pub(crate) fn read(&self) -> Result<protocol::Secret, Failure> {
+    pub(crate) fn read(&self) -> Result<guest_protocol::Secret, Failure> {
         let about = || format!("--secret {}", self.file.display());
         let mut content = Vec::new();
         let file = File::open(&self.file).about(about())?;
@@ -55,7 +55,7 @@ impl Secret {
             let cause = format!("a secret has at most {} KiB", MAX_SECRET >> 10);
             return Err(Failure::new(about(), cause).with_hint("share the file with -v FILE:GUEST:ro"));
         }
-        Ok(protocol::Secret { name: self.name.clone(), content })
+        Ok(guest_protocol::Secret { name: self.name.clone(), content })
     }
 }
 

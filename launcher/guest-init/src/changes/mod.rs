@@ -6,7 +6,6 @@
 
 use std::fs::{self, Metadata};
 use std::io::{self, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -14,9 +13,10 @@ mod own;
 #[cfg(test)]
 mod tests;
 
-pub use own::Own;
+pub(crate) use own::Own;
 
-use crate::archive::{Packer, about, names_in, unless_gone};
+use guest_protocol::archive::{Packer, about, names_in, unless_gone};
+use guest_protocol::changes::{Kind, write_entry};
 
 /// The attribute of a directory that hides what is below it.
 const OPAQUE: &str = "trusted.overlay.opaque";
@@ -29,54 +29,31 @@ const OPAQUE_WHITEOUT: &str = ".wh..wh..opq";
 
 /// An upper directory with what belongs to it, and the tree that it lies over.
 #[derive(Clone, Debug)]
-pub struct Stack {
+pub(crate) struct Stack {
     place: PathBuf,
     upper: PathBuf,
     lower: PathBuf,
 }
 
-/// What happened to a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// It is not in the tree below.
-    Added,
-    /// It is in both.
-    Changed,
-    /// It is in the tree below and no longer seen.
-    Deleted,
-}
-
-impl Kind {
-    /// The letter for it: `A`, `C` or `D`.
-    #[must_use]
-    pub const fn letter(self) -> u8 {
-        match self {
-            Self::Added => b'A',
-            Self::Changed => b'C',
-            Self::Deleted => b'D',
-        }
-    }
-}
-
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub(crate) struct Change {
     /// What happened.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// The path without a leading slash.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// It is a directory of the upper tree.
-    pub directory: bool,
+    pub(crate) directory: bool,
     /// It is one that hides the one below it.
-    pub opaque: bool,
+    pub(crate) opaque: bool,
     /// It is hidden by such a directory, and said so only for people: a layer needs no entry for it.
-    pub implied: bool,
+    pub(crate) implied: bool,
 }
 
 impl Stack {
     /// The writes in `place` (`upper`, `own`) over the tree `lower`.
     #[must_use]
-    pub fn new(place: &Path, lower: &Path) -> Self {
+    pub(crate) fn new(place: &Path, lower: &Path) -> Self {
         Self { place: place.to_owned(), upper: place.join("upper"), lower: lower.to_owned() }
     }
 
@@ -85,7 +62,7 @@ impl Stack {
     ///
     /// # Errors
     /// Names the path that cannot be read.
-    pub fn changes(&self) -> io::Result<Vec<Change>> {
+    pub(crate) fn changes(&self) -> io::Result<Vec<Change>> {
         let own = Own::read(&self.place)?.unwrap_or_default();
         let mut found = Vec::new();
         // Reversed, so that the first name is taken first.
@@ -123,7 +100,7 @@ impl Stack {
     ///
     /// # Errors
     /// What init put there itself cannot be read.
-    pub fn is_of_user(&self, path: &Path) -> io::Result<bool> {
+    pub(crate) fn is_of_user(&self, path: &Path) -> io::Result<bool> {
         let Some(own) = Own::read(&self.place)? else { return Ok(false) };
         let found = fs::symlink_metadata(self.upper.join(path));
         Ok(found.is_ok_and(|found| !is_whiteout(&found) && !own.is(path, &found)))
@@ -142,11 +119,9 @@ impl Stack {
     ///
     /// # Errors
     /// As for [`Stack::changes`], or what the writer says.
-    pub fn list(&self, mut out: impl Write) -> io::Result<()> {
+    pub(crate) fn list(&self, mut out: impl Write) -> io::Result<()> {
         for change in self.changes()? {
-            out.write_all(&[change.kind.letter(), b'/'])?;
-            out.write_all(change.path.as_os_str().as_bytes())?;
-            out.write_all(&[0])?;
+            write_entry(&mut out, change.kind, &change.path)?;
         }
         out.flush()
     }
@@ -155,7 +130,7 @@ impl Stack {
     ///
     /// # Errors
     /// As for [`Stack::changes`], or what the writer says.
-    pub fn pack(&self, out: impl Write) -> io::Result<()> {
+    pub(crate) fn pack(&self, out: impl Write) -> io::Result<()> {
         let mut packer = Packer::new(out, false);
         for change in self.changes()?.into_iter().filter(|change| !change.implied) {
             if change.kind == Kind::Deleted {
@@ -181,16 +156,6 @@ impl Stack {
         }
         Ok(())
     }
-}
-
-/// Reads what [`Stack::list`] wrote.
-#[must_use]
-pub fn parse_list(bytes: &[u8]) -> Vec<(char, PathBuf)> {
-    let records = bytes.split(|&byte| byte == 0).filter(|record| !record.is_empty());
-    records
-        .filter_map(|record| record.split_first())
-        .map(|(&letter, path)| (char::from(letter), PathBuf::from(std::ffi::OsString::from_vec(path.to_vec()))))
-        .collect()
 }
 
 fn whiteout(path: &Path) -> PathBuf {

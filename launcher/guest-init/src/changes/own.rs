@@ -8,12 +8,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Change, Stack};
-use crate::archive::about;
+use guest_protocol::archive::about;
 
 /// What init itself put into an upper directory: its paths, each with a mark by which a change is seen. In the file
 /// `own` each is `MARK PATH` and a NUL byte.
 #[derive(Debug, Default)]
-pub struct Own(HashMap<PathBuf, String>);
+pub(crate) struct Own(HashMap<PathBuf, String>);
 
 impl Own {
     const FILE: &str = "own";
@@ -22,7 +22,7 @@ impl Own {
     ///
     /// # Errors
     /// It cannot be read, or the note not be written.
-    pub fn note(stack: &Stack) -> io::Result<()> {
+    pub(crate) fn note(stack: &Stack) -> io::Result<()> {
         let file = stack.place.join(Self::FILE);
         if file.exists() {
             return Ok(());

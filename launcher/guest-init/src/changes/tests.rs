@@ -1,3 +1,5 @@
+use guest_protocol::changes::parse_list;
+
 use super::*;
 
 /// A place and a lower tree in memory: the tests need what only root may do there.

@@ -131,7 +131,7 @@ pub(crate) fn command(
         .arg("-chardev")
         .arg(join("socket,id=control,path=", &plan.control))
         .args(["-device", &format!("virtio-serial-{bus}")])
-        .args(["-device", &format!("virtserialport,chardev=control,name={}", guest_init::protocol::PORT_NAME)]);
+        .args(["-device", &format!("virtserialport,chardev=control,name={}", guest_protocol::PORT_NAME)]);
     for (position, share) in plan.shares.iter().enumerate() {
         let tag = join(&format!("vhost-user-fs-{bus},chardev=fs{position},queue-size=1024,tag="), &share.tag);
         command = command

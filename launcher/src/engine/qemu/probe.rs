@@ -90,7 +90,7 @@ enum Outcome {
 
 /// Judges a probe: `None` as long as it is too early to say.
 fn judge(sight: &Sight, patience: Patience) -> Option<Outcome> {
-    if sight.console.contains(guest_init::UP) {
+    if sight.console.contains(guest_protocol::UP) {
         return Some(Outcome::Works);
     }
     if let Some(last_words) = &sight.ended {
@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn a_probe_is_judged_by_what_the_guest_reached_and_what_it_spent() {
         let kernel = "[    0.000000] Linux version 6.1.0\n";
-        let up = format!("{kernel}{}\n", guest_init::UP);
+        let up = format!("{kernel}{}\n", guest_protocol::UP);
         assert_eq!(judge_kvm(&sight(&up, 400, 500, None)), Some(Outcome::Works));
         assert_eq!(judge_kvm(&sight("", 1900, 1900, None)), None, "still unpacking the kernel");
         assert_eq!(judge_kvm(&sight("", 100, 15_000, None)), None, "a busy host has hardly run it yet");

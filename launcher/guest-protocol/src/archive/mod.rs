@@ -29,12 +29,16 @@ pub fn names_in(directory: &Path) -> io::Result<Vec<std::ffi::OsString>> {
     Ok(names)
 }
 
-pub(crate) fn about(path: &Path) -> impl Fn(io::Error) -> io::Error {
+/// Puts the path before an error.
+pub fn about(path: &Path) -> impl Fn(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// What a look has found, or nothing where that is gone: others go on working in a tree while it is walked.
-pub(crate) fn unless_gone<T>(look: io::Result<T>) -> io::Result<Option<T>> {
+/// What a look has found, or nothing where that is gone: other processes go on working in a tree while it is walked.
+///
+/// # Errors
+/// Any other error of the look.
+pub fn unless_gone<T>(look: io::Result<T>) -> io::Result<Option<T>> {
     match look {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         look => look.map(Some),

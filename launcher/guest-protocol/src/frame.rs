@@ -2,7 +2,8 @@
 
 use std::io::{self, Read, Write};
 
-use super::{CHANNELS, MAX_PAYLOAD, Message, TerminalSize};
+use crate::message::CHANNELS;
+use crate::{MAX_PAYLOAD, Message, TerminalSize};
 
 /// The length of a frame's header in bytes.
 const HEADER: usize = 12;

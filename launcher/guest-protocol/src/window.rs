@@ -2,7 +2,7 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use crate::protocol::WINDOW;
+use crate::WINDOW;
 
 /// The bytes that may still be sent on one channel before its receiver returns some of them.
 #[derive(Debug)]

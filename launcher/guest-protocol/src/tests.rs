@@ -1,4 +1,5 @@
 use std::io;
+use std::net::Ipv4Addr;
 
 use super::*;
 

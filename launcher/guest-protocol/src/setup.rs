@@ -1,0 +1,110 @@
+//! What a guest is made of.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+/// What init says of itself when it comes up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`VERSION`] of the guest's build.
+    pub version: u32,
+    /// The release of the running kernel, as `uname -r` tells it.
+    pub kernel: String,
+}
+
+/// What a guest is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setup {
+    /// The host name: 1 to 64 bytes (`HOST_NAME_MAX`).
+    pub hostname: String,
+    /// The host's clock: seconds since 1970. The guest's hardware clock may be absent or coarse.
+    pub seconds: i64,
+    /// Nanoseconds to add, below 1,000,000,000.
+    pub nanoseconds: u32,
+    /// What the root is read from.
+    pub root: RootSource,
+    /// What lies over the root.
+    pub overlay: Overlay,
+    /// Further shares, mounted in this order.
+    pub shares: Vec<Share>,
+    /// What its one network card is set to, if it has one.
+    #[serde(default)]
+    pub network: Option<Network>,
+    /// Files that appear in `/run/secrets`, which lies in the guest's memory.
+    #[serde(default)]
+    pub secrets: Vec<Secret>,
+}
+
+/// The setting of a network card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The guest's address.
+    pub address: Ipv4Addr,
+    /// Bits of the network's own part of the address, 0 to 32.
+    pub prefix: u8,
+    /// Where everything else goes.
+    pub gateway: Ipv4Addr,
+    /// For `/etc/resolv.conf`.
+    pub name_servers: Vec<Ipv4Addr>,
+}
+
+/// A file that only the guest gets to see.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret {
+    /// Its name: no path.
+    pub name: String,
+    /// Its content, at most [`MAX_SECRET`] bytes.
+    pub content: Vec<u8>,
+}
+
+impl std::fmt::Debug for Secret {
+    /// Leaves out the content.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secret").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The largest secret in bytes.
+pub const MAX_SECRET: usize = 256 << 10;
+
+/// What a root is read from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootSource {
+    /// The virtiofs share with this tag.
+    Share(String),
+    /// The EROFS image on the virtio disk with this serial, which has 1 to 20 bytes (`VIRTIO_BLK_ID_BYTES`).
+    Image(String),
+}
+
+/// Where a guest's writes to its root go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overlay {
+    /// To a tmpfs of at most this many bytes; it is gone with the guest.
+    Memory {
+        /// The size in bytes, or the kernel's default (half of the memory).
+        limit: Option<u64>,
+    },
+    /// To the ext4 file system on the virtio disk with this serial, where they stay.
+    Disk {
+        /// 1 to 20 bytes.
+        serial: String,
+    },
+    /// Nowhere: the root is read-only.
+    ReadOnly,
+}
+
+/// One virtiofs share besides the root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Its tag: 1 to 36 bytes.
+    pub tag: String,
+    /// The absolute path of the mount point in the guest, made when missing.
+    pub target: String,
+    /// Whether the guest mounts it read-only. The host enforces that too.
+    pub read_only: bool,
+    /// The name of the one file in the share that is to appear at `target`, for a share of a single file.
+    pub file: Option<String>,
+}
