@@ -1,4 +1,4 @@
-//! Shows on one line how many bytes of content have been gone through; nothing where standard error is no terminal.
+//! Shows on one line how many bytes have been processed; hidden where standard error is not a terminal.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 pub(crate) struct Meter(ProgressBar);
 
 impl Meter {
-    /// A line that begins with `doing`.
+    /// Creates a line that starts with `doing`.
     pub(crate) fn new(doing: &str, quiet: bool) -> Self {
         let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(None, target);
@@ -17,7 +17,7 @@ impl Meter {
         Self(bar)
     }
 
-    /// The same line where it is known how many bytes there will be.
+    /// Adds the total number of bytes.
     pub(crate) fn of(self, total: u64) -> Self {
         let style = ProgressStyle::with_template("{msg} {bar:30} {bytes:>10} of {total_bytes:>10} {bytes_per_sec:>12}");
         self.0.set_length(total);
@@ -25,12 +25,12 @@ impl Meter {
         self
     }
 
-    /// Does what prints something, with the line out of the way.
+    /// Calls `print` with the line hidden.
     pub(crate) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
         self.0.suspend(print)
     }
 
-    /// More bytes are done.
+    /// Counts `bytes` more bytes.
     pub(crate) fn add(&self, bytes: u64) {
         self.0.inc(bytes);
     }

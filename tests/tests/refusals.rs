@@ -107,7 +107,7 @@ fn digests_are_taken_as_short_as_they_are_shown() {
     assert_eq!(inspected["reference"], REFERENCE);
     let layer = inspected["layers"][0]["diff_id"].as_str().unwrap();
     assert!(session.ok(["gc", "--explain", &layer[..19]]).contains(REFERENCE));
-    session.run(["gc", "--explain", "sha256:000000000000"]).refused("no layer's digest begins so");
+    session.run(["gc", "--explain", "sha256:000000000000"]).refused("no layer has a digest that starts with this");
     session.import(layout.path(), OTHER);
     session.run(["rmi", short]).refused_usage(&format!("{REFERENCE}, {OTHER}"));
     session.ok(["rmi", OTHER]);

@@ -1,12 +1,12 @@
-//! What `lamina pull` and `lamina import` have in common.
+//! The options and output that `lamina pull` and `lamina import` share.
 
 use layer_store::{Acquired, AcquiredLayer};
 use serde::Serialize;
 
-/// How much to say.
+/// How much to print.
 #[derive(Debug, clap::Args)]
 pub(super) struct Quiet {
-    /// Print nothing but the names that the images have in the store
+    /// Print only the names of the images in the store
     #[arg(short, long)]
     pub(super) quiet: bool,
 }
@@ -19,31 +19,31 @@ struct Row {
     /// The digest of its manifest.
     manifest: String,
     platform: String,
-    /// From the bottom up.
+    /// Lowest first.
     layers: Vec<LayerRow>,
 }
 
 #[derive(Debug, Serialize)]
 struct LayerRow {
     diff_id: String,
-    /// The digest of the bytes as they travel.
+    /// The digest of the compressed bytes.
     compressed: String,
     media_type: String,
-    /// Bytes that travel, or would have.
+    /// Size of the compressed layer in bytes.
     bytes: u64,
-    /// Whether the store had it before.
+    /// Whether the store already had it.
     present: bool,
 }
 
-/// Reads the number of layers to work on at once.
+/// Parses the number of layers to process at once.
 pub(super) fn parallel(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number @ 1..=64) => Ok(number),
-        _ => Err("write a number from 1 to 64".to_owned()),
+        _ => Err("expected a number from 1 to 64".to_owned()),
     }
 }
 
-/// Prints what came into the store.
+/// Prints the images that were added to the store.
 pub(super) fn print(images: &[Acquired], json: bool, quiet: bool) {
     if json {
         let rows: Vec<Row> = images.iter().map(row).collect();
@@ -55,7 +55,7 @@ pub(super) fn print(images: &[Acquired], json: bool, quiet: bool) {
             if quiet {
                 say!("{}", reference.familiar());
             } else {
-                say!("{}  {}  {}", reference.familiar(), image.manifest_digest, came(&image.layers));
+                say!("{}  {}  {}", reference.familiar(), image.manifest_digest, summary(&image.layers));
             }
         }
     }
@@ -77,8 +77,8 @@ fn row(image: &Acquired) -> Row {
     }
 }
 
-/// How many layers came, and how many had not to.
-fn came(layers: &[AcquiredLayer]) -> String {
+/// Summarises how many layers are new and how many the store already had.
+fn summary(layers: &[AcquiredLayer]) -> String {
     let new: Vec<&AcquiredLayer> = layers.iter().filter(|layer| !layer.was_present).collect();
     let bytes = new.iter().map(|layer| layer.source.bytes).sum();
     let present = layers.len() - new.len();

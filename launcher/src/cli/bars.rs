@@ -1,4 +1,4 @@
-//! Shows layers as they come in: a line for each on a terminal, only notices elsewhere.
+//! Shows the progress of layers: a line for each on a terminal, only notices elsewhere.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use layer_store::{LayerProgress, LayerState, Progress};
 
-/// The lines of the layers on standard error.
+/// A progress line on standard error for each layer.
 #[derive(Debug)]
 pub(super) struct Bars {
     lines: MultiProgress,
@@ -14,13 +14,13 @@ pub(super) struct Bars {
 }
 
 impl Bars {
-    /// Lines on standard error, if it is a terminal and the user does not want quiet.
+    /// Creates the lines, which are hidden if `quiet` is set or standard error is not a terminal.
     pub(super) fn new(quiet: bool) -> Self {
         let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         Self { lines: MultiProgress::with_draw_target(target), layers: Mutex::default() }
     }
 
-    /// Takes the lines away, so that nothing stands in the way of what is printed next.
+    /// Clears the lines before other output.
     pub(super) fn finish(&self) {
         let _ = self.lines.clear();
     }
@@ -33,10 +33,10 @@ impl Progress for Bars {
         }
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         let (shown, bar) = layers.entry(progress.name.to_owned()).or_insert_with(|| {
-            // Shown only when it looks as it is to.
+            // Hidden until its style is set.
             let bar = ProgressBar::hidden();
             bar.set_style(style(LayerState::Waiting));
-            // Names of archives are anything at all.
+            // A name in an archive may hold any byte.
             bar.set_prefix(progress.name.escape_debug().to_string());
             (LayerState::Waiting, self.lines.add(bar))
         });
@@ -64,7 +64,7 @@ impl Progress for Bars {
         if self.lines.is_hidden() {
             tell!("lamina: {line}");
         } else {
-            // The lines of the layers are drawn anew below it.
+            // The layers' lines are redrawn below it.
             let _ = self.lines.println(format!("lamina: {line}"));
         }
     }

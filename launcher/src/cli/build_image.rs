@@ -30,7 +30,7 @@ pub(super) struct BuildImage {
     file: PathBuf,
     #[command(flatten)]
     on_top: OnTop,
-    /// Put the new file in the place of one that is there
+    /// Replace the file if it exists
     #[arg(long, short)]
     force: bool,
     /// Show no progress
@@ -40,7 +40,7 @@ pub(super) struct BuildImage {
 
 impl BuildImage {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
-        // Before the work: the commonest mistake is the cheapest to find.
+        // Checked before the work: the most common mistake is the cheapest to find.
         self.check_place()?;
         let cancellation = Cancellation::default();
         store::cancel_on_signal(&cancellation)?;
@@ -48,7 +48,7 @@ impl BuildImage {
         let image = store::image(&opened, &self.image)?;
         let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
         let meter = Meter::new("written", self.quiet);
-        // Born beside its place under another name, so that nothing is left of it when it fails.
+        // Written beside the target under another name, so that a failure leaves nothing.
         let directory = self.file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let staged = tempfile::Builder::new()
             .prefix(".lamina-image-")
@@ -67,7 +67,7 @@ impl BuildImage {
         })?;
         if summary.xattrs_left_out > 0 {
             let count = summary.xattrs_left_out;
-            tell!("lamina: {count} extended attributes are left out: EROFS has no place for them");
+            tell!("lamina: {count} extended attributes were left out: EROFS cannot store them");
         }
         if global.json {
             say!("{}", serde_json::json!({ "file": self.file, "base": base.to_string(), "image": summary }));
@@ -77,8 +77,8 @@ impl BuildImage {
         Ok(0)
     }
 
-    /// Refuses to replace what is there: a file without --force, and anything else in any case. A symbolic link would go, and
-    /// not what it leads to.
+    /// Refuses to replace a regular file without --force, and anything else in any case: of a symbolic link, the link itself
+    /// would be replaced and not its target.
     fn check_place(&self) -> Result<(), Failure> {
         match std::fs::symlink_metadata(&self.file) {
             Ok(there) if !there.is_file() => {
@@ -91,5 +91,5 @@ impl BuildImage {
 }
 
 fn in_the_way(file: &Path) -> Failure {
-    Failure::new(file.display(), "it is there already").with_hint("choose another file, or give --force")
+    Failure::new(file.display(), "it already exists").with_hint("choose another file, or use --force")
 }

@@ -14,11 +14,11 @@ use crate::machine::launch;
 use crate::machine::{Machine, Piped, Signals, Stdio};
 use crate::spec::{Root, Spec, open_store};
 
-/// Make what a machine has written into one more layer of a new image
+/// Create an image from what a machine has written
 ///
-/// The machine runs, or was made with --keep. The image has the layers and the config of the one that the machine runs,
-/// with the layers that `run --layer` and `--variant` put on top, and then the new layer: what was added and changed,
-/// and a whiteout for what was deleted. Shares, secrets and what Lamina itself puts into a guest are not in it.
+/// The machine must be running or have been created with --keep. The new image has the config and layers of the machine's
+/// image, the layers added by `run --layer` and `--variant`, and one new layer with what was added and changed, and a
+/// whiteout for each deletion. Shares, secrets and files that Lamina itself puts into a guest are left out.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -32,10 +32,10 @@ pub(super) struct Commit {
     /// The new image's name
     #[arg(value_name = "REF")]
     reference: String,
-    /// What to say of it in the image's history
+    /// A comment for the image's history
     #[arg(short, long)]
     message: Option<String>,
-    /// Who made it
+    /// The author for the image's history
     #[arg(short, long)]
     author: Option<String>,
     #[command(flatten)]
@@ -61,12 +61,12 @@ impl Commit {
             say!("{}", serde_json::json!({ "reference": reference, "manifest": manifest, "layer": layer }));
         } else {
             let bytes = opened.layer_bytes(&layer).unwrap_or_default();
-            say!("{reference} has a new layer of {}", super::size(bytes));
+            say!("{reference}: added a layer of {}", super::size(bytes));
         }
         Ok(0)
     }
 
-    /// The store of the machine's root, the image's manifest, and the layers on top of it.
+    /// Returns the store of the machine's root, its image's manifest, and the layers on top of it.
     fn base(&self, machine: &Machine) -> Result<(Store, Digest, Vec<DiffId>), Failure> {
         let about = || format!("machine {}", self.name);
         let spec = Spec::read(&machine.directory()?).map_err(|_| {
@@ -80,7 +80,7 @@ impl Commit {
         Ok((opened, manifest, variant))
     }
 
-    /// Brings what the machine has written into the store, as it comes.
+    /// Streams what the machine has written into the store.
     fn layer(&self, machine: &Machine, opened: &Store, signals: Signals) -> Result<DiffId, Failure> {
         let (mut reader, writer) = io::pipe().about("pipe")?;
         let about = format!("machine {}", self.name);
@@ -88,7 +88,7 @@ impl Commit {
             let ingesting = scope.spawn(move || {
                 let expected = ExpectedLayer { compressed: None, diff_id: None };
                 let ingested = opened.ingest(&mut reader, &expected);
-                // To its end in any case, so that the guest is not left waiting.
+                // Read to the end in any case, so that the guest does not wait.
                 let _ = io::copy(&mut reader, &mut io::sink());
                 ingested
             });

@@ -1,4 +1,4 @@
-//! `lamina completions` and `lamina man`: made of the same definitions as the commands themselves.
+//! `lamina completions` and `lamina man`: generated from the definitions of the commands.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use super::Cli;
 use crate::failure::{About, Failure};
 
-/// Print the completions of a shell
+/// Print completions for a shell
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -37,7 +37,7 @@ Examples:
   sudo lamina man /usr/local/share/man/man1
   lamina man ./man && man ./man/lamina-run.1")]
 pub(super) struct Man {
-    /// The directory to write them to, made when missing
+    /// The directory to write them to, created if missing
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }

@@ -15,9 +15,9 @@ use crate::machine::{Machine, Piped, SharedBuffer, Signals, Stdio};
 
 /// Copy files and directories between a machine and the host
 ///
-/// As with cp, what goes to a directory that is there goes into it; modes and times are kept. In the machine it belongs
-/// to root, on the host to you, and set-user-id bits do not come with it. "-" stands for a tar stream at standard
-/// input or output. With --json, the number of files and bytes that have arrived is printed.
+/// As with cp, a copy to an existing directory goes into it; modes and times are kept. In the machine the files belong to
+/// root, on the host to you; set-user-ID bits are dropped. "-" stands for a tar stream on standard input or output.
+/// --json prints the number of files and bytes that arrived.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -45,7 +45,7 @@ enum Place {
 impl std::str::FromStr for Place {
     type Err = String;
 
-    /// A path of the host that has a colon in it is written with a slash before that, as in `./a:b`.
+    /// A host path that contains a colon needs a slash before it, as in `./a:b`.
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             _ if text == "-" => Ok(Self::Stream),
@@ -90,22 +90,22 @@ impl Cp {
     }
 }
 
-/// The name that a path's last component has; the root has none.
+/// Returns the name of a path's last component, or `.` for the root.
 fn last_component(path: &str) -> &str {
     Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or(".")
 }
 
-/// The name under which a path of the host arrives: its own, which may be a link's, unless it has none (`..`).
+/// Returns the name that a host path gets in the guest: its own, which may be a link's, unless it has none (`..`).
 fn name_of(from: &Path, found: &Path) -> String {
     from.file_name().or(found.file_name()).and_then(|name| name.to_str()).unwrap_or(".").to_owned()
 }
 
-/// What a copy has come to: how much has arrived, or the exit status of the tool that has said itself what was wrong.
+/// The result of a copy: how much arrived, or the exit status of the tool in the guest, which has printed the reason.
 #[derive(Debug)]
 struct Arrived(Result<Copied, u8>);
 
 impl Arrived {
-    /// Reads what the tool in a guest says.
+    /// Parses what the tool in a guest printed.
     fn in_guest(status: u8, said: &SharedBuffer) -> Self {
         Self(match status {
             0 => Ok(serde_json::from_slice(&said.take()).unwrap_or_default()),
@@ -125,7 +125,7 @@ impl Arrived {
     }
 }
 
-/// Runs one of init's tools in the machine.
+/// Runs one of guest-init's tools in the machine.
 fn run(machine: &Machine, tool: &[&str], ends: Stdio, signals: Signals) -> Result<u8, Failure> {
     machine.exec(Process::tool(tool), ends, signals).map(Ending::shell_status)
 }
@@ -143,7 +143,7 @@ fn from_guest(machine: &str, path: &str, to: &Path, signals: Signals) -> Result<
     }))
 }
 
-/// Reads the stream to its end also when it cannot be unpacked, so that the guest is not left waiting.
+/// Unpacks a stream. Reads it to its end even after an error, so that the guest does not wait.
 fn unpacked(mut reader: PipeReader, target: &Target) -> io::Result<Copied> {
     let done = unpack(&mut reader, target, false);
     io::copy(&mut reader, &mut io::sink())?;
@@ -152,7 +152,7 @@ fn unpacked(mut reader: PipeReader, target: &Target) -> io::Result<Copied> {
 
 fn to_guest(from: &Path, machine: &str, path: &str, signals: Signals) -> Result<Arrived, Failure> {
     let machine = Machine::find(machine)?;
-    // Named before anything is started.
+    // Errors about the source are reported before anything starts.
     let found = std::fs::canonicalize(from).about(from.display())?;
     if found.is_file() {
         File::open(&found).about(from.display())?;
@@ -160,7 +160,7 @@ fn to_guest(from: &Path, machine: &str, path: &str, signals: Signals) -> Result<
     let name = name_of(from, &found);
     let (reader, writer) = io::pipe().about("pipe")?;
     let packing = thread::spawn(move || packed(&found, writer));
-    // Not given to the session as its last holder: the packer learns from a closed pipe that nobody reads on.
+    // The reader moves into the session: when that ends, the closed pipe stops the packer.
     let said = SharedBuffer::default();
     let status = run(&machine, &["unpack-at", path, &name], Stdio::new(reader, Piped(said.clone())), signals)?;
     let packed = packing.join().unwrap_or_else(|_| Err(io::Error::other("packing ended early")));

@@ -11,10 +11,10 @@ use crate::failure::{About, Failure, MACHINE_FAILED};
 use crate::machine::launch;
 use crate::machine::{Machine, Piped, Signals, Stdio};
 
-/// List what a machine has added (A), changed (C) and deleted (D)
+/// List the files that a machine has added (A), changed (C) and deleted (D)
 ///
-/// The machine runs, or was made with --keep: then its disk is looked at by a short start of its kernel, in which no
-/// program of the image runs.
+/// The machine must be running or have been created with --keep. The disk of a stopped machine is read by booting its
+/// kernel briefly; no program of the image runs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -8,7 +8,7 @@ use super::{Global, size, store};
 use crate::cli::du_svg;
 use crate::failure::{About, Failure};
 
-/// Show what images and layers take on the disk, and what sharing saves
+/// Show the disk space of images and layers, and what sharing saves
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -17,10 +17,10 @@ Examples:
   lamina du --svg sharing.svg
   lamina du --json | jq '.saved_by_layers, .saved_by_files'")]
 pub(super) struct Du {
-    /// List the layers too, with the images that have them and the layers that they borrow content from
+    /// List layers too, with the images that use them and the layers they share content with
     #[arg(long)]
     layers: bool,
-    /// Draw which images share which layers
+    /// Draw which images share which layers, as SVG
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
@@ -50,7 +50,7 @@ impl Du {
             match &image.error {
                 Some(error) => say!("{:width$}  not known: {error}", image.reference),
                 None if image.elsewhere > 0 => {
-                    say!("{:width$}  {sizes}  and {} in other stores", image.reference, size(image.elsewhere));
+                    say!("{:width$}  {sizes}  and {} in additional stores", image.reference, size(image.elsewhere));
                 }
                 None => say!("{:width$}  {sizes}", image.reference),
             }
@@ -63,7 +63,7 @@ impl Du {
                 say!("{}  {:>10}  {images}", layer.diff_id, size(layer.on_disk()));
                 for (donor, bytes) in &layer.borrows {
                     let donor = if *donor == layer.diff_id { "itself".to_owned() } else { donor.to_string() };
-                    say!("  {:>10} of its content lie in {donor}", size(*bytes));
+                    say!("  {:>10} of its content is kept in {donor}", size(*bytes));
                 }
             }
         }
@@ -71,11 +71,11 @@ impl Du {
         say!("layers     {:>10}", size(usage.blobs));
         say!("indexes    {:>10}", size(usage.indexes));
         if usage.rests > 0 {
-            say!("rests      {:>10}  that layers borrow of others which are gone", size(usage.rests));
+            say!("remnants   {:>10}  of removed layers, kept for layers that borrow from them", size(usage.rests));
         }
         say!("bases      {:>10}", size(usage.bases));
         say!("manifests  {:>10}", size(usage.manifests));
-        say!("saved      {:>10}  by layers that several images have", size(usage.saved_by_layers));
-        say!("saved      {:>10}  by content that several layers have", size(usage.saved_by_files));
+        say!("saved      {:>10}  by layers that several images share", size(usage.saved_by_layers));
+        say!("saved      {:>10}  by content that several layers share", size(usage.saved_by_files));
     }
 }

@@ -1,22 +1,22 @@
-//! Pictures as SVG.
+//! Draws the layers that images share, as SVG.
 
 use std::collections::HashMap;
 use std::fmt::Write;
 
 use layer_store::{DiffId, LayerUsage, Usage};
 
-/// The longest bar.
+/// Width of the longest bar in pixels.
 const BARS: f64 = 640.0;
-/// What stands behind a bar.
+/// Width of the size after a bar in pixels.
 const SIZES: f64 = 80.0;
 const ROW: f64 = 28.0;
 const BAR: f64 = 20.0;
-/// More than a character of most names takes.
+/// Upper bound for the width of a character of most names in pixels.
 const CHARACTER: f64 = 7.0;
-const LEGEND: &str = "colour: a layer of several images; grey: of one image; dashed: content that lies in other layers";
+const LEGEND: &str = "colour: a layer of several images; grey: of one image; dashed: content kept in other layers";
 
-/// Draws one bar per image, its layers in the order of their stack and as long as they are large. A layer that several
-/// images have is of one colour in all of them; one that a single image has is grey. What a layer borrows is an empty bar.
+/// Draws one bar per image, with its layers in stack order and as long as they are large. A layer that several images
+/// share has the same colour in all of them; a layer of one image is grey. Borrowed content is an empty, dashed bar.
 #[must_use]
 pub(crate) fn shared_layers(usage: &Usage) -> String {
     let layers: HashMap<DiffId, &LayerUsage> = usage.layers.iter().map(|layer| (layer.diff_id, layer)).collect();
@@ -54,7 +54,7 @@ pub(crate) fn shared_layers(usage: &Usage) -> String {
                 let _ = writeln!(
                     svg,
                     "<rect x=\"{left:.1}\" y=\"{top}\" width=\"{borrowed:.1}\" height=\"{BAR}\" fill=\"none\" \
-                     stroke=\"#888\" stroke-dasharray=\"3 2\"><title>{} {} that lie in other layers</title></rect>",
+                     stroke=\"#888\" stroke-dasharray=\"3 2\"><title>{} {} kept in other layers</title></rect>",
                     layer.diff_id,
                     indicatif::HumanBytes(layer.borrowed()),
                 );
@@ -118,7 +118,7 @@ mod tests {
         Usage { images: vec![image], ..Usage::default() }
     }
 
-    /// The number in an attribute of the first element that begins so.
+    /// Returns the number in an attribute of the first element that starts with `element`.
     fn number(svg: &str, element: &str, attribute: &str) -> f64 {
         let element = svg.split(element).nth(1).unwrap();
         let value = element.split(&format!(" {attribute}=\"")).nth(1).unwrap();
@@ -129,7 +129,7 @@ mod tests {
     fn long_name_is_not_cut_and_sizes_are_seen_without_pointing() {
         let name = format!("registry.example/{}:1", "n".repeat(100));
         let svg = shared_layers(&usage(&name));
-        // Text that ends there begins behind the left edge.
+        // Text that ends there starts right of the left edge.
         assert!(number(&svg, "<text", "x") >= name.len() as f64 * 6.0, "{svg}");
         assert!(svg.contains("3.00 MiB") && svg.contains(LEGEND), "{svg}");
     }

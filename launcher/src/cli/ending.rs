@@ -1,4 +1,4 @@
-//! `lamina stop`, `kill`, `wait` and `rm`: how machines end.
+//! `lamina stop`, `kill`, `wait` and `rm`: ending machines.
 
 use std::time::Duration;
 
@@ -10,10 +10,9 @@ use crate::failure::{About, Failure};
 use crate::machine::{self, Machine, Signals, Stopped};
 use crate::spec::{Root, Spec};
 
-/// Ask machines to end
+/// Stop machines
 ///
-/// The command gets SIGTERM; when it has not ended in time, SIGKILL. The guest then is gone; `lamina start` begins
-/// anew.
+/// Sends the command SIGTERM, and SIGKILL if it has not ended in time. `lamina start` starts the machine again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -23,14 +22,14 @@ pub(super) struct Stop {
     /// The machines
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
-    /// How many seconds the command may take
+    /// How many seconds the command may take to end
     #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
     timeout: u32,
 }
 
-/// End machines at once, or send their commands a signal
+/// End machines immediately, or send a signal to their commands
 ///
-/// Without --signal nobody in the guest is asked: what it had not written back is lost, as in a power cut.
+/// Without --signal the guest is not asked: data that it has not written back is lost, as in a power cut.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -47,7 +46,7 @@ pub(super) struct Kill {
 
 /// Wait until machines have ended, and print the exit status of each
 ///
-/// 125 stands for a machine that failed before its command ended.
+/// Prints 125 for a machine that failed before its command ended.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -58,7 +57,7 @@ pub(super) struct Wait {
     names: Vec<String>,
 }
 
-/// Remove machines that have ended, with all that they wrote
+/// Remove stopped machines and everything they wrote
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -68,12 +67,12 @@ pub(super) struct Rm {
     /// The machines
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
-    /// End those that run, at once
+    /// End running machines first
     #[arg(short, long)]
     force: bool,
 }
 
-/// Does something to each machine, and goes on when it fails for one: the last failure is the command's.
+/// Applies `act` to each machine and goes on after a failure. Returns the last failure, having printed the others.
 fn each(
     names: &[String],
     global: &Global,
@@ -99,7 +98,7 @@ fn each(
 
 const fn word(stopped: Stopped) -> &'static str {
     match stopped {
-        Stopped::Before => "had ended",
+        Stopped::Before => "already stopped",
         Stopped::Asked => "stopped",
         Stopped::Killed => "killed",
     }
@@ -160,7 +159,7 @@ impl Rm {
                 machine.kill()?;
             }
             let spec = Spec::read(&directory).ok();
-            // A machine that was to go with its end has gone by now.
+            // An ephemeral machine has been removed by its end.
             if directory.exists() {
                 machine::remove(name)?;
             }
@@ -175,7 +174,7 @@ impl Rm {
     }
 }
 
-/// Reads a signal: `TERM`, `SIGTERM`, `term` or `15`.
+/// Parses a signal: `TERM`, `SIGTERM`, `term` or `15`.
 fn parse_signal(text: &str) -> Result<i32, String> {
     let wanted = text.to_ascii_uppercase();
     let wanted = wanted.strip_prefix("SIG").unwrap_or(&wanted);

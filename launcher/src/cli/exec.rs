@@ -8,11 +8,11 @@ use crate::failure::Failure;
 use crate::machine::{self, Machine, Signals};
 use crate::spec::command;
 
-/// Run a further command in a machine that runs
+/// Run a command in a running machine
 ///
-/// Its exit status becomes that of `lamina exec`, as for `lamina run`. It gets the environment, user and directory of
-/// the machine's own command unless others are given. With --json, what it writes is shown in one object once it has
-/// ended: name, status, signal, stdout, stderr. What of it is no UTF-8 is replaced there.
+/// `lamina exec` exits with the command's status, as `lamina run` does. The command gets the environment, user and working
+/// directory of the machine's own command unless others are given. --json prints one object when the command has ended:
+/// name, status, signal, stdout and stderr, with invalid UTF-8 replaced.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -23,19 +23,19 @@ Examples:
 pub(super) struct Exec {
     /// The machine
     name: String,
-    /// Pass our standard input on
+    /// Pass standard input to the command
     #[arg(short, long)]
     interactive: bool,
     /// Give the command a terminal
     #[arg(short, long)]
     tty: bool,
-    /// Set an environment variable, or pass on one of ours
+    /// Set an environment variable; without a value, pass on this process's
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
-    /// The command's working directory, made when missing
+    /// The command's working directory, created if missing
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    /// The command's user: a name or number, with ":GROUP" if it is to differ
+    /// The command's user: a name or number, optionally followed by ":GROUP"
     #[arg(short, long)]
     user: Option<String>,
     /// The command, behind "--"
@@ -51,7 +51,7 @@ impl Exec {
         let signals = Signals::catch()?;
         let machine = Machine::find(&self.name)?;
         let terminal = self.tty.then(machine::terminal_size);
-        // What is not given here, the machine's supervisor knows.
+        // The machine's supervisor fills in what is not given.
         let process = Process {
             argv: self.command,
             env: command::environment(&self.env, terminal.is_some()).collect(),

@@ -5,10 +5,10 @@ use layer_store::{Collected, DiffId, Store};
 use super::{Global, store};
 use crate::failure::{About, Failure, USAGE};
 
-/// Remove what no image, mount or machine needs
+/// Remove layers and caches that no image, mount or machine needs
 ///
-/// What a running command, mount or machine uses stays, whatever its name means by now. Of a layer that goes, the content
-/// stays that other layers borrow: that is said as the part that goes.
+/// Everything that a running command, mount or machine uses stays, even if its image has been removed. If other layers
+/// borrow content from a removed layer, that content stays and only the rest is freed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -16,10 +16,10 @@ Examples:
   lamina gc
   lamina gc --explain sha256:0123...")]
 pub(super) struct Gc {
-    /// Only say what would go
+    /// Only print what would be removed
     #[arg(long)]
     dry_run: bool,
-    /// Say who needs a layer, and remove nothing
+    /// Print what needs a layer, and remove nothing
     #[arg(long, value_name = "LAYER", conflicts_with = "dry_run")]
     explain: Option<String>,
 }
@@ -28,7 +28,7 @@ impl Gc {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let opened = match store::find(global)? {
             Ok(opened) => opened,
-            // There is nothing to collect; but the name may be a mistake.
+            // There is nothing to collect, but the path may be a mistake.
             Err(none) if self.explain.is_none() => {
                 tell!("lamina: store: {none}");
                 return self.print(&Collected::default(), global);
@@ -41,7 +41,7 @@ impl Gc {
             if global.json {
                 say!("{}", serde_json::json!({ "layer": layer, "holders": holders }));
             } else if holders.is_empty() {
-                say!("nobody: the next `lamina gc` removes it");
+                say!("nothing: the next `lamina gc` removes it");
             }
             holders.iter().filter(|_| !global.json).for_each(|holder| say!("{holder}"));
             return Ok(0);
@@ -59,12 +59,12 @@ impl Gc {
             let kind = format!("{:?}", garbage.kind).to_lowercase();
             say!("{verb} {kind} {} ({})", garbage.name, super::size(garbage.bytes));
         }
-        say!("{verb} {} things, {}", collected.garbage.len(), super::size(collected.bytes));
+        say!("{verb} {} items, {}", collected.garbage.len(), super::size(collected.bytes));
         Ok(0)
     }
 }
 
-/// The layer that a user means: the only one whose digest is this or begins so.
+/// Finds the layer with this digest, or the only one whose digest starts with it.
 fn meant(opened: &Store, text: &str) -> Result<DiffId, Failure> {
     let whole = |error| Failure::new(text, error).with_status(USAGE);
     if !text.strip_prefix("sha256:").is_some_and(|hex| (6..64).contains(&hex.len())) {
@@ -74,7 +74,10 @@ fn meant(opened: &Store, text: &str) -> Result<DiffId, Failure> {
     layers.retain(|layer| layer.to_string().starts_with(text));
     match layers.as_slice() {
         [only] => Ok(*only),
-        [] => Err(Failure::new(text, "no layer's digest begins so").with_hint("`lamina du --layers` lists them")),
-        _ => Err(Failure::new(text, "several layers' digests begin so").with_hint("give more of its digits")),
+        [] => Err(Failure::new(text, "no layer has a digest that starts with this")
+            .with_hint("`lamina du --layers` lists them")),
+        _ => {
+            Err(Failure::new(text, "several layers have a digest that starts with this").with_hint("give more digits"))
+        }
     }
 }

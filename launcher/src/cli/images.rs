@@ -28,13 +28,13 @@ struct Row {
     reference: String,
     /// The digest of its manifest.
     manifest: String,
-    /// Layers from the bottom up.
+    /// Number of layers.
     layers: usize,
-    /// Bytes of all layers, uncompressed; layers that other images share included.
+    /// Uncompressed size of all layers in bytes, including layers that other images share.
     bytes: u64,
-    /// The store that has the name.
+    /// The store that holds the name.
     store: PathBuf,
-    /// Why it cannot be used, if it cannot.
+    /// Why the image cannot be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -79,7 +79,7 @@ fn row(opened: &Store, summary: &ImageSummary) -> Row {
         Ok(image) => {
             let bytes = image.layers.iter().map(|layer| opened.layer_bytes(layer).unwrap_or_default()).sum();
             let missing = image.layers.iter().find(|layer| !opened.has_layer(layer));
-            (image.layers.len(), bytes, missing.map(|layer| format!("layer {layer} is missing: pull it again")))
+            (image.layers.len(), bytes, missing.map(|layer| format!("layer {layer} is missing: pull the image again")))
         }
         Err(error) => (0, 0, Some(error.to_string())),
     };
@@ -87,7 +87,7 @@ fn row(opened: &Store, summary: &ImageSummary) -> Row {
     Row { reference, manifest: manifest_digest.to_string(), layers, bytes, store, error }
 }
 
-/// The name as people write it.
+/// Returns the short name that people write.
 fn familiar(reference: &str) -> String {
     reference.parse::<Reference>().map_or_else(|_| reference.to_owned(), |reference| reference.familiar())
 }

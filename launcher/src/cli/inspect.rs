@@ -10,9 +10,9 @@ use crate::machine::kept_disk;
 use crate::machine::{self, Machine, Record};
 use crate::spec::Spec;
 
-/// Show what an image is made of, or what a machine is
+/// Show the details of an image or a machine
 ///
-/// A name that both an image and a machine have needs --type. Of a machine's environment only the names are shown.
+/// A name that both an image and a machine have needs --type. The values of a machine's environment are not shown.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -24,7 +24,7 @@ pub(super) struct Inspect {
     /// The image or machine
     #[arg(value_name = "REF|NAME")]
     name: String,
-    /// What NAME is
+    /// Whether NAME is an image or a machine
     #[arg(long = "type", value_enum)]
     kind: Option<Kind>,
 }
@@ -53,7 +53,7 @@ struct LayerReport {
     bytes: u64,
     /// The store that has it.
     store: Option<PathBuf>,
-    /// Where it can be had again.
+    /// Where it can be fetched again.
     sources: Vec<layer_store::LayerSource>,
 }
 
@@ -64,13 +64,13 @@ impl Inspect {
             Some(Kind::Image) => return self.show_image(global),
             None => {}
         }
-        // A name that is none for machines cannot be one.
+        // Anything else is not a machine's name.
         let machine = machine::is_valid_name(&self.name).then(|| Machine::find(&self.name).ok()).flatten();
         let Some(machine) = machine else { return self.show_image(global) };
         let opened = store::look_into(global)?;
         if store::image(&opened, &self.name).is_ok() {
             return Err(Failure::new(&self.name, "an image and a machine have this name")
-                .with_hint("say which with --type")
+                .with_hint("choose one with --type")
                 .with_status(USAGE));
         }
         show_machine(&machine, global.json)
@@ -107,7 +107,7 @@ struct MachineReport<'machine> {
     #[serde(flatten)]
     record: &'machine Record,
     directory: &'machine Path,
-    /// Absent of a machine that goes with its end.
+    /// Absent for an ephemeral machine.
     spec: Option<&'machine Spec>,
 }
 
@@ -131,7 +131,7 @@ fn show_machine(machine: &Machine, json: bool) -> Result<u8, Failure> {
         say!("memory      {} MiB", spec.memory_mib);
         say!("writes      {}", spec.writes);
         if let Some(bytes) = kept_disk::taken(&directory.join(kept_disk::FILE)) {
-            say!("disk        {} taken of the host", super::size(bytes));
+            say!("disk        {} used on the host", super::size(bytes));
         }
         for share in &spec.shares {
             let mode = if share.read_only { " (read-only)" } else { "" };

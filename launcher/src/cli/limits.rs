@@ -1,14 +1,14 @@
-//! How much a layer that comes in may cost, and how it is kept.
+//! Options that limit what a new layer may cost, and choose how it is stored.
 
 use clap::builder::FalseyValueParser;
 use layer_store::Limits;
 
 use super::parse_size;
 
-/// Whether content that other layers have is kept once.
+/// Whether content that several layers have is stored once.
 #[derive(Debug, clap::Args)]
 pub(super) struct SharingArgs {
-    /// Keep all content of new layers in their own files, even what other layers have
+    /// Store new layers whole, even content that other layers have
     #[arg(long, env = "LAMINA_NO_FILE_SHARING", value_parser = FalseyValueParser::new())]
     no_file_sharing: bool,
 }
@@ -19,13 +19,13 @@ impl SharingArgs {
     }
 }
 
-/// Limits against archives made to fill a disk or a memory.
+/// Limits against archives made to exhaust disk or memory.
 #[derive(Debug, clap::Args)]
 pub(super) struct LimitArgs {
-    /// Refuse layers whose tar is larger [default: 256G]
+    /// Refuse layers whose uncompressed tar is larger [default: 256G]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     max_layer_size: Option<u64>,
-    /// Refuse layers of over 1G that are more than N times as large as what came [default: 200]
+    /// Refuse layers over 1G that are more than N times their compressed size [default: 200]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_ratio: Option<u64>,
     /// Refuse layers with more inodes [default: 16777216]

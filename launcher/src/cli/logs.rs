@@ -11,8 +11,8 @@ use crate::machine::{FileWatch, LogEntry, Machine, OUTPUT_LOG, Signals};
 
 /// Show what a machine's command has written
 ///
-/// Its standard output goes to standard output, its standard error to standard error. With --json, each line is an
-/// object: time, stream, text, and whether the line ends there (whole); of the console and the launcher only stream and
+/// Its standard output goes to standard output, its standard error to standard error. With --json, each line is an object
+/// with time, stream, text, and whether the line is complete (whole); for --console and --launcher it has only stream and
 /// text.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -24,7 +24,7 @@ Examples:
 pub(super) struct Logs {
     /// The machine
     name: String,
-    /// Go on until the machine ends
+    /// Keep printing until the machine ends
     #[arg(short, long)]
     follow: bool,
     /// Show when each line was written
@@ -33,7 +33,7 @@ pub(super) struct Logs {
     /// Show the kernel's console instead
     #[arg(long, conflicts_with_all = ["timestamps", "launcher"])]
     console: bool,
-    /// Show what the launcher had to say instead
+    /// Show the launcher's own messages instead
     #[arg(long, conflicts_with = "timestamps")]
     launcher: bool,
 }
@@ -45,12 +45,12 @@ impl Logs {
         let path = machine.directory()?.join(self.file());
         let file = match File::open(&path) {
             Ok(file) => file,
-            // A machine that runs in the foreground writes to its terminal.
+            // A machine in the foreground writes to its terminal and has no log.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(Failure::new(path.display(), error)),
         };
         match self.show(file, &path, &machine, global.json, &signals) {
-            // Who stops reading has read enough.
+            // A closed pipe (`| head`) is no error.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
             other => other.map(|()| 0).about(path.display()),
         }
@@ -69,7 +69,7 @@ impl Logs {
         let mut log = BufReader::new(file);
         let mut line = Vec::new();
         loop {
-            // Looked at before the rest is read: what a machine wrote that has ended by then is all there is.
+            // Checked before the rest is read: if the machine had ended by then, this is all it wrote.
             let running = machine.runs();
             while log.read_until(b'\n', &mut line)? > 0 {
                 if line.ends_with(b"\n") {
@@ -78,7 +78,7 @@ impl Logs {
                 }
             }
             let Some(growth) = growth.as_ref().filter(|_| running && signals.check().is_ok()) else {
-                // The console of a guest may end in the middle of a line.
+                // A guest's console may end in the middle of a line.
                 return if line.is_empty() { Ok(()) } else { self.print(&line, json) };
             };
             growth.wait(None, Some(Duration::from_millis(200)));

@@ -9,11 +9,11 @@ use super::{Global, store};
 use crate::failure::{About, Failure};
 use crate::meter::Meter;
 
-/// Unpack an image into a real directory, for tools that need one
+/// Unpack an image into a directory, for tools that need one
 ///
-/// As root, with owners, devices and all attributes. Where the file system can, what lies well in the store is shared
-/// with it and not copied. Another user can only have a tree that belongs to that user: see --without-owners.
-/// Nothing is left when it fails or is interrupted.
+/// Root gets owners, devices and all attributes. Where the file system supports it, content is shared with the store by
+/// reflink instead of copied. Other users can only unpack a tree that belongs to them: see --without-owners.
+/// A failed or interrupted run leaves nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -33,8 +33,8 @@ pub(super) struct Materialize {
     /// Give all files to the current user, without set-user-ID bits, devices and attributes outside "user."
     #[arg(long)]
     without_owners: bool,
-    /// Make one file of equal ones: in the tree, and with what is at the same path below OTHER. Needs that nobody
-    /// writes to a file of either tree: it would change under all its names
+    /// Hard-link equal files: within the tree, and with the file at the same path below OTHER. Nobody must write to a file
+    /// of either tree, because it would change under all its names
     #[arg(long, value_name = "OTHER", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     hard_link_equal: Option<String>,
     /// Show no progress
@@ -45,10 +45,9 @@ pub(super) struct Materialize {
 impl Materialize {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         if !self.without_owners && !rustix::process::geteuid().is_root() {
-            return Err(Failure::new("lamina materialize", "only root can give files their owners and make devices")
-                .with_hint(
-                    "give --without-owners for a tree that belongs to you, or use `lamina mount`, which needs neither",
-                ));
+            return Err(Failure::new("lamina materialize", "only root can set owners and create devices").with_hint(
+                "use --without-owners for a tree that belongs to you, or `lamina mount`, which needs neither",
+            ));
         }
         let cancellation = Cancellation::default();
         store::cancel_on_signal(&cancellation)?;
@@ -57,7 +56,7 @@ impl Materialize {
         let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
         let view = opened.open_view(&base).map_err(|error| Failure::new(&self.image, error))?.verifying();
         if self.hard_link_equal.is_some() && !self.quiet {
-            tell!("lamina: equal files become one file: whoever writes to one of its names changes all of them");
+            tell!("lamina: equal files become one file: writing to one of its names changes all of them");
         }
         let options = MaterializeOptions {
             without_owners: self.without_owners,
@@ -74,13 +73,13 @@ impl Materialize {
             say!("unpacked {} entries, {} to {}", made.entries, super::size(made.bytes), self.directory.display());
         }
         if let Some(words) = left_out(&made) {
-            tell!("lamina: left out, because only root can have them: {words}");
+            tell!("lamina: left out, because only root can create them: {words}");
         }
         Ok(0)
     }
 }
 
-/// What a tree without owners lacks besides.
+/// Describes what a tree without owners lacks besides.
 pub(super) fn left_out(made: &Materialized) -> Option<String> {
     let counted = [
         (made.devices_left_out, "device nodes"),

@@ -1,7 +1,7 @@
 //! The commands of `lamina`: each in a file of its own, with its options beside what they do.
 
-/// Prints a line of a result. Who stops reading it (`| head`) has read enough; any other failure to write ends the
-/// program, for half a result must not look like a whole one.
+/// Prints a line of a result. A closed pipe (`| head`) is no error; any other failure to write ends the program, because
+/// half a result must not look like a whole one.
 macro_rules! say {
     ($($words:tt)*) => {
         $crate::cli::print_line(format_args!($($words)*))
@@ -57,22 +57,22 @@ use crate::machine::{self, launch};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
     /// The store of layers and images [default: $LAMINA_STORE, else $XDG_DATA_HOME/lamina]
-    // Not by clap, for which an empty variable is a mistake.
+    // Not read by clap, which rejects an empty variable.
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
-    /// Use what this store has in place, and never write it: layers and images that the other store has not (may be
-    /// given several times; also LAMINA_ALSO_READ, separated by colons)
-    #[arg(long, global = true, value_name = "DIR")]
-    pub(crate) also_read: Vec<PathBuf>,
+    /// Also read images and layers from this store, in place, and never write to it (repeatable; also
+    /// LAMINA_ADDITIONAL_STORES, separated by colons)
+    #[arg(long = "additional-store", alias = "also-read", global = true, value_name = "DIR")]
+    pub(crate) additional_stores: Vec<PathBuf>,
     /// Print results as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Say what is being done (twice: in detail)
+    /// Log what is being done (twice: in detail)
     #[arg(long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
 
-/// Keeps OCI image layers once and starts microVMs on them.
+/// Keep every OCI image layer once, and start microVMs on images without unpacking them
 #[derive(Debug, Parser)]
 #[command(name = "lamina", version, propagate_version = true, disable_help_subcommand = true)]
 struct Cli {
@@ -116,8 +116,8 @@ enum Command {
     Man(completions::Man),
 }
 
-/// Runs the program on this process's arguments. The exit status is 0, 1 for a failure, 2 for wrong usage; of `lamina run` and
-/// `lamina exec` that of the command in the guest, or 125 for a failure before it.
+/// Runs the program on this process's arguments. The exit status is 0 for success, 1 for a failure and 2 for wrong usage.
+/// `lamina run` and `lamina exec` exit with the status of the command in the guest, or with 125 if they fail before it starts.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -160,7 +160,7 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// What this program runs itself for, where that is what the arguments say: no commands for users.
+/// Handles the arguments with which this program starts itself. They are not commands for users.
 fn internal(arguments: &[OsString]) -> Option<Result<u8, Failure>> {
     let [_, what, rest @ ..] = arguments else { return None };
     if what == child::DIE_WITH_PARENT {
@@ -180,14 +180,14 @@ fn internal(arguments: &[OsString]) -> Option<Result<u8, Failure>> {
     }
 }
 
-/// A size in bytes as people read it, in powers of 1024.
+/// Formats a size in bytes for people, in powers of 1024.
 fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }
 
-/// Reads a size in bytes: a number with K, M, G or T (powers of 1024) behind it.
+/// Parses a size in bytes: a number followed by K, M, G or T (powers of 1024).
 fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = || "expected a number and K, M, G or T, as in 512M".to_owned();
+    let wrong = || "expected a number followed by K, M, G or T, as in 512M".to_owned();
     let unit = text.chars().last().ok_or_else(wrong)?;
     let shift = match unit.to_ascii_uppercase() {
         'K' => 10,
@@ -200,7 +200,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).filter(|&bytes| bytes > 0).ok_or_else(wrong)
 }
 
-/// Prints a result. Who stops reading it (`| head`) has read enough.
+/// Prints a result. A closed pipe (`| head`) is no error.
 fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -237,7 +237,7 @@ fn log_to_stderr(verbose: u8) {
         .with_max_level(level)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        // It would say by `eprintln!` that it cannot write, and panic for the same reason.
+        // Otherwise a failed write is reported by `eprintln!`, which panics when that fails too.
         .log_internal_errors(false)
         .without_time()
         .with_target(false)

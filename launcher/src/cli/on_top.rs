@@ -1,4 +1,4 @@
-//! What is put on top of an image before it is prepared.
+//! Layers added on top of an image before it is prepared.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,13 @@ use super::{Global, store};
 use crate::failure::{About, Failure};
 use crate::spec::variant::{self, Layer};
 
-/// Layers on top of an image.
+/// Options that add layers on top of an image.
 #[derive(Debug, clap::Args)]
 pub(super) struct OnTop {
-    /// Put a variant's layers on top: a name from variants.toml in the store, FILE, or FILE:NAME
+    /// Add a variant's layers on top: a name from variants.toml in the store, FILE, or FILE:NAME
     #[arg(long, value_name = "NAME|FILE")]
     variant: Option<String>,
-    /// Put the content of this directory on top, owned by root (may be given several times)
+    /// Add the content of this directory on top, owned by root (repeatable)
     #[arg(long = "layer", value_name = "DIR")]
     layers: Vec<PathBuf>,
     #[command(flatten)]
@@ -24,12 +24,12 @@ pub(super) struct OnTop {
 }
 
 impl OnTop {
-    /// Opens the store that the command line names, for layers that are kept as it says.
+    /// Opens the store that the command line names, with the file sharing it asks for.
     pub(super) fn open(&self, global: &Global) -> Result<Store, Failure> {
         Ok(store::open(global)?.with_file_sharing(self.sharing.shares_files()))
     }
 
-    /// The layers in the store, the lowest first: the variant's, then the directories'.
+    /// Returns the layers, lowest first: the variant's, then the directories'.
     pub(super) fn layers(&self, store: &Store) -> Result<Vec<DiffId>, Failure> {
         let mut layers = Vec::new();
         if let Some(asked) = &self.variant {
@@ -50,7 +50,7 @@ impl OnTop {
 
 fn add_directory(store: &Store, directory: &Path) -> Result<DiffId, Failure> {
     if !directory.is_dir() {
-        let cause = if directory.exists() { "it is not a directory" } else { "there is no such directory" };
+        let cause = if directory.exists() { "it is not a directory" } else { "no such directory" };
         return Err(Failure::new(directory.display(), cause));
     }
     store.add_directory(directory).about(directory.display())

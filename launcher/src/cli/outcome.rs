@@ -1,4 +1,4 @@
-//! How a command in a machine ended and, for `--json`, what it wrote.
+//! Reports how a command in a machine ended and, for `--json`, what it wrote.
 
 use std::io;
 
@@ -11,14 +11,14 @@ use crate::machine::{Captured, Stdio, WriteFailure};
 /// Where a command's output goes.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// To ours as it comes.
+    /// Straight to this process's output.
     Passed(WriteFailure),
-    /// With `--json`, into one object once the command has ended.
+    /// With `--json`, into one object when the command has ended.
     Captured(Captured),
 }
 
 impl Outcome {
-    /// The place for the outcome, and the ends to give the command.
+    /// Returns the outcome to fill in, and the standard streams for the command.
     pub(super) fn of(global: &Global, input: bool) -> (Self, Stdio) {
         if !global.json {
             let lost = WriteFailure::default();
@@ -30,10 +30,10 @@ impl Outcome {
         (Self::Captured(captured), ends)
     }
 
-    /// Tells how the command in the machine called `name` ended; gives its exit status.
+    /// Reports how the command in the machine called `name` ended and returns its exit status.
     ///
     /// # Errors
-    /// It succeeded, and what it wrote could not be written here.
+    /// The command succeeded, but its output could not be written here.
     pub(super) fn tell(self, name: &str, ending: Ending) -> Result<u8, Failure> {
         let status = ending.shell_status();
         match self {
@@ -61,10 +61,10 @@ fn print(captured: Captured, name: &str, ending: Ending) {
     say!("{row}");
 }
 
-/// Refuses `--json` where standard output is for something else.
+/// Refuses `--json` where standard output has another use.
 pub(super) fn refuse_json(global: &Global, instead: &str) -> Result<(), Failure> {
     if global.json {
-        let cause = format!("standard output is for {instead} here");
+        let cause = format!("standard output carries {instead} here");
         return Err(Failure::new("--json", cause).with_status(USAGE));
     }
     Ok(())

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 
 /// Prepare an image for mounting and running, and print its base id
 ///
-/// A prepared base is kept: preparing the same image with the same layers again prints the same id and does no work.
+/// A prepared base is kept: preparing the same image with the same layers again does no work and prints the same id.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -8,7 +8,7 @@ use crate::machine::{self, Record, State};
 
 /// List machines
 ///
-/// A machine that was started with --detach stays listed when it has ended, until `lamina rm`.
+/// A machine that was started with --detach stays in the list after its end, until `lamina rm`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -16,10 +16,10 @@ Examples:
   lamina ps --all
   lamina ps --all --json | jq -r '.[] | select(.state == \"failed\") | .name'")]
 pub(super) struct Ps {
-    /// Also those that have ended
+    /// Show stopped machines too
     #[arg(short, long)]
     all: bool,
-    /// Print nothing but names
+    /// Print only names
     #[arg(short, long)]
     quiet: bool,
 }
@@ -60,7 +60,7 @@ fn cut(text: &str, most: usize) -> String {
     text.chars().take(most - 1).chain(['…']).collect()
 }
 
-/// A machine's state as people read it.
+/// Describes a machine's state for people.
 pub(super) fn describe(state: &State) -> String {
     let ago = |at: u64| {
         let passed = machine::now().saturating_sub(at);

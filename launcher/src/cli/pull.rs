@@ -13,7 +13,7 @@ use crate::failure::Failure;
 
 /// Fetch an image from a registry
 ///
-/// Layers that the store has already are not fetched. Logins are those of docker, podman and skopeo.
+/// Layers that the store already has are not fetched. The logins of docker, podman and skopeo are used.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -25,16 +25,16 @@ pub(super) struct Pull {
     /// The image, as people write it: debian, debian:12, ghcr.io/a/b:c
     #[arg(value_name = "REF")]
     image: String,
-    /// Choose this platform where there are several [default: linux on this host's processor]
+    /// Choose this platform from a multi-platform image [default: linux on this host's processor]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
-    /// Speak HTTP without TLS (registries on this host without TLS are found out without it)
+    /// Use HTTP without TLS (detected automatically for registries on this host)
     #[arg(long)]
     plain_http: bool,
-    /// Trust these PEM certificates too
+    /// Trust the certificates in this PEM file too
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// Fetch so many layers at once
+    /// Number of layers to fetch at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = super::acquired::parallel)]
     parallel: usize,
     #[command(flatten)]

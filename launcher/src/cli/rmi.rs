@@ -5,9 +5,9 @@ use layer_store::Store;
 use super::{Global, store};
 use crate::failure::{About, FAILED, Failure, USAGE};
 
-/// Take images out of the store
+/// Remove images from the store
 ///
-/// What no other image and no running machine or mount needs goes with the next `lamina gc`; how much is said.
+/// The next `lamina gc` frees what no other image, running machine or mount needs; the amount is printed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -22,15 +22,15 @@ pub(super) struct Rmi {
 impl Rmi {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let opened = store::look_into(global)?;
-        // All names are read before the first goes, so that a typing error takes none away.
+        // All names are parsed before the first is removed, so that a typing error removes none.
         let references = self.images.iter().map(|name| meant(&opened, name)).collect::<Result<Vec<_>, _>>()?;
         let (mut removed, mut failed) = (Vec::new(), Vec::new());
         let mut frees = 0;
         for (name, reference) in self.images.iter().zip(references) {
-            // Counted before each: the second of two images that share a layer frees it.
+            // Counted before each removal: the second of two images that share a layer frees it.
             let unique = only_of(&opened, &reference);
             if let Err(failure) = opened.untag(&reference).about(name) {
-                // The others are no worse for it.
+                // The other images can still be removed.
                 tell!("lamina: {failure}");
                 failed.push(reference);
                 continue;
@@ -38,10 +38,10 @@ impl Rmi {
             frees += unique.unwrap_or_default();
             if !global.json {
                 let unique = unique.map_or_else(
-                    || "what it alone had is not known".into(),
-                    |unique| format!("it alone had {}", super::size(unique)),
+                    || "the space of its own layers is not known".into(),
+                    |unique| format!("{} were its own", super::size(unique)),
                 );
-                say!("removed {reference}; {unique}, which `lamina gc` frees once nothing uses them");
+                say!("removed {reference}; {unique}, which `lamina gc` frees when nothing uses them");
             }
             removed.push(reference);
         }
@@ -52,7 +52,7 @@ impl Rmi {
     }
 }
 
-/// The canonical name that a user means: as written, or the only one of the image with this digest.
+/// Returns the canonical name that a user means: as written, or the only name of the image with this digest.
 fn meant(opened: &Store, name: &str) -> Result<String, Failure> {
     let reference = store::reference(name)?.to_string();
     if opened.images().about("store")?.iter().any(|image| image.reference == reference) {
@@ -63,13 +63,13 @@ fn meant(opened: &Store, name: &str) -> Result<String, Failure> {
         [only] => Ok(only.clone()),
         several => {
             let causes = format!("the image has several names: {}", several.join(", "));
-            Err(Failure::new(name, causes).with_hint("say which to take away").with_status(USAGE))
+            Err(Failure::new(name, causes).with_hint("name the one to remove").with_status(USAGE))
         }
     }
 }
 
-/// Bytes on disk of the layers that only this image has, where that is known. That something else in the store is damaged
-/// is no reason to keep the image.
+/// Returns the bytes on disk of the layers that only this image has, if known. Damage elsewhere in the store must not keep
+/// the image from being removed.
 fn only_of(store: &Store, reference: &str) -> Option<u64> {
     let images = store.usage().map(|usage| usage.images).unwrap_or_default();
     let image = images.into_iter().find(|image| image.reference == reference)?;

@@ -24,9 +24,9 @@ use crate::spec::{Root, Spec, Writes, open_store};
 
 /// Boot an image as a VM and run a command in it
 ///
-/// The command's exit status becomes that of `lamina run`; 126 and 127 mean, as in a shell, that it could
-/// not be run or was not found, 128 + N that signal N ended it, and 125 that Lamina itself failed.
-/// What the VM writes is kept in its memory and is gone with it, unless --keep gives it a disk. --json is as for
+/// `lamina run` exits with the command's status. As in a shell, 126 and 127 mean that the command could not be run or was
+/// not found, and 128 + N that signal N ended it; 125 means that Lamina itself failed.
+/// What the VM writes stays in its memory and is lost when it ends, unless --keep gives it a disk. --json works as for
 /// `lamina exec`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -48,28 +48,28 @@ pub(super) struct Run {
     rootfs: Option<PathBuf>,
     #[command(flatten)]
     on_top: OnTop,
-    /// Share a directory or a single file with the VM; ":ro" behind it makes it read-only
+    /// Share a directory or a single file with the VM; a final ":ro" makes it read-only
     #[arg(short = 'v', long = "volume", value_name = "HOST:GUEST[:ro]")]
     volumes: Vec<Share>,
-    /// Set an environment variable, or pass on one of ours
+    /// Set an environment variable; without a value, pass on this process's
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
-    /// Set the environment variables of a file: NAME=VALUE or NAME in each line
+    /// Read environment variables from a file with NAME=VALUE or NAME on each line
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// Give the VM a file as /run/secrets/NAME, in its memory and nowhere else
+    /// Give the VM a file as /run/secrets/NAME, in its memory only
     #[arg(long = "secret", value_name = "[NAME=]FILE")]
     secrets: Vec<Secret>,
-    /// What carries the VM's packets: passt, slirp (QEMU's own), none or auto
+    /// The VM's network: passt, slirp (built into QEMU), none or auto
     #[arg(long, default_value = "auto", hide_default_value = true)]
     network: Choice<NetworkBackend>,
-    /// Let a port of this host lead to one of the VM; only this host reaches it unless an address is given
+    /// Forward a port of this host to the VM; it is bound to 127.0.0.1 unless an address is given
     #[arg(short, long = "publish", value_name = "[ADDRESS:]HOST:GUEST[/udp]")]
     publish: Vec<Publish>,
-    /// The command's working directory, made when missing
+    /// The command's working directory, created if missing
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    /// The command's user: a name or number, with ":GROUP" if it is to differ
+    /// The command's user: a name or number, optionally followed by ":GROUP"
     #[arg(short, long)]
     user: Option<String>,
     /// Run this instead of the image's Entrypoint
@@ -84,16 +84,16 @@ pub(super) struct Run {
     /// How much of its memory the VM may fill with what it writes [default: half]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "read_only")]
     tmpfs_size: Option<u64>,
-    /// Give the VM no writable root at all
+    /// Make the VM's root read-only
     #[arg(long)]
     read_only: bool,
-    /// Return when the command runs, and print the machine's name; see `lamina ps`, `logs`, `stop`, `rm`
+    /// Run in the background: return once the command runs, and print the machine's name
     #[arg(short, long)]
     detach: bool,
     /// With --detach: remove the machine when it ends
     #[arg(long = "rm", requires = "detach")]
     remove: bool,
-    /// Keep what the VM writes on a disk of its own until `lamina rm`, at most so much [default: 10G]
+    /// Keep what the VM writes on a sparse disk of this size, until `lamina rm` [default: 10G]
     #[arg(
         long,
         value_name = "SIZE",
@@ -107,10 +107,10 @@ pub(super) struct Run {
     /// The machine's name, and its host name
     #[arg(long, value_parser = parse_name)]
     name: Option<String>,
-    /// What carries the root: direct, virtiofsd, block, materialize or auto
+    /// How the VM reads its root: direct, virtiofsd, block, materialize or auto
     #[arg(long, default_value = "auto", hide_default_value = true)]
     backend: Choice<Backend>,
-    /// What executes the VM: kvm, tcg or auto
+    /// The accelerator: kvm, tcg (emulation) or auto
     #[arg(long, default_value = "auto", hide_default_value = true)]
     accel: Choice<Accelerator>,
     /// QEMU's machine type: microvm, q35 or auto
@@ -122,10 +122,10 @@ pub(super) struct Run {
     /// Show the kernel's console on standard error
     #[arg(long)]
     console: bool,
-    /// Answer `lamina stats` at this socket [default: one of the machine's, found by its name]
+    /// Answer `lamina stats` at this socket as well
     #[arg(long, value_name = "SOCKET", conflicts_with = "rootfs")]
     stats: Option<PathBuf>,
-    /// Say what carries the VM, and why
+    /// Explain how the VM is run, and why
     #[arg(long)]
     explain: bool,
     /// Print the command lines and start nothing
@@ -135,7 +135,7 @@ pub(super) struct Run {
     /// TCP port (port:N)
     #[arg(long, value_name = "WHEN", default_value = "exec", requires = "detach")]
     ready: Ready,
-    /// How many seconds the VM may take until it is ready
+    /// How many seconds the VM may take to become ready
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     ready_timeout: u64,
     /// The command, behind "--"; the image's own by default
@@ -145,7 +145,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn execute(self, global: &Global) -> Result<u8, Failure> {
-        // What is held in the store is held to the end. Until there is a machine, a signal may simply end this process.
+        // The store keeps its leases until the end. Until there is a machine, a signal may simply end this process.
         let (root, defaults, _store) = self.root(global)?;
         let spec = self.spec(root, defaults, global)?;
         let tree = spec.root.open(&spec.name)?;
@@ -193,7 +193,7 @@ impl Run {
         let opened = self.on_top.open(global)?;
         let image = store::image(&opened, self.image.as_deref().unwrap_or_default())?;
         let variant = self.on_top.layers(&opened)?;
-        // A machine that keeps what it writes brings the layers into the own store.
+        // A machine with a disk copies its layers into the user's own store.
         if self.keep.is_none() {
             store::tell_unleased(&opened, &image.layers, &variant);
         }
@@ -267,8 +267,8 @@ impl Run {
     }
 }
 
-/// Makes the directory of a new machine. One that outlives this process has its spec in it; one that outlives its run
-/// keeps its base in the store.
+/// Creates the directory of a new machine. A machine that outlives this process has its spec there; one that outlives its
+/// run also pins its base in the store.
 fn create(spec: &Spec, record: Record, detach: bool) -> Result<Directory, Failure> {
     let (on_disk, stays) = (detach || !record.ephemeral, !record.ephemeral);
     let mut directory = Directory::create(record)?;
@@ -284,7 +284,7 @@ fn create(spec: &Spec, record: Record, detach: bool) -> Result<Directory, Failur
                 let purpose = format!("machine {}", spec.name);
                 let opened = open_store(store, also_read)?;
                 let all = layers.iter().chain(variant);
-                // What it writes is lost without what lies below; a machine without a disk begins anew in any case.
+                // A disk is useless without the layers below it; a machine without a disk starts from scratch anyway.
                 match spec.writes {
                     Writes::Disk { .. } => opened.adopt(all).about("store")?,
                     _ => opened.adopt_for_nothing(all).about("store")?,
@@ -303,7 +303,7 @@ fn create(spec: &Spec, record: Record, detach: bool) -> Result<Directory, Failur
     }
 }
 
-/// What the image's config says about running it.
+/// Reads the defaults for a command from the image's config.
 fn defaults(config: &ImageConfiguration) -> Defaults {
     let Some(config) = config.config() else { return Defaults::default() };
     let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
@@ -322,7 +322,7 @@ fn directory_root(path: &Path) -> Result<PathBuf, Failure> {
     if found.is_dir() { Ok(found) } else { Err(Failure::new(about(), "it is not a directory")) }
 }
 
-/// Reads a size of memory as MiB.
+/// Parses a memory size into MiB.
 fn parse_memory(text: &str) -> Result<u64, String> {
     match parse_size(text)? >> 20 {
         mib if mib >= 96 => Ok(mib),
@@ -330,7 +330,7 @@ fn parse_memory(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Reads the size of a disk.
+/// Parses a disk size into bytes.
 fn parse_disk(text: &str) -> Result<u64, String> {
     match parse_size(text)? {
         bytes if bytes >= 64 << 20 => Ok(bytes),

@@ -7,10 +7,10 @@ use crate::machine::launch;
 use crate::machine::{self, Directory, Machine, ReadyPipe, Signals};
 use crate::spec::Spec;
 
-/// Start machines again that have ended
+/// Start stopped machines again
 ///
-/// They run the command that they were made with, on a tree without what they wrote unless they were made with --keep. In
-/// the background, or with --attach at this terminal.
+/// Each runs its original command. What it wrote is there again only if it was created with --keep. Machines start in the
+/// background; --attach runs one at this terminal.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -21,7 +21,7 @@ pub(super) struct Start {
     /// The machines
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
-    /// Pass standard input, output and error on, as `lamina run` does, and end with the command's exit status
+    /// Attach standard input, output and error, and exit with the command's status, as `lamina run` does
     #[arg(short, long)]
     attach: bool,
 }
@@ -56,13 +56,15 @@ fn start(name: &str, signals: &Signals) -> Result<(), Failure> {
     let had_a_terminal = Spec::read(directory.path()).is_ok_and(|spec| spec.process.terminal.is_some());
     machine::start_detached(directory, signals)?;
     if had_a_terminal {
-        tell!("lamina: {name} was made at a terminal and has no input now; with it: lamina start --attach {name}");
+        tell!(
+            "lamina: {name} was created at a terminal and has no input now; to attach one: lamina start --attach {name}"
+        );
     }
     Ok(())
 }
 
 fn attach(name: &str, global: &Global) -> Result<u8, Failure> {
-    // The machine is looked at before it is taken over, so that one that runs is told from one that is not there.
+    // Checked first, so that a running machine is told apart from a missing one.
     if Machine::find(name)?.runs() {
         return Err(Failure::new(format_args!("machine {name}"), "it is already running")
             .with_hint(format_args!("lamina exec -it {name} -- sh")));

@@ -1,4 +1,4 @@
-//! What the commands that use the store share.
+//! Helpers of the commands that use the store.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use super::Global;
 use crate::failure::{About, Failure, USAGE};
 use crate::spec::open_store;
 
-/// Opens the store that the command line names, and those that it is to read also.
+/// Opens the store that the command line names, with its additional stores.
 pub(super) fn open(global: &Global) -> Result<Store, Failure> {
     let (root, others) = roots(global)?;
     open_store(&root, &others)
 }
 
-/// The same for who only looks into it: a mistyped directory does not become a store. Beside others it may be empty.
+/// Opens the store for reading: a mistyped directory does not become a store. With additional stores it may be missing.
 pub(super) fn look_into(global: &Global) -> Result<Store, Failure> {
     find(global)?.map_err(|none| Failure::new("store", none))
 }
 
-/// The same, where it is no failure that there is none.
+/// Like [`look_into`], for callers for which a missing store is no failure.
 pub(super) fn find(global: &Global) -> Result<Result<Store, StoreError>, Failure> {
     let (root, others) = roots(global)?;
     if !others.is_empty() {
@@ -38,18 +38,18 @@ fn roots(global: &Global) -> Result<(PathBuf, Vec<PathBuf>), Failure> {
     let root = global.store.clone().unwrap_or_else(Store::default_root);
     let root = std::path::absolute(&root).about(root.display())?;
     let mut others = Vec::new();
-    for other in global.also_read.iter().cloned().chain(Store::also_read_roots()) {
+    for other in global.additional_stores.iter().cloned().chain(Store::also_read_roots()) {
         others.push(std::path::absolute(&other).about(other.display())?);
     }
     Ok((root, others))
 }
 
-/// Reads an image's name as people write it; a typing error is wrong usage.
+/// Parses an image's name as people write it; a typing error is wrong usage.
 pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
     text.parse().map_err(|error| Failure::new("image name", error).with_status(USAGE))
 }
 
-/// The image that a user means: the one with this name.
+/// Finds the image with this name.
 pub(super) fn image(store: &Store, name: &str) -> Result<Image, Failure> {
     let reference = reference(name)?;
     match store.image(&reference.to_string()) {
@@ -71,23 +71,25 @@ pub(super) fn by_digest(store: &Store, name: &str) -> Result<Vec<String>, Failur
     images.retain(|image| image.manifest_digest.to_string().starts_with(name));
     let first = images.first().map(|image| image.manifest_digest);
     if images.iter().any(|image| Some(image.manifest_digest) != first) {
-        return Err(Failure::new(name, "several images' digests begin so").with_hint("give more of its digits"));
+        return Err(
+            Failure::new(name, "several images have a digest that starts with this").with_hint("give more digits")
+        );
     }
     Ok(images.into_iter().map(|image| image.reference).collect())
 }
 
-/// Says which stores of others a mount or a machine uses layers of and cannot hold them in.
+/// Warns about additional stores in which a mount or a machine cannot hold the layers that it uses.
 pub(super) fn tell_unleased(opened: &Store, layers: &[DiffId], on_top: &[DiffId]) {
     for store in opened.unleased(&[layers, on_top].concat()) {
         let store = store.display();
         tell!(
-            "lamina: layers of {store} are used that cannot be held there: a `lamina gc` of its owner may take them, and \
-             what is not open by then is missing; the owner lets you hold them by `chmod 1777 {store}/leases`"
+            "lamina: layers in {store} cannot be leased by this user: a `lamina gc` by its owner may remove them while they are in \
+             use; the owner can allow leases with `chmod 1777 {store}/leases`"
         );
     }
 }
 
-/// Makes Ctrl-C and SIGTERM end a transfer, which then leaves nothing behind; a second one ends the program.
+/// Makes Ctrl-C and SIGTERM cancel a transfer, which then cleans up; a second signal ends the program.
 pub(super) fn cancel_on_signal(cancellation: &Cancellation) -> Result<(), Failure> {
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         let flag = cancellation.flag();
@@ -97,7 +99,7 @@ pub(super) fn cancel_on_signal(cancellation: &Cancellation) -> Result<(), Failur
     Ok(())
 }
 
-/// The base of an image with these layers on top.
+/// Prepares the base of an image with these layers on top.
 pub(super) fn prepare(store: &Store, image: &Image, layers: &[DiffId]) -> Result<BaseId, Failure> {
     let mut waiting = || tell!("lamina: waiting for another process that prepares {}", image.reference);
     store.prepare(image, layers, &mut waiting).map_err(|error| Failure::new(&image.reference, error))

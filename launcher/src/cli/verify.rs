@@ -10,10 +10,10 @@ use super::{Global, store};
 use crate::failure::{About, FAILED, Failure};
 use crate::meter::Meter;
 
-/// Prove that the layers of images are what their digests say
+/// Check that the layers of images match their digests
 ///
-/// Reads every layer, with those that it borrows content from. Names each damaged layer, and the files in it whose content has changed; exit status 1 if there
-/// is one that is not repaired.
+/// Reads every layer, and the layers it borrows content from. Names each damaged layer and the files in it that have
+/// changed. Exits with 1 if damage remains.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -25,19 +25,19 @@ pub(super) struct Verify {
     /// The images [default: all]
     #[arg(value_name = "REF")]
     images: Vec<String>,
-    /// Bring damaged layers in again, from the registry that they came from or what they were imported from
+    /// Fetch damaged layers again, from the registry or the file that they came from
     #[arg(long)]
     repair: bool,
-    /// Take them from this layout or archive instead
+    /// Take them from this OCI layout or archive instead
     #[arg(long, value_name = "PATH", requires = "repair")]
     from: Option<PathBuf>,
     /// Show no progress
     #[arg(long, short)]
     quiet: bool,
-    /// Speak HTTP without TLS to registries that are not on this host
+    /// Use HTTP without TLS for registries on other hosts
     #[arg(long, requires = "repair")]
     plain_http: bool,
-    /// Trust these PEM certificates too
+    /// Trust the certificates in this PEM file too
     #[arg(long, value_name = "FILE", requires = "repair")]
     ca_file: Option<PathBuf>,
 }
@@ -47,7 +47,7 @@ pub(super) struct Verify {
 struct Findings {
     damages: Vec<Damage>,
     repaired: Vec<DiffId>,
-    /// Images and names of which nobody can say what layers they have, and why.
+    /// Images and names whose layers are not known, and why.
     unreadable: Vec<String>,
 }
 
@@ -76,18 +76,18 @@ impl Verify {
             });
             say!("{report}");
         } else if damages.is_empty() {
-            say!("{} layers are whole", layers.len());
+            say!("{}", intact(layers.len()));
         }
         Ok(if damages.len() == repaired.len() && unreadable.is_empty() { 0 } else { FAILED })
     }
 
-    /// The layers of the images, first those that others borrow from: what is mended there is mended for all.
+    /// Returns the layers of the images, donors first: a repaired donor repairs the layers that borrow from it.
     fn layers(&self, opened: &Store, found: &mut Findings) -> Result<Vec<DiffId>, Failure> {
         let mut layers = BTreeSet::new();
         for name in self.names(opened, found)? {
             match store::image(opened, &name) {
                 Ok(image) => layers.extend(image.layers),
-                // The others are no worse for it.
+                // The other images can still be verified.
                 Err(failure) if self.images.is_empty() => found.unreadable.push(format!("image {failure}")),
                 Err(failure) => return Err(failure),
             }
@@ -97,7 +97,7 @@ impl Verify {
         Ok(donors.into_iter().chain(borrowers).collect())
     }
 
-    /// Says what is wrong with a layer, and mends it if that is wanted.
+    /// Reports what is wrong with a layer, and repairs it if asked to.
     fn treat(
         &self,
         opened: &Store,
@@ -124,7 +124,7 @@ impl Verify {
                 Ok(())
             }
             Err(error) if options.cancellation.is_cancelled() => Err(Failure::new("lamina verify", error)),
-            // The others may have better luck.
+            // Other layers may still be repairable.
             Err(error) => {
                 tell!("lamina: {}", Failure::new("lamina verify", error));
                 Ok(())
@@ -150,6 +150,10 @@ impl Verify {
     }
 }
 
+fn intact(layers: usize) -> String {
+    if layers == 1 { "1 layer is intact".to_owned() } else { format!("{layers} layers are intact") }
+}
+
 fn report(damage: &Damage) {
     if damage.missing {
         say!("layer {} is missing: {}", damage.layer, damage.cause);
@@ -157,7 +161,7 @@ fn report(damage: &Damage) {
     }
     say!("layer {} is damaged: {}", damage.layer, damage.cause);
     match damage.paths.as_slice() {
-        [] => say!("layer {}: no file is known to have changed", damage.layer),
+        [] => say!("layer {}: no changed file was found", damage.layer),
         paths => paths.iter().for_each(|path| say!("layer {}: {path} has changed", damage.layer)),
     }
 }

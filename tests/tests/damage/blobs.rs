@@ -83,7 +83,7 @@ fn verify_names_the_layer_and_the_path_and_fails() {
     let layers = layers();
     let session = session_with(&layers);
     session.import(Layout::of(&layers[1..]).path(), "lamina.test/other:1");
-    assert_eq!(session.ok(["verify"]), "2 layers are whole\n");
+    assert_eq!(session.ok(["verify"]), "2 layers are intact\n");
 
     let path = blob(&session, &layers[0]);
     flip(&path, contents(layers[0].tar())["/etc/second"].start);
@@ -104,7 +104,7 @@ fn verify_names_the_layer_and_the_path_and_fails() {
     assert_eq!(report["damaged"][0]["layer"], layers[0].diff_id(), "{report}");
     assert_eq!(report["damaged"][0]["paths"], serde_json::json!(["/etc/second"]), "{report}");
     assert_eq!(finished.status.code(), Some(1), "{finished}");
-    assert_eq!(session.ok(["verify", "lamina.test/other:1"]), "1 layers are whole\n");
+    assert_eq!(session.ok(["verify", "lamina.test/other:1"]), "1 layer is intact\n");
     assert_eq!(Inventory::of(&session.store()), before, "looking changes nothing");
     session.traces().assert_nothing_left();
 }

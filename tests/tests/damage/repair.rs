@@ -69,7 +69,7 @@ fn damaged_layer_is_fetched_again_alone() {
         let finished = session.run(["verify", "--repair", &reference]).succeeded();
         assert!(finished.stdout.contains(&layers[0].diff_id()), "{damage:?}: {finished}");
         assert_eq!(registry.fetched_blobs()[fetched..], layout.layer_digests()[..1], "{damage:?}");
-        assert_eq!(session.ok(["verify"]), "2 layers are whole\n", "{damage:?}");
+        assert_eq!(session.ok(["verify"]), "2 layers are intact\n", "{damage:?}");
         assert_eq!(Inventory::of(&session.store()).layers().len(), expected, "{damage:?}");
         tree_is_right(&session, &reference);
         // It can be done again: where the layer came from is still known.
@@ -108,7 +108,7 @@ fn layer_that_nobody_can_give_again_is_named_and_the_store_is_as_it_was() {
     // What it says to do helps.
     let layout = Layout::of(&layers);
     session.ok(["verify", "--repair", "--from", layout.path().to_str().unwrap()]);
-    assert_eq!(session.ok(["verify"]), "2 layers are whole\n");
+    assert_eq!(session.ok(["verify"]), "2 layers are intact\n");
     let other = Layout::of(&[Layer::of_files(&[("etc/other", b"other")])]);
     flip(&blob(&session, &layers[0]), 0);
     let refused = session.run(["verify", "--repair", "--from", other.path().to_str().unwrap()]);
@@ -124,7 +124,7 @@ fn layer_of_an_imported_image_is_taken_again_from_where_it_came() {
     let images = session.ok(["images", "--json"]);
     flip(&blob(&session, &layers[0]), contents(layers[0].tar())["/etc/lower"].start);
     session.run(["verify", "--repair"]).succeeded();
-    assert_eq!(session.ok(["verify"]), "2 layers are whole\n");
+    assert_eq!(session.ok(["verify"]), "2 layers are intact\n");
     assert_eq!(session.ok(["images", "--json"]), images, "no name has changed");
     session.traces().assert_nothing_left();
 }
@@ -148,13 +148,13 @@ fn unreadable_image_is_reported_and_the_layers_of_the_others_are_verified() {
     let broken = usage["images"].as_array().unwrap().iter().filter(|image| image["error"].is_string()).count();
     assert_eq!(broken, 1, "{usage}");
     let removed = session.ok(["rmi", REFERENCE]);
-    assert!(removed.contains("not known") && !removed.contains("it alone had 0 B"), "{removed}");
+    assert!(removed.contains("not known") && !removed.contains("0 B were its own"), "{removed}");
 
     fs::write(session.store().join("images").join("broken.json"), "{").unwrap();
     flip(&blob(&session, &second), 0);
     let finished = session.run(["verify"]);
     assert_eq!(finished.status.code(), Some(1), "a name that cannot be read\n{finished}");
-    assert!(finished.stdout.contains("broken.json") && finished.stdout.contains("1 layers are whole"), "{finished}");
+    assert!(finished.stdout.contains("broken.json") && finished.stdout.contains("1 layer is intact"), "{finished}");
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn one_layer_that_cannot_be_repaired_does_not_keep_others_from_it() {
         let finished = session.run(["verify", "--repair", REFERENCE, &reference]);
         assert_eq!(finished.status.code(), Some(1), "{finished}");
         assert!(finished.stderr.contains(&imported.diff_id()), "{finished}");
-        assert_eq!(session.ok(["verify", &reference]), "1 layers are whole\n");
+        assert_eq!(session.ok(["verify", &reference]), "1 layer is intact\n");
         flip(&blob(&session, &imported), 0);
     }
 }

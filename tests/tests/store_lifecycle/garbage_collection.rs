@@ -150,7 +150,7 @@ fn damaged_name_stops_no_other_image_and_the_next_import_mends_it() {
         }
         let verified = session.run(["verify"]);
         assert_eq!(verified.status.code(), Some(1), "{verified}");
-        assert!(verified.stdout.contains(&hex) && verified.stdout.contains("2 layers are whole"), "{verified}");
+        assert!(verified.stdout.contains(&hex) && verified.stdout.contains("2 layers are intact"), "{verified}");
         session.ok(["prepare", OTHER]);
         let taken = before.added_since(&Inventory::of(&session.store()));
         assert_eq!(taken, Vec::<&Path>::new(), "a collection takes nothing");

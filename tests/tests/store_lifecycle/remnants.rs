@@ -143,7 +143,7 @@ fn nothing_is_borrowed_from_a_rest_because_another_store_has_the_layer() {
     assert!(layer_file(&session, &lending.lender, "rest").exists());
     assert!(layer_file(&session, &lending.later, "blob").exists(), "it came in whole");
     session.ok(["gc"]);
-    assert_eq!(session.ok(["verify"]), "2 layers are whole\n");
+    assert_eq!(session.ok(["verify"]), "2 layers are intact\n");
 }
 
 const WORKERS: usize = 4;

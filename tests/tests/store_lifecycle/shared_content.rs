@@ -76,7 +76,7 @@ fn shared_content_takes_space_once_and_du_says_with_whom() {
     assert!(saved.as_u64().is_some_and(|saved| saved > COMMON as u64 - 2 * 4096), "{saved}");
     let picture = session.work("pictures").join("sharing.svg");
     let text = session.ok([OsStr::new("du"), OsStr::new("--layers"), OsStr::new("--svg"), picture.as_os_str()]);
-    assert!(text.contains(&format!("of its content lie in {}", twins.layers[0].diff_id())), "{text}");
+    assert!(text.contains(&format!("of its content is kept in {}", twins.layers[0].diff_id())), "{text}");
     let picture = std::fs::read_to_string(picture).expect("the picture");
     assert!(picture.contains("stroke-dasharray") && picture.contains("by sharing their content"), "{picture}");
 
@@ -86,7 +86,7 @@ fn shared_content_takes_space_once_and_du_says_with_whom() {
     let blob = export.join("blobs/sha256").join(&hex);
     let summed = Finished::of(Command::new(installed("sha256sum")).arg(&blob)).succeeded().stdout;
     assert!(summed.starts_with(&hex), "{summed}");
-    assert_eq!(session.ok(["verify"]), "2 layers are whole\n");
+    assert_eq!(session.ok(["verify"]), "2 layers are intact\n");
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn donor_goes_while_its_borrower_comes_in() {
         assert!(sound_layers(&session.store()).contains(&twins.layers[1].diff_id()), "{point:?}");
         session.ok(["gc"]);
         assert_eq!(sound_layers(&session.store()), [twins.layers[1].diff_id()], "{point:?}");
-        assert_eq!(session.ok(["verify"]), "1 layers are whole\n", "{point:?}");
+        assert_eq!(session.ok(["verify"]), "1 layer is intact\n", "{point:?}");
         assert_eq!(leftovers(&session.store()), Vec::<PathBuf>::new(), "{point:?}");
     }
 }
@@ -237,7 +237,7 @@ fn repairing_the_donor_heals_all_that_borrow_from_it() {
     // Of the borrower's image alone is asked, and its donor is mended.
     session.run(["verify", "--repair", &borrower]).succeeded();
     assert_eq!(registry.fetched_blobs()[fetched..], twins.donor.layer_digests()[..]);
-    assert_eq!(session.ok(["verify"]), "2 layers are whole\n");
+    assert_eq!(session.ok(["verify"]), "2 layers are intact\n");
     assert!(layer_file(&session, &twins.layers[1], "thin").exists());
 
     // A damaged map: the layer comes again, whole.
@@ -251,6 +251,6 @@ fn repairing_the_donor_heals_all_that_borrow_from_it() {
     for name in ["thin", "shared"] {
         assert!(!layer_file(&session, &twins.layers[1], name).exists(), "{name} is outlived");
     }
-    assert_eq!(session.ok(["verify"]), "2 layers are whole\n");
+    assert_eq!(session.ok(["verify"]), "2 layers are intact\n");
     session.traces().assert_nothing_left();
 }
