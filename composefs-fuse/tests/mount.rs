@@ -7,7 +7,7 @@ use composefs_fuse::Server;
 use composefs_fuse::linux::{MountError, MountOptions, MountPoint, Session, SessionEvent, Unmount};
 use composefs_fuse::stats::Snapshot;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -152,7 +152,7 @@ fn a_program_run_again_and_a_link_read_again_cost_nothing() {
 }
 
 #[test]
-fn attributes_of_a_tree_that_has_none_are_asked_for_once() {
+fn extended_attributes_of_a_tree_that_has_none_are_asked_for_once() {
     let mounted = Mounted::new(forest(10, 100));
     walk(mounted.point.path());
     let asked = mounted.asked(|| {
@@ -165,6 +165,75 @@ fn attributes_of_a_tree_that_has_none_are_asked_for_once() {
         }
     });
     assert!(asked.total() <= 1, "{asked}");
+}
+
+#[test]
+fn a_tree_without_extended_attributes_lists_none_of_any_kind_of_file() {
+    let mounted = Mounted::new(forest(1, 1).fifo("fifo"));
+    for name in ["", "d000", "top", "link", "fifo"] {
+        for _ in 0..2 {
+            assert_eq!(rustix::fs::llistxattr(mounted.path(name), &mut [0_u8; 16][..]), Ok(0), "{name}");
+            assert_eq!(rustix::fs::llistxattr_query(mounted.path(name)), Ok(0), "the size of {name}");
+        }
+    }
+}
+
+/// What a container engine or an administrator does with an image: overlayfs on top, and then changes, each of which
+/// copies a file of the mount up.
+#[test]
+fn kernel_overlayfs_on_top_copies_files_of_the_mount_up() {
+    assert!(rustix::process::geteuid().is_root(), "this test needs root, to mount overlayfs");
+    let layer = forest(2, 2).xattr("user.name", b"value").file_with_mode("marked", 0o640, b"marked");
+    let mounted = Mounted::new(layer);
+    let room = TempDir::new().unwrap();
+    let tmpfs = Scratch::mount(room.path(), "tmpfs", "mode=0755");
+    let [upper, work, merged] = ["upper", "work", "merged"].map(|name| room.path().join(name));
+    for directory in [&upper, &work, &merged] {
+        fs::create_dir(directory).unwrap();
+    }
+    let lower = mounted.point.path().display();
+    let options = format!("lowerdir={lower},upperdir={},workdir={}", upper.display(), work.display());
+    let overlay = Scratch::mount(&merged, "overlay", &options);
+
+    let file = merged.join("d000/f00000");
+    fs::OpenOptions::new().append(true).open(&file).unwrap().write_all(b" more").unwrap();
+    assert_eq!(fs::read(&file).unwrap(), b"0 0 more");
+    fs::set_permissions(merged.join("marked"), fs::Permissions::from_mode(0o600)).unwrap();
+    let mut value = [0; 16];
+    let length = rustix::fs::getxattr(upper.join("marked"), "user.name", &mut value[..]).unwrap();
+    assert_eq!((&value[..length], fs::read(upper.join("marked")).unwrap()), (&b"value"[..], b"marked".to_vec()));
+    fs::hard_link(merged.join("top"), merged.join("top again")).unwrap();
+    fs::rename(merged.join("link"), merged.join("renamed")).unwrap();
+    fs::remove_dir_all(merged.join("d001")).unwrap();
+    fs::create_dir(merged.join("d001")).unwrap();
+    assert_eq!(fs::read_link(merged.join("renamed")).unwrap(), Path::new("top"));
+    assert_eq!(merged.join("d001").read_dir().unwrap().count(), 0);
+    drop((overlay, tmpfs));
+    assert_eq!(fs::read(mounted.path("d000/f00000")).unwrap(), b"0 0");
+
+    // As lsattr does on the mount itself.
+    let open = File::open(mounted.path("top")).unwrap();
+    let asked = mounted.asked(|| assert_eq!(rustix::fs::ioctl_getflags(&open), Err(rustix::io::Errno::NOTTY)));
+    assert_eq!((asked.count("IOCTL"), asked.total()), (1, 1), "{asked}");
+}
+
+/// A file system that is mounted for a part of a test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn mount(at: &Path, kind: &str, options: &str) -> Self {
+        let options = std::ffi::CString::new(options).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount(kind, at, kind, flags, Some(options.as_c_str()))
+            .unwrap_or_else(|error| panic!("{kind} on {}: {error}", at.display()));
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
 }
 
 #[test]

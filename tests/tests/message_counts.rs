@@ -29,6 +29,8 @@ const CROWD: usize = 3000;
 enum Limit {
     /// So many.
     Messages(u64),
+    /// As many `LISTXATTR` and nothing else.
+    Listxattr(u64),
     /// One `STATFS` and nothing else: GNU `find` and `du` ask statfs(2) once each, and Linux keeps no answer to that
     /// (`fuse_statfs` in `fs/fuse/inode.c`).
     Statfs,
@@ -47,7 +49,7 @@ struct Row {
 }
 
 /// `$all` are the directories of the image, without those that a guest has from its kernel.
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 13] = [
     Row { what: "first find", before: "find /proc/self/fd", act: "find . -xdev", limit: Limit::FirstWalk },
     Row { what: "second find", before: "", act: "find . -xdev", limit: Limit::Statfs },
     Row { what: "second ls -lR", before: "ls -lR $all", act: "ls -lR $all", limit: Limit::Messages(0) },
@@ -79,6 +81,14 @@ const ROWS: [Row; 12] = [
         act: "perl -e '($name, $value) = qw(user.none x); \
               for (1001 .. 2000) { $file = \"srv/crowd/$_\"; syscall(191, $file, $name, $value, 0) }'",
         limit: Limit::Messages(1),
+    },
+    Row {
+        what: "listxattr of 1,000 files, an empty list each",
+        // Number 194 is listxattr on x86-64. The kernel keeps no answer to it.
+        before: "perl -e '($file, $list) = (\"srv/crowd/1000\", \"x\" x 9); syscall(194, $file, $list, 9)'",
+        act: "perl -e '$list = \"x\" x 9; \
+              for (1001 .. 2000) { $file = \"srv/crowd/$_\"; syscall(194, $file, $list, 9) == 0 || exit 1 }'",
+        limit: Limit::Listxattr(1000),
     },
     Row {
         what: "64 MiB in order, the first time",
@@ -205,6 +215,7 @@ impl Facts {
     fn allows(&self, limit: Limit, counted: &Snapshot) -> bool {
         match limit {
             Limit::Messages(most) => counted.total() <= most,
+            Limit::Listxattr(most) => counted.total() <= most && counted.total() == counted.count("LISTXATTR"),
             Limit::Statfs => counted.total() <= 1 && counted.total() == counted.count("STATFS"),
             Limit::FirstWalk => {
                 let most = 2 * self.directories + self.entries / self.entries_a_message();

@@ -122,6 +122,25 @@ fn mounted_tree_takes_no_change() {
 }
 
 #[test]
+fn programs_that_keep_extended_attributes_find_none_and_say_nothing() {
+    let session = session_with_small_image();
+    let point = session.mount(REFERENCE, "mounted");
+    let copy = session.work("copy");
+    for script in [
+        "tar --xattrs -cf - . | tar --xattrs -tf -",
+        "cp -a --preserve=xattr . \"$0\"",
+        "find . -exec getfattr -h -m - {} +",
+        "mv etc/os-release \"$0\" 2> /dev/null; test -e etc/os-release",
+    ] {
+        let finished =
+            Finished::of(session.command(&installed("sh")).args(["-c", script]).arg(&copy).current_dir(&point));
+        assert!(finished.status.success() && finished.stderr.is_empty(), "{script}: {finished}");
+    }
+    session.umount(&point);
+    session.traces().assert_nothing_left();
+}
+
+#[test]
 fn fusermount_ends_the_server_too() {
     let session = session_with_small_image();
     let point = session.mount(REFERENCE, "mounted");

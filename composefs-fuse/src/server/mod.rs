@@ -7,9 +7,11 @@
 //!   from one opening to the next, and caches whole listings. (Linux treats this as a property of the connection.)
 //! * Listings carry attributes always (`DO_READDIRPLUS` without `READDIRPLUS_AUTO`), so no `LOOKUP` follows a listing.
 //! * Nothing is kept per inode: a number is all it takes, `FORGET` means nothing, and file handles outlive caches.
-//! * What a read-only tree has no use for answers `ENOSYS` once and is not sent again; what would change it, `EROFS`.
-//!   `INTERRUPT` is among the former: no answer here is worth interrupting, and the kernel then stops offering
-//!   (`no_interrupt` in `fs/fuse/dev.c`).
+//! * Requests that a read-only tree has no use for are answered with `ENOSYS` once and not sent again. `INTERRUPT` is
+//!   one of them: no answer takes long enough to interrupt, and the kernel then stops sending it (`no_interrupt` in
+//!   `fs/fuse/dev.c`). Requests that would change the tree are answered with `EROFS`, and an `IOCTL` with `ENOTTY`.
+//! * `LISTXATTR` is always answered truthfully, because `ENOSYS` makes every `listxattr(2)` fail. `GETXATTR` answers
+//!   `ENOSYS` if no inode of the tree has an extended attribute; the kernel then fails it with `EOPNOTSUPP`.
 
 mod directory;
 mod fault;
@@ -136,6 +138,9 @@ impl Server {
             Opcode::Statfs => self.statfs(reply),
             Opcode::Getxattr => self.getxattr(request, reply),
             Opcode::Listxattr => self.listxattr(request, reply),
+            // Overlayfs asks a lower file for its inode flags when it copies the file up, and Linux 5.13 to 6.16 take
+            // ENOSYS for a failure (`ovl_copy_fileattr`). ENOTTY says that there are none.
+            Opcode::Ioctl => Err(Errno::NOTTY),
             changing if changing.changes_the_tree() => Err(Errno::ROFS),
             _ => Err(Errno::NOSYS),
         }

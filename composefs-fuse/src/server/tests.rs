@@ -269,10 +269,23 @@ fn a_name_that_no_inode_has_is_unsupported_where_tools_then_stop_asking() {
 }
 
 #[test]
-fn a_tree_without_extended_attributes_says_so_once_and_for_all() {
+fn a_tree_without_extended_attributes_lists_none_and_is_asked_for_one_only_once() {
     let served = Served::of(Layer::new().file("plain", b""));
-    assert_eq!(xattr(&served, served.walk("plain"), 9, "security.capability"), Err(Errno::NOSYS));
-    assert_eq!(xattr_list(&served, ROOT, 0), Err(Errno::NOSYS));
+    let plain = served.walk("plain");
+    assert_eq!(xattr(&served, plain, 9, "security.capability"), Err(Errno::NOSYS));
+    for nodeid in [ROOT, plain] {
+        assert_eq!(xattr_list(&served, nodeid, 0).unwrap(), [0; 8]);
+        assert_eq!(xattr_list(&served, nodeid, 9).unwrap(), b"");
+    }
+    assert_eq!(xattr_list(&served, u64::MAX, 9), Err(Errno::STALE));
+}
+
+#[test]
+fn an_ioctl_is_answered_as_by_a_file_system_that_has_none() {
+    let served = Served::sample();
+    for path in ["dir", "dir/file", "dir/link"] {
+        assert_eq!(served.ask(Opcode::Ioctl, served.walk(path), &[0; 32]), Err(Errno::NOTTY), "{path}");
+    }
 }
 
 #[test]
