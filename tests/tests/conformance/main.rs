@@ -1,7 +1,8 @@
 //! The conformance suite: the cases of layer application, each against the model and the oracles.
 //!
-//! A case is named by what must hold. Its number in the list of cases stands beside it.
+//! A case is named by what must hold. The comment above it cites its number in `tests/CASES.md`.
 
+mod case_list;
 mod content;
 mod deviations;
 mod directories;
