@@ -4,13 +4,14 @@
 //! `image/spec`, "Combined Image JSON + Filesystem Changeset Format"). One is made here, from nothing but
 //! the config and the tars, so that the same image gets the same manifest whichever way it was saved.
 
-use oci_distribution::manifest::{IMAGE_CONFIG_MEDIA_TYPE, IMAGE_LAYER_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE};
+use oci_spec::image::MediaType;
 use serde::Deserialize;
 
 use super::error::ImportError;
 use super::files::Files;
 use super::{Found, FoundLayer};
 use crate::oci::manifest::{self, CONFIG_LIMIT, MANIFEST_LIMIT};
+use crate::oci::platform::Platform;
 use crate::{DiffId, Digest, ImageError};
 
 /// The list of images.
@@ -28,7 +29,7 @@ struct Item {
 }
 
 /// Every image of an archive whose list is there.
-pub(super) fn images(files: &dyn Files, source_name: &str) -> Result<Vec<Found>, ImportError> {
+pub(super) fn images(files: &dyn Files, source_name: &str, wanted: &Platform) -> Result<Vec<Found>, ImportError> {
     let bad = |cause| ImportError::Image { source_name: source_name.to_owned(), cause };
     let document = |path: &str, limit| {
         let missing = || ImportError::Missing { source_name: source_name.to_owned(), file: path.to_owned() };
@@ -50,7 +51,7 @@ pub(super) fn images(files: &dyn Files, source_name: &str) -> Result<Vec<Found>,
         images.push(Found {
             written: item.repo_tags.unwrap_or_default(),
             digests: vec![Digest::of(&config_bytes)],
-            platform: config.platform,
+            platform: config.platform.assumed(wanted),
             layers: layers
                 .into_iter()
                 .zip(config.diff_ids)
@@ -73,11 +74,11 @@ fn digest_in(path: &str) -> Option<Digest> {
 pub(super) fn manifest(config: &[u8], layers: &[(DiffId, u64)]) -> Vec<u8> {
     let descriptor = |media_type: &str, digest: Digest, size: u64| serde_json::json!({"mediaType": media_type, "digest": digest, "size": size});
     let layers: Vec<_> =
-        layers.iter().map(|(layer, size)| descriptor(IMAGE_LAYER_MEDIA_TYPE, layer.0, *size)).collect();
+        layers.iter().map(|(layer, size)| descriptor(MediaType::ImageLayer.as_ref(), layer.0, *size)).collect();
     serde_json::json!({
         "schemaVersion": 2,
-        "mediaType": OCI_IMAGE_MEDIA_TYPE,
-        "config": descriptor(IMAGE_CONFIG_MEDIA_TYPE, Digest::of(config), config.len() as u64),
+        "mediaType": MediaType::ImageManifest.as_ref(),
+        "config": descriptor(MediaType::ImageConfig.as_ref(), Digest::of(config), config.len() as u64),
         "layers": layers,
     })
     .to_string()

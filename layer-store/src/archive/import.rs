@@ -41,9 +41,10 @@ impl Import<'_> {
         let marked = |mark| files.document(mark, MANIFEST_LIMIT).map(|found| found.is_some());
         // Docker writes both since version 25; the layout has the manifest as it was.
         let images = if marked(layout::MARK)? {
-            layout::Layout { files, source_name: self.source_name, wanted: &wanted }.images()?
+            let is_asked_for = self.options.platform.is_some();
+            layout::Layout { files, source_name: self.source_name, wanted: &wanted, is_asked_for }.images()?
         } else if marked(docker::MARK)? {
-            docker::images(files, self.source_name)?
+            docker::images(files, self.source_name, &wanted)?
         } else {
             return nothing("it has neither oci-layout nor manifest.json");
         };
@@ -52,7 +53,7 @@ impl Import<'_> {
         }
         for image in images.iter().filter(|image| wanted.distance_to(&image.platform).is_none()) {
             if self.options.platform.is_some() {
-                let cause = ImageError::NoSuchPlatform { wanted, offered: image.platform.to_string() };
+                let cause = ImageError::NoSuchPlatform { wanted, offered: vec![image.platform.clone()] };
                 return Err(ImportError::Image { source_name: self.source_name.to_owned(), cause });
             }
             self.progress.notice(&format!("{} is for {}, this host is {wanted}", image.label(), image.platform));
@@ -227,7 +228,7 @@ impl Import<'_> {
         };
         let media_type = match &layer.blob {
             Some(blob) => blob.media_type.clone(),
-            None => oci_distribution::manifest::IMAGE_DOCKER_LAYER_TAR_MEDIA_TYPE.to_owned(),
+            None => "application/vnd.docker.image.rootfs.diff.tar".to_owned(),
         };
         LayerSource { origin: Origin::Archive(origin), compressed, media_type, bytes }
     }

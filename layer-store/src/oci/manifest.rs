@@ -1,13 +1,13 @@
 //! Manifests, image indexes and configs: checked against their digests and read, wherever they came from.
 
-use oci_distribution::manifest::{
-    IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE,
-    ImageIndexEntry, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageIndex, OciImageManifest,
-};
-use oci_spec::image::{self, DescriptorBuilder, ImageConfiguration, MediaType, Sha256Digest};
+use std::collections::BTreeMap;
 
-use super::ImageError;
-use super::platform::Platform;
+use oci_spec::image::{self, DescriptorBuilder, MediaType, Sha256Digest};
+use serde_json::Value;
+
+use super::media_type::{self, DOCKER_CONFIG, DOCKER_LIST, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
+use super::platform::Described;
+use super::{ImageError, tolerant};
 use crate::{DiffId, Digest};
 
 /// The largest manifest or index read, in bytes: what registries must accept at least (distribution
@@ -16,16 +16,14 @@ pub(crate) const MANIFEST_LIMIT: u64 = 4 << 20;
 /// The largest config read, in bytes. Real ones are below 100 kB.
 pub(crate) const CONFIG_LIMIT: u64 = 16 << 20;
 
-/// What a registry is asked for, by media type.
-pub(crate) const MANIFEST_MEDIA_TYPES: [&str; 4] =
-    [OCI_IMAGE_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE];
-
 /// Some bytes elsewhere: what they are, their digest, and how many.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Descriptor {
     pub(crate) media_type: String,
     pub(crate) digest: Digest,
     pub(crate) size: u64,
+    /// Other places that have the bytes: of foreign layers, which registries may not keep.
+    pub(crate) urls: Vec<String>,
 }
 
 /// A descriptor as a manifest of ours has it.
@@ -47,29 +45,50 @@ pub(crate) struct Manifest {
 #[derive(Debug)]
 pub(crate) enum Document {
     Manifest(Manifest),
-    Index(Vec<ImageIndexEntry>),
+    Index(Index),
+}
+
+/// The entries of an image index that can be read.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    pub(crate) entries: Vec<Entry>,
+    /// What is wrong with the first that cannot.
+    pub(crate) refused: Option<ImageError>,
+}
+
+/// One entry of an image index: a manifest, or another index.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) platform: Described,
+    /// Features of the operating system that it needs.
+    pub(crate) os_features: Vec<String>,
+    pub(crate) artifact_type: Option<String>,
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// What of a config matters for fetching.
 #[derive(Debug)]
 pub(crate) struct Config {
-    pub(crate) platform: Platform,
+    pub(crate) platform: Described,
     /// From the bottom up.
     pub(crate) diff_ids: Vec<DiffId>,
 }
 
 impl Descriptor {
-    pub(crate) fn new(media_type: &str, digest: &str, size: i64) -> Result<Self, ImageError> {
+    pub(crate) fn new(media_type: &str, digest: &str, size: u64) -> Result<Self, ImageError> {
         let malformed = |cause: String| ImageError::Malformed { what: "descriptor".to_owned(), cause };
         Ok(Self {
             media_type: media_type.to_owned(),
             digest: digest.parse().map_err(|e| malformed(format!("{e}")))?,
-            size: u64::try_from(size).map_err(|_| malformed(format!("{digest} has the size {size}")))?,
+            size,
+            urls: Vec::new(),
         })
     }
 
-    fn read(descriptor: &OciDescriptor) -> Result<Self, ImageError> {
-        Self::new(&descriptor.media_type, &descriptor.digest, descriptor.size)
+    fn read(descriptor: &image::Descriptor) -> Result<Self, ImageError> {
+        let read = Self::new(descriptor.media_type().as_ref(), descriptor.digest().as_ref(), descriptor.size())?;
+        Ok(Self { urls: descriptor.urls().clone().unwrap_or_default(), ..read })
     }
 
     /// The first 12 hex digits: how people name a blob to each other.
@@ -103,55 +122,92 @@ pub(crate) fn verify(what: &str, bytes: &[u8], expected: &Digest) -> Result<(), 
     Err(ImageError::WrongDigest { what: what.to_owned(), expected: *expected, actual })
 }
 
+impl Entry {
+    fn read(entry: &image::Descriptor) -> Result<Self, ImageError> {
+        let platform = entry.platform().as_ref();
+        let said = platform.map(|it| (it.os().to_string(), it.architecture().to_string()));
+        Ok(Self {
+            descriptor: Descriptor::read(entry)?,
+            platform: Described::new(
+                said.as_ref().map(|(os, _)| os.as_str()),
+                said.as_ref().map(|(_, architecture)| architecture.as_str()),
+                platform.and_then(|it| it.variant().as_deref()),
+            ),
+            os_features: platform.and_then(|it| it.os_features().clone()).unwrap_or_default(),
+            artifact_type: entry.artifact_type().as_ref().map(ToString::to_string),
+            annotations: entry.annotations().clone().unwrap_or_default().into_iter().collect(),
+        })
+    }
+}
+
 /// Reads a manifest or an index.
 ///
 /// The document's own `mediaType` decides, then `content_type` (what the registry or the descriptor
 /// called it), then the fields it has. A document that could be read both ways is refused, so that no
 /// two programs see two images in it (CVE-2021-41190).
 pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Document, ImageError> {
-    let malformed =
-        |cause: serde_json::Error| ImageError::Malformed { what: "manifest".to_owned(), cause: cause.to_string() };
-    let fields: serde_json::Value = serde_json::from_slice(bytes).map_err(malformed)?;
-    let has = |name: &str| fields.get(name).is_some();
+    let fields = tolerant::object("manifest", bytes)?;
+    let has = |name: &str| fields.contains_key(name);
     if has("manifests") && (has("layers") || has("config")) {
         return Err(ImageError::NotAnImage("its manifest is an image index at the same time".to_owned()));
     }
-    if fields.get("schemaVersion").and_then(serde_json::Value::as_u64) == Some(1) {
+    if fields.get("schemaVersion").and_then(Value::as_u64) == Some(1) {
         return Err(ImageError::NotAnImage(
             "it has a schema 1 manifest, which nothing has made since 2017; push it again with a current client"
                 .to_owned(),
         ));
     }
-    let declared = fields.get("mediaType").and_then(serde_json::Value::as_str).or(content_type);
-    let is_index = match declared.map(|media_type| media_type.split(';').next().unwrap_or(media_type).trim()) {
-        Some(OCI_IMAGE_INDEX_MEDIA_TYPE | IMAGE_MANIFEST_LIST_MEDIA_TYPE) => true,
-        Some(OCI_IMAGE_MEDIA_TYPE | IMAGE_MANIFEST_MEDIA_TYPE) => false,
+    let inside = fields.get("mediaType").and_then(Value::as_str).filter(|media_type| !media_type.is_empty());
+    let declared = inside.or(content_type).map(media_type::bare).unwrap_or_default().to_owned();
+    let is_index = match declared.as_str() {
+        OCI_INDEX | DOCKER_LIST => true,
+        OCI_MANIFEST | DOCKER_MANIFEST => false,
         _ => has("manifests"),
     };
     if is_index {
-        let index: OciImageIndex = serde_json::from_value(fields).map_err(malformed)?;
-        return Ok(Document::Index(index.manifests));
+        return Ok(Document::Index(read_entries(tolerant::entries_of(fields))));
     }
-    let manifest: OciImageManifest = serde_json::from_value(fields).map_err(malformed)?;
+    let manifest = tolerant::manifest_of(fields)?;
     let manifest = Manifest {
-        config: Descriptor::read(&manifest.config)?,
-        layers: manifest.layers.iter().map(Descriptor::read).collect::<Result<_, _>>()?,
+        config: Descriptor::read(manifest.config())?,
+        layers: manifest.layers().iter().map(Descriptor::read).collect::<Result<_, _>>()?,
     };
-    refuse_what_is_no_image(&manifest)?;
+    refuse_what_is_no_image(&manifest, &declared)?;
     Ok(Document::Manifest(manifest))
 }
 
+/// Reads an image index, such as that of a layout.
+pub(crate) fn parse_index(what: &str, bytes: &[u8]) -> Result<Index, ImageError> {
+    Ok(read_entries(tolerant::entries_of(tolerant::object(what, bytes)?)))
+}
+
+fn read_entries(entries: Vec<Result<image::Descriptor, ImageError>>) -> Index {
+    let mut index = Index::default();
+    for entry in entries {
+        match entry.and_then(|entry| Entry::read(&entry)) {
+            Ok(entry) => index.entries.push(entry),
+            Err(error) => drop(index.refused.get_or_insert(error)),
+        }
+    }
+    index
+}
+
 /// Registries hold charts, signatures and modules under the same manifests as images.
-fn refuse_what_is_no_image(manifest: &Manifest) -> Result<(), ImageError> {
-    let config = manifest.config.media_type.as_str();
-    if ![IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE].contains(&config) {
+fn refuse_what_is_no_image(manifest: &Manifest, declared: &str) -> Result<(), ImageError> {
+    let config = media_type::bare(&manifest.config.media_type);
+    let layers = &manifest.layers;
+    let is_docker = declared == DOCKER_MANIFEST
+        || (declared != OCI_MANIFEST && layers.iter().any(|layer| media_type::is_docker(&layer.media_type)));
+    // Docker clients of 2016 gave configs any type; an OCI manifest with such a config is an artifact.
+    let is_image = [OCI_CONFIG, DOCKER_CONFIG].contains(&config) || (is_docker && media_type::is_generic(config));
+    if !is_image {
         return Err(ImageError::NotAnImage(format!("it is an artifact of the type {config:?}")));
     }
-    for layer in &manifest.layers {
+    for layer in layers {
         if layer.media_type.ends_with("+encrypted") {
             return Err(ImageError::NotAnImage(format!("its layer {} is encrypted", layer.digest)));
         }
-        if !layer.media_type.contains("tar") {
+        if !media_type::may_be_tar(&layer.media_type) {
             return Err(ImageError::NotAnImage(format!(
                 "its layer {} has the type {:?}",
                 layer.digest, layer.media_type
@@ -164,17 +220,13 @@ fn refuse_what_is_no_image(manifest: &Manifest) -> Result<(), ImageError> {
 /// Reads a config that belongs to an image of `layers` layers.
 pub(crate) fn parse_config(bytes: &[u8], layers: usize) -> Result<Config, ImageError> {
     let malformed = |cause: String| ImageError::Malformed { what: "config".to_owned(), cause };
-    let config: ImageConfiguration = serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
+    let config = tolerant::config(bytes)?;
     let diff_ids = config.rootfs().diff_ids();
     if diff_ids.len() != layers {
         return Err(malformed(format!("it names {} layers, the manifest {layers}", diff_ids.len())));
     }
     Ok(Config {
-        platform: Platform::normalised(
-            &config.os().to_string(),
-            &config.architecture().to_string(),
-            config.variant().as_deref(),
-        ),
+        platform: tolerant::config_platform(bytes),
         diff_ids: diff_ids
             .iter()
             .map(|text| text.parse::<DiffId>().map_err(|e| malformed(e.to_string())))
@@ -188,27 +240,27 @@ mod tests {
 
     use super::*;
 
-    fn descriptor(media_type: &str) -> serde_json::Value {
+    fn descriptor(media_type: &str) -> Value {
         json!({"mediaType": media_type, "digest": format!("sha256:{}", "0".repeat(64)), "size": 3})
     }
 
-    fn manifest() -> serde_json::Value {
+    fn manifest() -> Value {
         json!({
             "schemaVersion": 2,
-            "config": descriptor(IMAGE_CONFIG_MEDIA_TYPE),
+            "config": descriptor(OCI_CONFIG),
             "layers": [descriptor("application/vnd.oci.image.layer.v1.tar+zstd")],
         })
     }
 
-    fn read(document: &serde_json::Value, content_type: Option<&str>) -> Result<Document, ImageError> {
+    fn read(document: &Value, content_type: Option<&str>) -> Result<Document, ImageError> {
         parse(document.to_string().as_bytes(), content_type)
     }
 
     #[test]
     fn the_media_type_inside_decides_before_the_one_outside() {
         let mut inside = manifest();
-        inside["mediaType"] = json!(OCI_IMAGE_MEDIA_TYPE);
-        assert!(matches!(read(&inside, Some(OCI_IMAGE_INDEX_MEDIA_TYPE)), Ok(Document::Manifest(_))));
+        inside["mediaType"] = json!(OCI_MANIFEST);
+        assert!(matches!(read(&inside, Some(OCI_INDEX)), Ok(Document::Manifest(_))));
         let index = json!({"schemaVersion": 2, "manifests": []});
         assert!(matches!(read(&index, None), Ok(Document::Index(_))));
         assert!(matches!(
@@ -236,7 +288,7 @@ mod tests {
             (chart, "helm"),
             (encrypted, "is encrypted"),
             (wasm, "application/wasm"),
-            (negative, "size -1"),
+            (negative, "-1"),
             (sha512, "sha512"),
             (json!({"schemaVersion": 1, "fsLayers": []}), "schema 1"),
             (json!([]), "manifest"),
@@ -248,18 +300,39 @@ mod tests {
     }
 
     #[test]
+    fn a_docker_manifest_may_give_its_config_any_type_and_an_oci_manifest_may_not() {
+        for media_type in ["application/octet-stream", "application/json", "text/html", ""] {
+            let mut old = manifest();
+            old["config"] = descriptor(media_type);
+            old["layers"] = json!([descriptor("application/vnd.docker.image.rootfs.diff.tar.gzip")]);
+            old["mediaType"] = json!(DOCKER_MANIFEST);
+            assert!(read(&old, None).is_ok(), "{media_type:?}");
+            assert!(read(&old, Some("application/json")).is_ok(), "{media_type:?}");
+            old["mediaType"] = json!(null);
+            assert!(read(&old, None).is_ok(), "{media_type:?}: its layers are docker's");
+            old["mediaType"] = json!(OCI_MANIFEST);
+            assert!(read(&old, None).is_err(), "{media_type:?}");
+        }
+        let mut chart = manifest();
+        chart["mediaType"] = json!(DOCKER_MANIFEST);
+        chart["config"] = descriptor("application/vnd.cncf.helm.config.v1+json");
+        assert!(read(&chart, None).is_err());
+    }
+
+    #[test]
     fn a_config_must_name_as_many_layers_as_the_manifest() {
         let config = json!({"os": "linux", "architecture": "arm", "variant": "v7",
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", "1".repeat(64))]}});
         let bytes = config.to_string();
         let read = parse_config(bytes.as_bytes(), 1).unwrap();
-        assert_eq!((read.platform.to_string().as_str(), read.diff_ids.len()), ("linux/arm/v7", 1));
+        let platform = read.platform.named().unwrap().to_string();
+        assert_eq!((platform.as_str(), read.diff_ids.len()), ("linux/arm/v7", 1));
         assert!(parse_config(bytes.as_bytes(), 2).unwrap_err().to_string().contains("names 1 layers, the manifest 2"));
     }
 
     #[test]
     fn bytes_that_differ_from_their_descriptor_are_refused() {
-        let good = Descriptor { media_type: String::new(), digest: Digest::of(b"abc"), size: 3 };
+        let good = Descriptor { media_type: String::new(), digest: Digest::of(b"abc"), size: 3, urls: Vec::new() };
         good.verify("config", b"abc").unwrap();
         assert!(matches!(good.verify("config", b"abd"), Err(ImageError::WrongDigest { .. })));
         assert!(matches!(good.verify("config", b"ab"), Err(ImageError::WrongSize { .. })));

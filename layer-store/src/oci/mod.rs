@@ -1,9 +1,12 @@
 //! What a pull and an import share: the documents of the image specification, and bringing layers in.
 
+pub(crate) mod choose;
 pub(crate) mod manifest;
+pub(crate) mod media_type;
 pub(crate) mod parallel;
 pub(crate) mod platform;
 pub(crate) mod sink;
+pub(crate) mod tolerant;
 
 use std::fmt;
 
@@ -52,14 +55,18 @@ pub enum ImageError {
     /// The manifest is sound but no root file system comes from it.
     #[error("not a container image: {0}")]
     NotAnImage(String),
-    /// The image is there, but not for this platform.
-    #[error("no image for {wanted}; there is {offered}: choose with --platform")]
+    /// The image is there, but not for this platform. Choosing one of those that there are helps.
+    #[error("no image for {wanted}; there is {}", listed(.offered))]
     NoSuchPlatform {
         /// The platform asked for.
         wanted: platform::Platform,
-        /// The platforms there are, separated by commas.
-        offered: String,
+        /// The platforms there are, at least one.
+        offered: Vec<platform::Platform>,
     },
+}
+
+fn listed(platforms: &[platform::Platform]) -> String {
+    platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// An image that a pull or an import brought into the store.

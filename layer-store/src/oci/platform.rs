@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use oci_distribution::manifest::{ImageIndexEntry, Platform as Described};
-
 /// An operating system and a processor, in the words of the image specification (`image-index.md`,
 /// "platform"): `linux/amd64`, `linux/arm/v7`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,19 +40,28 @@ impl Platform {
             "x86_64" | "x86-64" => "amd64",
             "aarch64" => "arm64",
             "i386" | "x86" => "386",
+            "armhf" | "armel" => "arm",
             same => same,
         };
         let variant = match (architecture, variant.filter(|v| !v.is_empty())) {
             ("arm64", None | Some("8" | "v8")) => Some("v8"),
             ("arm", None | Some("7")) => Some("v7"),
+            ("arm", Some("6")) => Some("v6"),
+            ("arm", Some("5")) => Some("v5"),
             ("amd64", Some("v1")) => None,
             (_, variant) => variant,
         };
         Self { os: os.to_owned(), architecture: architecture.to_owned(), variant: variant.map(str::to_owned) }
     }
 
-    fn described(platform: &Described) -> Self {
-        Self::normalised(&platform.os.to_string(), &platform.architecture.to_string(), platform.variant.as_deref())
+    /// The operating system, as `linux`.
+    pub(crate) fn os(&self) -> &str {
+        &self.os
+    }
+
+    /// The processor, as `amd64`.
+    pub(crate) fn architecture(&self) -> &str {
+        &self.architecture
     }
 
     /// How well `offered` serves a user who wants `self`: 0 is exact, `None` is not at all.
@@ -77,33 +84,92 @@ impl Platform {
     }
 }
 
-/// The entry of an image index that serves `wanted` best; the first of equals, as the specification asks.
-///
-/// An index of one entry without a platform has nothing to choose from, so that entry is taken.
-pub(crate) fn choose<'a>(entries: &'a [ImageIndexEntry], wanted: &Platform) -> Option<&'a ImageIndexEntry> {
-    if let [only] = entries
-        && only.platform.is_none()
-    {
-        return Some(only);
-    }
-    entries
-        .iter()
-        .filter_map(|entry| Some((wanted.distance_to(&Platform::described(entry.platform.as_ref()?))?, entry)))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, entry)| entry)
+/// What an index entry or a config says of its platform. Both may leave out any part of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Described {
+    os: Option<String>,
+    architecture: Option<String>,
+    variant: Option<String>,
 }
 
-/// The platforms of an image index for an error message, without those that name no platform, as the
-/// attestations of BuildKit (`unknown/unknown`) do.
-pub(crate) fn offered(entries: &[ImageIndexEntry]) -> String {
-    let mut names: Vec<String> = entries
-        .iter()
-        .filter_map(|entry| entry.platform.as_ref())
-        .map(|platform| Platform::described(platform).to_string())
-        .filter(|name| !name.starts_with("unknown/"))
-        .collect();
-    names.dedup();
-    if names.is_empty() { "no platform at all".to_owned() } else { names.join(", ") }
+/// Whether a platform serves the one that is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// It does; 0 is exactly, the greater the worse.
+    Yes(u32),
+    /// Too little is said about it.
+    Unknown,
+    No,
+}
+
+impl Described {
+    pub(crate) fn new(os: Option<&str>, architecture: Option<&str>, variant: Option<&str>) -> Self {
+        let said =
+            |word: Option<&str>| word.map(|word| word.trim().to_ascii_lowercase()).filter(|word| !word.is_empty());
+        let (architecture, variant) = (said(architecture), said(variant));
+        let variant = match architecture.as_deref() {
+            // Debian's names of two variants.
+            Some("armhf") => variant.or_else(|| Some("v7".to_owned())),
+            Some("armel") => variant.or_else(|| Some("v6".to_owned())),
+            _ => variant,
+        };
+        Self { os: said(os), architecture, variant }
+    }
+
+    /// This, and what `other` says where this says nothing: configs often leave out the variant that the index has.
+    pub(crate) fn or(self, other: &Self) -> Self {
+        let same_processor = match (&self.architecture, &other.architecture) {
+            (Some(own), Some(others)) => own == others,
+            _ => true,
+        };
+        Self {
+            os: self.os.or_else(|| other.os.clone()),
+            variant: self.variant.or_else(|| other.variant.clone().filter(|_| same_processor)),
+            architecture: self.architecture.or_else(|| other.architecture.clone()),
+        }
+    }
+
+    /// Whether this is no platform on purpose, as the attestations of BuildKit have it (`unknown/unknown`).
+    pub(crate) fn is_none_on_purpose(&self) -> bool {
+        [&self.os, &self.architecture].iter().any(|word| word.as_deref() == Some("unknown"))
+    }
+
+    /// Whether it serves `wanted`.
+    pub(crate) fn fit(&self, wanted: &Platform) -> Fit {
+        if self.is_none_on_purpose() {
+            return Fit::No;
+        }
+        let platform = self.assumed(wanted);
+        if (&platform.os, &platform.architecture) != (&wanted.os, &wanted.architecture) {
+            return Fit::No;
+        }
+        if self.os.is_none() || self.architecture.is_none() {
+            return Fit::Unknown;
+        }
+        match wanted.distance_to(&platform) {
+            Some(distance) => Fit::Yes(distance),
+            // Images for any ARM processor are called arm too, not only those for v7.
+            None if platform.architecture == "arm" && self.variant.is_none() => Fit::Unknown,
+            None => Fit::No,
+        }
+    }
+
+    /// The platform, where what is not said is as in `wanted`.
+    pub(crate) fn assumed(&self, wanted: &Platform) -> Platform {
+        let os = self.os.as_deref().unwrap_or(&wanted.os);
+        match &self.architecture {
+            Some(architecture) => Platform::normalised(os, architecture, self.variant.as_deref()),
+            None => {
+                Platform::normalised(os, &wanted.architecture, self.variant.as_deref().or(wanted.variant.as_deref()))
+            }
+        }
+    }
+
+    /// The platform, if system and processor are said and real.
+    pub(crate) fn named(&self) -> Option<Platform> {
+        let (os, architecture) = (self.os.as_deref()?, self.architecture.as_deref()?);
+        (!self.is_none_on_purpose()).then(|| Platform::normalised(os, architecture, self.variant.as_deref()))
+    }
 }
 
 impl FromStr for Platform {
@@ -145,55 +211,49 @@ impl fmt::Display for Platform {
 mod tests {
     use super::*;
 
-    fn entry(platform: Option<&str>) -> ImageIndexEntry {
-        let platform = platform.map(|text| {
-            let words: Vec<&str> = text.split('/').collect();
-            serde_json::json!({"os": words[0], "architecture": words[1], "variant": words.get(2)})
-        });
-        serde_json::from_value(serde_json::json!({
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "digest": format!("sha256:{}", "0".repeat(64)), "size": 2, "platform": platform,
-        }))
-        .unwrap()
-    }
-
-    fn chosen(offers: &[&str], wanted: &str) -> Option<usize> {
-        let entries: Vec<_> = offers.iter().map(|offer| entry(Some(offer))).collect();
-        let found = choose(&entries, &wanted.parse().unwrap())?;
-        entries.iter().position(|candidate| std::ptr::eq(candidate, found))
+    fn described(text: &str) -> Described {
+        let mut words = text.split('/');
+        Described::new(words.next(), words.next(), words.next())
     }
 
     #[test]
-    fn the_nearest_variant_that_runs_is_chosen() {
-        let table: &[(&[&str], &str, Option<usize>)] = &[
-            (&["linux/386", "linux/amd64", "linux/arm64/v8"], "linux/amd64", Some(1)),
-            (&["linux/386", "linux/amd64", "linux/arm64/v8"], "linux/arm64", Some(2)),
-            (&["linux/arm64"], "linux/arm64/v8", Some(0)),
-            (&["linux/arm/v5", "linux/arm/v6", "linux/arm/v7"], "linux/arm", Some(2)),
-            (&["linux/arm/v5", "linux/arm/v7"], "linux/arm/v6", Some(0)),
-            (&["linux/arm/v7"], "linux/arm/v6", None),
-            (&["linux/amd64/v3", "linux/amd64"], "linux/amd64", Some(1)),
-            (&["linux/amd64/v3"], "linux/amd64", None),
-            (&["linux/amd64", "linux/amd64/v2"], "linux/amd64/v3", Some(1)),
-            (&["windows/amd64", "unknown/unknown"], "linux/amd64", None),
-            (&["linux/amd64", "linux/amd64"], "linux/amd64", Some(0)),
-        ];
-        for (offers, wanted, expected) in table {
-            assert_eq!(chosen(offers, wanted), *expected, "{wanted} of {offers:?}");
+    fn a_processor_runs_its_own_variant_and_every_earlier_one() {
+        for (offered, wanted, fit) in [
+            ("linux/amd64", "linux/amd64", Fit::Yes(0)),
+            ("linux/386", "linux/amd64", Fit::No),
+            ("windows/amd64", "linux/amd64", Fit::No),
+            ("Linux/X86_64", "linux/amd64", Fit::Yes(0)),
+            ("linux/arm64", "linux/arm64/v8", Fit::Yes(0)),
+            ("linux/arm64/v8", "linux/arm64", Fit::Yes(0)),
+            ("linux/arm/v5", "linux/arm", Fit::Yes(2)),
+            ("linux/arm/v7", "linux/arm/v6", Fit::No),
+            ("linux/armhf", "linux/arm/v7", Fit::Yes(0)),
+            ("linux/armel", "linux/arm/v7", Fit::Yes(1)),
+            ("linux/amd64/v3", "linux/amd64", Fit::No),
+            ("linux/amd64/v2", "linux/amd64/v3", Fit::Yes(1)),
+            ("unknown/unknown", "linux/amd64", Fit::No),
+        ] {
+            assert_eq!(described(offered).fit(&wanted.parse().unwrap()), fit, "{offered} for {wanted}");
         }
     }
 
     #[test]
-    fn a_single_entry_without_platform_is_taken() {
-        assert!(choose(&[entry(None)], &Platform::host()).is_some());
-        assert!(choose(&[entry(None), entry(None)], &Platform::host()).is_none());
+    fn what_says_too_little_may_fit() {
+        let wanted: Platform = "linux/arm/v6".parse().unwrap();
+        assert_eq!(described("linux/arm").fit(&wanted), Fit::Unknown);
+        assert_eq!(described("linux/arm").fit(&Platform::normalised("linux", "arm", None)), Fit::Yes(0));
+        assert_eq!(Described::default().fit(&wanted), Fit::Unknown);
+        assert_eq!(described("linux").fit(&wanted), Fit::Unknown);
+        assert_eq!(described("windows").fit(&wanted), Fit::No);
+        assert_eq!(Described::default().assumed(&wanted), wanted);
     }
 
     #[test]
-    fn attestations_are_not_offered() {
-        let entries = [entry(Some("linux/arm64/v8")), entry(Some("linux/arm/v7")), entry(Some("unknown/unknown"))];
-        assert_eq!(offered(&entries), "linux/arm64, linux/arm/v7");
-        assert_eq!(offered(&entries[2..]), "no platform at all");
+    fn a_config_without_a_variant_has_that_of_its_entry() {
+        let (entry, config) = (described("linux/arm/v6"), described("linux/arm"));
+        assert_eq!(config.or(&entry).named().unwrap().to_string(), "linux/arm/v6");
+        assert_eq!(described("linux/amd64").or(&entry).named().unwrap().to_string(), "linux/amd64");
+        assert_eq!(described("unknown/unknown").named(), None);
     }
 
     #[test]

@@ -19,7 +19,8 @@ use super::credentials::{self, Credential};
 use super::error::PullError;
 use super::{PullOptions, connect};
 use crate::oci::ImageError;
-use crate::oci::manifest::{Descriptor, MANIFEST_LIMIT, MANIFEST_MEDIA_TYPES};
+use crate::oci::manifest::{Descriptor, MANIFEST_LIMIT};
+use crate::oci::media_type::MANIFESTS;
 use crate::{Progress, Reference};
 
 /// Bytes of an error's text that are read.
@@ -92,7 +93,7 @@ impl Repository {
     /// The manifest or index behind a tag or digest, unverified.
     pub(super) async fn manifest(&self, tag_or_digest: &str) -> Result<Answer, PullError> {
         let url = format!("{}/manifests/{tag_or_digest}", self.base);
-        let ask = || self.client.get(&url).header(ACCEPT, MANIFEST_MEDIA_TYPES.join(", "));
+        let ask = || self.client.get(&url).header(ACCEPT, MANIFESTS.join(", "));
         let separator = if tag_or_digest.contains(':') { '@' } else { ':' };
         let what = format!("{}{separator}{tag_or_digest}", self.name());
         self.document(&what, ask, MANIFEST_LIMIT).await

@@ -98,18 +98,9 @@ fn pull_on(
     options: &PullOptions,
     progress: &Arc<dyn Progress>,
 ) -> Result<Acquired, PullError> {
-    let (repository, described) = runtime.block_on(async {
-        let describing = async {
-            let repository = Repository::open(reference, options, progress).await?;
-            let described = Describe { sink, repository: &repository, reference, options, progress: &**progress };
-            let described = described.image().await?;
-            Ok((repository, described))
-        };
-        tokio::select! {
-            described = describing => described,
-            () = options.cancellation.cancelled() => Err(PullError::Cancelled),
-        }
-    })?;
+    let repository = wait(runtime, &options.cancellation, Repository::open(reference, options, progress))?;
+    let describe = Describe { runtime, sink, repository: &repository, reference, options, progress: &**progress };
+    let described = describe.image()?;
     let repository = Arc::new(repository);
     let layers: Vec<Layer> = described
         .manifest
@@ -136,8 +127,22 @@ fn pull_on(
     Ok(Acquired {
         references: vec![reference.clone()],
         manifest_digest,
-        platform: described.config.platform,
+        platform: described.platform,
         layers: acquired,
+    })
+}
+
+/// Waits for `work`, or for the end that the caller asks for.
+fn wait<T>(
+    runtime: &Runtime,
+    cancellation: &Cancellation,
+    work: impl Future<Output = Result<T, PullError>>,
+) -> Result<T, PullError> {
+    runtime.block_on(async {
+        tokio::select! {
+            done = work => done,
+            () = cancellation.cancelled() => Err(PullError::Cancelled),
+        }
     })
 }
 
@@ -155,16 +160,10 @@ pub(crate) fn fetch_layer(
     let reference: Reference =
         format!("{registry}/{repository}").parse().map_err(|error| PullError::Client(format!("{error}")))?;
     let bad = |cause| PullError::Image { image: reference.familiar(), cause };
-    let length = i64::try_from(source.bytes).unwrap_or(i64::MAX);
-    let descriptor = Descriptor::new(&source.media_type, &source.compressed.to_string(), length).map_err(bad)?;
+    let descriptor = Descriptor::new(&source.media_type, &source.compressed.to_string(), source.bytes).map_err(bad)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|error| PullError::Client(error.to_string()))?;
-    let repository = runtime.block_on(async {
-        tokio::select! {
-            repository = Repository::open(&reference, options, progress) => repository,
-            () = options.cancellation.cancelled() => Err(PullError::Cancelled),
-        }
-    });
+    let repository = wait(&runtime, &options.cancellation, Repository::open(&reference, options, progress));
     let layer = Layer { descriptor, diff_id: *diff_id };
     let outcome = repository.and_then(|repository| {
         acquire(&runtime, sink, &Arc::new(repository), &layer, &options.cancellation, &**progress)

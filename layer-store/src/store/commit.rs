@@ -68,14 +68,21 @@ impl Store {
 
 /// Adds layers and their history to a config.
 fn extend(config: &mut Value, on_top: &[DiffId], provenance: &Provenance) -> Option<()> {
-    let diff_ids = config.pointer_mut("/rootfs/diff_ids")?.as_array_mut()?;
-    diff_ids.extend(on_top.iter().map(|layer| json!(layer.to_string())));
     let Value::Object(fields) = config else { return None };
+    let rootfs = fields.entry("rootfs").or_insert_with(|| json!({}));
+    if rootfs.is_null() {
+        *rootfs = json!({});
+    }
+    let rootfs = rootfs.as_object_mut()?;
+    if rootfs.get("type").is_none_or(Value::is_null) {
+        rootfs.insert("type".to_owned(), json!("layers"));
+    }
+    list(rootfs, "diff_ids")?.extend(on_top.iter().map(|layer| json!(layer.to_string())));
     fields.insert("created".to_owned(), json!(provenance.created));
     if let Some(author) = &provenance.author {
         fields.insert("author".to_owned(), json!(author));
     }
-    let history = fields.entry("history").or_insert_with(|| json!([]));
+    let history = list(fields, "history")?;
     for _ in on_top {
         let mut entry = json!({ "created": provenance.created, "created_by": provenance.created_by });
         for (field, value) in [("author", &provenance.author), ("comment", &provenance.comment)] {
@@ -83,9 +90,18 @@ fn extend(config: &mut Value, on_top: &[DiffId], provenance: &Provenance) -> Opt
                 entry.insert(field.to_owned(), json!(value));
             }
         }
-        history.as_array_mut()?.push(entry);
+        history.push(entry);
     }
     Some(())
+}
+
+/// A list of a config, which starts empty where it is absent or `null`.
+fn list<'a>(fields: &'a mut serde_json::Map<String, Value>, name: &str) -> Option<&'a mut Vec<Value>> {
+    let list = fields.entry(name).or_insert_with(|| json!([]));
+    if list.is_null() {
+        *list = json!([]);
+    }
+    list.as_array_mut()
 }
 
 #[cfg(test)]
@@ -108,6 +124,13 @@ mod tests {
         assert_eq!(config["rootfs"]["diff_ids"], json!(["a", layer.to_string()]));
         let history = json!([{ "created": "2026-01-01T00:00:00Z", "created_by": "lamina commit", "comment": "why" }]);
         assert_eq!(config["history"], history);
-        assert!(extend(&mut json!({}), &[layer], &provenance).is_none());
+        let with_layer = json!({ "type": "layers", "diff_ids": [layer.to_string()] });
+        for rootfs in [json!(null), json!({}), json!({ "type": null, "diff_ids": null })] {
+            let mut bare = json!({ "rootfs": rootfs, "history": null });
+            extend(&mut bare, &[layer], &provenance).unwrap();
+            assert_eq!(bare["rootfs"], with_layer);
+            assert_eq!(bare["history"], history);
+        }
+        assert!(extend(&mut json!([]), &[layer], &provenance).is_none());
     }
 }

@@ -12,7 +12,8 @@ use super::error::StoreError;
 use crate::durable;
 use crate::fault::{self, FaultPoint};
 use crate::lease::Held;
-use crate::{DiffId, Digest};
+use crate::oci::tolerant;
+use crate::{DiffId, Digest, ImageError};
 
 /// One file of `images/`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -84,13 +85,13 @@ impl Store {
     }
 
     pub(super) fn image_by_manifest(&self, reference: &str, digest: &Digest) -> Result<Image, StoreError> {
-        let manifest: ImageManifest = self.document(digest)?;
+        let manifest: ImageManifest = self.document(digest, tolerant::manifest)?;
         let config_digest = manifest.config().digest().to_string();
         let config_digest = config_digest.parse().map_err(|error: crate::DigestError| StoreError::Document {
             path: self.layout.manifest(digest),
             cause: error.to_string(),
         })?;
-        let config: ImageConfiguration = self.document(&config_digest)?;
+        let config: ImageConfiguration = self.document(&config_digest, tolerant::config)?;
         let layers = config.rootfs().diff_ids().iter().map(|diff_id| diff_id.parse()).collect::<Result<_, _>>();
         let layers = layers.map_err(|error: crate::DigestError| StoreError::Document {
             path: self.layout.manifest(&config_digest),
@@ -118,9 +119,9 @@ impl Store {
         Err(StoreError::Document { path, cause: "its content does not have the digest of its name".into() })
     }
 
-    fn document<T: serde::de::DeserializeOwned>(&self, digest: &Digest) -> Result<T, StoreError> {
+    fn document<T>(&self, digest: &Digest, read: fn(&[u8]) -> Result<T, ImageError>) -> Result<T, StoreError> {
         let bytes = self.manifest_bytes(digest)?;
-        serde_json::from_slice(&bytes)
+        read(&bytes)
             .map_err(|error| StoreError::Document { path: self.layout.manifest(digest), cause: error.to_string() })
     }
 

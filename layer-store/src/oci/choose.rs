@@ -1,0 +1,499 @@
+//! From a name to one image: the manifest and config of the platform that is wanted, through indexes.
+//!
+//! An index says little that can be relied on. Its entries may have no platform, or one without the variant;
+//! attestations and artifacts are among them, and other indexes. So its entries are only ranked by what it
+//! says of them. Then they are looked into, the best first, until one is an image for the wanted platform.
+
+use std::cell::Cell;
+
+use super::ImageError;
+use super::manifest::{self, CONFIG_LIMIT, Config, Descriptor, Document, Entry, Index, MANIFEST_LIMIT, Manifest};
+use super::media_type::{self, MANIFESTS, OCI_CONFIG};
+use super::platform::{Described, Fit, Platform};
+use crate::Digest;
+
+/// Indexes within indexes that are followed. One is rare, two are unheard of.
+const INDEX_DEPTH: usize = 3;
+/// Documents that are read to choose one image. Real images have some twenty platforms.
+const LOOKS: usize = 100;
+
+/// Where the documents of images come from: a registry, or an archive.
+pub(crate) trait Documents {
+    /// Why a document cannot be had.
+    type Error;
+
+    /// The document that `descriptor` stands for, verified. `what` names it in errors.
+    fn document(&self, what: &str, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, Self::Error>;
+
+    /// Whether the error says that the document is not there, so that others still may be.
+    fn is_absent(&self, error: &Self::Error) -> bool;
+}
+
+/// The image for one platform.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    pub(crate) manifest: Manifest,
+    pub(crate) manifest_digest: Digest,
+    pub(crate) manifest_bytes: Vec<u8>,
+    pub(crate) config: Config,
+    pub(crate) config_bytes: Vec<u8>,
+    /// What its config says of its platform, else its entry in the index, else the wanted one.
+    pub(crate) platform: Platform,
+}
+
+/// Why there is no image to choose.
+#[derive(Debug)]
+pub(crate) enum ChoiceError<E> {
+    /// The documents are there, and not what is wanted.
+    Image(ImageError),
+    /// A document cannot be had.
+    Document(E),
+}
+
+impl<E> From<ImageError> for ChoiceError<E> {
+    fn from(error: ImageError) -> Self {
+        Self::Image(error)
+    }
+}
+
+/// Chooses one image among documents.
+pub(crate) struct Choice<'a, D> {
+    pub(crate) documents: &'a D,
+    pub(crate) wanted: &'a Platform,
+    /// Whether the user asked for that platform, and takes no other.
+    pub(crate) is_asked_for: bool,
+}
+
+/// How well entries rank, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// Its platform is given and fits, at this distance.
+    Fits(u32),
+    /// Only a look inside tells.
+    Unknown,
+    /// It needs features that nothing here knows, or is most likely an artifact: better than nothing.
+    LastResort,
+}
+
+/// Counts the documents read for one choice.
+struct Looks(Cell<usize>);
+
+impl<D: Documents> Choice<'_, D> {
+    /// The image that a document is or leads to.
+    pub(crate) fn of_document(
+        &self,
+        bytes: Vec<u8>,
+        digest: Digest,
+        content_type: Option<&str>,
+    ) -> Result<Chosen, ChoiceError<D::Error>> {
+        match manifest::parse(&bytes, content_type)? {
+            Document::Manifest(manifest) => {
+                let chosen = self.image(manifest, digest, bytes, &Described::default())?;
+                self.unless_refused(chosen)
+            }
+            Document::Index(index) => self.of_entries(index),
+        }
+    }
+
+    /// The best image that an index leads to.
+    pub(crate) fn of_entries(&self, index: Index) -> Result<Chosen, ChoiceError<D::Error>> {
+        self.search(index, &Described::default(), 0, &Looks(Cell::new(0)))
+    }
+
+    fn unless_refused(&self, chosen: Chosen) -> Result<Chosen, ChoiceError<D::Error>> {
+        if self.is_asked_for && chosen.config.platform.fit(self.wanted) == Fit::No {
+            return Err(self.no_platform(vec![chosen.platform]).into());
+        }
+        Ok(chosen)
+    }
+
+    fn search(
+        &self,
+        index: Index,
+        outer: &Described,
+        depth: usize,
+        looks: &Looks,
+    ) -> Result<Chosen, ChoiceError<D::Error>> {
+        let Index { entries, refused: unreadable } = index;
+        let mut candidates = Vec::new();
+        let mut offered = Vec::new();
+        for entry in &entries {
+            let platform = entry.platform.clone().or(outer);
+            match self.rank(entry, &platform) {
+                Some(rank) => candidates.push((rank, entry, platform)),
+                None => offered.extend(platform.named().map(|named| (named, entry))),
+            }
+        }
+        candidates.sort_by_key(|(rank, ..)| *rank);
+        let mut best: Option<Best> = None;
+        let (mut contradicting, mut absent, mut broken, mut refused) = (None, None, None, None);
+        let mut inside = Vec::new();
+        for (rank, entry, platform) in candidates {
+            if best.as_ref().is_some_and(|best| best.class < rank.class()) {
+                break;
+            }
+            match self.look(entry, &platform, depth, looks) {
+                Ok(chosen) => match chosen.config.platform.fit(self.wanted) {
+                    Fit::Yes(0) => return Ok(chosen),
+                    Fit::Yes(_) if matches!(rank, Rank::Fits(_)) => return Ok(chosen),
+                    Fit::Yes(distance) => Best::keep(&mut best, rank, Rank::Fits(distance), chosen),
+                    Fit::Unknown => Best::keep(&mut best, rank, Rank::Unknown, chosen),
+                    Fit::No => {
+                        inside.extend(chosen.config.platform.named());
+                        contradicting = contradicting.or(matches!(rank, Rank::Fits(_)).then_some(chosen));
+                    }
+                },
+                Err(ChoiceError::Image(ImageError::NoSuchPlatform { offered, .. })) => inside.extend(offered),
+                Err(ChoiceError::Image(error)) if is_a_lie(&error) => return Err(error.into()),
+                Err(ChoiceError::Image(error)) if matches!(rank, Rank::Fits(_)) => drop(broken.get_or_insert(error)),
+                Err(ChoiceError::Image(error)) => drop(refused.get_or_insert(error)),
+                Err(ChoiceError::Document(error)) if self.documents.is_absent(&error) => {
+                    absent.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(best) = best {
+            return Ok(best.chosen);
+        }
+        // An index that says one thing of an image which says another of itself.
+        if let Some(chosen) = contradicting.filter(|_| !self.is_asked_for) {
+            return Ok(chosen);
+        }
+        if let Some(absent) = absent {
+            let there = offered.into_iter().filter(|(_, entry)| self.is_there(entry)).map(|(platform, _)| platform);
+            let there: Vec<Platform> = inside.into_iter().chain(there).collect();
+            return Err(if there.is_empty() { ChoiceError::Document(absent) } else { self.no_platform(there).into() });
+        }
+        if let Some(broken) = broken {
+            return Err(broken.into());
+        }
+        inside.extend(offered.into_iter().map(|(platform, _)| platform));
+        if !inside.is_empty() {
+            return Err(self.no_platform(inside).into());
+        }
+        let nothing = || ImageError::NotAnImage("its index lists no image".to_owned());
+        Err(refused.or(unreadable).unwrap_or_else(nothing).into())
+    }
+
+    /// How good a candidate an entry is; `None` where it is none.
+    fn rank(&self, entry: &Entry, platform: &Described) -> Option<Rank> {
+        if platform.is_none_on_purpose() || entry.annotations.contains_key("vnd.docker.reference.type") {
+            return None;
+        }
+        let media_type = media_type::bare(&entry.descriptor.media_type);
+        let is_document = media_type::is_generic(media_type) || MANIFESTS.contains(&media_type);
+        let is_artifact = entry.artifact_type.as_deref().is_some_and(|kind| !kind.is_empty() && kind != OCI_CONFIG);
+        match platform.fit(self.wanted) {
+            Fit::No => None,
+            _ if !is_document || is_artifact || !entry.os_features.is_empty() => Some(Rank::LastResort),
+            Fit::Yes(distance) => Some(Rank::Fits(distance)),
+            Fit::Unknown => Some(Rank::Unknown),
+        }
+    }
+
+    /// The image of one entry, which may be an index again.
+    fn look(
+        &self,
+        entry: &Entry,
+        platform: &Described,
+        depth: usize,
+        looks: &Looks,
+    ) -> Result<Chosen, ChoiceError<D::Error>> {
+        let endless = |cause: &str| ImageError::Malformed { what: "image index".to_owned(), cause: cause.to_owned() };
+        looks.0.set(looks.0.get() + 1);
+        if looks.0.get() > LOOKS {
+            return Err(endless("it has more entries without a platform than any image").into());
+        }
+        let descriptor = &entry.descriptor;
+        let bytes = self.document("manifest", descriptor, MANIFEST_LIMIT)?;
+        match manifest::parse(&bytes, Some(&descriptor.media_type))? {
+            Document::Manifest(manifest) => self.image(manifest, descriptor.digest, bytes, platform),
+            Document::Index(_) if depth == INDEX_DEPTH => {
+                Err(endless("its indexes lead to indexes without end").into())
+            }
+            Document::Index(index) => self.search(index, platform, depth + 1, looks),
+        }
+    }
+
+    /// Reads the config that belongs to a manifest. `entry` is what the index says of the platform.
+    fn image(
+        &self,
+        manifest: Manifest,
+        manifest_digest: Digest,
+        manifest_bytes: Vec<u8>,
+        entry: &Described,
+    ) -> Result<Chosen, ChoiceError<D::Error>> {
+        let config_bytes = self.document("config", &manifest.config, CONFIG_LIMIT)?;
+        let mut config = manifest::parse_config(&config_bytes, manifest.layers.len())?;
+        config.platform = config.platform.or(entry);
+        let platform = config.platform.assumed(self.wanted);
+        Ok(Chosen { manifest, manifest_digest, manifest_bytes, config, config_bytes, platform })
+    }
+
+    fn document(&self, what: &str, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, ChoiceError<D::Error>> {
+        self.documents.document(what, descriptor, limit).map_err(ChoiceError::Document)
+    }
+
+    /// Whether the manifest of an entry can be had, so that naming its platform helps.
+    fn is_there(&self, entry: &Entry) -> bool {
+        self.documents.document("manifest", &entry.descriptor, MANIFEST_LIMIT).is_ok()
+    }
+
+    fn no_platform(&self, platforms: Vec<Platform>) -> ImageError {
+        let mut offered = Vec::new();
+        for platform in platforms {
+            if !offered.contains(&platform) {
+                offered.push(platform);
+            }
+        }
+        ImageError::NoSuchPlatform { wanted: self.wanted.clone(), offered }
+    }
+}
+
+impl Rank {
+    /// Ranks that are compared after a look inside belong to one class.
+    fn class(self) -> u8 {
+        match self {
+            Self::Fits(_) => 0,
+            Self::Unknown => 1,
+            Self::LastResort => 2,
+        }
+    }
+}
+
+/// The best image so far.
+struct Best {
+    /// Of its entry, as the index has it.
+    class: u8,
+    /// As it turned out to be.
+    rank: Rank,
+    chosen: Chosen,
+}
+
+impl Best {
+    /// Keeps the better of two images; the first of equals, as the specification asks.
+    fn keep(best: &mut Option<Self>, listed: Rank, rank: Rank, chosen: Chosen) {
+        if best.as_ref().is_none_or(|kept| rank < kept.rank) {
+            *best = Some(Self { class: listed.class(), rank, chosen });
+        }
+    }
+}
+
+/// Whether a document is not what its name promises, so that nothing else of the same source is to be trusted either.
+fn is_a_lie(error: &ImageError) -> bool {
+    matches!(error, ImageError::WrongDigest { .. } | ImageError::WrongSize { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::HashMap;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::oci::media_type::{OCI_INDEX, OCI_MANIFEST};
+
+    /// Documents by their digests, and how often each was asked for.
+    #[derive(Default)]
+    struct Shelf {
+        documents: HashMap<Digest, Vec<u8>>,
+        asked: RefCell<Vec<Digest>>,
+    }
+
+    impl Documents for Shelf {
+        type Error = Digest;
+
+        fn document(&self, _what: &str, descriptor: &Descriptor, _limit: u64) -> Result<Vec<u8>, Digest> {
+            self.asked.borrow_mut().push(descriptor.digest);
+            self.documents.get(&descriptor.digest).cloned().ok_or(descriptor.digest)
+        }
+
+        fn is_absent(&self, _error: &Digest) -> bool {
+            true
+        }
+    }
+
+    impl Shelf {
+        fn put(&mut self, media_type: &str, document: &Value) -> Value {
+            let bytes = document.to_string().into_bytes();
+            let digest = Digest::of(&bytes);
+            let descriptor = json!({"mediaType": media_type, "digest": digest.to_string(), "size": bytes.len()});
+            self.documents.insert(digest, bytes);
+            descriptor
+        }
+
+        /// An image whose config says this platform of itself; without layers, so the author makes it unique.
+        fn image(&mut self, platform: &str, author: &str) -> Value {
+            let mut config = json!({"author": author, "rootfs": {}});
+            for (name, word) in ["os", "architecture", "variant"].iter().zip(platform.split('/')) {
+                config[name] = json!(word);
+            }
+            let config = self.put(OCI_CONFIG, &config);
+            self.put(OCI_MANIFEST, &json!({"schemaVersion": 2, "config": config, "layers": []}))
+        }
+
+        fn artifact(&mut self) -> Value {
+            let config = self.put("application/vnd.wasm.config.v0+json", &json!({}));
+            self.put(OCI_MANIFEST, &json!({"schemaVersion": 2, "config": config, "layers": []}))
+        }
+
+        fn index(&mut self, entries: &[Value]) -> Value {
+            self.put(OCI_INDEX, &json!({"schemaVersion": 2, "manifests": entries}))
+        }
+
+        /// The author of the image chosen, or why there is none.
+        fn choose(&self, entries: &[Value], wanted: &str, is_asked_for: bool) -> Result<String, String> {
+            let index = json!({"manifests": entries}).to_string();
+            let index = manifest::parse_index("index", index.as_bytes()).unwrap();
+            let wanted = wanted.parse().unwrap();
+            let choice = Choice { documents: self, wanted: &wanted, is_asked_for };
+            match choice.of_entries(index) {
+                Ok(chosen) => {
+                    let config: Value = serde_json::from_slice(&chosen.config_bytes).unwrap();
+                    Ok(config["author"].as_str().unwrap().to_owned())
+                }
+                Err(ChoiceError::Image(error)) => Err(error.to_string()),
+                Err(ChoiceError::Document(digest)) => Err(format!("absent {digest}")),
+            }
+        }
+    }
+
+    fn on(mut entry: Value, platform: &str) -> Value {
+        let mut described = json!({});
+        for (name, word) in ["os", "architecture", "variant"].iter().zip(platform.split('/')) {
+            described[name] = json!(word);
+        }
+        entry["platform"] = described;
+        entry
+    }
+
+    #[test]
+    fn the_nearest_variant_that_runs_is_chosen() {
+        let table: &[(&[&str], &str, Option<usize>)] = &[
+            (&["linux/386", "linux/amd64", "linux/arm64/v8"], "linux/amd64", Some(1)),
+            (&["linux/386", "linux/amd64", "linux/arm64/v8"], "linux/arm64", Some(2)),
+            (&["linux/arm/v5", "linux/arm/v6", "linux/arm/v7"], "linux/arm", Some(2)),
+            (&["linux/arm/v5", "linux/arm/v7"], "linux/arm/v6", Some(0)),
+            (&["linux/arm/v7"], "linux/arm/v6", None),
+            (&["linux/amd64/v3", "linux/amd64"], "linux/amd64", Some(1)),
+            (&["linux/amd64", "linux/amd64/v2"], "linux/amd64/v3", Some(1)),
+            (&["windows/amd64", "unknown/unknown"], "linux/amd64", None),
+            (&["linux/amd64", "linux/amd64"], "linux/amd64", Some(0)),
+        ];
+        for (offers, wanted, expected) in table {
+            for says_so in [true, false] {
+                let mut shelf = Shelf::default();
+                let offer = |(number, platform): (usize, &&str)| {
+                    let image = shelf.image(platform, &number.to_string());
+                    if says_so { on(image, platform) } else { image }
+                };
+                let entries: Vec<Value> = offers.iter().enumerate().map(offer).collect();
+                let chosen = shelf.choose(&entries, wanted, true);
+                let expected = expected.map(|number| number.to_string());
+                assert_eq!(chosen.as_ref().ok(), expected.as_ref(), "{wanted} of {offers:?}, {says_so}: {chosen:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_may_be_chosen_is_looked_into() {
+        let mut shelf = Shelf::default();
+        let entries: Vec<Value> =
+            ["linux/arm64", "linux/amd64", "linux/s390x"].map(|name| on(shelf.image(name, name), name)).into();
+        assert_eq!(shelf.choose(&entries, "linux/amd64", false).unwrap(), "linux/amd64");
+        assert_eq!(shelf.asked.borrow().len(), 2, "a manifest and its config");
+    }
+
+    #[test]
+    fn attestations_and_artifacts_are_passed_over() {
+        let mut shelf = Shelf::default();
+        let image = shelf.image("linux/amd64", "image");
+        let attestation = shelf.image("unknown/unknown", "attestation");
+        let mut annotated = shelf.image("linux/amd64", "annotated");
+        annotated["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest"});
+        let mut typed = shelf.image("linux/amd64", "typed");
+        typed["artifactType"] = json!("application/vnd.example");
+        let artifact = shelf.artifact();
+        let mut lazy = on(shelf.image("linux/amd64", "lazy"), "linux/amd64");
+        lazy["platform"]["os.features"] = json!(["nydus.remoteimage.v1"]);
+        for beside in [
+            on(attestation.clone(), "unknown/unknown"),
+            attestation.clone(),
+            annotated.clone(),
+            typed,
+            artifact.clone(),
+            on(artifact.clone(), "linux/amd64"),
+            lazy.clone(),
+        ] {
+            for image in [image.clone(), on(image.clone(), "linux/amd64")] {
+                let entries = [beside.clone(), image];
+                assert_eq!(shelf.choose(&entries, "linux/amd64", false).unwrap(), "image", "{entries:?}");
+            }
+        }
+        assert_eq!(shelf.choose(&[lazy], "linux/amd64", false).unwrap(), "lazy", "it is the only one");
+        let error = shelf.choose(&[annotated, on(attestation, "unknown/unknown")], "linux/amd64", false).unwrap_err();
+        assert_eq!(error, "not a container image: its index lists no image");
+        let error = shelf.choose(&[artifact], "linux/amd64", false).unwrap_err();
+        assert!(error.contains("application/vnd.wasm"), "{error}");
+    }
+
+    #[test]
+    fn indexes_within_indexes_are_looked_into() {
+        let mut shelf = Shelf::default();
+        let (amd64, arm64) = (shelf.image("linux/amd64", "amd64"), shelf.image("linux/arm64", "arm64"));
+        let one = shelf.index(&[on(arm64, "linux/arm64")]);
+        let other = shelf.index(&[amd64]);
+        let entries = [one, other.clone()];
+        assert_eq!(shelf.choose(&entries, "linux/amd64", true).unwrap(), "amd64");
+        assert_eq!(shelf.choose(&entries, "linux/arm64", true).unwrap(), "arm64");
+        let error = shelf.choose(&entries, "linux/riscv64", true).unwrap_err();
+        assert_eq!(error, "no image for linux/riscv64; there is linux/arm64, linux/amd64");
+        let mut deep = other;
+        for _ in 0..4 {
+            deep = shelf.index(&[deep]);
+        }
+        assert!(shelf.choose(&[deep], "linux/amd64", true).unwrap_err().contains("without end"));
+    }
+
+    #[test]
+    fn a_variant_that_only_one_of_entry_and_config_has_counts() {
+        let mut shelf = Shelf::default();
+        let plain = shelf.image("linux/arm", "plain");
+        assert_eq!(shelf.choose(&[on(plain.clone(), "linux/arm/v6")], "linux/arm/v6", true).unwrap(), "plain");
+        assert!(shelf.choose(&[on(plain.clone(), "linux/arm/v7")], "linux/arm/v6", true).is_err());
+        let (six, seven) = (shelf.image("linux/arm/v6", "six"), shelf.image("linux/arm/v7", "seven"));
+        let entries = [on(plain.clone(), "linux/arm"), on(seven, "linux/arm"), on(six, "linux/arm")];
+        assert_eq!(shelf.choose(&entries, "linux/arm/v6", true).unwrap(), "six");
+        assert_eq!(
+            shelf.choose(&entries[..2], "linux/arm/v6", true).unwrap(),
+            "plain",
+            "nothing says that it does not run"
+        );
+    }
+
+    #[test]
+    fn a_platform_whose_documents_are_missing_is_not_offered() {
+        let mut shelf = Shelf::default();
+        let (amd64, arm64) = (shelf.image("linux/amd64", "amd64"), shelf.image("linux/arm64", "arm64"));
+        let s390x = shelf.image("linux/s390x", "s390x");
+        for gone in [&amd64, &s390x] {
+            shelf.documents.remove(&gone["digest"].as_str().unwrap().parse().unwrap());
+        }
+        let entries = [on(amd64.clone(), "linux/amd64"), on(arm64, "linux/arm64"), on(s390x, "linux/s390x")];
+        let error = shelf.choose(&entries, "linux/amd64", false).unwrap_err();
+        assert_eq!(error, "no image for linux/amd64; there is linux/arm64");
+        let error = shelf.choose(&entries[..1], "linux/amd64", false).unwrap_err();
+        assert_eq!(error, format!("absent {}", amd64["digest"].as_str().unwrap()));
+    }
+
+    #[test]
+    fn the_platform_asked_for_is_not_replaced_and_the_host_s_is() {
+        let mut shelf = Shelf::default();
+        let lying = on(shelf.image("linux/s390x", "lying"), "linux/amd64");
+        assert_eq!(shelf.choose(std::slice::from_ref(&lying), "linux/amd64", false).unwrap(), "lying");
+        let error = shelf.choose(&[lying], "linux/amd64", true).unwrap_err();
+        assert_eq!(error, "no image for linux/amd64; there is linux/s390x");
+    }
+}

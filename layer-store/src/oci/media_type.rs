@@ -1,0 +1,62 @@
+//! The media types of image documents, OCI's and Docker's.
+
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+pub(crate) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+
+/// What a registry is asked for.
+pub(crate) const MANIFESTS: [&str; 4] = [OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_LIST];
+
+/// The type without its parameters: registries send `; charset=utf-8` too.
+pub(crate) fn bare(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or(media_type).trim()
+}
+
+/// Types that say nothing about what a blob is. Registries and clients of 2016 gave them to configs and layers.
+pub(crate) fn is_generic(media_type: &str) -> bool {
+    matches!(
+        bare(media_type),
+        "" | "application/octet-stream"
+            | "application/json"
+            | "application/gzip"
+            | "application/x-gzip"
+            | "application/zstd"
+            | "text/html"
+            | "text/plain"
+            | "binary/octet-stream"
+    )
+}
+
+/// Whether a layer of this type may be a tar. The content decides: its compression is read from its first bytes.
+pub(crate) fn may_be_tar(media_type: &str) -> bool {
+    media_type.contains("tar") || is_generic(media_type)
+}
+
+/// Whether the type is one of Docker's own, of before the OCI's.
+pub(crate) fn is_docker(media_type: &str) -> bool {
+    media_type.starts_with("application/vnd.docker.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_told_apart_by_what_they_promise() {
+        assert_eq!(bare("application/json; charset=utf-8"), "application/json");
+        for tar in [
+            "application/vnd.oci.image.layer.v1.tar+zstd",
+            "application/vnd.docker.container.image.rootfs.diff+x-gtar",
+            "application/octet-stream",
+            "",
+        ] {
+            assert!(may_be_tar(tar), "{tar}");
+        }
+        for other in ["application/wasm", "application/vnd.oci.image.layer.nydus.blob.v1", "application/spdx+json"] {
+            assert!(!may_be_tar(other), "{other}");
+        }
+    }
+}
