@@ -7,7 +7,7 @@ use layer_store::{Cancellation, ImportOptions, ImportSource, Platform};
 use super::acquired::{self, Quiet};
 use super::bars::Bars;
 use super::limits::{LimitArgs, SharingArgs};
-use super::{Global, store};
+use super::{Global, hint, store};
 use crate::failure::Failure;
 
 /// Take images from an OCI layout, an OCI or Docker archive, or standard input
@@ -61,7 +61,7 @@ impl Import {
         let bars = Bars::new(self.quiet.quiet);
         let imported = opened.import(&ImportSource::from(self.source.as_os_str()), &options, &bars);
         bars.finish();
-        let images = imported.map_err(|error| Failure::new("import", error))?;
+        let images = imported.map_err(|error| hint::failure("import", &error))?;
         acquired::print(&images, global.json, self.quiet.quiet);
         Ok(0)
     }

@@ -22,6 +22,7 @@ mod ending;
 mod exec;
 mod export;
 mod gc;
+mod hint;
 mod images;
 mod import;
 mod inspect;

@@ -8,7 +8,7 @@ use layer_store::{Cancellation, Platform, Progress, PullOptions};
 use super::acquired::{self, Quiet};
 use super::bars::Bars;
 use super::limits::{LimitArgs, SharingArgs};
-use super::{Global, store};
+use super::{Global, hint, store};
 use crate::failure::Failure;
 
 /// Fetch an image from a registry
@@ -64,7 +64,7 @@ impl Pull {
         let progress: Arc<dyn Progress> = Arc::clone(&bars) as Arc<dyn Progress>;
         let pulled = opened.pull(&reference, &options, &progress);
         bars.finish();
-        let image = pulled.map_err(|error| Failure::new("pull", error))?;
+        let image = pulled.map_err(|error| hint::failure("pull", &error))?;
         acquired::print(&[image], global.json, self.quiet.quiet);
         Ok(0)
     }

@@ -129,6 +129,7 @@ pub enum PullError {
         /// Its name.
         image: String,
         /// What is wrong.
+        #[source]
         cause: ImageError,
     },
     /// A layer could not be verified or kept.
