@@ -11,7 +11,7 @@ use crate::engine::check_socket;
 use crate::engine::policy::Request;
 use crate::engine::qemu::probe;
 use crate::failure::{About, Failure};
-use crate::host::network;
+use crate::host::passt::Passt;
 use crate::host::virtiofsd::{Owner, Virtiofsd};
 use crate::host::{self, Tools};
 use crate::machine::{self, Directory, Signals};
@@ -94,8 +94,9 @@ impl Doctor {
             Ok(()) => Ok("it boots a test guest".to_owned()),
             Err(cause) => Err(Failure::new(name, cause)),
         };
+        let check = || signals.check();
         let probe =
-            tools.as_ref().map(|tools| tools.probe(&Request::default(), &cache, &signals)).map_err(Clone::clone);
+            tools.as_ref().map(|tools| tools.probe(&Request::default(), &cache, &check, true)).map_err(Clone::clone);
         let kvm = probe.as_ref().map_err(Clone::clone).and_then(|probe| booted("KVM", probe.kvm()));
         let tcg = probe.as_ref().map_err(Clone::clone).and_then(|probe| booted("TCG", probe.tcg()));
         let emulated = "guests are emulated (TCG), which is slow and needs nothing";
@@ -137,11 +138,11 @@ fn described(program: &Path) -> Result<String, Failure> {
     Ok(format!("{} ({})", host::version(program)?, program.display()))
 }
 
-/// Whether passt can carry guests' packets, by starting one.
+/// Whether passt can carry guests' packets, by starting it.
 fn passt() -> Result<String, Failure> {
-    let program = network::find_passt()?;
-    host::passt(&program)?;
-    Ok(format!("it starts ({})", program.display()))
+    let passt = Passt::find()?;
+    let ports = if passt.can_publish() { "" } else { "; too old to carry published ports" };
+    Ok(format!("it starts ({}){ports}", passt.program.display()))
 }
 
 /// Whether guests can have block images as their roots.

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{CommandLine, Document, Hypervisor, Plan, utf8};
+use super::{Document, Engine, Events, Plan, Running, not_started_yet, utf8};
 use crate::failure::Failure;
+use crate::host::command_line::CommandLine;
 
 /// How a version of Cloud Hypervisor takes several values of one option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,13 +63,17 @@ pub(crate) struct CloudHypervisor {
     pub(crate) version: u32,
 }
 
-impl Hypervisor for CloudHypervisor {
+impl Engine for CloudHypervisor {
     fn name(&self) -> &'static str {
         "Cloud Hypervisor"
     }
 
     fn most_devices(&self) -> usize {
         MOST_DEVICES
+    }
+
+    fn start(&self, _plan: &Plan, _events: Events) -> Result<Box<dyn Running>, Failure> {
+        Err(not_started_yet(self.name()))
     }
 
     fn command(&self, plan: &Plan) -> Result<CommandLine, Failure> {

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::cloud_hypervisor::CONTROL_PORT;
-use super::{CommandLine, Document, Hypervisor, Plan, utf8};
+use super::{Document, Engine, Events, Plan, Running, not_started_yet, utf8};
 use crate::failure::Failure;
+use crate::host::command_line::CommandLine;
 
 /// Devices that it has room for: one interrupt line of the IOAPIC each, from 5 to 23, of which the socket device has one.
 const MOST_DEVICES: usize = 18;
@@ -23,7 +24,7 @@ pub(crate) struct Firecracker {
     pub(crate) config: PathBuf,
 }
 
-impl Hypervisor for Firecracker {
+impl Engine for Firecracker {
     fn name(&self) -> &'static str {
         "Firecracker"
     }
@@ -40,6 +41,10 @@ impl Hypervisor for Firecracker {
             );
         }
         Ok(())
+    }
+
+    fn start(&self, _plan: &Plan, _events: Events) -> Result<Box<dyn Running>, Failure> {
+        Err(not_started_yet(self.name()))
     }
 
     fn command(&self, plan: &Plan) -> Result<CommandLine, Failure> {

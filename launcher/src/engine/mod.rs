@@ -1,28 +1,32 @@
-//! Hypervisors: for each a pure function from a [`Plan`] to its arguments, and to the document that it takes instead.
+//! Engines: what executes a machine's guest. Each has a folder of its own, which alone knows the engine's options, its
+//! language and its habits; everything else knows it by the trait [`Engine`].
 
 pub(crate) mod cloud_hypervisor;
 pub(crate) mod firecracker;
 pub(crate) mod policy;
 pub(crate) mod qemu;
 
-use std::ffi::OsString;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::host::command_line::CommandLine;
+use crate::host::process::Process;
 
-/// What carries out a plan. All methods are pure.
-pub(crate) trait Hypervisor: fmt::Debug {
-    /// What people call it.
+/// A program that executes a guest.
+pub(crate) trait Engine: fmt::Debug {
+    /// The name that people call it by.
     fn name(&self) -> &'static str;
 
     /// How many shares, disks and network cards it has room for, the root among them.
     fn most_devices(&self) -> usize;
 
-    /// Checks what this hypervisor alone cannot do; for what none can, and for the room, there is [`check`].
+    /// Checks what this engine alone cannot do. What no engine can do, and the room, is checked by [`check`].
     ///
     /// # Errors
     /// Names what it cannot do, and the way out.
@@ -31,23 +35,91 @@ pub(crate) trait Hypervisor: fmt::Debug {
         Ok(())
     }
 
-    /// Its command line.
+    /// The command line by which it is started.
     ///
     /// # Errors
-    /// Names a value that it cannot carry.
+    /// Names a value that its command line cannot carry.
     fn command(&self, plan: &Plan) -> Result<CommandLine, Failure>;
 
-    /// The document that says the same, where it takes one.
+    /// The document that says the same, if it takes one.
     ///
     /// # Errors
-    /// As for [`Hypervisor::command`].
+    /// As for [`Engine::command`].
     fn document(&self, plan: &Plan) -> Result<Option<Document>, Failure> {
         let _ = plan;
         Ok(None)
     }
+
+    /// Starts it, and tells `events` from then on what happens, until [`Event::Exited`].
+    ///
+    /// The servers of the plan's shares and of its network are there already. Call it in a thread that lives as long as
+    /// the machine: the kernel ends the engine's process with that thread.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    fn start(&self, plan: &Plan, events: Events) -> Result<Box<dyn Running>, Failure>;
 }
 
-/// A document that a hypervisor takes.
+/// An engine that has been started. Dropping this kills it, and returns after [`Event::Exited`] has been told.
+///
+/// It can only be killed. A guest is asked to end over the control channel, which is the same for all engines, and its
+/// init says there when everything is on its disks; so no engine needs its own word for a stop.
+pub(crate) trait Running: fmt::Debug {
+    /// The process to be named in the machine's record.
+    fn process(&self) -> &Process;
+
+    /// Ends the guest and the engine at once. Does nothing if they have ended.
+    fn kill(&self);
+}
+
+/// Most engines are one process.
+impl Running for Process {
+    fn process(&self) -> &Process {
+        self
+    }
+
+    fn kill(&self) {
+        Self::kill(self);
+    }
+}
+
+/// Something that an engine tells about its guest.
+///
+/// There is no event for a boot: [`Event::Connected`] and the first message of the guest's init show it for every engine.
+/// A reboot, a power-off and a panic are not events of their own, because each ends the machine: they are reasons of
+/// [`Event::Exited`], so nobody has to put a reason together from what came before.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The control channel to the guest's init is there, though init may not be.
+    Connected(UnixStream),
+    /// The host failed to read or write one of the machine's disks; why.
+    DiskFailed(String),
+    /// The engine has ended, and nothing follows. All that it said before has been told.
+    Exited(Exit),
+}
+
+/// Where an engine tells what happens. It may be called from any thread, and must not wait.
+pub(crate) type Events = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Why an engine ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// The guest powered off.
+    PoweredOff,
+    /// The guest rebooted, which ends a machine.
+    Rebooted,
+    /// The guest's kernel panicked, and the engine noticed.
+    Panicked,
+    /// The guest did nothing of that: the engine failed, was killed, or was told to end.
+    Ended {
+        /// How its process ended.
+        status: ExitStatus,
+        /// What it wrote last; empty if nothing.
+        words: String,
+    },
+}
+
+/// A document that an engine takes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Document {
     /// What it is, in one line.
@@ -58,23 +130,29 @@ pub(crate) struct Document {
     pub(crate) body: Value,
 }
 
-/// Checks before anything is started whether `hypervisor` can carry out `plan`.
+/// Why an engine that is only printed yet cannot be used.
+fn not_started_yet(engine: &str) -> Failure {
+    Failure::new(engine, "lamina prints what it would be given (--dry-run), and cannot start it yet")
+        .with_hint("use --engine qemu")
+}
+
+/// Checks before anything is started whether `engine` can carry out `plan`.
 ///
 /// # Errors
 /// Names what does not fit, and the way out.
-pub(crate) fn check(hypervisor: &dyn Hypervisor, plan: &Plan) -> Result<(), Failure> {
+pub(crate) fn check(engine: &dyn Engine, plan: &Plan) -> Result<(), Failure> {
     plan.check()?;
-    let (wanted, most) = (plan.devices(), hypervisor.most_devices());
+    let (wanted, most) = (plan.devices(), engine.most_devices());
     if wanted > most {
         let cause = format!("it has room for {most} shares, disks and network cards, not for {wanted}");
-        return Err(Failure::new(hypervisor.name(), cause).with_hint("share a directory that holds the others"));
+        return Err(Failure::new(engine.name(), cause).with_hint("share a directory that holds the others"));
     }
-    hypervisor.check(plan)
+    engine.check(plan)
 }
 
-/// A path for a hypervisor that takes UTF-8 only.
-pub(crate) fn utf8<'path>(hypervisor: &str, path: &'path Path) -> Result<&'path str, Failure> {
-    path.to_str().ok_or_else(|| Failure::new(path.display(), format_args!("{hypervisor} takes UTF-8 paths only")))
+/// A path for an engine that takes UTF-8 only.
+pub(crate) fn utf8<'path>(engine: &str, path: &'path Path) -> Result<&'path str, Failure> {
+    path.to_str().ok_or_else(|| Failure::new(path.display(), format_args!("{engine} takes UTF-8 paths only")))
 }
 
 /// The longest virtiofs tag in bytes (virtio specification, 5.11.4: the field of the device's configuration).
@@ -84,7 +162,7 @@ pub(crate) const MAX_SERIAL: usize = 20;
 /// The longest path of a Unix socket in bytes: `sun_path` of unix(7) is 108 with its NUL.
 pub(crate) const MAX_SOCKET_PATH: usize = 107;
 
-/// Everything about a guest that its hypervisor is told.
+/// Everything about a guest that its engine is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// The name of the machine, for the process list.
@@ -105,12 +183,14 @@ pub(crate) struct Plan {
     pub(crate) disks: Vec<Disk>,
     /// The network card, if the guest is to have one.
     pub(crate) network: Option<NetworkDevice>,
-    /// The socket that the launcher listens on for the control channel.
+    /// The socket of the control channel.
     pub(crate) control: PathBuf,
-    /// The socket that the launcher listens on for the hypervisor's own events.
+    /// The socket of the engine's own channel.
     pub(crate) monitor: PathBuf,
     /// The file that the kernel's console is written to.
     pub(crate) console: PathBuf,
+    /// The file that the engine's own output goes to.
+    pub(crate) log: PathBuf,
 }
 
 /// One virtiofs share as the hypervisor sees it.
@@ -140,59 +220,6 @@ pub(crate) enum NetworkDevice {
     Slirp(String),
     /// The socket of a passt.
     Passt(PathBuf),
-}
-
-/// A program with its arguments.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CommandLine {
-    /// The program: a path, or a name to be found in `PATH`.
-    pub(crate) program: PathBuf,
-    /// Its arguments.
-    pub(crate) arguments: Vec<OsString>,
-}
-
-impl CommandLine {
-    /// Starts a command line with no arguments.
-    pub(crate) fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), arguments: Vec::new() }
-    }
-
-    /// Adds one argument.
-    #[must_use]
-    pub(crate) fn arg(mut self, argument: impl Into<OsString>) -> Self {
-        self.arguments.push(argument.into());
-        self
-    }
-
-    /// Adds several arguments.
-    #[must_use]
-    pub(crate) fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
-        self.arguments.extend(arguments.into_iter().map(Into::into));
-        self
-    }
-
-    /// The words as a POSIX shell would take them, one argument (with its value) to a line.
-    #[must_use]
-    pub(crate) fn to_shell(&self) -> String {
-        let mut text = shell_word(self.program.as_os_str().as_bytes());
-        for argument in &self.arguments {
-            let word = shell_word(argument.as_bytes());
-            text.push_str(if word.starts_with('-') { " \\\n  " } else { " " });
-            text.push_str(&word);
-        }
-        text
-    }
-}
-
-/// Quotes one word for a POSIX shell where it needs quoting.
-fn shell_word(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.into_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
 }
 
 impl Plan {
@@ -271,23 +298,13 @@ pub(crate) fn example(shares: usize) -> Plan {
         control: "/run/m/control.sock".into(),
         monitor: "/run/m/monitor.sock".into(),
         console: "/state/web/console.log".into(),
+        log: "/state/web/hypervisor.log".into(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_are_quoted_so_that_a_shell_reads_them_back() {
-        let command = CommandLine::new("/usr/bin/x").arg("-a").arg("it's a b").arg("").arg("k=v,w:1");
-        assert_eq!(command.to_shell(), "/usr/bin/x \\\n  -a 'it'\\''s a b' '' k=v,w:1");
-        let output = std::process::Command::new("sh")
-            .args(["-c", &command.to_shell().replace("/usr/bin/x", "printf '%s|'")])
-            .output()
-            .unwrap();
-        assert_eq!(output.stdout, b"-a|it's a b||k=v,w:1|");
-    }
 
     #[test]
     fn tags_and_socket_paths_that_do_not_fit_are_named() {

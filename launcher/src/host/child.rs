@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
-use crate::engine::CommandLine;
 use crate::failure::{About, Failure};
+use crate::host::command_line::CommandLine;
 
 /// The first argument by which `lamina` runs as [`die_with_parent`]: not a command for users.
 pub(crate) const DIE_WITH_PARENT: &str = "__die_with_parent";

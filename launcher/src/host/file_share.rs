@@ -21,8 +21,8 @@ use rustix::mount::{
 };
 use rustix::process::{Signal, getgid, getuid, pivot_root, set_parent_process_death_signal};
 
-use crate::engine::CommandLine;
 use crate::failure::{About, Failure};
+use crate::host::command_line::CommandLine;
 use crate::sys;
 
 /// The first argument by which `lamina` runs as [`enter`]: not a command for users.

@@ -1,20 +1,22 @@
 //! What this host can do, found out by doing it.
 
 pub(crate) mod child;
+pub(crate) mod command_line;
 pub(crate) mod file_share;
 pub(crate) mod initramfs;
 pub(crate) mod json_file;
 pub(crate) mod kernel;
 pub(crate) mod network;
+pub(crate) mod passt;
 pub(crate) mod probe_cache;
+pub(crate) mod process;
 pub(crate) mod virtiofsd;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
 
 use composefs_fuse::Server;
 use composefs_fuse::linux::{MountOptions, MountPoint, Session, Unmount};
@@ -27,6 +29,7 @@ use crate::engine::{cloud_hypervisor, qemu};
 use crate::failure::{About, Failure};
 use crate::host::kernel::{Kernel, Modules};
 use crate::host::network::NetworkBackend;
+use crate::host::passt::Passt;
 use crate::host::probe_cache::ProbeCache;
 use crate::host::virtiofsd::Virtiofsd;
 use crate::machine::Signals;
@@ -44,6 +47,8 @@ pub(crate) struct Tools {
     pub(crate) modules: Modules,
     /// virtiofsd, or why there is none. Looked for only where the request needs it: it takes a process.
     pub(crate) virtiofsd: Result<Virtiofsd, Failure>,
+    /// passt, or why it cannot be used. Tried only if the request may need it.
+    pub(crate) passt: Result<Passt, Failure>,
 }
 
 impl Tools {
@@ -63,7 +68,11 @@ impl Tools {
             || matches!(request.backend, Choice::Forced(Backend::Virtiofsd | Backend::Materialize));
         let virtiofsd =
             if needed { Virtiofsd::cached(&mut probes) } else { Err(Failure::new("virtiofsd", "not looked for")) };
-        Ok(Self { qemu, kernel, initramfs, modules, virtiofsd })
+        let passt = match request.network {
+            Choice::Forced(NetworkBackend::None | NetworkBackend::Slirp) => Err(Failure::new("passt", "not tried")),
+            _ => Passt::cached(&mut probes),
+        };
+        Ok(Self { qemu, kernel, initramfs, modules, virtiofsd, passt })
     }
 
     /// Finds out what `request` depends on, and no more: what is forced to something else is not tried.
@@ -78,7 +87,9 @@ impl Tools {
     ) -> Result<Capabilities, Failure> {
         let kvm = match request.accelerator {
             Choice::Forced(Accelerator::Tcg) => Err("not tried".to_owned()),
-            _ => self.probe(request, cache, signals).kvm()?,
+            // What is forced is tried by the machine itself.
+            Choice::Forced(Accelerator::Kvm) => probe::opens(),
+            Choice::Auto => self.probe(request, cache, &|| signals.check(), false).kvm()?,
         };
         let mut probes = ProbeCache::of(cache);
         let text = |failure: Failure| failure.to_string();
@@ -88,12 +99,7 @@ impl Tools {
             }
             _ => Err("not tried".to_owned()),
         };
-        let passt = match request.network {
-            Choice::Forced(NetworkBackend::None | NetworkBackend::Slirp) => Err("not tried".to_owned()),
-            _ => network::find_passt()
-                .and_then(|program| probes.recall("passt", &[&program], || passt(&program)))
-                .map_err(text),
-        };
+        let passt = self.passt.as_ref().map(Passt::can_publish).map_err(ToString::to_string);
         let network_in_guest = self.modules.supports(Part::Network);
         let virtiofsd = self.virtiofsd.as_ref().map(|_| ()).map_err(ToString::to_string);
         let image_in_guest = [Part::Disk, Part::Erofs].into_iter().try_for_each(|part| self.modules.supports(part));
@@ -104,42 +110,19 @@ impl Tools {
 
     /// A probe of the accelerators with the machine type that `request` gets.
     #[must_use]
-    pub(crate) fn probe<'a>(&'a self, request: &Request, cache: &'a Path, signals: &'a Signals) -> Probe<'a> {
+    pub(crate) fn probe<'a>(
+        &'a self,
+        request: &Request,
+        cache: &'a Path,
+        check: &'a dyn Fn() -> Result<(), Failure>,
+        again: bool,
+    ) -> Probe<'a> {
         let machine = match request.machine {
             Choice::Forced(machine) => machine,
             Choice::Auto => qemu::Machine::Microvm,
         };
-        Probe { qemu: &self.qemu, kernel: &self.kernel, initramfs: &self.initramfs, machine, cache, signals }
+        Probe { qemu: &self.qemu, kernel: &self.kernel, initramfs: &self.initramfs, machine, cache, check, again }
     }
-}
-
-/// Whether this user can start passt: starts one, and waits for its socket.
-///
-/// # Errors
-/// It ends, or takes too long; with what it said.
-pub(crate) fn passt(program: &Path) -> Result<(), Failure> {
-    const PATIENCE: Duration = Duration::from_secs(10);
-    let scratch = tempfile::Builder::new().prefix("lamina-passt-").tempdir().about("temporary directory")?;
-    let socket = scratch.path().join("s");
-    let mut command = child::command(&network::passt(program, &socket, &[]))?;
-    let mut started = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().about(program.display())?;
-    let start = Instant::now();
-    let outcome = loop {
-        if socket.exists() {
-            break Ok(());
-        }
-        if let Some(status) = started.try_wait().about(program.display())? {
-            break Err(format!("it ended ({status})"));
-        }
-        if start.elapsed() > PATIENCE {
-            break Err("it made no socket".to_owned());
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    };
-    // Both fail for a process that is already gone.
-    let _ = started.kill();
-    let _ = started.wait();
-    outcome.about(program.display())
 }
 
 /// Whether this host could ever hold a guest of so much memory: with what it has and may put on its swap. A guest that

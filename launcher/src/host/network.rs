@@ -6,20 +6,17 @@
 use std::fmt;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
-use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use guest_protocol::Network;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::CommandLine;
 use crate::failure::Failure;
-use crate::host::child;
 
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
-const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
-const PREFIX: u8 = 24;
+pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+pub(super) const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+pub(super) const PREFIX: u8 = 24;
 
 /// What carries a guest's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,34 +131,6 @@ pub(crate) fn slirp(publish: &[Publish]) -> String {
     value
 }
 
-/// passt, where there is one.
-///
-/// # Errors
-/// There is none.
-pub(crate) fn find_passt() -> Result<PathBuf, Failure> {
-    child::find("passt", &[]).ok_or_else(|| {
-        Failure::new("passt", "not found in PATH")
-            .with_hint("install it (Debian: apt-get install passt), or use --network slirp")
-    })
-}
-
-/// The command line of passt for one machine. It ends when the hypervisor goes away.
-#[must_use]
-pub(crate) fn passt(program: &Path, socket: &Path, publish: &[Publish]) -> CommandLine {
-    let mut command = CommandLine::new(program)
-        .args(["--foreground", "--stderr", "--quiet", "--one-off", "--ipv4-only", "--socket"])
-        .arg(socket)
-        .args(["--address", &ADDRESS.to_string(), "--netmask", &PREFIX.to_string()])
-        .args(["--gateway", &GATEWAY.to_string(), "--dns-forward", &NAME_SERVER.to_string()])
-        // The guest's init needs none of them.
-        .args(["--no-dhcp", "--no-dhcpv6", "--no-ndp", "--no-ra"]);
-    for port in publish {
-        let option = if port.udp { "--udp-ports" } else { "--tcp-ports" };
-        command = command.arg(option).arg(format!("{}/{}:{}", port.address, port.host, port.guest));
-    }
-    command
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,9 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn both_carriers_get_the_same_network_and_ports() {
-        let ports = [publish("8080:80"), publish("0.0.0.0:5353:53/udp")];
-        let passt = passt(Path::new("passt"), Path::new("/run/m/network.sock"), &ports).to_shell();
-        insta::assert_snapshot!(format!("{}\n{passt}", slirp(&ports)));
+    fn slirp_gets_the_network_and_the_ports() {
+        insta::assert_snapshot!(slirp(&[publish("8080:80"), publish("0.0.0.0:5353:53/udp")]));
     }
 }

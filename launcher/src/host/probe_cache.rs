@@ -1,13 +1,14 @@
-//! What trying has shown, remembered until the host is started anew, so that a start does not pay for it.
+//! What probes have shown, remembered until the host restarts, so that not every start has to try again.
 //!
-//! One JSON file in the cache directory. Only successes are remembered: what failed may have been mended since. What was
-//! found with a program or a file is forgotten when that changes.
+//! One JSON file in the cache directory. What was found with a program or a file is forgotten when that changes. Failures
+//! are not remembered, because somebody may have mended the cause, unless the caller sets a time for them.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 
-/// The memory of one cache directory.
+/// The probe cache of one directory.
 #[derive(Debug)]
 pub(crate) struct ProbeCache {
     path: PathBuf,
@@ -26,12 +27,20 @@ pub(crate) struct ProbeCache {
 struct Known {
     /// `/proc/sys/kernel/random/boot_id` of when it was found.
     boot_id: String,
-    /// What was found, by what was tried and with what.
-    found: BTreeMap<String, Value>,
+    /// What was found, by what was tried and with which files.
+    found: BTreeMap<String, Found>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Found {
+    value: Value,
+    /// When it is forgotten, in seconds since 1970.
+    until: Option<u64>,
 }
 
 impl ProbeCache {
-    /// Reads what is remembered in `cache`; nothing where there is nothing or it is of an earlier start of the host.
+    /// Reads what is remembered in `cache`: nothing if the file is missing, unreadable, or from before the host's last
+    /// restart.
     #[must_use]
     pub(crate) fn of(cache: &Path) -> Self {
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
@@ -41,7 +50,7 @@ impl ProbeCache {
         Self { path, known: known.unwrap_or(Known { boot_id, found: BTreeMap::new() }) }
     }
 
-    /// What trying `what` with these files has shown, or shows now.
+    /// Returns what trying `what` with these files has shown, or tries now.
     ///
     /// # Errors
     /// As `attempt` does.
@@ -51,20 +60,35 @@ impl ProbeCache {
         with: &[&Path],
         attempt: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let key = format!("{what}-{:016x}", fingerprint(with));
-        if let Some(found) = self.known.found.get(&key).and_then(|found| T::deserialize(found).ok()) {
+        if let Some(found) = self.get(what, with) {
             return Ok(found);
         }
         let found = attempt()?;
-        if let Ok(value) = serde_json::to_value(&found) {
-            self.known.found.retain(|known, _| known.rsplit_once('-').is_none_or(|(known, _)| known != what));
-            self.known.found.insert(key, value);
-            self.write();
-        }
+        self.put(what, with, &found, None);
         Ok(found)
     }
 
-    /// Written by a rename. A memory that cannot be kept only costs time.
+    /// What trying `what` with these files has shown, if that is remembered.
+    #[must_use]
+    pub(crate) fn get<T: DeserializeOwned>(&self, what: &str, with: &[&Path]) -> Option<T> {
+        let found = self.known.found.get(&key(what, with))?;
+        if found.until.is_some_and(|until| until <= now()) {
+            return None;
+        }
+        T::deserialize(&found.value).ok()
+    }
+
+    /// Remembers what trying `what` with these files has shown, for `keep` or until the host restarts. A cache that
+    /// cannot be written only costs time.
+    pub(crate) fn put(&mut self, what: &str, with: &[&Path], value: &impl Serialize, keep: Option<Duration>) {
+        let Ok(value) = serde_json::to_value(value) else { return };
+        let until = keep.map(|keep| now().saturating_add(keep.as_secs()));
+        self.known.found.retain(|known, _| known.rsplit_once('-').is_none_or(|(known, _)| known != what));
+        self.known.found.insert(key(what, with), Found { value, until });
+        self.write();
+    }
+
+    /// Writes it by a rename.
     fn write(&self) {
         let Some(directory) = self.path.parent() else { return };
         let written = fs::create_dir_all(directory).and_then(|()| tempfile::NamedTempFile::new_in(directory)).and_then(
@@ -79,8 +103,12 @@ impl ProbeCache {
     }
 }
 
-/// Who tries, and the files that it is tried with, as they are now.
-fn fingerprint(with: &[&Path]) -> u64 {
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// What was tried, by which user, and with which files as they are now.
+fn key(what: &str, with: &[&Path]) -> String {
     let mut hasher = std::hash::DefaultHasher::new();
     rustix::process::geteuid().as_raw().hash(&mut hasher);
     for path in with {
@@ -88,7 +116,7 @@ fn fingerprint(with: &[&Path]) -> u64 {
         let state = fs::metadata(path).map(|file| (file.ino(), file.size(), file.mtime(), file.mtime_nsec()));
         state.ok().hash(&mut hasher);
     }
-    hasher.finish()
+    format!("{what}-{:016x}", hasher.finish())
 }
 
 #[cfg(test)]
@@ -115,7 +143,17 @@ mod tests {
     }
 
     #[test]
-    fn a_memory_of_an_earlier_start_of_the_host_is_none() {
+    fn what_is_remembered_for_a_time_is_forgotten_after_it() {
+        let cache = tempfile::tempdir().unwrap();
+        let mut probes = ProbeCache::of(cache.path());
+        probes.put("x", &[], &"slow", Some(Duration::from_secs(3600)));
+        assert_eq!(ProbeCache::of(cache.path()).get("x", &[]), Some("slow".to_owned()));
+        probes.put("x", &[], &"slow", Some(Duration::ZERO));
+        assert_eq!(ProbeCache::of(cache.path()).get::<String>("x", &[]), None);
+    }
+
+    #[test]
+    fn what_was_found_before_the_host_restarted_is_forgotten() {
         let cache = tempfile::tempdir().unwrap();
         ProbeCache::of(cache.path()).recall("x", &[], || Ok(1)).unwrap();
         let path = cache.path().join("found.json");

@@ -5,9 +5,9 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::CommandLine;
 use crate::failure::{About, Failure};
 use crate::host::child;
+use crate::host::command_line::CommandLine;
 use crate::host::probe_cache::ProbeCache;
 
 /// Where distributions put it, outside `PATH`.

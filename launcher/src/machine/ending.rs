@@ -1,8 +1,7 @@
 //! Telling apart the ways in which a machine ends without its command having ended.
 
-use std::process::ExitStatus;
-
 use super::console::PANIC;
+use crate::engine::Exit;
 use crate::failure::{Failure, MACHINE_FAILED};
 
 /// What is known when the hypervisor is gone and the command has not reported.
@@ -12,12 +11,8 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) name: &'a str,
     /// What the guest's init called fatal.
     pub(crate) fatal: Option<&'a str>,
-    /// Why the hypervisor stopped, in QMP's words.
-    pub(crate) reason: Option<&'a str>,
-    /// How the hypervisor ended.
-    pub(crate) status: Option<ExitStatus>,
-    /// What it said last.
-    pub(crate) last_words: &'a str,
+    /// Why the engine ended.
+    pub(crate) exit: Option<&'a Exit>,
     /// The end of the kernel's console.
     pub(crate) console: &'a str,
     /// Whether the command was running.
@@ -37,15 +32,15 @@ pub(crate) fn explain(seen: &Circumstances<'_>) -> Failure {
         }
         format!("the guest's kernel panicked: {}", cause.trim())
     } else {
-        match (seen.reason, seen.status) {
-            (Some("guest-shutdown"), _) => format!("the guest powered off {when}"),
-            (Some("guest-reset"), _) => format!("the guest rebooted {when}"),
-            (Some("guest-panic"), _) => "the guest's kernel panicked".to_owned(),
-            (_, Some(status)) => {
-                let words = if seen.last_words.is_empty() { String::new() } else { format!(": {}", seen.last_words) };
+        match seen.exit {
+            Some(Exit::PoweredOff) => format!("the guest powered off {when}"),
+            Some(Exit::Rebooted) => format!("the guest rebooted {when}"),
+            Some(Exit::Panicked) => "the guest's kernel panicked".to_owned(),
+            Some(Exit::Ended { status, words }) => {
+                let words = if words.is_empty() { String::new() } else { format!(": {words}") };
                 format!("the hypervisor ended {when} ({status}){words}")
             }
-            (_, None) => format!("the hypervisor ended {when}"),
+            None => format!("the hypervisor ended {when}"),
         }
     };
     let failure = Failure::new(format_args!("machine {}", seen.name), cause).with_status(MACHINE_FAILED);
@@ -57,36 +52,27 @@ pub(crate) fn explain(seen: &Circumstances<'_>) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use super::*;
 
     #[test]
     fn every_way_to_end_has_its_own_message() {
-        let plain = Circumstances {
-            name: "m",
-            fatal: None,
-            reason: None,
-            status: Some(ExitStatus::from_raw(0)),
-            last_words: "",
-            console: "",
-            running: true,
-        };
-        let killed = Some(ExitStatus::from_raw(9));
+        let ended = |status, words: &str| Exit::Ended { status: ExitStatus::from_raw(status), words: words.to_owned() };
+        let (silent, bad, killed) = (ended(0, ""), ended(0, "qemu: bad"), ended(9, ""));
+        let plain = Circumstances { name: "m", fatal: None, exit: Some(&silent), console: "", running: true };
+        let by = |exit| Circumstances { exit: Some(exit), ..plain.clone() };
         let panic = "[    1.5] Kernel panic - not syncing: Attempted to kill init!\n[    1.5] CPU: 0";
         for (seen, expected) in [
-            (Circumstances { reason: Some("guest-shutdown"), ..plain.clone() }, "powered off before its command ended"),
-            (
-                Circumstances { reason: Some("guest-shutdown"), running: false, ..plain.clone() },
-                "powered off before its command was started",
-            ),
-            (Circumstances { reason: Some("guest-reset"), ..plain.clone() }, "rebooted"),
-            (
-                Circumstances { reason: Some("guest-reset"), console: panic, ..plain.clone() },
-                "kernel panicked: Attempted to kill init!",
-            ),
+            (by(&Exit::PoweredOff), "powered off before its command ended"),
+            (Circumstances { running: false, ..by(&Exit::PoweredOff) }, "powered off before its command was started"),
+            (by(&Exit::Rebooted), "rebooted"),
+            (by(&Exit::Panicked), "kernel panicked"),
+            (Circumstances { console: panic, ..by(&Exit::Rebooted) }, "kernel panicked: Attempted to kill init!"),
             (Circumstances { fatal: Some("/x: no such tag"), ..plain.clone() }, "machine m: /x: no such tag"),
-            (Circumstances { status: killed, ..plain.clone() }, "ended before its command ended (signal: 9 (SIGKILL))"),
-            (Circumstances { last_words: "qemu: bad", ..plain.clone() }, "(exit status: 0): qemu: bad"),
+            (by(&killed), "ended before its command ended (signal: 9 (SIGKILL))"),
+            (by(&bad), "(exit status: 0): qemu: bad"),
         ] {
             let failure = explain(&seen);
             assert!(failure.to_string().contains(expected), "{failure}");

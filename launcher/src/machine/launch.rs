@@ -13,8 +13,9 @@ use crate::engine::firecracker::Firecracker;
 use crate::engine::policy::{self, Choice, Decision, Request};
 use crate::engine::qemu::Qemu;
 use crate::engine::qemu::probe::{self, Accelerator};
-use crate::engine::{self, CommandLine, Disk, Hypervisor, NetworkDevice, Plan, ShareDevice};
+use crate::engine::{self, Disk, Engine, NetworkDevice, Plan, ShareDevice};
 use crate::failure::{About, Failure};
+use crate::host::command_line::CommandLine;
 use crate::host::file_share;
 use crate::host::network::{self, NetworkBackend};
 use crate::host::virtiofsd::{Owner, Purpose};
@@ -113,6 +114,7 @@ impl Prepared {
             control: directory.socket("control"),
             monitor: directory.socket("monitor"),
             console: directory.file("console.log"),
+            log: directory.file("hypervisor.log"),
         }
     }
 
@@ -155,7 +157,9 @@ impl Prepared {
         }
         if self.decision.network == NetworkBackend::Passt {
             let socket = directory.socket(NETWORK);
-            servers.push((network::passt(&network::find_passt()?, &socket, &self.spec.published), socket));
+            let passt = self.tools.passt.clone()?;
+            let as_root = rustix::process::geteuid().is_root();
+            servers.push((passt.command(&socket, &self.spec.published, as_root), socket));
         }
         Ok(servers)
     }
@@ -180,8 +184,8 @@ impl Prepared {
         let config = directory.file("firecracker.json");
         // What carries their packets needs rights on the host that this program does without.
         let plan = Plan { network: None, ..plan };
-        text.push_str(&other(&CloudHypervisor { program, version }, &plan)?);
-        text.push_str(&other(&Firecracker { program: "firecracker".into(), config }, &plan)?);
+        text.push_str(&other(&CloudHypervisor { program, version }, &plan));
+        text.push_str(&other(&Firecracker { program: "firecracker".into(), config }, &plan));
         Ok(text)
     }
 
@@ -205,19 +209,17 @@ impl Prepared {
         let qemu = self.hypervisor();
         engine::check(&qemu, &plan)?;
         let shares = self.servers(directory)?;
-        let parts = Parts { root, shares, hypervisor: qemu.command(&plan)?, setup: self.setup()?, plan };
+        let parts = Parts { root, shares, engine: Box::new(qemu), setup: self.setup()?, plan };
         Ok((parts, asked, socket))
     }
 
     /// The machine, ready to run.
     fn order(self, parts: Parts, directory: Directory, ends: Stdio, handover: ReadyPipe) -> RunConfig {
-        let Parts { root, shares, hypervisor, setup, plan } = parts;
+        let Parts { root, shares, engine, setup, plan } = parts;
         RunConfig {
             root: (root, directory.socket(ROOT)),
             shares,
-            hypervisor,
-            sockets: (plan.control, plan.monitor),
-            console: plan.console,
+            engine: (engine, plan),
             show_console: self.spec.show_console,
             setup,
             directory,
@@ -259,21 +261,27 @@ impl Prepared {
 struct Parts {
     root: Box<dyn RootServer>,
     shares: Vec<(CommandLine, PathBuf)>,
-    hypervisor: CommandLine,
+    engine: Box<dyn Engine>,
     setup: Setup,
     plan: Plan,
 }
 
-/// The same machine by a hypervisor that is not started here, or why it cannot be.
-fn other(hypervisor: &dyn Hypervisor, plan: &Plan) -> Result<String, Failure> {
-    if let Err(failure) = engine::check(hypervisor, plan) {
-        return Ok(format!("# not by {failure}\n"));
-    }
-    let mut text = format!("# the same by {}\n{}\n", hypervisor.name(), hypervisor.command(plan)?.to_shell());
-    if let Some(document) = hypervisor.document(plan)? {
-        text.push_str(&format!("# {} ({})\n{:#}\n", document.about, document.path.display(), document.body));
-    }
-    Ok(text)
+/// The same machine as another engine would be given it, or why that engine cannot have it. What cannot be written for
+/// an engine that is not used is no reason to fail.
+fn other(engine: &dyn Engine, plan: &Plan) -> String {
+    let written = || {
+        engine::check(engine, plan)?;
+        let mut text = format!("# the same by {}\n{}\n", engine.name(), engine.command(plan)?.to_shell());
+        if let Some(document) = engine.document(plan)? {
+            text.push_str(&format!("# {} ({})\n{:#}\n", document.about, document.path.display(), document.body));
+        }
+        Ok(text)
+    };
+    written().unwrap_or_else(|failure: Failure| {
+        let complaint = failure.complaint().replace('\n', " ");
+        let own = format!("{}: ", engine.name());
+        format!("# not by {own}{}\n", complaint.strip_prefix(&own).unwrap_or(&complaint))
+    })
 }
 
 /// Runs a machine to its end in this process; gives how its command ended.
@@ -371,4 +379,21 @@ pub(crate) fn supervise(name: &str, new: bool) -> Result<u8, Failure> {
     let directory = Directory::inherit(name, lock, new)?;
     let log = |_: &mut Spec, directory: &Directory| Stdio::log(&directory.file(machine::OUTPUT_LOG));
     take_up(directory, log, handover, signals).map(Ending::shell_status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_for_an_engine_that_is_only_printed_is_a_remark() {
+        let engine = CloudHypervisor { program: "cloud-hypervisor".into(), version: 51 };
+        let mut plan = engine::example(1);
+        assert!(other(&engine, &plan).starts_with("# the same by Cloud Hypervisor\ncloud-hypervisor "));
+        for odd in ["/run/a\"b", "/run/a[b]", "/run/a\nb "] {
+            plan.shares[0].socket = odd.into();
+            let printed = other(&engine, &plan);
+            assert!(printed.starts_with("# not by Cloud Hypervisor: ") && printed.lines().count() == 1, "{printed}");
+        }
+    }
 }

@@ -14,7 +14,6 @@ mod home;
 pub(crate) mod kept_disk;
 pub(crate) mod launch;
 mod log;
-mod monitor;
 mod ready_pipe;
 mod reconcile;
 mod record;

@@ -8,7 +8,8 @@ use guest_protocol::{Process, Setup};
 use super::directory::Directory;
 use super::ready_pipe::ReadyPipe;
 use super::stdio::Stdio;
-use crate::engine::CommandLine;
+use crate::engine::{Engine, Plan};
+use crate::host::command_line::CommandLine;
 use crate::root::RootServer;
 use crate::spec::ready::Ready;
 
@@ -21,12 +22,8 @@ pub(crate) struct RunConfig {
     pub(crate) directory: Directory,
     /// The servers of its further shares and of its network, each with its socket, which is named after what it serves.
     pub(crate) shares: Vec<(CommandLine, PathBuf)>,
-    /// The hypervisor.
-    pub(crate) hypervisor: CommandLine,
-    /// The sockets to listen on: control channel and monitor.
-    pub(crate) sockets: (PathBuf, PathBuf),
-    /// The console's file.
-    pub(crate) console: PathBuf,
+    /// What executes the guest, and how.
+    pub(crate) engine: (Box<dyn Engine>, Plan),
     /// Whether to show the console as it grows.
     pub(crate) show_console: bool,
     /// What the guest mounts. The clock is filled in when it is sent.

@@ -10,6 +10,7 @@ use super::api::Request;
 use super::ending::{Circumstances, explain};
 use super::supervisor::{DiskState, FIRST, Outcome, Overdue, POWER_OFF_DEADLINE, Supervisor};
 use super::terminal;
+use crate::engine::Exit;
 use crate::failure::{Failure, MACHINE_FAILED};
 use crate::host::child;
 use crate::machine::kept_disk;
@@ -33,27 +34,28 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn note_end(&mut self, number: usize, status: std::process::ExitStatus) -> Result<(), Failure> {
-        self.children.note_end(number, status);
-        if Some(number) == self.hypervisor {
-            self.hypervisor_end = Some(status);
-            self.deadline = Some((Instant::now() + LAST_WORDS, Overdue::LastWords));
-            if self.outcome.is_none()
-                && let Some(session) = &mut self.session
-            {
-                session.finish();
-            }
-        } else {
-            let mut cause = format!("the server of its {} ended ({status})", self.children.role(number));
-            let words = self.children.last_words(number);
-            if !words.is_empty() {
-                cause.push_str(&format!(": {words}"));
-            }
-            if self.hypervisor.is_none() {
-                return Err(self.failed(&cause));
-            }
-            self.share_ended(cause);
+    /// The engine is gone, and with it the guest.
+    pub(super) fn engine_ended(&mut self, exit: Exit) {
+        self.exit = Some(exit);
+        self.deadline = Some((Instant::now() + LAST_WORDS, Overdue::LastWords));
+        if self.outcome.is_none()
+            && let Some(session) = &mut self.session
+        {
+            session.finish();
         }
+    }
+
+    pub(super) fn note_end(&mut self, number: usize, status: std::process::ExitStatus) -> Result<(), Failure> {
+        self.children.note_end(number);
+        let mut cause = format!("the server of its {} ended ({status})", self.children.role(number));
+        let words = self.children.last_words(number);
+        if !words.is_empty() {
+            cause.push_str(&format!(": {words}"));
+        }
+        if self.engine.is_none() {
+            return Err(self.failed(&cause));
+        }
+        self.share_ended(cause);
         Ok(())
     }
 
@@ -100,7 +102,7 @@ impl Supervisor {
 
     /// A guest that panics resets itself. One whose reset hangs is ended here.
     pub(super) fn panicked(&mut self) {
-        if self.hypervisor_end.is_none() {
+        if self.exit.is_none() {
             self.deadline = Some((Instant::now() + PANIC_DEADLINE, Overdue::Panic));
         }
     }
@@ -119,7 +121,7 @@ impl Supervisor {
     /// A share's server ends by itself when the hypervisor does, whose end is then about to be told. Otherwise
     /// it is the reason: a guest whose share is gone hangs, and nothing can be saved by waiting.
     pub(super) fn share_ended(&mut self, cause: String) {
-        if self.hypervisor_end.is_none() && self.outcome.is_none() && self.share_failure.is_none() {
+        if self.exit.is_none() && self.outcome.is_none() && self.share_failure.is_none() {
             self.share_failure = Some(cause);
             self.deadline = Some((Instant::now() + LAST_WORDS, Overdue::Hypervisor));
         }
@@ -182,8 +184,8 @@ impl Supervisor {
     }
 
     pub(super) fn kill_hypervisor(&self) {
-        if let Some(number) = self.hypervisor {
-            self.children.kill(number);
+        if let Some(engine) = &self.engine {
+            engine.kill();
         }
     }
 
@@ -193,15 +195,15 @@ impl Supervisor {
 
     pub(super) fn explain_end(&mut self) -> Failure {
         // Killed from outside, the console has nothing to say of it.
-        self.console_tells = self.hypervisor_end.is_some_and(|status| status.success());
-        let last_words = self.hypervisor.map_or(String::new(), |number| self.children.last_words(number));
+        self.console_tells = match &self.exit {
+            Some(Exit::Ended { status, .. }) => status.success(),
+            exit => exit.is_some(),
+        };
         explain(&Circumstances {
             name: self.order.directory.name(),
             fatal: self.fatal.as_deref(),
-            reason: self.reason.as_deref(),
-            status: self.hypervisor_end,
-            last_words: &last_words,
-            console: &child::tail(&self.order.console, 60),
+            exit: self.exit.as_ref(),
+            console: &child::tail(&self.order.engine.1.console, 60),
             running: self.session.is_some(),
         })
     }

@@ -12,11 +12,12 @@ use super::api::{self, ApiServer};
 use super::children::Children;
 use super::cleaner::Cleaner;
 use super::event::Event;
-use super::record::{State, now};
+use super::record::{ProcessRecord, State, now};
 use super::run_config::RunConfig;
 use super::session::{Control, Session};
 use super::signals::{Signals, interrupted};
-use super::{console, monitor, session, terminal};
+use super::{console, session, terminal};
+use crate::engine::{self, Events, Exit, Running};
 use crate::failure::{About, Failure, MACHINE_FAILED};
 use crate::machine::kept_disk;
 use crate::spec::ready::Ready;
@@ -54,19 +55,18 @@ pub(crate) fn run(order: RunConfig, signals: Signals) -> Result<Ending, Failure>
         }
     };
     let mut supervisor = Supervisor {
+        engine: None,
         children: Children::new(events.clone()),
         desk: ApiServer::new(events.clone()),
         order,
         events,
-        hypervisor: None,
         control: None,
         session: None,
         raw: None,
         outcome: None,
         fatal: None,
         share_failure: None,
-        reason: None,
-        hypervisor_end: None,
+        exit: None,
         flushed: true,
         open_channels: 0,
         deadline: None,
@@ -81,9 +81,10 @@ pub(crate) fn run(order: RunConfig, signals: Signals) -> Result<Ending, Failure>
     // The terminal first: what follows may print.
     supervisor.raw = None;
     if supervisor.console_tells && !supervisor.order.show_console {
-        console::print_tail(&supervisor.order.console);
+        console::print_tail(&supervisor.order.engine.1.console);
     }
     // The processes before what is said of their end.
+    supervisor.engine = None;
     supervisor.children.end();
     supervisor.enter(match &result {
         Ok(ending) => State::Exited { status: ending.shell_status(), at: now() },
@@ -115,13 +116,13 @@ pub(super) enum Outcome {
 }
 
 pub(super) struct Supervisor {
-    // Dropped in this order: processes before the directory with their sockets.
+    // Dropped in this order: the engine before the servers that it uses, and these before the directory of their sockets.
+    pub(super) engine: Option<Box<dyn Running>>,
     pub(super) children: Children,
     pub(super) order: RunConfig,
     events: Sender<Event>,
     /// Where other commands ask.
     desk: Arc<ApiServer>,
-    pub(super) hypervisor: Option<usize>,
     pub(super) control: Option<Control>,
     pub(super) session: Option<Session>,
     raw: Option<terminal::Raw>,
@@ -129,8 +130,8 @@ pub(super) struct Supervisor {
     pub(super) fatal: Option<String>,
     /// Why a share's server ended, if one did.
     pub(super) share_failure: Option<String>,
-    pub(super) reason: Option<String>,
-    pub(super) hypervisor_end: Option<std::process::ExitStatus>,
+    /// Why the engine ended, once it has.
+    pub(super) exit: Option<Exit>,
     flushed: bool,
     pub(super) open_channels: u32,
     pub(super) deadline: Option<(Instant, Overdue)>,
@@ -179,18 +180,17 @@ impl Supervisor {
         }
         let desk = self.order.directory.socket(api::SOCKET);
         self.desk.open(UnixListener::bind(&desk).about(desk.display())?);
-        console::watch(&self.order.console, self.order.show_console, self.events.clone())?;
-        let (control, monitor) = &self.order.sockets;
-        let listener = UnixListener::bind(control).about(control.display())?;
-        let events = self.events.clone();
-        std::thread::spawn(move || {
-            if let Ok((stream, _)) = listener.accept() {
-                let _ = events.send(Event::Connected(stream));
-            }
+        let (engine, plan) = &self.order.engine;
+        console::watch(&plan.console, self.order.show_console, self.events.clone())?;
+        let sender = self.events.clone();
+        let events: Events = Arc::new(move |event| {
+            // Nobody listens any more once the machine is being dropped.
+            let _ = sender.send(Event::Engine(event));
         });
-        monitor::watch(UnixListener::bind(monitor).about(monitor.display())?, self.events.clone());
-        self.hypervisor = Some(self.children.spawn("hypervisor", &self.order.hypervisor, &self.order.directory)?);
-        self.order.directory.note(&self.children.records())?;
+        let running = self.engine.insert(engine.start(plan, events)?);
+        let mut records = self.children.records();
+        records.extend(ProcessRecord::of("hypervisor", running.process().pid()));
+        self.order.directory.note(&records)?;
         self.deadline = Some((Instant::now() + self.order.ready_timeout, Overdue::Ready));
         Ok(())
     }
@@ -225,7 +225,7 @@ impl Supervisor {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
             self.look_around()?;
-            let over = self.hypervisor_end.is_some() && self.flushed;
+            let over = self.exit.is_some() && self.flushed;
             if over && self.stopping && self.outcome.is_none() {
                 return Ok(KILLED);
             }
@@ -241,7 +241,8 @@ impl Supervisor {
 
     fn handle(&mut self, event: Event) -> Result<(), Failure> {
         match event {
-            Event::Connected(stream) => self.connect(stream)?,
+            Event::Engine(engine::Event::Connected(stream)) => self.connect(stream)?,
+            Event::Engine(engine::Event::Exited(exit)) => self.engine_ended(exit),
             Event::Control(stream, message) => self.hear(stream, message)?,
             Event::ControlClosed(error) => {
                 self.open_channels = self.open_channels.saturating_sub(1);
@@ -254,15 +255,12 @@ impl Supervisor {
                     None => {}
                 }
             }
-            Event::Monitor(true) => self.open_channels += 1,
-            Event::Monitor(false) => self.open_channels = self.open_channels.saturating_sub(1),
-            Event::Shutdown(reason) => self.reason = Some(reason),
             Event::Panicked => self.panicked(),
             Event::MemoryRanOut(process) => self.order.directory.warn(&format!(
                 "the guest's memory ran out and its kernel killed {process}; give it more with --memory"
             )),
             Event::WritesFull(told) => self.order.directory.warn(&told),
-            Event::DiskFailed(cause) => {
+            Event::Engine(engine::Event::DiskFailed(cause)) => {
                 let disk = self.order.directory.file(kept_disk::FILE);
                 self.order.directory.warn(&format!(
                     "its disk {} fails on this host, and so do the guest's writes: {cause}",

@@ -11,8 +11,8 @@ use composefs_fuse::linux::{MountOptions, MountPoint, Session, Unmount};
 use layer_store::View;
 use vhost_user::VhostUserFs;
 
-use crate::engine::CommandLine;
 use crate::failure::{About, Failure};
+use crate::host::command_line::CommandLine;
 use crate::host::virtiofsd::{Owner, Purpose, Virtiofsd};
 use crate::machine::Children;
 use crate::machine::Directory;

@@ -86,8 +86,8 @@ pub(crate) struct Capabilities {
     pub(crate) image_in_guest: Result<(), String>,
     /// Guests can mount an ext4 file system on a virtio disk.
     pub(crate) disk_in_guest: Result<(), String>,
-    /// A passt that starts.
-    pub(crate) passt: Result<(), String>,
+    /// A passt that starts, and whether it carries published ports.
+    pub(crate) passt: Result<bool, String>,
     /// Guests have a driver for network cards.
     pub(crate) network_in_guest: Result<(), String>,
     /// The rate of the time stamp counter in kHz, where it is known.
@@ -162,7 +162,7 @@ pub(crate) fn decide(host: &Capabilities, request: &Request) -> Result<Decision,
 fn accelerator(host: &Capabilities, request: &Request) -> Result<(Accelerator, String), Failure> {
     match (request.accelerator, &host.kvm) {
         (Choice::Forced(Accelerator::Tcg), _) => Ok((Accelerator::Tcg, "asked for".into())),
-        (Choice::Forced(Accelerator::Kvm), Ok(())) => Ok((Accelerator::Kvm, "asked for, and it runs a guest".into())),
+        (Choice::Forced(Accelerator::Kvm), Ok(())) => Ok((Accelerator::Kvm, "asked for".into())),
         (Choice::Forced(Accelerator::Kvm), Err(cause)) => {
             Err(Failure::new("--accel kvm", cause).with_hint("use --accel tcg, which needs nothing but patience"))
         }
@@ -253,11 +253,10 @@ fn network(host: &Capabilities, request: &Request) -> Result<(NetworkBackend, St
             Err(Failure::new("--network passt", cause).with_hint("use --network slirp, which is a part of QEMU"))
         }
         (Choice::Forced(forced), _) => Ok((driver(forced)?, "asked for".into())),
-        // passt of March 2023 (Debian 12) resets connections that come from the host's loopback.
-        (Choice::Auto, Ok(())) if request.published > 0 => {
-            Ok((driver(NetworkBackend::Slirp)?, "ports are published, and not every passt carries these".into()))
+        (Choice::Auto, Ok(false)) if request.published > 0 => {
+            Ok((driver(NetworkBackend::Slirp)?, "ports are published, and this passt is too old to carry them".into()))
         }
-        (Choice::Auto, Ok(())) => {
+        (Choice::Auto, Ok(_)) => {
             Ok((driver(NetworkBackend::Passt)?, "it is faster than what QEMU has built in".into()))
         }
         (Choice::Auto, Err(cause)) => Ok((driver(NetworkBackend::Slirp)?, format!("passt cannot be used ({cause})"))),

@@ -9,7 +9,7 @@ fn able() -> Capabilities {
         virtiofsd: Ok(()),
         image_in_guest: Ok(()),
         disk_in_guest: Ok(()),
-        passt: Ok(()),
+        passt: Ok(true),
         network_in_guest: Ok(()),
         tsc_khz: Some(1),
     }
@@ -109,13 +109,16 @@ fn what_is_forced_and_cannot_work_names_what_is_missing() {
 }
 
 #[test]
-fn network_is_passt_unless_it_lacks_or_ports_are_published() {
+fn network_is_passt_unless_it_is_missing_or_cannot_publish_ports() {
     let carrier = |host: &Capabilities, request| decide(host, &request).unwrap().network;
     let plain = Request::default();
     assert_eq!(carrier(&able(), plain), NetworkBackend::Passt);
-    assert_eq!(carrier(&able(), Request { published: 1, ..plain }), NetworkBackend::Slirp);
+    assert_eq!(carrier(&able(), Request { published: 1, ..plain }), NetworkBackend::Passt);
+    let old = Capabilities { passt: Ok(false), ..able() };
+    assert_eq!(carrier(&old, plain), NetworkBackend::Passt);
+    assert_eq!(carrier(&old, Request { published: 1, ..plain }), NetworkBackend::Slirp);
     let forced = Request { published: 1, network: Choice::Forced(NetworkBackend::Passt), ..plain };
-    assert_eq!(carrier(&able(), forced), NetworkBackend::Passt);
+    assert_eq!(carrier(&old, forced), NetworkBackend::Passt);
     assert_eq!(carrier(&Capabilities { passt: no("none"), ..able() }, plain), NetworkBackend::Slirp);
 }
 

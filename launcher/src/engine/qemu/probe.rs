@@ -1,24 +1,25 @@
-//! What executes a guest's instructions: KVM where it really runs a guest, else QEMU's emulation.
+//! Whether KVM runs a guest here, found out by running one.
 //!
-//! `/dev/kvm` that opens proves little: under nested or para-virtual KVM (`kvm_pvm`) it opens, makes
-//! machines, and then interprets an ordinary kernel a hundred times too slowly or not at all. So the proof
-//! is a boot of the very kernel and initramfs that guests get, up to the first line of their init.
+//! That `/dev/kvm` opens proves little: under nested or paravirtual KVM (`kvm_pvm`) it opens and makes machines, and then
+//! interprets an ordinary kernel a hundred times too slowly, or not at all. So the proof is a boot of the same kernel and
+//! initramfs that guests get, up to the first line of their init.
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Read};
-use std::os::unix::net::UnixListener;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Plan, qemu};
+use crate::engine::qemu::{self, Qemu};
+use crate::engine::{Engine, Event, Exit, Plan};
 use crate::failure::{About, Failure};
 use crate::host::child;
 use crate::host::kernel::Kernel;
-use crate::machine::Signals;
+use crate::host::probe_cache::ProbeCache;
 
 /// What executes a guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,75 +40,92 @@ impl fmt::Display for Accelerator {
     }
 }
 
-/// What a test guest may spend. It is measured in processor time, so that a busy host is not taken for a
-/// slow accelerator.
+/// What a test guest may spend until its init speaks. Processor time is what counts, so that a busy host is not taken for a
+/// slow accelerator. A guest that does not get there by KVM in this time is better off emulated, which takes 2 s to the init
+/// on a quick host.
+///
+/// KVM inside an emulated machine, the slowest that is of use, takes 5 s of processor time to the kernel's first line and
+/// 23 s to the init, and up to three times that where its host is busy. KVM that interprets the kernel says nothing for a
+/// minute.
 #[derive(Clone, Copy, Debug)]
-struct Patience {
-    /// Processor time until the kernel's first line.
-    until_kernel: Duration,
-    /// Processor time until the init's line.
-    until_init: Duration,
-    /// Time of the clock, because waiting in vain for processor time must end too.
+struct Limits {
+    /// Processor time without a new line on the console.
+    stalled: Duration,
+    /// Processor time in all.
     in_all: Duration,
+    /// Time by the clock, for a guest that waits and so spends no processor time.
+    by_the_clock: Duration,
 }
 
-impl Accelerator {
-    /// Even a slow real KVM needs less for unpacking a kernel than it is given here; one that interprets
-    /// the kernel needs 15 s and more. Emulation takes 2 s to the init where the host is quick.
-    const fn patience(self) -> Patience {
-        let (kernel, init, all) = match self {
-            Self::Kvm => (2, 6, 20),
-            Self::Tcg => (20, 60, 120),
-        };
-        Patience {
-            until_kernel: Duration::from_secs(kernel),
-            until_init: Duration::from_secs(init),
-            in_all: Duration::from_secs(all),
-        }
-    }
-}
+const LIMITS: Limits = Limits {
+    stalled: Duration::from_secs(20),
+    in_all: Duration::from_secs(75),
+    by_the_clock: Duration::from_secs(180),
+};
 
-/// What a boot probe has seen so far.
+/// How long a boot may take before the user is told what is waited for.
+const SILENT: Duration = Duration::from_secs(3);
+
+/// How long it is remembered that a limit was reached. It may have been the host's load, so `lamina doctor` tries again.
+const KEEP_SLOW: Duration = Duration::from_secs(3600);
+
+/// What has been seen of a test guest so far.
 #[derive(Clone, Debug, Default)]
 struct Sight {
     console: String,
     processor_time: Duration,
+    /// How much of that had been spent when the console last grew.
+    at_last_progress: Duration,
     elapsed: Duration,
-    /// The last line of what a hypervisor that has ended said.
+    /// Why QEMU ended, if it has.
     ended: Option<String>,
 }
 
-/// What a probe shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Outcome {
-    /// The guest came to its init.
+/// What a probe has shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Verdict {
+    /// The guest reached its init.
     Works,
-    /// It never will, as long as the host's kernel runs.
+    /// QEMU gave up.
     Fails(String),
-    /// The host gave it no time; another try may tell.
-    Unclear(String),
+    /// A limit was reached.
+    TooSlow(String),
 }
 
-/// Judges a probe: `None` as long as it is too early to say.
-fn judge(sight: &Sight, patience: Patience) -> Option<Outcome> {
+impl Verdict {
+    fn into_result(self) -> Result<(), String> {
+        match self {
+            Self::Works => Ok(()),
+            Self::Fails(cause) => Err(cause),
+            Self::TooSlow(cause) => Err(format!("{cause}; lamina doctor tries again")),
+        }
+    }
+}
+
+/// Judges a test guest; `None` while it is too early to say.
+fn judge(sight: &Sight, limits: Limits) -> Option<Verdict> {
     if sight.console.contains(guest_protocol::UP) {
-        return Some(Outcome::Works);
+        return Some(Verdict::Works);
     }
-    if let Some(last_words) = &sight.ended {
-        return Some(Outcome::Fails(format!("the hypervisor gave up: {last_words}")));
+    if let Some(cause) = &sight.ended {
+        return Some(Verdict::Fails(format!("QEMU gave up: {cause}")));
     }
-    let kernel_spoke = sight.console.contains("Linux version");
-    let (limit, awaited) =
-        if kernel_spoke { (patience.until_init, "init") } else { (patience.until_kernel, "first line") };
-    let cause = |seconds: u64| format!("a test guest had not come to its kernel's {awaited} after {seconds} s");
-    if sight.processor_time > limit {
-        return Some(Outcome::Fails(cause(limit.as_secs())));
+    let slow = |cause: String| Some(Verdict::TooSlow(cause));
+    let stalled = sight.processor_time.saturating_sub(sight.at_last_progress);
+    if stalled > limits.stalled {
+        return slow(format!("a test guest made no progress in {} s of processor time", limits.stalled.as_secs()));
     }
-    (sight.elapsed > patience.in_all).then(|| Outcome::Unclear(cause(patience.in_all.as_secs())))
+    if sight.processor_time > limits.in_all {
+        let seconds = limits.in_all.as_secs();
+        return slow(format!("a test guest had not reached its init after {seconds} s of processor time"));
+    }
+    if sight.elapsed > limits.by_the_clock {
+        return slow(format!("a test guest had not reached its init after {} s", limits.by_the_clock.as_secs()));
+    }
+    None
 }
 
-/// Where and with what a probe boots.
-#[derive(Debug)]
+/// Where and with what a test guest boots.
 pub(crate) struct Probe<'a> {
     /// QEMU.
     pub(crate) qemu: &'a Path,
@@ -119,96 +137,81 @@ pub(crate) struct Probe<'a> {
     pub(crate) machine: qemu::Machine,
     /// The cache directory.
     pub(crate) cache: &'a Path,
-    /// What may call the probe off.
-    pub(crate) signals: &'a Signals,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Verdict {
-    boot_id: String,
-    failure: Option<String>,
+    /// Fails when the probe is to be given up, as after a signal.
+    pub(crate) check: &'a dyn Fn() -> Result<(), Failure>,
+    /// Try again what is remembered.
+    pub(crate) again: bool,
 }
 
 impl Probe<'_> {
-    /// Says whether KVM runs this guest, by a boot or by what an earlier one since the host's start showed.
+    /// Whether KVM runs this guest, by a boot, or by what an earlier one since the host's start has shown.
     ///
     /// # Errors
-    /// The inner one says why KVM cannot be used; the outer one that no probe could be made, or that a signal
-    /// called it off.
+    /// The inner one says why KVM cannot be used; the outer one, that no probe could be made or that it was given up.
     pub(crate) fn kvm(&self) -> Result<Result<(), String>, Failure> {
-        if let Err(error) = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-            let remedy = match error.kind() {
-                io::ErrorKind::PermissionDenied => "; add yourself to its group: sudo usermod -aG kvm $USER",
-                _ => "",
-            };
-            return Ok(Err(format!("/dev/kvm: {error}{remedy}")));
+        if let Err(cause) = opens() {
+            return Ok(Err(cause));
         }
-        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").about("boot_id")?.trim().to_owned();
-        let path = self.cache.join(format!("kvm-{:016x}.json", self.fingerprint()));
-        let known = fs::read(&path).ok().and_then(|json| serde_json::from_slice::<Verdict>(&json).ok());
-        if let Some(verdict) = known.filter(|verdict| verdict.boot_id == boot_id) {
-            return Ok(verdict.failure.map_or(Ok(()), Err));
+        let mut probes = ProbeCache::of(self.cache);
+        let what = format!("kvm {} {}", self.machine.name(), self.kernel.release);
+        let with = [self.qemu, &self.kernel.image, self.initramfs];
+        if let Some(known) = probes.get::<Verdict>(&what, &with).filter(|_| !self.again) {
+            return Ok(known.into_result());
         }
-        let failure = match self.boot(Accelerator::Kvm)? {
-            Outcome::Works => None,
-            Outcome::Fails(cause) => Some(cause),
-            Outcome::Unclear(cause) => return Ok(Err(cause)),
-        };
-        let verdict = Verdict { boot_id, failure };
-        fs::create_dir_all(self.cache).about(self.cache.display())?;
-        let mut file = tempfile::NamedTempFile::new_in(self.cache).about(self.cache.display())?;
-        serde_json::to_writer(&mut file, &verdict).about(path.display())?;
-        file.persist(&path).about(path.display())?;
-        Ok(verdict.failure.map_or(Ok(()), Err))
+        let verdict = self.boot(Accelerator::Kvm)?;
+        probes.put(&what, &with, &verdict, matches!(verdict, Verdict::TooSlow(_)).then_some(KEEP_SLOW));
+        Ok(verdict.into_result())
     }
 
-    /// Says whether emulation runs this guest, by a boot. It needs nothing that could be missing, so only
-    /// who wants to see it asks.
+    /// Whether emulation runs this guest, by a boot. It needs nothing that could be missing, so nobody asks before a
+    /// start.
     ///
     /// # Errors
     /// As for [`Probe::kvm`].
     pub(crate) fn tcg(&self) -> Result<Result<(), String>, Failure> {
         Ok(match self.boot(Accelerator::Tcg)? {
-            Outcome::Works => Ok(()),
-            Outcome::Fails(cause) | Outcome::Unclear(cause) => Err(cause),
+            Verdict::Works => Ok(()),
+            Verdict::Fails(cause) | Verdict::TooSlow(cause) => Err(cause),
         })
     }
 
-    /// What a verdict depends on besides the running host kernel.
-    fn fingerprint(&self) -> u64 {
-        use std::hash::{Hash, Hasher};
-        let mut hasher = std::hash::DefaultHasher::new();
-        (self.qemu, &self.kernel.image, self.initramfs, self.machine.name()).hash(&mut hasher);
-        let changed = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
-        (changed(self.qemu), changed(&self.kernel.image)).hash(&mut hasher);
-        hasher.finish()
-    }
-
-    fn boot(&self, accelerator: Accelerator) -> Result<Outcome, Failure> {
+    fn boot(&self, accelerator: Accelerator) -> Result<Verdict, Failure> {
         let scratch = tempfile::Builder::new().prefix("lamina-probe-").tempdir().about("temporary directory")?;
         let plan = self.plan(scratch.path());
         plan.check()?;
-        let _control = UnixListener::bind(&plan.control).about(plan.control.display())?;
-        let _monitor = UnixListener::bind(&plan.monitor).about(plan.monitor.display())?;
-        let command = qemu::command(self.qemu, &plan, self.machine, accelerator, tsc_khz());
-        let mut qemu = child::command(&command)?;
-        let mut qemu = Running(qemu.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().about(self.qemu.display())?);
-        let start = Instant::now();
+        let program = self.qemu.to_owned();
+        let qemu = Qemu { program, machine: self.machine, accelerator, tsc_khz: tsc_khz() };
+        let (events, inbox) = channel();
+        let running = qemu.start(&plan, Arc::new(move |event| drop(events.send(event))))?;
+        let pid = running.process().pid().as_raw_nonzero().get().unsigned_abs();
+        let (start, mut told) = (Instant::now(), false);
+        let mut sight = Sight::default();
         loop {
-            let sight = Sight {
-                ended: qemu.last_words(),
-                console: String::from_utf8_lossy(&fs::read(&plan.console).unwrap_or_default()).into_owned(),
-                processor_time: child::processor_time(qemu.0.id()).unwrap_or_default(),
-                elapsed: start.elapsed(),
-            };
-            if let Some(outcome) = judge(&sight, accelerator.patience()) {
-                return Ok(outcome);
+            for event in inbox.try_iter() {
+                if let Event::Exited(exit) = event {
+                    sight.ended = Some(reason(exit));
+                }
             }
-            self.signals.check()?;
+            let console = String::from_utf8_lossy(&fs::read(&plan.console).unwrap_or_default()).into_owned();
+            sight.processor_time = child::processor_time(pid).unwrap_or(sight.processor_time);
+            if console.len() > sight.console.len() {
+                sight.at_last_progress = sight.processor_time;
+            }
+            (sight.console, sight.elapsed) = (console, start.elapsed());
+            if let Some(verdict) = judge(&sight, LIMITS) {
+                return Ok(verdict);
+            }
+            if sight.elapsed > SILENT && !told {
+                tell!("lamina: trying whether {accelerator} runs a guest on this host");
+                told = true;
+            }
+            (self.check)()?;
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
+    /// A guest with a console and nothing else. `earlyprintk` would show its first line sooner, and costs it half of its
+    /// time where each byte of a serial line is slow.
     fn plan(&self, scratch: &Path) -> Plan {
         Plan {
             name: "lamina-probe".into(),
@@ -216,39 +219,40 @@ impl Probe<'_> {
             memory_mib: 256,
             kernel: self.kernel.image.clone(),
             initramfs: self.initramfs.to_owned(),
-            kernel_parameters: vec!["earlyprintk=ttyS0".into()],
+            kernel_parameters: Vec::new(),
             shares: Vec::new(),
             disks: Vec::new(),
             network: None,
             control: scratch.join("control.sock"),
             monitor: scratch.join("monitor.sock"),
             console: scratch.join("console.log"),
+            log: scratch.join("hypervisor.log"),
         }
     }
 }
 
-/// A process that ends with its owner.
-struct Running(Child);
-
-impl Running {
-    /// What it said last, if it has ended.
-    fn last_words(&mut self) -> Option<String> {
-        let status = self.0.try_wait().ok().flatten()?;
-        let mut text = String::new();
-        if let Some(mut stderr) = self.0.stderr.take() {
-            let _ = stderr.read_to_string(&mut text);
-        }
-        let last = text.lines().map(str::trim).find(|line| !line.is_empty());
-        Some(last.map_or_else(|| status.to_string(), str::to_owned))
+/// Why QEMU ended before the guest's init was up.
+fn reason(exit: Exit) -> String {
+    match exit {
+        Exit::PoweredOff => "the guest powered off".to_owned(),
+        Exit::Rebooted => "the guest rebooted".to_owned(),
+        Exit::Panicked => "the guest's kernel panicked".to_owned(),
+        Exit::Ended { status, words } if words.is_empty() => status.to_string(),
+        Exit::Ended { words, .. } => words,
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Both fail for a process that is already gone.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Whether this user can open `/dev/kvm`.
+///
+/// # Errors
+/// Says why not, and what mends it.
+pub(crate) fn opens() -> Result<(), String> {
+    fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").map(drop).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            format!("/dev/kvm: {error}; add yourself to its group: sudo usermod -aG kvm $USER")
+        }
+        _ => format!("/dev/kvm: {error}"),
+    })
 }
 
 /// The frequency of the host's time stamp counter in kHz, where it is known exactly: emulated guests count
@@ -287,39 +291,59 @@ pub(crate) fn find_qemu() -> Result<PathBuf, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
     use super::*;
 
-    fn sight(console: &str, processor_ms: u64, elapsed_ms: u64, ended: Option<&str>) -> Sight {
+    fn sight(console: &str, processor: u64, at_last_progress: u64, elapsed: u64) -> Sight {
         Sight {
             console: console.into(),
-            processor_time: Duration::from_millis(processor_ms),
-            elapsed: Duration::from_millis(elapsed_ms),
-            ended: ended.map(str::to_owned),
+            processor_time: Duration::from_secs(processor),
+            at_last_progress: Duration::from_secs(at_last_progress),
+            elapsed: Duration::from_secs(elapsed),
+            ended: None,
         }
-    }
-
-    fn judge_kvm(sight: &Sight) -> Option<Outcome> {
-        judge(sight, Accelerator::Kvm.patience())
     }
 
     #[test]
-    fn a_probe_is_judged_by_what_the_guest_reached_and_what_it_spent() {
+    fn a_test_guest_is_judged_by_what_it_reached_and_what_it_spent() {
         let kernel = "[    0.000000] Linux version 6.1.0\n";
         let up = format!("{kernel}{}\n", guest_protocol::UP);
-        assert_eq!(judge_kvm(&sight(&up, 400, 500, None)), Some(Outcome::Works));
-        assert_eq!(judge_kvm(&sight("", 1900, 1900, None)), None, "still unpacking the kernel");
-        assert_eq!(judge_kvm(&sight("", 100, 15_000, None)), None, "a busy host has hardly run it yet");
-        assert_eq!(judge_kvm(&sight(kernel, 3000, 3000, None)), None, "on its way to init");
-        for (hopeless, reason) in [
-            (sight("", 2001, 2001, None), "first line after 2 s"),
-            (sight(kernel, 6001, 6001, None), "init after 6 s"),
-            (sight("", 10, 10, Some("failed to set MSR 0x10a")), "gave up: failed to set MSR 0x10a"),
+        assert_eq!(judge(&sight(&up, 1, 1, 1), LIMITS), Some(Verdict::Works));
+        for (early, why) in [
+            (sight("", 15, 0, 60), "KVM in an emulated machine on a busy host, unpacking its kernel"),
+            (sight("", 1, 0, 170), "a busy host that has hardly run it yet"),
+            (sight(kernel, 70, 60, 170), "slow, and on its way"),
         ] {
-            let outcome = judge_kvm(&hopeless);
-            assert!(matches!(&outcome, Some(Outcome::Fails(cause)) if cause.contains(reason)), "{outcome:?}");
+            assert_eq!(judge(&early, LIMITS), None, "{why}");
         }
-        let starved = judge_kvm(&sight("", 100, 20_001, None));
-        assert!(matches!(starved, Some(Outcome::Unclear(_))), "not to be remembered: {starved:?}");
+        for (hopeless, reason) in [
+            (sight("", 21, 0, 21), "no progress in 20 s of processor time"),
+            (sight(kernel, 41, 20, 41), "no progress in 20 s of processor time"),
+            (sight(kernel, 76, 70, 80), "its init after 75 s of processor time"),
+            (sight(kernel, 5, 5, 181), "its init after 180 s"),
+        ] {
+            let verdict = judge(&hopeless, LIMITS);
+            assert!(matches!(&verdict, Some(Verdict::TooSlow(cause)) if cause.contains(reason)), "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_no_final_verdict_and_names_the_way_to_another_try() {
+        let gave_up = Sight { ended: Some("failed to set MSR 0x10a".into()), ..Sight::default() };
+        let verdict = judge(&gave_up, LIMITS).unwrap();
+        assert_eq!(verdict, Verdict::Fails("QEMU gave up: failed to set MSR 0x10a".into()));
+        let slow = judge(&sight("", 21, 0, 21), LIMITS).unwrap();
+        assert!(slow.into_result().unwrap_err().ends_with("lamina doctor tries again"));
+    }
+
+    #[test]
+    fn the_reason_of_a_qemu_that_gave_up_is_what_it_said_last() {
+        let exit = |words: &str| Exit::Ended { status: ExitStatus::from_raw(0x100), words: words.into() };
+        assert_eq!(reason(exit("warning: x; error: y")), "warning: x; error: y");
+        assert_eq!(reason(exit("")), "exit status: 1");
+        assert_eq!(reason(Exit::Rebooted), "the guest rebooted");
     }
 
     #[test]

@@ -1,0 +1,197 @@
+//! passt: what the one on this host understands, and its command line.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::child;
+use super::command_line::CommandLine;
+use super::network::{ADDRESS, GATEWAY, NAME_SERVER, PREFIX, Publish};
+use super::probe_cache::ProbeCache;
+use crate::failure::{About, Failure};
+
+/// How long it may take to make its socket.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A passt that starts, and the options it has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Passt {
+    /// The program.
+    pub(crate) program: PathBuf,
+    /// The option names in its help text.
+    options: Vec<String>,
+}
+
+impl Passt {
+    /// Finds it, reads what it understands, and starts it once.
+    ///
+    /// # Errors
+    /// It is missing, or it does not make its socket; with what it wrote.
+    pub(crate) fn find() -> Result<Self, Failure> {
+        Self::examine(locate()?)
+    }
+
+    /// The same, from the probe cache if the program has not changed.
+    ///
+    /// # Errors
+    /// As for [`Passt::find`].
+    pub(crate) fn cached(probes: &mut ProbeCache) -> Result<Self, Failure> {
+        let program = locate()?;
+        probes.recall("passt options", &[&program.clone()], || Self::examine(program))
+    }
+
+    fn examine(program: PathBuf) -> Result<Self, Failure> {
+        let output = Command::new(&program).arg("--help").stdin(Stdio::null()).output().about(program.display())?;
+        // Some versions print their help on standard error.
+        let help = [output.stdout, output.stderr].concat();
+        let found = Self { program, options: parse_options(&String::from_utf8_lossy(&help)) };
+        found.attempt()?;
+        Ok(found)
+    }
+
+    /// Starts it for nobody, and waits for its socket.
+    fn attempt(&self) -> Result<(), Failure> {
+        let about = self.program.display();
+        let scratch = tempfile::Builder::new().prefix("lamina-passt-").tempdir().about("temporary directory")?;
+        let (socket, log) = (scratch.path().join("s"), scratch.path().join("log"));
+        let output = std::fs::File::create(&log).about(log.display())?;
+        let mut command = child::command(&self.command(&socket, &[], rustix::process::geteuid().is_root()))?;
+        let mut started = command.stdout(Stdio::null()).stderr(output).spawn().about(&about)?;
+        let start = Instant::now();
+        let outcome = loop {
+            if socket.exists() {
+                break Ok(());
+            }
+            if let Some(status) = started.try_wait().about(&about)? {
+                let said = std::fs::read_to_string(&log).unwrap_or_default();
+                break Err(explain(&said, &format!("it ended ({status}) before it made its socket")));
+            }
+            if start.elapsed() > DEADLINE {
+                break Err(format!("it made no socket in {} s", DEADLINE.as_secs()));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        // Both fail for a process that has ended.
+        let _ = started.kill();
+        let _ = started.wait();
+        outcome.map_err(|cause| {
+            Failure::new(about, cause).with_hint("use --network slirp, or run lamina as an ordinary user")
+        })
+    }
+
+    fn has(&self, option: &str) -> bool {
+        self.options.iter().any(|have| have == option)
+    }
+
+    /// Whether a connection from this host's loopback reaches a published port. passt of March 2023 (Debian 12) resets
+    /// it; since `--map-host-loopback` (2024) such a connection has an address that the guest can answer to.
+    #[must_use]
+    pub(crate) fn can_publish(&self) -> bool {
+        self.has("map-host-loopback")
+    }
+
+    /// The command line of passt for one machine. It ends when the hypervisor goes away.
+    #[must_use]
+    pub(crate) fn command(&self, socket: &Path, publish: &[Publish], as_root: bool) -> CommandLine {
+        let mut command = CommandLine::new(&self.program).args(["--foreground", "--quiet", "--one-off", "--ipv4-only"]);
+        if self.has("stderr") {
+            // Without it, versions that have it write to the system's log only.
+            command = command.arg("--stderr");
+        }
+        if as_root && self.has("runas") {
+            // It would become the user nobody, who cannot enter the directory of its socket.
+            command = command.args(["--runas", "0:0"]);
+        }
+        command = command
+            .arg("--socket")
+            .arg(socket)
+            .args(["--address", &ADDRESS.to_string(), "--netmask", &PREFIX.to_string()])
+            .args(["--gateway", &GATEWAY.to_string(), "--dns-forward", &NAME_SERVER.to_string()]);
+        if self.has("map-host-loopback") {
+            // It would not be the gateway on a host that has no route of its own.
+            command = command.args(["--map-host-loopback", &GATEWAY.to_string()]);
+        }
+        // The guest's init needs none of them.
+        command = command.args(["--no-dhcp", "--no-dhcpv6", "--no-ndp", "--no-ra"]);
+        for port in publish {
+            let option = if port.udp { "--udp-ports" } else { "--tcp-ports" };
+            command = command.arg(option).arg(format!("{}/{}:{}", port.address, port.host, port.guest));
+        }
+        command
+    }
+}
+
+fn locate() -> Result<PathBuf, Failure> {
+    child::find("passt", &[]).ok_or_else(|| {
+        Failure::new("passt", "not found in PATH")
+            .with_hint("install it (Debian: apt-get install passt), or use --network slirp")
+    })
+}
+
+/// The option names of a help text, such as `-e, --stderr   Log to stderr too`.
+fn parse_options(help: &str) -> Vec<String> {
+    let words = help.split(|c: char| c.is_whitespace() || "=,[]<>".contains(c));
+    words.filter_map(|word| word.strip_prefix("--")).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// What passt wrote last that says something, with `otherwise` before it. It complains of each line that the system's log
+/// does not take.
+fn explain(said: &str, otherwise: &str) -> String {
+    let log_missing = |line: &str| line.starts_with("Failed to send") && line.ends_with("syslog");
+    let mut lines = said.lines().map(str::trim);
+    match lines.rfind(|line| !line.is_empty() && !log_missing(line)) {
+        Some(line) => format!("{otherwise}: {line}"),
+        None => otherwise.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Debian 12 has the first, Debian 13 the second.
+    const OLD: &str =
+        "  -e, --stderr\t\tLog to stderr too\n  --runas UID|UID:GID \tRun as given UID\n  -1, --one-off\tQuit\n";
+    const NEW: &str =
+        "  --runas UID|UID:GID \tRun as given UID\n  --map-host-loopback ADDR\tTranslate ADDR to refer to host\n";
+
+    fn passt(help: &str) -> Passt {
+        Passt { program: "passt".into(), options: parse_options(help) }
+    }
+
+    fn ports() -> [Publish; 2] {
+        ["8080:80", "0.0.0.0:5353:53/udp"].map(|text| text.parse().unwrap())
+    }
+
+    #[test]
+    fn command_line_has_the_options_that_this_passt_knows() {
+        let text = |help| passt(help).command(Path::new("/run/m/network.sock"), &ports(), false).to_shell();
+        insta::assert_snapshot!(format!("{}\n{}", text(OLD), text(NEW)));
+    }
+
+    #[test]
+    fn only_a_passt_that_translates_the_hosts_loopback_carries_published_ports() {
+        assert!(!passt(OLD).can_publish());
+        assert!(passt(NEW).can_publish());
+    }
+
+    #[test]
+    fn root_stays_the_user_who_can_enter_the_directory_of_sockets() {
+        for (help, as_root, expected) in [(OLD, true, true), (OLD, false, false), ("", true, false)] {
+            let line = passt(help).command(Path::new("/s"), &[], as_root).to_shell();
+            assert_eq!(line.contains("--runas 0:0"), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn reason_is_the_last_line_that_says_something() {
+        let said = "No external routable interface\nFailed to send 40 bytes to syslog\n\n";
+        assert_eq!(
+            explain(said, "it ended (exit status: 1)"),
+            "it ended (exit status: 1): No external routable interface"
+        );
+        assert_eq!(explain("Failed to send 4 bytes to syslog\n", "it ended"), "it ended");
+    }
+}

@@ -1,0 +1,221 @@
+//! A program that a machine needs while it runs: started so that it ends with this process, watched, and killed.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::child;
+use super::command_line::CommandLine;
+use crate::failure::{About, Failure};
+
+/// How many lines of a log tell why a program ended.
+const LAST_WORDS: usize = 3;
+
+/// A program that runs. Dropping this kills it and waits for its end.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: Pid,
+    handle: Handle,
+    log: PathBuf,
+    watcher: Option<JoinHandle<()>>,
+}
+
+/// The running program as a thread of its own sees it.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    child: Child,
+    handle: Handle,
+    log: PathBuf,
+}
+
+/// Refers to one process, even after its id has been used again.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle(Arc<OwnedFd>);
+
+impl Process {
+    /// Starts a program whose output goes to the new file `log`, and calls `watch` in a thread of its own, which must
+    /// wait for the program's end.
+    ///
+    /// Call it in a thread that lives as long as the program is to live: the kernel ends the program with that thread.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub(crate) fn start(
+        command: &CommandLine,
+        log: &Path,
+        watch: impl FnOnce(Watched) + Send + 'static,
+    ) -> Result<Self, Failure> {
+        let output = File::create(log).about(log.display())?;
+        let errors = output.try_clone().about(log.display())?;
+        tracing::debug!("starting {}", command.to_shell());
+        let mut child =
+            child::command(command)?.stdout(output).stderr(errors).spawn().about(command.program.display())?;
+        let pid = Pid::from_child(&child);
+        // Opened before anything can reap the process, so the id still means this one.
+        let handle = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(handle) => Handle(Arc::new(handle)),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(error).about("pidfd_open");
+            }
+        };
+        let watched = Watched { child, handle: handle.clone(), log: log.to_owned() };
+        let watcher = Some(std::thread::spawn(move || watch(watched)));
+        Ok(Self { pid, handle, log: log.to_owned(), watcher })
+    }
+
+    /// The process id.
+    pub(crate) const fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// The last lines of the program's output, joined into one.
+    pub(crate) fn last_words(&self) -> String {
+        last_words(&self.log)
+    }
+
+    /// Kills the program. Does nothing if it has ended.
+    pub(crate) fn kill(&self) {
+        self.handle.kill();
+    }
+
+    /// Kills the program, and waits until it has ended and `watch` has returned.
+    pub(crate) fn end(&mut self) {
+        self.kill();
+        if let Some(watcher) = self.watcher.take() {
+            let _ = watcher.join();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Watched {
+    /// Waits for the program's end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        // Fails only for a process that is not a child.
+        self.child.wait().unwrap_or_default()
+    }
+
+    /// A handle for another thread.
+    pub(crate) fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// The last lines of the program's output, joined into one.
+    pub(crate) fn last_words(&self) -> String {
+        last_words(&self.log)
+    }
+}
+
+impl Handle {
+    /// Kills the process. Does nothing if it has ended.
+    pub(crate) fn kill(&self) {
+        let _ = pidfd_send_signal(&*self.0, Signal::KILL);
+    }
+
+    /// Waits until somebody connects to `listener`; `None` if the process ended first.
+    pub(crate) fn accept(&self, listener: &UnixListener) -> Option<UnixStream> {
+        let mut fds = [listener.as_fd(), self.0.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        while let Err(rustix::io::Errno::INTR) = poll(&mut fds, None) {}
+        // A connection that was made before the process ended may still hold what it said.
+        listener.set_nonblocking(true).ok()?;
+        let (stream, _) = listener.accept().ok()?;
+        stream.set_nonblocking(false).ok()?;
+        Some(stream)
+    }
+}
+
+fn last_words(log: &Path) -> String {
+    child::tail(log, LAST_WORDS).replace('\n', "; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::process::ExitStatusExt;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    fn shell(script: &str) -> CommandLine {
+        CommandLine::new("/bin/sh").args(["-c", script])
+    }
+
+    /// Starts `script` directly: the wrapper that ties a program to this process is a part of `lamina`.
+    fn start(script: &str, log: &Path, watch: impl FnOnce(Watched) + Send + 'static) -> Process {
+        let child = std::process::Command::new("/bin/sh")
+            .args(["-c", script])
+            .stdout(File::create(log).unwrap())
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_child(&child);
+        let handle = Handle(Arc::new(pidfd_open(pid, PidfdFlags::empty()).unwrap()));
+        let watched = Watched { child, handle: handle.clone(), log: log.to_owned() };
+        let watcher = Some(std::thread::spawn(move || watch(watched)));
+        Process { pid, handle, log: log.to_owned(), watcher }
+    }
+
+    #[test]
+    fn last_words_are_the_last_lines_and_not_the_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let (sender, told) = channel();
+        let process = start("printf 'a\\nb\\nc\\nd\\n'; exit 3", &directory.path().join("log"), move |mut process| {
+            let status = process.wait();
+            sender.send((status, process.last_words())).unwrap();
+        });
+        let (status, words) = told.recv().unwrap();
+        assert_eq!((status.code(), words.as_str()), (Some(3), "b; c; d"));
+        assert_eq!(process.last_words(), "b; c; d");
+    }
+
+    #[test]
+    fn dropped_process_is_killed_and_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let (sender, told) = channel();
+        drop(start("exec sleep 1000", &directory.path().join("log"), move |mut process| {
+            sender.send(process.wait()).unwrap();
+        }));
+        assert_eq!(told.try_recv().unwrap().signal(), Some(9));
+    }
+
+    #[test]
+    fn connection_that_never_comes_is_given_up_with_the_process_and_one_that_came_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (sender, told) = channel();
+        let process = start("exec sleep 1000", &directory.path().join("log"), move |mut process| {
+            let first = process.handle().accept(&listener).map(|mut stream| {
+                let mut text = String::new();
+                stream.read_to_string(&mut text).map(|_| text)
+            });
+            let second = process.handle().accept(&listener);
+            process.wait();
+            sender.send((first.unwrap().unwrap(), second.is_none())).unwrap();
+        });
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        std::io::Write::write_all(&mut stream, b"word").unwrap();
+        drop(stream);
+        drop(process);
+        assert_eq!(told.recv().unwrap(), ("word".to_owned(), true));
+    }
+
+    #[test]
+    fn program_that_does_not_start_is_an_error() {
+        let log = Path::new("/nonexistent/log");
+        assert!(Process::start(&shell("true"), log, |_| {}).is_err());
+    }
+}
