@@ -147,11 +147,11 @@ fn mount(arguments: &Arguments) -> anyhow::Result<()> {
         None => Store::default_root(),
     };
     let mut others = Vec::new();
-    for other in arguments.also_read.iter().cloned().chain(Store::also_read_roots()) {
+    for other in arguments.also_read.iter().cloned().chain(Store::additional_roots_from_environment()) {
         others.push(std::path::absolute(other).context("the working directory")?);
     }
-    let store = Store::open(&root)?.also_reading(&others)?;
-    let server = Arc::new(Server::new(Arc::new(store.open_view(&arguments.base)?)));
+    let store = Store::open(&root)?.with_additional(&others)?;
+    let server = Arc::new(Server::new(Arc::new(store.bases().open(&arguments.base)?)));
     let options = ServeOptions {
         mount: mount_options(&arguments.options),
         threads: arguments.threads.into(),

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
-use crate::store::{Store, StoreError};
-use crate::{DiffId, Digest, ExpectedLayer, IngestError};
+use crate::store::StoreError;
+use crate::{DiffId, Digest, ExpectedLayer, IngestError, Layers};
 
-impl Store {
+impl Layers<'_> {
     /// Stores the content of a host directory as a layer: its own name is the root's, everything in it belongs to
     /// root, modes and times are kept, hard links stay hard links. Sockets are left out, as tar cannot hold them.
     ///
@@ -21,7 +21,7 @@ impl Store {
     /// The same content gives the same layer. Where the store has it already, nothing is written.
     pub fn add_directory(&self, directory: &Path) -> Result<DiffId, IngestError> {
         let diff_id = digest_of(directory)?;
-        if self.has_layer(&diff_id) {
+        if self.has(&diff_id) {
             return Ok(diff_id);
         }
         let expected = ExpectedLayer { compressed: None, diff_id: Some(diff_id) };

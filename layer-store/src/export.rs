@@ -11,19 +11,13 @@ use crate::fault::{self, FaultPoint};
 use crate::oci::manifest;
 use crate::sharing::blob::Blob;
 use crate::store::{Image, Store, StoreError, available, is_out_of_space};
-use crate::{Cancellation, DiffId, Digest};
+use crate::{DiffId, Digest, Images, Observer};
 
 /// Bytes that are copied at once of a layer that lies in several files.
 const PIECE: usize = 1 << 20;
 
 /// Bytes that the kernel is told to copy at once.
 const CHUNK: u64 = 64 << 20;
-
-/// Who watches an export: told of bytes of layers that were copied, then of as many that were proved.
-struct Watch<'a> {
-    cancellation: &'a Cancellation,
-    progress: &'a mut dyn FnMut(u64),
-}
 
 /// Why an image is not exported. Nothing is left where it was to go.
 #[derive(Debug, thiserror::Error)]
@@ -52,19 +46,13 @@ pub enum ExportError {
     Document(&'static str, String),
 }
 
-impl Store {
+impl Images<'_> {
     /// Writes an image to `directory` as an OCI layout whose layers are plain tars: each has its DiffID as its digest,
     /// so importing the layout brings in no layer that the store has. Gives the digest of the layout's manifest.
     ///
     /// Content is cloned or copied by the kernel where all of a layer is in its own file; each blob's digest is proved on the way.
-    /// `progress` is told of every byte of a layer twice: when it is copied, and when it is proved.
-    pub fn export(
-        &self,
-        image: &Image,
-        directory: &Path,
-        cancellation: &Cancellation,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Digest, ExportError> {
+    /// `observer` is told of every byte of a layer twice: when it is copied, and when it is proved.
+    pub fn export(&self, image: &Image, directory: &Path, observer: &dyn Observer) -> Result<Digest, ExportError> {
         if fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(ExportError::NotEmpty(directory.to_owned()));
         }
@@ -72,26 +60,27 @@ impl Store {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let needed = image.layers.iter().filter_map(|layer| self.layer_bytes(layer)).sum();
-        self.export_beside(image, parent, directory, &mut Watch { cancellation, progress }).map_err(|error| match error
-        {
+        let needed = image.layers.iter().filter_map(|layer| self.store.layers().bytes(layer)).sum();
+        self.store.export_beside(image, parent, directory, observer).map_err(|error| match error {
             ExportError::Target { path, cause, free, .. } => ExportError::Target { path, cause, needed, free },
             other => other,
         })
     }
+}
 
+impl Store {
     /// Makes a layout in `parent` and renames it.
     fn export_beside(
         &self,
         image: &Image,
         parent: &Path,
         directory: &Path,
-        watch: &mut Watch<'_>,
+        observer: &dyn Observer,
     ) -> Result<Digest, ExportError> {
         fs::create_dir_all(parent).map_err(target(parent))?;
         let staging = tempfile::Builder::new().prefix(".lamina-export-").tempdir_in(parent);
         let staging = staging.map_err(target(parent))?;
-        let digest = self.write_layout(image, staging.path(), watch)?;
+        let digest = self.write_layout(image, staging.path(), observer)?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(staging.path(), mode).map_err(target(directory))?;
         fault::point(FaultPoint::ExportStaged);
@@ -104,15 +93,15 @@ impl Store {
         Ok(digest)
     }
 
-    fn write_layout(&self, image: &Image, layout: &Path, watch: &mut Watch<'_>) -> Result<Digest, ExportError> {
+    fn write_layout(&self, image: &Image, layout: &Path, observer: &dyn Observer) -> Result<Digest, ExportError> {
         let blobs = layout.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(target(&blobs))?;
         let config_digest = image.manifest.config().digest().to_string();
         let config_digest = config_digest.parse().map_err(|error| bad("config", error))?;
-        let config = self.manifest_bytes(&config_digest)?;
+        let config = self.images().manifest_bytes(&config_digest)?;
         put(&blobs, &config)?;
         let layers = image.layers.iter().map(|layer| {
-            let length = self.copy_blob(layer, &blobs.join(layer.0.hex()), watch)?;
+            let length = self.copy_blob(layer, &blobs.join(layer.0.hex()), observer)?;
             descriptor(MediaType::ImageLayer, layer.0, length)
         });
         let layers = layers.collect::<Result<Vec<_>, ExportError>>()?;
@@ -135,15 +124,15 @@ impl Store {
     }
 
     /// Copies a layer's tar and proves its digest; gives its length.
-    fn copy_blob(&self, layer: &DiffId, to: &Path, watch: &mut Watch<'_>) -> Result<u64, ExportError> {
+    fn copy_blob(&self, layer: &DiffId, to: &Path, observer: &dyn Observer) -> Result<u64, ExportError> {
         let source = self.open_blob(layer)?;
         let mut copy = File::create_new(to).map_err(target(to))?;
-        let copied = copy_pieces(&source, &mut copy, watch).map_err(target(to));
-        if watch.cancellation.is_cancelled() {
+        let copied = copy_pieces(&source, &mut copy, observer).map_err(target(to));
+        if observer.cancelled() {
             return Err(StoreError::Cancelled.into());
         }
         // A layer that cannot be read is no fault of where it was to go.
-        match self.verify_layer_watched(layer, watch.cancellation, watch.progress)? {
+        match self.layers().verify(layer, observer)? {
             None => copied,
             Some(damage) => Err(StoreError::DamagedLayer { layer: *layer, cause: damage.cause }.into()),
         }
@@ -173,10 +162,10 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
 }
 
 /// Copies a layer's tar, told of each piece, until it is called off; gives its length.
-fn copy_pieces(source: &Blob, copy: &mut File, watch: &mut Watch<'_>) -> io::Result<u64> {
+fn copy_pieces(source: &Blob, copy: &mut File, observer: &dyn Observer) -> io::Result<u64> {
     let mut pieces = BufReader::with_capacity(PIECE, source.reader());
     let mut length = 0;
-    while !watch.cancellation.is_cancelled() {
+    while !observer.cancelled() {
         let copied = match source.whole() {
             Some(file) => io::copy(&mut file.take(CHUNK), copy)?,
             None => io::copy(&mut (&mut pieces).take(CHUNK), copy)?,
@@ -185,7 +174,7 @@ fn copy_pieces(source: &Blob, copy: &mut File, watch: &mut Watch<'_>) -> io::Res
             break;
         }
         length += copied;
-        (watch.progress)(copied);
+        observer.progress(copied);
     }
     Ok(length)
 }

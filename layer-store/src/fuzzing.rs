@@ -11,9 +11,9 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::base::{Base, MergedTree};
-use crate::container::Format;
 use crate::layer::{LayerIndex, TreeBuilder};
 use crate::mapped::IndexBytes;
+use crate::section_file::Format;
 use crate::sharing::map::SharingMap;
 use crate::sharing::{Blob, map};
 use crate::tar::Parser;

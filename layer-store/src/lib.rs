@@ -6,7 +6,6 @@ mod archive;
 mod attr;
 mod base;
 mod blocks;
-mod container;
 mod content;
 mod digest;
 mod directory_layer;
@@ -22,11 +21,12 @@ mod lease;
 mod mapped;
 #[cfg(target_os = "linux")]
 mod materialize;
+mod observer;
 mod oci;
-mod progress;
 mod reference;
 mod registry;
 mod remove;
+mod section_file;
 mod sharing;
 mod store;
 mod tar;
@@ -42,16 +42,16 @@ pub use fault::FaultPoint;
 pub use ingest::{ExpectedLayer, IngestError, IngestedLayer};
 #[cfg(target_os = "linux")]
 pub use materialize::{MaterializeError, MaterializeOptions, Materialized};
+pub use observer::{Cancellation, LayerProgress, LayerState, Observer, Silent};
 pub use oci::platform::{Platform, PlatformError};
 pub use oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
 pub use oci_spec::image::ImageConfiguration;
-pub use progress::{Cancellation, LayerProgress, LayerState, Progress, Silent};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{Patience, PullError, PullOptions};
 #[cfg(target_os = "linux")]
 pub use store::TreeError;
 pub use store::{
-    BlockImageError, Collected, Damage, Garbage, GarbageKind, Image, ImageSummary, ImageUsage, LayerLock, LayerUsage,
-    Limits, Provenance, RepairError, Store, StoreError, Usage,
+    Bases, BlockImageError, Collected, Damage, Garbage, GarbageKind, Image, ImageSummary, ImageUsage, Images,
+    LayerLock, LayerUsage, Layers, Limits, Pins, Provenance, RepairError, Store, StoreError, Usage,
 };
 pub use view::{CopyError, DirEntry, Entries, Totals, View, ViewError};

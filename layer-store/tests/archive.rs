@@ -4,8 +4,9 @@ mod support;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use layer_store::{Acquired, Cancellation, Digest, ImportError, ImportOptions, ImportSource, Silent, Store};
+use layer_store::{Acquired, Cancellation, Digest, ImportError, ImportOptions, ImportSource, Observer, Silent, Store};
 use serde_json::json;
 use support::image::{
     INDEX, Image, Layer, Packing, blob_path, descriptor, entry, go_architecture, noise, three_layers, write_layout,
@@ -36,7 +37,11 @@ impl Place {
     }
 
     fn import_with(&self, path: &Path, options: &ImportOptions) -> Result<Vec<Acquired>, ImportError> {
-        Store::open(&self.root()).unwrap().import(&ImportSource::from(path.as_os_str()), options, &Silent)
+        Store::open(&self.root()).unwrap().images().import(
+            &ImportSource::from(path.as_os_str()),
+            options,
+            &(Arc::new(Silent) as Arc<dyn Observer>),
+        )
     }
 
     /// Imports through a pipe, as from standard input.
@@ -66,7 +71,7 @@ impl Place {
 
     fn assert_holds(&self, name: &str, image: &Image) {
         let store = Store::open(&self.root()).unwrap();
-        let kept = store.image(name).unwrap();
+        let kept = store.images().get(name).unwrap();
         assert_eq!(kept.layers.iter().map(ToString::to_string).collect::<Vec<_>>(), image.diff_ids());
         for layer in &image.layers {
             let blob = self.root().join("layers/sha256").join(Digest::of(&layer.tar).hex()).join("blob");
@@ -229,7 +234,7 @@ fn images_are_chosen_by_name_tag_and_digest_and_renamed() {
         assert_eq!(names_of(&acquired), ["docker.io/library/mine:1"], "{wanted}");
         place.assert_holds("docker.io/library/mine:1", &second);
         let store = Store::open(&place.root()).unwrap();
-        assert!(!store.has_layer(&first.diff_ids()[0].parse().unwrap()), "only what was asked for");
+        assert!(!store.layers().has(&first.diff_ids()[0].parse().unwrap()), "only what was asked for");
     }
     let absent = ImportOptions { image: Some("absent".to_owned()), ..ImportOptions::default() };
     let error = place.import_with(&layout, &absent).unwrap_err().to_string();
@@ -440,9 +445,12 @@ fn a_silent_pipe_can_be_cancelled() {
     let fifo = place.path("fifo");
     run("mkfifo", &[fifo.to_str().unwrap()]);
     let cancellation = Cancellation::default();
-    let options = ImportOptions { cancellation: cancellation.clone(), ..ImportOptions::default() };
+    let observer: Arc<dyn Observer> = Arc::new(cancellation.clone());
     let error = std::thread::scope(|scope| {
-        let import = scope.spawn(|| place.import_with(&fifo, &options));
+        let import = scope.spawn(|| {
+            let source = ImportSource::from(fifo.as_os_str());
+            Store::open(&place.root()).unwrap().images().import(&source, &ImportOptions::default(), &observer)
+        });
         // Opened by both sides, then nothing is written.
         let _writer = std::fs::OpenOptions::new().write(true).open(&fifo).unwrap();
         cancellation.cancel();

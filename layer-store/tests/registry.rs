@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use layer_store::{
-    Acquired, Cancellation, Digest, LayerProgress, Patience, Progress, PullError, PullOptions, Reference, Silent, Store,
+    Acquired, Cancellation, Digest, LayerProgress, Observer, Patience, PullError, PullOptions, Reference, Silent, Store,
 };
 use serde_json::json;
 use support::fake::{Fake, Reply, Request};
@@ -51,12 +51,12 @@ impl Place {
     }
 
     fn pull(&self, name: &str, options: &PullOptions) -> Result<Acquired, PullError> {
-        self.watched(name, options, &(Arc::new(Silent) as Arc<dyn Progress>))
+        self.watched(name, options, &(Arc::new(Silent) as Arc<dyn Observer>))
     }
 
-    fn watched(&self, name: &str, options: &PullOptions, progress: &Arc<dyn Progress>) -> Result<Acquired, PullError> {
+    fn watched(&self, name: &str, options: &PullOptions, progress: &Arc<dyn Observer>) -> Result<Acquired, PullError> {
         let reference: Reference = name.parse().unwrap();
-        Store::open(self.root()).unwrap().pull(&reference, options, progress)
+        Store::open(self.root()).unwrap().images().pull(&reference, options, progress)
     }
 
     fn refusal(&self, name: &str, options: &PullOptions) -> String {
@@ -75,7 +75,7 @@ impl Place {
     fn assert_holds(&self, name: &str, image: &Image) {
         let store = Store::open(self.root()).unwrap();
         let reference: Reference = name.parse().unwrap();
-        let kept = store.image(&reference.to_string()).unwrap();
+        let kept = store.images().get(&reference.to_string()).unwrap();
         assert_eq!(kept.layers.iter().map(ToString::to_string).collect::<Vec<_>>(), image.diff_ids());
         for layer in &image.layers {
             let hex = Digest::of(&layer.tar).hex();
@@ -109,7 +109,7 @@ fn layers_of_every_packing_come_in_verified_and_once() {
     let again = place.pull(&name, &patient()).unwrap();
     assert_eq!(fetched(&again), [false, false, false]);
     let store = Store::open(place.root()).unwrap();
-    let sources = store.layer_sources(&acquired.layers[0].diff_id);
+    let sources = store.layers().sources(&acquired.layers[0].diff_id);
     assert_eq!(sources, [acquired.layers[0].source.clone()]);
     assert_eq!(sources[0].compressed.to_string(), image.layers[0].digest());
 }
@@ -217,7 +217,7 @@ fn an_image_for_another_platform_is_taken_with_a_notice_unless_one_was_asked_for
     assert!(error.contains("no image for linux/amd64; there is linux/s390x"), "{error}");
     place.assert_empty();
     let notices = Arc::new(Notices::default());
-    let progress: Arc<dyn Progress> = Arc::clone(&notices) as Arc<dyn Progress>;
+    let progress: Arc<dyn Observer> = Arc::clone(&notices) as Arc<dyn Observer>;
     place.watched(&fake.name("test:0"), &options(), &progress).unwrap();
     assert!(notices.lines()[0].contains("is for linux/s390x"), "{:?}", notices.lines());
 }
@@ -233,7 +233,8 @@ fn docker_s_own_manifests_are_read() {
     place.pull(&registry.name("old:1"), &patient()).unwrap();
     place.assert_holds(&registry.name("old:1"), &image);
     let store = Store::open(place.root()).unwrap();
-    let media_type = store.image(&registry.name("old:1")).unwrap().manifest.media_type().clone().unwrap().to_string();
+    let media_type =
+        store.images().get(&registry.name("old:1")).unwrap().manifest.media_type().clone().unwrap().to_string();
     assert_eq!(media_type, "application/vnd.docker.distribution.manifest.v2+json");
 }
 
@@ -292,7 +293,7 @@ fn a_registry_that_is_not_there_is_named() {
     let place = Place::new();
     // Port 1 of this host: nobody listens.
     let notices = Arc::new(Notices::default());
-    let progress: Arc<dyn Progress> = Arc::clone(&notices) as Arc<dyn Progress>;
+    let progress: Arc<dyn Observer> = Arc::clone(&notices) as Arc<dyn Observer>;
     let error = place.watched("localhost:1/app:1", &options(), &progress).unwrap_err().to_string();
     assert!(error.contains("cannot reach the registry localhost:1") && error.contains("refused"), "{error}");
     assert_eq!(notices.lines(), [""; 0], "one line is enough");
@@ -317,8 +318,8 @@ fn a_layer_changed_in_the_registry_is_refused() {
         let error = place.refusal(&name, &patient());
         assert!(error.contains(&format!("layer {digest}")), "{error}");
         let store = Store::open(place.root()).unwrap();
-        assert!(!store.has_layer(&image.diff_ids()[usize::from(number)].parse().unwrap()));
-        assert!(store.images().unwrap().is_empty());
+        assert!(!store.layers().has(&image.diff_ids()[usize::from(number)].parse().unwrap()));
+        assert!(store.images().list().unwrap().is_empty());
     }
     assert_eq!(names(&place.root().join("tmp")), [""; 0]);
 }
@@ -333,7 +334,7 @@ fn a_layer_cut_short_in_the_registry_is_refused() {
     std::fs::write(&path, &bytes[..40_000]).unwrap();
     let place = Place::new();
     let notices = Arc::new(Notices::default());
-    let progress: Arc<dyn Progress> = Arc::clone(&notices) as Arc<dyn Progress>;
+    let progress: Arc<dyn Observer> = Arc::clone(&notices) as Arc<dyn Observer>;
     let error = place.watched(&registry.name("app:1"), &patient(), &progress).unwrap_err().to_string();
     assert_eq!(notices.lines(), [""; 0], "it says so at once");
     assert!(error.contains("40000 bytes") && error.contains("push it again"), "{error}");
@@ -440,7 +441,7 @@ fn too_many_requests_are_waited_out_as_the_registry_asks() {
         _ => Reply::Serve,
     });
     let notices = Arc::new(Notices::default());
-    let progress: Arc<dyn Progress> = Arc::clone(&notices) as Arc<dyn Progress>;
+    let progress: Arc<dyn Observer> = Arc::clone(&notices) as Arc<dyn Observer>;
     let place = Place::new();
     place.watched(&fake.name("test:0"), &options(), &progress).unwrap();
     place.assert_holds(&fake.name("test:0"), &image);
@@ -560,9 +561,9 @@ fn a_cancelled_pull_ends_and_leaves_nothing() {
             }
             Reply::Serve
         });
-        let options = PullOptions { cancellation, ..patient() };
+        let observer: Arc<dyn Observer> = Arc::new(cancellation);
         let place = Place::new();
-        let error = place.pull(&fake.name("test:0"), &options).unwrap_err();
+        let error = place.watched(&fake.name("test:0"), &patient(), &observer).unwrap_err();
         assert!(matches!(error, PullError::Cancelled), "{error}");
         place.assert_empty();
     }
@@ -598,7 +599,7 @@ fn progress_ends_with_every_byte_of_every_layer() {
     let image = three_layers(1);
     let fake = Fake::start(&[&image], |_| Reply::Serve);
     let notices = Arc::new(Notices::default());
-    let progress: Arc<dyn Progress> = Arc::clone(&notices) as Arc<dyn Progress>;
+    let progress: Arc<dyn Observer> = Arc::clone(&notices) as Arc<dyn Observer>;
     Place::new().watched(&fake.name("test:0"), &options(), &progress).unwrap();
     for layer in &image.layers {
         let (state, bytes) = notices.last(&layer.digest()[7..19]);
@@ -625,7 +626,7 @@ impl Notices {
     }
 }
 
-impl Progress for Notices {
+impl Observer for Notices {
     fn layer(&self, progress: &LayerProgress<'_>) {
         let mut layers = self.layers.lock().unwrap();
         layers.push((progress.name.to_owned(), format!("{:?}", progress.state), progress.bytes));

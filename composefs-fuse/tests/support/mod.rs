@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
-use layer_store::{BaseId, ExpectedLayer, Store, View};
+use layer_store::{BaseId, ExpectedLayer, Silent, Store, View};
 use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
 
@@ -77,14 +77,14 @@ impl Layer {
         let directory = TempDir::new().unwrap();
         let store = Store::open(directory.path()).unwrap();
         let tar = self.tar.into_inner().unwrap();
-        let layer = store.ingest(&mut tar.as_slice(), &ExpectedLayer::default()).unwrap();
-        let base = store.prepare_layers(&[layer.diff_id], &[], &mut || {}).unwrap();
+        let layer = store.layers().ingest(&mut tar.as_slice(), &ExpectedLayer::default()).unwrap();
+        let base = store.bases().prepare_layers(&[layer.diff_id], &[], &Silent).unwrap();
         (base, store, directory)
     }
 
     pub(crate) fn into_view(self) -> (View, TempDir) {
         let (base, store, directory) = self.into_base();
-        (store.open_view(&base).unwrap(), directory)
+        (store.bases().open(&base).unwrap(), directory)
     }
 }
 

@@ -4,20 +4,21 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use layer_store::{LayerProgress, LayerState, Progress};
+use layer_store::{Cancellation, LayerProgress, LayerState, Observer};
 
 /// A progress line on standard error for each layer.
 #[derive(Debug)]
 pub(super) struct Bars {
     lines: MultiProgress,
     layers: Mutex<HashMap<String, (LayerState, ProgressBar)>>,
+    cancellation: Cancellation,
 }
 
 impl Bars {
-    /// Creates the lines, which are hidden if `quiet` is set or standard error is not a terminal.
-    pub(super) fn new(quiet: bool) -> Self {
+    /// Creates the lines, which are hidden if `quiet` is set or standard error is not a terminal. `cancellation` ends the work.
+    pub(super) fn new(quiet: bool, cancellation: Cancellation) -> Self {
         let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        Self { lines: MultiProgress::with_draw_target(target), layers: Mutex::default() }
+        Self { lines: MultiProgress::with_draw_target(target), layers: Mutex::default(), cancellation }
     }
 
     /// Clears the lines before other output.
@@ -26,7 +27,7 @@ impl Bars {
     }
 }
 
-impl Progress for Bars {
+impl Observer for Bars {
     fn layer(&self, progress: &LayerProgress<'_>) {
         if self.lines.is_hidden() {
             return;
@@ -67,6 +68,10 @@ impl Progress for Bars {
             // The layers' lines are redrawn below it.
             let _ = self.lines.println(format!("lamina: {line}"));
         }
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancellation.is_cancelled()
     }
 }
 

@@ -47,7 +47,7 @@ impl BuildImage {
         let opened = self.on_top.open(global)?;
         let image = store::image(&opened, &self.image)?;
         let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
-        let meter = Meter::new("written", self.quiet);
+        let meter = Meter::new("written", self.quiet).until(&cancellation);
         // Written beside the target under another name, so that a failure leaves nothing.
         let directory = self.file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let staged = tempfile::Builder::new()
@@ -56,7 +56,7 @@ impl BuildImage {
             .tempfile_in(directory)
             .about(self.file.display())?;
         let target = (self.file.as_path(), staged.as_file());
-        let written = opened.write_block_image(&base, target, &cancellation, &mut |bytes| meter.add(bytes));
+        let written = opened.bases().write_block_image(&base, target, &meter);
         let summary = written.about("lamina build-image")?;
         drop(meter);
         self.check_place()?;

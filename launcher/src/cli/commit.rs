@@ -56,11 +56,11 @@ impl Commit {
             comment: self.message.clone(),
         };
         let on_top: Vec<DiffId> = variant.into_iter().chain([layer]).collect();
-        let manifest = opened.commit(&base, &on_top, &provenance, &reference).about(&reference)?;
+        let manifest = opened.images().commit(&base, &on_top, &provenance, &reference).about(&reference)?;
         if global.json {
             say!("{}", serde_json::json!({ "reference": reference, "manifest": manifest, "layer": layer }));
         } else {
-            let bytes = opened.layer_bytes(&layer).unwrap_or_default();
+            let bytes = opened.layers().bytes(&layer).unwrap_or_default();
             say!("{reference}: added a layer of {}", super::size(bytes));
         }
         Ok(0)
@@ -87,7 +87,7 @@ impl Commit {
         thread::scope(|scope| {
             let ingesting = scope.spawn(move || {
                 let expected = ExpectedLayer { compressed: None, diff_id: None };
-                let ingested = opened.ingest(&mut reader, &expected);
+                let ingested = opened.layers().ingest(&mut reader, &expected);
                 // Read to the end in any case, so that the guest does not wait.
                 let _ = io::copy(&mut reader, &mut io::sink());
                 ingested

@@ -164,7 +164,7 @@ impl Rm {
                 machine::remove(name)?;
             }
             if let Some(Root::Image { store, .. }) = spec.map(|spec| spec.root) {
-                Store::open(&store).and_then(|store| store.unpin(&directory)).about(store.display())?;
+                Store::open(&store).and_then(|store| store.pins().remove(&directory)).about(store.display())?;
             }
             if !global.json {
                 say!("{name}: removed");

@@ -35,9 +35,9 @@ impl Export {
         let cancellation = Cancellation::default();
         store::cancel_on_signal(&cancellation)?;
         // Each layer is written, and then read where it came from.
-        let total = image.layers.iter().filter_map(|layer| opened.layer_bytes(layer)).map(|bytes| 2 * bytes).sum();
-        let meter = Meter::new("exported", self.quiet).of(total);
-        let exported = opened.export(&image, &self.directory, &cancellation, &mut |bytes| meter.add(bytes));
+        let total = image.layers.iter().filter_map(|layer| opened.layers().bytes(layer)).map(|bytes| 2 * bytes).sum();
+        let meter = Meter::new("exported", self.quiet).of(total).until(&cancellation);
+        let exported = opened.images().export(&image, &self.directory, &meter);
         drop(meter);
         let manifest = exported.about("lamina export")?;
         if global.json {

@@ -37,7 +37,7 @@ impl Gc {
         };
         if let Some(layer) = &self.explain {
             let layer = meant(&opened, layer)?;
-            let holders = opened.holders(&layer).about("lamina gc")?;
+            let holders = opened.layers().holders(&layer).about("lamina gc")?;
             if global.json {
                 say!("{}", serde_json::json!({ "layer": layer, "holders": holders }));
             } else if holders.is_empty() {
@@ -70,7 +70,7 @@ fn meant(opened: &Store, text: &str) -> Result<DiffId, Failure> {
     if !text.strip_prefix("sha256:").is_some_and(|hex| (6..64).contains(&hex.len())) {
         return text.parse().map_err(whole);
     }
-    let mut layers = opened.all_layers().about("store")?;
+    let mut layers = opened.layers().list().about("store")?;
     layers.retain(|layer| layer.to_string().starts_with(text));
     match layers.as_slice() {
         [only] => Ok(*only),

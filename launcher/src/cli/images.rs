@@ -42,7 +42,7 @@ struct Row {
 impl Images {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let opened = store::look_into(global)?;
-        let images = opened.images().about("store")?;
+        let images = opened.images().list().about("store")?;
         let rows: Vec<Row> = images.iter().map(|image| row(&opened, image)).collect();
         if global.json {
             say!("{}", serde_json::to_string_pretty(&rows).about("JSON")?);
@@ -74,11 +74,11 @@ impl Images {
 }
 
 fn row(opened: &Store, summary: &ImageSummary) -> Row {
-    let image = opened.image(&summary.reference);
+    let image = opened.images().get(&summary.reference);
     let (layers, bytes, error) = match &image {
         Ok(image) => {
-            let bytes = image.layers.iter().map(|layer| opened.layer_bytes(layer).unwrap_or_default()).sum();
-            let missing = image.layers.iter().find(|layer| !opened.has_layer(layer));
+            let bytes = image.layers.iter().map(|layer| opened.layers().bytes(layer).unwrap_or_default()).sum();
+            let missing = image.layers.iter().find(|layer| !opened.layers().has(layer));
             (image.layers.len(), bytes, missing.map(|layer| format!("layer {layer} is missing: pull the image again")))
         }
         Err(error) => (0, 0, Some(error.to_string())),

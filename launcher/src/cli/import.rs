@@ -1,8 +1,9 @@
 //! `lamina import`.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
-use layer_store::{Cancellation, ImportOptions, ImportSource, Platform};
+use layer_store::{Cancellation, ImportOptions, ImportSource, Observer, Platform};
 
 use super::acquired::{self, Quiet};
 use super::bars::Bars;
@@ -56,10 +57,10 @@ impl Import {
             image: self.image.clone(),
             tag,
             parallel: self.parallel.unwrap_or(defaults.parallel),
-            cancellation,
         };
-        let bars = Bars::new(self.quiet.quiet);
-        let imported = opened.import(&ImportSource::from(self.source.as_os_str()), &options, &bars);
+        let bars = Arc::new(Bars::new(self.quiet.quiet, cancellation));
+        let observer: Arc<dyn Observer> = Arc::clone(&bars) as Arc<dyn Observer>;
+        let imported = opened.images().import(&ImportSource::from(self.source.as_os_str()), &options, &observer);
         bars.finish();
         let images = imported.map_err(|error| hint::failure("import", &error))?;
         acquired::print(&images, global.json, self.quiet.quiet);

@@ -81,9 +81,9 @@ impl Inspect {
         let image = store::image(&opened, &self.name)?;
         let layers = image.layers.iter().map(|layer| LayerReport {
             diff_id: layer.to_string(),
-            bytes: opened.layer_bytes(layer).unwrap_or_default(),
-            store: opened.store_of(layer).map(Path::to_owned),
-            sources: opened.layer_sources(layer),
+            bytes: opened.layers().bytes(layer).unwrap_or_default(),
+            store: opened.layers().store_of(layer).map(Path::to_owned),
+            sources: opened.layers().sources(layer),
         });
         let report = Report {
             reference: &image.reference,

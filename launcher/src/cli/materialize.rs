@@ -54,7 +54,7 @@ impl Materialize {
         let opened = self.on_top.open(global)?;
         let image = store::image(&opened, &self.image)?;
         let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
-        let view = opened.open_view(&base).map_err(|error| Failure::new(&self.image, error))?.verifying();
+        let view = opened.bases().open(&base).map_err(|error| Failure::new(&self.image, error))?.verifying();
         if self.hard_link_equal.is_some() && !self.quiet {
             tell!("lamina: equal files become one file: writing to one of its names changes all of them");
         }
@@ -63,8 +63,8 @@ impl Materialize {
             link_equal: self.hard_link_equal.is_some(),
             link_to: self.hard_link_equal.as_ref().filter(|path| !path.is_empty()).map(PathBuf::from),
         };
-        let meter = Meter::new("written", self.quiet);
-        let made = view.materialize(&self.directory, &options, &cancellation, &mut |bytes| meter.add(bytes));
+        let meter = Meter::new("written", self.quiet).until(&cancellation);
+        let made = view.materialize(&self.directory, &options, &meter);
         drop(meter);
         let made = made.about("lamina materialize")?;
         if global.json {

@@ -79,7 +79,7 @@ impl Mount {
         let on_top = self.on_top.layers(&opened)?;
         store::tell_unleased(&opened, &image.layers, &on_top);
         let base = store::prepare(&opened, &image, &on_top)?;
-        let view = opened.open_view(&base).map_err(|error| Failure::new(&self.image, error))?;
+        let view = opened.bases().open(&base).map_err(|error| Failure::new(&self.image, error))?;
         let view = if self.verify { view.verifying() } else { view };
         // From here on the view's own lease holds what is used.
         drop(opened);

@@ -53,11 +53,11 @@ fn add_directory(store: &Store, directory: &Path) -> Result<DiffId, Failure> {
         let cause = if directory.exists() { "it is not a directory" } else { "no such directory" };
         return Err(Failure::new(directory.display(), cause));
     }
-    store.add_directory(directory).about(directory.display())
+    store.layers().add_directory(directory).about(directory.display())
 }
 
 fn add_archive(store: &Store, archive: &Path) -> Result<DiffId, Failure> {
     let mut file = File::open(archive).about(archive.display())?;
     let expected = ExpectedLayer { compressed: None, diff_id: None };
-    Ok(store.ingest(&mut file, &expected).about(archive.display())?.diff_id)
+    Ok(store.layers().ingest(&mut file, &expected).about(archive.display())?.diff_id)
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use layer_store::{Cancellation, Platform, Progress, PullOptions};
+use layer_store::{Cancellation, Observer, Platform, PullOptions};
 
 use super::acquired::{self, Quiet};
 use super::bars::Bars;
@@ -57,12 +57,11 @@ impl Pull {
             plain_http: self.plain_http,
             ca_file: self.ca_file.clone(),
             parallel: self.parallel,
-            cancellation,
             ..PullOptions::default()
         };
-        let bars = Arc::new(Bars::new(self.quiet.quiet));
-        let progress: Arc<dyn Progress> = Arc::clone(&bars) as Arc<dyn Progress>;
-        let pulled = opened.pull(&reference, &options, &progress);
+        let bars = Arc::new(Bars::new(self.quiet.quiet, cancellation));
+        let observer: Arc<dyn Observer> = Arc::clone(&bars) as Arc<dyn Observer>;
+        let pulled = opened.images().pull(&reference, &options, &observer);
         bars.finish();
         let image = pulled.map_err(|error| hint::failure("pull", &error))?;
         acquired::print(&[image], global.json, self.quiet.quiet);

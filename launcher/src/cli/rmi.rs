@@ -29,7 +29,7 @@ impl Rmi {
         for (name, reference) in self.images.iter().zip(references) {
             // Counted before each removal: the second of two images that share a layer frees it.
             let unique = only_of(&opened, &reference);
-            if let Err(failure) = opened.untag(&reference).about(name) {
+            if let Err(failure) = opened.images().untag(&reference).about(name) {
                 // The other images can still be removed.
                 tell!("lamina: {failure}");
                 failed.push(reference);
@@ -55,7 +55,7 @@ impl Rmi {
 /// Returns the canonical name that a user means: as written, or the only name of the image with this digest.
 fn meant(opened: &Store, name: &str) -> Result<String, Failure> {
     let reference = store::reference(name)?.to_string();
-    if opened.images().about("store")?.iter().any(|image| image.reference == reference) {
+    if opened.images().list().about("store")?.iter().any(|image| image.reference == reference) {
         return Ok(reference);
     }
     match store::by_digest(opened, name)?.as_slice() {

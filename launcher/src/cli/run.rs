@@ -199,7 +199,7 @@ impl Run {
         }
         let root = Root::Image {
             store: opened.root().to_owned(),
-            also_read: opened.also_read(),
+            also_read: opened.additional_roots(),
             variant,
             reference: image.reference,
             manifest: image.manifest_digest,
@@ -286,10 +286,10 @@ fn create(spec: &Spec, record: Record, detach: bool) -> Result<Directory, Failur
                 let all = layers.iter().chain(variant);
                 // A disk is useless without the layers below it; a machine without a disk starts from scratch anyway.
                 match spec.writes {
-                    Writes::Disk { .. } => opened.adopt(all).about("store")?,
-                    _ => opened.adopt_for_nothing(all).about("store")?,
+                    Writes::Disk { .. } => opened.layers().adopt(all).about("store")?,
+                    _ => opened.layers().adopt_if_free(all).about("store")?,
                 }
-                opened.pin(directory.path(), &purpose, manifest, layers, variant).about("store")
+                opened.pins().add(directory.path(), &purpose, manifest, layers, variant).about("store")
             }
             _ => Ok(()),
         }

@@ -9,6 +9,7 @@ use signal_hook::flag;
 
 use super::Global;
 use crate::failure::{About, Failure, USAGE};
+use crate::meter::Told;
 use crate::spec::open_store;
 
 /// Opens the store that the command line names, with its additional stores.
@@ -28,7 +29,7 @@ pub(super) fn find(global: &Global) -> Result<Result<Store, StoreError>, Failure
     if !others.is_empty() {
         return open_store(&root, &others).map(Ok);
     }
-    match Store::open_there(&root) {
+    match Store::open_existing(&root) {
         Err(none @ StoreError::NoStoreYet(_)) => Ok(Err(none)),
         opened => opened.about("store").map(Ok),
     }
@@ -38,7 +39,7 @@ fn roots(global: &Global) -> Result<(PathBuf, Vec<PathBuf>), Failure> {
     let root = global.store.clone().unwrap_or_else(Store::default_root);
     let root = std::path::absolute(&root).about(root.display())?;
     let mut others = Vec::new();
-    for other in global.additional_stores.iter().cloned().chain(Store::also_read_roots()) {
+    for other in global.additional_stores.iter().cloned().chain(Store::additional_roots_from_environment()) {
         others.push(std::path::absolute(&other).about(other.display())?);
     }
     Ok((root, others))
@@ -52,9 +53,9 @@ pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
 /// Finds the image with this name.
 pub(super) fn image(store: &Store, name: &str) -> Result<Image, Failure> {
     let reference = reference(name)?;
-    match store.image(&reference.to_string()) {
+    match store.images().get(&reference.to_string()) {
         Err(error @ StoreError::NoSuchImage(_)) => match by_digest(store, name)?.first() {
-            Some(found) => store.image(found).map_err(|error| Failure::new(name, error)),
+            Some(found) => store.images().get(found).map_err(|error| Failure::new(name, error)),
             None => Err(Failure::new(name, error)),
         },
         found => found.map_err(|error| Failure::new(name, error)),
@@ -67,7 +68,7 @@ pub(super) fn by_digest(store: &Store, name: &str) -> Result<Vec<String>, Failur
     if !name.strip_prefix("sha256:").is_some_and(|hex| hex.len() >= 6 && hex.chars().all(is_digit)) {
         return Ok(Vec::new());
     }
-    let mut images = store.images().about("store")?;
+    let mut images = store.images().list().about("store")?;
     images.retain(|image| image.manifest_digest.to_string().starts_with(name));
     let first = images.first().map(|image| image.manifest_digest);
     if images.iter().any(|image| Some(image.manifest_digest) != first) {
@@ -80,7 +81,7 @@ pub(super) fn by_digest(store: &Store, name: &str) -> Result<Vec<String>, Failur
 
 /// Warns about additional stores in which a mount or a machine cannot hold the layers that it uses.
 pub(super) fn tell_unleased(opened: &Store, layers: &[DiffId], on_top: &[DiffId]) {
-    for store in opened.unleased(&[layers, on_top].concat()) {
+    for store in opened.layers().unleased(&[layers, on_top].concat()) {
         let store = store.display();
         tell!(
             "lamina: layers in {store} cannot be leased by this user: a `lamina gc` by its owner may remove them while they are in \
@@ -101,6 +102,5 @@ pub(super) fn cancel_on_signal(cancellation: &Cancellation) -> Result<(), Failur
 
 /// Prepares the base of an image with these layers on top.
 pub(super) fn prepare(store: &Store, image: &Image, layers: &[DiffId]) -> Result<BaseId, Failure> {
-    let mut waiting = || tell!("lamina: waiting for another process that prepares {}", image.reference);
-    store.prepare(image, layers, &mut waiting).map_err(|error| Failure::new(&image.reference, error))
+    store.bases().prepare(image, layers, &Told).map_err(|error| Failure::new(&image.reference, error))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use layer_store::{Cancellation, Damage, DiffId, Progress, PullOptions, Silent, Store};
+use layer_store::{Cancellation, Damage, DiffId, Observer, PullOptions, Store};
 
 use super::{Global, store};
 use crate::failure::{About, FAILED, Failure};
@@ -54,18 +54,19 @@ struct Findings {
 impl Verify {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let opened = store::look_into(global)?;
-        let options = self.pull_options()?;
+        let cancellation = Cancellation::default();
+        store::cancel_on_signal(&cancellation)?;
         let mut found = Findings::default();
         let layers = self.layers(&opened, &mut found)?;
         if !global.json {
             found.unreadable.iter().for_each(|cause| say!("{cause}"));
         }
-        let total = layers.iter().filter_map(|layer| opened.layer_bytes(layer)).sum();
-        let meter = Meter::new("read", self.quiet).of(total);
+        let total = layers.iter().filter_map(|layer| opened.layers().bytes(layer)).sum();
+        let meter = Meter::new("read", self.quiet).of(total).until(&cancellation);
         for layer in &layers {
-            let damage = opened.verify_layer_watched(layer, &options.cancellation, &mut |bytes| meter.add(bytes));
+            let damage = opened.layers().verify(layer, &meter);
             let Some(damage) = damage.about("lamina verify")? else { continue };
-            meter.aside(|| self.treat(&opened, damage, &options, global, &mut found))?;
+            meter.aside(|| self.treat(&opened, damage, &cancellation, global, &mut found))?;
         }
         drop(meter);
         let Findings { damages, repaired, unreadable } = &found;
@@ -92,7 +93,7 @@ impl Verify {
                 Err(failure) => return Err(failure),
             }
         }
-        let donors: BTreeSet<_> = layers.iter().flat_map(|layer| opened.donors(layer)).collect();
+        let donors: BTreeSet<_> = layers.iter().flat_map(|layer| opened.layers().donors(layer)).collect();
         let borrowers: Vec<_> = layers.difference(&donors).copied().collect();
         Ok(donors.into_iter().chain(borrowers).collect())
     }
@@ -102,7 +103,7 @@ impl Verify {
         &self,
         opened: &Store,
         damage: Damage,
-        options: &PullOptions,
+        cancellation: &Cancellation,
         global: &Global,
         found: &mut Findings,
     ) -> Result<(), Failure> {
@@ -114,8 +115,8 @@ impl Verify {
         if !self.repair {
             return Ok(());
         }
-        let progress: Arc<dyn Progress> = Arc::new(Silent);
-        match opened.repair_layer(&layer, self.from.as_deref(), options, &progress) {
+        let observer: Arc<dyn Observer> = Arc::new(cancellation.clone());
+        match opened.layers().repair(&layer, self.from.as_deref(), &self.pull_options(), &observer) {
             Ok(()) => {
                 found.repaired.push(layer);
                 if !global.json {
@@ -123,7 +124,7 @@ impl Verify {
                 }
                 Ok(())
             }
-            Err(error) if options.cancellation.is_cancelled() => Err(Failure::new("lamina verify", error)),
+            Err(error) if cancellation.is_cancelled() => Err(Failure::new("lamina verify", error)),
             // Other layers may still be repairable.
             Err(error) => {
                 tell!("lamina: {}", Failure::new("lamina verify", error));
@@ -136,17 +137,15 @@ impl Verify {
         if !self.images.is_empty() {
             return Ok(self.images.clone());
         }
-        let unreadable = opened.unreadable_names().about("store")?;
+        let unreadable = opened.images().unreadable().about("store")?;
         found.unreadable.extend(unreadable.iter().map(|error| format!("name {error}")));
-        let images = opened.images().about("store")?;
+        let images = opened.images().list().about("store")?;
         Ok(images.into_iter().map(|image| image.reference).collect())
     }
 
-    fn pull_options(&self) -> Result<PullOptions, Failure> {
-        let cancellation = Cancellation::default();
-        store::cancel_on_signal(&cancellation)?;
+    fn pull_options(&self) -> PullOptions {
         let (plain_http, ca_file) = (self.plain_http, self.ca_file.clone());
-        Ok(PullOptions { plain_http, ca_file, cancellation, ..PullOptions::default() })
+        PullOptions { plain_http, ca_file, ..PullOptions::default() }
     }
 }
 

@@ -21,7 +21,7 @@ use std::sync::mpsc::channel;
 use composefs_fuse::Server;
 use composefs_fuse::linux::{MountOptions, MountPoint, Session, Unmount};
 use guest_protocol::Part;
-use layer_store::Store;
+use layer_store::{Silent, Store};
 
 use crate::engine::policy::{Backend, Capabilities, Choice, Request};
 use crate::engine::qemu::probe::{self, Accelerator, Probe};
@@ -176,8 +176,8 @@ pub(crate) fn shared_memory() -> Result<(), Failure> {
 pub(crate) fn fuse(others: bool) -> Result<(), Failure> {
     let scratch = tempfile::Builder::new().prefix("lamina-fuse-").tempdir().about("temporary directory")?;
     let store = Store::open(&scratch.path().join("store")).about("temporary store")?;
-    let base = store.prepare_layers(&[], &[], &mut || {}).about("temporary store")?;
-    let server = Arc::new(Server::new(Arc::new(store.open_view(&base).about("temporary store")?)));
+    let base = store.bases().prepare_layers(&[], &[], &Silent).about("temporary store")?;
+    let server = Arc::new(Server::new(Arc::new(store.bases().open(&base).about("temporary store")?)));
     let path = scratch.path().join("mount");
     fs::create_dir(&path).about(path.display())?;
     let point = MountPoint::new(&path).about("fuse")?;

@@ -45,6 +45,11 @@ impl Signals {
         Ok(Self { caught, events, inbox })
     }
 
+    /// The last signal that asked this process to end, 0 before the first.
+    pub(crate) fn caught(&self) -> Arc<AtomicI32> {
+        Arc::clone(&self.caught)
+    }
+
     /// Fails if this process has been told to end.
     ///
     /// # Errors

@@ -6,10 +6,11 @@ pub(crate) use server::{DirectRoot, DirectoryRoot, ImageRoot, MountedRoot, RootS
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use composefs_fuse::Server;
 use composefs_fuse::stats::Stats;
-use layer_store::{BaseId, Cancellation, Store};
+use layer_store::{BaseId, Observer, Store};
 
 use crate::engine::policy::Backend;
 use crate::failure::{About, Failure};
@@ -77,18 +78,15 @@ pub(crate) fn serve(
 
 /// The image of a base, made by the first machine that wants it.
 fn block_image(store: &Store, base: &BaseId, signals: &Signals) -> Result<PathBuf, Failure> {
-    let mut waiting = || tell!("lamina: waiting for another process that makes the block image");
     let doing = "making a block image, once for this base:";
-    let image =
-        making(doing, signals, |cancellation, progress| store.block_image(base, &mut waiting, cancellation, progress));
+    let image = making(doing, signals, |observer| store.bases().block_image(base, observer));
     image?.about("block image")
 }
 
 /// The directory of a base, made by the first machine that wants it. Of an ordinary user it belongs to that user.
 fn unpacked(store: &Store, base: &BaseId, without_owners: bool, signals: &Signals) -> Result<PathBuf, Failure> {
-    let mut waiting = || tell!("lamina: waiting for another process that unpacks the image");
-    let made = making("unpacking, once for this base:", signals, |cancellation, progress| {
-        store.tree(base, without_owners, &mut waiting, cancellation, progress)
+    let made = making("unpacking, once for this base:", signals, |observer| {
+        store.bases().tree(base, without_owners, observer)
     });
     let (path, _) = made?.about("tree")?;
     if without_owners {
@@ -100,19 +98,31 @@ fn unpacked(store: &Store, base: &BaseId, without_owners: bool, signals: &Signal
 }
 
 /// Makes something in the store, showing how far it is, until it is done or a signal comes.
-fn making<T>(
-    doing: &str,
-    signals: &Signals,
-    make: impl FnOnce(&Cancellation, &mut dyn FnMut(u64)) -> T,
-) -> Result<T, Failure> {
-    let meter = Meter::new(doing, false);
-    let cancellation = Cancellation::default();
-    let made = make(&cancellation, &mut |bytes| {
-        meter.add(bytes);
-        if signals.check().is_err() {
-            cancellation.cancel();
-        }
-    });
+fn making<T>(doing: &str, signals: &Signals, make: impl FnOnce(&dyn Observer) -> T) -> Result<T, Failure> {
+    let observer = Making { meter: Meter::new(doing, false), caught: signals.caught() };
+    let made = make(&observer);
+    drop(observer);
     signals.check()?;
     Ok(made)
+}
+
+/// Shows how far the work is, and ends it when a signal comes.
+#[derive(Debug)]
+struct Making {
+    meter: Meter,
+    caught: Arc<AtomicI32>,
+}
+
+impl Observer for Making {
+    fn progress(&self, bytes: u64) {
+        self.meter.progress(bytes);
+    }
+
+    fn notice(&self, line: &str) {
+        self.meter.notice(line);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.caught.load(Ordering::Relaxed) != 0
+    }
 }

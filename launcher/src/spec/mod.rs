@@ -18,6 +18,7 @@ use crate::engine::policy::Request;
 use crate::failure::{About, Failure};
 use crate::host::json_file;
 use crate::host::network::Publish;
+use crate::meter::Told;
 use crate::spec::ready::Ready;
 use crate::spec::secret::Secret;
 use crate::spec::share::Share;
@@ -152,7 +153,7 @@ impl Spec {
 /// # Errors
 /// One of them cannot be read.
 pub(crate) fn open_store(root: &Path, also_read: &[PathBuf]) -> Result<Store, Failure> {
-    Store::open(root).and_then(|store| store.also_reading(also_read)).about("store")
+    Store::open(root).and_then(|store| store.with_additional(also_read)).about("store")
 }
 
 impl Root {
@@ -177,9 +178,8 @@ impl Root {
             }
         };
         let store = open_store(root, also_read)?.with_purpose(&format!("machine {name}"));
-        let mut waiting = || tell!("lamina: waiting for another process that prepares {reference}");
-        let base = store.prepare_layers(layers, variant, &mut waiting).about(reference)?;
-        let view = Arc::new(store.open_view(&base).about(reference)?);
+        let base = store.bases().prepare_layers(layers, variant, &Told).about(reference)?;
+        let view = Arc::new(store.bases().open(&base).about(reference)?);
         Ok(Tree::View(view, Box::new(store), base))
     }
 }

@@ -7,12 +7,13 @@ use super::files::{Files, Passed, Supply};
 use super::sniff::{self, Form};
 use super::watch::Counted;
 use super::{Found, FoundLayer, ImportError, ImportOptions, ImportSource, docker, layout, naming};
+use crate::observer::Halt;
 use crate::oci::manifest::{MANIFEST_LIMIT, short};
 use crate::oci::parallel;
 use crate::oci::platform::Platform;
-use crate::oci::sink::{LayerSink, SinkError, awaited};
+use crate::oci::sink::{LayerSink, SinkError};
 use crate::oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
-use crate::{Cancellation, DiffId, Digest, ExpectedLayer, LayerProgress, LayerState, Progress, Reference};
+use crate::{DiffId, Digest, ExpectedLayer, LayerProgress, LayerState, Observer, Reference};
 
 /// A layer that is in the store.
 #[derive(Clone)]
@@ -28,8 +29,8 @@ pub(super) struct Import<'a> {
     pub(super) source: &'a ImportSource,
     pub(super) source_name: &'a str,
     pub(super) options: &'a ImportOptions,
-    pub(super) progress: &'a dyn Progress,
-    pub(super) halt: &'a Cancellation,
+    pub(super) progress: &'a dyn Observer,
+    pub(super) halt: &'a Halt,
 }
 
 impl Import<'_> {
@@ -125,13 +126,13 @@ impl Import<'_> {
         }
         let layers: Vec<FoundLayer> = distinct.into_values().collect();
         let weight = |layer: &FoundLayer| layer.blob.as_ref().map_or(0, |blob| blob.size);
-        let brought = parallel::for_each(&layers, self.options.parallel, self.halt, weight, |layer| {
+        let brought = parallel::for_each(&layers, self.options.parallel, &|| self.halt.cancel(), weight, |layer| {
             let brought = self.bring(files, layer)?;
             // An archive may be gone when another store's owner collects, so nobody could bring it in then.
             self.sink.adopt(&layer.diff_id).map_err(|cause| self.failed(layer, cause))?;
             Ok(brought)
         })?;
-        if self.halt.is_cancelled() {
+        if self.halt.cancelled() {
             return Err(ImportError::Cancelled);
         }
         Ok(layers.iter().map(|layer| layer.diff_id).zip(brought).collect())
@@ -181,8 +182,7 @@ impl Import<'_> {
         if is_there() {
             return Ok(self.present(layer, length, blob_bytes));
         }
-        let mut waiting = || self.progress.notice(&awaited(&layer.name()));
-        let _claim = self.sink.claim(&layer.diff_id, &mut waiting, &|| self.halt.is_cancelled()).map_err(failed)?;
+        let _claim = self.sink.claim(&layer.diff_id, &layer.name(), self.halt).map_err(failed)?;
         if is_there() {
             return Ok(self.present(layer, length, blob_bytes));
         }
@@ -212,7 +212,7 @@ impl Import<'_> {
     }
 
     fn failed(&self, layer: &FoundLayer, cause: SinkError) -> ImportError {
-        if self.halt.is_cancelled() {
+        if self.halt.cancelled() {
             return ImportError::Cancelled;
         }
         ImportError::Layer { source_name: self.source_name.to_owned(), layer: layer.path.clone(), cause }

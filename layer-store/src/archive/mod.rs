@@ -20,17 +20,19 @@ mod watch;
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use error::ImportError;
 
 use import::Import;
 use stream::Reception;
 
+use crate::observer::Halt;
 use crate::oci::Acquired;
 use crate::oci::manifest::Descriptor;
 use crate::oci::platform::Platform;
 use crate::oci::sink::LayerSink;
-use crate::{Cancellation, DiffId, Digest, Progress, Reference};
+use crate::{DiffId, Digest, Observer, Reference};
 
 /// Where an import reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +70,6 @@ pub struct ImportOptions {
     pub tag: Option<Reference>,
     /// Layers read at once, at least 1, where the archive lets itself be read from any place.
     pub parallel: usize,
-    /// Ends the import early.
-    pub cancellation: Cancellation,
 }
 
 impl Default for ImportOptions {
@@ -79,7 +79,6 @@ impl Default for ImportOptions {
             image: None,
             tag: None,
             parallel: std::thread::available_parallelism().map_or(4, usize::from),
-            cancellation: Cancellation::default(),
         }
     }
 }
@@ -128,10 +127,11 @@ pub(crate) fn import_into(
     sink: &dyn LayerSink,
     source: &ImportSource,
     options: &ImportOptions,
-    progress: &dyn Progress,
+    observer: &Arc<dyn Observer>,
 ) -> Result<Vec<Acquired>, ImportError> {
     let source_name = source.to_string();
-    let halt = options.cancellation.child();
+    let halt = Halt::new(observer);
+    let progress = &**observer;
     let reception = Reception { sink, progress, cancellation: &halt, source_name: &source_name };
     let files = open::open(source, &reception)?;
     let import = Import { sink, source, source_name: &source_name, options, progress, halt: &halt };

@@ -12,6 +12,7 @@ use super::stream::{Reception, Stream};
 use super::tarball::Tarball;
 use super::watch::{Pipe, Watched};
 use super::{ImportSource, layout};
+use crate::observer::Observer;
 
 /// Opens an archive or layout. One that cannot be read from any place is received on the way.
 pub(super) fn open(source: &ImportSource, reception: &Reception<'_>) -> Result<Box<dyn Files>, ImportError> {
@@ -47,11 +48,9 @@ fn open_path(path: &Path, reception: &Reception<'_>) -> Result<Box<dyn Files>, I
 fn receive(source: BorrowedFd<'_>, reception: &Reception<'_>) -> Result<Box<dyn Files>, ImportError> {
     let mut pipe = Watched { source: Pipe { source }, cancellation: reception.cancellation };
     let mut head = Vec::new();
-    (&mut pipe).take(sniff::HEAD).read_to_end(&mut head).map_err(|cause| {
-        match reception.cancellation.is_cancelled() {
-            true => ImportError::Cancelled,
-            false => ImportError::Read { source_name: reception.source_name.to_owned(), cause },
-        }
+    (&mut pipe).take(sniff::HEAD).read_to_end(&mut head).map_err(|cause| match reception.cancellation.cancelled() {
+        true => ImportError::Cancelled,
+        false => ImportError::Read { source_name: reception.source_name.to_owned(), cause },
     })?;
     stream(head, pipe, reception)
 }

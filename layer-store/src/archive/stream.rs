@@ -12,9 +12,10 @@ use super::files::{Files, Passed, Supply};
 use super::sniff::{self, Form};
 use super::tarball::Names;
 use super::watch::Counted;
+use crate::observer::Halt;
 use crate::oci::manifest::{CONFIG_LIMIT, short};
 use crate::oci::sink::LayerSink;
-use crate::{Cancellation, DiffId, Digest, ExpectedLayer, ImageError, LayerProgress, LayerState, Progress};
+use crate::{DiffId, Digest, ExpectedLayer, ImageError, LayerProgress, LayerState, Observer};
 
 /// Bytes of all documents kept, together. An archive of a hundred images has some megabytes.
 const DOCUMENTS_LIMIT: u64 = 64 << 20;
@@ -36,15 +37,15 @@ enum Kept {
 /// What is needed to bring in layers as they pass.
 pub(super) struct Reception<'a> {
     pub(super) sink: &'a dyn LayerSink,
-    pub(super) progress: &'a dyn Progress,
-    pub(super) cancellation: &'a Cancellation,
+    pub(super) progress: &'a dyn Observer,
+    pub(super) cancellation: &'a Halt,
     pub(super) source_name: &'a str,
 }
 
 impl Stream {
     /// Reads the archive to its end.
     pub(super) fn receive(archive: impl Read + Send, reception: &Reception<'_>) -> Result<Self, ImportError> {
-        let failed = |cause| match reception.cancellation.is_cancelled() {
+        let failed = |cause| match reception.cancellation.cancelled() {
             true => ImportError::Cancelled,
             false => ImportError::Read { source_name: reception.source_name.to_owned(), cause },
         };
@@ -55,7 +56,7 @@ impl Stream {
             match entry {
                 Entry::File { path, length } => {
                     let kept = reception.keep(&path, &mut entries, length, &mut documents).map_err(failed)?;
-                    if reception.cancellation.is_cancelled() {
+                    if reception.cancellation.cancelled() {
                         return Err(ImportError::Cancelled);
                     }
                     names.insert_file(&path, kept);

@@ -6,19 +6,18 @@ use std::os::fd::BorrowedFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::Cancellation;
-use crate::progress::CANCELLATION_POLL;
+use crate::observer::{CANCELLATION_POLL, Halt, Observer};
 
 /// Ends reading when the import is cancelled.
 pub(super) struct Watched<'a, R> {
     pub(super) source: R,
-    pub(super) cancellation: &'a Cancellation,
+    pub(super) cancellation: &'a Halt,
 }
 
 impl<R: Read + Wait> Read for Watched<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            if self.cancellation.is_cancelled() {
+            if self.cancellation.cancelled() {
                 return Err(io::Error::other("cancelled"));
             }
             if self.source.wait()? {
@@ -66,7 +65,7 @@ impl Read for Pipe<'_> {
 /// Counts what is read, tells it every so often, and ends when the import is cancelled.
 pub(super) struct Counted<'a, F> {
     source: &'a mut (dyn Read + Send),
-    cancellation: &'a Cancellation,
+    cancellation: &'a Halt,
     tell: F,
     read: u64,
     told: u64,
@@ -76,14 +75,14 @@ pub(super) struct Counted<'a, F> {
 const REPORT_EVERY: u64 = 256 << 10;
 
 impl<'a, F: Fn(u64)> Counted<'a, F> {
-    pub(super) fn new(source: &'a mut (dyn Read + Send), cancellation: &'a Cancellation, tell: F) -> Self {
+    pub(super) fn new(source: &'a mut (dyn Read + Send), cancellation: &'a Halt, tell: F) -> Self {
         Self { source, cancellation, tell, read: 0, told: 0 }
     }
 }
 
 impl<F: Fn(u64)> Read for Counted<'_, F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.cancellation.is_cancelled() {
+        if self.cancellation.cancelled() {
             return Err(io::Error::other("cancelled"));
         }
         let read = self.source.read(buffer)?;

@@ -5,8 +5,8 @@ use super::format::{
 };
 use super::index::Base;
 use crate::Kind;
-use crate::container::{Unusable, require};
 use crate::layer::{InodeRecord, LayerIndex};
+use crate::section_file::{Unusable, require};
 
 /// Checks what the base says of itself: whole records, sorted names, one tree of merged directories.
 pub(super) fn check_tables(base: &Base) -> Result<(), Unusable> {

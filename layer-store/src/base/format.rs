@@ -15,7 +15,7 @@
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::container::Format;
+use crate::section_file::Format;
 
 /// The current format and merge. A change of a record or of the result of a merge raises the version.
 pub(crate) const FORMAT: Format = Format { magic: *b"LAMBASE\0", version: 1 };

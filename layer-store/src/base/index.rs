@@ -6,9 +6,9 @@ use super::format::{
     SECTIONS,
 };
 use super::stack::LayerInode;
-use crate::container::{Sections, Unusable};
 use crate::layer::LayerIndex;
 use crate::mapped::IndexBytes;
+use crate::section_file::{Sections, Unusable};
 use crate::{DiffId, Digest, Kind};
 
 /// The merge index of a stack, proved together with the layers it refers to.

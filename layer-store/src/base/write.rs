@@ -6,7 +6,7 @@ use zerocopy::IntoBytes;
 
 use super::format::{AttachedRecord, DirRecord, EntryRecord, FORMAT, MERGED, NlinkRecord};
 use super::merge::{MergedEntry, MergedTree, Target};
-use crate::container::SectionWriter;
+use crate::section_file::SectionWriter;
 
 impl MergedTree {
     /// Writes the base file.

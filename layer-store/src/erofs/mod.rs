@@ -26,10 +26,7 @@ mod xattrs;
 use std::fs::File;
 use std::io;
 
-use crate::{Cancellation, CopyError, View, ViewError};
-
-/// Is told of bytes of content that have been written.
-type ErofsProgress<'a> = &'a mut dyn FnMut(u64, &Cancellation);
+use crate::{CopyError, Observer, View, ViewError};
 
 /// Why there is no image. What was written so far is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +74,7 @@ pub(crate) fn described_length(image: &File) -> Option<u64> {
 }
 
 impl View {
-    /// Writes the whole view as an EROFS image to an empty file. `uuid` names the file system; `progress` is told of
+    /// Writes the whole view as an EROFS image to an empty file. `uuid` names the file system; `observer` is told of
     /// bytes of content as they are written.
     ///
     /// Fails where the view cannot be read or the file not be written, and when it is cancelled.
@@ -85,13 +82,10 @@ impl View {
         &self,
         file: &File,
         uuid: [u8; 16],
-        cancellation: &Cancellation,
-        progress: &mut dyn FnMut(u64),
+        observer: &dyn Observer,
     ) -> Result<ErofsSummary, ErofsError> {
-        let plan = plan::Plan::of(self, cancellation)?;
-        let mut progress = |bytes: u64, _: &Cancellation| progress(bytes);
-        let mut writer = write::Writer { view: self, plan: &plan, file, cancellation, progress: &mut progress };
-        writer.write(uuid)?;
+        let plan = plan::Plan::of(self, observer)?;
+        write::Writer { view: self, plan: &plan, file, observer }.write(uuid)?;
         Ok(ErofsSummary {
             bytes: u64::from(plan.blocks) * format::BLOCK,
             inodes: plan.places.len() as u64,

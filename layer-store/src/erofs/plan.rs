@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use super::ErofsError;
 use super::directory;
 use super::format::{BLOCK, DataLayout, INODE, SLOT};
 use super::xattrs::Xattrs;
-use super::{Cancellation, ErofsError};
-use crate::{Attr, Ino, Kind, View};
+use crate::{Attr, Ino, Kind, Observer, View};
 
 /// One inode's places.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +76,7 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Plans an image of a whole view. Inodes stand as a walk meets them: all children of a directory together.
-    pub(super) fn of(view: &View, cancellation: &Cancellation) -> Result<Self, ErofsError> {
+    pub(super) fn of(view: &View, observer: &dyn Observer) -> Result<Self, ErofsError> {
         let mut places = vec![Place { ino: Ino::ROOT, offset: 0, block: 0 }];
         let mut numbers = HashMap::from([(Ino::ROOT, 0)]);
         let mut blocks: Vec<u64> = Vec::new();
@@ -84,7 +84,7 @@ impl Plan {
         let mut free = BLOCK;
         let mut xattrs_left_out = 0;
         while let Some(place) = places.get(blocks.len()) {
-            if blocks.len().is_multiple_of(1024) && cancellation.is_cancelled() {
+            if blocks.len().is_multiple_of(1024) && observer.cancelled() {
                 return Err(ErofsError::Cancelled);
             }
             let ino = place.ino;

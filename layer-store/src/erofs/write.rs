@@ -6,23 +6,22 @@ use std::os::unix::fs::FileExt;
 
 use zerocopy::IntoBytes;
 
+use super::ErofsError;
 use super::directory;
 use super::format::{BLOCK, DataLayout, Inode, SLOT, Superblock, device_number};
 use super::plan::{Place, Plan, Shape};
 use super::xattrs::Xattrs;
-use super::{Cancellation, ErofsError, ErofsProgress};
-use crate::{Attr, Kind, View};
+use crate::{Attr, Kind, Observer, View};
 
 pub(super) struct Writer<'a> {
     pub(super) view: &'a View,
     pub(super) plan: &'a Plan,
     pub(super) file: &'a File,
-    pub(super) cancellation: &'a Cancellation,
-    pub(super) progress: ErofsProgress<'a>,
+    pub(super) observer: &'a dyn Observer,
 }
 
 impl Writer<'_> {
-    pub(super) fn write(&mut self, uuid: [u8; 16]) -> Result<(), ErofsError> {
+    pub(super) fn write(&self, uuid: [u8; 16]) -> Result<(), ErofsError> {
         let length = u64::from(self.plan.blocks) * BLOCK;
         self.file.set_len(length).map_err(ErofsError::Target)?;
         let root = self.plan.places.first().map_or(0, |root| root.offset / SLOT);
@@ -33,7 +32,7 @@ impl Writer<'_> {
         inodes.write_all(&superblock.block()).map_err(ErofsError::Target)?;
         let mut at = BLOCK;
         for (number, place) in (1u32..).zip(&self.plan.places) {
-            if self.cancellation.is_cancelled() {
+            if self.observer.cancelled() {
                 return Err(ErofsError::Cancelled);
             }
             let record = self.record(number, place)?;
@@ -46,7 +45,7 @@ impl Writer<'_> {
     }
 
     /// An inode with its attributes and the content behind it. Its blocks of content are written on the way.
-    fn record(&mut self, number: u32, place: &Place) -> Result<Vec<u8>, ErofsError> {
+    fn record(&self, number: u32, place: &Place) -> Result<Vec<u8>, ErofsError> {
         let attr = self.view.attr(place.ino)?;
         let xattrs = Xattrs::of(self.view, place.ino)?;
         let shape = Shape::of(self.view, &attr, &xattrs)?;
@@ -65,10 +64,10 @@ impl Writer<'_> {
         Ok(record)
     }
 
-    fn regular(&mut self, place: &Place, shape: Shape, record: &mut Vec<u8>) -> Result<(), ErofsError> {
+    fn regular(&self, place: &Place, shape: Shape, record: &mut Vec<u8>) -> Result<(), ErofsError> {
         let in_blocks = shape.size - shape.inline;
         if in_blocks > 0 {
-            let mut copied = |bytes| (self.progress)(bytes, self.cancellation);
+            let mut copied = |bytes| self.observer.progress(bytes);
             let at = u64::from(place.block) * BLOCK;
             self.view.copy_content(place.ino, 0, in_blocks, self.file, at, &mut copied)?;
         }
@@ -76,7 +75,7 @@ impl Writer<'_> {
             let mut rest = vec![0; usize::try_from(shape.inline).unwrap_or_default()];
             self.view.read(place.ino, in_blocks, &mut rest)?;
             record.extend_from_slice(&rest);
-            (self.progress)(shape.inline, self.cancellation);
+            self.observer.progress(shape.inline);
         }
         Ok(())
     }

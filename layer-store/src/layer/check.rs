@@ -7,7 +7,7 @@ use super::format::{
 };
 use super::index::LayerIndex;
 use crate::Kind;
-use crate::container::{Unusable, require};
+use crate::section_file::{Unusable, require};
 
 /// Checks that tables hold whole records, that every reference stays in bounds, that names are valid, sorted
 /// and unique, that directories form one tree whose numbers grow downwards, and that segments are in order

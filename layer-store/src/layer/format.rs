@@ -28,7 +28,7 @@
 use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::container::Format;
+use crate::section_file::Format;
 
 /// The current format. A change of any record or rule raises the version; older files are made anew.
 pub(crate) const FORMAT: Format = Format { magic: *b"LAMLAYER", version: 2 };

@@ -6,8 +6,8 @@ use super::format::{
     FLAG_SEGMENTS, FOREIGN, FORMAT, ForeignRecord, HEAP, INODES, InodeRecord, LINKS, LinkRecord, META, MetaRecord,
     SECTIONS, SEGMENTS, SegmentRecord, VALUES, XATTR_SETS, XATTRS, XattrRecord, XattrSetRecord,
 };
-use crate::container::{Sections, Unusable};
 use crate::mapped::IndexBytes;
+use crate::section_file::{Sections, Unusable};
 use crate::{DiffId, Digest, Kind, Timestamp};
 
 /// The tables of one layer, every offset in them proved: reading it cannot fail, loop or leave its bounds.

@@ -13,7 +13,7 @@ use super::nodes::{Inode, Payload};
 use super::plan::{Children, Plan, Role};
 use super::refusal::EntryRefused;
 use super::tree::TreeBuilder;
-use crate::container::SectionWriter;
+use crate::section_file::SectionWriter;
 use crate::{DiffId, Kind};
 
 /// Where the tables hold what belongs to a directory (its entries) or a symbolic link (its target).

@@ -21,7 +21,7 @@ use crate::fault::{self, FaultPoint};
 use crate::lease::unique_name;
 use crate::remove::remove_tree;
 use crate::store::{available, is_out_of_space};
-use crate::{Cancellation, CopyError, View, ViewError};
+use crate::{CopyError, Observer, View, ViewError};
 
 /// How a view is unpacked.
 #[derive(Clone, Debug, Default)]
@@ -117,15 +117,14 @@ impl MaterializeError {
 }
 
 impl View {
-    /// Unpacks the whole view to `directory`, which must be new or empty. `progress` is told of bytes of content.
+    /// Unpacks the whole view to `directory`, which must be new or empty. `observer` is told of bytes of content.
     ///
     /// Fails where the view cannot be read or the host does not take it, and when it is cancelled.
     pub fn materialize(
         &self,
         directory: &Path,
         options: &MaterializeOptions,
-        cancellation: &Cancellation,
-        progress: &mut dyn FnMut(u64),
+        observer: &dyn Observer,
     ) -> Result<Materialized, MaterializeError> {
         if fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(MaterializeError::NotEmpty(directory.to_owned()));
@@ -136,7 +135,7 @@ impl View {
         // It names the private directory, which is nothing to a user.
         let staging = staging.map_err(|cause| MaterializeError::host(parent)(cause.kind().into()))?;
         let staging = Staging(staging.keep());
-        let made = tree::make(self, &staging.0, options, cancellation, progress)
+        let made = tree::make(self, &staging.0, options, observer)
             .map_err(|error| error.in_place_of(&staging.0, directory, self.totals().bytes))?;
         // An empty directory may be replaced by a rename.
         let renamed = rename_whole(&staging.0.join(tree::TREE), directory, FaultPoint::TreeBeside);

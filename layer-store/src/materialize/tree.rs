@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::equal::{Equals, Twin};
 use super::inode::{describe_at, describe_open, permissions, xattrs};
 use super::{MaterializeError, MaterializeOptions, Materialized};
-use crate::{Attr, Cancellation, Ino, Kind, View};
+use crate::{Attr, Ino, Kind, Observer, View};
 
 /// The tree, in the private directory.
 pub(super) const TREE: &str = "tree";
@@ -26,8 +26,7 @@ pub(super) fn make(
     view: &View,
     staging: &Path,
     options: &MaterializeOptions,
-    cancellation: &Cancellation,
-    progress: &mut dyn FnMut(u64),
+    observer: &dyn Observer,
 ) -> Result<Materialized, MaterializeError> {
     let directory = |name: &str| -> io::Result<OwnedFd> {
         let path = staging.join(name);
@@ -40,8 +39,7 @@ pub(super) fn make(
     let mut walk = Walk {
         view,
         options,
-        cancellation,
-        progress,
+        observer,
         links,
         linked: HashSet::new(),
         equals,
@@ -55,8 +53,7 @@ pub(super) fn make(
 struct Walk<'a> {
     view: &'a View,
     options: &'a MaterializeOptions,
-    cancellation: &'a Cancellation,
-    progress: &'a mut dyn FnMut(u64),
+    observer: &'a dyn Observer,
     links: OwnedFd,
     /// The inodes that have a name in `links`.
     linked: HashSet<Ino>,
@@ -72,7 +69,7 @@ impl Walk<'_> {
         let mut here = root;
         self.path.push((Ino::ROOT, 0, Vec::new()));
         while let Some((dir, done, _)) = self.path.last().cloned() {
-            if self.cancellation.is_cancelled() {
+            if self.observer.cancelled() {
                 return Err(MaterializeError::Cancelled);
             }
             let below = self.fill(&here, dir, done)?;
@@ -172,10 +169,10 @@ impl Walk<'_> {
         let file = File::from(opened.map_err(|errno| self.failed(name, errno.into()))?);
         if attr.size > 0 {
             rustix::fs::ftruncate(&file, attr.size).map_err(|errno| self.failed(name, errno.into()))?;
-            let (progress, made) = (&mut self.progress, &mut self.made);
+            let (observer, made) = (self.observer, &mut self.made);
             let mut copied = |bytes| {
                 made.bytes += bytes;
-                progress(bytes);
+                observer.progress(bytes);
             };
             let outcome = self.view.copy_content(attr.ino, 0, attr.size, &file, 0, &mut copied);
             outcome.map_err(MaterializeError::of_copy(|| self.name_of(name)))?;

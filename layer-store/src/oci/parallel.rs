@@ -4,16 +4,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use crate::Cancellation;
-
 /// Does `work` on every item, on up to `threads` threads, and gives the results in the items' order.
 ///
 /// The items with the greatest `weight` start first, so that no big one is left for the end. The first
-/// error cancels `halt`, which the work watches, and is returned once every thread has stopped.
+/// error calls `stop`, which should make the work that is left end early, and is returned once every thread has stopped.
 pub(crate) fn for_each<T: Sync, R: Send, E: Send>(
     items: &[T],
     threads: usize,
-    halt: &Cancellation,
+    stop: &(dyn Fn() + Sync),
     weight: impl Fn(&T) -> u64,
     work: impl Fn(&T) -> Result<R, E> + Sync,
 ) -> Result<Vec<R>, E> {
@@ -30,7 +28,7 @@ pub(crate) fn for_each<T: Sync, R: Send, E: Send>(
                 Err(error) => {
                     // The errors after the first are its consequences.
                     finished.1.get_or_insert(error);
-                    halt.cancel();
+                    stop();
                 }
             }
             if finished.1.is_some() {
@@ -56,11 +54,12 @@ pub(crate) fn for_each<T: Sync, R: Send, E: Send>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Cancellation;
 
     #[test]
     fn results_keep_the_order_of_the_items() {
         let halt = Cancellation::default();
-        let doubled = for_each(&[3_u64, 1, 2], 2, &halt, |n| *n, |n| Ok::<_, ()>(n * 2)).unwrap();
+        let doubled = for_each(&[3_u64, 1, 2], 2, &|| halt.cancel(), |n| *n, |n| Ok::<_, ()>(n * 2)).unwrap();
         assert_eq!(doubled, [6, 2, 4]);
     }
 
@@ -71,7 +70,7 @@ mod tests {
         let outcome = for_each(
             &[9_u64, 8, 7, 6],
             2,
-            &halt,
+            &|| halt.cancel(),
             |n| *n,
             |n| {
                 started.fetch_add(1, Ordering::Relaxed);
@@ -90,7 +89,7 @@ mod tests {
 
     #[test]
     fn nothing_to_do_is_done() {
-        let none: Vec<()> = for_each(&[(); 0], 4, &Cancellation::default(), |()| 0, |()| Ok::<_, ()>(())).unwrap();
+        let none: Vec<()> = for_each(&[(); 0], 4, &|| (), |()| 0, |()| Ok::<_, ()>(())).unwrap();
         assert!(none.is_empty());
     }
 }

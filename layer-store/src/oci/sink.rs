@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use crate::{DiffId, Digest, ExpectedLayer, IngestedLayer};
+use crate::{DiffId, Digest, ExpectedLayer, IngestedLayer, Observer};
 
 /// Whatever the store says went wrong; its text names the thing and the remedy.
 pub(crate) type SinkError = Box<dyn std::error::Error + Send + Sync>;
@@ -10,14 +10,9 @@ pub(crate) type SinkError = Box<dyn std::error::Error + Send + Sync>;
 /// Keeps layers and documents. Its methods may be called from several threads at once.
 pub(crate) trait LayerSink: Sync {
     /// Waits until nobody else, in this process or another, brings in this layer, then keeps others
-    /// waiting until the claim is dropped or its process dies. `waiting` is told before the first wait;
-    /// the wait ends with an error when `give_up` turns true.
-    fn claim(
-        &self,
-        layer: &DiffId,
-        waiting: &mut dyn FnMut(),
-        give_up: &dyn Fn() -> bool,
-    ) -> Result<Box<dyn Send>, SinkError>;
+    /// waiting until the claim is dropped or its process dies. `observer` is told of a wait, with `name` for the
+    /// layer, and can end it, which is an error.
+    fn claim(&self, layer: &DiffId, name: &str, observer: &dyn Observer) -> Result<Box<dyn Send>, SinkError>;
 
     /// Whether the layer is in the store, complete.
     fn has_layer(&self, layer: &DiffId) -> bool;
@@ -40,9 +35,4 @@ pub(crate) trait LayerSink: Sync {
     /// Makes `reference` mean the manifest with this digest from now on. Everything it needs is in
     /// the store by then.
     fn tag(&self, reference: &str, manifest: &Digest) -> Result<(), SinkError>;
-}
-
-/// What a user is told who waits for a claim.
-pub(crate) fn awaited(layer: &str) -> String {
-    format!("waiting for another pull or import that brings in layer {}", layer.escape_debug())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::PullError;
-use crate::Progress;
+use crate::Observer;
 
 /// How long to wait for a registry, and how often to ask it again.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ impl From<PullError> for Failure {
 #[derive(Debug)]
 pub(super) struct Backoff<'a> {
     patience: &'a Patience,
-    progress: &'a dyn Progress,
+    progress: &'a dyn Observer,
     failures: u32,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Backoff<'a> {
 const ATTEMPTS_WITHOUT_CONTACT: u32 = 2;
 
 impl<'a> Backoff<'a> {
-    pub(super) fn new(patience: &'a Patience, progress: &'a dyn Progress) -> Self {
+    pub(super) fn new(patience: &'a Patience, progress: &'a dyn Observer) -> Self {
         Self { patience, progress, failures: 0 }
     }
 

@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 use super::backoff::Failure;
 use super::client::Repository;
 use super::error::PullError;
+use crate::observer::Halt;
 use crate::oci::manifest::Descriptor;
-use crate::{Cancellation, LayerProgress, LayerState, Progress};
+use crate::{LayerProgress, LayerState, Observer};
 
 /// Pieces that wait for the reader; each is what one read from the connection gave, at most some 400 kB.
 const PIECES_AHEAD: usize = 8;
@@ -25,8 +26,8 @@ pub(super) struct LayerReader<'a> {
     pieces: mpsc::Receiver<Result<Bytes, PullError>>,
     piece: Bytes,
     failure: Option<PullError>,
-    halt: &'a Cancellation,
-    progress: &'a dyn Progress,
+    halt: &'a Halt,
+    progress: &'a dyn Observer,
     name: String,
     received: u64,
     total: u64,
@@ -39,15 +40,15 @@ impl<'a> LayerReader<'a> {
         runtime: &tokio::runtime::Handle,
         repository: &Arc<Repository>,
         layer: &Descriptor,
-        halt: &'a Cancellation,
-        progress: &'a dyn Progress,
+        halt: &'a Halt,
+        progress: &'a dyn Observer,
     ) -> Self {
         let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
         let (repository, fetched, cancelled) = (Arc::clone(repository), layer.clone(), halt.clone());
         runtime.spawn(async move {
             let outcome = tokio::select! {
                 outcome = fetch(&repository, &fetched, &sender) => outcome,
-                () = cancelled.cancelled() => Err(PullError::Cancelled),
+                () = cancelled.wait() => Err(PullError::Cancelled),
                 () = sender.closed() => Ok(()),
             };
             if let Err(error) = outcome {
@@ -73,7 +74,7 @@ impl<'a> LayerReader<'a> {
 
 impl Read for LayerReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.halt.is_cancelled() {
+        if self.halt.cancelled() {
             return Err(self.fail(PullError::Cancelled));
         }
         while self.piece.is_empty() {

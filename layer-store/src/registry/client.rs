@@ -21,7 +21,7 @@ use super::{PullOptions, connect};
 use crate::oci::ImageError;
 use crate::oci::manifest::{Descriptor, MANIFEST_LIMIT};
 use crate::oci::media_type::MANIFESTS;
-use crate::{Progress, Reference};
+use crate::{Observer, Reference};
 
 /// Bytes of an error's text that are read.
 const REASON_LIMIT: u64 = 64 << 10;
@@ -37,7 +37,7 @@ pub(super) struct Repository {
     plain_http: bool,
     reference: Reference,
     options: PullOptions,
-    progress: Arc<dyn Progress>,
+    progress: Arc<dyn Observer>,
     authorization: Mutex<Authorization>,
     contact: AtomicBool,
 }
@@ -63,7 +63,7 @@ impl Repository {
     pub(super) async fn open(
         reference: &Reference,
         options: &PullOptions,
-        progress: &Arc<dyn Progress>,
+        progress: &Arc<dyn Observer>,
     ) -> Result<Self, PullError> {
         let client = connect::client(reference.registry(), options)?;
         let plain_http = connect::plain_http(&client, reference.registry(), options).await;

@@ -2,11 +2,12 @@
 
 use super::client::{Answer, Repository};
 use super::{PullError, PullOptions};
+use crate::observer::Halt;
 use crate::oci::choose::{Choice, ChoiceError, Chosen, Documents};
 use crate::oci::manifest::{self, Descriptor};
 use crate::oci::platform::Platform;
 use crate::oci::sink::LayerSink;
-use crate::{Digest, ImageError, Progress, Reference};
+use crate::{Digest, ImageError, Observer, Reference};
 
 /// Asks for documents. What is named by its digest comes from the store where it is there; what a tag
 /// means by now, every pull asks.
@@ -16,7 +17,8 @@ pub(super) struct Describe<'a> {
     pub(super) repository: &'a Repository,
     pub(super) reference: &'a Reference,
     pub(super) options: &'a PullOptions,
-    pub(super) progress: &'a dyn Progress,
+    pub(super) progress: &'a dyn Observer,
+    pub(super) halt: &'a Halt,
 }
 
 impl Documents for Describe<'_> {
@@ -73,7 +75,7 @@ impl Describe<'_> {
     }
 
     fn wait<T>(&self, work: impl Future<Output = Result<T, PullError>>) -> Result<T, PullError> {
-        super::wait(self.runtime, &self.options.cancellation, work)
+        super::wait(self.runtime, self.halt, work)
     }
 
     fn bad(&self, cause: ImageError) -> PullError {

@@ -27,12 +27,13 @@ use blob::LayerReader;
 use client::Repository;
 use describe::Describe;
 
+use crate::observer::Halt;
 use crate::oci::manifest::Descriptor;
 use crate::oci::parallel;
 use crate::oci::platform::Platform;
-use crate::oci::sink::{LayerSink, awaited};
+use crate::oci::sink::LayerSink;
 use crate::oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
-use crate::{Cancellation, DiffId, ExpectedLayer, LayerProgress, LayerState, Progress, Reference};
+use crate::{DiffId, ExpectedLayer, LayerProgress, LayerState, Observer, Reference};
 
 /// How to pull.
 #[derive(Clone, Debug)]
@@ -49,8 +50,6 @@ pub struct PullOptions {
     pub patience: Patience,
     /// Files with logins, the first to be asked first, instead of those of docker and podman.
     pub credential_files: Option<Vec<PathBuf>>,
-    /// Ends the pull early.
-    pub cancellation: Cancellation,
 }
 
 impl Default for PullOptions {
@@ -62,7 +61,6 @@ impl Default for PullOptions {
             parallel: 4,
             patience: Patience::default(),
             credential_files: None,
-            cancellation: Cancellation::default(),
         }
     }
 }
@@ -77,7 +75,7 @@ pub(crate) fn pull_into(
     sink: &dyn LayerSink,
     reference: &Reference,
     options: &PullOptions,
-    progress: &Arc<dyn Progress>,
+    progress: &Arc<dyn Observer>,
 ) -> Result<Acquired, PullError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -96,10 +94,12 @@ fn pull_on(
     sink: &dyn LayerSink,
     reference: &Reference,
     options: &PullOptions,
-    progress: &Arc<dyn Progress>,
+    progress: &Arc<dyn Observer>,
 ) -> Result<Acquired, PullError> {
-    let repository = wait(runtime, &options.cancellation, Repository::open(reference, options, progress))?;
-    let describe = Describe { runtime, sink, repository: &repository, reference, options, progress: &**progress };
+    let halt = Halt::new(progress);
+    let repository = wait(runtime, &halt, Repository::open(reference, options, progress))?;
+    let describe =
+        Describe { runtime, sink, repository: &repository, reference, options, progress: &**progress, halt: &halt };
     let described = describe.image()?;
     let repository = Arc::new(repository);
     let layers: Vec<Layer> = described
@@ -113,12 +113,11 @@ fn pull_on(
         report(&**progress, layer, LayerState::Waiting, 0);
     }
 
-    let halt = options.cancellation.child();
     let weight = |layer: &Layer| layer.descriptor.size;
-    let acquired = parallel::for_each(&layers, options.parallel, &halt, weight, |layer| {
+    let acquired = parallel::for_each(&layers, options.parallel, &|| halt.cancel(), weight, |layer| {
         acquire(runtime, sink, &repository, layer, &halt, &**progress)
     })?;
-    if options.cancellation.is_cancelled() {
+    if progress.cancelled() {
         return Err(PullError::Cancelled);
     }
     sink.put_manifest(&described.config_bytes).map_err(PullError::Store)?;
@@ -133,15 +132,11 @@ fn pull_on(
 }
 
 /// Waits for `work`, or for the end that the caller asks for.
-fn wait<T>(
-    runtime: &Runtime,
-    cancellation: &Cancellation,
-    work: impl Future<Output = Result<T, PullError>>,
-) -> Result<T, PullError> {
+fn wait<T>(runtime: &Runtime, halt: &Halt, work: impl Future<Output = Result<T, PullError>>) -> Result<T, PullError> {
     runtime.block_on(async {
         tokio::select! {
             done = work => done,
-            () = cancellation.cancelled() => Err(PullError::Cancelled),
+            () = halt.wait() => Err(PullError::Cancelled),
         }
     })
 }
@@ -152,7 +147,7 @@ pub(crate) fn fetch_layer(
     diff_id: &DiffId,
     source: &LayerSource,
     options: &PullOptions,
-    progress: &Arc<dyn Progress>,
+    progress: &Arc<dyn Observer>,
 ) -> Result<AcquiredLayer, PullError> {
     let Origin::Registry { registry, repository } = &source.origin else {
         return Err(PullError::Client(format!("{} is no registry", source.origin)));
@@ -163,11 +158,11 @@ pub(crate) fn fetch_layer(
     let descriptor = Descriptor::new(&source.media_type, &source.compressed.to_string(), source.bytes).map_err(bad)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|error| PullError::Client(error.to_string()))?;
-    let repository = wait(&runtime, &options.cancellation, Repository::open(&reference, options, progress));
+    let halt = Halt::new(progress);
+    let repository = wait(&runtime, &halt, Repository::open(&reference, options, progress));
     let layer = Layer { descriptor, diff_id: *diff_id };
-    let outcome = repository.and_then(|repository| {
-        acquire(&runtime, sink, &Arc::new(repository), &layer, &options.cancellation, &**progress)
-    });
+    let outcome =
+        repository.and_then(|repository| acquire(&runtime, sink, &Arc::new(repository), &layer, &halt, &**progress));
     runtime.shutdown_background();
     outcome
 }
@@ -178,8 +173,8 @@ fn acquire(
     sink: &dyn LayerSink,
     repository: &Arc<Repository>,
     layer: &Layer,
-    halt: &Cancellation,
-    progress: &dyn Progress,
+    halt: &Halt,
+    progress: &dyn Observer,
 ) -> Result<AcquiredLayer, PullError> {
     let descriptor = &layer.descriptor;
     let failed = |cause| PullError::Layer { layer: descriptor.digest, cause };
@@ -191,9 +186,8 @@ fn acquire(
     if sink.has_layer(&layer.diff_id) {
         return Ok(finished(true));
     }
-    let mut waiting = || progress.notice(&awaited(&descriptor.short()));
-    let claim = sink.claim(&layer.diff_id, &mut waiting, &|| halt.is_cancelled());
-    let _claim = claim.map_err(|e| if halt.is_cancelled() { PullError::Cancelled } else { failed(e) })?;
+    let claim = sink.claim(&layer.diff_id, &descriptor.short(), halt);
+    let _claim = claim.map_err(|e| if halt.cancelled() { PullError::Cancelled } else { failed(e) })?;
     if sink.has_layer(&layer.diff_id) {
         return Ok(finished(true));
     }
@@ -221,7 +215,7 @@ fn source(repository: &Repository, descriptor: &Descriptor) -> LayerSource {
     }
 }
 
-fn report(progress: &dyn Progress, layer: &Layer, state: LayerState, bytes: u64) {
+fn report(progress: &dyn Observer, layer: &Layer, state: LayerState, bytes: u64) {
     let name = layer.descriptor.short();
     progress.layer(&LayerProgress { name: &name, state, bytes, total: Some(layer.descriptor.size) });
 }

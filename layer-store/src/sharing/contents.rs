@@ -12,8 +12,8 @@ use std::io::{self, Cursor};
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::container::{Format, SectionWriter, Sections, Unusable};
 use crate::mapped::IndexBytes;
+use crate::section_file::{Format, SectionWriter, Sections, Unusable};
 
 /// The current format. A table of another version is ignored: its layer gives nothing until it comes in again.
 pub(crate) const FORMAT: Format = Format { magic: *b"LAMCONTS", version: 1 };

@@ -12,8 +12,8 @@ use std::ops::Range;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::container::{Format, SectionWriter, Sections, Unusable, require};
 use crate::mapped::IndexBytes;
+use crate::section_file::{Format, SectionWriter, Sections, Unusable, require};
 use crate::{DiffId, Digest};
 
 /// The current format. A program that meets a newer one refuses the layer: the map cannot be made anew.

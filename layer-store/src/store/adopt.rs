@@ -14,42 +14,52 @@ use std::path::{Path, PathBuf};
 
 use super::Store;
 use super::error::StoreError;
+use super::layers::Layers;
 use crate::durable;
+use crate::observer::Logged;
 use crate::sharing::blob;
 use crate::{DiffId, Digest, ExpectedLayer, IngestError};
 
-impl Store {
+impl Layers<'_> {
     /// Brings those of these layers into this store that only others have.
     pub fn adopt<'layers>(&self, layers: impl IntoIterator<Item = &'layers DiffId>) -> Result<(), StoreError> {
-        layers.into_iter().try_for_each(|layer| self.adopt_layer(layer, true))
+        layers.into_iter().try_for_each(|layer| self.store.adopt_layer(layer, true))
     }
 
     /// The same, for those alone of which that takes no space.
-    pub fn adopt_for_nothing<'layers>(
-        &self,
-        layers: impl IntoIterator<Item = &'layers DiffId>,
-    ) -> Result<(), StoreError> {
-        layers.into_iter().try_for_each(|layer| self.adopt_layer(layer, false))
+    pub fn adopt_if_free<'layers>(&self, layers: impl IntoIterator<Item = &'layers DiffId>) -> Result<(), StoreError> {
+        layers.into_iter().try_for_each(|layer| self.store.adopt_layer(layer, false))
     }
 
+    /// The stores read also that have some of these layers and let this process take no lease: a collection there may
+    /// take away what it uses. On a read-only file system there is none.
+    #[must_use]
+    pub fn unleased(&self, layers: &[DiffId]) -> Vec<PathBuf> {
+        let is_closed =
+            |store: &&Store| matches!(store.lease.get(), Some(Err(kind)) if *kind == io::ErrorKind::PermissionDenied);
+        let has_some = |store: &&Store| layers.iter().any(|layer| std::ptr::eq(self.store.home(layer), *store));
+        self.store.others.iter().filter(is_closed).filter(has_some).map(|store| store.root().to_owned()).collect()
+    }
+}
+
+impl Store {
     fn adopt_layer(&self, layer: &DiffId, copying: bool) -> Result<(), StoreError> {
         let is_own = || self.hold_own([layer], &[]).map(|missing| missing.is_empty());
         if is_own()? {
             return Ok(());
         }
-        let mut waiting = || tracing::warn!("waiting for another process that brings in layer {layer}");
-        let _claim = self.lock_layer(layer, &mut waiting, &|| false)?;
+        let _claim = self.layers().lock(layer, &layer.to_string(), &Logged)?;
         if is_own()? {
             return Ok(());
         }
         self.hold_layer(layer)?;
-        let (home, sources) = (self.home(layer), self.layer_sources(layer));
+        let (home, sources) = (self.home(layer), self.layers().sources(layer));
         let staging = self.staging()?;
         if home.clone_layer(layer, staging.path())? {
             self.publish_layer(staging.path(), layer)?;
         } else if copying {
             let expected = ExpectedLayer { compressed: None, diff_id: Some(*layer) };
-            self.ingest(&mut home.open_blob(layer)?.reader(), &expected).map_err(|error| match error {
+            self.layers().ingest(&mut home.open_blob(layer)?.reader(), &expected).map_err(|error| match error {
                 IngestError::Store(error) => error,
                 error => StoreError::DamagedLayer { layer: *layer, cause: error.to_string() },
             })?;
@@ -62,7 +72,7 @@ impl Store {
 
     /// Keeps a manifest or config in this store that perhaps only another has.
     pub(super) fn adopt_document(&self, digest: &Digest) -> Result<(), StoreError> {
-        self.put_manifest(&self.manifest_bytes(digest)?).map(drop)
+        self.images().put_manifest(&self.images().manifest_bytes(digest)?).map(drop)
     }
 
     /// Makes a layer of this store, whose tar is whole, in `directory` too, if that takes no space.
@@ -77,16 +87,6 @@ impl Store {
         }
         durable::sync_directory(directory)?;
         Ok(true)
-    }
-
-    /// The stores read also that have some of these layers and let this process take no lease: a collection there may
-    /// take away what it uses. On a read-only file system there is none.
-    #[must_use]
-    pub fn unleased(&self, layers: &[DiffId]) -> Vec<PathBuf> {
-        let is_closed =
-            |store: &&Self| matches!(store.lease.get(), Some(Err(kind)) if *kind == io::ErrorKind::PermissionDenied);
-        let has_some = |store: &&Self| layers.iter().any(|layer| std::ptr::eq(self.home(layer), *store));
-        self.others.iter().filter(is_closed).filter(has_some).map(|store| store.root().to_owned()).collect()
     }
 }
 

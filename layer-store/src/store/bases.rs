@@ -16,9 +16,10 @@ use crate::fault::{self, FaultPoint};
 use crate::layer::LayerIndex;
 use crate::lease::Held;
 use crate::mapped::IndexBytes;
+use crate::observer::{Logged, Observer};
 use crate::oci::parallel;
 use crate::view::ViewLayer;
-use crate::{BaseId, Cancellation, DiffId, View};
+use crate::{BaseId, DiffId, View};
 
 /// `recipe` of a base: what it is made of, each bottom first. Its base id is that of the directory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,12 +42,26 @@ impl Recipe {
     }
 }
 
+/// What a store does with bases: see [`Store::bases`].
+#[derive(Clone, Copy, Debug)]
+pub struct Bases<'store> {
+    pub(super) store: &'store Store,
+}
+
 impl Store {
+    /// Its bases.
+    #[must_use]
+    pub fn bases(&self) -> Bases<'_> {
+        Bases { store: self }
+    }
+}
+
+impl Bases<'_> {
     /// The base of an image with the layers of a variant on top; made if it is not there.
     ///
-    /// One process makes it, others wait for that one: `waiting` is told before the first wait.
-    pub fn prepare(&self, image: &Image, variant: &[DiffId], waiting: &mut dyn FnMut()) -> Result<BaseId, StoreError> {
-        self.prepare_layers(&image.layers, variant, waiting)
+    /// One process makes it, others wait for that one.
+    pub fn prepare(&self, image: &Image, variant: &[DiffId], observer: &dyn Observer) -> Result<BaseId, StoreError> {
+        self.prepared(&image.layers, variant, observer, Some(&image.reference))
     }
 
     /// The same for layers that belong to no image, bottom first.
@@ -54,22 +69,55 @@ impl Store {
         &self,
         layers: &[DiffId],
         variant: &[DiffId],
-        waiting: &mut dyn FnMut(),
+        observer: &dyn Observer,
+    ) -> Result<BaseId, StoreError> {
+        self.prepared(layers, variant, observer, None)
+    }
+
+    /// `name` is that of an image, for the words about a wait.
+    fn prepared(
+        &self,
+        layers: &[DiffId],
+        variant: &[DiffId],
+        observer: &dyn Observer,
+        name: Option<&str>,
     ) -> Result<BaseId, StoreError> {
         let recipe = Recipe { image: layers.to_vec(), variant: variant.to_vec() };
         let id = recipe.id();
-        self.hold_recipe(&recipe)?;
-        if self.has_base(&id) {
+        let work = name.map_or_else(|| format!("makes base {id}"), |name| format!("prepares {name}"));
+        self.store.hold_recipe(&recipe)?;
+        if self.store.has_base(&id) {
             return Ok(id);
         }
-        match self.make_base(&recipe, waiting, &|| self.has_base(&id)) {
+        match self.store.make_base(&recipe, (observer, &work), &|| self.store.has_base(&id)) {
             // Whoever opens it merges in memory.
-            Err(error) if error.is_closed() && self.recipe(&id).is_ok() => {}
+            Err(error) if error.is_closed() && self.store.recipe(&id).is_ok() => {}
             made => made?,
         }
         Ok(id)
     }
 
+    /// Opens a base for reading. The view keeps it, and its layers, from being collected.
+    ///
+    /// A base or an index that is damaged or of another version is made anew first.
+    pub fn open(&self, id: &BaseId) -> Result<View, StoreError> {
+        let recipe = self.store.recipe(id)?;
+        self.store.hold_recipe(&recipe)?;
+        let leases = self.store.leases_of_view(&recipe.held())?;
+        let opened = self.store.view_layers(&recipe)?;
+        let layers: Vec<ViewLayer> = recipe.layers().filter_map(|layer| opened.get(layer).cloned()).collect();
+        let base = match self.store.checked_base(&recipe, &layers) {
+            Ok(base) => base,
+            Err(cause) => {
+                tracing::info!("base {id}: making it anew: {cause}");
+                self.store.remade_base(&recipe, &layers)?
+            }
+        };
+        Ok(View::new(base, layers, leases))
+    }
+}
+
+impl Store {
     fn hold_recipe(&self, recipe: &Recipe) -> Result<(), StoreError> {
         match self.hold_where_they_are(recipe.layers(), &[Held::Base(recipe.id())])?.first() {
             Some(missing) => Err(StoreError::NoSuchLayer(**missing)),
@@ -92,11 +140,11 @@ impl Store {
     fn make_base(
         &self,
         recipe: &Recipe,
-        waiting: &mut dyn FnMut(),
+        (observer, work): (&dyn Observer, &str),
         is_there: &dyn Fn() -> bool,
     ) -> Result<(), StoreError> {
         let id = recipe.id();
-        let _lock = FileLock::wait(&self.layout.lock(&format!("base-{id}")), waiting, &|| false)?;
+        let _lock = FileLock::wait(&self.layout.lock(&format!("base-{id}")), observer, work)?;
         fault::point(FaultPoint::BaseClaimed);
         if is_there() {
             return Ok(());
@@ -130,32 +178,12 @@ impl Store {
         recipe.filter(|recipe| recipe.id() == *id).ok_or(StoreError::NoSuchBase(*id))
     }
 
-    /// Opens a base for reading. The view keeps it, and its layers, from being collected.
-    ///
-    /// A base or an index that is damaged or of another version is made anew first.
-    pub fn open_view(&self, id: &BaseId) -> Result<View, StoreError> {
-        let recipe = self.recipe(id)?;
-        self.hold_recipe(&recipe)?;
-        let leases = self.leases_of_view(&recipe.held())?;
-        let opened = self.view_layers(&recipe)?;
-        let layers: Vec<ViewLayer> = recipe.layers().filter_map(|layer| opened.get(layer).cloned()).collect();
-        let base = match self.checked_base(&recipe, &layers) {
-            Ok(base) => base,
-            Err(cause) => {
-                tracing::info!("base {id}: making it anew: {cause}");
-                self.remade_base(&recipe, &layers)?
-            }
-        };
-        Ok(View::new(base, layers, leases))
-    }
-
     /// Makes a base anew that cannot be used; in memory where this process may not write the store.
     fn remade_base(&self, recipe: &Recipe, layers: &[ViewLayer]) -> Result<Base, StoreError> {
-        let id = recipe.id();
-        let mut waiting = || tracing::warn!("waiting for another process that makes base {id}");
+        let work = format!("makes base {}", recipe.id());
         fault::point(FaultPoint::BaseRefused);
         // Another process may have found the same damage and mended it.
-        match self.make_base(recipe, &mut waiting, &|| self.checked_base(recipe, layers).is_ok()) {
+        match self.make_base(recipe, (&Logged, &work), &|| self.checked_base(recipe, layers).is_ok()) {
             Ok(()) => self.checked_base(recipe, layers).map_err(StoreError::Merge),
             Err(error) if error.is_closed() => base_in_memory(layers),
             Err(error) => Err(error),
@@ -167,9 +195,8 @@ impl Store {
         let different: Vec<DiffId> = recipe.layers().copied().collect::<BTreeSet<_>>().into_iter().collect();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let length = |layer: &DiffId| fs::metadata(self.layout.layer_index(layer)).map_or(0, |index| index.len());
-        let opened = parallel::for_each(&different, threads, &Cancellation::default(), length, |layer| {
-            Ok((*layer, self.view_layer(layer)?))
-        });
+        let opened =
+            parallel::for_each(&different, threads, &|| (), length, |layer| Ok((*layer, self.view_layer(layer)?)));
         Ok(opened?.into_iter().collect())
     }
 

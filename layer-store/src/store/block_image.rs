@@ -3,12 +3,12 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use super::Store;
+use super::bases::Bases;
 use super::error::StoreError;
 use super::lock::FileLock;
 use crate::erofs::{self, ErofsError, ErofsSummary};
 use crate::fault::{self, FaultPoint};
-use crate::{BaseId, Cancellation};
+use crate::{BaseId, Observer};
 
 /// Why there is no block image. Nothing is left of it.
 #[derive(Debug, thiserror::Error)]
@@ -22,31 +22,25 @@ pub enum BlockImageError {
     Erofs(ErofsError),
 }
 
-impl Store {
+impl Bases<'_> {
     /// The EROFS image of a base: made if it is not there, and kept as long as the base. One process makes it, others
-    /// wait for that one: `waiting` is told before the first wait. `progress` is told of bytes of content written.
+    /// wait for that one. `observer` is told of bytes of content written.
     ///
     /// Every file's content is proved on the way into the image.
-    pub fn block_image(
-        &self,
-        id: &BaseId,
-        waiting: &mut dyn FnMut(),
-        cancellation: &Cancellation,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<PathBuf, BlockImageError> {
-        let place = self.layout.block_image(id);
+    pub fn block_image(&self, id: &BaseId, observer: &dyn Observer) -> Result<PathBuf, BlockImageError> {
+        let place = self.store.layout.block_image(id);
         if is_whole(&place) {
             return Ok(place);
         }
-        let lock = self.layout.lock(&format!("image-{id}"));
-        let _lock = FileLock::wait(&lock, waiting, &|| cancellation.is_cancelled())?;
+        let lock = self.store.layout.lock(&format!("image-{id}"));
+        let _lock = FileLock::wait(&lock, observer, &format!("makes the block image of base {id}"))?;
         if is_whole(&place) {
             return Ok(place);
         }
-        let staging = self.staging()?;
+        let staging = self.store.staging()?;
         let path = staging.path().join("image");
         let file = File::create_new(&path).map_err(StoreError::io(&path))?;
-        self.write_block_image(id, (&path, &file), cancellation, progress)?;
+        self.write_block_image(id, (&path, &file), observer)?;
         // Nobody looks at the content again before a guest does, so a power cut must not spoil it.
         file.sync_all().map_err(StoreError::io(&path))?;
         fault::point(FaultPoint::BlockImageStaged);
@@ -60,11 +54,10 @@ impl Store {
         &self,
         id: &BaseId,
         (path, file): (&Path, &File),
-        cancellation: &Cancellation,
-        progress: &mut dyn FnMut(u64),
+        observer: &dyn Observer,
     ) -> Result<ErofsSummary, BlockImageError> {
-        let view = self.open_view(id)?.verifying();
-        view.write_erofs(file, id.uuid(), cancellation, progress).map_err(|error| match error {
+        let view = self.open(id)?.verifying();
+        view.write_erofs(file, id.uuid(), observer).map_err(|error| match error {
             ErofsError::Target(cause) => StoreError::io(path)(cause).into(),
             other => BlockImageError::Erofs(other),
         })

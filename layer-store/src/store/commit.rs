@@ -3,8 +3,8 @@
 use oci_spec::image::{ImageManifestBuilder, MediaType};
 use serde_json::{Value, json};
 
-use super::Store;
 use super::error::StoreError;
+use super::images::Images;
 use crate::oci::manifest::descriptor;
 use crate::{DiffId, Digest};
 
@@ -21,7 +21,7 @@ pub struct Provenance {
     pub comment: Option<String>,
 }
 
-impl Store {
+impl Images<'_> {
     /// Makes an image of the one with the manifest `base` with `on_top` (layers of this store, lowest first) over its own
     /// layers, and gives it the canonical name `reference`. Gives the digest of its manifest. Layers that only other stores
     /// have are brought into this one.
@@ -35,9 +35,9 @@ impl Store {
         provenance: &Provenance,
         reference: &str,
     ) -> Result<Digest, StoreError> {
-        let image = self.image_by_manifest(reference, base)?;
+        let image = self.store.image_by_manifest(reference, base)?;
         let config_digest = image.manifest.config().digest().to_string();
-        let malformed = |cause: String| StoreError::Document { path: self.layout.manifest(base), cause };
+        let malformed = |cause: String| StoreError::Document { path: self.store.layout.manifest(base), cause };
         let config_digest: Digest = config_digest.parse().map_err(|error| malformed(format!("{error}")))?;
         let bytes = self.manifest_bytes(&config_digest)?;
         // Not by the type of a config, which would lose what it does not know.
@@ -46,9 +46,9 @@ impl Store {
         let config = serde_json::to_vec(&config).unwrap_or_default();
 
         // What was written is kept for ever, and so must be what it lies on.
-        self.adopt(image.layers.iter().chain(on_top))?;
+        self.store.layers().adopt(image.layers.iter().chain(on_top))?;
         let layers = image.layers.iter().chain(on_top).map(|layer| {
-            let bytes = self.layer_bytes(layer).ok_or(StoreError::NoSuchLayer(*layer))?;
+            let bytes = self.store.layers().bytes(layer).ok_or(StoreError::NoSuchLayer(*layer))?;
             descriptor(MediaType::ImageLayer, &layer.0, bytes).map_err(&malformed)
         });
         let layers = layers.collect::<Result<Vec<_>, StoreError>>()?;

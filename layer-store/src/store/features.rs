@@ -25,6 +25,7 @@ use super::lock::FileLock;
 use super::{Store, make};
 use crate::durable;
 use crate::fault::{self, FaultPoint};
+use crate::observer::Silent;
 use crate::sharing::blob;
 
 /// The newest format of a store that this program knows, and the one that it makes.
@@ -127,7 +128,7 @@ impl Store {
             return Ok(());
         }
         let staging = self.staging()?;
-        let _one_at_a_time = FileLock::wait(&self.layout.lock("features"), &mut || {}, &|| false)?;
+        let _one_at_a_time = FileLock::wait(&self.layout.lock("features"), &Silent, "writes store.json")?;
         let mut file = StoreFile::read(&self.layout)?;
         if is_noted(&mut file) {
             return Ok(());

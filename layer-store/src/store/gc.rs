@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
 use super::images::Image;
+use super::layers::Layers;
 use super::lock::FileLock;
 use super::rest::{Borrowed, Remainder};
 use super::{Store, lock, pins};
@@ -76,6 +77,26 @@ pub(super) struct Reachable {
     dead: Vec<PathBuf>,
     /// Staging directories of live leases.
     staging: BTreeSet<String>,
+}
+
+impl Layers<'_> {
+    /// Who holds a layer: names of images, and what live processes do with it. Empty if it would be collected.
+    pub fn holders(&self, layer: &DiffId) -> Result<Vec<String>, StoreError> {
+        let home = self.store.home(layer);
+        if !std::ptr::eq(home, self.store) {
+            return home.layers().holders(layer);
+        }
+        if !self.store.layout.layer(layer).is_dir() {
+            return Err(StoreError::NoSuchLayer(*layer));
+        }
+        let _exclusive = lock::exclusive(&self.store.layout.join("lock"))?;
+        let mut reachable = self.store.reachable()?;
+        let mut holders = reachable.layers.remove(layer).unwrap_or_default();
+        holders.extend(reachable.unknown.take());
+        let needed = reachable.sharing.donors.get(layer).into_iter().flat_map(|needed| &needed.by);
+        holders.extend(needed.map(|(borrower, bytes)| format!("layer {borrower}, which has {bytes} bytes in it")));
+        Ok(holders.into_iter().collect())
+    }
 }
 
 impl Store {
@@ -148,24 +169,6 @@ impl Store {
             fault::point(FaultPoint::GarbageFirstAside);
         }
         Ok(aside)
-    }
-
-    /// Who holds a layer: names of images, and what live processes do with it. Empty if it would be collected.
-    pub fn holders(&self, layer: &DiffId) -> Result<Vec<String>, StoreError> {
-        let home = self.home(layer);
-        if !std::ptr::eq(home, self) {
-            return home.holders(layer);
-        }
-        if !self.layout.layer(layer).is_dir() {
-            return Err(StoreError::NoSuchLayer(*layer));
-        }
-        let _exclusive = lock::exclusive(&self.layout.join("lock"))?;
-        let mut reachable = self.reachable()?;
-        let mut holders = reachable.layers.remove(layer).unwrap_or_default();
-        holders.extend(reachable.unknown.take());
-        let needed = reachable.sharing.donors.get(layer).into_iter().flat_map(|needed| &needed.by);
-        holders.extend(needed.map(|(borrower, bytes)| format!("layer {borrower}, which has {bytes} bytes in it")));
-        Ok(holders.into_iter().collect())
     }
 
     /// Finds everything that is needed. The caller holds the lock exclusively.

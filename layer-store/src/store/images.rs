@@ -55,17 +55,31 @@ impl Image {
     }
 }
 
+/// What a store does with images: see [`Store::images`].
+#[derive(Clone, Copy, Debug)]
+pub struct Images<'store> {
+    pub(crate) store: &'store Store,
+}
+
 impl Store {
+    /// Its images, and those of its additional stores.
+    #[must_use]
+    pub fn images(&self) -> Images<'_> {
+        Images { store: self }
+    }
+}
+
+impl Images<'_> {
     /// The image with this canonical name: of this store, else of the first that is read also and has it. It stays,
     /// whatever the name means later, for as long as this `Store` does.
-    pub fn image(&self, reference: &str) -> Result<Image, StoreError> {
-        for store in self.each() {
+    pub fn get(&self, reference: &str) -> Result<Image, StoreError> {
+        for store in self.store.each() {
             match store.own_image(reference) {
                 Err(StoreError::NoSuchImage(_)) => {}
                 found => {
                     let image = found?;
                     // What is missing whoever needs it will say.
-                    self.hold_where_they_are(&image.layers, &[])?;
+                    self.store.hold_where_they_are(&image.layers, &[])?;
                     return Ok(image);
                 }
             }
@@ -73,6 +87,101 @@ impl Store {
         Err(StoreError::NoSuchImage(reference.to_owned()))
     }
 
+    /// All names, in byte order: those of this store, and of the stores that are read also where no store before has it.
+    pub fn list(&self) -> Result<Vec<ImageSummary>, StoreError> {
+        let mut images = BTreeMap::new();
+        for store in self.store.each() {
+            for image in store.own_images()? {
+                images.entry(image.reference.clone()).or_insert(image);
+            }
+        }
+        Ok(images.into_values().collect())
+    }
+
+    /// Why names of this store, or of one that is read also, cannot be read.
+    pub fn unreadable(&self) -> Result<Vec<StoreError>, StoreError> {
+        let damaged = self.store.each().map(|store| store.own_names().map(|(_, damaged)| damaged));
+        Ok(damaged.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    }
+
+    /// A manifest or config, byte for byte, its digest proved.
+    pub fn manifest_bytes(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
+        let own = self.store.own_manifest_bytes(digest);
+        let of_others = || self.store.others.iter().find_map(|other| other.own_manifest_bytes(digest).ok());
+        own.or_else(|error| of_others().ok_or(error))
+    }
+
+    /// Keeps a manifest or config, byte for byte.
+    pub fn put_manifest(&self, document: &[u8]) -> Result<Digest, StoreError> {
+        let digest = Digest::of(document);
+        let path = self.store.layout.manifest(&digest);
+        let staging = self.store.staging()?;
+        self.store.holding(|| {
+            if fs::read(&path).is_ok_and(|kept| kept == document) {
+                return Ok(((), vec![Held::Manifest(digest)]));
+            }
+            let written = staging.path().join("manifest");
+            durable::write(&written, document)?;
+            fault::point(FaultPoint::ManifestStaged);
+            durable::publish(&written, &path)?;
+            fault::point(FaultPoint::ManifestPublished);
+            Ok(((), vec![Held::Manifest(digest)]))
+        })?;
+        Ok(digest)
+    }
+
+    /// Makes a canonical name mean the manifest with this digest from now on.
+    pub fn tag(&self, reference: &str, manifest: &Digest) -> Result<(), StoreError> {
+        let path = self.store.layout.image(reference);
+        // A name that cannot be read means something else, and is mended by this.
+        let is_meant = |file: ImageFile| file.reference == reference && file.manifest == *manifest;
+        // Another process may have given layers and documents their places, and not waited for the disk yet.
+        durable::sync_directory(&self.store.layout.layers())?;
+        durable::sync_directory(&self.store.layout.join("manifests/sha256"))?;
+        self.store.sync_places(
+            &self.store.image_by_manifest(reference, manifest).map(|image| image.layers).unwrap_or_default(),
+        )?;
+        if read_image_file(&path).is_ok_and(|file| file.is_some_and(is_meant)) {
+            // The same is true of the name.
+            return durable::sync_directory(&self.store.layout.join("images"));
+        }
+        let file = ImageFile { reference: reference.to_owned(), manifest: *manifest };
+        let staging = self.store.staging()?;
+        let written = staging.path().join("image");
+        durable::write(&written, &serde_json::to_vec(&file).unwrap_or_default())?;
+        fault::point(FaultPoint::ImageStaged);
+        // A collection that looked for names before and for leases after would miss what this process holds until
+        // then and the name from then on.
+        self.store.holding(|| {
+            fs::rename(&written, &path).map_err(StoreError::io(&path))?;
+            fault::point(FaultPoint::ImagePublished);
+            durable::sync_directory(&self.store.layout.join("images"))?;
+            Ok(((), vec![Held::Manifest(*manifest)]))
+        })
+    }
+
+    /// Takes a name away; what only it needed goes with the next collection.
+    pub fn untag(&self, reference: &str) -> Result<(), StoreError> {
+        self.store.may_change()?;
+        let path = self.store.layout.image(reference);
+        match fs::remove_file(&path) {
+            Ok(()) => {
+                fault::point(FaultPoint::ImageRemoved);
+                durable::sync_directory(&self.store.layout.join("images"))
+            }
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+                let elsewhere = self.store.others.iter().find(|other| other.layout.image(reference).is_file());
+                Err(elsewhere.map_or_else(
+                    || StoreError::NoSuchImage(reference.to_owned()),
+                    |other| StoreError::OnlyRead { reference: reference.to_owned(), store: other.root().to_owned() },
+                ))
+            }
+            Err(cause) => Err(StoreError::io(&path)(cause)),
+        }
+    }
+}
+
+impl Store {
     fn own_image(&self, reference: &str) -> Result<Image, StoreError> {
         let path = self.layout.image(reference);
         self.holding(|| {
@@ -100,13 +209,6 @@ impl Store {
         Ok(Image { reference: reference.to_owned(), manifest_digest: *digest, manifest, config, layers })
     }
 
-    /// A manifest or config, byte for byte, its digest proved.
-    pub fn manifest_bytes(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
-        let own = self.own_manifest_bytes(digest);
-        let of_others = || self.others.iter().find_map(|other| other.own_manifest_bytes(digest).ok());
-        own.or_else(|error| of_others().ok_or(error))
-    }
-
     fn own_manifest_bytes(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         let path = self.layout.manifest(digest);
         let bytes = fs::read(&path).map_err(|cause| match cause.kind() {
@@ -120,99 +222,15 @@ impl Store {
     }
 
     fn document<T>(&self, digest: &Digest, read: fn(&[u8]) -> Result<T, ImageError>) -> Result<T, StoreError> {
-        let bytes = self.manifest_bytes(digest)?;
+        let bytes = self.images().manifest_bytes(digest)?;
         read(&bytes)
             .map_err(|error| StoreError::Document { path: self.layout.manifest(digest), cause: error.to_string() })
-    }
-
-    /// Keeps a manifest or config, byte for byte.
-    pub fn put_manifest(&self, document: &[u8]) -> Result<Digest, StoreError> {
-        let digest = Digest::of(document);
-        let path = self.layout.manifest(&digest);
-        let staging = self.staging()?;
-        self.holding(|| {
-            if fs::read(&path).is_ok_and(|kept| kept == document) {
-                return Ok(((), vec![Held::Manifest(digest)]));
-            }
-            let written = staging.path().join("manifest");
-            durable::write(&written, document)?;
-            fault::point(FaultPoint::ManifestStaged);
-            durable::publish(&written, &path)?;
-            fault::point(FaultPoint::ManifestPublished);
-            Ok(((), vec![Held::Manifest(digest)]))
-        })?;
-        Ok(digest)
-    }
-
-    /// Makes a canonical name mean the manifest with this digest from now on.
-    pub fn tag(&self, reference: &str, manifest: &Digest) -> Result<(), StoreError> {
-        let path = self.layout.image(reference);
-        // A name that cannot be read means something else, and is mended by this.
-        let is_meant = |file: ImageFile| file.reference == reference && file.manifest == *manifest;
-        // Another process may have given layers and documents their places, and not waited for the disk yet.
-        durable::sync_directory(&self.layout.layers())?;
-        durable::sync_directory(&self.layout.join("manifests/sha256"))?;
-        self.sync_places(&self.image_by_manifest(reference, manifest).map(|image| image.layers).unwrap_or_default())?;
-        if read_image_file(&path).is_ok_and(|file| file.is_some_and(is_meant)) {
-            // The same is true of the name.
-            return durable::sync_directory(&self.layout.join("images"));
-        }
-        let file = ImageFile { reference: reference.to_owned(), manifest: *manifest };
-        let staging = self.staging()?;
-        let written = staging.path().join("image");
-        durable::write(&written, &serde_json::to_vec(&file).unwrap_or_default())?;
-        fault::point(FaultPoint::ImageStaged);
-        // A collection that looked for names before and for leases after would miss what this process holds until
-        // then and the name from then on.
-        self.holding(|| {
-            fs::rename(&written, &path).map_err(StoreError::io(&path))?;
-            fault::point(FaultPoint::ImagePublished);
-            durable::sync_directory(&self.layout.join("images"))?;
-            Ok(((), vec![Held::Manifest(*manifest)]))
-        })
     }
 
     /// Waits until the names of the files of layers are on the disk: they may have come one by one, beside a rest.
     fn sync_places(&self, layers: &[DiffId]) -> Result<(), StoreError> {
         let own = layers.iter().filter(|layer| self.has_own_layer(layer));
         own.map(|layer| self.layout.layer(layer)).try_for_each(|place| durable::sync_directory(&place))
-    }
-
-    /// Takes a name away; what only it needed goes with the next collection.
-    pub fn untag(&self, reference: &str) -> Result<(), StoreError> {
-        self.may_change()?;
-        let path = self.layout.image(reference);
-        match fs::remove_file(&path) {
-            Ok(()) => {
-                fault::point(FaultPoint::ImageRemoved);
-                durable::sync_directory(&self.layout.join("images"))
-            }
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-                let elsewhere = self.others.iter().find(|other| other.layout.image(reference).is_file());
-                Err(elsewhere.map_or_else(
-                    || StoreError::NoSuchImage(reference.to_owned()),
-                    |other| StoreError::OnlyRead { reference: reference.to_owned(), store: other.root().to_owned() },
-                ))
-            }
-            Err(cause) => Err(StoreError::io(&path)(cause)),
-        }
-    }
-
-    /// All names, in byte order: those of this store, and of the stores that are read also where no store before has it.
-    pub fn images(&self) -> Result<Vec<ImageSummary>, StoreError> {
-        let mut images = BTreeMap::new();
-        for store in self.each() {
-            for image in store.own_images()? {
-                images.entry(image.reference.clone()).or_insert(image);
-            }
-        }
-        Ok(images.into_values().collect())
-    }
-
-    /// Why names of this store, or of one that is read also, cannot be read.
-    pub fn unreadable_names(&self) -> Result<Vec<StoreError>, StoreError> {
-        let damaged = self.each().map(|store| store.own_names().map(|(_, damaged)| damaged));
-        Ok(damaged.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
     /// The names of this store that can be read, in byte order.

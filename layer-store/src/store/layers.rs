@@ -15,6 +15,7 @@ use crate::ingest::{self, ExpectedLayer, IngestError, IngestedLayer};
 use crate::layer::LayerIndex;
 use crate::lease::Held;
 use crate::mapped::IndexBytes;
+use crate::observer::{Logged, Observer};
 use crate::sharing::{Blob, blob};
 use crate::view::ViewLayer;
 use crate::{DiffId, Digest, LayerSource};
@@ -25,44 +26,46 @@ pub struct LayerLock {
     _lock: FileLock,
 }
 
+/// What a store does with layers: see [`Store::layers`].
+#[derive(Clone, Copy, Debug)]
+pub struct Layers<'store> {
+    pub(crate) store: &'store Store,
+}
+
 impl Store {
+    /// Its layers, and those of its additional stores.
+    #[must_use]
+    pub fn layers(&self) -> Layers<'_> {
+        Layers { store: self }
+    }
+}
+
+impl Layers<'_> {
     /// Whether a layer is in the store, or in one that is read also. It stays for as long as this `Store` does.
     #[must_use]
-    pub fn has_layer(&self, diff_id: &DiffId) -> bool {
-        self.hold_layer(diff_id).is_ok()
+    pub fn has(&self, diff_id: &DiffId) -> bool {
+        self.store.hold_layer(diff_id).is_ok()
     }
 
     /// Bytes of a layer's tar.
     #[must_use]
-    pub fn layer_bytes(&self, diff_id: &DiffId) -> Option<u64> {
-        fs::metadata(self.home(diff_id).layout.tar(diff_id)?).ok().map(|tar| tar.len())
-    }
-
-    pub(super) fn hold_layer(&self, diff_id: &DiffId) -> Result<(), StoreError> {
-        match self.hold_where_they_are([diff_id], &[])?.as_slice() {
-            [] => Ok(()),
-            _ => Err(StoreError::NoSuchLayer(*diff_id)),
-        }
+    pub fn bytes(&self, diff_id: &DiffId) -> Option<u64> {
+        fs::metadata(self.store.home(diff_id).layout.tar(diff_id)?).ok().map(|tar| tar.len())
     }
 
     /// The layer that once came as bytes with this digest, if it is still there.
     #[must_use]
-    pub fn layer_by_compressed(&self, compressed: &Digest) -> Option<DiffId> {
+    pub fn by_compressed(&self, compressed: &Digest) -> Option<DiffId> {
         let noted =
-            |store: &Self| fs::read_to_string(store.layout.compressed(compressed)).ok()?.trim_end().parse().ok();
-        self.each().filter_map(noted).find(|diff_id| self.has_layer(diff_id))
+            |store: &Store| fs::read_to_string(store.layout.compressed(compressed)).ok()?.trim_end().parse().ok();
+        self.store.each().filter_map(noted).find(|diff_id| self.has(diff_id))
     }
 
-    /// Waits until nobody else, in this process or another, brings in this layer. `waiting` is told before the
-    /// first wait; the wait ends with an error when `give_up` turns true.
-    pub fn lock_layer(
-        &self,
-        diff_id: &DiffId,
-        waiting: &mut dyn FnMut(),
-        give_up: &dyn Fn() -> bool,
-    ) -> Result<LayerLock, StoreError> {
-        let path = self.layout.lock(&format!("layer-{}", diff_id.0.hex()));
-        let lock = FileLock::wait(&path, waiting, give_up)?;
+    /// Waits until nobody else, in this process or another, brings in this layer. `observer` is told of a wait, with
+    /// `name` for the layer, and can end it.
+    pub fn lock(&self, diff_id: &DiffId, name: &str, observer: &dyn Observer) -> Result<LayerLock, StoreError> {
+        let path = self.store.layout.lock(&format!("layer-{}", diff_id.0.hex()));
+        let lock = FileLock::wait(&path, observer, &format!("brings in layer {}", name.escape_debug()))?;
         fault::point(FaultPoint::LayerClaimed);
         Ok(LayerLock { _lock: lock })
     }
@@ -75,10 +78,10 @@ impl Store {
         source: &mut (dyn Read + Send),
         expected: &ExpectedLayer,
     ) -> Result<IngestedLayer, IngestError> {
-        let staging = self.staging()?;
-        let sharing = self.shares_files.then_some(self);
-        let (made, tar, mut new) = ingest::ingest(source, staging.path(), expected, &self.limits, sharing)?;
-        let placing = self.placing.lock();
+        let staging = self.store.staging()?;
+        let sharing = self.store.shares_files.then_some(self.store);
+        let (made, tar, mut new) = ingest::ingest(source, staging.path(), expected, &self.store.limits, sharing)?;
+        let placing = self.store.placing.lock();
         // Another thread may have brought in a layer since.
         if new.share(&tar) {
             tar.sync_all().map_err(|cause| StoreError::write(staging.path(), made.blob_bytes, cause))?;
@@ -86,14 +89,30 @@ impl Store {
         }
         new.write_contents();
         if new.is_thin() {
-            self.use_feature(THIN_LAYERS)?;
+            self.store.use_feature(THIN_LAYERS)?;
             fault::point(FaultPoint::FeatureNoted);
         }
-        let was_present = self.publish_layer(staging.path(), &made.diff_id)?;
+        let was_present = self.store.publish_layer(staging.path(), &made.diff_id)?;
         drop(placing);
         fault::point(FaultPoint::LayerKept);
-        self.remember_compressed(&made.diff_id, &made.compressed_digest).unwrap_or_else(|error| forget(&error));
+        self.store.remember_compressed(&made.diff_id, &made.compressed_digest).unwrap_or_else(|error| forget(&error));
         Ok(IngestedLayer { was_present, ..made })
+    }
+
+    /// Where a layer's bytes can be had again, the latest first; empty where nobody knows.
+    #[must_use]
+    pub fn sources(&self, diff_id: &DiffId) -> Vec<LayerSource> {
+        let text = fs::read(self.store.home(diff_id).layout.layer(diff_id).join("sources")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+}
+
+impl Store {
+    pub(super) fn hold_layer(&self, diff_id: &DiffId) -> Result<(), StoreError> {
+        match self.hold_where_they_are([diff_id], &[])?.as_slice() {
+            [] => Ok(()),
+            _ => Err(StoreError::NoSuchLayer(*diff_id)),
+        }
     }
 
     /// Gives a finished layer its place; says whether another was there first.
@@ -136,9 +155,9 @@ impl Store {
 
     /// Keeps where a layer's bytes can be had again, for `verify --repair` and for pushing it as it was.
     pub(crate) fn remember_source(&self, diff_id: &DiffId, source: &LayerSource) -> Result<(), StoreError> {
-        let mut sources = self.layer_sources(diff_id);
+        let mut sources = self.layers().sources(diff_id);
         // The notes of another store are not this one's to write.
-        if sources.contains(source) || self.store_of(diff_id) != Some(self.root()) {
+        if sources.contains(source) || self.layers().store_of(diff_id) != Some(self.root()) {
             return Ok(());
         }
         sources.insert(0, source.clone());
@@ -148,13 +167,6 @@ impl Store {
         fault::point(FaultPoint::SourcesStaged);
         let path = self.layout.layer(diff_id).join("sources");
         fs::rename(&written, &path).map_err(StoreError::io(&path))
-    }
-
-    /// Where a layer's bytes can be had again, the latest first; empty where nobody knows.
-    #[must_use]
-    pub fn layer_sources(&self, diff_id: &DiffId) -> Vec<LayerSource> {
-        let text = fs::read(self.home(diff_id).layout.layer(diff_id).join("sources")).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
     }
 
     /// Opens a layer's index; makes it anew from the blob where it is missing, damaged or of another version.
@@ -182,8 +194,7 @@ impl Store {
     /// Makes the index of a layer of `home` anew at `path`, one process at a time.
     fn remake_index(&self, home: &Self, diff_id: &DiffId, path: &Path) -> Result<LayerIndex, StoreError> {
         let lock = self.layout.lock(&format!("index-{}", diff_id.0.hex()));
-        let mut waiting = || tracing::warn!("waiting for another process that makes the index of layer {diff_id}");
-        let _lock = FileLock::wait(&lock, &mut waiting, &|| false)?;
+        let _lock = FileLock::wait(&lock, &Logged, &format!("makes the index of layer {diff_id}"))?;
         // Another process may have made it meanwhile.
         if let Ok(index) = open_index(path, diff_id) {
             return Ok(index);

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::error::StoreError;
+use crate::observer::Observer;
 
 /// How often a wait looks whether it is to be given up: short for a person, rare for a processor.
 const POLL: Duration = Duration::from_millis(50);
@@ -22,25 +23,25 @@ pub(crate) struct FileLock {
 }
 
 impl FileLock {
-    /// Waits for the lock, and has it the moment that its holder lets go or dies. `waiting` is told once, before the first
-    /// wait; `give_up` ends it.
-    pub(super) fn wait(path: &Path, waiting: &mut dyn FnMut(), give_up: &dyn Fn() -> bool) -> Result<Self, StoreError> {
+    /// Waits for the lock, and has it the moment that its holder releases it or dies. `observer` is told once, before the
+    /// first wait, what `work` the other process does, and can end the wait.
+    pub(super) fn wait(path: &Path, observer: &dyn Observer, work: &str) -> Result<Self, StoreError> {
         let mut told = false;
         loop {
             if let Some(lock) = Self::try_take(path)? {
                 return Ok(lock);
             }
-            if give_up() {
+            if observer.cancelled() {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 return Err(StoreError::Interrupted(name));
             }
             if !told {
-                waiting();
+                observer.waiting(work);
                 told = true;
             }
             let free = until_free(path);
             // Ends when the lock is free, whoever has it by then.
-            while free.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) && !give_up() {}
+            while free.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) && !observer.cancelled() {}
         }
     }
 

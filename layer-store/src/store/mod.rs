@@ -28,15 +28,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
+pub use bases::Bases;
 pub use block_image::BlockImageError;
 pub use commit::Provenance;
 pub use error::StoreError;
 pub(crate) use error::{available, is_out_of_space};
 pub use gc::{Collected, Garbage, GarbageKind};
-pub use images::{Image, ImageSummary};
-pub use layers::LayerLock;
+pub use images::{Image, ImageSummary, Images};
+pub use layers::{LayerLock, Layers};
 pub use limits::Limits;
 pub(crate) use lock::FileLock;
+pub use pins::Pins;
 pub use repair::RepairError;
 pub(crate) use sharing::NewLayer;
 #[cfg(target_os = "linux")]
@@ -47,6 +49,7 @@ pub use verify::Damage;
 use crate::durable;
 use crate::fault::{self, FaultPoint};
 use crate::lease::{Held, Lease};
+use crate::observer::Silent;
 use features::StoreFile;
 use layout::{DIRECTORIES, Layout};
 
@@ -92,8 +95,8 @@ impl Store {
         Self::of(layout, &file)
     }
 
-    /// Opens the store at `root` for who only looks into it: makes none.
-    pub fn open_there(root: &Path) -> Result<Self, StoreError> {
+    /// Opens the store at `root`. Makes none: for commands that only read.
+    pub fn open_existing(root: &Path) -> Result<Self, StoreError> {
         let layout = Layout::new(root);
         // A store that has lost its `store.json` is one all the same.
         if layout.join("store.json").exists() || layout.layers().is_dir() {
@@ -209,7 +212,7 @@ fn make(layout: &Layout) -> Result<(), StoreError> {
         fs::create_dir_all(&path).map_err(StoreError::io(&path))?;
     }
     // Of those who make it the first does, whose `store.json` may soon say more than that of a new store.
-    let _one_at_a_time = FileLock::wait(&layout.lock("features"), &mut || {}, &|| false)?;
+    let _one_at_a_time = FileLock::wait(&layout.lock("features"), &Silent, "writes store.json")?;
     if layout.join("store.json").exists() {
         return Ok(());
     }

@@ -15,20 +15,41 @@ use std::path::{Path, PathBuf};
 use super::Store;
 use super::error::StoreError;
 use super::features::StoreFile;
+use super::layers::Layers;
 use super::layout::Layout;
 use crate::DiffId;
 use crate::lease::{Held, Lease};
 
+impl Layers<'_> {
+    /// Every layer of this store and of those that are read also, in the order of their digests.
+    pub fn list(&self) -> Result<Vec<DiffId>, StoreError> {
+        let mut layers = Vec::new();
+        for store in self.store.each() {
+            layers.extend(store.stored_layers()?);
+        }
+        layers.sort();
+        layers.dedup();
+        Ok(layers)
+    }
+
+    /// The directory of the store that has a layer, if one has it.
+    #[must_use]
+    pub fn store_of(&self, layer: &DiffId) -> Option<&Path> {
+        let home = self.store.home(layer);
+        home.has_own_layer(layer).then(|| home.root())
+    }
+}
+
 impl Store {
     /// The directories of the stores that this one reads also, in the order in which they are asked.
     #[must_use]
-    pub fn also_read(&self) -> Vec<PathBuf> {
+    pub fn additional_roots(&self) -> Vec<PathBuf> {
         self.others.iter().map(|store| store.root().to_owned()).collect()
     }
 
     /// `$LAMINA_ALSO_READ`: stores to be read also, separated by colons.
     #[must_use]
-    pub fn also_read_roots() -> Vec<PathBuf> {
+    pub fn additional_roots_from_environment() -> Vec<PathBuf> {
         let roots = std::env::var_os("LAMINA_ALSO_READ").unwrap_or_default();
         std::env::split_paths(&roots).filter(|root| !root.as_os_str().is_empty()).collect()
     }
@@ -36,7 +57,7 @@ impl Store {
     /// The same store, with what is not in it looked for in the stores at `roots`, in this order.
     ///
     /// Fails where there is no store, or one that this program cannot read. This store itself is no other one.
-    pub fn also_reading(mut self, roots: &[PathBuf]) -> Result<Self, StoreError> {
+    pub fn with_additional(mut self, roots: &[PathBuf]) -> Result<Self, StoreError> {
         for root in roots {
             let is_this = |store: &Self| is_same_directory(store.root(), root);
             if !is_this(&self) && !self.others.iter().any(is_this) {
@@ -65,24 +86,6 @@ impl Store {
     /// The store that has a layer; this one where none has it.
     pub(super) fn home(&self, layer: &DiffId) -> &Self {
         self.each().find(|store| store.has_own_layer(layer)).unwrap_or(self)
-    }
-
-    /// Every layer of this store and of those that are read also, in the order of their digests.
-    pub fn all_layers(&self) -> Result<Vec<DiffId>, StoreError> {
-        let mut layers = Vec::new();
-        for store in self.each() {
-            layers.extend(store.stored_layers()?);
-        }
-        layers.sort();
-        layers.dedup();
-        Ok(layers)
-    }
-
-    /// The directory of the store that has a layer, if one has it.
-    #[must_use]
-    pub fn store_of(&self, layer: &DiffId) -> Option<&Path> {
-        let home = self.home(layer);
-        home.has_own_layer(layer).then(|| home.root())
     }
 
     pub(super) fn has_own_layer(&self, layer: &DiffId) -> bool {

@@ -29,13 +29,27 @@ struct PinFile {
     held: Vec<String>,
 }
 
+/// What a store does with pins: see [`Store::pins`].
+#[derive(Clone, Copy, Debug)]
+pub struct Pins<'store> {
+    pub(super) store: &'store Store,
+}
+
 impl Store {
+    /// Its pins.
+    #[must_use]
+    pub fn pins(&self) -> Pins<'_> {
+        Pins { store: self }
+    }
+}
+
+impl Pins<'_> {
     /// Keeps an image (by its manifest), the layers of a variant and their base for as long as something is at `holder`,
     /// an absolute path outside the store. `purpose` is what `lamina gc --explain` calls it. A pin keeps nothing in stores that
     /// are read also: [`Self::adopt`] brings layers of those here.
     ///
     /// A pin that `holder` has already is replaced.
-    pub fn pin(
+    pub fn add(
         &self,
         holder: &Path,
         purpose: &str,
@@ -43,8 +57,8 @@ impl Store {
         layers: &[DiffId],
         variant: &[DiffId],
     ) -> Result<(), StoreError> {
-        let documents: Vec<Digest> = self.image_by_manifest(purpose, manifest)?.documents().collect();
-        documents.iter().try_for_each(|digest| self.adopt_document(digest))?;
+        let documents: Vec<Digest> = self.store.image_by_manifest(purpose, manifest)?.documents().collect();
+        documents.iter().try_for_each(|digest| self.store.adopt_document(digest))?;
         let documents = documents.into_iter().map(Held::Manifest);
         let base = Held::Base(BaseId::of(layers, variant));
         let layers = layers.iter().chain(variant).copied().map(Held::Layer);
@@ -54,16 +68,16 @@ impl Store {
             purpose: purpose.replace('\n', " "),
             held: held.iter().map(|thing| thing.line().trim_end().to_owned()).collect(),
         };
-        let staging = self.staging()?;
+        let staging = self.store.staging()?;
         let written = staging.path().join("pin");
         durable::write(&written, &serde_json::to_vec(&file).unwrap_or_default())?;
         fault::point(FaultPoint::PinStaged);
-        let place = self.layout.pin(holder);
-        self.holding(|| {
+        let place = self.store.layout.pin(holder);
+        self.store.holding(|| {
             // A store that an earlier version made has no such directory.
-            fs::create_dir_all(self.layout.pins()).map_err(StoreError::io(&place))?;
+            fs::create_dir_all(self.store.layout.pins()).map_err(StoreError::io(&place))?;
             // Whoever made it may not have waited for the disk yet.
-            durable::sync_directory(self.root())?;
+            durable::sync_directory(self.store.root())?;
             durable::publish(&written, &place)?;
             fault::point(FaultPoint::PinPublished);
             Ok(((), held))
@@ -71,8 +85,8 @@ impl Store {
     }
 
     /// Takes away the pin of `holder`, if it has one: sooner than a collection would.
-    pub fn unpin(&self, holder: &Path) -> Result<(), StoreError> {
-        let place = self.layout.pin(holder);
+    pub fn remove(&self, holder: &Path) -> Result<(), StoreError> {
+        let place = self.store.layout.pin(holder);
         match fs::remove_file(&place) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(cause) => Err(StoreError::io(&place)(cause)),

@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Store;
 use super::error::StoreError;
+use super::layers::Layers;
 use crate::fault::{self, FaultPoint};
 use crate::lease::Held;
 use crate::oci::sink::{LayerSink, SinkError};
 use crate::sharing::blob;
 use crate::{
-    DiffId, Digest, ExpectedLayer, ImportError, ImportOptions, ImportSource, IngestError, IngestedLayer, Origin,
-    Progress, PullError, PullOptions, archive, durable, ingest, registry,
+    DiffId, Digest, ExpectedLayer, ImportError, ImportOptions, ImportSource, IngestError, IngestedLayer, Observer,
+    Origin, PullError, PullOptions, archive, durable, ingest, registry,
 };
 
 /// Why a layer cannot be repaired.
@@ -50,24 +51,24 @@ pub enum RepairError {
     Store(#[from] StoreError),
 }
 
-impl Store {
+impl Layers<'_> {
     /// Brings a damaged layer in again, from the layout or archive `from`, or else from the registry that it came from, or
     /// else from what it was imported from, and puts it in the place of the damaged one,
     /// which stays there until the new one is whole. Running mounts keep what they have open. Where it cannot be had, the
     /// store is as it was.
-    pub fn repair_layer(
+    pub fn repair(
         &self,
         layer: &DiffId,
         from: Option<&Path>,
         options: &PullOptions,
-        progress: &Arc<dyn Progress>,
+        observer: &Arc<dyn Observer>,
     ) -> Result<(), RepairError> {
         if let Some(path) = from {
-            return self.import_again(layer, path, options, progress);
+            return self.store.import_again(layer, path, observer);
         }
-        let sources = self.layer_sources(layer);
+        let sources = self.sources(layer);
         if let Some(source) = sources.iter().find(|source| matches!(source.origin, Origin::Registry { .. })) {
-            let fetched = registry::fetch_layer(&Replacing::new(self, *layer), layer, source, options, progress);
+            let fetched = registry::fetch_layer(&Replacing::new(self.store, *layer), layer, source, options, observer);
             return fetched.map(drop).map_err(|error| RepairError::Fetch(Box::new(error)));
         }
         let mut paths = sources.iter().filter_map(|source| match &source.origin {
@@ -75,21 +76,17 @@ impl Store {
             _ => None,
         });
         let path = paths.next().ok_or(RepairError::NoSource(*layer))?;
-        self.import_again(layer, path, options, progress)
+        self.store.import_again(layer, path, observer)
     }
+}
 
+impl Store {
     /// Reads a layer again from a layout or an archive, whose images keep the names that they have here.
-    fn import_again(
-        &self,
-        layer: &DiffId,
-        path: &Path,
-        options: &PullOptions,
-        progress: &Arc<dyn Progress>,
-    ) -> Result<(), RepairError> {
+    fn import_again(&self, layer: &DiffId, path: &Path, observer: &Arc<dyn Observer>) -> Result<(), RepairError> {
         let source = ImportSource::Path(path.to_owned());
-        let import = ImportOptions { cancellation: options.cancellation.clone(), ..ImportOptions::default() };
+        let import = ImportOptions::default();
         let sink = Replacing::new(self, *layer);
-        let imported = archive::import_into(&sink, &source, &import, &**progress);
+        let imported = archive::import_into(&sink, &source, &import, observer);
         // Whatever else is wrong with the archive.
         if sink.is_replaced.load(Ordering::Relaxed) {
             return Ok(());
@@ -154,13 +151,8 @@ impl<'store> Replacing<'store> {
 }
 
 impl LayerSink for Replacing<'_> {
-    fn claim(
-        &self,
-        layer: &DiffId,
-        waiting: &mut dyn FnMut(),
-        give_up: &dyn Fn() -> bool,
-    ) -> Result<Box<dyn Send>, SinkError> {
-        self.store.claim(layer, waiting, give_up)
+    fn claim(&self, layer: &DiffId, name: &str, observer: &dyn Observer) -> Result<Box<dyn Send>, SinkError> {
+        self.store.claim(layer, name, observer)
     }
 
     fn has_layer(&self, layer: &DiffId) -> bool {

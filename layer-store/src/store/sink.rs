@@ -4,53 +4,49 @@ use std::io::Read;
 use std::sync::Arc;
 
 use super::Store;
+use super::images::Images;
 use super::layers::forget;
 use crate::oci::sink::{LayerSink, SinkError};
 use crate::{
-    Acquired, DiffId, Digest, ExpectedLayer, ImportError, ImportOptions, ImportSource, IngestedLayer, Progress,
+    Acquired, DiffId, Digest, ExpectedLayer, ImportError, ImportOptions, ImportSource, IngestedLayer, Observer,
     PullError, PullOptions, Reference,
 };
 
 impl LayerSink for Store {
-    fn claim(
-        &self,
-        layer: &DiffId,
-        waiting: &mut dyn FnMut(),
-        give_up: &dyn Fn() -> bool,
-    ) -> Result<Box<dyn Send>, SinkError> {
-        Ok(Box::new(self.lock_layer(layer, waiting, give_up)?))
+    fn claim(&self, layer: &DiffId, name: &str, observer: &dyn Observer) -> Result<Box<dyn Send>, SinkError> {
+        Ok(Box::new(self.layers().lock(layer, name, observer)?))
     }
 
     fn has_layer(&self, layer: &DiffId) -> bool {
-        Self::has_layer(self, layer)
+        self.layers().has(layer)
     }
 
     fn adopt(&self, layer: &DiffId) -> Result<(), SinkError> {
-        Ok(Self::adopt(self, [layer])?)
+        Ok(self.layers().adopt([layer])?)
     }
 
     fn layer_by_compressed(&self, compressed: &Digest) -> Option<DiffId> {
-        Self::layer_by_compressed(self, compressed)
+        self.layers().by_compressed(compressed)
     }
 
     fn ingest(&self, source: &mut (dyn Read + Send), expected: &ExpectedLayer) -> Result<IngestedLayer, SinkError> {
-        Ok(Self::ingest(self, source, expected)?)
+        Ok(self.layers().ingest(source, expected)?)
     }
 
     fn manifest(&self, digest: &Digest) -> Option<Vec<u8>> {
-        self.manifest_bytes(digest).ok()
+        self.images().manifest_bytes(digest).ok()
     }
 
     fn put_manifest(&self, document: &[u8]) -> Result<Digest, SinkError> {
-        Ok(Self::put_manifest(self, document)?)
+        Ok(self.images().put_manifest(document)?)
     }
 
     fn tag(&self, reference: &str, manifest: &Digest) -> Result<(), SinkError> {
-        Ok(Self::tag(self, reference, manifest)?)
+        Ok(self.images().tag(reference, manifest)?)
     }
 }
 
-impl Store {
+impl Images<'_> {
     /// Brings the image that `reference` names in its registry into the store, and gives it that name here.
     ///
     /// Layers that the store has, under their DiffID or under the digest they travel with, are not fetched.
@@ -58,10 +54,10 @@ impl Store {
         &self,
         reference: &Reference,
         options: &PullOptions,
-        progress: &Arc<dyn Progress>,
+        observer: &Arc<dyn Observer>,
     ) -> Result<Acquired, PullError> {
-        let acquired = crate::registry::pull_into(self, reference, options, progress)?;
-        self.remember_sources(&acquired);
+        let acquired = crate::registry::pull_into(self.store, reference, options, observer)?;
+        self.store.remember_sources(&acquired);
         Ok(acquired)
     }
 
@@ -70,13 +66,15 @@ impl Store {
         &self,
         source: &ImportSource,
         options: &ImportOptions,
-        progress: &dyn Progress,
+        observer: &Arc<dyn Observer>,
     ) -> Result<Vec<Acquired>, ImportError> {
-        let images = crate::archive::import_into(self, source, options, progress)?;
-        images.iter().for_each(|acquired| self.remember_sources(acquired));
+        let images = crate::archive::import_into(self.store, source, options, observer)?;
+        images.iter().for_each(|acquired| self.store.remember_sources(acquired));
         Ok(images)
     }
+}
 
+impl Store {
     fn remember_sources(&self, acquired: &Acquired) {
         for layer in &acquired.layers {
             self.remember_source(&layer.diff_id, &layer.source).unwrap_or_else(|error| forget(&error));

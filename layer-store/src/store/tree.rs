@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::Store;
+use super::bases::Bases;
 use super::error::StoreError;
 use super::lock::FileLock;
 use crate::fault::{self, FaultPoint};
 use crate::materialize::{MaterializeError, MaterializeOptions, Materialized};
-use crate::{BaseId, Cancellation};
+use crate::{BaseId, Observer};
 
 /// Why there is no tree. Nothing is left of it.
 #[derive(Debug, thiserror::Error)]
@@ -22,31 +22,30 @@ pub enum TreeError {
     Materialize(#[from] MaterializeError),
 }
 
-impl Store {
+impl Bases<'_> {
     /// The directory of a base, made if it is not there, and kept as long as the base; with it what was made now. Nobody
-    /// may write to it. One process makes it, others wait for that one: `waiting` is told before the first wait.
+    /// may write to it. One process makes it, others wait for that one.
     pub fn tree(
         &self,
         id: &BaseId,
         without_owners: bool,
-        waiting: &mut dyn FnMut(),
-        cancellation: &Cancellation,
-        progress: &mut dyn FnMut(u64),
+        observer: &dyn Observer,
     ) -> Result<(PathBuf, Option<Materialized>), TreeError> {
-        let place = self.layout.tree(id, without_owners);
+        let place = self.store.layout.tree(id, without_owners);
         if place.is_dir() {
             return Ok((place, None));
         }
-        let _lock = FileLock::wait(&self.layout.lock(&format!("tree-{id}")), waiting, &|| cancellation.is_cancelled())?;
+        let _lock =
+            FileLock::wait(&self.store.layout.lock(&format!("tree-{id}")), observer, &format!("unpacks base {id}"))?;
         if place.is_dir() {
             return Ok((place, None));
         }
         crate::materialize::remove_left_beside(&place);
-        let view = self.open_view(id)?.verifying();
-        let staging = self.staging()?;
+        let view = self.open(id)?.verifying();
+        let staging = self.store.staging()?;
         let tree = staging.path().join("tree");
         let options = MaterializeOptions { without_owners, ..MaterializeOptions::default() };
-        let made = view.materialize(&tree, &options, cancellation, progress)?;
+        let made = view.materialize(&tree, &options, observer)?;
         // Nobody looks at the content again before a guest does, so a power cut must not spoil it.
         let synced = fs::File::open(place.with_file_name("recipe")).and_then(|file| Ok(rustix::fs::syncfs(&file)?));
         synced.map_err(StoreError::io(&place))?;

@@ -7,11 +7,12 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::Store;
 use super::error::StoreError;
+use super::layers::Layers;
 use crate::layer::LayerIndex;
 use crate::sharing::map::SharingMap;
 use crate::sharing::{BlobReader, blob};
 use crate::view::ViewLayer;
-use crate::{Cancellation, DiffId, Digest, Kind};
+use crate::{DiffId, Digest, Kind, Observer};
 
 /// What is wrong with a layer.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -30,38 +31,29 @@ pub struct Damage {
 /// Bytes read at once.
 const PIECE: usize = 1 << 20;
 
-impl Store {
+impl Layers<'_> {
     /// The layers that this one borrows content from, and that are in the store as layers. They stay for as long as this
     /// `Store` does: a collection would make rests of them, and whoever looks at them next would miss them.
     #[must_use]
     pub fn donors(&self, layer: &DiffId) -> Vec<DiffId> {
-        let home = self.home(layer);
+        let home = self.store.home(layer);
         let map = blob::map_of(&home.layout.layers(), layer).ok().flatten();
         let donors: Vec<_> = map.iter().flat_map(SharingMap::donors).collect();
         let is_held = |donor: &DiffId| home.hold_own([donor], &[]).is_ok_and(|missing| missing.is_empty());
         donors.into_iter().filter(is_held).collect()
     }
 
-    /// Reads a layer's blob and proves its digest. `None` where it is whole; that it is missing is damage too.
+    /// Reads a layer's blob and proves its digest. Returns `None` if it is whole; a missing layer is damage too.
+    /// `observer` is told of bytes read.
     ///
-    /// Fails where the blob cannot be opened.
-    pub fn verify_layer(&self, layer: &DiffId) -> Result<Option<Damage>, StoreError> {
-        self.verify_layer_watched(layer, &Cancellation::default(), &mut |_| {})
-    }
-
-    /// The same, `progress` being told of bytes read, until it is cancelled.
-    pub fn verify_layer_watched(
-        &self,
-        layer: &DiffId,
-        cancellation: &Cancellation,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Option<Damage>, StoreError> {
-        let home = self.home(layer);
-        if !std::ptr::eq(home, self) {
-            return home.verify_layer_watched(layer, cancellation, progress);
+    /// Fails if the blob cannot be opened.
+    pub fn verify(&self, layer: &DiffId, observer: &dyn Observer) -> Result<Option<Damage>, StoreError> {
+        let home = self.store.home(layer);
+        if !std::ptr::eq(home, self.store) {
+            return home.layers().verify(layer, observer);
         }
         let damage = |paths, cause, missing| Ok(Some(Damage { layer: *layer, paths, cause, missing }));
-        let blob = match self.open_blob(layer) {
+        let blob = match self.store.open_blob(layer) {
             Ok(blob) => blob,
             Err(StoreError::NoSuchLayer(_)) => {
                 return damage(Vec::new(), "it is not in the store".to_owned(), true);
@@ -70,21 +62,23 @@ impl Store {
             Err(error) => return Err(error),
         };
         let mut goes_on = |bytes| {
-            progress(bytes);
-            !cancellation.is_cancelled()
+            observer.progress(bytes);
+            !observer.cancelled()
         };
         let cause = match digest_of(&mut blob.reader(), &mut goes_on) {
-            _ if cancellation.is_cancelled() => return Err(StoreError::Cancelled),
+            _ if observer.cancelled() => return Err(StoreError::Cancelled),
             Ok(actual) if actual == layer.0 => return Ok(None),
             Ok(actual) => format!("its digest is {actual}"),
             Err(error) => error.to_string(),
         };
         // Without a sound index nobody knows whose content it is.
-        let paths = self.sound_index(layer).and_then(|_| self.view_layer(layer).ok());
+        let paths = self.store.sound_index(layer).and_then(|_| self.store.view_layer(layer).ok());
         let paths = paths.map(|layer| damaged_files(&layer)).unwrap_or_default();
         damage(paths, cause, false)
     }
+}
 
+impl Store {
     /// The index as it is, never made anew: a damaged blob would give an index of the damage.
     fn sound_index(&self, layer: &DiffId) -> Option<LayerIndex> {
         super::layers::open_index(&self.layout.layer_index(layer), layer).ok()

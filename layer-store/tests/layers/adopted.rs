@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use layer_store::{DiffId, Provenance, Store};
+use layer_store::{DiffId, Provenance, Silent, Store};
 
 use crate::fixture::{Node, content, ingest, tar};
 use crate::lifecycle::tag;
@@ -36,13 +36,13 @@ impl Beside {
 
     fn store(&self) -> Store {
         let own = Store::open(self.own.path()).expect("the own store");
-        own.also_reading(&[self.lender.path().to_owned()]).expect("both stores")
+        own.with_additional(&[self.lender.path().to_owned()]).expect("both stores")
     }
 
     /// The owner of the other store wants nothing of it any more.
     fn lender_collects(&self) {
         let store = Store::open(self.lender.path()).expect("the store");
-        store.untag(IMAGE).expect("untagged");
+        store.images().untag(IMAGE).expect("untagged");
         store.collect(false).expect("a collection");
         let left = fs::read_dir(self.lender.path().join("layers/sha256")).expect("layers").count();
         assert_eq!(left, 0, "nothing keeps what nobody there needs");
@@ -58,15 +58,15 @@ impl Beside {
 fn committed_image_has_all_it_needs_in_the_own_store() {
     let beside = Beside::small();
     let store = beside.store();
-    let image = store.image(IMAGE).expect("the image");
+    let image = store.images().get(IMAGE).expect("the image");
     let top = ingest(&store, &tar(&[Node::File("written", "2")]));
-    store.commit(&image.manifest_digest, &[top], &Provenance::default(), MADE).expect("committed");
+    store.images().commit(&image.manifest_digest, &[top], &Provenance::default(), MADE).expect("committed");
     drop(store);
     beside.lender_collects();
     let store = beside.store();
-    let image = store.image(MADE).expect("the image");
-    let base = store.prepare(&image, &[], &mut || {}).expect("a base");
-    let view = store.open_view(&base).expect("a view");
+    let image = store.images().get(MADE).expect("the image");
+    let base = store.bases().prepare(&image, &[], &Silent).expect("a base");
+    let view = store.bases().open(&base).expect("a view");
     assert_eq!((content(&view, "lent"), content(&view, "written")), ("1".into(), "2".into()));
 }
 
@@ -76,28 +76,28 @@ fn pin_of_adopted_layers_keeps_an_image_that_the_other_store_lost() {
     let holder = beside.own.path().with_extension("machine");
     fs::create_dir(&holder).expect("a holder");
     let store = beside.store();
-    let image = store.image(IMAGE).expect("the image");
-    store.adopt(&image.layers).expect("adopted");
-    store.pin(&holder, "machine m", &image.manifest_digest, &image.layers, &[]).expect("pinned");
-    let base = store.prepare(&image, &[], &mut || {}).expect("a base");
+    let image = store.images().get(IMAGE).expect("the image");
+    store.layers().adopt(&image.layers).expect("adopted");
+    store.pins().add(&holder, "machine m", &image.manifest_digest, &image.layers, &[]).expect("pinned");
+    let base = store.bases().prepare(&image, &[], &Silent).expect("a base");
     drop(store);
     beside.lender_collects();
     let store = beside.store();
     store.collect(false).expect("a collection");
-    assert_eq!(content(&store.open_view(&base).expect("a view"), "lent"), "1");
+    assert_eq!(content(&store.bases().open(&base).expect("a view"), "lent"), "1");
     // The documents too, for a commit.
-    store.commit(&image.manifest_digest, &[], &Provenance::default(), MADE).expect("committed");
+    store.images().commit(&image.manifest_digest, &[], &Provenance::default(), MADE).expect("committed");
     fs::remove_dir(&holder).expect("removed");
 }
 
 #[test]
 fn whole_tar_of_the_same_owner_takes_no_space_again() {
     let beside = Beside::small();
-    beside.store().adopt_for_nothing(&beside.layers).expect("adopted");
+    beside.store().layers().adopt_if_free(&beside.layers).expect("adopted");
     let (lent, own) = (beside.tar_in(beside.lender.path()), beside.tar_in(beside.own.path()));
     // Where the file system shares blocks it is a file of its own.
     assert!(lent.ino() == own.ino() || lent.nlink() == 1, "{lent:?} {own:?}");
-    assert_eq!(beside.store().verify_layer(&beside.layers[0]).expect("verified"), None);
+    assert_eq!(beside.store().layers().verify(&beside.layers[0], &Silent).expect("verified"), None);
 }
 
 /// Its holes are filled, or are holes over layers of the own store.
@@ -109,21 +109,21 @@ fn thin_layer_is_adopted_with_its_content() {
     let beside = Beside::new(&tars);
     let thin = beside.layers[1];
     assert!(beside.lender.path().join("layers/sha256").join(thin.0.hex()).join("thin").is_file());
-    beside.store().adopt_for_nothing([&thin]).expect("nothing to do");
-    assert_eq!(beside.store().store_of(&thin), Some(beside.lender.path()), "that would take space");
-    beside.store().adopt([&thin]).expect("adopted");
+    beside.store().layers().adopt_if_free([&thin]).expect("nothing to do");
+    assert_eq!(beside.store().layers().store_of(&thin), Some(beside.lender.path()), "that would take space");
+    beside.store().layers().adopt([&thin]).expect("adopted");
     tag(&beside.store(), MADE, &[thin]);
     beside.lender_collects();
     let store = beside.store();
     store.collect(false).expect("a collection");
-    assert_eq!(store.store_of(&thin), Some(beside.own.path()));
-    assert_eq!(store.verify_layer(&thin).expect("verified"), None);
+    assert_eq!(store.layers().store_of(&thin), Some(beside.own.path()));
+    assert_eq!(store.layers().verify(&thin, &Silent).expect("verified"), None);
 }
 
 #[test]
 fn layer_that_no_store_has_is_an_error_that_names_it() {
     let beside = Beside::small();
     let missing = DiffId(layer_store::Digest::of(b"nowhere"));
-    let error = beside.store().adopt([&missing]).expect_err("refused");
+    let error = beside.store().layers().adopt([&missing]).expect_err("refused");
     assert!(error.to_string().contains(&missing.to_string()), "{error}");
 }

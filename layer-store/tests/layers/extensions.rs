@@ -6,7 +6,7 @@ use layer_store::{ExpectedLayer, Store};
 fn refusal(tar: &[u8]) -> String {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Store::open(directory.path()).expect("a store");
-    store.ingest(&mut &*tar, &ExpectedLayer::default()).expect_err("a refusal").to_string()
+    store.layers().ingest(&mut &*tar, &ExpectedLayer::default()).expect_err("a refusal").to_string()
 }
 
 /// An extended header with its body.

@@ -1,6 +1,6 @@
 //! A store of its own, filled with layers made of tar entries.
 
-use layer_store::{DiffId, ExpectedLayer, Ino, Store, View};
+use layer_store::{DiffId, ExpectedLayer, Ino, Silent, Store, View};
 
 /// A store of its own with layers made of tar entries.
 pub(crate) struct Fixture {
@@ -58,13 +58,13 @@ impl Fixture {
     }
 
     pub(crate) fn view(&self) -> View {
-        let base = self.store.prepare_layers(&self.layers, &[], &mut || {}).expect("a base");
-        self.store.open_view(&base).expect("a view")
+        let base = self.store.bases().prepare_layers(&self.layers, &[], &Silent).expect("a base");
+        self.store.bases().open(&base).expect("a view")
     }
 }
 
 pub(crate) fn ingest(store: &Store, tar: &[u8]) -> DiffId {
-    store.ingest(&mut &*tar, &ExpectedLayer::default()).expect("a layer").diff_id
+    store.layers().ingest(&mut &*tar, &ExpectedLayer::default()).expect("a layer").diff_id
 }
 
 pub(crate) fn find(view: &View, path: &str) -> Option<Ino> {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use layer_store::{Cancellation, DiffId, GarbageKind, Image, Store, ViewError};
+use layer_store::{DiffId, GarbageKind, Image, Silent, Store, ViewError};
 
 use crate::fixture::{Fixture, Node, content, find, ingest, tar};
 
@@ -13,7 +13,7 @@ pub(crate) fn tag(store: &Store, name: &str, layers: &[DiffId]) -> Image {
         "architecture": "amd64", "os": "linux", "config": {},
         "rootfs": { "type": "layers", "diff_ids": layers },
     });
-    let config = store.put_manifest(config.to_string().as_bytes()).expect("a config");
+    let config = store.images().put_manifest(config.to_string().as_bytes()).expect("a config");
     let entries: Vec<_> = layers
         .iter()
         .map(|layer| {
@@ -27,9 +27,9 @@ pub(crate) fn tag(store: &Store, name: &str, layers: &[DiffId]) -> Image {
         "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 1 },
         "layers": entries,
     });
-    let manifest = store.put_manifest(manifest.to_string().as_bytes()).expect("a manifest");
-    store.tag(name, &manifest).expect("a tag");
-    store.image(name).expect("the image")
+    let manifest = store.images().put_manifest(manifest.to_string().as_bytes()).expect("a manifest");
+    store.images().tag(name, &manifest).expect("a tag");
+    store.images().get(name).expect("the image")
 }
 
 /// The same store as another process would open it, using nothing yet.
@@ -53,7 +53,7 @@ fn a_collection_keeps_what_images_need_and_takes_the_rest() {
     assert_eq!(announced, taken, "the dry run says what the run does");
     assert!(taken.garbage.iter().any(|garbage| garbage.name == layers[1].to_string()));
     assert!(taken.bytes > 0);
-    assert!(store.has_layer(&layers[0]) && !store.has_layer(&layers[1]));
+    assert!(store.layers().has(&layers[0]) && !store.layers().has(&layers[1]));
     assert_eq!(kinds(&store.collect(false).expect("another collection")), []);
 }
 
@@ -63,10 +63,10 @@ fn a_view_keeps_its_base_and_layers_after_the_name_is_gone() {
     tag(&fixture.store, "registry.example/a:1", &fixture.layers);
     let view = fixture.view();
     let (store, layers, _directory) = reopen(fixture);
-    store.untag("registry.example/a:1").expect("untagged");
+    store.images().untag("registry.example/a:1").expect("untagged");
     let taken = store.collect(false).expect("a collection");
     assert!(taken.garbage.iter().all(|garbage| garbage.kind == GarbageKind::Manifest), "{taken:?}");
-    assert!(store.holders(&layers[0]).expect("holders")[0].contains("process"));
+    assert!(store.layers().holders(&layers[0]).expect("holders")[0].contains("process"));
     assert_eq!(content(&view, "b"), "2");
     drop(view);
     drop(store);
@@ -100,9 +100,9 @@ fn damage(store: &Store, layer: &DiffId, content: &str) {
 fn verification_names_the_layer_and_the_path_of_damage() {
     let fixture = Fixture::new(&[&[Node::File("d/whole", "untouched"), Node::File("d/broken", "precious")]]);
     let layer = fixture.layers[0];
-    assert_eq!(fixture.store.verify_layer(&layer).expect("verified"), None);
+    assert_eq!(fixture.store.layers().verify(&layer, &Silent).expect("verified"), None);
     damage(&fixture.store, &layer, "precious");
-    let found = fixture.store.verify_layer(&layer).expect("verified").expect("damage");
+    let found = fixture.store.layers().verify(&layer, &Silent).expect("verified").expect("damage");
     assert_eq!((found.layer, found.paths), (layer, vec!["/d/broken".to_owned()]));
 }
 
@@ -122,13 +122,13 @@ fn an_exported_image_has_the_same_layers_and_comes_back_as_nothing_new() {
     let fixture = Fixture::new(&[&[Node::File("a", "1")], &[Node::File("b", "2")]]);
     let image = tag(&fixture.store, "registry.example/a:1", &fixture.layers);
     let out = tempfile::tempdir().expect("a directory");
-    fixture.store.export(&image, &out.path().join("layout"), &Cancellation::default(), &mut |_| {}).expect("exported");
+    fixture.store.images().export(&image, &out.path().join("layout"), &Silent).expect("exported");
     for layer in &fixture.layers {
         let blob = fs::read(out.path().join("layout/blobs/sha256").join(layer.0.hex())).expect("a layer");
         assert_eq!(ingest(&fixture.store, &blob), *layer);
     }
     assert!(
-        fixture.store.export(&image, &out.path().join("layout"), &Cancellation::default(), &mut |_| {}).is_err(),
+        fixture.store.images().export(&image, &out.path().join("layout"), &Silent).is_err(),
         "nothing is overwritten"
     );
 }
@@ -140,13 +140,13 @@ fn a_directory_becomes_a_layer_of_root_s_and_the_same_one_twice() {
     fs::create_dir(directory.path().join("bin")).expect("a directory");
     fs::write(directory.path().join("bin/agent"), "#!/bin/sh\n").expect("a file");
     fs::hard_link(directory.path().join("bin/agent"), directory.path().join("bin/other")).expect("a link");
-    let layer = fixture.store.add_directory(directory.path()).expect("a layer");
+    let layer = fixture.store.layers().add_directory(directory.path()).expect("a layer");
     let blob = fixture.store.root().join("layers/sha256").join(layer.0.hex()).join("blob");
     let inode = fs::metadata(&blob).expect("the blob").ino();
-    assert_eq!(fixture.store.add_directory(directory.path()).expect("a layer"), layer);
+    assert_eq!(fixture.store.layers().add_directory(directory.path()).expect("a layer"), layer);
     assert_eq!(fs::metadata(&blob).expect("the blob").ino(), inode, "it is not written again");
-    let base = fixture.store.prepare_layers(&[], &[layer], &mut || {}).expect("a base");
-    let view = fixture.store.open_view(&base).expect("a view");
+    let base = fixture.store.bases().prepare_layers(&[], &[layer], &Silent).expect("a base");
+    let view = fixture.store.bases().open(&base).expect("a view");
     let agent = view.attr(find(&view, "bin/agent").expect("the agent")).expect("attributes");
     assert_eq!((agent.uid, agent.gid, agent.nlink), (0, 0, 2));
     assert_eq!(find(&view, "bin/other"), Some(agent.ino));
@@ -163,11 +163,12 @@ fn a_layer_that_is_not_what_was_announced_leaves_nothing() {
         layer_store::ExpectedLayer { compressed: None, diff_id: Some(DiffId(other)) },
     ];
     for expected in wrong {
-        let error = fixture.store.ingest(&mut &*bytes, &expected).expect_err("a wrong digest");
+        let error = fixture.store.layers().ingest(&mut &*bytes, &expected).expect_err("a wrong digest");
         assert!(error.to_string().contains(&other.to_string()), "{error}");
     }
     let cut = &bytes[..700];
-    let error = fixture.store.ingest(&mut &*cut, &layer_store::ExpectedLayer::default()).expect_err("a cut tar");
+    let error =
+        fixture.store.layers().ingest(&mut &*cut, &layer_store::ExpectedLayer::default()).expect_err("a cut tar");
     assert!(error.to_string().contains("ends within"), "{error}");
     let layers = fs::read_dir(fixture.store.root().join("layers/sha256")).expect("layers");
     assert_eq!(layers.count(), 0);

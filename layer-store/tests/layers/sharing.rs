@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
-use layer_store::{Cancellation, DiffId, GarbageKind, Ino, Kind, Store, StoreError, View, ViewError};
+use layer_store::{DiffId, GarbageKind, Ino, Kind, Silent, Store, StoreError, View, ViewError};
 
 use crate::fixture::{find, ingest};
 use crate::lifecycle::tag;
@@ -71,12 +71,12 @@ impl Kept {
     }
 
     fn is_sound(&self, layer: &DiffId) {
-        assert_eq!(self.store.verify_layer(layer).expect("verified"), None);
+        assert_eq!(self.store.layers().verify(layer, &Silent).expect("verified"), None);
     }
 
     fn view(&self, layers: &[DiffId]) -> View {
-        let base = self.store.prepare_layers(layers, &[], &mut || {}).expect("a base");
-        self.store.open_view(&base).expect("a view")
+        let base = self.store.bases().prepare_layers(layers, &[], &Silent).expect("a base");
+        self.store.bases().open(&base).expect("a view")
     }
 
     fn flip(&self, layer: &DiffId, name: &str, content: &[u8]) {
@@ -110,7 +110,7 @@ fn content_that_another_layer_has_is_kept_once_and_reads_the_same() {
     assert!(!kept.is_thin(&first) && kept.is_thin(&second));
     // All but its own content and, of each twin, what is not a whole block.
     assert!(kept.on_disk(&second) <= 100_000 + 8 * 4096, "{}", kept.on_disk(&second));
-    assert_eq!(kept.store.layer_bytes(&second), Some(tar.len() as u64));
+    assert_eq!(kept.store.layers().bytes(&second), Some(tar.len() as u64));
 
     let check = || {
         kept.is_sound(&second);
@@ -130,7 +130,7 @@ fn content_that_another_layer_has_is_kept_once_and_reads_the_same() {
 
     let image = tag(&kept.store, "registry.example/a:1", &[first, second]);
     let out = tempfile::tempdir().expect("a directory");
-    kept.store.export(&image, &out.path().join("layout"), &Cancellation::default(), &mut |_| {}).expect("exported");
+    kept.store.images().export(&image, &out.path().join("layout"), &Silent).expect("exported");
     let exported = fs::read(out.path().join("layout/blobs/sha256").join(second.0.hex())).expect("a layer");
     assert!(exported == tar, "it is exported byte for byte");
 
@@ -229,7 +229,7 @@ fn collecting_a_donor_keeps_what_is_borrowed_of_it_and_no_more() {
         usage.images.iter().find(|image| image.reference == name).expect("the image").unique
     };
     let said_to_free = unique(&kept, "registry.example/a:old");
-    kept.store.untag("registry.example/a:old").expect("untagged");
+    kept.store.images().untag("registry.example/a:old").expect("untagged");
     kept.reopen();
     let view = kept.view(&[new]);
     let announced = kept.store.collect(true).expect("a dry run");
@@ -240,7 +240,7 @@ fn collecting_a_donor_keeps_what_is_borrowed_of_it_and_no_more() {
     assert!(part.bytes.abs_diff(said_to_free) < 16 << 10, "{} for {said_to_free}", part.bytes);
     assert!((3 * LARGE as u64..4 * LARGE as u64).contains(&part.bytes), "what only it had: {}", part.bytes);
 
-    assert!(!kept.store.has_layer(&old), "it is no layer any more");
+    assert!(!kept.store.layers().has(&old), "it is no layer any more");
     let rest = fs::metadata(kept.file(&old, "rest")).expect("the rest").blocks() * 512;
     assert!(rest <= 2 * LARGE as u64 + 8192, "{rest}");
     assert_eq!(kept.store.usage().expect("usage").rests, rest);
@@ -249,7 +249,7 @@ fn collecting_a_donor_keeps_what_is_borrowed_of_it_and_no_more() {
     kept.is_sound(&new);
     assert!(read(&view, "shared").expect("content") == shared, "an open view goes on");
     assert!(read(&kept.view(&[new]), "shared").expect("content") == shared);
-    let explained = kept.store.holders(&old).expect("holders").join("\n");
+    let explained = kept.store.layers().holders(&old).expect("holders").join("\n");
     assert!(explained.contains(&new.to_string()), "{explained}");
     assert_eq!(kept.store.collect(false).expect("another collection").garbage, []);
 
@@ -263,8 +263,8 @@ fn collecting_a_donor_keeps_what_is_borrowed_of_it_and_no_more() {
     kept.is_sound(&old);
 
     drop(view);
-    kept.store.untag("registry.example/a:old").expect("untagged");
-    kept.store.untag("registry.example/a:new").expect("untagged");
+    kept.store.images().untag("registry.example/a:old").expect("untagged");
+    kept.store.images().untag("registry.example/a:new").expect("untagged");
     kept.reopen();
     kept.store.collect(false).expect("a collection");
     let left = fs::read_dir(kept.directory.path().join("layers/sha256")).expect("layers").count();
@@ -284,11 +284,11 @@ fn donors_hold_what_they_lend_so_there_are_no_chains() {
         })
         .collect();
     for layer in &layers[1..] {
-        assert_eq!(kept.store.donors(layer), [layers[0]], "all borrow from the one that has it");
+        assert_eq!(kept.store.layers().donors(layer), [layers[0]], "all borrow from the one that has it");
     }
     // In the order in which a rebuilt image loses its old versions.
     for number in 0..4 {
-        kept.store.untag(&format!("registry.example/{number}:1")).expect("untagged");
+        kept.store.images().untag(&format!("registry.example/{number}:1")).expect("untagged");
         kept.reopen();
         kept.store.collect(false).expect("a collection");
         for layer in &layers[number + 1..] {
@@ -305,7 +305,7 @@ fn damage_in_a_donor_is_named_for_every_layer_that_borrows_it() {
     let borrower = ingest(&kept.store, &tar_of(&[("b/shared", &shared), ("b/own", &noise(3, 200_000))]));
     kept.flip(&donor, "blob", &shared);
     for (layer, path) in [(donor, "/d/shared"), (borrower, "/b/shared")] {
-        let damage = kept.store.verify_layer(&layer).expect("verified").expect("damage");
+        let damage = kept.store.layers().verify(&layer, &Silent).expect("verified").expect("damage");
         assert_eq!((damage.layer, damage.paths), (layer, vec![path.to_owned()]));
     }
     let view = kept.view(&[donor, borrower]).verifying();
@@ -314,7 +314,7 @@ fn damage_in_a_donor_is_named_for_every_layer_that_borrows_it() {
     }
     // The donor gone altogether, by somebody's hand: what lies in it cannot be read, and everything else can.
     fs::remove_file(kept.file(&donor, "blob")).expect("removed");
-    let damage = kept.store.verify_layer(&borrower).expect("verified").expect("damage");
+    let damage = kept.store.layers().verify(&borrower, &Silent).expect("verified").expect("damage");
     assert_eq!(damage.paths, ["/b/shared"]);
     let view = kept.view(&[borrower]);
     assert!(read(&view, "b/shared").is_err() && read(&view, "b/own").is_ok());
@@ -333,10 +333,10 @@ fn damaged_sharing_map_is_told_and_lets_no_collection_take_a_layer() {
         let mut bytes = whole.clone();
         bytes[position] ^= 1;
         fs::write(&path, &bytes).expect("written");
-        let damage = kept.store.verify_layer(&borrower).expect("verified").expect("damage");
+        let damage = kept.store.layers().verify(&borrower, &Silent).expect("verified").expect("damage");
         assert!(damage.cause.contains("map"), "byte {position}: {}", damage.cause);
-        let base = kept.store.prepare_layers(&[borrower], &[], &mut || {}).expect("a base");
-        let error = kept.store.open_view(&base).expect_err("a damaged layer");
+        let base = kept.store.bases().prepare_layers(&[borrower], &[], &Silent).expect("a base");
+        let error = kept.store.bases().open(&base).expect_err("a damaged layer");
         assert!(matches!(error, StoreError::DamagedLayer { layer, .. } if layer == borrower), "{error}");
     }
     kept.reopen();
@@ -345,7 +345,7 @@ fn damaged_sharing_map_is_told_and_lets_no_collection_take_a_layer() {
     kept.is_sound(&borrower);
     kept.is_sound(&donor);
     fs::remove_file(&path).expect("removed");
-    let damage = kept.store.verify_layer(&borrower).expect("verified").expect("damage");
+    let damage = kept.store.layers().verify(&borrower, &Silent).expect("verified").expect("damage");
     assert!(damage.paths.is_empty() && !kept.file(&borrower, "blob").exists(), "no file is read as zeros: {damage:?}");
 }
 
@@ -423,7 +423,7 @@ fn random_lives_of_stores_full_of_twins_keep_every_byte() {
                 tag(&kept.store, &name, &layers);
                 images.insert(name, stack);
             }
-            2 if images.remove(&name).is_some() => kept.store.untag(&name).expect("untagged"),
+            2 if images.remove(&name).is_some() => kept.store.images().untag(&name).expect("untagged"),
             3 => {
                 kept.reopen();
                 let announced = kept.store.collect(true).expect("a dry run");
@@ -446,7 +446,7 @@ fn random_lives_of_stores_full_of_twins_keep_every_byte() {
     assert!(thin > 0, "nothing was shared");
     drop(kept.store);
     for name in images.keys() {
-        Store::open(kept.directory.path()).expect("the store").untag(name).expect("untagged");
+        Store::open(kept.directory.path()).expect("the store").images().untag(name).expect("untagged");
     }
     let store = Store::open(kept.directory.path()).expect("the store");
     store.collect(false).expect("a collection");

@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use layer_store::{BaseId, DiffId, Digest, DirEntry, ExpectedLayer, Ino, Kind, Limits, Store, View};
+use layer_store::{BaseId, DiffId, Digest, DirEntry, ExpectedLayer, Ino, Kind, Limits, Silent, Store, View};
 
 use super::dump::{Line, TreeDump};
 use super::layout::{TAG, documents};
@@ -43,7 +43,7 @@ impl Subject {
             compressed: Some(Digest::of(&layer.packed())),
             diff_id: Some(DiffId(Digest::of(&layer.tar()))),
         };
-        self.store.ingest(&mut Cursor::new(layer.packed()), &expected)?;
+        self.store.layers().ingest(&mut Cursor::new(layer.packed()), &expected)?;
         Ok(())
     }
 
@@ -85,10 +85,10 @@ impl Subject {
     }
 
     fn prepare_documents(&self, manifest: &[u8], config: &[u8], variant: &[DiffId]) -> Result<BaseId> {
-        self.store.put_manifest(config)?;
-        let manifest = self.store.put_manifest(manifest)?;
-        self.store.tag(TAG, &manifest)?;
-        Ok(self.store.prepare(&self.store.image(TAG)?, variant, &mut || {})?)
+        self.store.images().put_manifest(config)?;
+        let manifest = self.store.images().put_manifest(manifest)?;
+        self.store.images().tag(TAG, &manifest)?;
+        Ok(self.store.bases().prepare(&self.store.images().get(TAG)?, variant, &Silent)?)
     }
 
     /// The view of layers that are in the store.
@@ -97,7 +97,7 @@ impl Subject {
     /// Where the implementation refuses them.
     pub fn view_of(&self, layers: &[DiffId]) -> Result<View> {
         let (manifest, config) = documents(&Stack::default())?;
-        Ok(self.store.open_view(&self.prepare_documents(&manifest, &config, layers)?)?)
+        Ok(self.store.bases().open(&self.prepare_documents(&manifest, &config, layers)?)?)
     }
 
     /// The view of the stack.
@@ -105,7 +105,7 @@ impl Subject {
     /// # Errors
     /// Where the implementation refuses the stack.
     pub fn view(&self, stack: &Stack) -> Result<View> {
-        Ok(self.store.open_view(&self.prepare(stack)?)?)
+        Ok(self.store.bases().open(&self.prepare(stack)?)?)
     }
 
     /// What the implementation shows of the stack.

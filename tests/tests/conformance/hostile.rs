@@ -187,7 +187,7 @@ fn refused_by_limit(limits: Limits, complaint: &str) {
     subject.ingest(&Layer::default()).expect("an empty layer is taken, and the store has its lock file");
     let before = subject.files().expect("the store can be read");
     let layer = bomb(64 << 20);
-    let refused = subject.store().ingest(&mut &layer[..], &ExpectedLayer::default());
+    let refused = subject.store().layers().ingest(&mut &layer[..], &ExpectedLayer::default());
     assert!(
         matches!(&refused, Err(error @ IngestError::Limit(_)) if error.to_string().contains(complaint)),
         "{refused:?}"
@@ -195,7 +195,7 @@ fn refused_by_limit(limits: Limits, complaint: &str) {
     assert_eq!(subject.files().expect("the store can be read"), before, "something is left of the refused layer");
     // The limit can be raised by whoever trusts the layer.
     let generous = subject.with_limits(Limits { ratio: 2000, ..Limits::default() });
-    generous.store().ingest(&mut &layer[..], &ExpectedLayer::default()).expect("taken with other limits");
+    generous.store().layers().ingest(&mut &layer[..], &ExpectedLayer::default()).expect("taken with other limits");
 }
 
 #[test]
@@ -252,7 +252,7 @@ proptest! {
             }
         }
         let subject = subject();
-        let taken = subject.store().ingest(&mut &tar[..], &ExpectedLayer::default());
+        let taken = subject.store().layers().ingest(&mut &tar[..], &ExpectedLayer::default());
         if let Ok(layer) = taken
             && let Ok(view) = subject.view_of(&[layer.diff_id])
         {
@@ -265,7 +265,7 @@ proptest! {
     fn layer_cut_off_anywhere_is_refused_or_can_be_walked(stack in stacks(), place in any::<Index>()) {
         let tar = stack.layers[0].tar();
         let subject = subject();
-        let taken = subject.store().ingest(&mut &tar[..place.index(tar.len())], &ExpectedLayer::default());
+        let taken = subject.store().layers().ingest(&mut &tar[..place.index(tar.len())], &ExpectedLayer::default());
         if let Ok(layer) = taken
             && let Ok(view) = subject.view_of(&[layer.diff_id])
         {

@@ -35,11 +35,11 @@ fn layer_is_stored_once_however_it_is_packed() {
     let name = DiffId(Digest::of(&layer.tar()));
     for (packing, members) in [(Packing::Gzip, 1), (Packing::Zstd, 1), (Packing::Plain, 1), (Packing::Gzip, 3)] {
         (layer.frame.packing, layer.frame.members) = (packing, members);
-        let was_there = subject.store().has_layer(&name);
+        let was_there = subject.store().layers().has(&name);
         let expected = ExpectedLayer { compressed: Some(Digest::of(&layer.packed())), diff_id: Some(name) };
-        let taken = subject.store().ingest(&mut &layer.packed()[..], &expected).expect("the layer is taken");
+        let taken = subject.store().layers().ingest(&mut &layer.packed()[..], &expected).expect("the layer is taken");
         assert_eq!((taken.diff_id, taken.was_present), (name, was_there), "{packing:?}");
-        assert_eq!(subject.store().layer_by_compressed(&Digest::of(&layer.packed())), Some(name), "{packing:?}");
+        assert_eq!(subject.store().layers().by_compressed(&Digest::of(&layer.packed())), Some(name), "{packing:?}");
     }
 }
 
@@ -50,12 +50,12 @@ fn layer_of_another_digest_is_refused() {
     let other = Digest::of(b"something else");
     let subject = subject();
     let expected = ExpectedLayer { compressed: Some(other), diff_id: None };
-    let refused = subject.store().ingest(&mut &layer.packed()[..], &expected);
+    let refused = subject.store().layers().ingest(&mut &layer.packed()[..], &expected);
     assert!(matches!(refused, Err(IngestError::WrongDigest { .. })), "{refused:?}");
     let expected = ExpectedLayer { compressed: None, diff_id: Some(DiffId(other)) };
-    let refused = subject.store().ingest(&mut &layer.packed()[..], &expected);
+    let refused = subject.store().layers().ingest(&mut &layer.packed()[..], &expected);
     assert!(matches!(refused, Err(IngestError::WrongDiffId { .. })), "{refused:?}");
-    assert!(!subject.store().has_layer(&DiffId(Digest::of(&layer.tar()))), "the refused layer is in the store");
+    assert!(!subject.store().layers().has(&DiffId(Digest::of(&layer.tar()))), "the refused layer is in the store");
 }
 
 /// Case 56.
@@ -75,7 +75,7 @@ fn inode_numbers_are_the_same_when_the_base_is_opened_again() {
     let subject = subject();
     let base = subject.prepare(&text).expect("the stack is taken");
     let [first, second] = [(), ()].map(|()| {
-        let view = subject.store().open_view(&base).expect("the base is there");
+        let view = subject.store().bases().open(&base).expect("the base is there");
         let mut all = BTreeMap::new();
         numbers(&view, Ino::ROOT, "", &mut all);
         all

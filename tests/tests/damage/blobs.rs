@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use end_to_end::layout::Layer;
 use end_to_end::{Actor, Finished, Inventory, Layout, Session};
+use layer_store::Silent;
 use rustix::io::Errno;
 
 use crate::fixture::{Kept, flip, small_layers};
@@ -47,7 +48,7 @@ fn verification_finds_any_flipped_byte_and_names_the_file_that_it_is_of() {
     let store = kept.store();
     for position in 0..layers[0].tar().len() {
         flip(&path, position);
-        let damage = store.verify_layer(&kept.layers[0]).expect("verified");
+        let damage = store.layers().verify(&kept.layers[0], &Silent).expect("verified");
         let damage = damage.unwrap_or_else(|| panic!("byte {position} flipped: not found"));
         let owners: Vec<_> =
             contents.iter().filter(|(_, range)| range.contains(&position)).map(|(path, _)| path).collect();
@@ -55,7 +56,7 @@ fn verification_finds_any_flipped_byte_and_names_the_file_that_it_is_of() {
         assert!(damage.paths.iter().eq(owners.iter().copied()), "byte {position}: {:?} for {owners:?}", damage.paths);
         flip(&path, position);
     }
-    assert_eq!(store.verify_layer(&kept.layers[0]).expect("verified"), None);
+    assert_eq!(store.layers().verify(&kept.layers[0], &Silent).expect("verified"), None);
 }
 
 #[test]
@@ -66,7 +67,7 @@ fn verification_names_sparse_and_linked_files_too() {
     let find = |content: &[u8]| tar.windows(content.len()).position(|window| window == content).expect("the content");
     for (content, path) in [(&b"data\n"[..], "/lower/sparse"), (b"one\n", "/both/one"), (b"hidden\n", "/hidden/file")] {
         flip(&kept.of_layer(0, "blob"), find(content));
-        let damage = kept.store().verify_layer(&kept.layers[0]).expect("verified").expect("damage");
+        let damage = kept.store().layers().verify(&kept.layers[0], &Silent).expect("verified").expect("damage");
         assert_eq!(damage.paths, [path]);
         flip(&kept.of_layer(0, "blob"), find(content));
     }

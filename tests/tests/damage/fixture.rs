@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use end_to_end::conformance::dump::TreeDump;
 use end_to_end::conformance::{scratch, subject};
 use end_to_end::layout::Layer;
-use layer_store::{BaseId, DiffId, ExpectedLayer, Store, View};
+use layer_store::{BaseId, DiffId, ExpectedLayer, Silent, Store, View};
 
 /// A store with one prepared stack of layers, and the tree that it shows.
 pub(crate) struct Kept {
@@ -20,11 +20,12 @@ impl Kept {
     pub(crate) fn of(layers: &[Layer]) -> Self {
         let root = scratch().expect("a directory");
         let store = Store::open(root.path()).expect("a store");
-        let ingest =
-            |layer: &Layer| store.ingest(&mut layer.tar(), &ExpectedLayer::default()).expect("a layer").diff_id;
+        let ingest = |layer: &Layer| {
+            store.layers().ingest(&mut layer.tar(), &ExpectedLayer::default()).expect("a layer").diff_id
+        };
         let layers: Vec<_> = layers.iter().map(ingest).collect();
-        let base = store.prepare_layers(&layers, &[], &mut || {}).expect("a base");
-        let tree = subject::dump(&store.open_view(&base).expect("a view")).expect("a tree");
+        let base = store.bases().prepare_layers(&layers, &[], &Silent).expect("a base");
+        let tree = subject::dump(&store.bases().open(&base).expect("a view")).expect("a tree");
         Self { root, layers, base, tree }
     }
 
@@ -36,9 +37,9 @@ impl Kept {
     /// Prepares and opens the stack as every command does.
     pub(crate) fn view(&self) -> Result<View, layer_store::StoreError> {
         let store = self.store();
-        let base = store.prepare_layers(&self.layers, &[], &mut || {})?;
+        let base = store.bases().prepare_layers(&self.layers, &[], &Silent)?;
         assert_eq!(base, self.base);
-        store.open_view(&base)
+        store.bases().open(&base)
     }
 
     /// Checks that the stack shows the tree that it should; `damage` says what was done to the store.

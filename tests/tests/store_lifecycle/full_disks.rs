@@ -213,13 +213,13 @@ fn what_is_held_after_space_was_made_is_held_although_its_line_did_not_fit_befor
             layer
         })
         .collect();
-    assert!(store.has_layer(&layers[0]));
+    assert!(store.layers().has(&layers[0]));
     let filler = disk.fill(0);
-    assert!(!layers.iter().all(|layer| store.has_layer(layer)), "the disk is full");
+    assert!(!layers.iter().all(|layer| store.layers().has(layer)), "the disk is full");
     std::fs::remove_file(filler).expect("space");
-    assert!(layers.iter().all(|layer| store.has_layer(layer)));
+    assert!(layers.iter().all(|layer| store.layers().has(layer)));
     collector.collect(false).expect("a collection");
-    assert!(layers.iter().all(|layer| collector.has_layer(layer)), "a layer that is held is collected");
+    assert!(layers.iter().all(|layer| collector.layers().has(layer)), "a layer that is held is collected");
 }
 
 /// Imports and prepares `second` where `first` is already, with so many free pages.

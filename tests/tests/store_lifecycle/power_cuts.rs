@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use end_to_end::conformance::subject::dump;
 use end_to_end::layout::{Layer, noise};
 use end_to_end::power_cut::{Cut, Disk, Recorded};
 use end_to_end::store_checks::leftovers;
 use end_to_end::{Layout, Registry, Session};
-use layer_store::{ImportOptions, ImportSource, Silent, Store};
+use layer_store::{ImportOptions, ImportSource, Observer, Silent, Store};
 
 use super::{faulty, small_images, top};
 
@@ -144,7 +145,10 @@ impl Cuts {
         for (number, name) in [(0, FIRST), (1, SECOND)] {
             let options = ImportOptions { tag: Some(name.parse().expect("a name")), ..ImportOptions::default() };
             let source = ImportSource::Path(self.images[number].path().to_owned());
-            store.import(&source, &options, &Silent).unwrap_or_else(|error| panic!("{label}: {name}: {error}"));
+            store
+                .images()
+                .import(&source, &options, &(Arc::new(Silent) as Arc<dyn Observer>))
+                .unwrap_or_else(|error| panic!("{label}: {name}: {error}"));
         }
         drop(store);
         let names = names_of(root);
@@ -157,18 +161,18 @@ impl Cuts {
 /// What every name of a store shows, each of its layers being whole.
 fn names_of(root: &Path) -> Names {
     let store = Store::open(root).unwrap_or_else(|error| panic!("{}: {error}", root.display()));
-    let images = store.images().unwrap_or_else(|error| panic!("{}: {error}", root.display()));
+    let images = store.images().list().unwrap_or_else(|error| panic!("{}: {error}", root.display()));
     images.into_iter().map(|image| (image.reference.clone(), shown(&store, &image.reference))).collect()
 }
 
 fn shown(store: &Store, reference: &str) -> String {
     let look = || -> anyhow::Result<String> {
-        let image = store.image(reference)?;
+        let image = store.images().get(reference)?;
         for layer in &image.layers {
-            assert_eq!(store.verify_layer(layer)?, None, "{reference}");
+            assert_eq!(store.layers().verify(layer, &Silent)?, None, "{reference}");
         }
-        let base = store.prepare(&image, &[], &mut || {})?;
-        Ok(dump(&store.open_view(&base)?)?.to_string())
+        let base = store.bases().prepare(&image, &[], &Silent)?;
+        Ok(dump(&store.bases().open(&base)?)?.to_string())
     };
     look().unwrap_or_else(|error| panic!("{reference}: {error:#}"))
 }
@@ -177,7 +181,10 @@ fn tree_of(layout: &Layout) -> String {
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let store = Store::open(scratch.path()).expect("a store");
     let options = ImportOptions { tag: Some(FIRST.parse().expect("a name")), ..ImportOptions::default() };
-    store.import(&ImportSource::Path(layout.path().to_owned()), &options, &Silent).expect("an import");
+    store
+        .images()
+        .import(&ImportSource::Path(layout.path().to_owned()), &options, &(Arc::new(Silent) as Arc<dyn Observer>))
+        .expect("an import");
     shown(&store, FIRST)
 }
 
