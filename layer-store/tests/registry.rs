@@ -257,9 +257,9 @@ fn tls_needs_the_ca_and_a_private_image_the_login() {
 
     let by_address = format!("127.0.0.1:{}/private:1", registry.port);
     assert!(place.refusal(&by_address, &trusting).contains("denied"), "the address is in the certificate");
-    let logins = registry.directory.path().join("auth.json");
+    let logins = registry.directory().join("auth.json");
     let host = format!("localhost:{}", registry.port);
-    let certificates = registry.directory.path().join("certs.d");
+    let certificates = registry.directory().join("certs.d");
     let authfile = logins.display().to_string();
     let login = ["login", "--authfile", &authfile, "--cert-dir", certificates.to_str().unwrap(), "-u", "alice"];
     skopeo(&[&login[..], &["-p", "s3cret", &host]].concat());
@@ -307,10 +307,10 @@ fn a_layer_changed_in_the_registry_is_refused() {
     let registry = Registry::plain();
     let place = Place::new();
     for (number, position) in [(0, 1000), (1, 1000), (2, 70_000)] {
-        let image = three_layers(10 + number);
+        let image = three_layers(10 + number as u64);
         let name = registry.name(&format!("app:{number}"));
         registry.push(&image, &format!("app:{number}"));
-        let digest = image.layers[usize::from(number)].digest();
+        let digest = image.layers[number].digest();
         let path = registry.blob_path(&digest);
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[position] ^= 1;
@@ -318,7 +318,7 @@ fn a_layer_changed_in_the_registry_is_refused() {
         let error = place.refusal(&name, &patient());
         assert!(error.contains(&format!("layer {digest}")), "{error}");
         let store = Store::open(place.root()).unwrap();
-        assert!(!store.layers().has(&image.diff_ids()[usize::from(number)].parse().unwrap()));
+        assert!(!store.layers().has(&image.diff_ids()[number].parse().unwrap()));
         assert!(store.images().list().unwrap().is_empty());
     }
     assert_eq!(names(&place.root().join("tmp")), [""; 0]);

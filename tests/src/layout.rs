@@ -1,17 +1,17 @@
 //! Small images made by a test: OCI layouts whose layers are given as tar entries.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use flate2::Compression;
 use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
+use test_support::image::{self, INDEX, Packing, descriptor, entry, go_architecture, put_blob, write_layout};
+pub use test_support::image::{blob_path, digest};
+pub use test_support::noise;
 
-use crate::Image;
 use crate::programs::installed;
+use crate::{Actor, Image};
 
 /// One layer: an uncompressed tar.
 #[derive(Debug, Clone)]
@@ -139,9 +139,10 @@ impl Layout {
     /// When it cannot be written.
     #[must_use]
     pub fn of(layers: &[Layer]) -> Self {
-        let mut layout = Self::empty();
-        let manifest = layout.put_image(architecture(), layers);
-        layout.finish(manifest)
+        let image = image_of(go_architecture(), layers);
+        let layout = Self::write(&[&image], entry(&image, Some("latest")));
+        Actor::User.own(layout.path());
+        layout
     }
 
     /// Writes a layout whose tag names an index: one image of one layer for each architecture.
@@ -150,48 +151,24 @@ impl Layout {
     /// When it cannot be written.
     #[must_use]
     pub fn of_platforms(platforms: &[(&str, Layer)]) -> Self {
-        let mut layout = Self::empty();
-        let manifests = platforms.iter().map(|(architecture, layer)| {
-            let mut manifest = layout.put_image(architecture, std::slice::from_ref(layer));
-            manifest["platform"] = json!({"architecture": architecture, "os": "linux"});
-            manifest
-        });
-        let media_type = "application/vnd.oci.image.index.v1+json";
-        let index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests.collect::<Vec<_>>()});
-        let index = layout.put_json(media_type, &index);
-        layout.finish(index)
+        let images = platforms.iter().map(|(architecture, layer)| image_of(architecture, std::slice::from_ref(layer)));
+        let images: Vec<image::Image> = images.collect();
+        let manifests: Vec<Value> = images.iter().map(|image| entry(image, None)).collect();
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}).to_string();
+        let mut tagged = descriptor(INDEX, index.as_bytes());
+        tagged["annotations"] = json!({"org.opencontainers.image.ref.name": "latest"});
+        let layout = Self::write(&images.iter().collect::<Vec<_>>(), tagged);
+        put_blob(layout.path(), index.as_bytes());
+        Actor::User.own(layout.path());
+        layout
     }
 
-    fn empty() -> Self {
+    fn write(images: &[&image::Image], tagged: Value) -> Self {
         let directory =
             tempfile::Builder::new().prefix("lamina-layout-").tempdir_in("/tmp").expect("a directory in /tmp");
-        std::fs::create_dir_all(directory.path().join("blobs/sha256")).expect("the layout's blobs");
-        Self { directory, layer_digests: Vec::new() }
-    }
-
-    fn finish(self, mut tagged: Value) -> Self {
-        tagged["annotations"] = json!({"org.opencontainers.image.ref.name": "latest"});
-        self.put_file("oci-layout", &json!({"imageLayoutVersion": "1.0.0"}));
-        self.put_file("index.json", &json!({"schemaVersion": 2, "manifests": [tagged]}));
-        crate::Actor::User.own(self.path());
-        self
-    }
-
-    fn put_image(&mut self, architecture: &str, layers: &[Layer]) -> Value {
-        let descriptors: Vec<Value> = layers.iter().map(|layer| self.put_layer(layer)).collect();
-        self.layer_digests.extend(descriptors.iter().filter_map(|each| Some(each["digest"].as_str()?.to_owned())));
-        let config = self.put_json(
-            "application/vnd.oci.image.config.v1+json",
-            &json!({
-                "architecture": architecture,
-                "os": "linux",
-                "config": {"Cmd": ["/bin/sh"]},
-                "rootfs": {"type": "layers", "diff_ids": layers.iter().map(Layer::diff_id).collect::<Vec<_>>()},
-            }),
-        );
-        let media_type = "application/vnd.oci.image.manifest.v1+json";
-        let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": descriptors});
-        self.put_json(media_type, &manifest)
+        write_layout(directory.path(), images, &[tagged]);
+        let layers = images.iter().flat_map(|image| &image.layers);
+        Self { layer_digests: layers.map(image::Layer::digest).collect(), directory }
     }
 
     /// The layout's directory.
@@ -209,60 +186,17 @@ impl Layout {
     /// The file of a blob.
     #[must_use]
     pub fn blob(&self, digest: &str) -> PathBuf {
-        self.path().join("blobs").join(digest.replace(':', "/"))
+        blob_path(self.path(), digest)
     }
+}
 
-    fn put_layer(&self, layer: &Layer) -> Value {
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        gzip.write_all(&layer.tar).expect("gzip into memory");
-        self.put("application/vnd.oci.image.layer.v1.tar+gzip", &gzip.finish().expect("gzip into memory"))
-    }
-
-    fn put_json(&self, media_type: &str, value: &Value) -> Value {
-        self.put(media_type, value.to_string().as_bytes())
-    }
-
-    fn put(&self, media_type: &str, blob: &[u8]) -> Value {
-        let name = digest(blob);
-        std::fs::write(self.blob(&name), blob).expect("a blob of the layout");
-        json!({"mediaType": media_type, "digest": name, "size": blob.len()})
-    }
-
-    fn put_file(&self, name: &str, value: &Value) {
-        std::fs::write(self.path().join(name), value.to_string()).expect("a file of the layout");
-    }
+fn image_of(architecture: &str, layers: &[Layer]) -> image::Image {
+    let layers = layers.iter().map(|layer| image::Layer::of_tar(layer.tar.clone(), Packing::Gzip));
+    image::Image::for_platform(layers.collect(), architecture)
 }
 
 fn output_of(command: &mut Command) -> Vec<u8> {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
-}
-
-/// Bytes that gzip cannot shrink and no two seeds share.
-#[must_use]
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[0]
-    };
-    std::iter::repeat_with(next).take(length).collect()
-}
-
-/// `sha256:<hex>` of bytes.
-#[must_use]
-pub fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
-}
-
-/// The host's architecture as OCI images name it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }

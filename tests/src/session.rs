@@ -6,9 +6,15 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
+use layer_store::FaultPoint;
+use serde_json::Value;
+use test_support::polling::{PAUSE, beside};
+
+use crate::layout::Layer;
 use crate::traces::{MARK, Traces};
-use crate::{Actor, TreeDump, programs};
+use crate::{Actor, TreeDump, programs, until};
 
 /// A directory that holds all that one test's `lamina` may write:
 /// `store`, `home`, `run` (XDG_RUNTIME_DIR), `state` (XDG_STATE_HOME), `tmp` (TMPDIR), and `work` for the test itself.
@@ -181,6 +187,69 @@ impl Session {
     }
 }
 
+impl Session {
+    /// `lamina` with arguments, which a fault ends (`name`) or, with `stops`, stops (`name:stop`) at a point.
+    pub fn faulty(&self, point: FaultPoint, stops: bool, arguments: &[&str]) -> Command {
+        let mut command = self.lamina(arguments);
+        command.env("LAMINA_FAULT", format!("{}{}", point.name(), if stops { ":stop" } else { "" }));
+        command
+    }
+
+    /// The JSON that `lamina` prints.
+    ///
+    /// # Panics
+    /// When it fails or prints something else.
+    pub fn json<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Value {
+        let text = self.ok(arguments);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// A file as the actor reads it. Another process reads it: a file that this one has open is open for a moment in
+    /// whatever another thread starts, and a mount then cannot be unmounted.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[must_use]
+    pub fn read(&self, path: &Path) -> Vec<u8> {
+        let read = self.command(&programs::installed("cat")).arg(path).output().expect("cat");
+        assert!(read.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&read.stderr));
+        read.stdout
+    }
+
+    /// The file `name` of a layer in the store.
+    #[must_use]
+    pub fn layer_file(&self, layer: &Layer, name: &str) -> PathBuf {
+        self.store().join("layers").join(layer.diff_id().replace(':', "/")).join(name)
+    }
+
+    /// Waits until the session has no process. The server of a mount ends a moment after the mount; until then its
+    /// lease holds what it used.
+    pub fn await_no_process(&self) {
+        until("the session's processes to end", || self.traces().processes().is_empty());
+    }
+
+    /// Waits until no command line of the session contains `text`.
+    pub fn await_no_process_of(&self, text: &str) {
+        let is_there = || self.traces().processes().iter().any(|process| process.command.contains(text));
+        until(&format!("the processes of {text} to end"), || !is_there());
+    }
+
+    /// Does `work` while garbage is collected in a loop, with a pause after each collection. Returns what the work
+    /// returned, and the number of collections.
+    ///
+    /// # Panics
+    /// When a collection fails, or the work panics.
+    pub fn beside_a_collector<T>(&self, pause: Duration, work: impl FnOnce() -> T) -> (T, usize) {
+        beside(
+            || {
+                self.ok(["gc"]);
+                std::thread::sleep(pause);
+            },
+            work,
+        )
+    }
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         self.traces().sweep();
@@ -237,6 +306,22 @@ impl Started {
         let waited = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::UNTRACED);
         let (_, status) = waited.expect("a child can be waited for").expect("a wait without WNOHANG gives a status");
         assert!(status.stopped(), "{} was to stop: {status:?}", self.line);
+    }
+
+    /// Waits until a file exists, which the process or its guest makes. Only the test runner limits the time: an
+    /// emulated guest on a busy host is slow.
+    ///
+    /// # Panics
+    /// When the process ends before.
+    pub fn await_file(&mut self, path: &Path) {
+        while !path.exists() {
+            if let Some(status) = self.child.try_wait().expect("the state of a child") {
+                let mut stderr = String::new();
+                let _ = self.child.stderr.take().map(|mut pipe| pipe.read_to_string(&mut stderr));
+                panic!("{} ended ({status}) before it made {}: {stderr}", self.line, path.display());
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 
     /// Sends a signal to the process itself.

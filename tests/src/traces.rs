@@ -3,15 +3,13 @@
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
+use test_support::polling::{PATIENCE, PAUSE};
 
 /// The variable that marks every process of a session: children inherit it, also those that became daemons.
 pub const MARK: &str = "LAMINA_TEST_SESSION";
-
-/// How long processes that were told to end may take before they count as left behind.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A process that belongs to a session.
 #[derive(Debug, Clone)]
@@ -84,7 +82,7 @@ impl Traces {
     /// Panics unless nothing is left: no process, mount, socket or temporary file.
     ///
     /// # Panics
-    /// When something is still there after ten seconds.
+    /// When something is still there after [`PATIENCE`].
     pub fn assert_nothing_left(&self) {
         let begin = Instant::now();
         loop {
@@ -96,7 +94,7 @@ impl Traces {
                 begin.elapsed() < PATIENCE,
                 "left behind: processes {processes:?}, mounts {mounts:?}, sockets and temporary files {files:?}"
             );
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(PAUSE);
         }
     }
 

@@ -103,7 +103,7 @@ fn digests_are_taken_as_short_as_they_are_shown() {
     let (session, layout) = session();
     let shown = session.ok(["images"]);
     let short = shown.split_whitespace().find(|word| word.starts_with("sha256:")).expect("a digest");
-    let inspected = json(&session.ok(["inspect", "--json", short]));
+    let inspected = session.json(["inspect", "--json", short]);
     assert_eq!(inspected["reference"], REFERENCE);
     let layer = inspected["layers"][0]["diff_id"].as_str().unwrap();
     assert!(session.ok(["gc", "--explain", &layer[..19]]).contains(REFERENCE));

@@ -53,10 +53,7 @@ impl Guests {
     /// Starts a guest that says in the shared directory that it runs, and then sleeps; returns when it has said so.
     fn sleeper(&self, options: &[&str]) -> Started {
         let mut guest = self.start(options, &["/bin/sh", "-c", "echo here > /media/here; sleep 600"]);
-        while !self.shared.join("here").exists() {
-            assert!(guest.child.try_wait().expect("the guest's state").is_none(), "{}", guest.finish());
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+        guest.await_file(&self.shared.join("here"));
         guest
     }
 }

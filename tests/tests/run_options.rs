@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use end_to_end::programs::installed;
-use end_to_end::session::Started;
 use end_to_end::{Actor, Image, Session};
 
 const REFERENCE: &str = "lamina.test/image:1";
@@ -23,23 +22,6 @@ fn session() -> Session {
 
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// Waits until a guest has made a file.
-fn await_file(guest: &mut Started, path: &Path) {
-    while !path.exists() {
-        assert!(guest.child.try_wait().expect("the guest's state").is_none(), "the guest ended early: {guest:?}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// Waits until no process of the session has `argument`.
-fn await_no_process(session: &Session, argument: &str) {
-    let begin = Instant::now();
-    while session.traces().processes().iter().any(|process| process.command.contains(argument)) {
-        assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", session.traces().processes());
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// Every regular file below the session's directories that holds `needle`, and every process that names it.
@@ -124,10 +106,10 @@ fn shares_of_files_and_within_shares_hold_what_they_promise_and_secrets_stay_in_
     lamina.env("GIVEN", given).args(["-e", "GIVEN", REFERENCE, "--", "/bin/sh", "-c", script]);
     let mounted = session.mount(REFERENCE, "mounted");
     let mut guest = session.start(lamina);
-    await_file(&mut guest, &outer.join("ready"));
+    guest.await_file(&outer.join("ready"));
     // No namespace of a share's server keeps what is unmounted meanwhile.
     session.umount(&mounted);
-    await_no_process(&session, "--background-child");
+    session.await_no_process_of("--background-child");
     for hidden in [token, password, given] {
         assert_eq!(places_of(&session, hidden), [] as [PathBuf; 0], "{hidden}");
     }
@@ -260,7 +242,7 @@ datagrams.recvfrom(100)
     let mut lamina = session.lamina(["run", "--accel", "tcg", "-v", &share]);
     lamina.args(["-p", &ports[0], "-p", &ports[1], REFERENCE, "--", "python3", "-c", &script]);
     let mut guest = session.start(with_own_resolv_conf(&session, &lamina));
-    await_file(&mut guest, &work.join("ready"));
+    guest.await_file(&work.join("ready"));
     let mut answer = String::new();
     TcpStream::connect(("127.0.0.1", tcp)).unwrap().read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "by tcp");

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use end_to_end::{Image, Session};
 use rustix::process::Signal;
@@ -93,10 +92,7 @@ fn a_signal_reaches_the_command_which_may_end_as_it_likes() {
     let share = format!("{}:/media", shared.display());
     let script = "trap 'echo caught; exit 9' TERM; echo up > /media/up; while :; do sleep 1; done";
     let mut guest = session.start(shell(&session, &["-v", &share], script));
-    while !shared.join("up").exists() {
-        assert!(guest.child.try_wait().unwrap().is_none(), "{}", guest.finish());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    guest.await_file(&shared.join("up"));
     guest.signal(Signal::TERM);
     let finished = guest.finish();
     assert_eq!((finished.status.code(), finished.stdout.as_str()), (Some(9), "caught\n"), "{finished}");
@@ -132,10 +128,7 @@ fn a_killed_launcher_takes_its_processes_along_and_the_next_one_clears_up_the_re
         let share = format!("{}:/media", shared.display());
         let script = "echo up > /media/up; sleep 600";
         let mut guest = session.start(shell(&session, &["--backend", backend, "-v", &share], script));
-        while !shared.join("up").exists() {
-            assert!(guest.child.try_wait().unwrap().is_none(), "{}", guest.finish());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        guest.await_file(&shared.join("up"));
         guest.signal(Signal::KILL);
         assert_eq!(guest.finish().status.code(), None);
         session.start(shell(&session, &[], "true")).finish().succeeded();

@@ -31,8 +31,8 @@ fn skopeo_copy(arguments: &[&str]) {
 
 #[test]
 fn pulled_image_is_listed_and_pulling_it_again_fetches_no_layer() {
-    let (registry, session) = (Registry::start(), Session::user());
-    let reference = registry.push(&Image::Debian.layout(), "test/debian", "12");
+    let (registry, session) = (Registry::plain(), Session::user());
+    let reference = registry.push_layout(&Image::Debian.layout(), "test/debian", "12");
     session.ok(["pull", &reference]);
     assert_eq!(references(&session), [reference.as_str()]);
     let (fetched, stored) = (registry.fetched_blobs(), Inventory::of(&session.store()));
@@ -50,9 +50,9 @@ fn pulled_image_is_listed_and_pulling_it_again_fetches_no_layer() {
 
 #[test]
 fn layers_that_two_images_share_are_fetched_and_kept_once() {
-    let (registry, session) = (Registry::start(), Session::user());
-    let debian = registry.push(&Image::Debian.layout(), "test/debian", "12");
-    let trees = registry.push(&Image::Trees.layout(), "test/trees", "1");
+    let (registry, session) = (Registry::plain(), Session::user());
+    let debian = registry.push_layout(&Image::Debian.layout(), "test/debian", "12");
+    let trees = registry.push_layout(&Image::Trees.layout(), "test/trees", "1");
     session.ok(["pull", &debian]);
     let before = registry.fetched_blobs();
     session.ok(["pull", &trees]);
@@ -65,9 +65,9 @@ fn layers_that_two_images_share_are_fetched_and_kept_once() {
 
 #[test]
 fn image_is_pulled_by_digest() {
-    let (registry, session) = (Registry::start(), Session::user());
+    let (registry, session) = (Registry::plain(), Session::user());
     let layout = small_image();
-    let tagged = registry.push(layout.path(), "test/small", "1");
+    let tagged = registry.push_layout(layout.path(), "test/small", "1");
     let finished = Finished::of(Command::new(installed("skopeo")).args([
         "inspect",
         "--tls-verify=false",
@@ -211,7 +211,7 @@ fn inspect_tells_the_config_and_the_layers() {
 
 #[test]
 fn image_for_another_platform_is_chosen_on_request() {
-    let (registry, session) = (Registry::start(), Session::user());
+    let (registry, session) = (Registry::plain(), Session::user());
     let [amd64, riscv64] = ["amd64", "riscv64"].map(|name| (name, Layer::of_files(&[("platform", name.as_bytes())])));
     let layout = Layout::of_platforms(&[amd64, riscv64]);
     let reference = format!("{}/test/platforms:1", registry.address());
@@ -260,12 +260,12 @@ impl Damage {
 #[test]
 fn damaged_layer_of_a_registry_leaves_the_store_as_it_was() {
     for damage in Damage::ALL {
-        let (registry, session) = (Registry::start(), Session::user());
+        let (registry, session) = (Registry::plain(), Session::user());
         session.import(Layout::of(&[Layer::of_files(&[("kept", b"before")])]).path(), "lamina.test/kept:1");
         let layout = small_image();
-        let reference = registry.push(layout.path(), "test/damaged", "1");
+        let reference = registry.push_layout(layout.path(), "test/damaged", "1");
         let digest = &layout.layer_digests()[0];
-        damage.inflict(&registry.blob(digest));
+        damage.inflict(&registry.blob_path(digest));
         let before = Inventory::of(&session.store());
         session.run(["pull", &reference]).refused(&digest["sha256:".len()..][..12]);
         assert_eq!(Inventory::of(&session.store()), before);
@@ -310,7 +310,7 @@ fn what_is_not_an_archive_is_refused_by_name() {
 
 #[test]
 fn reference_with_a_typing_error_is_refused_before_anything_is_fetched() {
-    let (registry, session) = (Registry::start(), Session::user());
+    let (registry, session) = (Registry::plain(), Session::user());
     for reference in ["debian:12:13", "Debian", "debian@sha256:12", "registry.test/", "", "a b"] {
         let finished = session.run(["pull", reference]);
         assert!(matches!(finished.status.code(), Some(1 | 2)), "{finished}");
@@ -321,7 +321,7 @@ fn reference_with_a_typing_error_is_refused_before_anything_is_fetched() {
 
 #[test]
 fn what_is_not_there_is_refused_by_name() {
-    let (registry, session) = (Registry::start(), Session::user());
+    let (registry, session) = (Registry::plain(), Session::user());
     let missing = format!("{}/test/nothing:1", registry.address());
     session.run(["pull", &missing]).refused("test/nothing");
     // A port that nobody listens at: one that was free a moment ago.
@@ -373,9 +373,9 @@ fn interrupted_pull_leaves_the_store_as_it_was() {
 
 #[test]
 fn interrupted_repair_ends_at_once_and_leaves_the_store_as_it_was() {
-    let (registry, session) = (Registry::start(), Session::user());
+    let (registry, session) = (Registry::plain(), Session::user());
     let layout = small_image();
-    let reference = registry.push(layout.path(), "test/stalled", "1");
+    let reference = registry.push_layout(layout.path(), "test/stalled", "1");
     session.ok(["pull", "--quiet", &reference]);
     let layer = Inventory::of(&session.store()).layers()[0].join("blob");
     std::fs::write(session.store().join(layer), vec![0; 1024]).unwrap();

@@ -5,10 +5,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use layer_store::{DiffId, Provenance, Silent, Store};
+use test_support::noise;
 
 use crate::fixture::{Node, content, ingest, tar};
 use crate::lifecycle::tag;
-use crate::sharing::{noise, tar_of};
+use crate::sharing::tar_of;
 
 const IMAGE: &str = "registry.example/lent:1";
 const MADE: &str = "registry.example/made:1";

@@ -4,7 +4,6 @@ mod adopted;
 mod extensions;
 mod fixture;
 mod lifecycle;
-#[path = "../support/random.rs"]
-mod random;
+
 mod sharing;
 mod view;

@@ -6,24 +6,12 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
 use layer_store::{DiffId, GarbageKind, Ino, Kind, Silent, Store, StoreError, View, ViewError};
+use test_support::{Random, noise};
 
 use crate::fixture::{find, ingest};
 use crate::lifecycle::tag;
-use crate::random::Random;
 
 const LARGE: usize = 1 << 20;
-
-/// Bytes that no two seeds share.
-pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(next).flatten().take(length).collect()
-}
 
 pub(crate) fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());

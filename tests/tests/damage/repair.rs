@@ -53,9 +53,9 @@ fn tree_is_right(session: &Session, reference: &str) {
 
 #[test]
 fn damaged_layer_is_fetched_again_alone() {
-    let (registry, layers) = (Registry::start(), layers());
+    let (registry, layers) = (Registry::plain(), layers());
     let layout = Layout::of(&layers);
-    let reference = registry.push(layout.path(), "test/image", "1");
+    let reference = registry.push_layout(layout.path(), "test/image", "1");
     for damage in Damage::ALL {
         let session = Session::user();
         session.ok(["pull", &reference]);
@@ -81,8 +81,8 @@ fn damaged_layer_is_fetched_again_alone() {
 
 #[test]
 fn running_mount_keeps_what_it_has_while_a_layer_is_repaired() {
-    let (registry, session, layers) = (Registry::start(), Session::user(), layers());
-    let reference = registry.push(Layout::of(&layers).path(), "test/image", "1");
+    let (registry, session, layers) = (Registry::plain(), Session::user(), layers());
+    let reference = registry.push_layout(Layout::of(&layers).path(), "test/image", "1");
     session.ok(["pull", &reference]);
     let point = session.mount(&reference, "mounted");
     let before = session.tree(&point);
@@ -159,9 +159,9 @@ fn unreadable_image_is_reported_and_the_layers_of_the_others_are_verified() {
 
 #[test]
 fn registry_that_is_gone_or_has_another_layer_leaves_the_store_as_it_was() {
-    let (registry, session, layers) = (Registry::start(), Session::user(), layers());
+    let (registry, session, layers) = (Registry::plain(), Session::user(), layers());
     let layout = Layout::of(&layers);
-    let reference = registry.push(layout.path(), "test/image", "1");
+    let reference = registry.push_layout(layout.path(), "test/image", "1");
     session.ok(["pull", &reference]);
     flip(&blob(&session, &layers[0]), contents(layers[0].tar())["/etc/lower"].start);
     let before = Inventory::of(&session.store());
@@ -172,7 +172,7 @@ fn registry_that_is_gone_or_has_another_layer_leaves_the_store_as_it_was() {
         assert_eq!(Inventory::of(&session.store()), before);
         session.traces().assert_nothing_left();
     };
-    let served = registry.blob(&layout.layer_digests()[0]);
+    let served = registry.blob_path(&layout.layer_digests()[0]);
     let bytes = fs::read(&served).expect("the registry's blob");
     flip(&served, bytes.len() / 2);
     refused(&layout.layer_digests()[0]["sha256:".len()..][..12]);
@@ -185,12 +185,12 @@ fn registry_that_is_gone_or_has_another_layer_leaves_the_store_as_it_was() {
 
 #[test]
 fn one_layer_that_cannot_be_repaired_does_not_keep_others_from_it() {
-    let (registry, session) = (Registry::start(), Session::user());
+    let (registry, session) = (Registry::plain(), Session::user());
     let [pulled, imported] = layers();
     // Names decide the order in which layers are looked at: try both.
     for (seed, pulled) in [(0, pulled.clone()), (1, Layer::of_files(&[("etc/lower", &[7; 5000])]))] {
         let reference =
-            registry.push(Layout::of(std::slice::from_ref(&pulled)).path(), "test/image", &seed.to_string());
+            registry.push_layout(Layout::of(std::slice::from_ref(&pulled)).path(), "test/image", &seed.to_string());
         session.ok(["pull", &reference]);
         session.import(Layout::of(std::slice::from_ref(&imported)).path(), REFERENCE);
         flip(&blob(&session, &imported), 0);

@@ -1,14 +1,9 @@
 //! However a machine ends, it is marked as what it is, and nothing of it is left.
 
-use std::time::{Duration, Instant};
-
-use end_to_end::{Finished, Image};
+use end_to_end::{Finished, Image, until};
 use rustix::process::{Signal, kill_process};
 
-use crate::fixture::{Machines, until};
-
-/// How soon a death is to be known, and what a loaded host may add.
-const SOON: Duration = Duration::from_secs(2 + 8);
+use crate::fixture::Machines;
 
 #[test]
 fn death_of_any_helper_fails_the_machine_and_ends_the_rest() {
@@ -24,11 +19,9 @@ fn death_of_any_helper_fails_the_machine_and_ends_the_rest() {
         machines.sleeper("m", &options);
         let supervisor = machines.process("m", "lamina");
         kill_process(machines.process("m", role), Signal::KILL).unwrap();
-        let begin = Instant::now();
         // Looked at from outside, for `ps` itself tidies up.
         let record = machines.directory("m").join("machine.json");
         until("the mark", || std::fs::read_to_string(&record).is_ok_and(|text| text.contains("\"failed\"")));
-        assert!(begin.elapsed() < SOON, "{role}: {:?}", begin.elapsed());
         let seen = machines.seen("m");
         assert!(seen["reason"].as_str().unwrap().contains(reason), "{role}: {seen}");
         until("the supervisor's end", || {

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use end_to_end::{Finished, Image};
+use end_to_end::{Finished, Image, until};
 
-use crate::fixture::{Machines, REFERENCE, until};
+use crate::fixture::{Machines, REFERENCE};
 
 #[test]
 fn start_that_lacks_something_leaves_no_machine_and_the_corrected_one_runs() {

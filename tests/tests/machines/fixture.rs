@@ -2,16 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use end_to_end::{Finished, Image, Session};
 use rustix::process::Pid;
 use serde_json::Value;
 
 pub(crate) const REFERENCE: &str = "lamina.test/image:1";
-
-/// How long something may take that is about to happen, on a host that has other things to do.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Machines {
     pub(crate) session: Session,
@@ -59,14 +55,5 @@ impl Machines {
 
     pub(crate) fn directory(&self, name: &str) -> PathBuf {
         self.session.directory().join("state/lamina/machines").join(name)
-    }
-}
-
-/// Waits until something holds.
-pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !holds() {
-        assert!(begin.elapsed() < PATIENCE, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use end_to_end::{Finished, Image};
+use end_to_end::{Finished, Image, until};
 use serde_json::json;
 
-use crate::fixture::{Machines, REFERENCE, until};
+use crate::fixture::{Machines, REFERENCE};
 
 #[test]
 fn detached_machine_is_seen_asked_stopped_started_and_removed() {

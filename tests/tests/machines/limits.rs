@@ -5,10 +5,10 @@ use std::process::Command;
 
 use end_to_end::layout::Layer;
 use end_to_end::programs::installed;
-use end_to_end::{Actor, Finished, Image, Layout, Session};
+use end_to_end::{Actor, Finished, Image, Layout, Session, until};
 use rustix::mount::{UnmountFlags, unmount};
 
-use crate::fixture::{Machines, REFERENCE, until};
+use crate::fixture::{Machines, REFERENCE};
 
 #[test]
 fn guest_without_memory_left_for_writes_or_processes_tells_the_user() {

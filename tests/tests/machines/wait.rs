@@ -1,9 +1,9 @@
 //! Waiting for the end of a machine, also of one of which nothing is left then.
 
-use end_to_end::{Finished, Image, Started};
+use end_to_end::{Finished, Image, Started, until};
 use rustix::process::{Signal, kill_process};
 
-use crate::fixture::{Machines, until};
+use crate::fixture::Machines;
 
 impl Machines {
     /// Three who wait for the machine `m`, once all of them do.

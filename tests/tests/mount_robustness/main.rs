@@ -13,7 +13,7 @@ use composefs_fuse::stats::Snapshot;
 use end_to_end::layout::Layer;
 use end_to_end::programs::installed;
 use end_to_end::session::Started;
-use end_to_end::{Actor, Finished, Layout, Session};
+use end_to_end::{Actor, Finished, Layout, Session, until};
 use rustix::process::{Pid, Signal, kill_process};
 
 const REFERENCE: &str = "lamina.test/image:1";
@@ -147,9 +147,7 @@ fn terminated_server_goes_although_files_are_open() {
     let point = session.mount(REFERENCE, "mounted");
     let holder = holder(&session, &point.join("file"));
     kill_process(servers(&session)[0], Signal::TERM).unwrap();
-    while !session.traces().mounts().is_empty() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    until("the mount to go", || session.traces().mounts().is_empty());
     end(holder);
     session.traces().assert_nothing_left();
 }
@@ -178,9 +176,7 @@ fn mount_of_a_killed_server_is_cleared_although_files_are_open() {
     let holder = holder(&session, &point.join("file"));
     session.run(["umount", point.to_str().unwrap()]).refused("busy");
     kill_process(servers(&session)[0], Signal::KILL).unwrap();
-    while !servers(&session).is_empty() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    until("the server to end", || servers(&session).is_empty());
     session.umount(&point);
     assert!(session.traces().mounts().is_empty());
     end(holder);

@@ -73,9 +73,9 @@ fn layers(inspected: &Value) -> Vec<String> {
 
 #[test]
 fn layers_of_a_system_store_are_used_in_place_and_not_fetched() {
-    let (registry, shared, images) = (Registry::start(), Shared::new(), Images::new());
-    let first = registry.push(images.first.path(), "test/first", "1");
-    let second = registry.push(images.second.path(), "test/second", "1");
+    let (registry, shared, images) = (Registry::plain(), Shared::new(), Images::new());
+    let first = registry.push_layout(images.first.path(), "test/first", "1");
+    let second = registry.push_layout(images.second.path(), "test/second", "1");
     shared.system.ok(["pull", "--quiet", &first]);
     let before = (Inventory::of(&shared.system.store()), registry.fetched_blobs());
 
@@ -163,8 +163,8 @@ fn image_named_in_the_system_store_is_found_until_the_own_store_has_the_name() {
 
 #[test]
 fn view_of_a_system_store_without_leases_outlives_a_collection_and_a_pull_brings_the_layer() {
-    let (registry, shared, images) = (Registry::start(), Shared::new(), Images::new());
-    let reference = registry.push(images.first.path(), "test/first", "1");
+    let (registry, shared, images) = (Registry::plain(), Shared::new(), Images::new());
+    let reference = registry.push_layout(images.first.path(), "test/first", "1");
     shared.system.ok(["pull", "--quiet", &reference]);
     shared.ok(["pull", "--quiet", &reference]);
     let point = shared.mount(&reference, "mounted");
@@ -233,10 +233,10 @@ fn view_of_a_system_store_with_open_leases_holds_what_it_uses() {
 
 #[test]
 fn index_that_the_system_store_lacks_is_made_in_the_own_store_and_goes_with_its_image() {
-    let (registry, shared, images) = (Registry::start(), Shared::new(), Images::new());
+    let (registry, shared, images) = (Registry::plain(), Shared::new(), Images::new());
     shared.system.import(images.first.path(), IMAGE);
     // Not imported: that would bring the layer in.
-    shared.ok(["pull", "--quiet", &registry.push(images.second.path(), "test/second", "1")]);
+    shared.ok(["pull", "--quiet", &registry.push_layout(images.second.path(), "test/second", "1")]);
     let expected = shared.tree(IMAGE).to_string();
     make_older(&shared.system.store());
     let before = Inventory::of(&shared.system.store());
@@ -269,9 +269,9 @@ pub(super) fn set_version(path: &Path, version: u32) {
 
 #[test]
 fn damaged_layer_of_a_system_store_is_named_and_its_repair_goes_to_the_own_store() {
-    let (registry, shared) = (Registry::start(), Shared::new());
+    let (registry, shared) = (Registry::plain(), Shared::new());
     let layout = Layout::of(&[Layer::of_files(&[("etc/motd", b"welcome\n")])]);
-    let reference = registry.push(layout.path(), "test/damaged", "1");
+    let reference = registry.push_layout(layout.path(), "test/damaged", "1");
     shared.system.ok(["pull", "--quiet", &reference]);
     shared.ok(["pull", "--quiet", &reference]);
     let layer = sound_layers(&shared.system.store()).pop().expect("a layer");

@@ -8,13 +8,13 @@ use layer_store::FaultPoint;
 use rustix::process::Signal;
 
 use super::shared_content::{BORROWER, DONOR, Twins};
-use super::{Images, faulty, top};
+use super::{Images, top};
 
 const PROCESSES: usize = 32;
 
 /// Starts a command that stops where it holds a lock.
 fn holder(session: &Session, point: FaultPoint, arguments: &[&str]) -> Started {
-    let holder = session.start(faulty(session, point, true, arguments));
+    let holder = session.start(session.faulty(point, true, arguments));
     holder.await_stop();
     holder
 }
@@ -42,8 +42,8 @@ fn assert_each_fetched_once<'a>(registry: &Registry, layers: impl IntoIterator<I
 
 #[test]
 fn thirty_two_cold_pulls_of_one_tag_fetch_each_layer_once() {
-    let (registry, session, images) = (Registry::start(), Session::user(), Images::new());
-    let reference = registry.push(images.first.path(), "test/first", "1");
+    let (registry, session, images) = (Registry::plain(), Session::user(), Images::new());
+    let reference = registry.push_layout(images.first.path(), "test/first", "1");
     let pull = ["pull", "--quiet", &reference];
     let first = holder(&session, FaultPoint::LayerClaimed, &pull);
     // The layer that was claimed is one of two; its name is in the message of whoever waits.
@@ -73,9 +73,9 @@ fn thirty_two_cold_prepares_make_one_base_and_print_it() {
 
 #[test]
 fn images_pulled_together_fetch_the_layer_that_they_share_once() {
-    let (registry, session, images) = (Registry::start(), Session::user(), Images::new());
-    let first = registry.push(images.first.path(), "test/first", "1");
-    let second = registry.push(images.second.path(), "test/second", "1");
+    let (registry, session, images) = (Registry::plain(), Session::user(), Images::new());
+    let first = registry.push_layout(images.first.path(), "test/first", "1");
+    let second = registry.push_layout(images.second.path(), "test/second", "1");
     // One at a time, the largest first: it is the shared one that is claimed.
     let one = holder(&session, FaultPoint::LayerClaimed, &["pull", "--parallel=1", &first]);
     let shared = &images.first.layer_digests()[0]["sha256:".len()..][..12];
@@ -87,8 +87,8 @@ fn images_pulled_together_fetch_the_layer_that_they_share_once() {
 
 #[test]
 fn killed_holder_is_followed_by_the_one_that_waited() {
-    let (registry, session, images) = (Registry::start(), Session::user(), Images::new());
-    let reference = registry.push(images.first.path(), "test/first", "1");
+    let (registry, session, images) = (Registry::plain(), Session::user(), Images::new());
+    let reference = registry.push_layout(images.first.path(), "test/first", "1");
     // One layer at a time: no other thread has begun to fetch another when the process stops.
     let steps: [(FaultPoint, &[&str]); 2] = [
         (FaultPoint::LayerClaimed, &["pull", "--parallel=1", &reference]),

@@ -1,14 +1,13 @@
 //! A store on every file system that people have: ext4, xfs, btrfs, tmpfs and overlayfs.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use end_to_end::store_checks::{leftovers, sound_layers};
 use end_to_end::{Inventory, Layout, Session};
 use layer_store::FaultPoint;
 
 use super::small_disk::{Disk, kind_of, run};
-use super::{Images, faulty, top};
+use super::{Images, top};
 
 const FIRST: &str = "lamina.test/first:1";
 const SECOND: &str = "lamina.test/second:1";
@@ -24,8 +23,7 @@ fn live(session: &Session, kind: &str) {
     let expected = elsewhere.ok(["prepare", FIRST]);
     let there = elsewhere.mount(FIRST, "mounted");
 
-    let killed = end_to_end::Finished::of(&mut faulty(
-        session,
+    let killed = end_to_end::Finished::of(&mut session.faulty(
         FaultPoint::LayerPublished,
         false,
         &["import", first, "--tag", FIRST],
@@ -43,7 +41,7 @@ fn live(session: &Session, kind: &str) {
     assert_eq!(session.tree(&point).to_string(), elsewhere.tree(&there).to_string());
     session.umount(&point);
     elsewhere.umount(&there);
-    await_no_process(session);
+    session.await_no_process();
     session.ok(["gc"]);
     assert_eq!(sound_layers(&session.store()).len(), 2);
     for layer in Inventory::of(&session.store()).layers() {
@@ -56,15 +54,6 @@ fn live(session: &Session, kind: &str) {
     session.ok(["gc"]);
     assert_eq!(sound_layers(&session.store()), Vec::<String>::new());
     assert_eq!(leftovers(&session.store()), Vec::<std::path::PathBuf>::new());
-}
-
-/// The server of a mount ends a moment after it: until then its lease holds what it used.
-fn await_no_process(session: &Session) {
-    let begin = Instant::now();
-    while !session.traces().processes().is_empty() {
-        assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", session.traces().processes());
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]
@@ -177,7 +166,7 @@ fn disk_that_cannot_read_costs_an_index_its_time_and_a_blob_one_file() {
     let point = session.mount(FIRST, "mounted");
     assert!(session.tree(&point).get("etc/file-399").is_some());
     session.umount(&point);
-    await_no_process(&session);
+    session.await_no_process();
 
     disk.unmount();
     disk.rot(&rotten[150_000..150_256]);
@@ -194,7 +183,7 @@ fn disk_that_cannot_read_costs_an_index_its_time_and_a_blob_one_file() {
     assert_eq!(found.status.code(), Some(1), "{found}");
     assert!(found.stdout.contains("rotten has changed") && !found.stdout.contains("sound"), "{found}");
     session.umount(&point);
-    await_no_process(&session);
+    session.await_no_process();
 }
 
 /// ext4 on a device that takes no more writes, as one that dies: the kernel says so when content is synced.

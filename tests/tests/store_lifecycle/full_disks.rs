@@ -59,8 +59,8 @@ fn image_too_large_for_the_disk_is_refused_and_comes_in_after_space_is_made() {
 /// A full disk is not the fault of the registry, so it is not asked again, and what was fetched before is of use.
 #[test]
 fn pull_onto_a_full_disk_says_so_once_and_succeeds_after_space_is_made() {
-    let (session, registry) = (Session::user(), Registry::start());
-    let reference = registry.push(large_image().path(), "test/large", "1");
+    let (session, registry) = (Session::user(), Registry::plain());
+    let reference = registry.push_layout(large_image().path(), "test/large", "1");
     let disk = Disk::of(&session, "ext4", 24 << 20);
     session.import(Images::new().first.path(), KEPT);
     let filler = disk.fill(4 << 20);
@@ -140,10 +140,7 @@ fn machine_on_a_store_whose_disk_fills_runs_on_and_another_one_is_refused() {
         cat /usr/bin/[a-d]* | sha256sum; echo written > /srv/written && cat /srv/written";
     let run = ["run", "--accel", "tcg", "--network", "none", "-v", &share, KEPT, "--", "/bin/sh", "-c", script];
     let mut machine = session.start(session.lamina(run));
-    while !shared.join("here").exists() {
-        assert!(machine.child.try_wait().unwrap().is_none(), "{machine:?} ended early");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    machine.await_file(&shared.join("here"));
     let _filler = disk.fill(0);
     let before = Inventory::of(&session.store());
     let top = super::top(&session, "a variant of which there is no base");

@@ -8,7 +8,7 @@ use layer_store::FaultPoint;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{Images, faulty, top};
+use super::{Images, top};
 
 const IMAGE: &str = "lamina.test/image:1";
 const OTHER: &str = "lamina.test/other:1";
@@ -33,14 +33,14 @@ fn dry_run_says_what_the_run_does() {
     session.ok(["prepare", OTHER, "--layer", directory.to_str().unwrap()]);
     session.ok(["rmi", IMAGE]);
     let before = sound_layers(&session.store());
-    let said = json(&session.ok(["gc", "--dry-run", "--json"]));
+    let said = session.json(["gc", "--dry-run", "--json"]);
     assert_eq!(sound_layers(&session.store()), before, "a dry run removes nothing");
-    let done = json(&session.ok(["gc", "--json"]));
+    let done = session.json(["gc", "--json"]);
     assert_eq!(said, done);
     // The layer of the removed image and that of the variant; the shared one stays.
     assert_eq!(layers(&done).len(), 2, "{done}");
     assert_eq!(sound_layers(&session.store()).len(), before.len() - 2);
-    let nothing = json(&session.ok(["gc", "--dry-run", "--json"]));
+    let nothing = session.json(["gc", "--dry-run", "--json"]);
     assert_eq!(nothing["garbage"], Value::Array(Vec::new()));
     session.ok(["prepare", OTHER]);
 }
@@ -51,15 +51,15 @@ fn removing_an_image_says_what_only_it_had() {
     session.import(images.first.path(), IMAGE);
     session.import(images.second.path(), OTHER);
     let unique = |reference: &str| {
-        let usage = json(&session.ok(["du", "--json"]));
+        let usage = session.json(["du", "--json"]);
         let images = usage["images"].as_array().expect("a list of images").clone();
         images.iter().find(|image| image["reference"] == reference).expect("the image")["unique"].as_u64().unwrap()
     };
     let own = unique(IMAGE);
-    let removed = json(&session.ok(["rmi", IMAGE, "--json"]));
+    let removed = session.json(["rmi", IMAGE, "--json"]);
     assert_eq!(removed["frees"], own);
     assert!((60_000..400_000).contains(&own), "its own layer and not the shared one: {own}");
-    let collected = json(&session.ok(["gc", "--json"]));
+    let collected = session.json(["gc", "--json"]);
     assert!(collected["bytes"].as_u64().unwrap() >= own, "{collected}");
     // Now nobody shares the other layer.
     let all = unique(OTHER);
@@ -168,7 +168,7 @@ fn damaged_name_stops_no_other_image_and_the_next_import_mends_it() {
 
 /// The top layer of an image.
 fn own_layer(session: &Session, reference: &str) -> String {
-    let inspected = json(&session.ok(["inspect", reference, "--json"]));
+    let inspected = session.json(["inspect", reference, "--json"]);
     let layers = inspected["layers"].as_array().expect("a list of layers");
     layers.last().expect("a layer")["diff_id"].as_str().expect("a DiffID").to_owned()
 }
@@ -197,7 +197,7 @@ fn process_that_stands_still_loses_nothing_to_a_collection() {
                 session.ok(prepare);
                 session.ok(["rmi", IMAGE]);
             }
-            let still = session.start(faulty(&session, point, true, arguments));
+            let still = session.start(session.faulty(point, true, arguments));
             still.await_stop();
             // Who prepares holds the image, whatever becomes of its name.
             if arguments == prepare {

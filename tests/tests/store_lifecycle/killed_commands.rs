@@ -8,9 +8,9 @@ use end_to_end::{Finished, Registry, Session};
 use layer_store::FaultPoint;
 
 use super::killed_runs::{RUNNING, WRITING_ELSEWHERE};
-use super::random::Random;
 use super::shared_content::{BORROWER, DONOR, Twins};
-use super::{Images, faulty, small_images, top};
+use super::{Images, small_images, top};
+use end_to_end::Random;
 
 const FIRST: &str = "lamina.test/first:1";
 const SECOND: &str = "lamina.test/second:1";
@@ -97,7 +97,7 @@ fn kill_at_every_step_leaves_a_store_that_the_next_command_uses() {
         if arguments != import {
             session.import(images.second.path(), SECOND);
         }
-        let killed = Finished::of(&mut faulty(&session, point, false, &arguments));
+        let killed = Finished::of(&mut session.faulty(point, false, &arguments));
         assert_eq!(killed.status.signal(), Some(9), "{point:?} is on the way of {arguments:?}\n{killed}");
         let _ = sound_layers(&session.store());
 
@@ -134,8 +134,8 @@ const READING: [FaultPoint; 3] = [FaultPoint::DonorSought, FaultPoint::BaseRefus
 #[test]
 fn repair_killed_at_any_step_leaves_the_layer_and_the_next_repair_mends_it() {
     use FaultPoint as P;
-    let (registry, images) = (Registry::start(), Images::new());
-    let reference = registry.push(images.first.path(), "test/first", "1");
+    let (registry, images) = (Registry::plain(), Images::new());
+    let reference = registry.push_layout(images.first.path(), "test/first", "1");
     let session = Session::user();
     session.ok(["pull", "--quiet", &reference]);
     let (layers, base) = (sound_layers(&session.store()), session.ok(["prepare", &reference]));
@@ -153,7 +153,7 @@ fn repair_killed_at_any_step_leaves_the_layer_and_the_next_repair_mends_it() {
                 }
             }
             let repair = ["verify", "--repair", &reference];
-            let killed = Finished::of(&mut faulty(&session, point, false, &repair));
+            let killed = Finished::of(&mut session.faulty(point, false, &repair));
             assert_eq!(killed.status.signal(), Some(9), "{point:?} is on the way\n{killed}");
             assert!(
                 blob(damaged).is_file() || !is_there,
@@ -181,8 +181,8 @@ fn random_kills_never_leave_a_name_without_its_content() {
     let (first, second) = (images.first.path().to_str().unwrap(), images.second.path().to_str().unwrap());
     let twins = Twins::new();
     let [donor, borrower] = [&twins.donor, &twins.borrower].map(|layout| layout.path().to_str().unwrap());
-    let registry = Registry::start();
-    let pulled = registry.push(small_images()[0].path(), "test/pulled", "1");
+    let registry = Registry::plain();
+    let pulled = registry.push_layout(small_images()[0].path(), "test/pulled", "1");
     let top = top(&session, "a variant");
     let (top, exported) = (top.to_str().unwrap(), session.work("exports").join("layout"));
     let exported = exported.to_str().unwrap();

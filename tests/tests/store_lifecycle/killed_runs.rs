@@ -8,7 +8,7 @@ use end_to_end::store_checks::{leftovers, sound_layers};
 use end_to_end::{Finished, Layout, Session};
 use layer_store::FaultPoint;
 
-use super::{Images, faulty};
+use super::Images;
 
 const IMAGE: &str = "lamina.test/image:1";
 
@@ -26,7 +26,7 @@ pub(super) const RUNNING: [FaultPoint; 6] = [
 pub(super) const WRITING_ELSEWHERE: [FaultPoint; 2] = [FaultPoint::TreeBeside, FaultPoint::ExportStaged];
 
 fn kill(session: &Session, point: FaultPoint, arguments: &[&str]) {
-    let killed = Finished::of(&mut faulty(session, point, false, arguments));
+    let killed = Finished::of(&mut session.faulty(point, false, arguments));
     assert_eq!(killed.status.signal(), Some(9), "{point:?} is on the way of {arguments:?}\n{killed}");
 }
 

@@ -9,7 +9,7 @@ use end_to_end::store_checks::{leftovers, sound_layers};
 use end_to_end::{Layout, Registry, Session};
 
 use super::small_disk::Disk;
-use super::{beside_a_collector, content, top};
+use super::top;
 
 /// The programs of a guest, with what they need of this host.
 fn programs() -> Layer {
@@ -61,11 +61,7 @@ impl Machine {
     }
 
     fn await_here(&mut self) {
-        while !self.directory.join("here").exists() {
-            let ended = self.process.child.try_wait().expect("the machine's state");
-            assert!(ended.is_none(), "machine {} ended early: {ended:?}", self.number);
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        self.process.await_file(&self.directory.join("here"));
     }
 
     fn finish(self) {
@@ -84,13 +80,13 @@ const MACHINES: u64 = 5;
 
 #[test]
 fn nothing_in_use_is_collected_beside_pulls_prepares_mounts_and_machines() {
-    let (registry, session) = (Registry::start(), Session::user());
+    let (registry, session) = (Registry::plain(), Session::user());
     // The last machine has a store of its own, in which nothing is but a base, and reads this one also.
     let (lent, lender) = (session.work("own-store"), session.store());
     let borrowed = ["--store", lent.to_str().unwrap(), "--also-read", lender.to_str().unwrap()];
     let programs = programs();
     let reference = |number: u64| format!("lamina.test/machine:{number}");
-    let ((), collections) = beside_a_collector(&session, Duration::from_millis(20), || {
+    let ((), collections) = session.beside_a_collector(Duration::from_millis(20), || {
         let machines = 0..MACHINES;
         let mut machines: Vec<Machine> = machines
             .map(|number| {
@@ -140,7 +136,7 @@ fn work_beside(session: &Session, registry: &Registry) -> Vec<(u64, PathBuf)> {
 
 fn pull_and_remove(session: &Session, registry: &Registry, number: u64) {
     let layout = image(&[], number);
-    let reference = registry.push(layout.path(), &format!("test/pulled-{number}"), "1");
+    let reference = registry.push_layout(layout.path(), &format!("test/pulled-{number}"), "1");
     for _ in 0..ROUNDS {
         session.ok(["pull", "--quiet", &reference]);
         session.ok(["prepare", &reference]);
@@ -183,7 +179,7 @@ fn mount_without_a_name(session: &Session, number: u64) -> (u64, PathBuf) {
 fn assert_shown(session: &Session, number: u64, root: &Path) {
     for (name, expected) in [("own", own(number)), ("shared", shared())] {
         let path = root.join(name);
-        assert!(content(session, &path) == expected, "{}", path.display());
+        assert!(session.read(&path) == expected, "{}", path.display());
     }
 }
 

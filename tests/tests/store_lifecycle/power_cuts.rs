@@ -11,7 +11,7 @@ use end_to_end::store_checks::leftovers;
 use end_to_end::{Layout, Registry, Session};
 use layer_store::{ImportOptions, ImportSource, Observer, Silent, Store};
 
-use super::{faulty, small_images, top};
+use super::{small_images, top};
 
 const FIRST: &str = "lamina.test/first:1";
 const SECOND: &str = "lamina.test/second:1";
@@ -66,7 +66,7 @@ impl Cuts {
         self.meanings.extend(after.clone());
         let before = std::mem::replace(&mut self.names, after.clone());
         let mut command = match fault {
-            Some(point) => faulty(&self.session, point, false, arguments),
+            Some(point) => self.session.faulty(point, false, arguments),
             None => self.session.lamina(arguments),
         };
         command.env("LAMINA_STORE", &store);
@@ -99,7 +99,7 @@ impl Cuts {
     /// Runs a command and looks at no disk.
     fn follow(&mut self, arguments: &[&str], fault: Option<layer_store::FaultPoint>, also_read: Option<&Path>) {
         let mut command = match fault {
-            Some(point) => faulty(&self.session, point, false, arguments),
+            Some(point) => self.session.faulty(point, false, arguments),
             None => self.session.lamina(arguments),
         };
         command.env("LAMINA_STORE", self.top.join(STORE)).env("LAMINA_ALSO_READ", also_read.unwrap_or(Path::new("")));
@@ -241,10 +241,10 @@ fn power_cut_while_content_is_shared_leaves_every_layer_whole() {
 
 #[test]
 fn power_cut_after_a_repair_to_a_store_that_had_not_the_layer_leaves_it() {
-    let (registry, system) = (Registry::start(), Session::user());
+    let (registry, system) = (Registry::plain(), Session::user());
     let layer = Layer::of_files(&[("etc/motd", b"welcome\n")]);
     let mut cuts = Cuts::of([1, 2].map(|_| Layout::of(std::slice::from_ref(&layer))));
-    let reference = registry.push(cuts.images[0].path(), "test/first", "1");
+    let reference = registry.push_layout(cuts.images[0].path(), "test/first", "1");
     let canonical = reference.parse::<layer_store::Reference>().expect("a reference").to_string();
     system.ok(["pull", "--quiet", &reference]);
     let hex = layer.diff_id().trim_start_matches("sha256:").to_owned();
@@ -276,9 +276,9 @@ fn power_cut_after_an_import_under_a_name_that_was_there_leaves_the_layers_that_
 
 #[test]
 fn power_cut_during_a_repair_leaves_the_layer() {
-    let registry = Registry::start();
+    let registry = Registry::plain();
     let mut cuts = Cuts::new();
-    let reference = registry.push(cuts.images[0].path(), "test/first", "1");
+    let reference = registry.push_layout(cuts.images[0].path(), "test/first", "1");
     let canonical: layer_store::Reference = reference.parse().expect("a reference");
     let canonical = canonical.to_string();
     let store = cuts.top.join(STORE);

@@ -9,8 +9,6 @@ use end_to_end::{Layout, Session};
 use layer_store::FaultPoint;
 use rustix::process::Signal;
 
-use super::{beside_a_collector, content, faulty};
-
 const LENDER: &str = "lamina.test/lender:1";
 const FIRST: &str = "lamina.test/first:1";
 const LATER: &str = "lamina.test/later:1";
@@ -40,10 +38,6 @@ impl Lending {
     }
 }
 
-fn layer_file(session: &Session, layer: &Layer, name: &str) -> PathBuf {
-    session.store().join("layers/sha256").join(layer.diff_id().trim_start_matches("sha256:")).join(name)
-}
-
 fn import(session: &Session, layer: &Layer, reference: &str) {
     session.import(Layout::of(std::slice::from_ref(layer)).path(), reference);
 }
@@ -56,12 +50,12 @@ fn layer_that_borrows_while_a_rest_is_made_smaller_keeps_its_bytes() {
         import(&session, &lending.lender, LENDER);
         import(&session, &lending.first, FIRST);
         session.ok(["rmi", LENDER]);
-        let collector = session.start(faulty(&session, FaultPoint::RestCopied, true, &["gc"]));
+        let collector = session.start(session.faulty(FaultPoint::RestCopied, true, &["gc"]));
         collector.await_stop();
         import(&session, &lending.lender, LENDER);
-        assert_eq!(layer_file(&session, &lending.lender, "thin").exists(), is_thin);
+        assert_eq!(session.layer_file(&lending.lender, "thin").exists(), is_thin);
         import(&session, &lending.later, LATER);
-        assert!(layer_file(&session, &lending.later, "thin").exists(), "it borrows");
+        assert!(session.layer_file(&lending.later, "thin").exists(), "it borrows");
         if goes_again {
             session.ok(["rmi", LENDER]);
             session.ok(["gc"]);
@@ -90,7 +84,7 @@ fn layer_that_nothing_leads_to_any_more_and_is_not_collected_keeps_what_it_borro
     import(&session, &lending.lender, LENDER);
     import(&session, &lending.first, FIRST);
     session.ok(["rmi", LENDER]);
-    let collector = session.start(faulty(&session, FaultPoint::RestCopied, true, &["gc"]));
+    let collector = session.start(session.faulty(FaultPoint::RestCopied, true, &["gc"]));
     collector.await_stop();
     import(&session, &lending.lender, LENDER);
     import(&session, &lending.later, LATER);
@@ -113,11 +107,11 @@ fn lender_that_goes_while_its_borrower_is_opened_is_found() {
     import(&session, &lending.first, FIRST);
     let tree = session.work("trees").join("tree");
     let arguments = ["materialize", "--without-owners", FIRST, tree.to_str().expect("a plain path")];
-    let reader = session.start(faulty(&session, FaultPoint::DonorSought, true, &arguments));
+    let reader = session.start(session.faulty(FaultPoint::DonorSought, true, &arguments));
     reader.await_stop();
     session.ok(["rmi", LENDER]);
     session.ok(["gc"]);
-    assert!(layer_file(&session, &lending.lender, "rest").exists());
+    assert!(session.layer_file(&lending.lender, "rest").exists());
     reader.signal(Signal::CONT);
     reader.finish().succeeded();
     assert!(std::fs::read(tree.join("moved/common")).expect("content") == noise(70, 400_000));
@@ -132,7 +126,7 @@ fn nothing_is_borrowed_from_a_rest_because_another_store_has_the_layer() {
     import(&session, &lending.first, FIRST);
     let later = Layout::of(std::slice::from_ref(&lending.later));
     let arguments = ["import", later.path().to_str().expect("a plain path"), "--tag", LATER];
-    let mut command = faulty(&session, FaultPoint::DonorChosen, true, &arguments);
+    let mut command = session.faulty(FaultPoint::DonorChosen, true, &arguments);
     command.env("LAMINA_ALSO_READ", other.store());
     let importer = session.start(command);
     importer.await_stop();
@@ -140,8 +134,8 @@ fn nothing_is_borrowed_from_a_rest_because_another_store_has_the_layer() {
     session.ok(["gc"]);
     importer.signal(Signal::CONT);
     importer.finish().succeeded();
-    assert!(layer_file(&session, &lending.lender, "rest").exists());
-    assert!(layer_file(&session, &lending.later, "blob").exists(), "it came in whole");
+    assert!(session.layer_file(&lending.lender, "rest").exists());
+    assert!(session.layer_file(&lending.later, "blob").exists(), "it came in whole");
     session.ok(["gc"]);
     assert_eq!(session.ok(["verify"]), "2 layers are intact\n");
 }
@@ -175,7 +169,7 @@ impl Relatives {
     fn assert_shown(&self, session: &Session, number: usize, root: &std::path::Path) {
         for (place, part) in Self::PARTS[number].iter().enumerate() {
             let path = root.join(format!("part-{place}"));
-            assert!(content(session, &path) == self.parts[*part], "{} of layer {number}", path.display());
+            assert!(session.read(&path) == self.parts[*part], "{} of layer {number}", path.display());
         }
     }
 
@@ -204,7 +198,7 @@ impl Relatives {
 #[test]
 fn layers_that_share_content_come_and_go_beside_a_collector_and_keep_their_bytes() {
     let (session, relatives) = (Session::user(), Relatives::new());
-    let (outcomes, collections) = beside_a_collector(&session, Duration::from_millis(5), || {
+    let (outcomes, collections) = session.beside_a_collector(Duration::from_millis(5), || {
         std::thread::scope(|scope| {
             let (session, relatives) = (&session, &relatives);
             let work = |worker| scope.spawn(move || relatives.work(session, worker));

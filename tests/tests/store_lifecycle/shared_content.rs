@@ -11,9 +11,6 @@ use end_to_end::{Finished, Layout, Registry, Session};
 use layer_store::FaultPoint;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::Signal;
-use serde_json::Value;
-
-use super::faulty;
 
 pub(crate) const DONOR: &str = "lamina.test/donor:1";
 pub(crate) const BORROWER: &str = "lamina.test/borrower:1";
@@ -37,14 +34,6 @@ impl Twins {
     }
 }
 
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
-}
-
-fn layer_file(session: &Session, layer: &Layer, name: &str) -> PathBuf {
-    session.store().join("layers/sha256").join(layer.diff_id().trim_start_matches("sha256:")).join(name)
-}
-
 fn import<'a>(layout: &'a Layout, reference: &'a str) -> [&'a OsStr; 4] {
     [OsStr::new("import"), layout.path().as_os_str(), OsStr::new("--tag"), OsStr::new(reference)]
 }
@@ -60,16 +49,16 @@ fn shared_content_takes_space_once_and_du_says_with_whom() {
     let (session, twins) = (Session::user(), Twins::new());
     session.import(twins.donor.path(), DONOR);
     session.import(twins.borrower.path(), BORROWER);
-    let thin = layer_file(&session, &twins.layers[1], "thin");
+    let thin = session.layer_file(&twins.layers[1], "thin");
     assert!(du(&thin) < 120_000, "its own file, and of the common one what is no whole block: {}", du(&thin));
 
-    let usage = json(&session.ok(["du", "--json"]));
+    let usage = session.json(["du", "--json"]);
     let layer = |number: usize| {
         let layers = usage["layers"].as_array().expect("a list of layers");
         layers.iter().find(|layer| layer["diff_id"] == twins.layers[number].diff_id()).expect("the layer")
     };
     assert_eq!(layer(1)["blob"], du(&thin));
-    assert_eq!(layer(0)["blob"], du(&layer_file(&session, &twins.layers[0], "blob")));
+    assert_eq!(layer(0)["blob"], du(&session.layer_file(&twins.layers[0], "blob")));
     let saved = &layer(1)["borrows"][twins.layers[0].diff_id()];
     assert_eq!(&usage["saved_by_files"], saved);
     assert_eq!(&layer(0)["lends"][twins.layers[1].diff_id()], saved);
@@ -97,7 +86,7 @@ fn mounted_tree_is_the_same_with_and_without_sharing() {
         session.import(twins.donor.path(), DONOR);
         let mut command = session.lamina(import(&twins.borrower, BORROWER));
         Finished::of(command.args(options)).succeeded();
-        let is_thin = layer_file(&session, &twins.layers[1], "thin").exists();
+        let is_thin = session.layer_file(&twins.layers[1], "thin").exists();
         assert_eq!(is_thin, options.is_empty());
         let point = session.mount(BORROWER, "mounted");
         let content = end_to_end::Actor::User.act(|| std::fs::read(point.join("moved/common")).expect("content"));
@@ -119,7 +108,7 @@ fn variable_and_flag_keep_layers_whole() {
         session.import(twins.donor.path(), DONOR);
         let mut command = session.lamina(import(&twins.borrower, BORROWER));
         Finished::of(command.env("LAMINA_NO_FILE_SHARING", value)).succeeded();
-        assert_eq!(layer_file(&session, &twins.layers[1], "thin").exists(), is_thin, "{value:?}");
+        assert_eq!(session.layer_file(&twins.layers[1], "thin").exists(), is_thin, "{value:?}");
     }
 }
 
@@ -145,7 +134,7 @@ fn file_system_without_holes_keeps_layers_whole_and_says_nothing() {
     end_to_end::Actor::User.own(&session.store());
     session.import(twins.donor.path(), DONOR);
     let imported = session.run(import(&twins.borrower, BORROWER)).succeeded();
-    let is_whole = layer_file(&session, &twins.layers[1], "blob").is_file();
+    let is_whole = session.layer_file(&twins.layers[1], "blob").is_file();
     let layers = sound_layers(&session.store());
     let described = std::fs::read_to_string(session.store().join("store.json"));
     unmount(session.store(), UnmountFlags::DETACH).expect("unmounted");
@@ -163,10 +152,10 @@ fn donor_that_is_collected_keeps_what_is_borrowed_and_explain_says_by_whom() {
     let point = session.mount(BORROWER, "mounted");
     let tree = session.tree(&point).to_string();
     session.ok(["rmi", DONOR]);
-    let said = json(&session.ok(["gc", "--dry-run", "--json"]));
-    let before = du(&layer_file(&session, &twins.layers[0], ""));
-    assert_eq!(said, json(&session.ok(["gc", "--json"])));
-    let freed = before - du(&layer_file(&session, &twins.layers[0], ""));
+    let said = session.json(["gc", "--dry-run", "--json"]);
+    let before = du(&session.layer_file(&twins.layers[0], ""));
+    assert_eq!(said, session.json(["gc", "--json"]));
+    let freed = before - du(&session.layer_file(&twins.layers[0], ""));
     let garbage = said["garbage"].as_array().expect("a list of garbage");
     let part = garbage.iter().find(|each| each["kind"] == "part").expect("the part that goes");
     assert_eq!(part["name"], twins.layers[0].diff_id());
@@ -195,7 +184,7 @@ fn donor_goes_while_its_borrower_comes_in() {
     for point in [P::DonorChosen, P::SharingMapped, P::SharingPunched, P::LayerKept] {
         let session = Session::user();
         session.import(twins.donor.path(), DONOR);
-        let still = session.start(faulty(&session, point, true, &arguments));
+        let still = session.start(session.faulty(point, true, &arguments));
         still.await_stop();
         session.ok(["rmi", DONOR]);
         session.ok(["gc"]);
@@ -212,14 +201,14 @@ fn donor_goes_while_its_borrower_comes_in() {
 
 #[test]
 fn repairing_the_donor_heals_all_that_borrow_from_it() {
-    let (registry, session, twins) = (Registry::start(), Session::user(), Twins::new());
-    let donor = registry.push(twins.donor.path(), "test/donor", "1");
-    let borrower = registry.push(twins.borrower.path(), "test/borrower", "1");
+    let (registry, session, twins) = (Registry::plain(), Session::user(), Twins::new());
+    let donor = registry.push_layout(twins.donor.path(), "test/donor", "1");
+    let borrower = registry.push_layout(twins.borrower.path(), "test/borrower", "1");
     session.ok(["pull", "--quiet", &donor]);
     session.ok(["pull", "--quiet", &borrower]);
     let flip = |layer: usize, name: &str, position: u64| {
         use std::os::unix::fs::FileExt;
-        let path = layer_file(&session, &twins.layers[layer], name);
+        let path = session.layer_file(&twins.layers[layer], name);
         let file = std::fs::File::options().read(true).write(true).open(&path).expect("a file of the layer");
         let mut byte = [0];
         file.read_exact_at(&mut byte, position).expect("a byte");
@@ -238,7 +227,7 @@ fn repairing_the_donor_heals_all_that_borrow_from_it() {
     session.run(["verify", "--repair", &borrower]).succeeded();
     assert_eq!(registry.fetched_blobs()[fetched..], twins.donor.layer_digests()[..]);
     assert_eq!(session.ok(["verify"]), "2 layers are intact\n");
-    assert!(layer_file(&session, &twins.layers[1], "thin").exists());
+    assert!(session.layer_file(&twins.layers[1], "thin").exists());
 
     // A damaged map: the layer comes again, whole.
     flip(1, "shared", 100);
@@ -247,9 +236,9 @@ fn repairing_the_donor_heals_all_that_borrow_from_it() {
     let finished = session.run(["mount", &borrower, session.work("mounted").to_str().expect("a plain path")]);
     assert!(finished.stderr.contains("--repair"), "{finished}");
     session.run(["verify", "--repair", &borrower]).succeeded();
-    assert!(layer_file(&session, &twins.layers[1], "blob").exists());
+    assert!(session.layer_file(&twins.layers[1], "blob").exists());
     for name in ["thin", "shared"] {
-        assert!(!layer_file(&session, &twins.layers[1], name).exists(), "{name} is outlived");
+        assert!(!session.layer_file(&twins.layers[1], name).exists(), "{name} is outlived");
     }
     assert_eq!(session.ok(["verify"]), "2 layers are intact\n");
     session.traces().assert_nothing_left();

@@ -1,4 +1,4 @@
-//! Who runs the programs under test.
+//! The user that runs a program under test.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -10,12 +10,12 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 /// The ordinary user that `scripts/setup` makes.
 pub const TEST_USER: &str = "lamina-test";
 
-/// Who runs a program.
+/// The user that runs a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Actor {
-    /// The user of the tests themselves, which must be root.
+    /// The user of the tests, which must be root.
     Root,
-    /// [`TEST_USER`]: no capability, no group but its own.
+    /// [`TEST_USER`], with no capability and no group but its own.
     User,
 }
 
@@ -45,11 +45,10 @@ impl Actor {
         command
     }
 
-    /// Runs `step` with the credentials of this actor, in a thread of its own, whose children inherit them: so a
-    /// system call of the test is one of the actor's.
+    /// Runs `step` with the credentials of this actor, in a thread of its own. Processes that it starts inherit them.
     ///
     /// # Panics
-    /// When the credentials cannot be had, or `step` panics.
+    /// When the credentials cannot be set, or `step` panics.
     pub fn act<T: Send>(self, step: impl FnOnce() -> T + Send) -> T {
         let (uid, gid) = self.ids();
         let act = move || {
@@ -66,7 +65,7 @@ impl Actor {
         outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// Gives a path to this actor.
+    /// Makes this actor the owner of a path.
     ///
     /// # Panics
     /// When the owner cannot be changed.

@@ -1,7 +1,8 @@
-//! Where the programs under test and the tools about them are.
+//! Where the programs under test are, and the tools that tests need.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 /// A program of this workspace, built by the same profile as the running test (`target/<profile>/NAME`), or in
 /// the directory that `$LAMINA_PROGRAMS` names.
@@ -35,8 +36,19 @@ pub fn installed(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{name} is not installed: run scripts/setup"))
 }
 
-/// The program's path as every user can run it: itself, or a link (else a copy) in `directory` where some
-/// directory above it is closed to others, as below /root.
+/// Runs a program that `scripts/setup` installs. Returns its output.
+///
+/// # Panics
+/// When it is not installed or fails; the message has what it wrote to standard error.
+pub fn run(program: &str, arguments: &[&str]) -> Output {
+    let output =
+        Command::new(installed(program)).args(arguments).output().expect("an installed program can be started");
+    assert!(output.status.success(), "{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// A path by which every user can run the program: its own, or a link (else a copy) in `directory` if a directory
+/// above it is closed to others, as below /root.
 ///
 /// # Panics
 /// When the copy cannot be made.

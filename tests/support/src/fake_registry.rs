@@ -1,4 +1,4 @@
-//! A registry of the test's own, which serves images from memory and misbehaves where it is told to.
+//! A registry inside the test, which serves images from memory and misbehaves on request.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -6,22 +6,25 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use super::image::{INDEX, Image, MANIFEST};
-use layer_store::Digest;
+use crate::image::{INDEX, Image, MANIFEST, digest};
 
-/// A request as it came.
+/// A request.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// `GET` and so on.
     pub method: String,
+    /// The path with its query.
     pub path: String,
-    /// Names in lower case.
+    /// The header lines; names in lower case.
     pub headers: HashMap<String, String>,
+    /// The body.
     pub body: String,
     /// How many requests for this path came before it.
     pub earlier: usize,
 }
 
 /// What to do with a request.
+#[derive(Clone, Debug)]
 pub enum Reply {
     /// Serve what is there.
     Serve,
@@ -35,20 +38,27 @@ pub enum Reply {
 
 type Behaviour = dyn Fn(&Request) -> Reply + Send + Sync;
 
-pub struct Fake {
+/// A running registry.
+#[derive(Debug)]
+pub struct FakeRegistry {
+    /// The port on the loopback interface.
     pub port: u16,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
-struct Shelf {
+struct Content {
     behaviour: Box<Behaviour>,
     /// Path to media type and bytes.
     files: HashMap<String, (String, Vec<u8>)>,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
-impl Fake {
+impl FakeRegistry {
     /// Serves `images` as `test:0`, `test:1` and so on.
+    ///
+    /// # Panics
+    /// When no port is free.
+    #[must_use]
     pub fn start(images: &[&Image], behaviour: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let mut files = HashMap::new();
         for (number, image) in images.iter().enumerate() {
@@ -56,7 +66,7 @@ impl Fake {
             files.insert(format!("/v2/test/manifests/{number}"), manifest.clone());
             files.insert(format!("/v2/test/manifests/{}", image.digest()), manifest);
             for blob in image.blobs() {
-                let path = format!("/v2/test/blobs/{}", Digest::of(blob));
+                let path = format!("/v2/test/blobs/{}", digest(blob));
                 files.insert(path, ("application/octet-stream".to_owned(), blob.to_vec()));
             }
         }
@@ -64,24 +74,25 @@ impl Fake {
     }
 
     /// Serves an index under the tag `index`, besides `images`.
+    ///
+    /// # Panics
+    /// When no port is free.
+    #[must_use]
     pub fn with_index(images: &[&Image], index: &[u8]) -> Self {
-        let fake = |files: &mut HashMap<String, (String, Vec<u8>)>| {
-            files.insert("/v2/test/manifests/index".to_owned(), (INDEX.to_owned(), index.to_vec()));
-            let by_digest = format!("/v2/test/manifests/{}", Digest::of(index));
-            files.insert(by_digest, (INDEX.to_owned(), index.to_vec()));
-        };
         let mut files = HashMap::new();
+        for name in ["index", &digest(index)] {
+            files.insert(format!("/v2/test/manifests/{name}"), (INDEX.to_owned(), index.to_vec()));
+        }
         for image in images {
             files.insert(
                 format!("/v2/test/manifests/{}", image.digest()),
                 (MANIFEST.to_owned(), image.manifest.clone()),
             );
             for blob in image.blobs() {
-                let path = format!("/v2/test/blobs/{}", Digest::of(blob));
+                let path = format!("/v2/test/blobs/{}", digest(blob));
                 files.insert(path, (String::new(), blob.to_vec()));
             }
         }
-        fake(&mut files);
         Self::serve(files, |_| Reply::Serve)
     }
 
@@ -92,30 +103,36 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let shelf = Arc::new(Shelf { behaviour: Box::new(behaviour), files, requests: Arc::clone(&requests) });
-        // The threads end with the test's process; each waits for a peer that is gone by then.
+        let content = Arc::new(Content { behaviour: Box::new(behaviour), files, requests: Arc::clone(&requests) });
+        // The threads end with the test's process.
         thread::spawn(move || {
             for connection in listener.incoming() {
-                let shelf = Arc::clone(&shelf);
-                thread::spawn(move || shelf.converse(&connection.unwrap()));
+                let content = Arc::clone(&content);
+                thread::spawn(move || content.serve_connection(&connection.unwrap()));
             }
         });
         Self { port, requests }
     }
 
+    /// The reference of an image here.
+    #[must_use]
     pub fn name(&self, image: &str) -> String {
         format!("127.0.0.1:{}/{image}", self.port)
     }
 
     /// The requests so far for paths that contain `part`.
+    ///
+    /// # Panics
+    /// When a thread of the registry has panicked.
+    #[must_use]
     pub fn requests(&self, part: &str) -> Vec<Request> {
         self.requests.lock().unwrap().iter().filter(|request| request.path.contains(part)).cloned().collect()
     }
 }
 
-impl Shelf {
-    /// Answers the requests of one connection, until one ends it.
-    fn converse(&self, connection: &TcpStream) {
+impl Content {
+    /// Answers the requests of one connection until one of them ends it.
+    fn serve_connection(&self, connection: &TcpStream) {
         let mut reader = BufReader::new(connection.try_clone().unwrap());
         while let Some(request) = self.read(&mut reader) {
             let reply = (self.behaviour)(&request);
@@ -147,7 +164,7 @@ impl Shelf {
         Some(request)
     }
 
-    /// `None`: the connection ends here.
+    /// Returns `None` if the connection ends here.
     fn answer(&self, mut connection: &TcpStream, request: &Request, reply: &Reply) -> Option<()> {
         let write = |mut connection: &TcpStream, head: String, body: &[u8]| {
             connection.write_all(head.as_bytes()).ok()?;

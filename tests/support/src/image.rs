@@ -1,59 +1,89 @@
-//! Small images made on the spot, and the layouts that hold them.
+//! Small images that a test makes, and the OCI layouts that hold them.
 
-use std::io::Write;
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
-use layer_store::Digest;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
+use crate::random::noise;
+
+/// How a layer's tar is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packing {
+    /// Not at all.
     Plain,
+    /// By gzip.
     Gzip,
+    /// By zstd.
     Zstd,
 }
 
-#[derive(Clone)]
+/// A layer.
+#[derive(Clone, Debug)]
 pub struct Layer {
+    /// The uncompressed tar.
     pub tar: Vec<u8>,
+    /// The same as it is stored.
     pub packed: Vec<u8>,
+    /// How `packed` is made of `tar`.
     pub packing: Packing,
 }
 
-#[derive(Clone)]
+/// An image.
+#[derive(Clone, Debug)]
 pub struct Image {
+    /// The bytes of its configuration.
     pub config: Vec<u8>,
+    /// The bytes of its manifest.
     pub manifest: Vec<u8>,
+    /// Its layers, the lowest first.
     pub layers: Vec<Layer>,
 }
 
 impl Layer {
-    /// A layer with one file of the given content, which does not compress to nothing.
+    /// A layer of one file, mode 0644.
+    ///
+    /// # Panics
+    /// When a tar cannot hold the path.
+    #[must_use]
     pub fn new(path: &str, content: &[u8], packing: Packing) -> Self {
         let mut builder = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(0o644);
-        builder.append_data(&mut header, path, content).unwrap();
-        let tar = builder.into_inner().unwrap();
+        builder.append_data(&mut header, path, content).expect("writing to memory");
+        Self::of_tar(builder.into_inner().expect("writing to memory"), packing)
+    }
+
+    /// The layer of this uncompressed tar.
+    ///
+    /// # Panics
+    /// Never: it is compressed in memory.
+    #[must_use]
+    pub fn of_tar(tar: Vec<u8>, packing: Packing) -> Self {
         let packed = match packing {
             Packing::Plain => tar.clone(),
             Packing::Gzip => {
                 let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-                encoder.write_all(&tar).unwrap();
-                encoder.finish().unwrap()
+                encoder.write_all(&tar).expect("writing to memory");
+                encoder.finish().expect("writing to memory")
             }
-            Packing::Zstd => zstd::encode_all(tar.as_slice(), 1).unwrap(),
+            Packing::Zstd => zstd::encode_all(tar.as_slice(), 1).expect("writing to memory"),
         };
         Self { tar, packed, packing }
     }
 
+    /// The digest of the tar, `sha256:<hex>`.
+    #[must_use]
     pub fn diff_id(&self) -> String {
-        Digest::of(&self.tar).to_string()
+        digest(&self.tar)
     }
 
+    /// The digest of the layer as it is stored.
+    #[must_use]
     pub fn digest(&self) -> String {
-        Digest::of(&self.packed).to_string()
+        digest(&self.packed)
     }
 
     fn media_type(&self) -> &'static str {
@@ -66,14 +96,18 @@ impl Layer {
 }
 
 impl Image {
+    /// An image for this host. Its command is `/bin/sh`.
+    #[must_use]
     pub fn new(layers: Vec<Layer>) -> Self {
         Self::for_platform(layers, go_architecture())
     }
 
+    /// An image of `linux` for a processor as the image specification names it.
+    #[must_use]
     pub fn for_platform(layers: Vec<Layer>, architecture: &str) -> Self {
         let diff_ids: Vec<String> = layers.iter().map(Layer::diff_id).collect();
         let config = json!({
-            "architecture": architecture, "os": "linux", "config": {"Cmd": ["/bin/true"]},
+            "architecture": architecture, "os": "linux", "config": {"Cmd": ["/bin/sh"]},
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         })
         .to_string()
@@ -89,15 +123,20 @@ impl Image {
         Self { config, manifest, layers }
     }
 
+    /// The digest of the manifest.
+    #[must_use]
     pub fn digest(&self) -> String {
-        Digest::of(&self.manifest).to_string()
+        digest(&self.manifest)
     }
 
+    /// The DiffID of each layer, the lowest first.
+    #[must_use]
     pub fn diff_ids(&self) -> Vec<String> {
         self.layers.iter().map(Layer::diff_id).collect()
     }
 
-    /// Every blob, the manifest too.
+    /// Every blob: layers, configuration and manifest.
+    #[must_use]
     pub fn blobs(&self) -> Vec<&[u8]> {
         let mut blobs: Vec<&[u8]> = self.layers.iter().map(|l| l.packed.as_slice()).collect();
         blobs.extend([self.config.as_slice(), self.manifest.as_slice()]);
@@ -105,10 +144,13 @@ impl Image {
     }
 }
 
+/// The media type of a manifest.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The media type of an index.
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// The processor of this host in the words of the image specification.
+/// The processor of this host as the image specification names it.
+#[must_use]
 pub fn go_architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -117,35 +159,40 @@ pub fn go_architecture() -> &'static str {
     }
 }
 
-/// Three layers, one of each packing; `seed` makes their content differ from other images'.
-pub fn three_layers(seed: u8) -> Image {
+/// An image of three layers, one of each packing; images of different seeds have no content in common.
+#[must_use]
+pub fn three_layers(seed: u64) -> Image {
     Image::new(vec![
         Layer::new("etc/os-release", &noise(seed, 300_000), Packing::Gzip),
-        Layer::new("usr/bin/tool", &noise(seed.wrapping_add(1), 200_000), Packing::Zstd),
-        Layer::new("var/lib/state", &noise(seed.wrapping_add(2), 100_000), Packing::Plain),
+        Layer::new("usr/bin/tool", &noise(seed + 1, 200_000), Packing::Zstd),
+        Layer::new("var/lib/state", &noise(seed + 2, 100_000), Packing::Plain),
     ])
 }
 
-/// Bytes that no compression shortens, the same for the same seed.
-pub fn noise(seed: u8, length: usize) -> Vec<u8> {
-    let mut state = u64::from(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let next = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    });
-    next.flatten().take(length).collect()
+/// `sha256:<hex>` of bytes.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex(bytes))
 }
 
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a manifest or an index says of a blob.
+#[must_use]
 pub fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
-    json!({"mediaType": media_type, "digest": Digest::of(bytes).to_string(), "size": bytes.len()})
+    json!({"mediaType": media_type, "digest": digest(bytes), "size": bytes.len()})
 }
 
 /// The entry of an index for an image, with a name where one is given.
+///
+/// # Panics
+/// When the image's configuration is not JSON.
+#[must_use]
 pub fn entry(image: &Image, name: Option<&str>) -> Value {
     let mut entry = descriptor(MANIFEST, &image.manifest);
-    let config: Value = serde_json::from_slice(&image.config).unwrap();
+    let config: Value = serde_json::from_slice(&image.config).expect("a configuration");
     entry["platform"] = json!({"os": config["os"], "architecture": config["architecture"]});
     if let Some(name) = name {
         entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
@@ -154,18 +201,29 @@ pub fn entry(image: &Image, name: Option<&str>) -> Value {
 }
 
 /// Writes an OCI layout: the blobs of `images` and an index of `entries`.
+///
+/// # Panics
+/// When it cannot be written.
 pub fn write_layout(directory: &Path, images: &[&Image], entries: &[Value]) {
-    let blobs = directory.join("blobs/sha256");
-    std::fs::create_dir_all(&blobs).unwrap();
+    std::fs::create_dir_all(directory.join("blobs/sha256")).expect("the layout's blobs");
     for blob in images.iter().flat_map(|image| image.blobs()) {
-        std::fs::write(blobs.join(Digest::of(blob).hex()), blob).unwrap();
+        put_blob(directory, blob);
     }
-    std::fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    std::fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("the layout's version");
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
-    std::fs::write(directory.join("index.json"), index.to_string()).unwrap();
+    std::fs::write(directory.join("index.json"), index.to_string()).expect("the layout's index");
+}
+
+/// Writes a blob into a layout.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn put_blob(layout: &Path, blob: &[u8]) {
+    std::fs::write(blob_path(layout, &digest(blob)), blob).expect("a blob of the layout");
 }
 
 /// The file of a blob in a layout.
-pub fn blob_path(layout: &Path, digest: &str) -> std::path::PathBuf {
-    layout.join("blobs/sha256").join(digest.strip_prefix("sha256:").unwrap())
+#[must_use]
+pub fn blob_path(layout: &Path, digest: &str) -> PathBuf {
+    layout.join("blobs").join(digest.replace(':', "/"))
 }
