@@ -1,15 +1,15 @@
-# Pieces that the scripts beside this file share. Sourced by them, never run.
+# What the scripts in this directory share. They source it; it is never run.
 # shellcheck shell=bash
 set -euo pipefail
 
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(dirname "$scripts")
 
-# The ordinary user in whose name the tests mount and run when they are started by root.
+# The ordinary user that mounts and runs when root starts the tests.
 # shellcheck disable=SC2034 # used by setup and demo
 test_user=lamina-test
 
-# Colour for people, plain text for logs and CI.
+# Colour on a terminal, plain text for logs and CI.
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ] && [ -z "${CI:-}" ]; then
   bold=$'\e[1m' dim=$'\e[2m' reset=$'\e[0m'
 else
@@ -30,7 +30,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 # Milliseconds of a clock that only goes forward.
 now_ms() { awk '{ printf "%d", $1 * 1000 }' /proc/uptime; }
 
-# step WHAT COMMAND...: says what is done, does it, says how long it took.
+# step WHAT COMMAND...: prints WHAT, runs COMMAND, prints how long it took.
 step() {
   local what=$1 begin
   shift

@@ -115,7 +115,7 @@ class Bench:
         return total / 1e6
 
     def read(self, name, path):
-        """Reads a file of the image to its end in a machine; gives its size."""
+        """Reads a file of the image to its end in a machine. Returns its size."""
         return int(self.lamina("exec", name, "--", "sh", "-c", f"cat {path} | wc -c"))
 
     def blobs(self):
@@ -127,7 +127,7 @@ class Bench:
         return sum(int(line) for line in told.split())
 
     def forget(self):
-        """Drops the layers from the page cache; nobody has them mapped."""
+        """Drops the layers from the page cache; no process has them mapped."""
         for path in self.blobs():
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
@@ -223,7 +223,7 @@ def main():
         os.rmdir(os.path.join(bench.run_directory, "lamina"))
         os.rmdir(bench.run_directory)
     notes = [f"emulated guests (TCG) of 512 MiB; medians of {rounds} interleaved rounds"]
-    notes.append("the page cache is the host's: what a guest's own kernel caches stands in that guest's memory, once for each")
+    notes.append("the page cache is the host's: what a guest's own kernel caches is in that guest's memory, once for each")
     if TOGETHER < 10:
         notes.append(f"{TOGETHER} at once instead of ten, because this machine has {os.cpu_count()} cores")
     report.write(results, "launch", "Machines: start, run, stop", notes, rows)

@@ -1,6 +1,6 @@
 """What Lamina's mount is compared with: the same tree, shown by others. Needs root.
 
-Everything that takes long to make is kept in DIR/serve beside the benchmark's image, until that is made anew.
+Everything that takes long to make is kept in DIR/serve beside the benchmark's image, until that is replaced.
 """
 
 import gzip
@@ -52,7 +52,7 @@ class Kept:
         self.directory = os.path.join(images, "serve")
         self.tree = os.path.join(self.directory, "tree")
         self.layers = [os.path.join(self.directory, f"layer-{number}") for number in range(len(layer_blobs(self.layout)))]
-        # On top of the image, for everyone: the image has no file of this size.
+        # On top of the image, for every participant: the image has no file of this size.
         self.large = os.path.join(self.directory, "large")
         self.erofs = os.path.join(self.directory, "tree.erofs")
         self.ext4 = os.path.join(self.directory, "tree.ext4")

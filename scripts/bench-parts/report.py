@@ -97,7 +97,7 @@ def picture(title, notes, rows):
     return "\n".join(out) + "\n"
 
 
-# One for each who takes part, the first being what is measured: dark, the others by where their code runs.
+# One for each participant: dark for the first, which is measured; the others by where their code runs.
 COLOURS = ["#1f5f3b", "#7a869a", "#9aa5b5", "#b9c1cd", "#d9a15b", "#e0b47c", "#e6c79d", "#ecd9be"]
 
 
@@ -106,7 +106,7 @@ def seconds(value):
 
 
 def groups_table(title, notes, names, measured):
-    """Medians in seconds: a line for each workload, a column for each who took part."""
+    """Medians in seconds: a line for each workload, a column for each participant."""
     cells = [("", *names)]
     for (workload, state), figures in measured.items():
         medians = [statistics.median(figures[name]) if name in figures else None for name in names]
@@ -119,7 +119,7 @@ def groups_table(title, notes, names, measured):
 
 
 def groups_picture(title, notes, names, measured):
-    """One panel for each workload: a bar for each who took part, cut off at six times the first one's."""
+    """One panel for each workload: a bar for each participant, cut off at six times the first one's."""
     columns, width, name_width, bar, gap = 3, 390, 130, 13, 3
     panels = [(f"{workload}, {state}", figures) for (workload, state), figures in measured.items()]
     panel_height = 30 + len(names) * (bar + gap) + 14
@@ -156,7 +156,7 @@ def groups_picture(title, notes, names, measured):
 
 
 def write_groups(directory, name, title, notes, names, measured, shown=None):
-    """`measured`: (workload, state) -> who -> seconds of each round. The picture has the workloads in `shown`, or all."""
+    """`measured`: (workload, state) -> participant -> seconds of each round. The picture has the workloads in `shown`, or all."""
     os.makedirs(directory, exist_ok=True)
     in_picture = {each: measured[each] for each in shown or measured if each in measured}
     figures = {"title": title, "machine": machine(), "notes": notes, "seconds": {", ".join(each): figures for each, figures in measured.items()}}

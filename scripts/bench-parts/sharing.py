@@ -54,7 +54,7 @@ class Bench:
 
 
 def moved_layout(directory):
-    """An archive of one large file, and a second in which it lies elsewhere, as layouts of one plain layer each."""
+    """An archive of one large file, and a second that has it at another path, as layouts of one plain layer each."""
     content = os.urandom(256 << 20)
     made = []
     for name, path in (("first", "a/large"), ("second", "b/deeper/large")):
@@ -112,7 +112,7 @@ def reading(bench, layouts, rounds):
             bench.lamina("umount", point)
     return [
         report.Row("reading a file in its own layer", "MB/s", own),
-        report.Row("reading one that lies in another", "MB/s", shared),
+        report.Row("reading a file stored in another layer", "MB/s", shared),
         report.Row("shared / own", "x", [statistics.median(shared) / statistics.median(own)], 0.9, at_least=True),
     ]
 

@@ -28,7 +28,7 @@ pub const IN_GUEST: &[Deviation] = &[
         applies: |_, _, _, found| found.get("type").is_some_and(|kind| kind == "mount"),
     },
     Deviation {
-        reason: "what the image has below /dev lies under that mount",
+        reason: "that mount hides what the image has below /dev",
         applies: |path, _, _, found| path.starts_with("dev/") && found.is_empty(),
     },
     Deviation {

@@ -59,7 +59,7 @@ impl Inventory {
             .collect()
     }
 
-    /// The directories of the layers: those below `layers` in which a tar lies, whole or thin.
+    /// The directories of the layers: those below `layers` that contain a tar, whole or thin.
     #[must_use]
     pub fn layers(&self) -> Vec<&Path> {
         let blobs = self

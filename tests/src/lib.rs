@@ -1,5 +1,5 @@
-//! What the end-to-end tests share: real images, a real registry, the programs under test run as an
-//! ordinary user, and the means to compare whole trees and to find anything left behind.
+//! What the end-to-end tests share: real images, a real registry, sessions of the programs under test as an
+//! ordinary user, comparison of whole trees, and a search for anything that is left.
 //!
 //! The tests need root (`umoci unpack`, their oracle, makes device nodes and owners) and what
 //! `scripts/setup` installs. What is missing fails a test with its name; nothing is skipped.

@@ -52,7 +52,7 @@ pub struct Unpacked {
 }
 
 impl Unpacked {
-    /// Unpacks `LAYOUT:TAG` below `scratch`, where nobody but root gets in.
+    /// Unpacks `LAYOUT:TAG` below `scratch`, where only root has access.
     ///
     /// # Panics
     /// When umoci fails.

@@ -16,7 +16,7 @@ use crate::layout::Layer;
 use crate::traces::{MARK, Traces};
 use crate::{Actor, TreeDump, programs, until};
 
-/// A directory that holds all that one test's `lamina` may write:
+/// A directory for everything that one test's `lamina` may write:
 /// `store`, `home`, `run` (XDG_RUNTIME_DIR), `state` (XDG_STATE_HOME), `tmp` (TMPDIR), and `work` for the test itself.
 #[derive(Debug)]
 pub struct Session {
@@ -278,7 +278,7 @@ impl Started {
     ///
     /// # Panics
     /// When standard error ends before.
-    #[allow(clippy::unbuffered_bytes, reason = "a buffer would keep what is behind the line from `finish`")]
+    #[allow(clippy::unbuffered_bytes, reason = "a buffer would take what follows the line away from `finish`")]
     pub fn await_line(&mut self, text: &str) -> String {
         let stderr = self.child.stderr.as_mut().expect("standard error is a pipe");
         let mut line = Vec::new();
@@ -304,7 +304,7 @@ impl Started {
     pub fn await_stop(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         let waited = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::UNTRACED);
-        let (_, status) = waited.expect("a child can be waited for").expect("a wait without WNOHANG gives a status");
+        let (_, status) = waited.expect("a child can be waited for").expect("a wait without WNOHANG returns a status");
         assert!(status.stopped(), "{} was to stop: {status:?}", self.line);
     }
 
@@ -373,18 +373,18 @@ impl Finished {
     }
 
     /// Checks that it failed as a good program does: exit status 1, nothing on standard output, and on standard error
-    /// one line that names `thing`. Only notices of what is tried once more may stand above it.
+    /// one line that names `thing`. Only notices of retries may precede it.
     ///
     /// # Panics
-    /// When it did otherwise.
+    /// When it behaved otherwise.
     pub fn refused(&self, thing: &str) {
         self.refused_in_one_line(1, thing);
     }
 
-    /// The same of `lamina run` and `exec`, whose other statuses are the command's: exit status 125.
+    /// The same for `lamina run` and `exec`, whose exit status is then 125: others are those of the command.
     ///
     /// # Panics
-    /// When it did otherwise.
+    /// When it behaved otherwise.
     pub fn failed(&self, thing: &str) {
         self.refused_in_one_line(125, thing);
     }
@@ -393,7 +393,7 @@ impl Finished {
     /// `thing`.
     ///
     /// # Panics
-    /// When it did otherwise.
+    /// When it behaved otherwise.
     pub fn refused_usage(&self, thing: &str) {
         self.refused_with(2, thing);
     }

@@ -1,10 +1,10 @@
-//! What holds of every store at every moment, whoever was killed while writing it.
+//! What is true of every store at every moment, whichever process was killed while it wrote.
 
 use std::path::{Path, PathBuf};
 
 use crate::layout::digest;
 
-/// The DiffIDs of the layers of a store, each proved against its blob.
+/// The DiffIDs of the layers of a store, each checked against its blob.
 ///
 /// # Panics
 /// When a layer has no blob, or one that is not what its name says.
@@ -12,7 +12,7 @@ use crate::layout::digest;
 pub fn sound_layers(store: &Path) -> Vec<String> {
     let mut layers: Vec<String> = below(&store.join("layers/sha256"))
         .into_iter()
-        // Of a layer that is gone others may have content.
+        // A layer that is gone may leave content that others borrow.
         .filter(|layer| !layer.join("rest").exists() || layer.join("blob").exists() || layer.join("thin").exists())
         .map(|layer| {
             let blob = tar_of(&layer);
@@ -60,7 +60,7 @@ fn tar_of(layer: &Path) -> Vec<u8> {
     tar
 }
 
-/// What killed processes left in a store.
+/// Returns what killed processes left in a store.
 #[must_use]
 pub fn leftovers(store: &Path) -> Vec<PathBuf> {
     ["tmp", "leases", "locks"].iter().flat_map(|name| below(&store.join(name))).collect()

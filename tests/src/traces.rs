@@ -67,7 +67,7 @@ impl Traces {
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
-        // Listing fails below what somebody mounted or closed; mounts are counted on their own.
+        // Listing fails below a mount or a closed directory; mounts are counted on their own.
         let _ = walk(&self.directory, &mut |path, entry| {
             let temporary = ["tmp", "store/tmp", "run", "state/lamina/machines"]
                 .iter()

@@ -23,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Deviation;
 
-/// Counts the changes of the text form; a cached dump of another version is made anew.
+/// The version of the text form; a cached dump of another version is replaced.
 pub const FORMAT: u32 = 1;
 
 /// How many differing entries a failed comparison prints.

@@ -70,7 +70,7 @@ fn hard_layout() -> Layout {
     let sizes = "for size in 0 1 4031 4032 4033 4095 4096 4097 8191 8192 8193 70000; do
             head -c $size /dev/urandom > size-$size; done";
     let names = "mkdir many; cd many; seq -f \"$(printf '%0200d' 0)-%g\" 3000 | xargs touch -d @-5.123456789; cd ..";
-    // Names before, between and behind '.' and '..'.
+    // Names that sort before, between and after '.' and '..'.
     let order = "mkdir order; cd order; touch -- '!' ',' '-x' '...' '..a' '.a'; cd ..";
     let links = "for size in 1 59 60 4000 4090; do
             ln -s $(head -c $size /dev/zero | tr '\\0' x) link-$size; done";

@@ -41,7 +41,7 @@ fn corner_cases_materialized_by_root_equal_what_umoci_unpacks() {
     materialized_by_root_equals_the_oracle(Image::Corners);
 }
 
-/// What a tree loses that belongs to the user who unpacked it.
+/// What a tree loses if the user who unpacks it owns its files.
 const WITHOUT_OWNERS: &[Deviation] = &[
     Deviation { reason: "everything belongs to the user", applies: |_, field, _, _| field == "owner" },
     Deviation {

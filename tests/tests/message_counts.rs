@@ -1,4 +1,4 @@
-//! What a user does, and how many messages it costs the server: for a mount, and for the root of a VM.
+//! How many messages the tasks of a user cost the server: on a mount, and on the root of a VM.
 //!
 //! One shell script does it all, on the mounted tree with the host's programs and in a guest with those of the image.
 //! It says when it is about to begin a row and when it has ended it, and goes on when it is told to, so the counters
@@ -27,14 +27,14 @@ const CROWD: usize = 3000;
 /// How many messages are allowed.
 #[derive(Clone, Copy, Debug)]
 enum Limit {
-    /// So many.
+    /// At most this number.
     Messages(u64),
     /// As many `LISTXATTR` and nothing else.
     Listxattr(u64),
     /// One `STATFS` and nothing else: GNU `find` and `du` ask statfs(2) once each, and Linux keeps no answer to that
     /// (`fuse_statfs` in `fs/fuse/inode.c`).
     Statfs,
-    /// Two for each directory and one for every so many entries, none of them a `LOOKUP`.
+    /// Two for each directory and one for each page of entries, none of them a `LOOKUP`.
     FirstWalk,
 }
 
@@ -231,7 +231,7 @@ impl Facts {
     }
 }
 
-/// The table as it came out, for who reads the test's output.
+/// The table of counts, for the test's output.
 fn table(counted: &[Snapshot]) -> String {
     ROWS.iter().zip(counted).map(|(row, counted)| format!("{:>6}  {}\n", counted.total(), row.what)).collect()
 }

@@ -158,7 +158,7 @@ fn foreground_server_serves_until_it_is_told_to_end() {
         while session.traces().mounts().is_empty() {
             assert!(mount.child.try_wait().unwrap().is_none(), "{}", mount.finish());
         }
-        // The helper mounts before the server has the device: who is answered knows that it has.
+        // The helper mounts before the server has the device. An answer shows that it has.
         assert!(session.tree(&point).get("etc/os-release").is_some());
         assert_eq!(server(&session), mount.child.id());
         mount.signal(signal);
@@ -212,7 +212,7 @@ fn late_end_of_a_server_leaves_the_next_mount_at_its_place() {
     let pid = rustix::process::Pid::from_raw(server(&session).cast_signed()).unwrap();
     rustix::process::kill_process(pid, Signal::STOP).unwrap();
     Finished::of(session.command(&installed("fusermount3")).arg("-u").arg(&point)).succeeded();
-    // The kernel gives it the numbers of the one that has just gone.
+    // The kernel reuses the numbers of the mount that has just gone.
     let point = session.mount(REFERENCE, "mounted");
     rustix::process::kill_process(pid, Signal::CONT).unwrap();
     while session.traces().processes().iter().any(|process| process.pid == pid) {

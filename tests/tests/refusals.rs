@@ -1,4 +1,4 @@
-//! What commands on images and stores leave alone, and what they say then.
+//! What commands on images and stores refuse or leave alone, and their messages.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -116,7 +116,7 @@ fn digests_are_taken_as_short_as_they_are_shown() {
 }
 
 #[test]
-fn damaged_store_file_is_made_anew_once_it_is_removed() {
+fn damaged_store_file_is_written_again_once_it_is_removed() {
     let (session, _layout) = session();
     let file = session.store().join("store.json");
     fs::write(&file, "garbage").unwrap();

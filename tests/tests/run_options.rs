@@ -63,7 +63,7 @@ fn shares_of_files_and_within_shares_hold_what_they_promise_and_secrets_stay_in_
     };
     let protected = write(files.join("protected"), "as it was");
     let open = write(files.join("open it's, ü"), "before\n");
-    write(files.join("sibling"), "nobody's business");
+    write(files.join("sibling"), "not shared");
     write(inner.join("deep"), "deep");
     let (token, password, given) = ("tok-9d1f6b7c3a", "pass-55e0a1b2c3", "given-7788aa99bb");
     let secret = write(files.join("secret"), token);

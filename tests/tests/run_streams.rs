@@ -1,4 +1,4 @@
-//! What passes between `lamina run` and the command in its guest, and what is left of a launcher that is killed.
+//! The streams and signals between `lamina run` and the command in its guest, and what a killed launcher leaves.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -64,7 +64,7 @@ fn output_of_a_command_that_ends_at_once_is_whole() {
 }
 
 #[test]
-fn a_command_whose_output_nobody_reads_ends_as_behind_a_pipe() {
+fn a_command_whose_output_is_not_read_ends_as_on_a_closed_pipe() {
     let session = session();
     let mut child = shell(&session, &[], "exec yes").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut first = [0; 4];
@@ -102,7 +102,7 @@ fn a_signal_reaches_the_command_which_may_end_as_it_likes() {
 #[test]
 fn a_terminal_is_a_terminal_in_the_guest_and_is_restored() {
     let session = session();
-    // script(1) gives lamina a terminal, and stty tells what became of it afterwards.
+    // script(1) provides lamina with a terminal, and stty shows its state afterwards.
     let run = format!("{:?}", shell(&session, &[], "test -t 0 && tty && stty size && echo $TERM"));
     let run = run.split_once("\"run\"").map(|(_, rest)| format!("\"$LAMINA\" run{rest}")).expect("the command line");
     let line = format!(
@@ -121,7 +121,7 @@ fn a_terminal_is_a_terminal_in_the_guest_and_is_restored() {
 }
 
 #[test]
-fn a_killed_launcher_takes_its_processes_along_and_the_next_one_clears_up_the_rest() {
+fn a_killed_launcher_ends_its_processes_and_the_next_one_removes_what_is_left() {
     let session = session();
     for backend in ["direct", "virtiofsd"] {
         let shared = session.work(backend);

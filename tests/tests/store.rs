@@ -158,7 +158,7 @@ fn rebuild_of_top_layer_adds_only_that_layer() {
     session.import(first.path(), "lamina.test/app:1");
     session.ok(["prepare", "lamina.test/app:1"]);
     let before = Inventory::of(&session.store());
-    // Nothing of the unchanged layer is read again: what lies there now would be refused.
+    // Nothing of the unchanged layer is read again: its file has now content that would be refused.
     let unchanged = second.blob(&second.layer_digests()[0]);
     let length = unchanged.metadata().unwrap().len();
     std::fs::write(&unchanged, vec![0; usize::try_from(length).unwrap()]).unwrap();
@@ -324,7 +324,7 @@ fn what_is_not_there_is_refused_by_name() {
     let (registry, session) = (Registry::plain(), Session::user());
     let missing = format!("{}/test/nothing:1", registry.address());
     session.run(["pull", &missing]).refused("test/nothing");
-    // A port that nobody listens at: one that was free a moment ago.
+    // A port on which no process listens: one that was free a moment ago.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     session.run(["pull", &format!("{closed}/test/nothing:1")]).refused(&closed);
     for command in ["prepare", "inspect", "rmi"] {

@@ -249,7 +249,7 @@ fn mapped(path: &str, count: usize) -> Result<(f64, u64)> {
     let file = File::open(path)?;
     let pages = pages(&file, count)?;
     let begin = Instant::now();
-    // SAFETY: the file lies on a read-only mount, or in a tree that only the benchmark has: nobody changes it.
+    // SAFETY: the file is on a read-only mount, or in a tree that only the benchmark has: no process changes it.
     let map = unsafe { memmap2::Mmap::map(&file) }?;
     for &page in &pages {
         std::hint::black_box(map[usize::try_from(page)?]);

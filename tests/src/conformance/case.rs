@@ -55,7 +55,7 @@ impl<'a> Case<'a> {
         self
     }
 
-    /// Overlayfs is known to differ at exactly these paths, whoever mounts it.
+    /// Overlayfs is known to differ at exactly these paths, whichever user mounts it.
     #[must_use]
     pub const fn overlayfs_differs(mut self, paths: &'a [&'a str], why: Why<'a>) -> Self {
         self.overlayfs = Deviation::At(paths, why);

@@ -63,7 +63,7 @@ impl TreeDump {
         self
     }
 
-    /// Counts names anew, as `nlink` should be in this very tree.
+    /// Counts names again, as `nlink` should be in this tree.
     #[must_use]
     pub fn with_counted_links(mut self) -> Self {
         let mut counts: BTreeMap<Vec<u8>, u64> = BTreeMap::new();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::stack::{Packing, Stack};
 
-/// The tag under which the one image of a layout stands.
+/// The tag of a layout's one image.
 pub const TAG: &str = "case";
 
 /// The manifest and the config of the stack.

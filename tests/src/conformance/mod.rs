@@ -1,7 +1,7 @@
-//! What the layer reader and the merge must show, said without them.
+//! What the layer reader and the merge must show, computed without them.
 //!
-//! A case is a few lines of text ([`text`]) that are both put on tape by an encoder of its own ([`tape`]) and
-//! understood by a naive model ([`model`]). What the implementation under test shows ([`subject`]) must equal the
+//! A case is a few lines of text ([`text`]) that an encoder writes as tars ([`tar_writer`]) and
+//! a naive model understands ([`model`]). What the implementation under test shows ([`subject`]) must equal the
 //! model, and the model must equal what kernel overlayfs ([`overlayfs`]) and `umoci unpack` ([`umoci`]) make of the same
 //! layers, but for the deviations that the case lists.
 
@@ -23,7 +23,7 @@ mod tokens;
 pub mod umoci;
 mod unpack;
 
-/// A directory in memory that goes when it is dropped: the cases are about trees, not about disks.
+/// A directory in memory, removed when it is dropped: the cases are about trees, not disks.
 ///
 /// # Errors
 /// If there is neither `/dev/shm` nor a directory for temporary files.

@@ -177,7 +177,7 @@ impl LayerTree {
         Ok(())
     }
 
-    /// Binds the links whose targets had not come: to the finished tree, else to the layers below.
+    /// Binds links whose targets were not yet there: to the finished tree, else to the layers below.
     fn resolve_pending(&mut self, inodes: &Inodes) -> Result<()> {
         let pending: Vec<(Components, Components)> = self
             .places
@@ -241,7 +241,7 @@ impl Meaning {
     }
 }
 
-/// The attributes that an entry gives to its inode; `nlink` and `first_name` are for the merged tree to say.
+/// The attributes that an entry sets on its inode; the merged tree decides `nlink` and `first_name`.
 fn line_of(entry: &Entry) -> Result<Line> {
     let (kind, default_mode) = match &entry.node {
         Node::Directory => (Kind::Directory, 0o755),

@@ -166,7 +166,7 @@ fn build(stack: &Stack, privilege: Privilege) -> Result<PathBuf> {
     mount_overlay(&below, stack.layers.len(), privilege)
 }
 
-/// An image without layers has a root that nobody touched: 0755, from the epoch.
+/// An image without layers has a default root: 0755, with the time of the epoch.
 fn set_nothing_attributes(nothing: &Path) -> Result<()> {
     std::fs::set_permissions(nothing, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let epoch = std::time::SystemTime::UNIX_EPOCH;

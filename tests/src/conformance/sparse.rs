@@ -5,7 +5,7 @@ use super::stack::SparseFormat;
 
 type Record = (Vec<u8>, Vec<u8>);
 
-/// The extents as GNU tar writes them: a hole at the end is told by an empty extent behind it.
+/// The extents as GNU tar writes them: an empty extent after it marks a hole at the end.
 pub(crate) fn with_end(extents: &[(u64, u64)], size: u64) -> Vec<(u64, u64)> {
     let mut extents = extents.to_vec();
     if extents.last().is_none_or(|(offset, length)| offset + length < size) {

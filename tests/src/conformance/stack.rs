@@ -1,4 +1,4 @@
-//! The nouns of a stack of layers as a case writes it down: what each entry means, and how it is put on tape.
+//! A stack of layers as a case describes it: what each entry means, and how it is written to a tar.
 
 use sha2::{Digest as _, Sha256};
 
@@ -30,7 +30,7 @@ pub struct Frame {
     pub members: usize,
     /// Blocks of 512 zero bytes at the end: two by the book.
     pub end_blocks: usize,
-    /// Bytes behind the end blocks.
+    /// Bytes after the end blocks.
     pub trailing: Vec<u8>,
     /// Bytes that are cut off the end of the tar, for layers that are broken on purpose.
     pub cut: usize,
@@ -56,7 +56,7 @@ pub enum Packing {
 /// One tar entry: what it means, and in [`Tape`] how it is written. What a case does not say is `None`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The path exactly as it stands in the tar.
+    /// The path exactly as the tar has it.
     pub path: Vec<u8>,
     /// What is at that path.
     pub node: Node,
@@ -113,7 +113,7 @@ pub struct Tape {
     pub dialect: Dialect,
     /// Header fields whose bytes are forced, after everything else is filled in: name, bytes.
     pub header: Vec<(Vec<u8>, Vec<u8>)>,
-    /// PAX records written behind those that the entry needs: keyword, value.
+    /// PAX records written after those that the entry needs: keyword, value.
     pub pax: Vec<(Vec<u8>, Vec<u8>)>,
     /// The keyword under which extended attributes are written.
     pub xattr_style: XattrStyle,
@@ -219,7 +219,7 @@ impl Content {
     }
 }
 
-/// What stands for content in a dump: a digest of the whole, or of the two ends of a very large file.
+/// How a dump shows content: a digest of the whole, or of the two ends of a very large file.
 ///
 /// `read_at` fills the buffer from an offset and says how many bytes there were.
 pub fn content_mark<E>(size: u64, mut read_at: impl FnMut(u64, &mut [u8]) -> Result<usize, E>) -> Result<String, E> {

@@ -1,4 +1,4 @@
-//! The implementation under test, reached by its library: the one file of the suite that knows its interface.
+//! The implementation under test. This is the only file of the suite that calls its library.
 
 use std::io::Cursor;
 use std::path::PathBuf;
@@ -147,7 +147,7 @@ fn entries(view: &View, directory: Ino) -> Result<Vec<DirEntry<'_>>> {
         ensure!(rest == all.get(position + 1).copied(), "the cookie of {entry:?} leads to {rest:?}");
     }
     ensure!(all.is_sorted_by(|left, right| left.name < right.name), "the names are not in byte order");
-    ensure!(view.lookup(directory, b"no such name")?.is_none(), "a name is found that nobody wrote");
+    ensure!(view.lookup(directory, b"no such name")?.is_none(), "a name is found that no layer has");
     Ok(all)
 }
 

@@ -1,4 +1,4 @@
-//! Puts layers on tape: an encoder of its own, so that no reader is tested against its own writer.
+//! Writes layers as tars, by an encoder of its own, so that no reader is tested against its own writer.
 //!
 //! Sources: POSIX.1-2001 `pax`, "pax Interchange Format" and "ustar Interchange Format"; GNU tar manual, "Basic Tar
 //! Format" and "Storing Sparse Files"; libarchive `tar(5)`.
@@ -78,9 +78,9 @@ struct Writing<'entry> {
     long: Vec<(u8, Vec<u8>)>,
 }
 
-/// What stands between an entry's header and the next header.
+/// The bytes between an entry's header and the next header.
 struct Body {
-    /// What stands between header and content: the rest of a sparse map. Whole blocks.
+    /// The bytes between header and content: the rest of a sparse map, in whole blocks.
     map: Vec<u8>,
     content: Option<Content>,
     /// The parts of the content that are written: offset and length.
@@ -290,7 +290,7 @@ fn write_range(content: &Content, offset: u64, length: u64, out: &mut impl Write
     while at < end {
         let wanted = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
         let count = content.read_at(at, &mut buffer[..wanted]);
-        assert!(count > 0, "an extent reaches behind the end of its file");
+        assert!(count > 0, "an extent reaches beyond the end of its file");
         out.write_all(&buffer[..count])?;
         at += count as u64;
     }

@@ -18,7 +18,7 @@
 //! ```
 //!
 //! `layer` begins a layer (`plain`, `gzip`, `zstd`, `members=N`, `end-blocks=N`, `trailing="..."`, `cut=N`);
-//! the lowest comes first. The words behind a path say what the entry *means*; `as=`, `head.FIELD=`, `pax.KEY=`,
+//! the lowest comes first. The words after a path say what the entry *means*; `as=`, `head.FIELD=`, `pax.KEY=`,
 //! `xattrs=` and `sparse=` say how it is *written* and change nothing about the expected tree. The same lines serve
 //! as expectations. How words are quoted is told in `words`.
 

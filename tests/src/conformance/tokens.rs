@@ -1,6 +1,6 @@
 //! The words of a line: quoting, escapes and repetition.
 //!
-//! A word ends at white space. Inside double quotes white space stands for itself; `\n`, `\t`, `\0`, `\\`,
+//! A word ends at white space. Inside double quotes white space is kept; `\n`, `\t`, `\0`, `\\`,
 //! `\"` and `\xNN` are bytes, inside quotes or outside. `"text"*N` repeats. `#` at the start of a word
 //! begins a comment.
 
@@ -60,7 +60,7 @@ fn first_word(mut rest: &[u8]) -> Result<(Word, &[u8])> {
     }
 }
 
-/// Reads up to the closing quote, and the repetition behind it.
+/// Reads up to the closing quote and the repetition after it.
 fn quotation<'a>(mut rest: &'a [u8], into: &mut Vec<u8>) -> Result<&'a [u8]> {
     let mut quoted = Vec::new();
     loop {
@@ -80,7 +80,7 @@ fn quotation<'a>(mut rest: &'a [u8], into: &mut Vec<u8>) -> Result<&'a [u8]> {
     let mut times = 1;
     if let [b'*', behind @ ..] = rest {
         let digits = behind.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        times = std::str::from_utf8(&behind[..digits])?.parse().context("no number behind \"...\"*")?;
+        times = std::str::from_utf8(&behind[..digits])?.parse().context("no number after \"...\"*")?;
         rest = &behind[digits..];
     }
     into.extend(quoted.repeat(times));
@@ -93,7 +93,7 @@ fn escape<'a>(rest: &'a [u8], into: &mut Vec<u8>) -> Result<&'a [u8]> {
         [b't', ..] => (b'\t', 1),
         [b'0', ..] => (0, 1),
         [b'x', ..] => {
-            ensure!(rest.len() >= 3, "two hex digits are missing behind \\x");
+            ensure!(rest.len() >= 3, "two hex digits are missing after \\x");
             (u8::from_str_radix(std::str::from_utf8(&rest[1..3])?, 16)?, 3)
         }
         [byte @ (b'\\' | b'"'), ..] => (*byte, 1),

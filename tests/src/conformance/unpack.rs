@@ -27,7 +27,7 @@ struct Attributes {
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Where a layer is unpacked, and what lies below it.
+/// Where a layer is unpacked, and the layers below it.
 pub(crate) struct Unpacking<'a> {
     /// The directory of this layer.
     pub(crate) own: &'a Path,
@@ -281,7 +281,7 @@ impl Work<'_> {
         Ok(sys::lsetxattr(self.own.at(path)?.proc_path(), self.place.opaque_xattr, b"y", XattrFlags::empty())?)
     }
 
-    /// Gives directories their attributes, the deepest first, when nothing changes their times any more.
+    /// Sets the attributes of directories, the deepest first, after everything that changes their times.
     fn finish_directories(&mut self) -> Result<()> {
         self.directories.entry(Components::new()).or_default();
         for (path, attributes) in self.directories.iter().rev() {

@@ -1,4 +1,4 @@
-//! A file system as a recorded command changes it, with what of it is on the disk.
+//! A file system as a recorded command changes it, and which of its changes are on the disk.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::ffi::OsStringExt;
@@ -36,7 +36,7 @@ struct Handle {
     append: bool,
 }
 
-/// What lies below one directory.
+/// The entries of one directory.
 #[derive(Debug)]
 pub struct Disk {
     pub(super) nodes: Vec<Node>,
@@ -50,7 +50,7 @@ pub struct Disk {
 pub(super) const TOP: Number = 0;
 
 impl Disk {
-    /// What lies below `top` now, all of it synced.
+    /// Everything below `top` now, all of it synced.
     ///
     /// # Panics
     /// When it cannot be read.
@@ -214,7 +214,7 @@ impl Disk {
             },
         };
         let node = found.unwrap_or_else(|| {
-            assert!(flags.contains("O_CREAT"), "a file that nobody made was opened: {path}");
+            assert!(flags.contains("O_CREAT"), "a file that no call created was opened: {path}");
             let made = self.add(Node::File { content: Vec::new(), synced: None });
             self.set(directory, path, Some(made));
             made

@@ -1,4 +1,4 @@
-//! Power cuts: what a command does to a file system is recorded, and every disk that a cut could leave behind is made.
+//! Power cuts: what a command does to a file system is recorded, and every disk that a cut could leave is made.
 //!
 //! [`trace`] runs a command under strace; [`disk`] follows its calls in a model that knows, of every file and directory,
 //! what was synced; [`cuts`] chooses what survives of the rest.

@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::Finished;
 use crate::programs::installed;
 
-/// The calls that change a file system, or say which file a number stands for.
+/// The calls that change a file system, or say which file a descriptor refers to.
 const CALLS: &str = "openat,open,creat,close,dup,dup2,dup3,fcntl,lseek,write,pwrite64,writev,pwritev,ftruncate,truncate,\
 fallocate,fsync,fdatasync,sync,syncfs,sync_file_range,copy_file_range,sendfile,splice,mkdir,mkdirat,rename,renameat,\
 renameat2,unlink,unlinkat,rmdir,link,linkat,symlink,symlinkat,clone,clone3,fork,vfork";
@@ -82,7 +82,7 @@ fn calls(log: &str) -> Vec<Call> {
     calls
 }
 
-/// `name(argument, ...) = result`; a call that failed gives nothing.
+/// `name(argument, ...) = result`; a call that failed is skipped.
 fn parse(thread: u32, line: &str, ended: bool) -> Option<Call> {
     let (name, rest) = line.split_once('(').unwrap_or_else(|| panic!("strace: {line}"));
     let (arguments, result) = match ended {

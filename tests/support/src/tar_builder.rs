@@ -26,7 +26,7 @@ impl TarBuilder {
         Self { tar: Builder::new(Vec::new()), pax: Vec::new() }
     }
 
-    /// Gives the next entry an extended attribute.
+    /// Sets an extended attribute of the next entry.
     #[must_use]
     pub fn xattr(mut self, name: &str, value: &[u8]) -> Self {
         self.pax.push((format!("SCHILY.xattr.{name}"), value.to_vec()));

@@ -72,14 +72,14 @@ fn end_blocks_may_be_missing() {
 
 /// Case 45.
 #[test]
-fn junk_behind_the_end_blocks_is_ignored() {
+fn junk_after_the_end_blocks_is_ignored() {
     case("layer trailing=\"junk that is no header\"\n file a \"a\"").shows("file a \"a\"").check();
     case("layer gzip trailing=\"junk that is no header\"\n file a \"a\"").shows("file a \"a\"").check();
 }
 
-/// Case 45: what stands behind the end is no part of the tree, even if it looks like an entry.
+/// Case 45: what follows the end is not part of the tree, even if it looks like an entry.
 #[test]
-fn entry_behind_the_end_blocks_is_not_read() {
+fn entry_after_the_end_blocks_is_not_read() {
     let junk: Stack = "layer\n file hidden \"x\"".parse().expect("a stack");
     let escaped: String = junk.layers[0].tar().iter().map(|byte| format!("\\x{byte:02x}")).collect();
     case(&format!("layer trailing=\"{escaped}\"\n file a \"a\"")).shows("file a \"a\"").check();

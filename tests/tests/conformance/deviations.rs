@@ -1,6 +1,6 @@
 //! Why an oracle differs: each reason once, with the thread that discusses it where there is one.
 
-/// Umoci carries out entries in tape order.
+/// Umoci carries out entries in the order of the tar.
 pub(crate) const UMOCI_LINKS_IN_TAPE_ORDER: &str = "umoci needs the target of a hard link to be there already: \
     https://github.com/opencontainers/umoci/issues/29";
 /// Umoci follows symbolic links in the parents of an entry.
@@ -13,7 +13,7 @@ pub(crate) const UMOCI_REFUSES_FILE_AS_PARENT: &str = "umoci before 0.5 fails wh
 pub(crate) const UMOCI_MAKES_PARENTS_IN_PLACE: &str = "umoci makes missing parents with mkdir: the kernel hands down \
     setgid, and the directory above is left with the time of unpacking";
 /// Umoci keeps the directory whose content its layer replaces.
-pub(crate) const UMOCI_KEEPS_WHITED_OUT_DIRECTORY: &str = "umoci keeps a directory that is whited out behind entries \
+pub(crate) const UMOCI_KEEPS_WHITED_OUT_DIRECTORY: &str = "umoci keeps a directory that is whited out after entries \
     in it, as if it were opaque: https://github.com/opencontainers/umoci/issues/546";
 /// Umoci does not know AUFS.
 pub(crate) const UMOCI_UNPACKS_AUFS: &str = "umoci unpacks the files that AUFS keeps for itself";

@@ -158,7 +158,7 @@ fn parent_that_no_layer_has_an_entry_for_is_roots() {
 
 /// Case 23: an entry that comes late still counts.
 #[test]
-fn entry_of_a_directory_behind_its_content_counts() {
+fn entry_of_a_directory_after_its_content_counts() {
     case(
         "layer
            file d/a \"a\"

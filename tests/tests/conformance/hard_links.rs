@@ -115,7 +115,7 @@ fn hard_link_to_a_file_that_its_own_layer_deletes_keeps_the_content() {
     .check();
 }
 
-/// Case 30: replaced behind the link, in one layer.
+/// Case 30: replaced after the link, in one layer.
 #[test]
 fn hard_link_is_bound_to_the_file_that_was_there() {
     case(
@@ -135,7 +135,7 @@ fn hard_link_is_bound_to_the_file_that_was_there() {
 
 /// Case 31.
 #[test]
-fn hard_links_to_what_is_no_file_share_the_inode() {
+fn hard_links_to_other_types_than_files_share_the_inode() {
     case(
         "layer
            sym  l -> nowhere
@@ -335,9 +335,9 @@ fn hard_link_to_a_symlink_is_not_followed() {
     .check();
 }
 
-/// Case 35: what the first link stands for is known only when the layer is merged; it is the same for both.
+/// Case 35: the target of the first link is known only when the layer is merged; it is the same for both.
 #[test]
-fn hard_link_to_a_link_keeps_what_that_stood_for() {
+fn hard_link_to_a_link_keeps_the_target_of_that_link() {
     case(
         "layer
            file below \"below\"
@@ -354,7 +354,7 @@ fn hard_link_to_a_link_keeps_what_that_stood_for() {
     .check();
 }
 
-/// Case 36: the last entry of a path wins, and then nobody asks what an earlier one was linked to.
+/// Case 36: the last entry of a path wins, and then the target of an earlier one does not matter.
 #[test]
 fn hard_link_that_its_own_layer_replaces_needs_no_target() {
     case(

@@ -69,7 +69,7 @@ fn sparse_map_that_contradicts_itself_is_refused() {
     let extents = [
         ("overlap", "0,5,3,5", "10"),
         ("backwards", "100,5,0,5", "10"),
-        ("behind the end", "99999,5,200000,5", "10"),
+        ("after the end", "99999,5,200000,5", "10"),
         ("odd", "0,5,10", "5"),
         ("no number", "0,x", "5"),
         ("overflow", "18446744073709551615,5", "5"),
@@ -193,7 +193,7 @@ fn refused_by_limit(limits: Limits, complaint: &str) {
         "{refused:?}"
     );
     assert_eq!(subject.files().expect("the store can be read"), before, "something is left of the refused layer");
-    // The limit can be raised by whoever trusts the layer.
+    // A user who trusts the layer can raise the limit.
     let generous = subject.with_limits(Limits { ratio: 2000, ..Limits::default() });
     generous.store().layers().ingest(&mut &layer[..], &ExpectedLayer::default()).expect("taken with other limits");
 }

@@ -23,7 +23,7 @@ fn times_are_kept_to_the_nanosecond_and_before_the_epoch() {
     case(&format!("layer\n{lines}")).shows(&lines).check();
 }
 
-/// Case 41: digits behind the nanoseconds are cut off, towards the past before the epoch too.
+/// Case 41: digits after the nanoseconds are cut off, towards the past before the epoch too.
 #[test]
 fn more_digits_than_nanoseconds_are_cut_off_towards_the_past() {
     case(
@@ -61,7 +61,7 @@ fn base_256_numbers_are_read() {
     .check();
 }
 
-/// Case 41: numbers with spaces in front or behind, as old programs write them.
+/// Case 41: numbers with spaces before or after them, as old programs write them.
 #[test]
 fn octal_numbers_may_be_padded_with_spaces() {
     case(

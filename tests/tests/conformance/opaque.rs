@@ -5,7 +5,7 @@ use super::deviations::*;
 
 /// Case 2.
 #[test]
-fn opaque_marker_behind_additions_spares_them() {
+fn opaque_marker_after_additions_spares_them() {
     case(
         "layer
            dir  d
@@ -85,7 +85,7 @@ fn whiteout_of_a_directory_and_entries_in_it_make_it_opaque() {
     .check();
 }
 
-/// Case 5, with the whiteout behind the entries and no entry for the directory itself.
+/// Case 5, with the whiteout after the entries and no entry for the directory itself.
 #[test]
 fn whited_out_directory_does_not_lend_its_attributes() {
     case(
@@ -203,9 +203,9 @@ fn opaque_marker_without_an_entry_keeps_the_attributes_of_the_directory() {
     .check();
 }
 
-/// What a directory made anew already hides, a whiteout or a marker deep in it hides no second time.
+/// A new directory already hides everything below; a whiteout or marker deep in it hides nothing more.
 #[test]
-fn whiteout_and_marker_deep_in_a_directory_made_anew_do_nothing() {
+fn whiteout_and_marker_deep_in_a_new_directory_do_nothing() {
     case(
         "layer
            dir  d/e

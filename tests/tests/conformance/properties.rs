@@ -1,4 +1,4 @@
-//! Properties that hold for every stack, shown on random ones. A failing stack is printed as the text of a case.
+//! Properties of every stack, tested on random ones. A failing stack is printed as the text of a case.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The instruments of the suite are measured first: the text, the encoder, and what is taken out of comparisons.
+//! Tests of the suite's own tools: the text form, the encoder, and what comparisons leave out.
 
 use std::path::Path;
 use std::process::Command;

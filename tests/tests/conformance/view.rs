@@ -1,4 +1,4 @@
-//! Cases 48, 56 and 58: what a layer is called, and what a view promises to whoever carries it to a reader.
+//! Cases 48, 56 and 58: the name of a layer, and what a view promises to a server.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -136,7 +136,7 @@ fn walk_from_everywhere(view: &View, directory: Ino, start: usize, count: usize)
     assert!(view.entries(directory, last.cookie).expect("a directory").next().is_none());
 }
 
-/// Numbers that nobody was given are answered with an error.
+/// Numbers that were never handed out are answered with an error.
 #[test]
 fn numbers_that_name_nothing_are_refused() {
     let view = subject().view(&stack("layer\n file a\nlayer\n file b")).expect("the stack is taken");

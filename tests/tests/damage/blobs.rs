@@ -1,4 +1,4 @@
-//! Damaged blobs: named, and refused by mounts that verify.
+//! Damaged blobs are named, and mounts that verify refuse them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ pub(crate) fn blob(session: &Session, layer: &Layer) -> PathBuf {
     session.store().join("layers/sha256").join(layer.diff_id().trim_start_matches("sha256:")).join("blob")
 }
 
-/// Where in a tar each file's stored content lies.
+/// Where in a tar the stored content of each file is.
 pub(crate) fn contents(tar: &[u8]) -> BTreeMap<String, Range<usize>> {
     let mut archive = tar::Archive::new(tar);
     let entries = archive.entries().expect("a tar").map(|entry| entry.expect("an entry"));

@@ -11,7 +11,7 @@ use rustix::fs::inotify;
 
 use crate::fixture::{Kept, flip, replace, sampled, small_layers};
 
-/// Where the version stands in an index and in a base: behind the magic.
+/// Where the version is in an index and in a base: after the magic.
 const VERSION: std::ops::Range<usize> = 8..12;
 
 /// Damages a cache in one way after the other: each time the tree is right, and the file is what it was.
@@ -22,7 +22,7 @@ fn survives(kept: &Kept, path: &Path, damages: impl IntoIterator<Item = (String,
         replace(path, &bytes);
         let damage = format!("{}, {damage}", path.display());
         kept.assert_shows_its_tree(&damage);
-        assert!(fs::read(path).expect("a cache") == whole, "{damage}: not made anew as it was");
+        assert!(fs::read(path).expect("a cache") == whole, "{damage}: not rebuilt as it was");
     }
 }
 
@@ -95,7 +95,7 @@ fn of_version(path: &Path, change: i32) -> (String, Vec<u8>) {
 }
 
 #[test]
-fn cache_of_another_version_is_made_anew() {
+fn cache_of_another_version_is_rebuilt() {
     let kept = Kept::of(&small_layers());
     for path in [kept.of_layer(0, "index"), kept.of_base("index")] {
         survives(&kept, &path, [of_version(&path, 1), of_version(&path, -1)]);
@@ -103,7 +103,7 @@ fn cache_of_another_version_is_made_anew() {
 }
 
 #[test]
-fn sound_cache_of_something_else_is_made_anew() {
+fn sound_cache_of_something_else_is_rebuilt() {
     let kept = Kept::of(&small_layers());
     let other = Kept::of(&[Layer::of_files(&[("both/one", b"other")]), Layer::of_files(&[("both/two", b"other")])]);
     let read = |path: std::path::PathBuf| fs::read(path).expect("a cache");
@@ -126,7 +126,7 @@ fn sound_cache_of_something_else_is_made_anew() {
 }
 
 #[test]
-fn missing_caches_are_made_anew() {
+fn missing_caches_are_rebuilt() {
     let kept = Kept::of(&small_layers());
     let caches = [kept.of_layer(0, "index"), kept.of_layer(1, "index"), kept.of_base("index"), kept.of_base("recipe")];
     let whole: Vec<_> = caches.iter().map(|path| fs::read(path).expect("a cache")).collect();
@@ -180,7 +180,7 @@ impl Renames {
 }
 
 #[test]
-fn damaged_cache_is_made_anew_once_however_many_use_it() {
+fn damaged_cache_is_rebuilt_once_however_many_use_it() {
     const USERS: usize = 8;
     let kept = Kept::of(&small_layers());
     for path in [kept.of_layer(0, "index"), kept.of_layer(1, "index"), kept.of_base("index")] {

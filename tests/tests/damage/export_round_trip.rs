@@ -1,4 +1,4 @@
-//! What is exported is what came, for other programs too.
+//! An export has the bytes that were imported, for other programs too.
 
 use std::path::Path;
 use std::process::Command;

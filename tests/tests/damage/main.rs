@@ -1,4 +1,4 @@
-//! What becomes of damage: indexes and bases are made anew from the blobs, damaged blobs are named, refused and fetched
+//! What damage leads to: indexes and bases are rebuilt from the blobs, damaged blobs are named, refused and fetched
 //! again, and what leaves the store is what came.
 
 mod blobs;

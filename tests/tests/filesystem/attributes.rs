@@ -1,4 +1,4 @@
-//! What `stat` and `statfs` say.
+//! What `stat` and `statfs` return.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

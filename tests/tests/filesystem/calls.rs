@@ -234,8 +234,8 @@ pub(crate) const LOOKING: &[Call] = calls! {
     "lseek SEEK_HOLE at the start" => |at| sought(at, SeekFrom::Hole(0)),
     "lseek SEEK_DATA inside" => |at| sought(at, SeekFrom::Data(3)),
     "lseek SEEK_HOLE inside" => |at| sought(at, SeekFrom::Hole(3)),
-    "lseek SEEK_DATA behind the end" => |at| sought(at, SeekFrom::Data(1000)),
-    "lseek SEEK_HOLE behind the end" => |at| sought(at, SeekFrom::Hole(1000)),
+    "lseek SEEK_DATA after the end" => |at| sought(at, SeekFrom::Data(1000)),
+    "lseek SEEK_HOLE after the end" => |at| sought(at, SeekFrom::Hole(1000)),
     "lseek SEEK_END" => |at| sought(at, SeekFrom::End(-1)),
     "statfs" => |at| statfs(at.path).map(|stat| format!("names of {} bytes", stat.f_namelen)),
 };

@@ -1,4 +1,4 @@
-//! Which calls fail, and how: as on the unpacked tree behind a read-only superblock, and by the rules of the manual.
+//! Which calls fail, and how: as on the unpacked tree on a read-only file system, and by the rules of the manual.
 
 use std::path::Path;
 
@@ -176,7 +176,7 @@ fn errors_are_those_of_the_manual() {
         (Actor::User, "getxattr of one that is not there", "file", Errno::NODATA),
         (Actor::User, "getxattr", "nothing", Errno::NODATA),
         (Actor::User, "getxattr trusted", "file", Errno::NODATA),
-        (Actor::User, "lseek SEEK_DATA behind the end", "file", Errno::NXIO),
+        (Actor::User, "lseek SEEK_DATA after the end", "file", Errno::NXIO),
         (Actor::User, "lseek SEEK_DATA at the start", "nothing", Errno::NXIO),
         (Actor::User, "open O_NOATIME", "file", Errno::PERM),
     ];

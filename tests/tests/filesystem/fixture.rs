@@ -64,7 +64,7 @@ impl ReadOnly {
     pub(crate) fn of(session: &Session, layout: &Path) -> Self {
         let unpacked = Unpacked::of(&format!("{}:latest", layout.display()), Path::new("/tmp"));
         let (overlay, root, empty) = (session.work("overlay"), session.work(MODEL), session.work("empty"));
-        // Without a layer to write to, overlayfs wants two to read from. The tree lies one directory below, because
+        // Without a layer to write to, overlayfs wants two to read from. The tree is one directory below, because
         // what is in both layers has a link count of 1 there.
         let bundle = unpacked.root().parent().expect("a bundle").to_owned();
         let options = CString::new(format!("lowerdir={}:{}", bundle.display(), empty.display())).expect("a plain path");

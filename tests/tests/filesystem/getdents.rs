@@ -1,4 +1,4 @@
-//! Directories as `getdents64` gives them.
+//! Directories as `getdents64` returns them.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -15,7 +15,7 @@ pub(crate) struct Record {
     pub(crate) name: Vec<u8>,
     pub(crate) ino: u64,
     pub(crate) kind: FileTypeNumber,
-    /// Where to go on behind this record: what `telldir` says there.
+    /// Where to continue after this record: the value of `telldir` there.
     pub(crate) cookie: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Listings: complete, in a lasting order, and true of what they list.
+//! Listings: complete, in a stable order, and consistent with `stat`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -61,7 +61,7 @@ fn positions_last(directory: &Path) {
     let begin: Vec<_> = std::iter::from_fn(|| reader.next()).take(ENTRIES / 3).collect();
     for at in [ENTRIES / 4, 1, ENTRIES / 5] {
         reader.seek(begin[at].cookie);
-        assert_eq!(reader.next().as_ref(), Some(&begin[at + 1]), "behind record {at} of a listing not yet read");
+        assert_eq!(reader.next().as_ref(), Some(&begin[at + 1]), "after record {at} of a listing not yet read");
     }
     reader.rewind();
     let listing = reader.rest();
@@ -72,7 +72,7 @@ fn positions_last(directory: &Path) {
     for step in 0..500 {
         let at = step * 7919 * 31 % listing.len();
         reader.seek(listing[at].cookie);
-        assert_eq!(reader.next().as_ref(), listing.get(at + 1), "behind record {at}");
+        assert_eq!(reader.next().as_ref(), listing.get(at + 1), "after record {at}");
     }
     reader.seek(listing[listing.len() - 1].cookie);
     assert_eq!(reader.next(), None);
@@ -118,7 +118,7 @@ fn readers_of_one_file_share_its_entries(directory: &Path) {
 fn listings_of_200_000_entries_survive_seeks_rewinds_and_concurrent_readers() {
     let session = large_directories();
     for check in [positions_last, readers_see_the_same, readers_of_one_file_share_its_entries] {
-        // A mount of its own, whose listings nobody has read.
+        // A mount of its own, whose listings no process has read.
         let point = session.mount(REFERENCE, "mounted");
         Actor::User.act(|| ["single", "merged"].iter().for_each(|name| check(&point.join(name))));
         session.umount(&point);

@@ -1,4 +1,4 @@
-//! The view answers like a file system: listings, attributes, tools and errors through a real mount are those of the
+//! The view behaves like a file system: listings, attributes, tools and errors through a real mount are those of the
 //! tree that umoci unpacks.
 
 mod attributes;

@@ -1,4 +1,4 @@
-//! The tools of every day see in a mount what they see in the unpacked tree.
+//! Common tools see the same in a mount as in the unpacked tree.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! However a machine ends, it is marked as what it is, and nothing of it is left.
+//! However a machine ends, its record says how, and nothing else is left.
 
 use end_to_end::{Finished, Image, until};
 use rustix::process::{Signal, kill_process};

@@ -1,4 +1,4 @@
-//! What goes wrong beside a machine's own run: its start, its record, and who looks at it.
+//! Faults outside a machine's run: its start, its record, and the commands that look at it.
 
 use std::path::Path;
 
@@ -50,7 +50,7 @@ fn record_that_cannot_be_read_costs_no_machine_its_disk() {
     session.traces().assert_nothing_left();
 }
 
-/// script(1) gives `lamina start --attach` a terminal.
+/// script(1) provides `lamina start --attach` with a terminal.
 #[test]
 fn kept_machine_is_entered_again_at_a_terminal() {
     let machines = Machines::of(Image::Debian);
@@ -88,7 +88,7 @@ fn command_beside_one_in_the_foreground_has_its_user_directory_and_environment()
     let running = session.start(session.lamina(run.into_iter().chain(given)));
     until("the command", || session.run(["exec", "m", "--", "true"]).status.success());
     assert_eq!(machines.exec("m", "id -un; pwd; echo $GIVEN").succeeded().stdout, "daemon\n/srv/here\n1\n");
-    // Who looks need not have the environment of who started it.
+    // A command that looks at it need not have the environment of the one that started it.
     let mut elsewhere = session.lamina(["exec", "m", "--", "echo", "found"]);
     elsewhere.env("XDG_RUNTIME_DIR", session.work("another-runtime-directory"));
     assert_eq!(Finished::of(&mut elsewhere).succeeded().stdout, "found\n");

@@ -24,7 +24,7 @@ fn detached_machine_is_seen_asked_stopped_started_and_removed() {
     copies(&machines);
     results_as_json(&machines);
 
-    // An image that loses its name keeps what the machine needs, also when it stands still.
+    // An image that loses its name keeps what the machine needs, also while the machine is paused.
     session.ok(["rmi", REFERENCE]);
     session.ok(["gc"]);
     assert_eq!(session.ok(["stop", "web"]), "web: stopped\n");
@@ -41,7 +41,7 @@ fn detached_machine_is_seen_asked_stopped_started_and_removed() {
     session.ok(["rm", "web"]);
     assert_eq!(session.ok(["ps", "--all", "--quiet"]), "");
     let collected = session.ok(["gc"]);
-    assert!(collected.contains("removed layer"), "nobody needs the layers any more: {collected}");
+    assert!(collected.contains("removed layer"), "nothing needs the layers any more: {collected}");
     session.traces().assert_nothing_left();
 }
 
@@ -235,7 +235,7 @@ fn run_in_the_foreground_gives_its_outcome_as_one_object() {
     machines.session.traces().assert_nothing_left();
 }
 
-/// script(1) gives `lamina exec -t` a terminal of a known size.
+/// script(1) provides `lamina exec -t` with a terminal of a known size.
 fn a_terminal(machines: &Machines) {
     let mut script = machines.session.command(Path::new("script"));
     let lamina = machines.session.lamina(["exec", "-it", "web", "--", "/bin/sh", "-c"]);

@@ -1,4 +1,4 @@
-//! What a machine meets that has too little of something: memory, a host's disk, an image with a shell.
+//! Machines that lack something: memory, space on the host's disk, a shell in the image.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -101,7 +101,7 @@ fn image_without_a_shell() -> Layout {
 }
 
 #[test]
-fn image_without_a_shell_runs_its_program_and_says_what_it_has_not() {
+fn image_without_a_shell_runs_its_program_and_names_what_is_missing() {
     let session = Session::user();
     session.import(image_without_a_shell().path(), REFERENCE);
     let run = ["run", "--accel", "tcg", "--network", "none"];

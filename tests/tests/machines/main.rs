@@ -1,4 +1,4 @@
-//! The life of machines: started away from a terminal, looked at, asked, ended, and gone without a trace.
+//! Machines from start to removal: detached, listed, queried, stopped, and removed without a trace.
 
 mod abnormal_ends;
 mod faults;

@@ -1,4 +1,4 @@
-//! Waiting for the end of a machine, also of one of which nothing is left then.
+//! Waiting for the end of a machine, also of an ephemeral one.
 
 use end_to_end::{Finished, Image, Started, until};
 use rustix::process::{Signal, kill_process};
@@ -6,7 +6,7 @@ use rustix::process::{Signal, kill_process};
 use crate::fixture::Machines;
 
 impl Machines {
-    /// Three who wait for the machine `m`, once all of them do.
+    /// Three commands that wait for the machine `m`; returns when all of them wait.
     fn waiters(&self) -> Vec<Started> {
         until("the trap", || self.session.ok(["logs", "m"]) == "set\n");
         let lock = self.directory("m").join("lock");
@@ -25,7 +25,7 @@ impl Machines {
 }
 
 #[test]
-fn exit_status_of_a_machine_that_goes_with_its_end_reaches_all_who_wait() {
+fn exit_status_of_an_ephemeral_machine_reaches_every_waiting_command() {
     let machines = Machines::of(Image::Debian);
     let session = &machines.session;
     let script = "trap 'exit 7' TERM; echo set; while :; do sleep 0.1; done";

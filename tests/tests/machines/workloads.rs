@@ -1,4 +1,4 @@
-//! What people start machines for: installing, building, versioning, databases. On the root and on a share.
+//! What users start machines for: installing, building, version control, databases; on the root and on a share.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -102,7 +102,11 @@ fn real_work_is_done_on_the_root_and_on_a_share() {
     assert_eq!(log, "changed\nfirst\n");
     let owner = fs::metadata(&work).unwrap().uid();
     for made in ["clone/file", "database", "map", "origin/.git/refs/heads/changed"] {
-        assert_eq!(fs::metadata(work.join(made)).unwrap().uid(), owner, "{made} belongs to who ran the machine");
+        assert_eq!(
+            fs::metadata(work.join(made)).unwrap().uid(),
+            owner,
+            "{made} belongs to the user who ran the machine"
+        );
     }
     session.traces().assert_nothing_left();
 }

@@ -14,7 +14,7 @@ use super::{REFERENCE, servers, session_with, shell, stats};
 
 /// Names in the crowded directory.
 const CROWD: usize = 200_000;
-/// Bytes of memory that whoever reads may use, the kernel's caches of what they read included.
+/// Bytes of memory that a reader may use, including the kernel's caches of what it reads.
 const LITTLE: u64 = 200 << 20;
 
 /// A memory cgroup, version 1 or 2, removed when dropped.
@@ -48,7 +48,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // What ended in it may be a moment from being gone.
+        // A process that has ended in it may take a moment to be gone.
         for _ in 0..100 {
             if fs::remove_dir(&self.0).is_ok() {
                 return;

@@ -248,7 +248,7 @@ fn open_and_closed() -> Layer {
     Layer::of_tar(archive.into_inner().unwrap())
 }
 
-/// Who can read what of a mount: the user who mounted, root, and `nobody`, each the open and the closed file.
+/// Which files of a mount the user who mounted, root, and `nobody` can read: each the open and the closed one.
 fn readers(session: &Session, point: &Path) -> [[bool; 2]; 3] {
     let nobody = || {
         let mut command = Command::new(installed("setpriv"));

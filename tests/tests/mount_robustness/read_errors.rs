@@ -16,7 +16,7 @@ fn output(program: &str, arguments: &[&str], path: &Path) -> String {
     Finished::of(Command::new(installed(program)).args(arguments).arg(path)).succeeded().stdout
 }
 
-/// Where byte `offset` of a file lies on its disk, from the file system's list of its extents, in whole blocks.
+/// Where byte `offset` of a file is on its disk, from the file system's list of its extents, in whole blocks.
 fn place_of(path: &Path, offset: u64) -> u64 {
     let listed = output("filefrag", &["-v", "-e"], path);
     let block = offset.div_ceil(4096);
@@ -67,7 +67,7 @@ impl Drop for Disk<'_> {
     }
 }
 
-/// A loop device whose file ends too early gives the error that a failing disk gives.
+/// A loop device whose file ends too early returns the same error as a failing disk.
 #[test]
 fn read_error_of_the_hosts_disk_fails_that_read_only() {
     let session = Session::user();

@@ -1,4 +1,4 @@
-//! A system store that everybody reads and only root writes, and a user's own store beside it.
+//! A system store that every user reads and only root writes, and a user's own store.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;

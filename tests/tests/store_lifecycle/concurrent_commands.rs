@@ -1,4 +1,4 @@
-//! Many processes that want the same thing: one makes it, the others wait for that one and no other.
+//! Many processes that need the same thing: one makes it, the others wait for that one only.
 
 use std::collections::BTreeSet;
 
@@ -46,7 +46,7 @@ fn thirty_two_cold_pulls_of_one_tag_fetch_each_layer_once() {
     let reference = registry.push_layout(images.first.path(), "test/first", "1");
     let pull = ["pull", "--quiet", &reference];
     let first = holder(&session, FaultPoint::LayerClaimed, &pull);
-    // The layer that was claimed is one of two; its name is in the message of whoever waits.
+    // The layer that was claimed is one of two; its name is in the message of each process that waits.
     let others = waiters(&session, &pull, PROCESSES - 1, "brings in layer");
     first.signal(Signal::CONT);
     let finished = finish([vec![first], others].into_iter().flatten().collect());
@@ -161,7 +161,7 @@ fn damaged_base_that_several_open_is_made_anew_by_one_and_opened_by_all() {
     };
     let [first, second] =
         ["first", "second"].map(|name| index(session.ok(["prepare", &format!("lamina.test/{name}:1")])));
-    // A sound base, but of other layers: only who opens it with its layers finds that out.
+    // A sound base, but of other layers: only opening it with its layers shows that.
     std::fs::copy(&second, &first).expect("the base of another image");
     let directories = [session.work("one"), session.work("other")].map(|directory| directory.join("tree"));
     let [one, other] = [0, 1].map(|number| {

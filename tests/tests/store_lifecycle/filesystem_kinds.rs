@@ -1,4 +1,4 @@
-//! A store on every file system that people have: ext4, xfs, btrfs, tmpfs and overlayfs.
+//! A store on common file systems: ext4, xfs, btrfs, tmpfs and overlayfs.
 
 use std::path::Path;
 

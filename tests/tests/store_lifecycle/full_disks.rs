@@ -1,4 +1,4 @@
-//! Disks that are full, or may only be read: a clear message, and the store as it was.
+//! Disks that are full or read-only: a clear message, and an unchanged store.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

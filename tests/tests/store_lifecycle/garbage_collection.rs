@@ -1,4 +1,4 @@
-//! Garbage collection: what is used stays, everything else goes, and what is said is what is done.
+//! Garbage collection: what is used stays, everything else goes, and a dry run reports what a run does.
 
 use std::path::Path;
 
@@ -61,7 +61,7 @@ fn removing_an_image_says_what_only_it_had() {
     assert!((60_000..400_000).contains(&own), "its own layer and not the shared one: {own}");
     let collected = session.json(["gc", "--json"]);
     assert!(collected["bytes"].as_u64().unwrap() >= own, "{collected}");
-    // Now nobody shares the other layer.
+    // Now no image shares the other layer.
     let all = unique(OTHER);
     assert!(all > 400_000, "{all}");
     assert!(session.ok(["rmi", OTHER]).contains("lamina gc"));

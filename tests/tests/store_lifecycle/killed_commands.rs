@@ -1,4 +1,4 @@
-//! Processes killed at every step, and at random: the next command works without repair.
+//! Processes killed at every step, and at random moments: the next command works without repair.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use end_to_end::Random;
 const FIRST: &str = "lamina.test/first:1";
 const SECOND: &str = "lamina.test/second:1";
 
-/// What has happened before, and which command comes to a point.
+/// Prepares the session; returns the command that reaches a fault point.
 fn way_to<'a>(point: FaultPoint, session: &Session, import: &'a [&'a str; 4], twins: &'a Twins) -> Vec<&'a str> {
     use FaultPoint as P;
     match point {
@@ -124,11 +124,11 @@ fn kill_at_every_step_leaves_a_store_that_the_next_command_uses() {
     }
 }
 
-/// What only a repair comes to.
+/// The points that only a repair reaches.
 const REPAIR: [FaultPoint; 4] =
     [FaultPoint::BlobRepaired, FaultPoint::IndexRepaired, FaultPoint::RepairSynced, FaultPoint::RepairFirstOutlived];
 
-/// What who reads comes to: `rests.rs`, `together.rs` and the tests of mounts stop there.
+/// The points that readers reach: `remnants.rs`, `concurrent_commands.rs` and the tests of mounts stop there.
 const READING: [FaultPoint; 3] = [FaultPoint::DonorSought, FaultPoint::BaseRefused, FaultPoint::ContentAsked];
 
 #[test]
@@ -213,7 +213,7 @@ fn random_kills_never_leave_a_name_without_its_content() {
         }
         let mut together: Vec<_> =
             (0..3).map(|_| session.start(session.lamina(commands[random.below(commands.len())]))).collect();
-        // What asks a registry first takes longer to come to the store.
+        // A command that asks a registry first takes longer to reach the store.
         let longest = [6_000, 12_000, 40_000][random.below(3)];
         for each in &mut together {
             std::thread::sleep(Duration::from_micros(random.below(longest) as u64));

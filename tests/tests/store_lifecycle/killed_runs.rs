@@ -1,4 +1,4 @@
-//! Processes killed while they do something with an image: run it, or write it somewhere else.
+//! Processes killed while they run an image or write it outside of the store.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use super::Images;
 
 const IMAGE: &str = "lamina.test/image:1";
 
-/// What only who runs an image comes to.
+/// The points that only a run of an image reaches.
 pub(super) const RUNNING: [FaultPoint; 6] = [
     FaultPoint::PinStaged,
     FaultPoint::PinPublished,
@@ -22,7 +22,7 @@ pub(super) const RUNNING: [FaultPoint; 6] = [
     FaultPoint::TreeBesideBase,
 ];
 
-/// What only who writes an image somewhere else comes to.
+/// The points that only a command reaches that writes an image outside of the store.
 pub(super) const WRITING_ELSEWHERE: [FaultPoint; 2] = [FaultPoint::TreeBeside, FaultPoint::ExportStaged];
 
 fn kill(session: &Session, point: FaultPoint, arguments: &[&str]) {
@@ -109,7 +109,7 @@ fn export_killed_at_its_end_leaves_no_layout_and_the_next_one_writes_it() {
     assert_empty(&session);
 }
 
-/// An image whose root nobody may write, as that of some distributions.
+/// An image whose root is not writable, as in some distributions.
 fn closed_root() -> Layout {
     Layout::of(&[Layer::of_script("mkdir etc; echo closed > etc/motd; chmod 755 etc; chmod 555 .")])
 }

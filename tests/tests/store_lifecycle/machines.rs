@@ -1,4 +1,4 @@
-//! Machines of a small image: beside all else that uses a store and a collector that never rests, and on a disk that dies.
+//! Machines of a small image: beside everything else that uses a store, beside a continuous collector, and on a failing disk.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

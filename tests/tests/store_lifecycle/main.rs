@@ -1,4 +1,4 @@
-//! The life of a store: many processes at once, killed at any moment, on disks that are full or read-only, and
+//! A store in use: many processes at once, killed at any moment, on disks that are full or read-only, and
 //! collected while in use.
 
 mod additional_store;

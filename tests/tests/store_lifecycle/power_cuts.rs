@@ -1,4 +1,4 @@
-//! Power cuts at every moment: each disk that one may leave is used by the next command without repair.
+//! Power cuts at every moment: the next command uses each disk that one may leave, without repair.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ struct Cuts {
     trees: [String; 2],
     /// What the names mean now.
     names: Names,
-    /// All that a name has ever meant: whoever dies before it is on the disk may have its change undone.
+    /// Everything that a name has ever meant: a process that dies before its change is on the disk may have it undone.
     meanings: BTreeSet<(String, String)>,
     seen: HashSet<u64>,
     looked_at: usize,
@@ -201,11 +201,11 @@ fn power_cut_at_any_moment_leaves_no_name_without_its_content() {
     cuts.run(&["import", &second, "--tag", SECOND], None, &[(FIRST, 0), (SECOND, 1)]);
     cuts.run(&["import", &second, "--tag", FIRST], None, &[(FIRST, 1), (SECOND, 1)]);
     cuts.run(&["gc"], None, &[(FIRST, 1), (SECOND, 1)]);
-    // A name is taken away by one who dies before it is on the disk, and what it led to is collected.
+    // A process removes a name and dies before that is on the disk; what the name led to is collected.
     cuts.run(&["rmi", FIRST], Some(P::ImageRemoved), &[(SECOND, 1)]);
     cuts.run(&["rmi", SECOND], Some(P::ImageRemoved), &[]);
     cuts.run(&["gc"], None, &[]);
-    // A name is given by one who dies before it is on the disk, and then by another.
+    // A process sets a name and dies before that is on the disk; then another process sets it.
     cuts.run(&["import", &first, "--tag", FIRST], Some(P::ImagePublished), &[]);
     cuts.run(&["import", &first, "--tag", FIRST], None, &[(FIRST, 0)]);
     println!("{} disks looked at", cuts.looked_at);
@@ -231,7 +231,7 @@ fn power_cut_while_content_is_shared_leaves_every_layer_whole() {
     // The lender goes but for what it has lent.
     cuts.run(&["rmi", FIRST], Some(P::ImageRemoved), &[(SECOND, 1)]);
     cuts.run(&["gc"], None, &[(SECOND, 1)]);
-    // It comes back, to what was left of it: brought by one who dies before that is on the disk, and named by another.
+    // It comes back to its remnant: stored by a process that dies before that is on the disk, named by another.
     cuts.run(&["import", &first, "--tag", FIRST], Some(P::LayerPublished), &[(SECOND, 1)]);
     cuts.run(&["import", &first, "--tag", FIRST], None, &[(FIRST, 0), (SECOND, 1)]);
     cuts.run(&["rmi", SECOND], Some(P::ImageRemoved), &[(FIRST, 0)]);
@@ -266,7 +266,7 @@ fn power_cut_after_an_import_under_a_name_that_was_there_leaves_the_layers_that_
         std::fs::remove_dir_all(layer.expect("a layer").path()).expect("a layer that goes");
     }
     cuts.disk = Disk::of(&cuts.top);
-    // Brought back by one who dies before that is on the disk, and by another.
+    // Stored again by a process that dies before that is on the disk, and by another.
     for _ in 0..2 {
         cuts.follow(&import, Some(layer_store::FaultPoint::LayerPublished), None);
     }

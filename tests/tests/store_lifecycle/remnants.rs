@@ -1,4 +1,4 @@
-//! What is left of a layer that others borrow from, while it comes in again and is borrowed from again.
+//! Remnants of layers that others borrow from, while the layer is stored and borrowed from again.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +13,7 @@ const LENDER: &str = "lamina.test/lender:1";
 const FIRST: &str = "lamina.test/first:1";
 const LATER: &str = "lamina.test/later:1";
 
-/// A lender, who has a part that `first` borrows and a larger one that `later` borrows.
+/// A lender with a part that `first` borrows and a larger one that `later` borrows.
 struct Lending {
     lender: Layer,
     first: Layer,

@@ -1,4 +1,4 @@
-//! Content that several layers have is kept once: as users see it, on real disks, and killed or collected on the way.
+//! Content that several layers have is kept once: what users see, on real disks, and with processes killed or collections on the way.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

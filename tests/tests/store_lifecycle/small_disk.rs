@@ -1,4 +1,4 @@
-//! Small real file systems, on which a session's store lies.
+//! Small real file systems for a session's store.
 
 use std::ffi::CString;
 use std::io::Write as _;
@@ -14,7 +14,7 @@ pub(super) struct Disk<'session> {
     session: &'session Session,
     /// The file that the file system is in, where it is in one.
     pub(super) image: Option<PathBuf>,
-    /// What lies under it, to be unmounted after it.
+    /// The mount below it, to be unmounted after it.
     below: Option<PathBuf>,
 }
 
@@ -130,7 +130,7 @@ impl<'session> Disk<'session> {
         path
     }
 
-    /// Changes bytes of the unmounted file system wherever `content` stands in its file, as a disk that rots does.
+    /// Changes bytes of the unmounted file system wherever `content` is in its file, as a failing disk does.
     pub(super) fn rot(&self, content: &[u8]) {
         let image = self.image.as_ref().expect("a file system in a file");
         let mut bytes = std::fs::read(image).expect("the file system's file");

@@ -1,4 +1,4 @@
-//! Programs and stores of different age.
+//! Programs and stores of different versions.
 
 use std::path::{Path, PathBuf};
 
@@ -73,7 +73,7 @@ fn store_that_this_program_may_only_read_is_read_and_held_and_not_changed() {
     let tree = session.tree(&point);
     assert!(tree.get("etc/os-release").is_some());
     let layer = sound_layers(&session.store()).pop().expect("a layer");
-    assert!(session.ok(["gc", "--explain", &layer]).contains("a mount of"), "who reads holds what it reads");
+    assert!(session.ok(["gc", "--explain", &layer]).contains("a mount of"), "a reader holds what it reads");
     session.umount(&point);
     assert_eq!(session.ok(["prepare", IMAGE]), base);
     for arguments in [&["images"][..], &["inspect", IMAGE], &["verify"], &["du"], &["gc", "--dry-run"]] {
@@ -90,7 +90,7 @@ fn store_that_this_program_may_only_read_is_read_and_held_and_not_changed() {
     }
     assert_eq!(Inventory::of(&session.store()), before);
 
-    // What it made may be of a version that this program does not know: it is made anew in memory.
+    // What it made may have a version that this program does not know: it is built again in memory.
     make_older(&session.store());
     set_version(&session.store().join("bases").join(base.trim()).join("index"), 99);
     let before = Inventory::of(&session.store());
@@ -142,7 +142,7 @@ fn store_of_the_first_program_is_used_as_it_is_for_ever() {
     let agent = session.work("agent");
     std::fs::write(agent.join("agent"), "agent\n").unwrap();
     session.ok(["prepare", OLD, "--layer", agent.to_str().unwrap()]);
-    // The variant's base, and its layer, are what nobody needs.
+    // The variant's base and its layer are not needed.
     assert_eq!(session.ok(["gc", "--dry-run"]).lines().filter(|line| line.contains(" layer ")).count(), 2);
     assert_eq!(sound_layers(&session.store()).len(), 4);
     assert!(before.layers().iter().all(|layer| session.store().join(layer).join("blob").is_file()));
