@@ -1,4 +1,4 @@
-//! Where a tree that Lamina shows may differ from the oracle's, each with the reason: the one list.
+//! Where a tree that Lamina shows may differ from that of `umoci unpack`, each with the reason. This is the only list.
 
 use crate::tree::Fields;
 
@@ -7,8 +7,8 @@ use crate::tree::Fields;
 pub struct Deviation {
     /// Why the difference is right.
     pub reason: &'static str,
-    /// Whether it covers a field at a path (escaped, relative to the root). An entry that is in one tree only is
-    /// asked about with the field `type`, and no fields on the side that lacks it.
+    /// Whether it covers a field at a path (escaped, relative to the root). An entry of only one tree is
+    /// passed with the field `type`, and no fields for the tree that lacks it.
     pub applies: fn(path: &str, field: &str, expected: &Fields, found: &Fields) -> bool,
 }
 

@@ -1,4 +1,4 @@
-//! What is in a store's directory, so that a test can say what a command added, and that a failed one added nothing.
+//! The files of a store's directory: what a command added, and that a failed one added nothing.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;

@@ -39,7 +39,7 @@ impl Layer {
         Self { tar: archive.into_inner().expect("the end of a tar") }
     }
 
-    /// What a shell script leaves in an empty directory in which root runs it (umask 022): with owners, modes, devices,
+    /// What a shell script creates in an empty directory as root (umask 022): with owners, modes, devices,
     /// hard links and extended attributes of any namespace.
     ///
     /// # Panics

@@ -1,7 +1,7 @@
 //! What the end-to-end tests share: real images, a real registry, sessions of the programs under test as an
 //! ordinary user, comparison of whole trees, and a search for anything that is left.
 //!
-//! The tests need root (`umoci unpack`, their oracle, makes device nodes and owners) and what
+//! The tests need root (`umoci unpack`, which trees are compared with, makes device nodes and sets owners) and what
 //! `scripts/setup` installs. What is missing fails a test with its name; nothing is skipped.
 
 pub mod conformance;

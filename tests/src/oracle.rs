@@ -1,4 +1,4 @@
-//! The tree that `umoci unpack`, run as root, makes of a layout: what every view is compared with.
+//! The tree that `umoci unpack`, run as root, makes of a layout: every view is compared with it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

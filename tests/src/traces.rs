@@ -39,7 +39,7 @@ impl Traces {
             else {
                 continue;
             };
-            // A process may end while it is looked at, and a zombie has neither: both are no trace.
+            // A process that ends meanwhile and a zombie have neither, and do not count.
             let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let marked = environment.split(|byte| *byte == 0).any(|variable| variable == mark);
@@ -63,7 +63,7 @@ impl Traces {
             .collect()
     }
 
-    /// Every socket, and everything in the directories where temporary files are born.
+    /// Every socket, and everything in the directories for temporary files.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! `lamina build-image`: a base as one EROFS image, judged by the kernel and by fsck.erofs.
+//! `lamina build-image`: a base as one EROFS image, checked by the kernel and by fsck.erofs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -65,7 +65,7 @@ fn corner_cases_as_a_block_image_equal_what_umoci_unpacks() {
     image_mounted_by_the_kernel_equals_the_oracle(Image::Corners);
 }
 
-/// What only the format of the image makes hard.
+/// An image with everything that is difficult in this format.
 fn hard_layout() -> Layout {
     let sizes = "for size in 0 1 4031 4032 4033 4095 4096 4097 8191 8192 8193 70000; do
             head -c $size /dev/urandom > size-$size; done";
@@ -138,7 +138,7 @@ fn image_that_cannot_be_made_leaves_nothing() {
     session.run(["build-image", "lamina.test/nothing:1", images.join("x").to_str().unwrap()]).refused("nothing:1");
     assert_eq!(std::fs::read_to_string(&taken).unwrap(), "mine");
     let interrupted = session.start(session.lamina(["build-image", REFERENCE, images.join("y").to_str().unwrap()]));
-    // Its first act is to make the file.
+    // It creates the file first.
     while std::fs::read_dir(&images).unwrap().count() < 2 {
         std::thread::yield_now();
     }

@@ -102,7 +102,7 @@ fn equal_files_become_one_and_unequal_ones_do_not() {
     for other in ["other-time", "other-mode", "other-attribute", "other-content"] {
         assert_ne!(inode(first.join("one")), inode(first.join(other)), "{other}");
     }
-    // A change in the other tree must not come over.
+    // A change in the other tree must have no effect here.
     std::fs::write(first.join("other-mode"), "changed").unwrap();
     let second = unpack(&format!("--hard-link-equal={}", first.display()), "second");
     for same in ["one", "two", "below/three", "other-time", "other-attribute", "other-content", "empty"] {
@@ -111,7 +111,7 @@ fn equal_files_become_one_and_unequal_ones_do_not() {
     assert_eq!(second.join("other-mode").metadata().unwrap().len(), 100_000);
 }
 
-/// Content at whole blocks of its blob is shared with it, which takes no room, and is apart all the same.
+/// Content at whole blocks of its blob shares their space with the blob, and is independent all the same.
 #[test]
 fn file_system_with_reflinks_has_aligned_content_once() {
     const LARGE: usize = 8 << 20;

@@ -1,8 +1,8 @@
 //! How many messages the tasks of a user cost the server: on a mount, and on the root of a VM.
 //!
 //! One shell script does it all, on the mounted tree with the host's programs and in a guest with those of the image.
-//! It says when it is about to begin a row and when it has ended it, and goes on when it is told to, so the counters
-//! are read while nothing happens. What is not to be counted (loading a program) is done before.
+//! It prints a mark before and after each row and waits for a line of input, so the counters
+//! are read while nothing happens. What is not counted (loading a program) is done before.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
@@ -171,7 +171,7 @@ impl Conversation {
         self.input.write_all(b"go\n").unwrap();
     }
 
-    /// What each row cost, and what the tree and its kernel are like.
+    /// Returns what each row cost, and facts about the tree and its kernel.
     fn count(mut self, socket: &Path) -> (Vec<Snapshot>, Facts) {
         let counted = ROWS.iter().map(|row| {
             self.expect("begin", row.what);
@@ -242,8 +242,8 @@ fn session() -> Session {
     session
 }
 
-/// A row that asks for too much asks for it every time. One that does once may have met a host that took its caches
-/// back for another process, which no server can prevent: so it is tried again, on a new mount.
+/// A row that costs too much costs it every time. One that does so once may be on a host that reclaimed its caches
+/// for another process, which no server can prevent, so it is tried again on a new mount.
 const ATTEMPTS: usize = 3;
 
 #[test]
@@ -273,7 +273,7 @@ fn a_mount_is_asked_no_more_than_it_must_be() {
 fn the_root_of_a_vm_is_asked_no_more_than_it_must_be() {
     let session = session();
     let socket: PathBuf = session.directory().join("run/vm.stats");
-    // As much memory as the tree needs to be cached whole: the counts are those of a guest without pressure.
+    // Enough memory to cache the whole tree: the counts are those of a guest without memory pressure.
     // A network would have the init write /etc/resolv.conf.
     let fixed = ["run", "--accel", "tcg", "--backend", "direct", "--network", "none", "--memory", "1G"];
     let run = [&fixed[..], &["--stats", socket.to_str().unwrap()]].concat();

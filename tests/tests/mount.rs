@@ -182,7 +182,7 @@ fn mount_of_a_killed_server_is_cleared_by_umount() {
 }
 
 #[test]
-fn umount_takes_no_mount_away_that_is_not_its_own() {
+fn umount_leaves_mounts_of_other_programs_alone() {
     let session = Session::new(Actor::Root);
     let foreign = session.work("foreign");
     mount("none", &foreign, "tmpfs", MountFlags::empty(), None).expect("a tmpfs");
@@ -273,7 +273,7 @@ fn image_can_be_mounted_several_times() {
     let (first, second) = (session.mount(REFERENCE, "first"), session.mount(REFERENCE, "second"));
     session.umount(&first);
     assert!(session.tree(&second).get("etc/os-release").is_some());
-    // One that cannot be taken away keeps no other.
+    // One that cannot be unmounted does not keep the others from it.
     let [missing, second] = [session.work("none"), second].map(|point| point.display().to_string());
     session.run(["umount", &missing, &second]).refused(&missing);
     session.traces().assert_nothing_left();

@@ -53,7 +53,7 @@ fn interrupted_export_says_so_and_leaves_nothing() {
     let to = work.join("layout");
     let export = session.lamina([OsStr::new("export"), OsStr::new(REFERENCE), to.as_os_str()]);
     let started = session.start(export);
-    // From then on there is something to be left.
+    // From then on there is something that could be left.
     while fs::read_dir(&work).unwrap().next().is_none() {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }

@@ -24,7 +24,7 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Every regular file below the session's directories that holds `needle`, and every process that names it.
+/// Every regular file below the session's directories that contains `needle`, and every process that names it.
 fn places_of(session: &Session, needle: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut todo: Vec<PathBuf> =
@@ -102,12 +102,12 @@ fn shares_of_files_and_within_shares_hold_what_they_promise_and_secrets_stay_in_
         lamina.args(["-v", &share]);
     }
     lamina.arg("--secret").arg(format!("key={}", secret.display())).arg("--env-file").arg(&env_file);
-    // A name alone takes the value from our own environment, which other users cannot read.
+    // A name alone takes the value from the caller's environment, which other users cannot read.
     lamina.env("GIVEN", given).args(["-e", "GIVEN", REFERENCE, "--", "/bin/sh", "-c", script]);
     let mounted = session.mount(REFERENCE, "mounted");
     let mut guest = session.start(lamina);
     guest.await_file(&outer.join("ready"));
-    // No namespace of a share's server keeps what is unmounted meanwhile.
+    // No namespace of a share's server keeps what is unmounted in the meantime.
     session.umount(&mounted);
     session.await_no_process_of("--background-child");
     for hidden in [token, password, given] {
@@ -133,7 +133,7 @@ fn shares_of_files_and_within_shares_hold_what_they_promise_and_secrets_stay_in_
     session.traces().assert_nothing_left();
 }
 
-/// Answers every question for a name with 192.0.2.77, on the port that resolv.conf means.
+/// Answers every query for a name with 192.0.2.77, on the port that resolv.conf implies.
 struct NameServer {
     end: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -206,7 +206,7 @@ fn serve_once() -> (u16, std::thread::JoinHandle<()>) {
     (port, served)
 }
 
-/// What a guest does to see that it reaches out.
+/// What a guest does to test that it has a network.
 fn outward(port: u16) -> String {
     format!(
         r#"
@@ -413,7 +413,7 @@ fn completions_and_manual_pages_name_every_command() {
         .skip_while(|line| *line != "Commands:")
         .skip(1)
         .take_while(|line| !line.is_empty())
-        // What is said of a command may go on in the next line, farther in.
+        // The description of a command may continue in the next line, indented more.
         .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
         .filter_map(|line| line.split_whitespace().next())
         .collect();

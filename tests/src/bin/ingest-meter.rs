@@ -1,4 +1,4 @@
-//! Takes the layer on standard input into a new store below the directory that is named, and prints the peak of this
+//! Stores the layer on standard input in a new store below the given directory, and prints the peak of this
 //! process's memory in kilobytes.
 
 use anyhow::Context as _;

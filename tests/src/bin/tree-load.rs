@@ -1,5 +1,5 @@
-//! What `scripts/bench serve` does to a tree, timed: a compiled program, so that the file system is measured and not
-//! the one who asks.
+//! What `scripts/bench serve` does to a tree, timed: a compiled program, so that the figures are those of the file system
+//! and not of an interpreter.
 //!
 //! ```text
 //! tree-load list ROOT                          directories and regular files: `d PATH` or `f SIZE PATH` a line

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::disk::{Disk, Names, Node, Number, TOP};
 
-/// Which of the changes that were not synced are on the disk all the same.
+/// Which of the changes that were not synced are on the disk nevertheless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kept {
     None,
@@ -19,7 +19,7 @@ enum Kept {
     AllBut(Number),
 }
 
-/// What of a file's content that was not synced is on the disk.
+/// How much of a file's unsynced content is on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
     Nothing,

@@ -78,7 +78,7 @@ impl Disk {
         number
     }
 
-    /// Whether a call that begins is a sync: the moment at which most is at stake.
+    /// Whether a call that begins is a sync: the moment at which a cut loses most.
     #[must_use]
     pub fn is_sync(&self, call: &Call) -> bool {
         call.result.is_none()
@@ -86,7 +86,7 @@ impl Disk {
             && self.handles.contains_key(&number(&call.arguments[0]))
     }
 
-    /// The command has ended, and its numbers for files with it.
+    /// Forgets the descriptors of a command that has ended.
     pub fn forget_handles(&mut self) {
         self.handles.clear();
         self.syncing.clear();
@@ -134,7 +134,7 @@ impl Disk {
         }
     }
 
-    /// What has its effect before the call returns: a number that is closed may be given away again meanwhile.
+    /// Applies what takes effect before the call returns: a closed descriptor may already be reused.
     fn begin(&mut self, call: &Call) {
         let first = call.arguments.first().map_or("", String::as_str);
         match call.name.as_str() {
@@ -300,7 +300,7 @@ fn text_if_known(handles: &HashMap<i64, Handle>, handle: &str, content: &str) ->
     if handles.contains_key(&number(handle)) { text(content) } else { Vec::new() }
 }
 
-/// A number as an argument; what is none (`AT_FDCWD`) is one that no file has.
+/// The descriptor in an argument; `AT_FDCWD` is one that no file has.
 fn number(argument: &str) -> i64 {
     argument.parse().unwrap_or(-1)
 }

@@ -3,9 +3,9 @@
 //! [`trace`] runs a command under strace; [`disk`] follows its calls in a model that knows, of every file and directory,
 //! what was synced; [`cuts`] chooses what survives of the rest.
 //!
-//! The model is that of POSIX and no kinder: `fsync` of a file keeps its content, `fsync` of a directory keeps its names,
+//! The model guarantees what POSIX does and no more: `fsync` of a file keeps its content, `fsync` of a directory keeps its names,
 //! and nothing else keeps anything. Of what was not synced each directory's changes may be kept or lost, all of them or
-//! the first ones, whatever becomes of other directories; content may be gone, cut off or zeros.
+//! the first ones, independently of other directories; content may be missing, truncated or zeros.
 
 pub mod cuts;
 pub mod disk;

@@ -35,7 +35,7 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// Runs a command to its end, as the user of the tests, and has its calls written to `log`.
+    /// Runs a command to its end, as the user of the tests, and writes its calls to `log`.
     ///
     /// # Panics
     /// When strace fails, or writes what this does not understand.

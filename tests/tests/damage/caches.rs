@@ -1,4 +1,4 @@
-//! Layer indexes and bases: whatever happens to them, the next use shows the right tree and leaves them as they were.
+//! Layer indexes and bases: whatever happens to them, the next use shows the right tree and restores them.
 
 use std::fs;
 use std::mem::MaybeUninit;
@@ -14,7 +14,7 @@ use crate::fixture::{Kept, flip, replace, sampled, small_layers};
 /// Where the version is in an index and in a base: after the magic.
 const VERSION: std::ops::Range<usize> = 8..12;
 
-/// Damages a cache in one way after the other: each time the tree is right, and the file is what it was.
+/// Damages a cache in many ways: each time the tree is right, and the file is restored.
 fn survives(kept: &Kept, path: &Path, damages: impl IntoIterator<Item = (String, Vec<u8>)>) {
     let whole = fs::read(path).expect("a cache");
     for (damage, bytes) in damages {
@@ -155,7 +155,7 @@ fn open_views_outlive_the_damage_and_the_mending() {
     }
 }
 
-/// Counts how often a file is given a new content by a rename.
+/// Counts how often a rename replaces a file.
 struct Renames {
     notices: rustix::fd::OwnedFd,
     name: &'static str,

@@ -1,4 +1,4 @@
-//! Stores to be damaged.
+//! Stores for tests to damage.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ impl Kept {
         Self { root, layers, base, tree }
     }
 
-    /// The store as a command opens it that has used nothing of it yet.
+    /// The store, opened as by a new command.
     pub(crate) fn store(&self) -> Store {
         Store::open(self.root.path()).expect("the store")
     }
@@ -60,7 +60,7 @@ impl Kept {
     }
 }
 
-/// Puts another file in the place of one that processes may have mapped.
+/// Replaces a file that processes may have mapped.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) {
     let new = path.with_extension("new");
     fs::write(&new, bytes).expect("a file of the store");

@@ -13,7 +13,7 @@ fn layers() -> [Layer; 2] {
     [Layer::of_files(&[("etc/lower", &[1; 5000])]), Layer::of_files(&[("etc/upper", &[2; 5000])])]
 }
 
-/// What may be wrong with a blob.
+/// A kind of damage of a blob.
 #[derive(Clone, Copy, Debug)]
 enum Damage {
     Content,
@@ -72,7 +72,7 @@ fn damaged_layer_is_fetched_again_alone() {
         assert_eq!(session.ok(["verify"]), "2 layers are intact\n", "{damage:?}");
         assert_eq!(Inventory::of(&session.store()).layers().len(), expected, "{damage:?}");
         tree_is_right(&session, &reference);
-        // It can be done again: where the layer came from is still known.
+        // It works again: the source of the layer is still known.
         damage.inflict(&blob(&session, &layers[0]), &layers[0]);
         session.run(["verify", "--repair"]).succeeded();
         session.traces().assert_nothing_left();
@@ -105,7 +105,7 @@ fn layer_that_nobody_can_give_again_is_named_and_the_store_is_as_it_was() {
     assert!(finished.stdout.contains("/etc/lower"), "{finished}");
     assert!(finished.stderr.contains(&layers[0].diff_id()) && finished.stderr.contains("--from"), "{finished}");
     assert_eq!(Inventory::of(&session.store()), before);
-    // What it says to do helps.
+    // The remedy that it names works.
     let layout = Layout::of(&layers);
     session.ok(["verify", "--repair", "--from", layout.path().to_str().unwrap()]);
     assert_eq!(session.ok(["verify"]), "2 layers are intact\n");
@@ -129,7 +129,7 @@ fn layer_of_an_imported_image_is_taken_again_from_where_it_came() {
     session.traces().assert_nothing_left();
 }
 
-/// A manifest that has changed says nothing of its own layers, and all the more has to be said of those of others.
+/// A changed manifest says nothing about its own layers; those of other images must still be reported.
 #[test]
 fn unreadable_image_is_reported_and_the_layers_of_the_others_are_verified() {
     let (session, [first, second]) = (Session::user(), layers());

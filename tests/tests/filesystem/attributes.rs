@@ -29,7 +29,7 @@ fn counts(path: &Path) -> (u32, u64, i64) {
     (stat.st_mode & 0o170_000, stat.st_nlink, stat.st_blocks)
 }
 
-/// Whether the blocks of an unpacked file are those of its content: not of names that a directory once held, nor of
+/// Whether the blocks of an unpacked file hold only its content: no names that a directory had before, and no
 /// extended attributes that do not fit beside the inode.
 fn has_blocks_of_content_alone(path: &Path) -> bool {
     // umoci writes the zeros of this file's holes.
@@ -151,7 +151,7 @@ fn statfs_tells_a_full_read_only_file_system_of_the_size_of_its_layers() {
     assert_eq!(stat.f_type, 0x6573_5546);
     assert_eq!((stat.f_bsize, stat.f_blocks), (4096, bytes.div_ceil(4096)), "{stat:?}");
     assert_eq!((stat.f_bfree, stat.f_bavail, stat.f_ffree), (0, 0, 0), "nothing can be added: {stat:?}");
-    // Two roots, of which one shows, and two files.
+    // Two roots, of which one is visible, and two files.
     assert_eq!((stat.f_files, stat.f_namelen), (4, 255), "{stat:?}");
     let mounted = StatVfsMountFlags::RDONLY | StatVfsMountFlags::NOSUID;
     assert!(view.f_flag.contains(mounted), "{:?}", view.f_flag);

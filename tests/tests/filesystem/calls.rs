@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::getdents::records;
 
-/// What a call said, or its error.
+/// What a call returned, or its error.
 pub(crate) type Outcome = Result<String, Errno>;
 
 /// A system call on a path.
@@ -240,7 +240,7 @@ pub(crate) const LOOKING: &[Call] = calls! {
     "statfs" => |at| statfs(at.path).map(|stat| format!("names of {} bytes", stat.f_namelen)),
 };
 
-/// Calls that change the tree, each with a path on which nothing but the tree's being read-only is in the way.
+/// Calls that change the tree, each with a path on which only the read-only tree prevents it.
 pub(crate) const CHANGING: &[(&str, Call)] = &[
     changing("file", "chmod", |at| chmod(at.path, Mode::from(0o600)).map(done)),
     changing("file", "chown", |at| chown(at.path, Some(Uid::from_raw(1001)), Some(Gid::from_raw(1001))).map(done)),

@@ -38,7 +38,7 @@ fn same_outcomes(calls: &[&Call], (shown, actor): (&Path, Actor), (model, model_
     assert!(wrong.is_empty(), "{} of {} calls of {actor:?}:\n{}", wrong.len(), found.len(), wrong.join("\n"));
 }
 
-/// A mount that every user gets into, owners and modes checked, and the unpacked tree.
+/// A mount for every user, with owners and modes checked, and the unpacked tree.
 fn shown_and_model() -> (Session, ReadOnly, std::path::PathBuf) {
     let layout = tree();
     let session = session_with(Actor::Root, layout.path());
@@ -77,8 +77,8 @@ fn ordinary_user_sees_in_a_mount_of_their_own_what_root_sees_unpacked() {
     let session = session_with(Actor::User, layout.path());
     let model = ReadOnly::of(&session, layout.path());
     let shown = session.mount(REFERENCE, SHOWN);
-    // Modes are not checked here, and access(2) says so of the mode bits for execution too. The others are what root
-    // alone may do on any file system.
+    // Modes are not checked here, and access(2) ignores the mode bits for execution too. The others are what only root
+    // may do on any file system.
     let others = ["access X_OK", "getxattr trusted", "listxattr", "llistxattr", "open O_NOATIME"];
     let calls: Vec<_> = LOOKING.iter().filter(|call| !others.contains(&call.name)).collect();
     same_outcomes(&calls, (&shown, Actor::User), (model.root(), Actor::Root));

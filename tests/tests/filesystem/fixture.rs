@@ -24,7 +24,7 @@ pub(crate) fn mount_for_all(session: &Session, name: &str) -> PathBuf {
     point
 }
 
-/// A tree in which directories that one layer has and directories that both have lie in and beside each other.
+/// A tree of directories of one layer and of both layers, nested in each other and next to each other.
 pub(crate) fn merged_tree() -> Layout {
     let lower = "
         mkdir -p both/both/lower/deep both/lower/deep/er lower/a/b gone hidden/below empty
@@ -51,7 +51,7 @@ pub(crate) fn merged_tree() -> Layout {
 pub(crate) const MODEL: &str = "model";
 pub(crate) const SHOWN: &str = "shown";
 
-/// An image unpacked by umoci, shown through a superblock that is read-only, as that of a mounted image is: overlayfs
+/// An image unpacked by umoci, shown by a read-only superblock, as a mounted image is: by overlayfs
 /// without an upper layer.
 #[derive(Debug)]
 pub(crate) struct ReadOnly {

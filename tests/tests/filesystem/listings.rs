@@ -25,8 +25,8 @@ fn expected_names() -> BTreeSet<Vec<u8>> {
     names
 }
 
-/// `single` is a directory of the lower layer alone; `merged` is one that the upper layer adds half of the names to,
-/// and takes some away.
+/// `single` is a directory of the lower layer alone; `merged` is one to which the upper layer adds half of the names,
+/// and from which it removes some.
 fn large_directories() -> Session {
     let (mut lower, mut upper) = (Vec::new(), Vec::new());
     for number in 0..ENTRIES {
@@ -56,7 +56,7 @@ fn assert_complete(listing: &[Record]) {
 }
 
 fn positions_last(directory: &Path) {
-    // Before anybody has seen the whole listing, back and forth in what is known of it.
+    // Before the whole listing has been read, back and forth in the part that has.
     let mut reader = Directory::open(directory, 4096);
     let begin: Vec<_> = std::iter::from_fn(|| reader.next()).take(ENTRIES / 3).collect();
     for at in [ENTRIES / 4, 1, ENTRIES / 5] {
@@ -68,7 +68,7 @@ fn positions_last(directory: &Path) {
     assert_eq!(listing[..begin.len()], begin, "after rewinding");
     assert_complete(&listing);
 
-    // And in all of it, in an order that has nothing to do with its own.
+    // Then in all of it, in another order.
     for step in 0..500 {
         let at = step * 7919 * 31 % listing.len();
         reader.seek(listing[at].cookie);
@@ -86,7 +86,7 @@ fn readers_see_the_same(directory: &Path) {
     let read = |bytes: usize| {
         let mut reader = Directory::open(directory, bytes);
         start.wait();
-        // Each turns back somewhere else.
+        // Each turns back at another place.
         for _ in 0..bytes {
             reader.next();
         }
@@ -125,7 +125,7 @@ fn listings_of_200_000_entries_survive_seeks_rewinds_and_concurrent_readers() {
     }
 }
 
-/// Compares every record with what `lstat` says of what it names: `.` of the directory, `..` of its parent.
+/// Compares every record with what `lstat` returns for its name: `.` of the directory, `..` of its parent.
 fn listings_are_true(root: &Path) {
     let number = |path: &Path| lstat(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut wrong = Vec::new();
@@ -157,7 +157,7 @@ fn listings_of_an_image_are_true(layout: &Path) {
     let session = session_with(Actor::User, layout);
     let point = session.mount(REFERENCE, "mounted");
     Actor::User.act(|| listings_are_true(&point));
-    // Whoever asks for names first, the listing says the same.
+    // The listing is the same, whichever names are looked up first.
     session.umount(&point);
     let point = session.mount(REFERENCE, "mounted");
     Actor::User.act(|| {

@@ -10,7 +10,7 @@ use rustix::io::{Errno, pread};
 
 use crate::fixture::{REFERENCE, session_with};
 
-/// Bytes no two pages of which are the same.
+/// Bytes in which no two pages are equal.
 fn content() -> Vec<u8> {
     (0..300_001_u32).flat_map(|number| number.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect()
 }
@@ -47,7 +47,7 @@ fn program_runs_from_a_mount_and_reads_it() {
         session_with(Actor::User, Layout::of(&[layer, Layer::of_script("mkdir bin; touch bin/other")]).path());
     let point = session.mount(REFERENCE, "mounted");
     let run = |program: &Path| Finished::of(session.command(program).arg(&point));
-    // Its mode is 0644, which keeps everybody from running it.
+    // Its mode is 0644, so no user may execute it.
     let refused = Actor::User.act(|| std::process::Command::new(point.join("bin/tree-dump")).arg(&point).output());
     assert_eq!(refused.map_err(|error| error.kind()).err(), Some(std::io::ErrorKind::PermissionDenied));
     session.umount(&point);

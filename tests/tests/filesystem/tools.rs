@@ -29,8 +29,8 @@ impl Pair {
         Self { session, actor, point, unpacked }
     }
 
-    /// Runs a program of the actor in the mount, and of root in the unpacked tree: what each prints, which must not
-    /// be nothing.
+    /// Runs a program of the actor in the mount, and of root in the unpacked tree: returns what each prints, which must not
+    /// be empty.
     fn both(&self, program: &str, arguments: &[&str]) -> [Vec<u8>; 2] {
         [(self.actor, &self.point), (Actor::Root, &self.unpacked.root())].map(|(actor, root)| {
             let mut command = actor.command(&installed(program));
@@ -66,8 +66,8 @@ impl Pair {
         );
     }
 
-    /// `tar c`: the listing, then every byte of the archive. Extended attributes have no order in which they are listed
-    /// and so none in an archive: `rsync` compares them.
+    /// `tar c`: the listing, then every byte of the archive. Extended attributes are listed in no fixed order,
+    /// so `rsync` compares them instead.
     fn tar(&self) {
         let archive = [
             "--create",

@@ -12,14 +12,14 @@ fn death_of_any_helper_fails_the_machine_and_ends_the_rest() {
     let cases = [
         ("hypervisor", vec![], "hypervisor ended"),
         ("share1", vec!["-v", share.as_str()], "server of its share1 ended"),
-        // The root is mounted here, so a mount is to go as well.
+        // The root is mounted here, so a mount must go too.
         ("lamina", vec!["--backend", "virtiofsd"], "its launcher (process "),
     ];
     for (role, options, reason) in cases {
         machines.sleeper("m", &options);
         let supervisor = machines.process("m", "lamina");
         kill_process(machines.process("m", role), Signal::KILL).unwrap();
-        // Looked at from outside, for `ps` itself tidies up.
+        // The record is read directly, because `ps` itself reconciles records.
         let record = machines.directory("m").join("machine.json");
         until("the mark", || std::fs::read_to_string(&record).is_ok_and(|text| text.contains("\"failed\"")));
         let seen = machines.seen("m");
@@ -36,7 +36,7 @@ fn death_of_any_helper_fails_the_machine_and_ends_the_rest() {
 #[test]
 fn kernel_panic_that_hangs_is_noticed_and_ended() {
     let machines = Machines::of(Image::Debian);
-    // Told to stand still after a panic, the guest never resets.
+    // With `panic=0` the guest hangs after a panic instead of resetting.
     let script =
         "echo 0 > /proc/sys/kernel/panic; echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger; sleep 1000";
     Finished::of(&mut machines.detach("m", &[], script)).succeeded();

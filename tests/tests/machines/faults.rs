@@ -21,7 +21,7 @@ fn start_that_lacks_something_leaves_no_machine_and_the_corrected_one_runs() {
     assert_eq!(session.ok(["wait", "m"]), "0\n");
     assert_eq!(session.ok(["logs", "m"]), "now it is there");
 
-    // Once ready was said, a machine whose command is not there is one that failed, and not none.
+    // After it was ready, a machine whose command does not exist is a failed machine, not a missing one.
     let run = ["run", "--accel", "tcg", "--network", "none", "--detach", "--ready", "root", "--name", "n", REFERENCE];
     session.ok(run.into_iter().chain(["--", "/nowhere"]));
     assert_eq!(session.ok(["wait", "n"]), "127\n");

@@ -54,7 +54,7 @@ fn looks_at_a_running_machine(machines: &Machines) {
     // Two channels have no order between them.
     let entries: Vec<serde_json::Value> = entries.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(entries.iter().any(|entry| entry["stream"] == "stdout" && entry["text"] == "said"), "{entries:?}");
-    // The name of a secret may be seen, its value is for the guest alone.
+    // The name of a secret may be visible; its value only in the guest.
     let inspected = session.ok(["inspect", "web"]) + &session.ok(["inspect", "--type", "machine", "--json", "web"]);
     assert!(inspected.contains("TOKEN") && !inspected.contains("hush-hush"), "{inspected}");
     assert!(!session.ok(["ps", "--json"]).contains("hush-hush"));
@@ -92,7 +92,7 @@ fn commands_beside_the_first_one(machines: &Machines) {
         }
     });
 
-    // A signal to `lamina exec` is the command's.
+    // `lamina exec` passes a signal to the command.
     let trap = "trap 'echo caught; exit 3' INT; echo set >&2; while :; do sleep 0.1; done";
     let mut running = session.start(session.lamina(["exec", "web", "--", "/bin/sh", "-c", trap]));
     running.await_line("set");
@@ -100,7 +100,7 @@ fn commands_beside_the_first_one(machines: &Machines) {
     let finished = running.finish();
     assert_eq!((finished.status.code(), finished.stdout.as_str()), (Some(3), "caught\n"), "{finished}");
 
-    // One that our caller ignores is ours to ignore.
+    // `lamina exec` ignores a signal that its caller ignores.
     let lamina = session.lamina(["exec", "web", "--", "/bin/sh", "-c", "echo on >&2; sleep 1; echo done"]);
     let mut shell = session.command(Path::new("sh"));
     let given: Vec<_> = std::iter::once(lamina.get_program()).chain(lamina.get_args()).collect();
@@ -113,11 +113,11 @@ fn commands_beside_the_first_one(machines: &Machines) {
     running.signal(rustix::process::Signal::HUP);
     assert_eq!(running.finish().succeeded().stdout, "done\n");
 
-    // One without a name arrives as well.
+    // A signal without a name arrives too.
     session.ok(["kill", "--signal", "40", "web"]);
     until("signal 40", || session.run(["logs", "web"]).stdout.contains("signal 40"));
 
-    // Killed with -9 it takes its command with it.
+    // Killed with -9, it ends its command too.
     let mut running =
         session.start(session.lamina(["exec", "web", "--", "/bin/sh", "-c", "echo on >&2; exec sleep 4242"]));
     running.await_line("on");
@@ -196,7 +196,7 @@ fn results_as_json(machines: &Machines) {
         .run(["exec", "--json", "-t", "web", "--", "true"])
         .refused_usage("--json: standard output is for a terminal");
 
-    // A result that could not be written is none.
+    // Failing to write the result is a failure.
     let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
     let cause = "standard output: No space left on device";
     Finished::of(session.lamina(["exec", "web", "--", "pwd"]).stdout(full())).failed(cause);
@@ -243,7 +243,7 @@ fn a_terminal(machines: &Machines) {
     let lamina = lamina_path(&lamina, &program);
     let said = machines.session.work("terminal").join("said");
     let said = said.display();
-    // Without input the terminal goes on making signals of keys.
+    // Without input, the terminal still turns keys into signals.
     let inner = format!(
         "stty rows 31 cols 97
         (until grep -q on {said} 2>/dev/null; do sleep 0.1; done; stty -a < /dev/tty | grep -ow -e '-*isig') &

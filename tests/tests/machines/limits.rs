@@ -25,7 +25,7 @@ fn guest_without_memory_left_for_writes_or_processes_tells_the_user() {
     until("the warning of it", || machines.seen("m")["warnings"][0] == told_of_writes);
     machines.exec("m", "rm /srv/file /srv/more").succeeded();
 
-    // Keeps all that it reads, for the last lines might be in it.
+    // Keeps everything that it reads in memory: the last lines might be in it.
     let greedy = machines.exec("m", "exec tail /dev/zero");
     assert_eq!(greedy.status.code(), Some(137), "{greedy}");
     let told = "the guest's memory ran out and its kernel killed tail; give it more with --memory";
@@ -69,7 +69,7 @@ fn hosts_disk_that_fills_under_a_kept_machine_is_an_error_in_it_and_costs_nothin
     let filler = disk.path().join("filler");
     std::fs::write(&filler, vec![1; 160 << 20]).unwrap();
     let options = ["--keep=1G", "--network", "none"];
-    // What it prints finds no room either.
+    // There is no room for its output either.
     let script = "while :; do echo $(seq 200); sleep 0.1; done";
     Finished::of(&mut machines.detach("m", &options, script)).succeeded();
     machines.exec("m", "echo precious > /srv/precious && sync").succeeded();
@@ -82,7 +82,7 @@ fn hosts_disk_that_fills_under_a_kept_machine_is_an_error_in_it_and_costs_nothin
     machines.exec("m", "cat /srv/precious /etc/os-release > /dev/null").succeeded();
     session.ok(["stop", "m"]);
 
-    // With room again it goes on from what was on its disk.
+    // With space again, it continues from what was on its disk.
     std::fs::remove_file(filler).unwrap();
     session.ok(["start", "m"]);
     assert_eq!(machines.exec("m", "cat /srv/precious").succeeded().stdout, "precious\n");
@@ -118,7 +118,7 @@ fn image_without_a_shell_runs_its_program_and_names_what_is_missing() {
     assert_eq!(shell.status.code(), Some(127), "{shell}");
     assert!(shell.stderr.contains("sh: command not found"), "{shell}");
     assert_eq!(session.run(["exec", "m", "--", "/count-words"]).stdout, "1 words\n");
-    // What Lamina does in a guest needs no program of the image.
+    // Lamina needs no program of the image in a guest.
     let copied = session.work("copied").join("count-words");
     session.ok(["cp", "m:/count-words", copied.to_str().unwrap()]);
     session.ok(["cp", copied.to_str().unwrap(), "m:/copied"]);

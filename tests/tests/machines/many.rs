@@ -30,7 +30,7 @@ fn machines_of_one_base_cost_no_store_and_cannot_harm_each_other() {
         assert!(size < 64 << 10, "{size} bytes in the directory of {name}");
     }
 
-    // The names of all, and the content of what an emulated processor hashes in a second.
+    // Every name, and as much content as an emulated processor hashes in a second.
     let look =
         "find / -xdev | sort | sha256sum; find /etc /usr/sbin -xdev -type f | sort | xargs sha256sum | sha256sum";
     let seen = |name| machines.exec(name, look).succeeded().stdout;

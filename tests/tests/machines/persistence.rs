@@ -8,10 +8,10 @@ use end_to_end::{Finished, Image};
 
 use crate::fixture::{Machines, REFERENCE};
 
-/// What `find` says of each file: of directories neither size nor links, which file systems count in their own way.
+/// What `find` prints of each file; of directories neither size nor links, which differ between file systems.
 const LOOK: &str = "-type d -printf '/%P %y %m %U:%G\\n' -o -printf '/%P %y %m %U:%G %s %T@ %l\\n'";
 
-/// Changes of every kind; says what the root is then, and does nothing again.
+/// Changes of every kind; prints the root afterwards, and does nothing at a second start.
 const CHANGES: &str = "
     test -e /srv/added && { cat /srv/added; exit 3; }
     echo first > /srv/added && chmod 4750 /srv/added && chown daemon:games /srv/added
@@ -26,7 +26,7 @@ os.setxattr(\"/srv/added\", \"security.capability\", bytes.fromhex(\"01000002002
     for top in etc usr/share srv var; do echo \"== $top\"; find /$top -xdev LOOK; done
 ";
 
-/// What init and not the user puts into a guest.
+/// What init, not the user, puts into a guest.
 const OF_INIT: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
 /// The lines of `find` below one top directory.
@@ -45,7 +45,7 @@ fn kept_machine_has_what_it_wrote_after_its_end_and_gives_it_to_a_new_image() {
     let run = ["run", "--accel", "tcg", "--keep=300M", "--name", "m", "-u", "0:0", "-w", "/", "-e", "SECRET=hush"];
     let in_guest = session.ok(run.into_iter().chain([REFERENCE, "--", "/bin/sh", "-c", &script]));
     assert_eq!(machines.seen("m")["status"], 0);
-    // What init does at a further start is no change either.
+    // What init does at another start is not a change either.
     session.ok(["start", "m"]);
     assert_eq!(session.ok(["wait", "m"]), "3\n");
     assert_eq!(session.ok(["logs", "m"]), "first\n");
@@ -102,7 +102,7 @@ fn the_image_has_what_the_guest_saw(machines: &Machines, in_guest: &str) {
     session.umount(&point);
 }
 
-/// What it wrote is nothing without the image below, and that was in a store whose owner collects.
+/// What a machine wrote is useless without the image below it, which was in a store whose owner collects.
 #[test]
 fn kept_machine_and_its_image_outlive_a_collection_in_the_store_that_lent_the_base() {
     let machines = Machines::of(Image::Debian);
@@ -154,7 +154,7 @@ fn full_disk_is_an_error_in_the_guest_and_a_machine_without_one_has_nothing_to_c
     session.traces().assert_nothing_left();
 }
 
-/// Docker's users know it so: what they have put in `/etc/resolv.conf` is left alone by later starts.
+/// As with docker, later starts leave alone what users have written to `/etc/resolv.conf`.
 #[test]
 fn name_servers_that_a_user_chose_are_there_after_a_start_and_removed_ones_are_ours_again() {
     let machines = Machines::of(Image::Debian);
@@ -185,7 +185,7 @@ fn machine_on_layers_of_a_store_that_is_read_also_stays_and_is_committed_to_its_
         ["run", "--accel", "tcg", "--detach", "--name", "m", "-u", "0:0", "-w", "/", REFERENCE, "--", "sleep", "1000"];
     session.ok(stores.into_iter().chain(run));
     machines.exec("m", "echo x > /srv/x").succeeded();
-    // Where its layers are, the machine knows by itself.
+    // The machine itself knows where its layers are.
     session.ok(["--store", own.as_str(), "commit", "m", "lamina.test/own:1"]);
     session.ok(["rm", "--force", "m"]);
     let images = session.ok(["--store", own.as_str(), "images"]);

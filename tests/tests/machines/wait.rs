@@ -34,7 +34,7 @@ fn exit_status_of_an_ephemeral_machine_reaches_every_waiting_command() {
         for waiter in waiters {
             assert_eq!(waiter.finish().succeeded().stdout, status);
         }
-        // Of one whose launcher was killed, the watcher removes what is left.
+        // If the launcher was killed, the cleaner removes what is left.
         until("the machine's removal", || !machines.directory("m").exists());
     };
     Finished::of(&mut machines.detach("m", &options, script)).succeeded();
@@ -43,7 +43,7 @@ fn exit_status_of_an_ephemeral_machine_reaches_every_waiting_command() {
     all_say(waiters, "7\n");
     session.run(["wait", "m"]).refused("there is none of this name");
 
-    // One that had to be killed has a status as well, and one whose launcher could not say anything.
+    // A machine that had to be killed has a status too, and so has one whose launcher could not report any.
     Finished::of(&mut machines.detach("m", &options, "trap '' TERM; echo set; while :; do sleep 0.1; done"))
         .succeeded();
     let waiters = machines.waiters();

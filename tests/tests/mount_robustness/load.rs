@@ -58,7 +58,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// One directory of [`CROWD`] empty files, and a file larger than [`LITTLE`] that is nothing but a hole and its end.
+/// One directory of [`CROWD`] empty files, and a file larger than [`LITTLE`] that has only a hole and three bytes at its end.
 fn crowd() -> Layer {
     let mut script = "mkdir crowd; cd crowd; seq -w 200000 | xargs touch --date=@1; cd ..; ".to_owned();
     write!(script, "truncate -s 400M large; printf end >> large").unwrap();
@@ -114,7 +114,7 @@ fn thousand_processes_read_at_once_and_each_gets_its_own() {
     fs::write(&expected, &shared).unwrap();
     let point = session.mount(REFERENCE, "mounted");
 
-    // They all wait for the end of one pipe, and start when this end of it is closed.
+    // All of them wait for the end of one pipe, and start when it is closed here.
     let (gate, opener) = std::io::pipe().unwrap();
     let script = "read go; [ \"$(cat own/$0)\" = \"for reader $0\" ] && exec cmp -s shared \"$1\"";
     let mut readers: Vec<Child> = (0..READERS)

@@ -1,4 +1,4 @@
-//! A mount under odd images, damage, load, signals and other users.
+//! Mounts of unusual images, under damage, load and signals, and with other users.
 
 mod load;
 mod read_errors;
@@ -152,7 +152,7 @@ fn terminated_server_goes_although_files_are_open() {
     session.traces().assert_nothing_left();
 }
 
-/// The server of a mount, told to panic at the first content that is read: the kernel, which wanted to read ahead, asks again.
+/// The server panics at the first read of content. The kernel, which wanted to read ahead, asks again.
 #[test]
 fn panic_of_the_server_costs_one_message_and_the_mount_goes_on() {
     let session = session_with(&[Layer::of_files(&[("first", b"one"), ("second", b"two")])]);
@@ -186,7 +186,7 @@ fn mount_of_a_killed_server_is_cleared_although_files_are_open() {
     session.traces().assert_nothing_left();
 }
 
-/// Nothing is asked of a server that is about to go: one that has stopped would never answer.
+/// A server that is about to end is asked nothing: a stopped one would never answer.
 #[test]
 fn mount_of_a_stopped_server_is_taken_away_and_a_busy_one_is_said_to_be_busy() {
     let session = session_with(&[Layer::of_files(&[("file", b"content")])]);
@@ -233,7 +233,7 @@ fn read_that_fails_fails_alone_and_until_it_can_be_done_again() {
     session.traces().assert_nothing_left();
 }
 
-/// A file that everybody may read, and one of root's own.
+/// A file that every user may read, and one that only root may read.
 fn open_and_closed() -> Layer {
     let mut archive = tar::Builder::new(Vec::new());
     for (path, mode) in [("open", 0o644), ("closed", 0o600)] {

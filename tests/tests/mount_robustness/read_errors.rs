@@ -54,7 +54,7 @@ impl<'session> Disk<'session> {
             .succeeded();
     }
 
-    /// Whatever of its files is in memory is gone.
+    /// Drops what the kernel has cached of its files.
     fn forget(&self) {
         unmount(self.session.store(), UnmountFlags::empty()).unwrap();
         self.mount();
@@ -78,7 +78,7 @@ fn read_error_of_the_hosts_disk_fails_that_read_only() {
         Finished::of(Command::new(installed("find")).arg(session.store().join("layers")).args(["-name", "blob"]));
     let blob = PathBuf::from(blob.succeeded().stdout.trim_end());
     Finished::of(&mut Command::new(installed("sync"))).succeeded();
-    // Two headers of 512 bytes stand before the content of `last`; half of it stays readable.
+    // Two headers of 512 bytes precede the content of `last`; half of the content stays readable.
     let place = place_of(&blob, first.len() as u64 + 1024 + last.len() as u64 / 2);
     disk.forget();
 

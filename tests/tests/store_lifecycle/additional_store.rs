@@ -27,7 +27,7 @@ impl Shared {
         Self { system: Session::new(Actor::Root), user: Session::user() }
     }
 
-    /// The user's `lamina`, reading the system store also.
+    /// The user's `lamina` with the system store as an additional store.
     fn lamina<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = self.user.lamina(arguments);
         command.env("LAMINA_ALSO_READ", self.system.store());
@@ -138,7 +138,7 @@ fn image_named_in_the_system_store_is_found_until_the_own_store_has_the_name() {
     assert_ne!(shared.ok(["prepare", IMAGE, "--layer", top.to_str().unwrap()]), base);
 
     shared.run(["rmi", IMAGE]).refused(&format!("--store {}", shared.system.store().display()));
-    // Known as that of an image that is read also, else garbage.
+    // Known as a layer of an image in the additional store, otherwise garbage.
     let bases = |arguments: &[&str], also: bool| -> usize {
         let command = if also { shared.lamina(arguments) } else { shared.user.lamina(arguments) };
         let mut command = command;
@@ -154,7 +154,7 @@ fn image_named_in_the_system_store_is_found_until_the_own_store_has_the_name() {
     assert_ne!(shared.tree(IMAGE).to_string(), first, "the own name comes first");
     shared.ok(["rmi", IMAGE]);
     assert_eq!(shared.tree(IMAGE).to_string(), first);
-    // As options, twice, and the own store named among them.
+    // As options, twice, and with the user's own store among them.
     let (system, own) = (shared.system.store(), shared.user.store());
     let options = ["--also-read", system.to_str().unwrap(), "--also-read", own.to_str().unwrap()];
     assert_eq!(shared.user.ok(["prepare", IMAGE].iter().chain(&options)), base);
@@ -235,7 +235,7 @@ fn view_of_a_system_store_with_open_leases_holds_what_it_uses() {
 fn index_that_the_system_store_lacks_is_made_in_the_own_store_and_goes_with_its_image() {
     let (registry, shared, images) = (Registry::plain(), Shared::new(), Images::new());
     shared.system.import(images.first.path(), IMAGE);
-    // Not imported: that would bring the layer in.
+    // Not imported: that would store the layer.
     shared.ok(["pull", "--quiet", &registry.push_layout(images.second.path(), "test/second", "1")]);
     let expected = shared.tree(IMAGE).to_string();
     make_older(&shared.system.store());
@@ -247,7 +247,7 @@ fn index_that_the_system_store_lacks_is_made_in_the_own_store_and_goes_with_its_
     assert_eq!(borrowed(), 2);
     shared.ok(["gc"]);
     assert_eq!(borrowed(), 2, "an image of the system store needs them");
-    // What served the mount holds what it showed until it has ended.
+    // The server of a mount holds its layers until it has ended.
     shared.user.traces().assert_nothing_left();
     shared.user.ok(["gc"]);
     assert_eq!(borrowed(), 1, "an image of the own store has one of the layers");
@@ -287,8 +287,8 @@ fn damaged_layer_of_a_system_store_is_named_and_its_repair_goes_to_the_own_store
     shared.ok(["verify", &reference]);
 }
 
-/// A thin layer of the system store is read with its donors there. A layer of the user's own is whole: what it would
-/// borrow from root's store, root may collect.
+/// A thin layer of the system store is read with its donors there. A layer of the user's own store is whole: root may collect
+/// what it would borrow from root's store.
 #[test]
 fn thin_layer_of_a_system_store_is_used_in_place_and_nothing_is_borrowed_across_stores() {
     let (shared, twins) = (Shared::new(), Twins::new());

@@ -107,7 +107,7 @@ fn killed_holder_is_followed_by_the_one_that_waited() {
 #[test]
 fn store_that_two_make_has_what_the_first_has_noted_in_it() {
     let (session, twins) = (Session::user(), Twins::new());
-    // It has seen that there is no store, and makes one when there is.
+    // It has seen that there is no store, and creates one when another process has done so.
     let import = ["import", twins.donor.path().to_str().unwrap(), "--tag", DONOR];
     let late = holder(&session, FaultPoint::StoreSought, &import);
     session.import(twins.donor.path(), DONOR);

@@ -118,7 +118,7 @@ fn list(directory: &Path, paths: &mut Vec<String>) {
     }
 }
 
-/// btrfs limits what a subvolume may take, and says what every quota says.
+/// btrfs limits the size of a subvolume, and fails as every quota does.
 #[test]
 fn quota_that_is_used_up_is_named_and_leaves_the_store_as_it_was() {
     let session = Session::user();
@@ -144,14 +144,14 @@ fn quota_that_is_used_up_is_named_and_leaves_the_store_as_it_was() {
     session.umount(&point);
 }
 
-/// btrfs proves what it reads: where its device has changed, reading is an I/O error.
+/// btrfs checks what it reads: where its device has changed, reading fails with an I/O error.
 #[test]
 fn disk_that_cannot_read_costs_an_index_its_time_and_a_blob_one_file() {
     let session = Session::user();
     let disk = Disk::of(&session, "btrfs", 128 << 20);
     let sound = end_to_end::layout::noise(5, 300_000);
     let rotten = end_to_end::layout::noise(6, 300_000);
-    // Many names, so that the index is large enough to lie in blocks of its own.
+    // Many names, so that the index is large enough to have blocks of its own.
     let names: Vec<String> = (0..400).map(|number| format!("etc/file-{number}")).collect();
     let mut files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b"small"[..])).collect();
     files.extend([("sound", sound.as_slice()), ("rotten", rotten.as_slice())]);
@@ -186,7 +186,7 @@ fn disk_that_cannot_read_costs_an_index_its_time_and_a_blob_one_file() {
     session.await_no_process();
 }
 
-/// ext4 on a device that takes no more writes, as one that dies: the kernel says so when content is synced.
+/// ext4 on a failing device that takes no more writes: the kernel reports it when content is synced.
 #[test]
 fn disk_that_cannot_write_is_named_and_no_name_comes_of_it() {
     a_disk_that_cannot_write(&Images::new().first, &super::full_disks::large_image());

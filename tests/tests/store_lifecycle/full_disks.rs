@@ -18,7 +18,7 @@ pub(super) fn large_image() -> Layout {
     Layout::of(&[Layer::of_files(&[("etc/os-release", b"ID=large\n"), ("noise", &noise(9, 6 << 20))])])
 }
 
-/// The files of a store; the file that fills the disk is none of it.
+/// Checks that the store has the same files; the file that fills the disk is not one of them.
 fn assert_unchanged(session: &Session, before: &Inventory) {
     assert_eq!(&Inventory::of(&session.store()), before);
     let _ = sound_layers(&session.store());
@@ -41,7 +41,7 @@ fn image_too_large_for_the_disk_is_refused_and_comes_in_after_space_is_made() {
     for words in [" bytes and more", " bytes are free", "`lamina gc`"] {
         assert!(refused.stderr.contains(words), "{words:?} in the message\n{refused}");
     }
-    // Not what is free again when the message is shown.
+    // The message reports the space at the time of the failure, not what is free again afterwards.
     let beside = refused.stderr.split("beside those written, ").nth(1).and_then(|rest| rest.split(' ').next());
     let beside: u64 = beside.and_then(|number| number.parse().ok()).expect("a number of bytes");
     assert!(beside < 1 << 20, "{refused}");
@@ -56,7 +56,7 @@ fn image_too_large_for_the_disk_is_refused_and_comes_in_after_space_is_made() {
     session.traces().assert_nothing_left();
 }
 
-/// A full disk is not the fault of the registry, so it is not asked again, and what was fetched before is of use.
+/// A full disk is not a failure of the registry, so the request is not repeated, and what was fetched before is used.
 #[test]
 fn pull_onto_a_full_disk_says_so_once_and_succeeds_after_space_is_made() {
     let (session, registry) = (Session::user(), Registry::plain());
@@ -107,7 +107,7 @@ fn export_that_does_not_fit_or_may_not_be_made_says_so_of_its_directory_and_leav
     let session = Session::user();
     let large = large_image();
     session.import(large.path(), LARGE);
-    // A disk for what is exported: the store is elsewhere.
+    // A disk for the export; the store is elsewhere.
     let other = Session::user();
     let disk = Disk::tmpfs(&other, 4 << 20);
     let layout = other.store().join("layout");
@@ -185,7 +185,7 @@ fn wherever_space_ends_an_import_and_a_preparation_happen_wholly_or_not_at_all()
     wherever_space_ends(&images.first, &images.second, &[0, 1, 2, 3, 4, 6, 8, 12, 16, 18, 20, 22, 24, 26, 28, 32, 40]);
 }
 
-/// The second image's layer is written whole before what the first one has is taken out of it.
+/// The second image's layer is written whole before the common content is removed from it.
 #[test]
 fn wherever_space_ends_content_is_shared_wholly_or_not_at_all() {
     let twins = Twins::new();
@@ -219,7 +219,7 @@ fn what_is_held_after_space_was_made_is_held_although_its_line_did_not_fit_befor
     assert!(layers.iter().all(|layer| collector.layers().has(layer)), "a layer that is held is collected");
 }
 
-/// Imports and prepares `second` where `first` is already, with so many free pages.
+/// Imports and prepares `second` in a store that has `first`, with this number of free pages.
 fn wherever_space_ends(first: &Layout, second: &Layout, free_pages: &[u64]) {
     let session = Session::user();
     let disk = Disk::tmpfs(&session, 64 << 20);
@@ -247,7 +247,7 @@ fn wherever_space_ends(first: &Layout, second: &Layout, free_pages: &[u64]) {
         session.ok(["import", second, "--tag", LARGE]);
         session.ok(["prepare", LARGE]);
         session.ok(["rmi", LARGE]);
-        // Both bases go with the images' names, and one image comes back without its base.
+        // Both bases are collected with the images' names; one image is imported again, without its base.
         session.ok(["rmi", KEPT]);
         session.ok(["gc"]);
         session.import(first.path(), KEPT);
@@ -256,7 +256,7 @@ fn wherever_space_ends(first: &Layout, second: &Layout, free_pages: &[u64]) {
     assert_eq!(leftovers(&session.store()), Vec::<PathBuf>::new());
 }
 
-/// What came in whole before the space ended may stay, until the next collection: no name, and no part of a layer.
+/// What was stored whole before the disk was full may stay until the next collection, but no name and no part of a layer.
 fn assert_unchanged_but_for_layers(session: &Session, before: &Inventory) {
     let after = Inventory::of(&session.store());
     let added = after.added_since(before);

@@ -120,7 +120,7 @@ fn image_that_cannot_be_read_loses_nothing_to_a_collection() {
             fs::write(&document, &whole).expect("a document");
             assert_eq!(Inventory::of(&session.store()), before);
         }
-        // What cannot be mended can be removed, and the next import mends the rest.
+        // What cannot be repaired can be removed, and the next import repairs the others.
         fs::write(&document, b"{").expect("a damaged document");
         session.import(images.first.path(), IMAGE);
         assert_eq!(session.run(["gc"]).succeeded().stderr, "");
@@ -181,7 +181,7 @@ fn process_that_stands_still_loses_nothing_to_a_collection() {
     // One layer at a time: no other thread holds the store's lock when the process stops.
     let import = ["import", first, "--tag", IMAGE, "--parallel=1"];
     let prepare = ["prepare", IMAGE];
-    // Those at which the store's lock is not held: elsewhere the collection waits.
+    // Only points at which the store's lock is not held: at others the collection waits.
     let steps: [(&[&str], &[FaultPoint]); 3] = [
         (&import, &[P::LayerClaimed, P::BlobBegun, P::BlobWritten, P::LayerStaged, P::LayerKept, P::ImageStaged]),
         (&prepare, &[P::BaseClaimed, P::BaseStaged, P::RecipePublished, P::BasePublished]),
@@ -199,7 +199,7 @@ fn process_that_stands_still_loses_nothing_to_a_collection() {
             }
             let still = session.start(session.faulty(point, true, arguments));
             still.await_stop();
-            // Who prepares holds the image, whatever becomes of its name.
+            // A process that prepares an image holds it, whatever happens to its name.
             if arguments == prepare {
                 session.ok(["rmi", IMAGE]);
             }

@@ -93,7 +93,7 @@ fn kill_at_every_step_leaves_a_store_that_the_next_command_uses() {
     for &point in FaultPoint::ALL.iter().filter(|point| !elsewhere.contains(point)) {
         let session = Session::user();
         let arguments = way_to(point, &session, &import, &twins);
-        // Where it is not the import that dies, another image that shares a layer has to stay whole.
+        // If another command than the import dies, another image that shares a layer must stay whole.
         if arguments != import {
             session.import(images.second.path(), SECOND);
         }
@@ -145,7 +145,7 @@ fn repair_killed_at_any_step_leaves_the_layer_and_the_next_repair_mends_it() {
         for point in before.into_iter().chain(REPAIR) {
             let damaged = &layers[0];
             match is_there {
-                // Where the blob itself is gone, so that its place is empty.
+                // The blob itself is gone.
                 false => std::fs::remove_file(blob(damaged)).expect("a blob to remove"),
                 true => {
                     let file = std::fs::File::options().write(true).open(blob(damaged)).expect("a blob to damage");
@@ -171,7 +171,7 @@ fn repair_killed_at_any_step_leaves_the_layer_and_the_next_repair_mends_it() {
 
 const ROUNDS: u32 = 300;
 
-/// Rounds between two looks at what is there.
+/// Rounds between two checks of the store.
 const LOOK: u32 = 15;
 
 #[test]
@@ -223,7 +223,7 @@ fn random_kills_never_leave_a_name_without_its_content() {
             let finished = each.finish();
             let was_killed = finished.status.signal() == Some(9);
             killed += u32::from(was_killed);
-            // Of a layer whose pull was killed before that was noted.
+            // A layer whose pull was killed before its source was recorded.
             let refusals = ["no image", "it is not known where layer", "is not empty"];
             let is_refused = refusals.iter().any(|words| finished.stderr.contains(words));
             assert!(was_killed || finished.status.success() || is_refused, "round {round}: {finished}");
@@ -239,7 +239,7 @@ fn random_kills_never_leave_a_name_without_its_content() {
     assert!(killed > 0, "nothing was killed before its end");
 }
 
-/// Spoils a layer that has come from a registry, if it is there.
+/// Damages a layer that was pulled from a registry, if it is there.
 fn damage_one_of(session: &Session, reference: &str) {
     let inspected = session.run(["inspect", reference, "--json"]);
     let image: serde_json::Value = serde_json::from_str(&inspected.stdout).unwrap_or_default();
@@ -250,7 +250,7 @@ fn damage_one_of(session: &Session, reference: &str) {
     }
 }
 
-/// Every name has its content, every layer is whole, and nothing is left of the dead.
+/// Checks that every name has its content, every layer is whole, and nothing is left of killed processes.
 fn look(session: &Session, round: u32) {
     let list: serde_json::Value = serde_json::from_str(&session.ok(["images", "--json"])).expect("images --json");
     for image in list.as_array().expect("a list of images") {

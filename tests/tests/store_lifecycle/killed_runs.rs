@@ -136,7 +136,7 @@ fn run_killed_while_its_root_is_made_leaves_it_to_the_next() {
         let session = Session::user();
         session.import(image.path(), IMAGE);
         let run = ["run", "--accel", "tcg", "--network", "none", "--backend", backend, IMAGE, "--", "true"];
-        // The second comes as far as the first: nothing is in its way, and no lock.
+        // The second gets as far as the first: neither a lock nor anything else stops it.
         kill(&session, point, &run);
         kill(&session, point, &run);
         let base = session.store().join("bases").join(session.ok(["prepare", IMAGE]).trim());
@@ -150,7 +150,7 @@ fn run_killed_while_its_root_is_made_leaves_it_to_the_next() {
             "{point:?}: the second took away what the first left"
         );
         session.ok(["rmi", IMAGE]);
-        // Takes machines away that were to go with their ends.
+        // Removes ephemeral machines that have ended.
         session.ok(["ps"]);
         assert_empty(&session);
     }

@@ -38,7 +38,7 @@ fn image(below: &[Layer], number: u64) -> Layout {
     Layout::of(&[below, &layers].concat())
 }
 
-/// A machine that runs: it says so, waits for a word, and then reads what it has not read before.
+/// A running machine: it reports that it runs, waits for a file, and then reads what it has not read before.
 struct Machine {
     process: Started,
     number: u64,
@@ -81,7 +81,7 @@ const MACHINES: u64 = 5;
 #[test]
 fn nothing_in_use_is_collected_beside_pulls_prepares_mounts_and_machines() {
     let (registry, session) = (Registry::plain(), Session::user());
-    // The last machine has a store of its own, in which nothing is but a base, and reads this one also.
+    // The last machine has a store of its own with only a base in it, and this one as an additional store.
     let (lent, lender) = (session.work("own-store"), session.store());
     let borrowed = ["--store", lent.to_str().unwrap(), "--also-read", lender.to_str().unwrap()];
     let programs = programs();
@@ -97,7 +97,7 @@ fn nothing_in_use_is_collected_beside_pulls_prepares_mounts_and_machines() {
             .collect();
         let mounts = work_beside(&session, &registry);
         machines.iter_mut().for_each(Machine::await_here);
-        // From here on nothing but mounts and machines needs what is in the store.
+        // From here on only mounts and machines need what is in the store.
         (0..MACHINES).for_each(|number| drop(session.ok(["rmi", &reference(number)])));
         session.ok(["gc"]);
         let (common, own) = (2, usize::try_from(MACHINES + MOUNTS).expect("a small number"));
@@ -117,7 +117,7 @@ fn nothing_in_use_is_collected_beside_pulls_prepares_mounts_and_machines() {
     assert_eq!(leftovers(&session.store()), Vec::<PathBuf>::new());
 }
 
-/// Pulls, prepares and mounts, all at once; the mounts that are left, with the numbers of what they show.
+/// Pulls, prepares and mounts at once. Returns the mounts that stay, with the numbers of their images.
 fn work_beside(session: &Session, registry: &Registry) -> Vec<(u64, PathBuf)> {
     std::thread::scope(|scope| {
         let pulls: Vec<_> =
@@ -157,7 +157,7 @@ fn prepare_variants(session: &Session, number: u64) {
     session.ok(["rmi", &reference]);
 }
 
-/// Mounts an image whose name goes while the mount is there; the last of the mounts stays.
+/// Mounts an image whose name is removed while it is mounted. The last of the mounts stays.
 fn mount_without_a_name(session: &Session, number: u64) -> (u64, PathBuf) {
     let (layout, reference) = (image(&[], number), format!("lamina.test/mounted:{number}"));
     let mount = |round: usize| {
@@ -168,7 +168,7 @@ fn mount_without_a_name(session: &Session, number: u64) -> (u64, PathBuf) {
     };
     for round in 1..ROUNDS {
         let point = mount(round);
-        // From here on nothing but the mount holds it.
+        // From here on only the mount holds it.
         session.ok(["gc"]);
         assert_shown(session, number, &point);
         session.umount(&point);
@@ -183,7 +183,7 @@ fn assert_shown(session: &Session, number: u64, root: &Path) {
     }
 }
 
-/// The machine reads what its store's disk still has, and writes to memory.
+/// The machine reads what is still on its store's disk, and writes to memory.
 #[test]
 fn machine_runs_on_when_the_disk_of_its_store_takes_no_more_writes() {
     const IMAGE: &str = "lamina.test/image:1";

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use end_to_end::layout::{Layer, noise};
 use end_to_end::{Layout, Session};
 
-/// Images of one layer in common, larger than that which each has for itself, so that it is begun first.
+/// Images with a common layer, which is larger than each image's own layer, so it is begun first.
 struct Images {
     first: Layout,
     second: Layout,

@@ -16,13 +16,13 @@ use super::{small_images, top};
 const FIRST: &str = "lamina.test/first:1";
 const SECOND: &str = "lamina.test/second:1";
 
-/// Disks looked at for each command; `LAMINA_POWER_CUTS=all` looks at all of them.
+/// Disks tried for each command; `LAMINA_POWER_CUTS=all` tries all of them.
 const LOOKED_AT: usize = 40;
 
 /// What the names mean, as text: the tree of each.
 type Names = BTreeMap<String, String>;
 
-/// A store whose commands are recorded, in a directory that is not there at first.
+/// A store whose commands are recorded, in a directory that does not exist at first.
 struct Cuts {
     session: Session,
     /// The recorded disk: the store is in a directory below it.
@@ -59,7 +59,7 @@ impl Cuts {
         self.images[number].path().to_str().expect("a path in UTF-8")
     }
 
-    /// Runs a command after which the names are `after`, and looks at the disks that a cut may leave on the way.
+    /// Runs a command after which the names are `after`, and tries the disks that a cut may leave on the way.
     fn run(&mut self, arguments: &[&str], fault: Option<layer_store::FaultPoint>, after: &[(&str, usize)]) {
         let store = self.top.join(STORE);
         let after: Names = after.iter().map(|(name, image)| ((*name).to_owned(), self.trees[*image].clone())).collect();
@@ -82,21 +82,21 @@ impl Cuts {
             self.disk.follow(call);
         }
         self.disk.forget_handles();
-        // Who was told that it is done finds it done.
+        // A command that has reported success has its effect on the disk.
         let moment = format!("{arguments:?}, at its end");
         let done = fault.is_none();
         cuts.extend(self.disk.cuts(&moment, &mut self.seen).into_iter().map(|cut| (cut, done)));
         assert!(!cuts.is_empty(), "{arguments:?} leaves nothing to chance");
         let all = std::env::var("LAMINA_POWER_CUTS").is_ok_and(|which| which == "all");
         let step = if all { 1 } else { cuts.len().div_ceil(LOOKED_AT) };
-        // The last of them are those in which the most is done: every step ends with one of them.
+        // The last disks are those with the most changes: every step ends with one of them.
         for (cut, done) in cuts.iter().rev().step_by(step) {
             self.look(cut, &before, &after, *done);
         }
         println!("{arguments:?}: {} disks, 1 of {step} looked at", cuts.len());
     }
 
-    /// Runs a command and looks at no disk.
+    /// Runs a command and tries no disk.
     fn follow(&mut self, arguments: &[&str], fault: Option<layer_store::FaultPoint>, also_read: Option<&Path>) {
         let mut command = match fault {
             Some(point) => self.session.faulty(point, false, arguments),
@@ -109,7 +109,7 @@ impl Cuts {
         self.disk.forget_handles();
     }
 
-    /// Looks at every disk that a cut may leave now: the names are these, and what they show is whole.
+    /// Tries every disk that a cut may leave now: the names are these, and their trees are whole.
     fn assert_only(&self, names: &[(&str, usize)]) {
         let names: Names = names.iter().map(|(name, image)| ((*name).to_owned(), self.trees[*image].clone())).collect();
         for cut in self.disk.cuts("at its end", &mut HashSet::new()) {
@@ -158,7 +158,7 @@ impl Cuts {
     }
 }
 
-/// What every name of a store shows, each of its layers being whole.
+/// The tree of every name of a store, each of whose layers is whole.
 fn names_of(root: &Path) -> Names {
     let store = Store::open(root).unwrap_or_else(|error| panic!("{}: {error}", root.display()));
     let images = store.images().list().unwrap_or_else(|error| panic!("{}: {error}", root.display()));
@@ -194,7 +194,7 @@ fn power_cut_at_any_moment_leaves_no_name_without_its_content() {
     let mut cuts = Cuts::new();
     let (first, second) = (cuts.layout(0).to_owned(), cuts.layout(1).to_owned());
     let agent = top(&cuts.session, "a variant");
-    // One after the other, nothing being synced between them but what they sync.
+    // One after the other; only they themselves sync anything in between.
     cuts.run(&["import", &first, "--tag", FIRST], None, &[(FIRST, 0)]);
     cuts.run(&["prepare", FIRST], None, &[(FIRST, 0)]);
     cuts.run(&["prepare", FIRST, "--layer", agent.to_str().unwrap()], None, &[(FIRST, 0)]);
@@ -228,7 +228,7 @@ fn power_cut_while_content_is_shared_leaves_every_layer_whole() {
     cuts.run(&["import", &second, "--tag", SECOND], None, &[(FIRST, 0), (SECOND, 1)]);
     let layers = std::fs::read_dir(cuts.top.join(STORE).join("layers/sha256")).expect("the layers");
     assert_eq!(layers.filter(|layer| layer.as_ref().expect("a layer").path().join("thin").exists()).count(), 1);
-    // The lender goes but for what it has lent.
+    // The lender is collected, except for what it has lent.
     cuts.run(&["rmi", FIRST], Some(P::ImageRemoved), &[(SECOND, 1)]);
     cuts.run(&["gc"], None, &[(SECOND, 1)]);
     // It comes back to its remnant: stored by a process that dies before that is on the disk, named by another.

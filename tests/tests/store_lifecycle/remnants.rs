@@ -44,7 +44,7 @@ fn import(session: &Session, layer: &Layer, reference: &str) {
 
 #[test]
 fn layer_that_borrows_while_a_rest_is_made_smaller_keeps_its_bytes() {
-    // As the lender comes in again it is whole, or thin: then its borrowers look in its rest.
+    // The lender is stored again whole, or thin: then its borrowers look in its remnant.
     for (is_thin, goes_again) in [(true, false), (false, true)] {
         let (session, lending) = (Session::user(), Lending::new(is_thin));
         import(&session, &lending.lender, LENDER);
@@ -62,7 +62,7 @@ fn layer_that_borrows_while_a_rest_is_made_smaller_keeps_its_bytes() {
         }
         collector.signal(Signal::CONT);
         collector.finish().succeeded();
-        // Its layers are read here, and their digests proved.
+        // Its layers are read here, and their digests checked.
         let whole = sound_layers(&session.store());
         assert!([&lending.first, &lending.later].iter().all(|layer| whole.contains(&layer.diff_id())), "{whole:?}");
         session.ok(["verify"]);
@@ -89,7 +89,7 @@ fn layer_that_nothing_leads_to_any_more_and_is_not_collected_keeps_what_it_borro
     import(&session, &lending.lender, LENDER);
     import(&session, &lending.later, LATER);
     session.ok(["rmi", LENDER]);
-    // Takes what came in again, and leaves the rest as it is.
+    // Collects what was stored again, and leaves the remnant as it is.
     session.ok(["gc"]);
     session.ok(["rmi", LATER]);
     collector.signal(Signal::CONT);
@@ -119,7 +119,7 @@ fn lender_that_goes_while_its_borrower_is_opened_is_found() {
 
 #[test]
 fn nothing_is_borrowed_from_a_rest_because_another_store_has_the_layer() {
-    // What is spared is not worth copying: the rest has all that the layer had, for now.
+    // Copying would save too little: for now the remnant has everything that the layer had.
     let (session, other, lending) = (Session::user(), Session::user(), Lending::of(false, 600_000));
     import(&other, &lending.lender, LENDER);
     import(&session, &lending.lender, LENDER);
@@ -143,7 +143,7 @@ fn nothing_is_borrowed_from_a_rest_because_another_store_has_the_layer() {
 const WORKERS: usize = 4;
 const ROUNDS: usize = 14;
 
-/// Layers of which each has content of two others, and so much of its own that it is worth taking out of what it lent.
+/// Layers of which each has content of two others, and so much of its own that removing it from its remnant is worthwhile.
 struct Relatives {
     parts: [Vec<u8>; 4],
     layouts: Vec<Layout>,
@@ -173,14 +173,14 @@ impl Relatives {
         }
     }
 
-    /// Brings images in under names of its own, shows them and takes the names away.
+    /// Imports images under names of its own, shows them and removes the names.
     fn work(&self, session: &Session, worker: usize) {
         for round in 0..ROUNDS {
             let number = (worker + round * 2) % self.layouts.len();
             let reference = format!("lamina.test/worker-{worker}:{round}");
             session.import(self.layouts[number].path(), &reference);
             let point = session.mount(&reference, &format!("mounted-{worker}-{round}"));
-            // Of every second nothing but the mount is left while it is read.
+            // Every second one has only its mount left while it is read.
             let goes_first = round % 2 == 0;
             if goes_first {
                 session.ok(["rmi", &reference]);
@@ -208,7 +208,7 @@ fn layers_that_share_content_come_and_go_beside_a_collector_and_keep_their_bytes
     });
     assert!(outcomes.iter().all(Result::is_ok), "a worker found something wrong");
     assert!(collections > ROUNDS, "{collections} collections");
-    // What served a mount holds what it showed until it has ended.
+    // The server of a mount holds its layers until it has ended.
     session.traces().assert_nothing_left();
     session.ok(["gc"]);
     assert_eq!(std::fs::read_dir(session.store().join("layers/sha256")).expect("layers").count(), 0);

@@ -214,7 +214,7 @@ fn repairing_the_donor_heals_all_that_borrow_from_it() {
         file.read_exact_at(&mut byte, position).expect("a byte");
         file.write_all_at(&[!byte[0]], position).expect("written");
     };
-    // In the middle of what both have.
+    // In the middle of the common content.
     flip(0, "blob", 200_000);
     let finished = session.run(["verify"]);
     assert_eq!(finished.status.code(), Some(1), "{finished}");
@@ -223,13 +223,13 @@ fn repairing_the_donor_heals_all_that_borrow_from_it() {
         assert!(finished.stdout.contains(&line), "{line}: {finished}");
     }
     let fetched = registry.fetched_blobs().len();
-    // Of the borrower's image alone is asked, and its donor is mended.
+    // Only the borrower's image is verified; its donor is repaired.
     session.run(["verify", "--repair", &borrower]).succeeded();
     assert_eq!(registry.fetched_blobs()[fetched..], twins.donor.layer_digests()[..]);
     assert_eq!(session.ok(["verify"]), "2 layers are intact\n");
     assert!(session.layer_file(&twins.layers[1], "thin").exists());
 
-    // A damaged map: the layer comes again, whole.
+    // A damaged map: the layer is fetched again, whole.
     flip(1, "shared", 100);
     let finished = session.run(["verify", &borrower]);
     assert!(finished.stdout.contains("sharing map"), "{finished}");

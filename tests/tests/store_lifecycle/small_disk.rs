@@ -12,7 +12,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 /// What a session's store is mounted with.
 pub(super) struct Disk<'session> {
     session: &'session Session,
-    /// The file that the file system is in, where it is in one.
+    /// The file that contains the file system, if there is one.
     pub(super) image: Option<PathBuf>,
     /// The mount below it, to be unmounted after it.
     below: Option<PathBuf>,
@@ -38,7 +38,7 @@ impl<'session> Disk<'session> {
         run(Command::new(installed("mount")).args(["-o", "loop"]).arg(&device).arg(&below));
         run(Command::new(installed("btrfs")).args(["quota", "enable"]).arg(&below));
         let image = below.join("ext4");
-        // Without a journal, so that the file system goes on when its device does again.
+        // Without a journal, so that the file system continues when its device works again.
         make("ext4", &image, bytes, &["-O", "^has_journal"]);
         let disk = Self { session, image: Some(image), below: Some(below) };
         disk.mount();
@@ -46,7 +46,7 @@ impl<'session> Disk<'session> {
         disk
     }
 
-    /// A tmpfs of so many bytes as the store.
+    /// A tmpfs of `bytes` bytes as the store.
     pub(super) fn tmpfs(session: &'session Session, bytes: u64) -> Self {
         let options = tmpfs_options(bytes);
         mount("tmpfs", session.store(), "tmpfs", MountFlags::empty(), Some(options.as_c_str())).expect("a tmpfs");
@@ -76,12 +76,12 @@ impl<'session> Disk<'session> {
         run(Command::new(installed("mount")).args(["-o", "loop"]).arg(image).arg(self.session.store()));
     }
 
-    /// Takes the file system away and waits until all of it is in its file.
+    /// Unmounts the file system and waits until all of it is in its file.
     pub(super) fn unmount(&self) {
         run(Command::new(installed("umount")).arg(self.session.store()));
     }
 
-    /// Makes the device of [`Disk::on_failing_device`] fail every write, and afterwards none any more.
+    /// Makes the device of [`Disk::on_failing_device`] fail every write, and then makes it work again.
     pub(super) fn fail_writes(&self, fail: bool) {
         let below = self.below.as_ref().expect("a device of its own");
         if fail {
@@ -114,11 +114,11 @@ impl<'session> Disk<'session> {
         (stat.f_blocks - stat.f_bfree) * stat.f_frsize
     }
 
-    /// Takes all space but about `left` bytes. The file is root's: no command of the user makes room by it.
+    /// Takes all space but about `left` bytes. Root owns the file, so no command of the user can make room by it.
     pub(super) fn fill(&self, left: u64) -> PathBuf {
         let path = self.session.store().join("filler");
         let mut filler = std::fs::File::create(&path).expect("a file on the small disk");
-        // The file system takes some space for itself as the file grows, so how much goes into it shows on the way.
+        // The file system takes some space for itself as the file grows, so the file's final size is not known in advance.
         for piece in [1 << 20, 64 << 10, 4 << 10, 512] {
             while self.free_bytes() >= left + piece {
                 if filler.write_all(&vec![1; usize::try_from(piece).expect("a small piece")]).is_err() {

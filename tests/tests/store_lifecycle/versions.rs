@@ -104,11 +104,11 @@ fn store_that_this_program_may_only_read_is_read_and_held_and_not_changed() {
 
 const OLD: &str = "lamina.test/old:1";
 
-/// The store that the first program left, unpacked as that of a session; `tests/fixtures/store-v1/make` says what is in
+/// The store that the first version left, unpacked for a session; `tests/fixtures/store-v1/make` says what is in
 /// it.
 fn old_store() -> Session {
     let session = Session::user();
-    // The user cannot look into the checkout, which may be root's.
+    // The user may have no access to the checkout.
     let kept = std::fs::File::open(fixtures().join("store.tar.gz")).expect("the old store");
     let mut unpack = session.command(&installed("tar"));
     unpack.args(["-xzf", "-", "--strip-components=1", "--no-same-owner", "-C"]).arg(session.store()).stdin(kept);
