@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use support::{Layer, MTIME};
+use support::{Layer, MTIME, Stored as _};
 use tempfile::TempDir;
 
 /// A mount that ends with its test.

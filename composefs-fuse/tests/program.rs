@@ -8,9 +8,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
-use support::Layer;
+use support::{Layer, Stored as _};
 use tempfile::TempDir;
+use test_support::until;
 
 /// The user `nobody` of every Debian.
 const NOBODY: u32 = 65_534;
@@ -95,17 +95,6 @@ fn give_away(path: &Path) {
     if path.is_dir() {
         path.read_dir().unwrap().for_each(|entry| give_away(&entry.unwrap().path()));
     }
-}
-
-/// Waits for what another process does. The bound is there to end a test that has failed already.
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..3000 {
-        if done() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("waited in vain: {what}");
 }
 
 fn signal(child: &Child, signal: rustix::process::Signal) {

@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-use support::Layer;
+use support::{Layer, Stored as _};
 
 mod handshake;
 

@@ -13,7 +13,7 @@ use zerocopy::{FromBytes, IntoBytes};
 #[path = "../../../composefs-fuse/tests/support/mod.rs"]
 mod support;
 
-use support::Layer;
+use support::{Layer, Stored as _};
 
 mod rings;
 mod vmm;
