@@ -1,10 +1,10 @@
-//! A reply being written into the buffer of a transport.
+//! Writing a reply into the buffer of a transport.
 
 use crate::wire::OutHeader;
 use rustix::io::Errno;
 use zerocopy::{Immutable, IntoBytes};
 
-/// The body of a reply: grows behind the room left for the header and never past the transport's buffer.
+/// A reply that grows after the room for its header, and never past the transport's buffer.
 #[derive(Debug)]
 pub(crate) struct Reply<'b> {
     buffer: &'b mut [u8],
@@ -12,17 +12,17 @@ pub(crate) struct Reply<'b> {
 }
 
 impl<'b> Reply<'b> {
-    /// An empty reply in `buffer`, or nothing where not even a header fits.
+    /// Begins a reply in `buffer`. Returns nothing if not even a header fits.
     pub(crate) fn new(buffer: &'b mut [u8]) -> Option<Self> {
         (buffer.len() >= OutHeader::SIZE).then_some(Self { buffer, length: OutHeader::SIZE })
     }
 
-    /// The room behind what is written, to be filled in place; [`Reply::extend`] then keeps what was filled.
+    /// Returns the room that is left, to be filled in place before [`Reply::extend`].
     pub(crate) fn room(&mut self) -> &mut [u8] {
         self.buffer.get_mut(self.length..).unwrap_or_default()
     }
 
-    /// Bytes of body so far.
+    /// Returns the length of the body so far.
     pub(crate) fn body_length(&self) -> usize {
         self.length.saturating_sub(OutHeader::SIZE)
     }
@@ -32,7 +32,7 @@ impl<'b> Reply<'b> {
         self.length = self.length.saturating_add(bytes).min(self.buffer.len());
     }
 
-    /// Appends `bytes`, or `EIO` where the sender left too little room for its own answer.
+    /// Appends `bytes`. Fails with `EIO` if the sender left too little room for the answer.
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         self.room().get_mut(..bytes.len()).ok_or(Errno::IO)?.copy_from_slice(bytes);
         self.extend(bytes.len());
@@ -44,7 +44,7 @@ impl<'b> Reply<'b> {
         self.put(structure.as_bytes())
     }
 
-    /// Drops what was written and writes the header of an error, or of what is there. Returns the bytes to send.
+    /// Writes the header and returns the length of the reply. The body is dropped if `outcome` is an error.
     pub(crate) fn finish(mut self, unique: u64, outcome: Result<(), Errno>) -> usize {
         let error = match outcome {
             Ok(()) => 0,

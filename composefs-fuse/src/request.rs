@@ -1,45 +1,45 @@
-//! A request taken apart. Its bytes come from a kernel, or from a guest that may lie: every access is checked.
+//! Parsing a request. Its bytes come from a kernel, or from a guest that may lie, so every access is checked.
 
 use crate::wire::InHeader;
 use rustix::io::Errno;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-/// Bytes of the longest name, `NAME_MAX`.
+/// The length of the longest name, `NAME_MAX`.
 const NAME_MAX: usize = 255;
 
-/// A request whose header is whole.
+/// A request with a complete header.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Request<'a> {
+pub(crate) struct FuseRequest<'a> {
     pub(crate) header: InHeader,
     body: &'a [u8],
 }
 
-impl<'a> Request<'a> {
-    /// Takes the header off, or nothing where there is not even that: then nobody can be answered.
+impl<'a> FuseRequest<'a> {
+    /// Splits off the header. Returns nothing if it is incomplete, and then nobody can be answered.
     pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (header, body) = InHeader::read_from_prefix(bytes).ok()?;
         Some(Self { header, body })
     }
 
-    /// The body as long as the header says, or `EINVAL` where that is not what came.
+    /// Returns the body, whose length the header tells. Fails with `EINVAL` if fewer bytes came.
     fn body(&self) -> Result<&'a [u8], Errno> {
         let length = usize::try_from(self.header.len).map_err(|_| Errno::INVAL)?;
         let length = length.checked_sub(InHeader::SIZE).ok_or(Errno::INVAL)?;
         self.body.get(..length).ok_or(Errno::INVAL)
     }
 
-    /// The structure that the body starts with, and what follows it.
+    /// Returns the structure at the beginning of the body, and the bytes after it.
     pub(crate) fn structure<T: FromBytes + KnownLayout + Immutable>(&self) -> Result<(T, &'a [u8]), Errno> {
         T::read_from_prefix(self.body()?).map_err(|_| Errno::INVAL)
     }
 
-    /// The body as one name.
+    /// Returns the body as one name.
     pub(crate) fn name(&self) -> Result<&'a [u8], Errno> {
         name(self.body()?)
     }
 }
 
-/// The bytes before the NUL that must end a name: 1 to 255 of them.
+/// Returns the bytes before the NUL that must end a name: 1 to 255 of them.
 pub(crate) fn name(bytes: &[u8]) -> Result<&[u8], Errno> {
     let end = bytes.iter().position(|&byte| byte == 0).ok_or(Errno::INVAL)?;
     match bytes.get(..end) {

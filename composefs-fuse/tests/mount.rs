@@ -4,7 +4,7 @@
 mod support;
 
 use composefs_fuse::Server;
-use composefs_fuse::linux::{MountError, MountOptions, MountPoint, Session, SessionEvent, Unmount};
+use composefs_fuse::linux::{MountError, MountOptions, MountPoint, ServeEvent, Unmount, Workers};
 use composefs_fuse::stats::Snapshot;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -20,8 +20,8 @@ use tempfile::TempDir;
 struct Mounted {
     server: Arc<Server>,
     point: MountPoint,
-    session: Option<Session>,
-    events: Receiver<SessionEvent>,
+    workers: Option<Workers>,
+    events: Receiver<ServeEvent>,
     _directories: [TempDir; 2],
 }
 
@@ -33,8 +33,8 @@ impl Mounted {
         let point = MountPoint::new(directory.path()).unwrap();
         let device = point.mount(&MountOptions::default()).unwrap_or_else(|error| panic!("cannot mount here: {error}"));
         let (sender, events) = channel();
-        let session = Session::start(&server, device, 2, &sender).unwrap();
-        Self { server, point, session: Some(session), events, _directories: [directory, store] }
+        let workers = Workers::start(&server, device, 2, &sender).unwrap();
+        Self { server, point, workers: Some(workers), events, _directories: [directory, store] }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -60,8 +60,8 @@ impl Drop for Mounted {
             Ok(()) | Err(MountError::NotMounted(_)) => {}
             Err(error) => eprintln!("left behind: {error}"),
         }
-        if let Some(session) = self.session.take() {
-            session.join();
+        if let Some(workers) = self.workers.take() {
+            workers.join();
         }
     }
 }
@@ -323,11 +323,11 @@ fn many_readers_at_once_all_read_what_is_there() {
 }
 
 #[test]
-fn a_session_ends_when_someone_unmounts() {
+fn serving_ends_when_another_process_unmounts() {
     let mut mounted = Mounted::new(forest(1, 1));
     composefs_fuse::linux::unmount(mounted.point.path(), Unmount::Clean).unwrap();
-    mounted.session.take().unwrap().join();
-    assert!(mounted.events.try_iter().all(|event| matches!(event, SessionEvent::WorkerEnded(Ok(())))));
+    mounted.workers.take().unwrap().join();
+    assert!(mounted.events.try_iter().all(|event| matches!(event, ServeEvent::WorkerEnded(Ok(())))));
     assert_eq!(mounted.point.path().read_dir().unwrap().count(), 0);
     let again = composefs_fuse::linux::unmount(mounted.point.path(), Unmount::Clean);
     assert!(matches!(again, Err(MountError::NotMounted(_))), "{again:?}");

@@ -3,7 +3,7 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use composefs_fuse::linux::{Unmount, fetch_stats, unmount};
+use composefs_fuse::linux::{Unmount, Unmounted, fetch_stats, unmount};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -108,14 +108,14 @@ fn assert_success(output: &Output) {
 #[test]
 fn it_returns_when_the_tree_can_be_read_and_serves_until_unmounted() {
     let stage = Stage::new();
-    // Output is read to its end: a process in the background that kept the pipe would hold this up for ever.
-    // Behind `--` nothing is an option any more, also not what the program adds for itself.
+    // Output is read to its end: a process in the background that kept the pipe would block this.
+    // After `--` nothing is an option, also not the argument that the program adds for itself.
     let output = stage.program().args(["--", &stage.base, stage.mount_point().to_str().unwrap()]).output().unwrap();
     assert_success(&output);
     assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&[][..], &[][..]));
     assert_eq!(fs::read(stage.mount_point().join("hello")).unwrap(), b"world");
     assert_eq!(fetch_stats(&stage.socket()).unwrap().count("READ"), 1);
-    unmount(&stage.mount_point(), Unmount::Clean).unwrap();
+    assert_eq!(unmount(&stage.mount_point(), Unmount::Clean).unwrap(), Unmounted::Released);
     until("the socket to vanish", || !stage.socket().exists());
     assert_eq!(stage.log(), "");
 }
@@ -139,7 +139,7 @@ fn an_ordinary_user_mounts_and_reads_files_of_root() {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     let line = mounts.lines().find(|line| line.contains(stage.mount_point().to_str().unwrap())).unwrap();
     assert!(line.contains("fuse.lamina ro,nosuid,nodev"), "{line}");
-    unmount(&stage.mount_point(), Unmount::Clean).unwrap();
+    assert_eq!(unmount(&stage.mount_point(), Unmount::Clean).unwrap(), Unmounted::Released);
     until("the socket to vanish", || !stage.socket().exists());
 }
 
@@ -222,9 +222,43 @@ fn mistakes_are_one_line_and_leave_nothing_behind() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1);
 
-    let output = stage.program().args(["-o", "windows"]).arg(&stage.base).arg(stage.mount_point()).output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
+    for (wrong, said) in
+        [("windows", "windows: not an option"), ("rw", "rw: an image cannot be changed"), ("uid=5", "uid=5")]
+    {
+        let output = stage.program().args(["-o", wrong]).arg(&stage.base).arg(stage.mount_point()).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains(said) && told.lines().count() == 1, "{told}");
+    }
     assert!(!stage.is_mounted() && !stage.socket().exists());
+}
+
+/// `mount.fuse3` puts the options last, and adds `dev` and `suid` of its own accord.
+#[test]
+fn options_of_mount_are_accepted_as_mount_fuse3_passes_them() {
+    let stage = Stage::new();
+    for (options, shown) in [
+        ("ro", "ro,nosuid,nodev,relatime"),
+        ("defaults", "ro,nosuid,nodev,relatime"),
+        ("ro,relatime,nofail,_netdev,x-systemd.automount,dev,suid", "ro,nosuid,nodev,relatime"),
+        ("ro,noatime,noexec,nosuid,nodev", "ro,nosuid,nodev,noexec,noatime"),
+    ] {
+        let mut command = stage.program();
+        command.arg(&stage.base).arg(stage.mount_point()).args(["-o", options]);
+        assert_success(&command.output().unwrap());
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let line = mounts.lines().find(|line| line.contains(stage.mount_point().to_str().unwrap())).unwrap();
+        assert!(line.contains(&format!(" fuse.lamina {shown},")), "{options}: {line}");
+        unmount(&stage.mount_point(), Unmount::Clean).unwrap();
+    }
+    let mut command = stage.program();
+    command.args(["-o", r"fsname=a\,b,subtype=image"]).arg(&stage.base).arg(stage.mount_point());
+    assert_success(&command.output().unwrap());
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let line = mounts.lines().find(|line| line.contains(stage.mount_point().to_str().unwrap())).unwrap();
+    assert!(line.starts_with("a,b ") && line.contains(" fuse.image ro,"), "{line}");
+    assert!(Command::new("umount").arg(stage.mount_point()).status().unwrap().success());
+    until("the socket to vanish", || !stage.socket().exists());
 }
 
 #[test]
@@ -251,7 +285,7 @@ fn other_users_are_let_in_on_request_and_modes_are_checked_then() {
     };
     assert_success(&stage.program().arg(&stage.base).arg(stage.mount_point()).output().unwrap());
     assert!(!as_nobody("hello"));
-    unmount(&stage.mount_point(), Unmount::Clean).unwrap();
+    assert_eq!(unmount(&stage.mount_point(), Unmount::Clean).unwrap(), Unmounted::Released);
     until("the socket to vanish", || !stage.socket().exists());
     let mut command = stage.program();
     assert_success(&command.args(["-o", "allow_other"]).arg(&stage.base).arg(stage.mount_point()).output().unwrap());

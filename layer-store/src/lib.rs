@@ -30,6 +30,7 @@ mod section_file;
 mod sharing;
 mod store;
 mod tar;
+pub mod user_dirs;
 mod view;
 
 pub use archive::{ImportError, ImportOptions, ImportSource};

@@ -1,8 +1,8 @@
 //! Mounting with the rights of `fusermount3`, the setuid helper of the fuse3 package.
 //!
 //! The helper mounts and sends the descriptor of `/dev/fuse` over the socket whose number is in `_FUSE_COMMFD`
-//! (`util/fusermount.c` of libfuse). Its standard input is that socket here: nothing else of this process could
-//! leak into it, and no other child could inherit it.
+//! (`util/fusermount.c` of libfuse). Here that socket is its standard input, so it inherits nothing else of this process,
+//! and no other child inherits the socket.
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -19,14 +19,14 @@ use std::process::{Child, Command, Output, Stdio};
 /// The helper's name, looked up in `PATH`.
 const HELPER: &str = "fusermount3";
 
-/// What the helper did not do.
+/// Why the helper did nothing.
 #[derive(Debug)]
 pub(super) enum HelperError {
     /// It is not installed.
     Missing,
-    /// It could not be run or talked to.
+    /// It could not be run, or the socket to it failed.
     Broken(io::Error),
-    /// It refused, and said why.
+    /// It refused for this reason.
     Refused(String),
 }
 
@@ -37,7 +37,7 @@ pub(super) fn mount(target: &Path, options: &OsStr) -> Result<OwnedFd, HelperErr
     let mut command = helper();
     command.arg("-o").arg(options).arg("--").arg(target).env("_FUSE_COMMFD", "0").stdin(theirs);
     let child = spawn(&mut command)?;
-    // The command holds our copy of the helper's end: without this, the helper's exit would not end the wait.
+    // The command holds a copy of the helper's end: without this, the helper's exit would not end the wait.
     drop(command);
     let received = receive_descriptor(&ours);
     let output = finish(child)?;
@@ -48,7 +48,7 @@ pub(super) fn mount(target: &Path, options: &OsStr) -> Result<OwnedFd, HelperErr
     }
 }
 
-/// Unmounts `target`, `lazy`: at once, even if it is busy.
+/// Unmounts `target`. If `lazy`, removes it from the tree at once, even if it is busy.
 pub(super) fn unmount(target: &Path, lazy: bool) -> Result<(), HelperError> {
     let mut command = helper();
     command.arg("-u").args(lazy.then_some("-z")).arg("--").arg(target).stdin(Stdio::null());
@@ -58,7 +58,7 @@ pub(super) fn unmount(target: &Path, lazy: bool) -> Result<(), HelperError> {
     if output.status.success() { Ok(()) } else { Err(HelperError::Refused(complaint(&output))) }
 }
 
-/// The helper in a process group of its own: a Ctrl-C between its mount and its message would leave a dead mount.
+/// Returns the helper in its own process group: a Ctrl-C between its mount and its message would leave a dead mount.
 fn helper() -> Command {
     let mut command = Command::new(HELPER);
     command.process_group(0).env("LC_ALL", "C").stdout(Stdio::null()).stderr(Stdio::piped());
@@ -76,7 +76,7 @@ fn finish(child: Child) -> Result<Output, HelperError> {
     child.wait_with_output().map_err(HelperError::Broken)
 }
 
-/// What the helper said, without its own name in front, on one line.
+/// Returns what the helper said on one line, without its name.
 fn complaint(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> = said
@@ -87,7 +87,7 @@ fn complaint(output: &Output) -> String {
     if lines.is_empty() { format!("it ended with {}", output.status) } else { lines.join("; ") }
 }
 
-/// The descriptor that comes over `socket`, or nothing where it is closed without one.
+/// Receives a descriptor over `socket`. Returns nothing if it is closed without one.
 fn receive_descriptor(socket: &OwnedFd) -> io::Result<Option<OwnedFd>> {
     let mut byte = [0; 1];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

@@ -1,15 +1,27 @@
 //! Kernel FUSE on Linux: mounting, serving, and staying in the background.
+//!
+//! The modules depend on each other in this order: [`MountOptions`] and the mount table, [`MountPoint`] with the helper
+//! `fusermount3`, the statistics socket, [`unmount`], the threads that answer the kernel ([`Workers`]), [`serve`] for one
+//! mount from beginning to end, and [`run`] for a program that does nothing else.
 
-pub mod background;
+mod background;
+mod error;
 mod fusermount;
-mod mount;
+mod mount_point;
 mod mount_table;
-mod readahead;
+mod options;
+mod program;
 mod serve;
-mod session;
 mod stats_socket;
+mod unmount;
+mod workers;
 
-pub use mount::{MountError, MountOptions, MountPoint, Unmount, unmount};
-pub use serve::{Ended, ServeError, ServeOptions, StatsOutlet, serve};
-pub use session::{Session, SessionError, SessionEvent};
-pub use stats_socket::{StatsError, StatsSocket, fetch_stats, find_stats_socket, stats_socket_path};
+pub use background::BackgroundError;
+pub use error::MountError;
+pub use mount_point::MountPoint;
+pub use options::{MountOptions, OptionError, split_options};
+pub use program::{MountProgram, ProgramEnd, ProgramError, ServerProcess, run};
+pub use serve::{Ended, ServeError, ServeOptions, Served, StatsOutlet, serve};
+pub use stats_socket::{StatsError, StatsSocket, fetch_stats, find_stats_socket, wait_for_ending_mounts};
+pub use unmount::{Unmount, Unmounted, unmount};
+pub use workers::{DeviceError, ServeEvent, Workers};

@@ -1,31 +1,40 @@
-//! A mount from its beginning to its end: what `composefs-fuse` and `lamina mount` both run.
+//! A mount from its beginning to its end.
 
-use super::mount::{MountError, MountOptions, MountPoint, Unmount, connection_number};
-use super::readahead;
-use super::session::{Session, SessionError, SessionEvent};
+use super::error::MountError;
+use super::mount_point::MountPoint;
+use super::mount_table::connection_number;
+use super::options::MountOptions;
 use super::stats_socket::{StatsError, StatsSocket, stats_socket_path};
+use super::unmount::Unmount;
+use super::workers::{DeviceError, ServeEvent, Workers};
 use crate::server::Server;
+use crate::stats::Stats;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-/// How long threads may take to notice that the mount is gone. They wait in the kernel, which wakes them at once;
-/// one may be reading from a slow disk.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long threads may take to notice that the mount is gone. Those that wait in the kernel are woken at once, but one may
+/// be reading from a slow disk.
+const EXIT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Kilobytes that a mount of root's reads ahead: as much as one request can carry ([`crate::MAX_REPLY`]).
+const READAHEAD_KILOBYTES: u32 = 1024;
 
 /// How a mount is served.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
     /// How it is mounted.
     pub mount: MountOptions,
-    /// Threads that answer; at least one. All wait on one queue in the kernel, so more of them answer no faster; but a
-    /// thread that waits for the disk answers nobody else, and four readers of a cold tree wait for four reads at once.
+    /// How many threads answer requests, at least one. All wait on one queue in the kernel, so more threads answer a single
+    /// reader no faster. But a thread that waits for the disk answers nobody else, and four readers of a cold tree need
+    /// four reads at once.
     pub threads: usize,
-    /// Where the counters can be asked for.
+    /// Where the counters can be read.
     pub stats: StatsOutlet,
 }
 
@@ -35,26 +44,33 @@ impl Default for ServeOptions {
     }
 }
 
-/// Where the counters of a mount can be asked for.
+/// Where the counters of a mount can be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum StatsOutlet {
-    /// Nowhere.
-    None,
-    /// At [`stats_socket_path`] of the mount point, if a socket can be made there; the mount works without.
+    /// At a socket in the user's runtime directory, if it can be created there. The mount works without.
     #[default]
     Default,
-    /// At this socket, which must work.
+    /// At this socket, which must work, and at the default one.
     At(PathBuf),
 }
 
-/// How a mount came to its end.
+/// A mount that was served to its end.
+#[derive(Debug)]
+pub struct Served {
+    /// How it ended.
+    pub ended: Ended,
+    /// What it was asked.
+    pub stats: Arc<Stats>,
+}
+
+/// How a mount ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Someone unmounted it.
+    /// It was unmounted by another process.
     Unmounted,
-    /// A signal asked for it, and it was unmounted.
+    /// It was unmounted because of this signal.
     Signal(i32),
-    /// A signal asked for it while files were open: it is out of the tree, and those files fail with `ENOTCONN` when
+    /// The signal came while files were open. The mount is gone from the tree, and those files fail with `ENOTCONN` when
     /// this process ends. Threads may still be serving them.
     SignalWhileBusy(i32),
 }
@@ -63,145 +79,165 @@ pub enum Ended {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// It could not be mounted, or not be unmounted.
+    /// It could not be mounted or unmounted.
     #[error(transparent)]
     Mount(#[from] MountError),
-    /// The kernel could not be talked to.
+    /// The kernel's requests could not be answered.
     #[error(transparent)]
-    Session(#[from] SessionError),
-    /// The socket that was asked for cannot be made.
+    Device(#[from] DeviceError),
+    /// The requested socket cannot be created.
     #[error(transparent)]
     Stats(#[from] StatsError),
     /// Signals cannot be waited for.
     #[error("cannot wait for signals: {0}")]
-    Signals(io::Error),
-    /// Whoever waits for the tree could not be told; they are gone, and so is the mount.
+    Signals(#[source] io::Error),
+    /// The process that waits for the tree has ended, so the mount was taken away.
     #[error("nobody waits for the mount any more: {0}")]
-    Unwanted(io::Error),
+    Unwanted(#[source] io::Error),
 }
 
-/// Mounts `server`'s view on `mount_point` and serves it until it is unmounted or `SIGTERM`, `SIGINT` or `SIGHUP`
-/// comes. `ready` is called once the tree can be read; if it fails, the mount is taken away again.
+/// Mounts the view of `server` on `mount_point` and serves it until it is unmounted, or until `SIGTERM`, `SIGINT` or
+/// `SIGHUP` arrives. Calls `ready` once the tree can be read; if that fails, the mount is taken away.
 ///
-/// Whatever the outcome, the mount is gone from the tree when this returns.
+/// The mount is gone from the tree when this returns, whatever the result. If nobody else has a reference to `server`,
+/// then so is its view and what that holds of the store, before anything that waits at the statistics socket goes on.
 ///
 /// # Errors
 /// Says what could not be done.
 pub fn serve(
-    server: &Arc<Server>,
+    server: Arc<Server>,
     mount_point: &MountPoint,
     options: &ServeOptions,
     ready: impl FnOnce() -> io::Result<()>,
-) -> Result<Ended, ServeError> {
+) -> Result<Served, ServeError> {
+    let stats = Arc::clone(server.stats());
     let (sender, events) = channel();
-    // Before anything is mounted: a signal from here on is kept until it can be answered.
+    // Before anything is mounted: a signal from here on is kept until it can be handled.
     let signals = SignalThread::start(sender.clone())?;
     let device = mount_point.mount(&options.mount)?;
-    let mut mounted = Mounted::new(mount_point)?;
-    let session = Session::start(server, device, options.threads, &sender)?;
-    // After the handshake, which sets it. Root alone may; nothing depends on it.
-    if let Err(error) = readahead::raise(mounted.connection) {
+    let mut mounted = Mounted::new(mount_point, &options.mount)?;
+    let watched = device.try_clone().map_err(DeviceError::from)?;
+    let workers = Workers::start(&server, device, options.threads, &sender)?;
+    // After the handshake, which sets it. Only root may, and nothing depends on it.
+    if let Err(error) = raise_readahead(mounted.connection) {
         tracing::debug!("reading ahead 128 KiB at a time: {error}");
     }
-    let _socket = stats_socket(server, mount_point, &options.stats)?;
+    let sockets = stats_sockets(&stats, mount_point, &options.stats, &watched)?;
+    drop(watched);
     ready().map_err(ServeError::Unwanted)?;
-    let ended = wait(&events, session, &mut mounted);
+    let ended = wait(&events, workers, &mut mounted);
     drop(signals);
-    ended
+    drop(server);
+    drop(sockets);
+    Ok(Served { ended: ended?, stats })
 }
 
-/// Waits for the end of a mount that works.
-fn wait(events: &Receiver<SessionEvent>, session: Session, mounted: &mut Mounted<'_>) -> Result<Ended, ServeError> {
-    let mut living = session.threads();
+/// Raises the read-ahead of a FUSE connection. The kernel allows 128 KiB unless root changes that (`VM_READAHEAD_PAGES`),
+/// and the handshake can only lower it.
+fn raise_readahead(connection: u32) -> io::Result<()> {
+    // A file system without a device has major number 0.
+    std::fs::write(format!("/sys/class/bdi/0:{connection}/read_ahead_kb"), READAHEAD_KILOBYTES.to_string())
+}
+
+/// Waits until a mount ends.
+fn wait(events: &Receiver<ServeEvent>, workers: Workers, mounted: &mut Mounted<'_>) -> Result<Ended, ServeError> {
+    let mut living = workers.threads();
     let mut ended = Ended::Unmounted;
     let mut failure = None;
     while living > 0 {
         let event = match ended {
             Ended::Unmounted => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            _ => events.recv_timeout(FAREWELL),
+            _ => events.recv_timeout(EXIT_PATIENCE),
         };
         match event {
-            Ok(SessionEvent::WorkerEnded(outcome)) => {
+            Ok(ServeEvent::WorkerEnded(outcome)) => {
                 living -= 1;
                 mounted.is_gone |= outcome.is_ok();
                 failure = outcome.err().or(failure);
             }
-            Ok(SessionEvent::Signal(signal)) if ended == Ended::Unmounted => {
-                match mounted.mount_point.unmount(Unmount::Clean) {
-                    // Someone else may have been quicker.
+            Ok(ServeEvent::Signal(signal)) if ended == Ended::Unmounted => {
+                match mounted.unmount(Unmount::Clean) {
+                    // Another process may have been quicker.
                     Ok(()) | Err(MountError::NotMounted(_)) => ended = Ended::Signal(signal),
                     Err(MountError::Busy(_)) => return Ok(Ended::SignalWhileBusy(signal)),
                     Err(error) => return Err(error.into()),
                 }
             }
-            Ok(SessionEvent::Signal(_)) => {}
+            Ok(ServeEvent::Signal(_)) => {}
             Err(_) => return Ok(ended),
         }
     }
-    session.join();
+    workers.join();
     match failure {
         None => Ok(ended),
         Some(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
             tracing::warn!("{}: the connection was aborted", mounted.mount_point.path().display());
             Ok(ended)
         }
-        Some(error) => Err(SessionError::Device(error).into()),
+        Some(error) => Err(DeviceError::Io(error).into()),
     }
 }
 
-fn stats_socket(
-    server: &Server,
+/// Creates the sockets at which the counters can be read. The default one is created in any case, because other commands
+/// wait there for the end of this server.
+fn stats_sockets(
+    stats: &Arc<Stats>,
     mount_point: &MountPoint,
     outlet: &StatsOutlet,
-) -> Result<Option<StatsSocket>, StatsError> {
-    let bind = |path: &PathBuf| StatsSocket::bind(path, Arc::clone(server.stats()));
-    match outlet {
-        StatsOutlet::None => Ok(None),
-        StatsOutlet::At(path) => bind(path).map(Some),
-        StatsOutlet::Default => {
-            let path = stats_socket_path(mount_point.path());
-            let path = path.map_err(|cause| StatsError::Bind { path: mount_point.path().to_owned(), cause });
-            match path.and_then(|path| bind(&path)) {
-                Ok(socket) => Ok(Some(socket)),
-                Err(error) => {
-                    tracing::warn!("the mount works without statistics: {error}");
-                    Ok(None)
-                }
-            }
-        }
+    device: &OwnedFd,
+) -> Result<Vec<StatsSocket>, ServeError> {
+    let bind = |path: &Path| {
+        let device = device.try_clone().map_err(|source| StatsError::Bind { path: path.to_owned(), source })?;
+        StatsSocket::bind_for_mount(path, Arc::clone(stats), device)
+    };
+    let mut sockets = Vec::new();
+    if let StatsOutlet::At(path) = outlet {
+        sockets.push(bind(path)?);
     }
+    match stats_socket_path(mount_point.path()).and_then(|path| bind(&path)) {
+        Ok(socket) => sockets.push(socket),
+        Err(error) if sockets.is_empty() => tracing::warn!("the mount works without statistics: {error}"),
+        Err(error) => tracing::debug!("no default statistics socket: {error}"),
+    }
+    Ok(sockets)
 }
 
-/// Takes the mount away when dropped, lazily, if it is still there.
+/// Unmounts lazily when dropped, if the mount is still there.
 ///
-/// It is there although the threads have ended where the connection was aborted (`/sys/fs/fuse/connections`).
+/// It is, although the threads have ended, if the connection was aborted (`/sys/fs/fuse/connections`).
 struct Mounted<'a> {
     mount_point: &'a MountPoint,
+    subtype: &'a str,
     connection: u32,
-    /// The kernel has said so. By now its number may be that of another mount, even of one at the same place.
+    /// The kernel has said that the mount is gone. Its number may already be that of another one, even at the same place.
     is_gone: bool,
 }
 
 impl<'a> Mounted<'a> {
-    fn new(mount_point: &'a MountPoint) -> Result<Self, MountError> {
+    fn new(mount_point: &'a MountPoint, options: &'a MountOptions) -> Result<Self, MountError> {
+        let subtype = &options.subtype;
         match connection_number(mount_point.path()) {
-            Ok(connection) => Ok(Self { mount_point, connection, is_gone: false }),
-            Err(cause) => {
-                mount_point.unmount(Unmount::Lazy)?;
-                Err(MountError::Unreadable { path: mount_point.path().to_owned(), cause })
+            Ok(connection) => Ok(Self { mount_point, subtype, connection, is_gone: false }),
+            Err(source) => {
+                mount_point.unmount_type(subtype, Unmount::Lazy)?;
+                Err(MountError::Unreadable { path: mount_point.path().to_owned(), source })
             }
         }
+    }
+
+    fn unmount(&self, how: Unmount) -> Result<(), MountError> {
+        self.mount_point.unmount_type(self.subtype, how)
     }
 }
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        // Whatever else is mounted there by now is not ours to take away.
+        // Another mount may be there by now, which must stay.
         if !self.is_gone
             && connection_number(self.mount_point.path()).is_ok_and(|found| found == self.connection)
-            && let Err(error) = self.mount_point.unmount(Unmount::Lazy)
+            && let Err(error) = self.unmount(Unmount::Lazy)
         {
-            tracing::warn!("cannot take the mount away: {error}");
+            tracing::warn!("cannot unmount: {error}");
         }
     }
 }
@@ -213,12 +249,12 @@ struct SignalThread {
 }
 
 impl SignalThread {
-    fn start(events: Sender<SessionEvent>) -> Result<Self, ServeError> {
+    fn start(events: Sender<ServeEvent>) -> Result<Self, ServeError> {
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(ServeError::Signals)?;
         let handle = signals.handle();
         let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
-                if events.send(SessionEvent::Signal(signal)).is_err() {
+                if events.send(ServeEvent::Signal(signal)).is_err() {
                     return;
                 }
             }

@@ -1,55 +1,77 @@
-//! A socket that answers with the counters of a mount.
+//! A socket that answers with the counters of a mount. It also tells other commands when the server has ended.
 
+use super::mount_table::{connection_number, mounted_by};
 use crate::stats::{Snapshot, Stats};
+use layer_store::user_dirs::{self, UserDirError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::geteuid;
+use std::fs;
 use std::io::{self, PipeWriter, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a client may take to accept the answer before it is dropped.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long nobody is let in after the host has refused to (`EMFILE`): whoever waits makes the next attempt at once.
+/// How long to wait after the host has refused a connection (`EMFILE`), which would otherwise be tried again at once.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
-/// Bytes of an answer that are believed: a snapshot with every counter at its largest takes about 40 KiB.
+/// The most bytes of an answer that are read. A snapshot with every counter at its largest takes about 40 KiB.
 const MAX_ANSWER: u64 = 1 << 20;
 
-/// Why counters cannot be offered or had.
+/// How long servers whose mount is gone may take to end.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why counters cannot be offered or fetched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StatsError {
-    /// The socket cannot be made.
-    #[error("{path}: cannot make the statistics socket: {cause}; name another place for it")]
+    /// The socket cannot be created.
+    #[error("{path}: cannot create the statistics socket: {source}; choose another place for it")]
     Bind {
         /// Where.
         path: PathBuf,
         /// What the host said.
-        cause: io::Error,
+        source: io::Error,
+    },
+    /// The directory for sockets cannot be used.
+    #[error("no place for the statistics socket: {0}")]
+    Directory(#[from] UserDirError),
+    /// The mount point cannot be read.
+    #[error("{path}: {source}")]
+    MountPoint {
+        /// The mount point.
+        path: PathBuf,
+        /// What the host said.
+        source: io::Error,
     },
     /// Nobody answers.
-    #[error("{path}: no mount answers there: {cause}")]
+    #[error("{path}: no mount answers there: {source}")]
     Connect {
         /// Where.
         path: PathBuf,
         /// What the host said.
-        cause: io::Error,
+        source: io::Error,
     },
-    /// What came is no snapshot.
-    #[error("{path}: not the statistics of a mount: {cause}")]
+    /// The answer is not a snapshot.
+    #[error("{path}: not the statistics of a mount: {source}")]
     Answer {
         /// Where.
         path: PathBuf,
         /// What is wrong with it.
-        cause: serde_json::Error,
+        source: serde_json::Error,
     },
 }
 
-/// A Unix socket that sends whoever connects one [`Snapshot`] as JSON and hangs up. Gone when dropped.
+/// A Unix socket that sends each client one [`Snapshot`] as JSON and hangs up. Dropping it removes it.
+///
+/// If the mount is gone already, clients get no answer. They are held until the socket is dropped, which its owner does
+/// after it has let go of the store: so a client can wait for that.
 #[derive(Debug)]
 pub struct StatsSocket {
     path: PathBuf,
@@ -58,27 +80,39 @@ pub struct StatsSocket {
 }
 
 impl StatsSocket {
-    /// Listens at `path`, replacing the socket of a mount that has died.
+    /// Listens at `path`. Replaces the socket of a server that has died.
     ///
     /// # Errors
-    /// [`StatsError::Bind`], also where a live mount listens there already.
+    /// [`StatsError::Bind`], also if a live server listens there already.
     pub fn bind(path: &Path, stats: Arc<Stats>) -> Result<Self, StatsError> {
-        let failed = |cause| StatsError::Bind { path: path.to_owned(), cause };
+        Self::start(path, stats, None)
+    }
+
+    /// The same for a mount whose requests come from `device`.
+    ///
+    /// # Errors
+    /// As [`StatsSocket::bind`].
+    pub(super) fn bind_for_mount(path: &Path, stats: Arc<Stats>, device: OwnedFd) -> Result<Self, StatsError> {
+        Self::start(path, stats, Some(device))
+    }
+
+    fn start(path: &Path, stats: Arc<Stats>, device: Option<OwnedFd>) -> Result<Self, StatsError> {
+        let failed = |source| StatsError::Bind { path: path.to_owned(), source };
         if UnixStream::connect(path).is_ok() {
             return Err(failed(io::ErrorKind::AddrInUse.into()));
         }
-        if path.symlink_metadata().is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type())) {
-            std::fs::remove_file(path).map_err(failed)?;
+        if path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket()) {
+            fs::remove_file(path).map_err(failed)?;
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let (stopped, stop) = io::pipe().map_err(failed)?;
         let thread = std::thread::Builder::new().name("stats".to_owned());
-        let thread = thread.spawn(move || answer_until(&stopped, &listener, &stats)).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), stop: Some(stop), thread: Some(thread) })
+        let thread = thread.spawn(move || answer_until(&stopped, &listener, &stats, device.as_ref()));
+        Ok(Self { path: path.to_owned(), stop: Some(stop), thread: Some(thread.map_err(failed)?) })
     }
 
-    /// Where it is.
+    /// Returns where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -87,9 +121,9 @@ impl StatsSocket {
 
 impl Drop for StatsSocket {
     fn drop(&mut self) {
-        // Before the listener: once nobody answers, another mount may have made a socket of its own there.
-        // Nobody is helped by hearing that it was gone already.
-        drop(std::fs::remove_file(&self.path));
+        // Before the listener is closed: after that another mount may have created its own socket there.
+        // If it is gone already, that is what was wanted.
+        drop(fs::remove_file(&self.path));
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
@@ -97,14 +131,16 @@ impl Drop for StatsSocket {
     }
 }
 
-/// Removes the socket at `path` if its server is dead: no process listens.
+/// Removes the socket at `path` if its server is dead, which is when no process listens.
 pub(super) fn clear_dead_socket(path: &Path) {
     if UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-        drop(std::fs::remove_file(path));
+        drop(fs::remove_file(path));
     }
 }
 
-fn answer_until(stopped: &io::PipeReader, listener: &UnixListener, stats: &Stats) {
+fn answer_until(stopped: &io::PipeReader, listener: &UnixListener, stats: &Stats, device: Option<&OwnedFd>) {
+    // Clients that wait for the end of this server.
+    let mut waiting = Vec::new();
     loop {
         let mut waited = [PollFd::new(stopped, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
         match poll(&mut waited, None) {
@@ -116,16 +152,25 @@ fn answer_until(stopped: &io::PipeReader, listener: &UnixListener, stats: &Stats
             return;
         }
         match listener.accept() {
+            Ok((client, _)) if device.is_some_and(is_gone) => waiting.push(client),
             Ok((client, _)) => {
                 if let Err(error) = answer(client, stats) {
                     tracing::debug!(%error, "a client left before it had the statistics");
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // Ends early, and is noticed above, when the socket is told to stop.
+            // This wait ends early if the socket is told to stop, which the next round notices.
             Err(_) => drop(poll(&mut [PollFd::new(stopped, PollFlags::IN)], Some(&PAUSE))),
         }
     }
+}
+
+/// Returns whether the mount is gone whose requests come from `device`: `fuse_dev_poll` in `fs/fuse/dev.c` reports an
+/// error from the moment on at which the kernel has ended the connection.
+fn is_gone(device: &OwnedFd) -> bool {
+    let mut device = [PollFd::new(device, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut device, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 fn answer(mut client: UnixStream, stats: &Stats) -> io::Result<()> {
@@ -136,73 +181,79 @@ fn answer(mut client: UnixStream, stats: &Stats) -> io::Result<()> {
     client.write_all(&text)
 }
 
-/// Asks the mount whose socket is at `path` for its counters.
+/// Fetches the counters of the mount whose socket is at `path`.
 ///
 /// # Errors
 /// [`StatsError::Connect`] or [`StatsError::Answer`].
 pub fn fetch_stats(path: &Path) -> Result<Snapshot, StatsError> {
-    let failed = |cause| StatsError::Connect { path: path.to_owned(), cause };
+    let failed = |source| StatsError::Connect { path: path.to_owned(), source };
     let socket = UnixStream::connect(path).map_err(failed)?;
     socket.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
     let mut text = Vec::new();
     socket.take(MAX_ANSWER).read_to_end(&mut text).map_err(failed)?;
-    serde_json::from_slice(&text).map_err(|cause| StatsError::Answer { path: path.to_owned(), cause })
+    serde_json::from_slice(&text).map_err(|source| StatsError::Answer { path: path.to_owned(), source })
 }
 
-/// Where the mount at `mount_point` has its socket unless told otherwise: `fuse-<connection>.stats` in
-/// `$XDG_RUNTIME_DIR/lamina`, else `/run/lamina` for root, else `/tmp/lamina-<uid>`. The directory is made if it is
-/// missing. No message is sent to the mount.
-///
-/// # Errors
-/// If the mount point cannot be looked at, or the directory is not this user's alone.
-pub fn stats_socket_path(mount_point: &Path) -> io::Result<PathBuf> {
-    let directory = configured_directory().unwrap_or_else(fallback_directory);
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-    if !is_ours_alone(&directory) {
-        let text = format!("{} is not a directory that only this user can write to", directory.display());
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+/// Waits until the server whose socket is at `path` has let go of the store, if its mount is gone. Returns false if it
+/// still has not at `deadline`.
+pub(super) fn wait_for_end(path: &Path, deadline: Instant) -> bool {
+    let Ok(mut socket) = UnixStream::connect(path) else { return true };
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    if socket.set_read_timeout(Some(left)).is_err() {
+        return true;
     }
-    Ok(directory.join(socket_name(mount_point)?))
+    // A byte is the beginning of an answer, so the mount is there. The end of the file, or a reset, is that of the server.
+    !matches!(socket.read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// Where the socket of the mount at `mount_point` is: at [`stats_socket_path`], or where the mount put it that was made
-/// without `$XDG_RUNTIME_DIR` or with the one that a login sets. The first if nobody answers anywhere.
+/// Waits a few seconds for this user's servers whose mount is gone to end. Returns whether all have.
+///
+/// A program that is about to free what is not in use should call this first: a mount that `fusermount3 -u` or umount(8)
+/// took away a moment ago may still have a server, which holds layers in use until it has noticed.
+#[must_use]
+pub fn wait_for_ending_mounts() -> bool {
+    let deadline = Instant::now() + END_PATIENCE;
+    let directories = user_dirs::possible_runtimes(geteuid().as_raw());
+    let files = directories.iter().filter_map(|directory| fs::read_dir(directory).ok()).flatten().flatten();
+    let is_socket = |name: &str| name.starts_with("fuse-") && name.ends_with(".stats");
+    let sockets = files.filter(|file| file.file_name().to_str().is_some_and(is_socket));
+    sockets.filter(|socket| !wait_for_end(&socket.path(), deadline)).count() == 0
+}
+
+/// Returns where the mount at `mount_point` has its socket by default: `fuse-CONNECTION.stats` in the directory for sockets
+/// ([`user_dirs::runtime`]), which is created if it is missing. Sends no message to the mount.
 ///
 /// # Errors
-/// As [`stats_socket_path`].
-pub fn find_stats_socket(mount_point: &Path) -> io::Result<PathBuf> {
-    let expected = stats_socket_path(mount_point)?;
+/// [`StatsError::Directory`] or [`StatsError::MountPoint`].
+pub(super) fn stats_socket_path(mount_point: &Path) -> Result<PathBuf, StatsError> {
+    Ok(user_dirs::runtime()?.join(socket_name(mount_point)?))
+}
+
+/// Returns where the socket of the mount at `mount_point` is. A mount that was made with another `XDG_RUNTIME_DIR` than
+/// this process has is found too, if it had that of a login or none. If nobody answers anywhere, this is the default.
+///
+/// # Errors
+/// [`StatsError::Directory`] or [`StatsError::MountPoint`].
+pub fn find_stats_socket(mount_point: &Path) -> Result<PathBuf, StatsError> {
     let possible = possible_sockets(mount_point)?;
-    Ok(possible.into_iter().find(|path| UnixStream::connect(path).is_ok()).unwrap_or(expected))
+    match possible.into_iter().find(|path| UnixStream::connect(path).is_ok()) {
+        Some(found) => Ok(found),
+        None => stats_socket_path(mount_point),
+    }
 }
 
-/// Wherever a mount of this user at `mount_point` can have its socket.
-pub(super) fn possible_sockets(mount_point: &Path) -> io::Result<Vec<PathBuf>> {
+/// Returns each place where the server of the mount at `mount_point` can have its default socket, which is in a directory
+/// of the user whose mount it is.
+pub(super) fn possible_sockets(mount_point: &Path) -> Result<Vec<PathBuf>, StatsError> {
     let name = socket_name(mount_point)?;
-    let of_login = Path::new("/run/user").join(rustix::process::geteuid().as_raw().to_string()).join("lamina");
-    let directories = configured_directory().into_iter().chain([of_login, fallback_directory()]);
-    Ok(directories.filter(|directory| is_ours_alone(directory)).map(|directory| directory.join(&name)).collect())
+    let owner = mounted_by(mount_point).ok().flatten().unwrap_or_else(|| geteuid().as_raw());
+    Ok(user_dirs::possible_runtimes(owner).iter().map(|directory| directory.join(&name)).collect())
 }
 
-fn socket_name(mount_point: &Path) -> io::Result<String> {
-    Ok(format!("fuse-{}.stats", super::mount::connection_number(mount_point)?))
-}
-
-fn configured_directory() -> Option<PathBuf> {
-    let value = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)?;
-    value.is_absolute().then(|| value.join("lamina"))
-}
-
-fn fallback_directory() -> PathBuf {
-    let uid = rustix::process::geteuid();
-    if uid.is_root() { PathBuf::from("/run/lamina") } else { PathBuf::from(format!("/tmp/lamina-{}", uid.as_raw())) }
-}
-
-/// Whether nobody else can have put a socket there.
-fn is_ours_alone(directory: &Path) -> bool {
-    let uid = rustix::process::geteuid().as_raw();
-    let found = directory.symlink_metadata();
-    found.is_ok_and(|found| found.is_dir() && found.uid() == uid && found.mode() & 0o022 == 0)
+fn socket_name(mount_point: &Path) -> Result<String, StatsError> {
+    let number = connection_number(mount_point);
+    let number = number.map_err(|source| StatsError::MountPoint { path: mount_point.to_owned(), source })?;
+    Ok(format!("fuse-{number}.stats"))
 }
 
 #[cfg(test)]
@@ -221,6 +272,23 @@ mod tests {
         drop(socket);
         assert!(!path.exists());
         assert!(matches!(fetch_stats(&path), Err(StatsError::Connect { .. })));
+    }
+
+    /// A pipe whose other end is closed looks to `poll` like `/dev/fuse` after the mount is gone.
+    #[test]
+    fn a_client_of_a_mount_that_is_gone_waits_until_its_server_has_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let (reader, device) = io::pipe().unwrap();
+        let socket = StatsSocket::bind_for_mount(&path, Arc::new(Stats::new()), device.into()).unwrap();
+        let soon = || Instant::now() + Duration::from_millis(50);
+        assert!(wait_for_end(&path, soon()), "the mount is there");
+        assert_eq!(fetch_stats(&path).unwrap().total(), 0);
+        drop(reader);
+        assert!(!wait_for_end(&path, soon()), "the mount is gone and the server is not");
+        let waiting = std::thread::spawn(move || wait_for_end(&path, Instant::now() + Duration::from_secs(600)));
+        drop(socket);
+        assert!(waiting.join().unwrap());
     }
 
     #[test]

@@ -1,20 +1,20 @@
 //! Listings, with and without attributes.
 //!
-//! The `off` of an entry is where to go on behind it: 1 behind `.`, 2 behind `..`, then 2 more than the view's cookie.
+//! The `off` of an entry is where a listing continues after it: 1 after `.`, 2 after `..`, then the view's cookie plus 2.
 
 use super::Server;
 use super::inode::entry;
 use crate::reply::Reply;
-use crate::request::Request;
+use crate::request::FuseRequest;
 use crate::wire::{Dirent, DirentPlus, EntryOut, ReadIn, padded};
 use layer_store::{Ino, Kind};
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
-/// Entries that stand before those of the view: `.` and `..`.
+/// The entries before those of the view: `.` and `..`.
 const DOTS: u64 = 2;
 
-/// One name to be listed.
+/// A name to list.
 #[derive(Clone, Copy)]
 struct Listed<'a> {
     name: &'a [u8],
@@ -24,13 +24,13 @@ struct Listed<'a> {
 }
 
 impl Server {
-    pub(super) fn readdir(&self, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
+    pub(super) fn readdir(&self, request: &FuseRequest<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
         self.list(request, reply, |_, listed, room| put_record(&[], listed, room))
     }
 
-    pub(super) fn readdirplus(&self, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
+    pub(super) fn readdirplus(&self, request: &FuseRequest<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
         self.list(request, reply, |server, listed, room| {
-            // Room is checked first: attributes of an entry that does not fit would be fetched for nothing.
+            // Checked first, so that no attributes are fetched for an entry that does not fit.
             if room.len() < padded(size_of::<DirentPlus>() + listed.name.len()) {
                 return None;
             }
@@ -38,8 +38,8 @@ impl Server {
         })
     }
 
-    /// What is said of a listed inode. A `nodeid` of 0 makes the kernel ask for itself: for `.` and `..`, which it
-    /// never takes from a listing, and where the view cannot tell, so that the error shows on that name alone.
+    /// Returns the attributes of a listed inode. A `nodeid` of 0 makes the kernel ask with a `LOOKUP`: for `.` and `..`,
+    /// which it never takes from a listing, and if the view fails, so that the error shows on that name only.
     fn attributes(&self, listed: Listed<'_>) -> EntryOut {
         if listed.off <= DOTS {
             return EntryOut::default();
@@ -53,10 +53,10 @@ impl Server {
         }
     }
 
-    /// Puts as many entries as fit, where `put` returns the bytes that one took or nothing if it did not fit.
+    /// Writes as many entries as fit. `put` returns the bytes that an entry took, or nothing if it did not fit.
     fn list(
         &self,
-        request: &Request<'_>,
+        request: &FuseRequest<'_>,
         reply: &mut Reply<'_>,
         put: impl Fn(&Self, Listed<'_>, &mut [u8]) -> Option<usize>,
     ) -> Result<(), Errno> {
@@ -84,7 +84,7 @@ impl Server {
         Ok(())
     }
 
-    /// The entries behind `offset`, `.` and `..` first.
+    /// Returns the entries after `offset`, `.` and `..` first.
     fn listed(&self, dir: Ino, offset: u64) -> Result<impl Iterator<Item = Listed<'_>>, Errno> {
         let entries = self.view.entries(dir, offset.saturating_sub(DOTS)).map_err(|error| self.errno(&error))?;
         let this = Listed { name: b".", ino: dir, kind: Kind::Directory, off: 1 };
@@ -100,7 +100,7 @@ impl Server {
     }
 }
 
-/// Writes `front`, the entry, its name and zeros to the front of `room`. Returns the bytes used, if they fit.
+/// Writes `front`, the entry, its name and zeros to the beginning of `room`. Returns the bytes used, if they fit.
 fn put_record(front: &[u8], listed: Listed<'_>, room: &mut [u8]) -> Option<usize> {
     let dirent = Dirent {
         ino: listed.ino.get(),
@@ -111,9 +111,9 @@ fn put_record(front: &[u8], listed: Listed<'_>, room: &mut [u8]) -> Option<usize
     let bytes = padded(front.len() + size_of::<Dirent>() + listed.name.len());
     let mut rest = room.get_mut(..bytes)?;
     for part in [front, dirent.as_bytes(), listed.name] {
-        let (place, behind) = rest.split_at_mut_checked(part.len())?;
+        let (place, after) = rest.split_at_mut_checked(part.len())?;
         place.copy_from_slice(part);
-        rest = behind;
+        rest = after;
     }
     rest.fill(0);
     Some(bytes)

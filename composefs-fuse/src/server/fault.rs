@@ -1,12 +1,26 @@
-//! What a view cannot answer, as an error number.
+//! Errors: which number the kernel gets, and what is logged.
 
 use super::Server;
-use crate::report;
 use layer_store::{Ino, Kind, ViewError};
 use rustix::io::Errno;
+use std::cmp::Ordering;
+
+/// How many events of one kind are logged.
+const REPORTS: u64 = 100;
+
+/// Calls `log` if fewer than 100 events of its kind were `seen` before, and logs after those that no more of `what` will be
+/// logged. A reader in a loop can cause as many as it likes, and must not fill the disk. The counters in [`crate::stats`]
+/// go on.
+pub fn report(seen: u64, what: &str, log: impl FnOnce()) {
+    match seen.cmp(&REPORTS) {
+        Ordering::Less => log(),
+        Ordering::Equal => tracing::error!("{what}: no more of it will be logged"),
+        Ordering::Greater => {}
+    }
+}
 
 impl Server {
-    /// The error number for `error`; damage is logged with layer and path.
+    /// Returns the error number for `error`. Damage is logged with its layer and path.
     pub(super) fn errno(&self, error: &ViewError) -> Errno {
         match error {
             ViewError::NoSuchInode(_) => Errno::STALE,
@@ -28,5 +42,17 @@ impl Server {
 
     fn is_directory(&self, ino: Ino) -> bool {
         self.view.attr(ino).is_ok_and(|attr| attr.kind == Kind::Directory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_that_repeats_is_logged_a_hundred_times() {
+        let mut logged = 0;
+        (0..10 * REPORTS).for_each(|seen| report(seen, "a loop", || logged += 1));
+        assert_eq!(logged, REPORTS);
     }
 }

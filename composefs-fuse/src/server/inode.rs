@@ -2,23 +2,23 @@
 
 use super::{CACHE_SECONDS, Server};
 use crate::reply::Reply;
-use crate::request::Request;
+use crate::request::FuseRequest;
 use crate::wire::{AttrOut, EntryOut, FileAttr, ReadIn, Statfs, encode_rdev};
 use layer_store::{Attr, Ino, View, ViewError};
 use rustix::io::Errno;
 
-/// Bytes of the block that sizes are reported in, and of the read that is recommended.
+/// The block size in which sizes are reported, and the recommended length of a read.
 const BLOCK: u32 = 4096;
 
 impl Server {
-    pub(super) fn lookup(&self, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
+    pub(super) fn lookup(&self, request: &FuseRequest<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
         let name = request.name()?;
         let base = Ino::from_raw(request.header.nodeid);
         let entry = entry_of(&self.view, base, name).map_err(|error| self.errno(&error))?;
         reply.put_structure(&entry)
     }
 
-    pub(super) fn getattr(&self, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
+    pub(super) fn getattr(&self, request: &FuseRequest<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
         let attr = self.view.attr(Ino::from_raw(request.header.nodeid)).map_err(|error| self.errno(&error))?;
         reply.put_structure(&AttrOut {
             attr_valid: CACHE_SECONDS,
@@ -28,12 +28,12 @@ impl Server {
         })
     }
 
-    pub(super) fn readlink(&self, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
+    pub(super) fn readlink(&self, request: &FuseRequest<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
         let ino = Ino::from_raw(request.header.nodeid);
         reply.put(self.view.readlink(ino).map_err(|error| self.errno(&error))?)
     }
 
-    pub(super) fn read(&self, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
+    pub(super) fn read(&self, request: &FuseRequest<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
         let (wanted, _) = request.structure::<ReadIn>()?;
         if wanted.offset == 0 {
             self.stats.record_beginning();
@@ -59,8 +59,8 @@ impl Server {
     }
 }
 
-/// What `LOOKUP` of `name` answers. `.` is any inode itself and `..` a directory's parent: that is how the kernel
-/// comes back to an inode that it knows only by number (`EXPORT_SUPPORT`; `fuse_get_dentry` in `fs/fuse/inode.c`).
+/// Returns the answer to `LOOKUP` of `name`. `.` is the inode itself and `..` a directory's parent, by which the kernel
+/// finds an inode that it knows only by number (`EXPORT_SUPPORT`; `fuse_get_dentry` in `fs/fuse/inode.c`).
 fn entry_of(view: &View, base: Ino, name: &[u8]) -> Result<EntryOut, ViewError> {
     let found = match name {
         b"." => Some(base),
@@ -69,12 +69,12 @@ fn entry_of(view: &View, base: Ino, name: &[u8]) -> Result<EntryOut, ViewError> 
     };
     match found {
         Some(ino) => Ok(entry(&view.attr(ino)?)),
-        // Number 0 with a lifetime: the name is missing, and the kernel remembers it. ENOENT would be asked again.
+        // Number 0 with a lifetime makes the kernel cache that the name is missing. It would not cache ENOENT.
         None => Ok(EntryOut { entry_valid: CACHE_SECONDS, ..EntryOut::default() }),
     }
 }
 
-/// A name that leads to the inode of `attr`.
+/// Returns the entry of a name that leads to the inode of `attr`.
 pub(super) fn entry(attr: &Attr) -> EntryOut {
     EntryOut {
         nodeid: attr.ino.get(),
@@ -87,7 +87,7 @@ pub(super) fn entry(attr: &Attr) -> EntryOut {
     }
 }
 
-/// `attr` on the wire. A layer records one time, so all three are the same.
+/// Returns `attr` in the form of the protocol. A layer records one time, so all three are the same.
 fn file_attr(attr: &Attr) -> FileAttr {
     let seconds = attr.mtime.seconds.cast_unsigned();
     let nanoseconds = attr.mtime.nanoseconds;

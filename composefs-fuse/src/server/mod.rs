@@ -1,12 +1,12 @@
 //! One request in, at most one reply out: the FUSE protocol for a tree that never changes, without any I/O.
 //!
-//! The policy is that of a tree whose every answer stays true (`fs/fuse/` of the kernel says what follows from it):
+//! Every answer stays true, so the policy is this (the kernel's `fs/fuse/` shows what follows from it):
 //!
-//! * Names, attributes and missing names hold for [`CACHE_SECONDS`], so nothing is asked twice.
-//! * `OPEN` and `OPENDIR` answer `ENOSYS`. From then on the kernel opens files without a message, keeps their pages
-//!   from one opening to the next, and caches whole listings. (Linux treats this as a property of the connection.)
-//! * Listings carry attributes always (`DO_READDIRPLUS` without `READDIRPLUS_AUTO`), so no `LOOKUP` follows a listing.
-//! * Nothing is kept per inode: a number is all it takes, `FORGET` means nothing, and file handles outlive caches.
+//! * Names, attributes and missing names are valid for [`CACHE_SECONDS`], so the kernel asks for nothing twice.
+//! * `OPEN` and `OPENDIR` are answered with `ENOSYS`. From then on the kernel opens files without a message, keeps their
+//!   pages from one open to the next, and caches whole listings. (For Linux this is a property of the connection.)
+//! * Listings always carry attributes (`DO_READDIRPLUS` without `READDIRPLUS_AUTO`), so no `LOOKUP` follows a listing.
+//! * There is no state for an inode: its number is enough, `FORGET` has no effect, and file handles outlive caches.
 //! * Requests that a read-only tree has no use for are answered with `ENOSYS` once and not sent again. `INTERRUPT` is
 //!   one of them: no answer takes long enough to interrupt, and the kernel then stops sending it (`no_interrupt` in
 //!   `fs/fuse/dev.c`). Requests that would change the tree are answered with `EROFS`, and an `IOCTL` with `ENOTTY`.
@@ -19,8 +19,10 @@ mod handshake;
 mod inode;
 mod xattr;
 
+pub use fault::report;
+
 use crate::reply::Reply;
-use crate::request::Request;
+use crate::request::FuseRequest;
 use crate::stats::{Message, Stats};
 use crate::wire::{InHeader, Opcode, OutHeader};
 use layer_store::View;
@@ -29,27 +31,27 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Seconds for which a name, an attribute or the lack of a name may be cached: eleven days.
+/// Seconds for which a name, an attribute or the absence of a name may be cached: eleven days.
 ///
-/// "For ever" would be truer; a number of seconds that some kernel multiplies and overflows would not.
+/// The answers are valid for longer, but some kernels multiply the seconds, and a larger number could overflow.
 pub const CACHE_SECONDS: u64 = 1_000_000;
 
-/// Pages in one request, as asked in the handshake: 1 MiB, the most that Linux grants unless told otherwise
+/// The pages of one request that the handshake asks for: 1 MiB, which is the most that Linux grants by default
 /// (`fs.fuse.max_pages_limit`).
 const MAX_PAGES: u16 = 256;
 
-/// Bytes that a reply can take at most.
+/// The most bytes of a reply.
 pub const MAX_REPLY: usize = OutHeader::SIZE + MAX_PAGES as usize * 4096;
 
-/// Bytes of the largest request that means anything to a read-only tree: an extended attribute of 64 KiB
-/// (`XATTR_SIZE_MAX`) that is not going to be set, and the structures in front of it.
+/// The most bytes of a request to a read-only tree: an extended attribute of 64 KiB (`XATTR_SIZE_MAX`), which will not be
+/// set, and the structures before it.
 ///
-/// Above `FUSE_MIN_READ_BUFFER` (8 KiB), the least that a kernel accepts as the buffer of a `read`.
+/// This is more than `FUSE_MIN_READ_BUFFER` (8 KiB), the smallest buffer that a kernel accepts for a `read`.
 pub const MAX_REQUEST: usize = 64 * 1024 + 4096;
 
 const _: () = assert!(MAX_REQUEST > 8192 + InHeader::SIZE);
 
-/// Answers FUSE requests from a view. Shared by any number of threads and connections; takes no lock.
+/// Answers FUSE requests from a view. Any number of threads and connections can share it, without a lock.
 #[derive(Debug)]
 pub struct Server {
     view: Arc<View>,
@@ -58,14 +60,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server of `view` with all counters at zero.
+    /// Creates a server of `view` with all counters at zero.
     #[must_use]
     pub fn new(view: Arc<View>) -> Self {
         let unsupported_xattrs = xattr::unsupported(&view);
         Self { view, stats: Arc::new(Stats::new()), unsupported_xattrs }
     }
 
-    /// What was asked so far.
+    /// Returns the counters of what was asked so far.
     #[must_use]
     pub fn stats(&self) -> &Arc<Stats> {
         &self.stats
@@ -73,14 +75,14 @@ impl Server {
 
     /// Answers one request.
     ///
-    /// `request` is the whole message, header first. The reply, header first, is written to the front of `reply`,
-    /// whose length is how much the asker can take: [`MAX_REPLY`] always suffices. Content is read straight into it.
+    /// `request` is the whole message, header first. The reply, header first, is written to the beginning of `reply`,
+    /// whose length is how much the sender can take: [`MAX_REPLY`] always suffices. Content is read straight into it.
     ///
-    /// Returns the bytes of the reply. 0 means that there is none to send: for requests that want none, and for those
-    /// too mangled to answer. Nothing in `request` makes this panic or loop.
+    /// Returns the length of the reply. It is 0 if there is none to send: for requests that want none, and for requests
+    /// too malformed to answer. Nothing in `request` makes this panic or loop.
     pub fn handle(&self, request: &[u8], reply: &mut [u8]) -> usize {
         let started = Instant::now();
-        let (Some(parsed), Some(mut body)) = (Request::parse(request), Reply::new(reply)) else {
+        let (Some(parsed), Some(mut body)) = (FuseRequest::parse(request), Reply::new(reply)) else {
             return self.handle_without_reply(request, started);
         };
         let opcode = Opcode::from_raw(parsed.header.opcode);
@@ -99,9 +101,9 @@ impl Server {
         sent
     }
 
-    /// Counts a request that came without room for a reply: a `FORGET` over virtio, or nonsense.
+    /// Counts a request that came without room for a reply: a `FORGET` over virtio, or a malformed one.
     fn handle_without_reply(&self, request: &[u8], started: Instant) -> usize {
-        let opcode = Request::parse(request).and_then(|parsed| Opcode::from_raw(parsed.header.opcode));
+        let opcode = FuseRequest::parse(request).and_then(|parsed| Opcode::from_raw(parsed.header.opcode));
         match opcode {
             Some(opcode) if opcode.wants_no_reply() => self.stats.record(&Message {
                 opcode: Some(opcode),
@@ -116,7 +118,7 @@ impl Server {
         0
     }
 
-    /// Runs `answer`; a panic in it costs that request alone. (The panic hook has said where.)
+    /// Runs `answer`. A panic in it fails only this request. (The panic hook has reported where.)
     fn guarded(&self, answer: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
         catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| {
             self.stats.record_panic();
@@ -124,7 +126,7 @@ impl Server {
         })
     }
 
-    fn answer(&self, opcode: Option<Opcode>, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
+    fn answer(&self, opcode: Option<Opcode>, request: &FuseRequest<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
         let Some(opcode) = opcode else { return Err(Errno::NOSYS) };
         match opcode {
             Opcode::Init => handshake::answer(&self.stats, request, reply),

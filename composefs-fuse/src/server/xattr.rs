@@ -2,7 +2,7 @@
 
 use super::Server;
 use crate::reply::Reply;
-use crate::request::{Request, name};
+use crate::request::{FuseRequest, name};
 use crate::wire::{GetxattrIn, GetxattrOut};
 use layer_store::{Ino, View};
 use rustix::io::Errno;
@@ -22,7 +22,7 @@ pub(super) fn unsupported(view: &View) -> Vec<&'static [u8]> {
 }
 
 impl Server {
-    pub(super) fn getxattr(&self, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
+    pub(super) fn getxattr(&self, request: &FuseRequest<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
         if !self.view.has_xattrs() {
             // The kernel remembers this for the whole mount, so that asking again costs no message.
             return Err(Errno::NOSYS);
@@ -38,7 +38,7 @@ impl Server {
         put_sized(wanted, std::iter::once(value), reply)
     }
 
-    pub(super) fn listxattr(&self, request: &Request<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
+    pub(super) fn listxattr(&self, request: &FuseRequest<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
         let (wanted, _) = request.structure::<GetxattrIn>()?;
         let ino = Ino::from_raw(request.header.nodeid);
         let names = self.view.xattr_names(ino).map_err(|error| self.errno(&error))?;

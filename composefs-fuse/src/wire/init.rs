@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// `FUSE_KERNEL_VERSION`: the major version of the protocol.
 pub const KERNEL_VERSION: u32 = 7;
 
-/// The minor version spoken here. The one of the two sides that is lower counts.
+/// The minor version of this server. Both sides use the lower of their two versions.
 pub const KERNEL_MINOR: u32 = 31;
 
 /// The part of `struct fuse_init_in` that every version since 7.6 sends, 16 bytes; later ones append to it.
@@ -16,9 +16,9 @@ pub struct InitIn {
     pub major: u32,
     /// The highest minor version the kernel speaks.
     pub minor: u32,
-    /// Bytes it would read ahead at most.
+    /// The most bytes that it would read ahead.
     pub max_readahead: u32,
-    /// What it can do: bits of [`InitFlags`].
+    /// What it supports: bits of [`InitFlags`].
     pub flags: u32,
 }
 
@@ -30,15 +30,15 @@ pub struct InitOut {
     pub major: u32,
     /// The minor version that the server speaks.
     pub minor: u32,
-    /// Bytes to read ahead at most, not above what was offered.
+    /// The most bytes to read ahead, not more than was offered.
     pub max_readahead: u32,
-    /// What is to be used of the features offered.
+    /// Which of the offered features to use.
     pub flags: u32,
-    /// Requests in flight that nobody waits for: read-ahead and forgets.
+    /// How many requests that nobody waits for may be in flight: read-ahead and forgets.
     pub max_background: u16,
-    /// From how many of those on the kernel calls the mount congested.
+    /// The number of those from which on the kernel treats the mount as congested.
     pub congestion_threshold: u16,
-    /// Bytes of one `WRITE`. The kernel also sizes the smallest buffer that may be passed to `read` by it.
+    /// The bytes of one `WRITE`. The kernel also derives from it the smallest buffer that may be passed to `read`.
     pub max_write: u32,
     /// Granularity of time stamps in nanoseconds, a power of ten.
     pub time_gran: u32,
@@ -79,19 +79,19 @@ impl InitFlags {
     /// `FUSE_NO_OPENDIR_SUPPORT`: the kernel stops sending `OPENDIR` after one `ENOSYS` and caches listings.
     pub const NO_OPENDIR_SUPPORT: Self = Self(1 << 24);
 
-    /// These and those.
+    /// Returns the flags of both.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Only those that are also in `offered`.
+    /// Returns the flags that are also in `offered`.
     #[must_use]
     pub const fn within(self, offered: u32) -> Self {
         Self(self.0 & offered)
     }
 
-    /// Whether all of `other` are among these.
+    /// Returns whether all flags of `other` are among these.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

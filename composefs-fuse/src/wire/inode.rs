@@ -1,4 +1,4 @@
-//! Attributes, content and extended attributes of one inode.
+//! Attributes, content and extended attributes of inodes, and the names that lead to them.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FileAttr {
-    /// What `st_ino` will say.
+    /// The number that `st_ino` shows.
     pub ino: u64,
     /// Bytes of content.
     pub size: u64,
@@ -26,13 +26,13 @@ pub struct FileAttr {
     pub ctimensec: u32,
     /// Type and permissions.
     pub mode: u32,
-    /// Names that lead to it.
+    /// How many names lead to it.
     pub nlink: u32,
     /// Owner.
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Device number as [`encode_rdev`] makes it.
+    /// Device number, as packed by [`encode_rdev`].
     pub rdev: u32,
     /// Bytes that `st_blksize` recommends for one read.
     pub blksize: u32,
@@ -58,9 +58,9 @@ pub struct AttrOut {
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct EntryOut {
-    /// The inode, or 0: there is no such name, and the kernel may remember that.
+    /// The inode, or 0 if there is no such name, which the kernel may cache.
     pub nodeid: u64,
-    /// Tells apart two inodes that had one number; ours never change, so always 0.
+    /// Distinguishes inodes that had the same number. Ours never change, so this is always 0.
     pub generation: u64,
     /// Seconds for which the name leads there.
     pub entry_valid: u64,
@@ -80,9 +80,9 @@ pub struct EntryOut {
 pub struct ReadIn {
     /// What `OPEN` answered; here always 0.
     pub fh: u64,
-    /// Byte of the file, or the `off` of the entry to go on behind.
+    /// The byte of the file, or the `off` of the last entry that was read.
     pub offset: u64,
-    /// Bytes wanted at most.
+    /// The most bytes that are wanted.
     pub size: u32,
     /// Unused here.
     pub read_flags: u32,
@@ -140,6 +140,38 @@ pub struct Statfs {
     pub spare: [u32; 6],
 }
 
+/// `struct fuse_dirent` without the name, 24 bytes. The name follows, then zeros up to a multiple of 8.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Dirent {
+    /// The number that `d_ino` shows.
+    pub ino: u64,
+    /// The offset at which the next request continues after this entry.
+    pub off: u64,
+    /// Bytes of the name.
+    pub namelen: u32,
+    /// The type that `d_type` shows.
+    pub kind: u32,
+}
+
+/// `struct fuse_direntplus` without the name, 152 bytes.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct DirentPlus {
+    /// What `LOOKUP` of the name would answer. Here a `nodeid` of 0 means that the kernel must ask, not that the name is
+    /// missing.
+    pub entry: EntryOut,
+    /// The name.
+    pub dirent: Dirent,
+}
+
+/// `FUSE_REC_ALIGN`: bytes of a record, a multiple of 8.
+#[must_use]
+pub const fn padded(bytes: usize) -> usize {
+    bytes.next_multiple_of(8)
+}
+
+const _: () = assert!(size_of::<Dirent>() == 24 && size_of::<DirentPlus>() == 152);
 const _: () = assert!(size_of::<FileAttr>() == 88 && size_of::<AttrOut>() == 104 && size_of::<EntryOut>() == 128);
 const _: () = assert!(size_of::<ReadIn>() == 40 && size_of::<Statfs>() == 80);
 

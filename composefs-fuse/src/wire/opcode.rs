@@ -13,7 +13,7 @@ macro_rules! opcodes {
             /// All of them, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The kind that `raw` stands for, if it is one of ours.
+            /// Returns the kind with number `raw`, if it is known.
             #[must_use]
             pub const fn from_raw(raw: u32) -> Option<Self> {
                 match raw {
@@ -22,7 +22,7 @@ macro_rules! opcodes {
                 }
             }
 
-            /// The name in the kernel's header without `FUSE_`.
+            /// Returns the name in the kernel's header without `FUSE_`.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -88,9 +88,9 @@ opcodes! {
 }
 
 impl Opcode {
-    /// Whether the request would change the tree.
+    /// Returns whether the request would change the tree.
     ///
-    /// `OPEN` for writing is not among them: a read-only mount never sends it.
+    /// `OPEN` for writing is not one of them: a read-only mount never sends it.
     #[must_use]
     pub const fn changes_the_tree(self) -> bool {
         matches!(
@@ -115,7 +115,7 @@ impl Opcode {
         )
     }
 
-    /// Whether the sender waits for no reply, and must get none.
+    /// Returns whether the sender waits for no reply, and must get none.
     #[must_use]
     pub const fn wants_no_reply(self) -> bool {
         matches!(self, Self::Forget | Self::BatchForget | Self::NotifyReply)

@@ -30,6 +30,7 @@ mod limits;
 mod logs;
 mod materialize;
 mod mount;
+mod mount_helper;
 mod on_top;
 mod outcome;
 mod prepare;
@@ -43,19 +44,19 @@ mod store;
 mod umount;
 mod verify;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::failure::Failure;
 use crate::host::{child, file_share};
 use crate::machine::{self, launch};
 
 /// Options of every command.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Global {
     /// The store of layers and images [default: $LAMINA_STORE, else $XDG_DATA_HOME/lamina]
     // Not read by clap, which rejects an empty variable.
@@ -125,7 +126,13 @@ pub fn main() -> ExitCode {
     if let Some(result) = internal(&arguments) {
         return report(result);
     }
-    let cli = Cli::parse();
+    let is_command = |word: &OsStr| Cli::command().get_subcommands().any(|command| word == command.get_name());
+    let arguments = match mount_helper::translated(&arguments, is_command) {
+        Some(Ok(translated)) => translated,
+        Some(Err(failure)) => return report(Err(failure)),
+        None => arguments,
+    };
+    let cli = Cli::parse_from(&arguments);
     log_to_stderr(cli.global.verbose);
     report(match cli.command {
         Command::Pull(pull) => pull.execute(&cli.global),
@@ -134,13 +141,17 @@ pub fn main() -> ExitCode {
         Command::Images(images) => images.execute(&cli.global),
         Command::Inspect(inspect) => inspect.execute(&cli.global),
         Command::Rmi(rmi) => rmi.execute(&cli.global),
-        Command::Gc(gc) => gc.execute(&cli.global),
+        Command::Gc(gc) => {
+            // A server whose mount has just been taken away may not have let go of the store yet.
+            let _ = composefs_fuse::linux::wait_for_ending_mounts();
+            gc.execute(&cli.global)
+        }
         Command::Du(du) => du.execute(&cli.global),
         Command::Verify(verify) => verify.execute(&cli.global),
         Command::Export(export) => export.execute(&cli.global),
         Command::BuildImage(build) => build.execute(&cli.global),
         Command::Materialize(materialize) => materialize.execute(&cli.global),
-        Command::Mount(mount) => mount.execute(&cli.global),
+        Command::Mount(mount) => mount.execute(&cli.global, arguments),
         Command::Umount(umount) => umount.execute(),
         Command::Stats(stats) => stats.execute(&cli.global),
         Command::Run(run) => run.execute(&cli.global).map_err(Failure::before_the_command),
@@ -248,7 +259,6 @@ fn log_to_stderr(verbose: u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_definition_is_consistent() {

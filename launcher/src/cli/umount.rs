@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
-use composefs_fuse::linux::{Unmount, unmount};
+use composefs_fuse::linux::{Unmount, Unmounted, unmount};
 
 use crate::failure::{About, FAILED, Failure};
 
-/// Take mounts away; what served them ends
+/// Unmount images
+///
+/// Returns when the process that served the mount no longer uses the store, so that `lamina gc` afterwards frees what only the
+/// mount used.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -16,7 +19,7 @@ pub(super) struct Umount {
     /// The directories
     #[arg(value_name = "DIR", required = true)]
     directories: Vec<PathBuf>,
-    /// Take it out of the tree now even if files are open, and end when the last is closed
+    /// Remove it from the tree now, even if files are open; it ends when the last one is closed
     #[arg(long, short)]
     lazy: bool,
 }
@@ -26,10 +29,18 @@ impl Umount {
         let how = if self.lazy { Unmount::Lazy } else { Unmount::Clean };
         let mut status = 0;
         for directory in &self.directories {
-            if let Err(failure) = unmount(directory, how).about("lamina umount") {
-                // The others are no worse for it.
-                tell!("lamina: {failure}");
-                status = FAILED;
+            match unmount(directory, how).about("lamina umount") {
+                Ok(Unmounted::Released) => {}
+                Ok(Unmounted::StillHeld) => tell!(
+                    "lamina: {}: unmounted, but the process that served it has not ended yet; until then the store keeps \
+                     what it used",
+                    directory.display()
+                ),
+                Err(failure) => {
+                    // The other directories can still be unmounted.
+                    tell!("lamina: {failure}");
+                    status = FAILED;
+                }
             }
         }
         Ok(status)

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use composefs_fuse::Server;
-use composefs_fuse::linux::{MountOptions, MountPoint, Session, Unmount};
+use composefs_fuse::linux::{MountOptions, MountPoint, Unmount, Workers};
 use guest_protocol::Part;
 use layer_store::{Silent, Store};
 
@@ -184,7 +184,7 @@ pub(crate) fn fuse(others: bool) -> Result<(), Failure> {
     let options = MountOptions { allow_other: others, ..MountOptions::default() };
     let device = point.mount(&options).about("fuse")?;
     let (events, _) = channel();
-    let served = Session::start(&server, device, 1, &events).about("fuse");
+    let served = Workers::start(&server, device, 1, &events).about("fuse");
     // Only what is served can be read without waiting for ever.
     let seen = served.and_then(|session| Ok((session, fs::read_dir(&path).map(Iterator::count).about("fuse")?)));
     point.unmount(Unmount::Lazy).about("fuse")?;

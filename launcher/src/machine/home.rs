@@ -1,57 +1,48 @@
 //! Where machines and their sockets live, and what may name one.
 
-use std::fs::{self, DirBuilder};
+use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::process::getuid;
+use layer_store::user_dirs::{self, UserDirError};
 
 use crate::failure::{About, Failure};
 
-/// The directory that holds one directory for each machine: `machines` in `$XDG_STATE_HOME/lamina`, else in
+/// Returns the directory that holds one directory for each machine: `machines` in `$XDG_STATE_HOME/lamina`, else in
 /// `~/.local/state/lamina`.
 ///
 /// # Errors
 /// The variable is not set, and this user has no home.
 pub(crate) fn machines() -> Result<PathBuf, Failure> {
-    Ok(xdg("XDG_STATE_HOME", ".local/state")?.join("machines"))
+    Ok(user_dirs::state().map_err(unusable)?.join("machines"))
 }
 
-/// `$XDG_CACHE_HOME/lamina`, else `~/.cache/lamina`.
+/// Returns `$XDG_CACHE_HOME/lamina`, else `~/.cache/lamina`.
 ///
 /// # Errors
 /// The variable is not set, and this user has no home.
 pub(crate) fn cache_home() -> Result<PathBuf, Failure> {
-    xdg("XDG_CACHE_HOME", ".cache")
+    user_dirs::cache().map_err(unusable)
 }
 
-/// The base directory that `variable` names (relative ones are to be ignored, says the XDG specification).
-fn xdg(variable: &str, below_home: &str) -> Result<PathBuf, Failure> {
-    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || std::env::home_dir().filter(|path| path.is_absolute());
-    match set(variable).or_else(|| Some(home()?.join(below_home))) {
-        Some(base) => Ok(base.join("lamina")),
-        None => Err(Failure::new("HOME", "it is not set").with_hint(format_args!("set HOME or {variable}"))),
-    }
-}
-
-/// A short directory for sockets, whose paths have at most 107 bytes: `$XDG_RUNTIME_DIR/lamina`, else
-/// `/tmp/lamina-<uid>`, which must be ours alone: who can connect to a machine's sockets controls it.
+/// Creates and returns the private directory for sockets ([`user_dirs::runtime`]).
 pub(crate) fn sockets() -> Result<PathBuf, Failure> {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let usable = |path: &PathBuf| path.is_absolute() && path.is_dir();
-    let home = match runtime.filter(usable) {
-        Some(runtime) => runtime.join("lamina"),
-        None => PathBuf::from(format!("/tmp/lamina-{}", getuid().as_raw())),
-    };
-    make_private(&home, false)?;
-    let found = fs::symlink_metadata(&home).about(home.display())?;
-    if !found.is_dir() || found.uid() != getuid().as_raw() || found.mode() & 0o077 != 0 {
-        return Err(Failure::new(home.display(), "it is not a private directory of this user")
-            .with_hint("remove it, or set XDG_RUNTIME_DIR"));
+    user_dirs::runtime().map_err(unusable)
+}
+
+fn unusable(error: UserDirError) -> Failure {
+    match error {
+        UserDirError::NoHome { variable } => {
+            Failure::new("HOME", "it is not set").with_hint(format_args!("set HOME or {variable}"))
+        }
+        UserDirError::Create { path, source } => Failure::new(path.display(), source),
+        UserDirError::NotPrivate(path) => {
+            let cause = "it is not a private directory of this user";
+            Failure::new(path.display(), cause).with_hint("remove it, or set XDG_RUNTIME_DIR")
+        }
+        other => Failure::new("this user's directories", other),
     }
-    Ok(home)
 }
 
 pub(crate) fn make_private(path: &Path, parents: bool) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use composefs_fuse::Server;
-use composefs_fuse::linux::{MountOptions, MountPoint, Session, Unmount};
+use composefs_fuse::linux::{MountOptions, MountPoint, Unmount, Workers};
 use layer_store::View;
 use vhost_user::VhostUserFs;
 
@@ -124,7 +124,7 @@ impl RootServer for DirectoryRoot {
 pub(crate) struct MountedRoot {
     server: Arc<Server>,
     virtiofsd: Virtiofsd,
-    mounted: Option<(MountPoint, Option<Session>)>,
+    mounted: Option<(MountPoint, Option<Workers>)>,
 }
 
 /// Threads that answer virtiofsd's requests: it makes one at a time.
@@ -145,10 +145,10 @@ impl RootServer for MountedRoot {
         let point = MountPoint::new(&path).about("root")?;
         // Only this user gets in, and no mode is checked: the guest's kernel does that.
         let device = point.mount(&MountOptions::default()).about("root")?;
-        let (_, session) = self.mounted.insert((point, None));
-        // Whether its threads live is asked of the session.
+        let (_, workers) = self.mounted.insert((point, None));
+        // Whether its threads live is asked of the workers.
         let (events, _) = channel();
-        *session = Some(Session::start(&self.server, device, THREADS, &events).about("root")?);
+        *workers = Some(Workers::start(&self.server, device, THREADS, &events).about("root")?);
         if let Some(command) = self.command_line(socket, directory)? {
             children.spawn("root", &command, directory)?;
         }
@@ -156,7 +156,7 @@ impl RootServer for MountedRoot {
     }
 
     fn has_ended(&self) -> bool {
-        self.mounted.as_ref().and_then(|(_, session)| session.as_ref()).is_some_and(Session::has_ended)
+        self.mounted.as_ref().and_then(|(_, workers)| workers.as_ref()).is_some_and(Workers::has_ended)
     }
 
     fn command_line(&self, socket: &Path, directory: &Directory) -> Result<Option<CommandLine>, Failure> {
@@ -166,11 +166,11 @@ impl RootServer for MountedRoot {
 
 impl Drop for MountedRoot {
     fn drop(&mut self) {
-        let Some((point, session)) = self.mounted.take() else { return };
+        let Some((point, workers)) = self.mounted.take() else { return };
         // Busy is who looks into it from outside; they lose it.
         let gone = point.unmount(Unmount::Clean).or_else(|_| point.unmount(Unmount::Lazy));
-        match (gone, session) {
-            (Ok(()), Some(session)) => session.join(),
+        match (gone, workers) {
+            (Ok(()), Some(workers)) => workers.join(),
             (Err(error), _) => tracing::warn!("{error}"),
             (Ok(()), None) => {}
         }

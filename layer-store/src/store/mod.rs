@@ -50,6 +50,7 @@ use crate::durable;
 use crate::fault::{self, FaultPoint};
 use crate::lease::{Held, Lease};
 use crate::observer::Silent;
+use crate::user_dirs;
 use features::StoreFile;
 use layout::{DIRECTORIES, Layout};
 
@@ -78,11 +79,8 @@ impl Store {
     /// `$LAMINA_STORE`, else `$XDG_DATA_HOME/lamina`, else `~/.local/share/lamina`.
     #[must_use]
     pub fn default_root() -> PathBuf {
-        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        set("LAMINA_STORE")
-            .or_else(|| set("XDG_DATA_HOME").map(|path| path.join("lamina")))
-            .or_else(|| set("HOME").map(|path| path.join(".local/share/lamina")))
-            .unwrap_or_else(|| PathBuf::from("/var/lib/lamina"))
+        let named = std::env::var_os("LAMINA_STORE").filter(|value| !value.is_empty()).map(PathBuf::from);
+        named.or_else(user_dirs::data).unwrap_or_else(|| PathBuf::from("/var/lib/lamina"))
     }
 
     /// Opens the store at `root`, and makes one where there is none.

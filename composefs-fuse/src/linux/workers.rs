@@ -10,75 +10,75 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use zerocopy::FromBytes;
 
-/// Why a mount cannot be served.
+/// Why the kernel's requests cannot be answered.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum SessionError {
-    /// Reading from or writing to the device failed.
+pub enum DeviceError {
+    /// Reading from or writing to the device failed, or no thread could be started.
     #[error("/dev/fuse: {0}")]
-    Device(#[from] io::Error),
-    /// The kernel did not open with a handshake.
+    Io(#[from] io::Error),
+    /// The kernel did not begin with a handshake.
     #[error("the kernel's first FUSE message was not a handshake")]
     NoHandshake,
     /// The kernel and the server cannot agree.
     #[error("the FUSE handshake failed: {0}; Linux 5.4 or later is needed")]
-    Handshake(io::Error),
+    Handshake(#[source] io::Error),
     /// The mount was gone before the handshake was done.
     #[error("the mount was taken away before it could be served")]
     Gone,
 }
 
-/// What a session tells whoever waits for it.
+/// What happens while a mount is served.
 #[derive(Debug)]
-pub enum SessionEvent {
-    /// A thread has ended: because the mount is gone (`Ok`), because it panicked, or because the device failed; with
-    /// `ECONNABORTED` where the connection was aborted through `/sys/fs/fuse/connections`, which leaves the mount.
+pub enum ServeEvent {
+    /// A thread has ended: because the mount is gone (`Ok`), because it panicked, or because the device failed. The error
+    /// is `ECONNABORTED` if the connection was aborted through `/sys/fs/fuse/connections`, which leaves the mount.
     WorkerEnded(io::Result<()>),
     /// The process was asked to end by this signal.
     Signal(i32),
 }
 
-/// A mount being served by threads.
+/// The threads that serve a mount.
 ///
-/// The threads end when the mount is gone. Dropping the session does not stop them: a thread that waits for the
-/// kernel can only be freed by taking the mount away, or by the end of the process.
+/// They end when the mount is gone. Dropping this does not stop them: a thread that waits for the kernel ends only when
+/// the mount is taken away or the process ends.
 #[derive(Debug)]
-pub struct Session {
+pub struct Workers {
     workers: Vec<JoinHandle<()>>,
 }
 
-impl Session {
-    /// Does the handshake, then serves from `threads` threads, at least one. Each tells `events` when it ends.
+impl Workers {
+    /// Does the handshake, then serves from `threads` threads, at least one. Each sends to `events` when it ends.
     ///
-    /// When this returns, the tree can be read.
+    /// The tree can be read as soon as this returns.
     ///
     /// # Errors
-    /// If the handshake fails or no thread can be started; the mount is still there then.
+    /// The handshake failed, or no thread could be started. The mount is still there then.
     pub fn start(
         server: &Arc<Server>,
         device: OwnedFd,
         threads: usize,
-        events: &Sender<SessionEvent>,
-    ) -> Result<Self, SessionError> {
+        events: &Sender<ServeEvent>,
+    ) -> Result<Self, DeviceError> {
         let device = Arc::new(device);
         handshake(server, &device)?;
         let workers = (0..threads.max(1)).map(|number| {
             let (server, device, events) = (Arc::clone(server), Arc::clone(&device), events.clone());
             std::thread::Builder::new().name(format!("fuse-{number}")).spawn(move || {
-                let mut farewell = Farewell::new(events);
-                farewell.outcome = Channel::new(&device).serve(&server);
+                let mut notice = ExitNotice::new(events);
+                notice.outcome = Channel::new(&device).serve(&server);
             })
         });
         Ok(Self { workers: workers.collect::<io::Result<_>>()? })
     }
 
-    /// How many threads serve.
+    /// Returns how many threads serve.
     #[must_use]
     pub fn threads(&self) -> usize {
         self.workers.len()
     }
 
-    /// Whether all threads have ended.
+    /// Returns whether all threads have ended.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.workers.iter().all(JoinHandle::is_finished)
@@ -87,58 +87,59 @@ impl Session {
     /// Waits until all threads have ended, which they do when the mount is gone.
     pub fn join(self) {
         for worker in self.workers {
-            // A worker that panicked has said so, and there is nothing left of it to clear.
+            // A thread that panicked has reported it, and left nothing to clean up.
             drop(worker.join());
         }
     }
 }
 
-/// Says that a thread has ended when it is dropped: also where it panicked, or its mount would be waited for without end.
-struct Farewell {
-    events: Sender<SessionEvent>,
+/// Reports the end of a thread when it is dropped, also if the thread panicked: otherwise its mount would be waited for
+/// without end.
+struct ExitNotice {
+    events: Sender<ServeEvent>,
     outcome: io::Result<()>,
 }
 
-impl Farewell {
-    fn new(events: Sender<SessionEvent>) -> Self {
+impl ExitNotice {
+    fn new(events: Sender<ServeEvent>) -> Self {
         Self { events, outcome: Err(io::Error::other("a serving thread panicked")) }
     }
 }
 
-impl Drop for Farewell {
+impl Drop for ExitNotice {
     fn drop(&mut self) {
         let outcome = std::mem::replace(&mut self.outcome, Ok(()));
-        // Nobody listens any more where the session was abandoned; then nobody need know.
-        drop(self.events.send(SessionEvent::WorkerEnded(outcome)));
+        // Fails if nobody waits for the mount any more, and then nobody needs to know.
+        drop(self.events.send(ServeEvent::WorkerEnded(outcome)));
     }
 }
 
 /// Answers requests until `INIT` is done.
-fn handshake(server: &Server, device: &OwnedFd) -> Result<(), SessionError> {
+fn handshake(server: &Server, device: &OwnedFd) -> Result<(), DeviceError> {
     let mut channel = Channel::new(device);
     // The kernel may ask twice: the second time in the version that the first answer named.
     for _ in 0..2 {
-        let Some(length) = channel.receive()? else { return Err(SessionError::Gone) };
+        let Some(length) = channel.receive()? else { return Err(DeviceError::Gone) };
         let request = channel.request.get(..length).unwrap_or_default();
         let header = InHeader::read_from_prefix(request).map(|(header, _)| header);
         if header.ok().and_then(|header| Opcode::from_raw(header.opcode)) != Some(Opcode::Init) {
-            return Err(SessionError::NoHandshake);
+            return Err(DeviceError::NoHandshake);
         }
         let sent = channel.answer(server, length)?;
         let Ok((answer, rest)) = OutHeader::read_from_prefix(channel.reply.get(..sent).unwrap_or_default()) else {
-            return Err(SessionError::NoHandshake);
+            return Err(DeviceError::NoHandshake);
         };
         if answer.error != 0 {
-            return Err(SessionError::Handshake(io::Error::from_raw_os_error(-answer.error)));
+            return Err(DeviceError::Handshake(io::Error::from_raw_os_error(-answer.error)));
         }
-        // An answer that asks for nothing names our version only, and the kernel asks again.
+        // An answer without flags only names our version, and the kernel asks again.
         match InitOut::read_from_prefix(rest) {
             Ok((InitOut { flags: 0, .. }, _)) => {}
             Ok(_) => return Ok(()),
-            Err(_) => return Err(SessionError::NoHandshake),
+            Err(_) => return Err(DeviceError::NoHandshake),
         }
     }
-    Err(SessionError::NoHandshake)
+    Err(DeviceError::NoHandshake)
 }
 
 /// One thread's buffers between the device and the server.
@@ -161,12 +162,12 @@ impl<'d> Channel<'d> {
         Ok(())
     }
 
-    /// The length of the next request, or nothing when the mount is gone.
+    /// Returns the length of the next request, or nothing if the mount is gone.
     fn receive(&mut self) -> io::Result<Option<usize>> {
         loop {
             match rustix::io::read(self.device, &mut *self.request) {
                 Ok(length) => return Ok(Some(length)),
-                // ENOENT: the asker gave up while the request was being handed over (fs/fuse/dev.c).
+                // ENOENT: the caller gave up while the request was handed over (fs/fuse/dev.c).
                 Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => {}
                 Err(Errno::NODEV) => return Ok(None),
                 Err(errno) => return Err(errno.into()),
@@ -180,13 +181,13 @@ impl<'d> Channel<'d> {
         let Some(reply) = self.reply.get(..sent).filter(|reply| !reply.is_empty()) else { return Ok(0) };
         loop {
             match rustix::io::write(self.device, reply) {
-                // ENOENT: the asker gave up meanwhile, or an INTERRUPT was answered whose request is done.
+                // ENOENT: the caller gave up in the meantime, or this answers an INTERRUPT whose request is done.
                 Ok(_) | Err(Errno::NOENT) => return Ok(sent),
                 Err(Errno::INTR | Errno::AGAIN) => {}
-                // The next read says what has become of the mount.
+                // The next read tells what happened to the mount.
                 Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(sent),
                 Err(errno) => {
-                    // One reply that the kernel finds fault with must not cost the mount.
+                    // One reply that the kernel refuses must not end the mount.
                     tracing::error!(%errno, sent, "the kernel refused a reply");
                     return Ok(sent);
                 }
@@ -200,13 +201,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_that_panics_says_that_it_has_ended() {
+    fn a_thread_that_panics_reports_that_it_has_ended() {
         let (sender, events) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let _farewell = Farewell::new(sender);
+            let _notice = ExitNotice::new(sender);
             panic!("outside of what the server guards");
         });
         assert!(thread.join().is_err());
-        assert!(matches!(events.recv(), Ok(SessionEvent::WorkerEnded(Err(_)))));
+        assert!(matches!(events.recv(), Ok(ServeEvent::WorkerEnded(Err(_)))));
     }
 }

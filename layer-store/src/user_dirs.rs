@@ -1,0 +1,142 @@
+//! Where the files of this user are: the directories of the XDG base directory specification, and what is used without
+//! them.
+//!
+//! A crate such as `etcetera` knows the specification, but neither the private fallback for sockets nor the directories
+//! of another user, which are half of this.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::process::geteuid;
+
+/// The name of Lamina's directory in each of them.
+const NAME: &str = "lamina";
+
+/// Why a directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UserDirError {
+    /// This user has no home directory, and the variable that would replace it is not set.
+    #[error("HOME: not set to an absolute path; set HOME or {variable}")]
+    NoHome {
+        /// The variable that would replace it.
+        variable: &'static str,
+    },
+    /// The directory cannot be created.
+    #[error("{path}: cannot create the directory: {source}")]
+    Create {
+        /// The directory.
+        path: PathBuf,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// Others can write to the directory, or it belongs to somebody else.
+    #[error("{0}: not a private directory of this user; remove it, or set XDG_RUNTIME_DIR")]
+    NotPrivate(PathBuf),
+}
+
+/// Returns `$XDG_DATA_HOME/lamina`, else `~/.local/share/lamina`, or nothing if neither variable is set.
+///
+/// Unlike the others it does not ask the user database for a home directory: services without `HOME` keep their store
+/// in `/var/lib/lamina`.
+pub(crate) fn data() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let data = set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")))?;
+    Some(data.join(NAME))
+}
+
+/// Returns `$XDG_STATE_HOME/lamina`, else `~/.local/state/lamina`.
+///
+/// # Errors
+/// [`UserDirError::NoHome`].
+pub fn state() -> Result<PathBuf, UserDirError> {
+    base("XDG_STATE_HOME", ".local/state")
+}
+
+/// Returns `$XDG_CACHE_HOME/lamina`, else `~/.cache/lamina`.
+///
+/// # Errors
+/// [`UserDirError::NoHome`].
+pub fn cache() -> Result<PathBuf, UserDirError> {
+    base("XDG_CACHE_HOME", ".cache")
+}
+
+fn base(variable: &'static str, below_home: &str) -> Result<PathBuf, UserDirError> {
+    let home = || std::env::home_dir().filter(|path| path.is_absolute());
+    let base = absolute(variable).or_else(|| Some(home()?.join(below_home)));
+    base.map(|base| base.join(NAME)).ok_or(UserDirError::NoHome { variable })
+}
+
+/// The specification says that relative paths must be ignored.
+fn absolute(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// Creates and returns the directory for sockets: `$XDG_RUNTIME_DIR/lamina`, else `/run/lamina` for root and
+/// `/tmp/lamina-UID` for others.
+///
+/// Its path is short, because that of a socket has at most 107 bytes. It is this user's alone (mode 0700): a process
+/// that can connect to the sockets in it controls what listens there.
+///
+/// # Errors
+/// [`UserDirError::Create`] or [`UserDirError::NotPrivate`].
+pub fn runtime() -> Result<PathBuf, UserDirError> {
+    let uid = geteuid().as_raw();
+    let path = configured_runtime().unwrap_or_else(|| runtime_fallback(uid));
+    match DirBuilder::new().mode(0o700).create(&path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(UserDirError::Create { path, source }),
+        _ if !is_private(&path, uid) => Err(UserDirError::NotPrivate(path)),
+        _ => Ok(path),
+    }
+}
+
+/// Returns each directory where a process of user `uid` may have its sockets and that nobody else can write to: this
+/// process's own, that of a login session, and that of a process without `XDG_RUNTIME_DIR`.
+#[must_use]
+pub fn possible_runtimes(uid: u32) -> Vec<PathBuf> {
+    let own = (uid == geteuid().as_raw()).then(configured_runtime).flatten();
+    let login = Path::new("/run/user").join(uid.to_string()).join(NAME);
+    let mut found: Vec<PathBuf> = own.into_iter().chain([login, runtime_fallback(uid)]).collect();
+    found.dedup();
+    found.retain(|path| is_private(path, uid));
+    found
+}
+
+/// Ignores a directory that does not exist, such as that of a user who has logged out.
+fn configured_runtime() -> Option<PathBuf> {
+    absolute("XDG_RUNTIME_DIR").filter(|path| path.is_dir()).map(|path| path.join(NAME))
+}
+
+fn runtime_fallback(uid: u32) -> PathBuf {
+    if uid == 0 { Path::new("/run").join(NAME) } else { PathBuf::from(format!("/tmp/{NAME}-{uid}")) }
+}
+
+fn is_private(path: &Path, uid: u32) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == uid && found.mode() & 0o077 == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn only_a_directory_that_its_user_alone_can_enter_is_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let uid = geteuid().as_raw();
+        let path = directory.path().join("runtime");
+        assert!(!is_private(&path, uid));
+        DirBuilder::new().mode(0o700).create(&path).unwrap();
+        assert!(is_private(&path, uid) && !is_private(&path, uid + 1));
+        for mode in [0o701, 0o750, 0o777] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(!is_private(&path, uid), "{mode:o}");
+        }
+        let link = directory.path().join("link");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(!is_private(&link, uid), "a link that somebody else may have made");
+    }
+}
