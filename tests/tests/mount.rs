@@ -1,5 +1,6 @@
 //! An image as a tree through kernel FUSE, mounted by an ordinary user.
 
+use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -220,6 +221,66 @@ fn late_end_of_a_server_leaves_the_next_mount_at_its_place() {
     }
     assert!(session.tree(&point).get("etc/os-release").is_some());
     session.umount(&point);
+    session.traces().assert_nothing_left();
+}
+
+/// The files in the store by which a process says that it uses something.
+fn leases(session: &Session) -> usize {
+    std::fs::read_dir(session.store().join("leases")).expect("the leases").count()
+}
+
+#[test]
+fn umount_returns_when_the_server_has_let_go_of_the_store() {
+    let session = session_with_small_image();
+    for _ in 0..5 {
+        let point = session.mount(REFERENCE, "mounted");
+        assert_eq!(leases(&session), 1);
+        session.umount(&point);
+        assert_eq!(leases(&session), 0);
+    }
+    // Also if the server takes its time.
+    let point = session.mount(REFERENCE, "mounted");
+    let pid = rustix::process::Pid::from_raw(server(&session).cast_signed()).unwrap();
+    rustix::process::kill_process(pid, Signal::STOP).unwrap();
+    let mut umount = session.start(session.lamina([OsStr::new("umount"), point.as_os_str()]));
+    while !session.traces().mounts().is_empty() {
+        assert!(umount.child.try_wait().unwrap().is_none(), "{}", umount.finish());
+    }
+    assert!(umount.child.try_wait().unwrap().is_none(), "{}", umount.finish());
+    rustix::process::kill_process(pid, Signal::CONT).unwrap();
+    let finished = umount.finish().succeeded();
+    assert_eq!((leases(&session), finished.stderr.as_str()), (0, ""));
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn lazy_umount_does_not_wait_for_open_files() {
+    let session = session_with_small_image();
+    let point = session.mount(REFERENCE, "mounted");
+    let open = Actor::User.act(|| std::fs::File::open(point.join("etc/os-release"))).unwrap();
+    session.ok([OsStr::new("umount"), OsStr::new("--lazy"), point.as_os_str()]);
+    assert_eq!((session.traces().mounts().len(), leases(&session)), (0, 1));
+    let mut content = String::new();
+    std::io::Read::read_to_string(&mut &open, &mut content).unwrap();
+    assert_eq!(content, "ID=small\n");
+    drop(open);
+    session.traces().assert_nothing_left();
+    assert_eq!(leases(&session), 0);
+}
+
+#[test]
+fn collection_waits_for_a_server_whose_mount_another_program_took_away() {
+    let session = session_with_small_image();
+    let point = session.mount(REFERENCE, "mounted");
+    session.ok(["rmi", REFERENCE]);
+    let pid = rustix::process::Pid::from_raw(server(&session).cast_signed()).unwrap();
+    rustix::process::kill_process(pid, Signal::STOP).unwrap();
+    Finished::of(session.command(&installed("fusermount3")).arg("-u").arg(&point)).succeeded();
+    let collection = session.start(session.lamina(["gc"]));
+    rustix::process::kill_process(pid, Signal::CONT).unwrap();
+    let finished = collection.finish().succeeded();
+    let layers = std::fs::read_dir(session.store().join("layers/sha256")).unwrap().count();
+    assert_eq!(layers, 0, "{finished}");
     session.traces().assert_nothing_left();
 }
 
