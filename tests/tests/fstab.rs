@@ -135,7 +135,7 @@ fn lamina_mount_takes_the_same_options_and_root_alone_can_ask_for_setuid_files_a
         session.umount(&point);
         session.run(["mount", "-o", "rw", REFERENCE, point.to_str().unwrap()]).refused_usage("use ro");
         let help = Finished::of(
-            Command::new(&installed("sh"))
+            Command::new(installed("sh"))
                 .arg("-c")
                 .arg(format!("{} mount --help", Path::new(session.program("lamina").get_program()).display())),
         );
