@@ -16,6 +16,7 @@
 //! handshake requires. It needs a second wire format and a second policy, and a Mac to test them on.
 
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used))]
 
 #[cfg(target_os = "linux")]

@@ -1,6 +1,6 @@
 //! The command line on Linux.
 
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::Parser;
 use composefs_fuse::Server;
 use composefs_fuse::linux::{
@@ -89,7 +89,7 @@ pub(crate) fn run() -> ExitCode {
     match mount_and_serve(&arguments, mount) {
         Ok(status) => status,
         Err(error) => {
-            // Each error says what caused it.
+            // Its text has the causes in it.
             eprintln!("composefs-fuse: {error}");
             ExitCode::FAILURE
         }
@@ -97,7 +97,7 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn mount_and_serve(arguments: &Arguments, mount: MountOptions) -> anyhow::Result<ExitCode> {
-    let absolute = |path: &PathBuf| std::path::absolute(path).with_context(|| path.display().to_string());
+    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|error| anyhow!("{}: {error}", path.display()));
     let stats = match &arguments.stats {
         Some(socket) => StatsOutlet::At(absolute(socket)?),
         None => StatsOutlet::Default,

@@ -192,12 +192,20 @@ fn kernel_overlayfs_on_top_copies_files_of_the_mount_up() {
         fs::create_dir(directory).unwrap();
     }
     let lower = mounted.point.path().display();
-    let options = format!("lowerdir={lower},upperdir={},workdir={}", upper.display(), work.display());
+    let options = format!("lowerdir={lower},upperdir={},workdir={},xino=on", upper.display(), work.display());
     let overlay = Scratch::mount(&merged, "overlay", &options);
 
+    // Inode numbers of a mount have room for overlayfs to mark their layer, so that everything is on one device.
+    let number = |path: &Path| path.symlink_metadata().map(|found| (found.dev(), found.ino())).unwrap();
     let file = merged.join("d000/f00000");
+    let device = merged.metadata().unwrap().dev();
+    for path in [&file, &merged.join("d000"), &merged.join("link"), &merged.join("d001/f00001")] {
+        assert_eq!(number(path).0, device, "{}", path.display());
+    }
+    let before = number(&file);
     fs::OpenOptions::new().append(true).open(&file).unwrap().write_all(b" more").unwrap();
     assert_eq!(fs::read(&file).unwrap(), b"0 0 more");
+    assert_eq!(number(&file), before, "a file keeps its number when it is copied up");
     fs::set_permissions(merged.join("marked"), fs::Permissions::from_mode(0o600)).unwrap();
     let mut value = [0; 16];
     let length = rustix::fs::getxattr(upper.join("marked"), "user.name", &mut value[..]).unwrap();

@@ -38,8 +38,7 @@ fn with_lamina_installed(session: &Session, script: &str) -> Finished {
     let lamina = session.program("lamina").get_program().to_owned();
     let bin = Path::new(&lamina).parent().expect("a directory of programs");
     let script = format!("set -e; mount --bind {} /usr/local/bin; cd /; {script}", bin.display());
-    let mut command = session.command(&installed("unshare"));
-    Finished::of(command.args(["--mount", "sh", "-c", &script]).arg(&work))
+    Finished::of(Command::new(installed("unshare")).args(["--mount", "sh", "-c", &script]).arg(&work))
 }
 
 #[test]
@@ -71,6 +70,39 @@ fn image_in_fstab_is_mounted_and_unmounted_by_mount_and_umount() {
         assert_eq!(left, 0, "layers left: {finished}");
         session.traces().assert_nothing_left();
     }
+}
+
+/// As an ordinary user whom a line of `/etc/fstab` lets mount, with the store in their home directory: `mount.fuse3` gives
+/// its helper root's.
+#[test]
+fn user_whom_fstab_lets_mount_does_so_from_their_own_store() {
+    let session = session_of(Actor::User);
+    let home = session.directory().join("home/.local/share");
+    Finished::of(session.command(&installed("mkdir")).arg("-p").arg(&home)).succeeded();
+    let ((user, _), point) = (Actor::User.ids(), session.work("host/point"));
+    let line = format!("{REFERENCE} {} fuse.lamina ro,noauto,user 0 0\n", point.display());
+    let [fstab, passwd] = ["fstab-of-users", "passwd"].map(|name| session.directory().join("work").join(name));
+    std::fs::write(&fstab, line).unwrap();
+    let account = format!("someone:x:{user}:{user}::{}:/bin/sh\n", session.directory().join("home").display());
+    std::fs::write(&passwd, format!("root:x:0:0::/root:/bin/sh\n{account}")).unwrap();
+    let script = format!(
+        "mount --bind {fstab} /etc/fstab; mount --bind {passwd} /etc/passwd
+        mv {store} {home}/lamina
+        user() {{ setpriv --reuid={user} --regid={user} --clear-groups env -i PATH=$PATH \"$@\"; }}
+        user mount {point}
+        grep ' {point} ' /proc/self/mounts
+        user cat {point}/etc/os-release
+        user umount {point}",
+        fstab = fstab.display(),
+        passwd = passwd.display(),
+        store = session.store().display(),
+        home = home.display(),
+        point = point.display()
+    );
+    let finished = with_lamina_installed(&session, &script).succeeded();
+    assert!(finished.stdout.contains(" fuse.lamina ro,nosuid,nodev,noexec,"), "{finished}");
+    assert!(finished.stdout.ends_with("ID=small\n"), "{finished}");
+    session.traces().assert_nothing_left();
 }
 
 #[test]

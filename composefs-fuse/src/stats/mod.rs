@@ -1,4 +1,4 @@
-//! What a server was asked, counted without a lock.
+//! Counters of what a server was asked, without a lock.
 
 mod snapshot;
 
@@ -9,10 +9,10 @@ use snapshot::without_trailing_zeros;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Counters by opcode number: those known, and one for all others at place 0, a number that no request has.
+/// Counters by opcode number. Place 0, a number that no request has, is for all unknown opcodes.
 const SLOTS: usize = 64;
 
-/// Buckets of the latency histogram: the last takes everything from 2^30 ns (about a second) on.
+/// Buckets of the latency histogram. The last one takes everything from 2^30 ns (about a second) on.
 pub(crate) const BUCKETS: usize = 32;
 
 const _: () = {
@@ -36,13 +36,13 @@ pub(crate) struct Message {
     pub(crate) sent: usize,
     /// Bytes of file content in the reply.
     pub(crate) content: usize,
-    /// From the request's first byte looked at to the reply's last byte written to the buffer.
+    /// The time from the first look at the request until the reply was in the buffer.
     pub(crate) elapsed: Duration,
 }
 
 /// The counters of one server.
 ///
-/// A reader may see a message in one counter and not yet in another; each counter by itself is exact.
+/// A reader may see a message in one counter before it is in another. Each counter by itself is exact.
 #[derive(Debug)]
 pub struct Stats {
     started: Instant,
@@ -96,12 +96,12 @@ impl Stats {
         self.content_bytes.fetch_add(message.content as u64, Relaxed);
     }
 
-    /// Counts a read of a file's beginning.
+    /// Counts a read of the beginning of a file.
     pub(crate) fn record_beginning(&self) {
         self.begun_files.fetch_add(1, Relaxed);
     }
 
-    /// Counts a request too short or too mangled to be answered.
+    /// Counts a request that was too short or too malformed to be answered.
     pub(crate) fn record_malformed(&self) {
         self.malformed.fetch_add(1, Relaxed);
     }
@@ -121,12 +121,12 @@ impl Stats {
         self.broken_queues.fetch_add(1, Relaxed)
     }
 
-    /// How many requests of one kind were answered with an error so far.
+    /// Returns how many requests of one kind were answered with an error so far.
     pub(crate) fn errors(&self, opcode: Opcode) -> u64 {
         self.kinds.get(opcode as usize).map_or(0, |kind| kind.errors.load(Relaxed))
     }
 
-    /// All counters as they are now.
+    /// Returns all counters as they are now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let name = |number: usize| {
@@ -166,7 +166,7 @@ impl Kind {
     }
 }
 
-/// Bucket `n` holds latencies from 2^(n-1) up to, not including, 2^n nanoseconds; bucket 0 holds 0.
+/// Returns the bucket of a latency: bucket `n` is for 2^(n-1) up to, but not including, 2^n nanoseconds, and bucket 0 for 0.
 fn bucket_of(nanoseconds: u64) -> usize {
     ((u64::BITS - nanoseconds.leading_zeros()) as usize).min(BUCKETS - 1)
 }

@@ -1,4 +1,4 @@
-//! Counters at one moment, as they are shown and passed on.
+//! The counters at one moment, as they are shown and sent.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -8,29 +8,29 @@ use std::fmt;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Snapshot {
-    /// Since the server began.
+    /// The time since the server was created.
     pub uptime_milliseconds: u64,
-    /// By kind: the kernel's names without `FUSE_`, and `UNKNOWN`. Kinds never seen are left out.
+    /// The counters of each kind of message, by the kernel's names without `FUSE_`, and `UNKNOWN`. Kinds that never came are
+    /// left out.
     pub messages: BTreeMap<String, Counts>,
-    /// Openings that reached the server: `OPEN` messages. A kernel that opens without messages sends one, which is
-    /// declined.
+    /// Opens that reached the server: `OPEN` messages. A kernel that opens without messages sends one, which is refused.
     pub opened_files: u64,
-    /// Reads of a file's beginning: where openings cost no message, the nearest there is to files opened for the first
-    /// time, or again after the kernel dropped their pages.
+    /// Reads of the beginning of a file. If opens cost no message, this is close to the number of files that were opened
+    /// for the first time, or again after the kernel had dropped their pages.
     pub begun_files: u64,
     /// Bytes of all requests.
     pub received_bytes: u64,
     /// Bytes of all replies.
     pub sent_bytes: u64,
-    /// Bytes of file content among them.
+    /// Bytes of file content in the replies.
     pub content_bytes: u64,
-    /// Requests too short or too mangled to be answered.
+    /// Requests that were too short or too malformed to be answered.
     pub malformed: u64,
     /// Requests whose handler panicked; each was answered `EIO`.
     pub panics: u64,
     /// Reads that failed because a layer's blob is damaged or unreadable; each was answered `EIO`.
     pub damaged: u64,
-    /// Times that a guest notified a queue which could not be read; never in a mount.
+    /// How often a guest notified a queue that could not be read. Never happens with a mount.
     pub broken_queues: u64,
 }
 
@@ -38,31 +38,31 @@ pub struct Snapshot {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
-    /// Messages.
+    /// How many messages there were.
     pub count: u64,
-    /// Those answered with an error, `ENOSYS` included.
+    /// How many of them were answered with an error, `ENOSYS` included.
     pub errors: u64,
     /// Time spent answering them.
     pub nanoseconds: u64,
-    /// Histogram: element `n` counts those that took from 2^(n-1) up to, not including, 2^n nanoseconds; element 0
-    /// those under one. Zeros at the end are left out.
+    /// A histogram: element `n` counts messages that took at least 2^(n-1) and less than 2^n nanoseconds, and element 0
+    /// those that took less than one. Zeros at the end are left out.
     pub latency: Vec<u64>,
 }
 
 impl Snapshot {
-    /// Messages of one kind.
+    /// Returns how many messages of one kind there were.
     #[must_use]
     pub fn count(&self, kind: &str) -> u64 {
         self.messages.get(kind).map_or(0, |counts| counts.count)
     }
 
-    /// Messages of all kinds.
+    /// Returns how many messages of all kinds there were.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.messages.values().map(|counts| counts.count).sum()
     }
 
-    /// What was counted since `earlier`, a snapshot of the same server.
+    /// Returns what was counted since `earlier`, a snapshot of the same server.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let none = Counts::default();
@@ -99,7 +99,7 @@ impl Counts {
         }
     }
 
-    /// The latency in nanoseconds that `percent` of the messages stayed under, as the power of two above it.
+    /// Returns an upper bound in nanoseconds for the latency of `percent` of the messages: a power of two.
     #[must_use]
     pub fn percentile(&self, percent: u64) -> u64 {
         let total: u64 = self.latency.iter().sum();
@@ -115,7 +115,7 @@ impl Counts {
     }
 }
 
-/// A histogram as it is passed on.
+/// Removes the zeros at the end of a histogram.
 pub(super) fn without_trailing_zeros(mut buckets: Vec<u64>) -> Vec<u64> {
     while buckets.last() == Some(&0) {
         buckets.pop();
@@ -139,7 +139,7 @@ impl fmt::Display for Snapshot {
             writeln!(f, "{kind:<16}{count:>12}{errors:>10}{mean:>12.1}{half:>12.1}{most:>12.1}")?;
         }
         writeln!(f, "{:<16}{:>12}", "all", self.total())?;
-        writeln!(f, "files: {} begun to be read, {} opened by message", self.begun_files, self.opened_files)?;
+        writeln!(f, "files: {} read from the beginning, {} opened by a message", self.begun_files, self.opened_files)?;
         writeln!(
             f,
             "bytes: {} of content, {} sent, {} received; damaged reads: {}, malformed: {}, panics: {}, broken queues: {}",

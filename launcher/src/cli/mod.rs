@@ -128,7 +128,10 @@ pub fn main() -> ExitCode {
     }
     let is_command = |word: &OsStr| Cli::command().get_subcommands().any(|command| word == command.get_name());
     let arguments = match mount_helper::translated(&arguments, is_command) {
-        Some(Ok(translated)) => translated,
+        Some(Ok(translated)) => match mount_helper::leave_home_of_others(&translated) {
+            Ok(()) => translated,
+            Err(failure) => return report(Err(failure)),
+        },
         Some(Err(failure)) => return report(Err(failure)),
         None => arguments,
     };

@@ -26,8 +26,9 @@ Options after -o, with their names in mount(8):
   allow_other                     as --allow-other
   default_permissions             check owners and modes without letting others in
   noexec, noatime                 as for any mount
-  suid, dev                       only for root: heed setuid files and devices of the image, which no other mount does
-  fsname=NAME, subtype=NAME       what /proc/self/mounts shows as the source and, after \"fuse.\", as the type
+  suid, dev                       heed setuid files and devices of the image, if root mounts it
+  fsname=NAME                     the source that /proc/self/mounts shows
+  subtype=NAME                    the type that it shows, after \"fuse.\"; then only umount(8) unmounts it
   store=DIR, additional_store=DIR as --store and --additional-store
   verify, foreground              as --verify and --foreground
   defaults, nosuid, nodev, exec, relatime, nofail, noauto, user, users, owner, group, _netdev, x-...
@@ -84,7 +85,7 @@ pub(super) struct Mount {
     background_child: bool,
 }
 
-/// What the words after `-o` say, beside those for the kernel.
+/// The options after `-o`: those of the mount, and those of this program.
 #[derive(Debug, Default)]
 struct Words {
     mount: MountOptions,
@@ -150,7 +151,7 @@ impl Mount {
         Ok(words)
     }
 
-    /// Opens what is to be served.
+    /// Opens the image that is to be served.
     fn server(&self, global: &Global, words: &Words) -> Result<Server, Failure> {
         let purpose = format!("a mount of {} on {}", self.image, self.directory.display());
         let opened = self.on_top.open(&self.stores(global, words))?.with_purpose(&purpose);
@@ -164,7 +165,7 @@ impl Mount {
         Ok(Server::new(Arc::new(view)))
     }
 
-    /// The stores that the command line and the words after `-o` name.
+    /// Returns the options for the stores that the command line and the words after `-o` name.
     fn stores(&self, global: &Global, words: &Words) -> Global {
         let mut stores = global.clone();
         stores.store = words.store.clone().or(stores.store);

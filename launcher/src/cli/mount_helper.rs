@@ -3,10 +3,16 @@
 //! mount(8) runs `/sbin/mount.fuse.lamina IMAGE DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]`, a link to this program.
 //! Without such a link it runs `mount.fuse3`, which runs `lamina IMAGE DIR -o OPTIONS`. Both become `lamina mount`.
 
+use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 
-use crate::failure::{Failure, USAGE};
+use rustix::process::geteuid;
+
+use crate::failure::{About, Failure, USAGE};
 
 /// Tells `lamina mount` that mount(8) called it.
 pub(super) const FLAG: &str = "--mount-helper";
@@ -30,6 +36,23 @@ pub(super) fn translated(
         }
         _ => None,
     }
+}
+
+/// Starts this program again with `arguments` and without `HOME`, if that is the home of another user: `mount.fuse3` sets it to
+/// root's for every user whom `/etc/fstab` lets mount.
+pub(super) fn leave_home_of_others(arguments: &[OsString]) -> Result<(), Failure> {
+    let own = geteuid();
+    let Some(home) = std::env::var_os("HOME").filter(|_| !own.is_root()) else { return Ok(()) };
+    if std::fs::metadata(&home).is_ok_and(|found| found.uid() == own.as_raw()) {
+        return Ok(());
+    }
+    restart_without_home(arguments).map(|never| match never {})
+}
+
+fn restart_without_home(arguments: &[OsString]) -> Result<Infallible, Failure> {
+    let program = std::env::current_exe().about("mount helper")?;
+    let mut command = Command::new(program);
+    Err(command.args(arguments.iter().skip(1)).env_remove("HOME").exec()).about("mount helper")
 }
 
 /// Reads the arguments that mount(8) gives to a helper.

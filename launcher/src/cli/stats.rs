@@ -12,8 +12,8 @@ use crate::machine;
 
 /// Show what a mount or a machine's root was asked, and how long the answers took
 ///
-/// One line for each kind of message of the FUSE protocol. A tree that has been looked at once costs no messages when
-/// it is looked at again: what is counted here is what the kernel did not know yet, or had to forget.
+/// Prints one line for each kind of message of the FUSE protocol. The kernel caches what it has been told, so these counters
+/// show only what it asked for the first time, or again after it had dropped its caches.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -24,7 +24,7 @@ pub(super) struct Stats {
     /// A mount point, the socket given to --stats, or a machine's name
     #[arg(value_name = "DIR|SOCKET|NAME")]
     target: PathBuf,
-    /// Every so many seconds, show what was asked since
+    /// Repeat every SECONDS, and show what was asked in between
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     watch: Option<u32>,
 }
@@ -51,7 +51,7 @@ impl Stats {
         }
     }
 
-    /// What exists is a path; all else can only be a name.
+    /// Returns the socket to ask. A target that exists is a path, and any other a name.
     fn socket(&self) -> Result<PathBuf, Failure> {
         let about = || self.target.display();
         match self.target.metadata() {
