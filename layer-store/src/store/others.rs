@@ -47,10 +47,12 @@ impl Store {
         self.others.iter().map(|store| store.root().to_owned()).collect()
     }
 
-    /// `$LAMINA_ALSO_READ`: stores to be read also, separated by colons.
+    /// Returns the additional stores that `$LAMINA_ADDITIONAL_STORES` names, separated by colons. `$LAMINA_ALSO_READ`, the
+    /// variable's old name, is read where the new one is not set.
     #[must_use]
     pub fn additional_roots_from_environment() -> Vec<PathBuf> {
-        let roots = std::env::var_os("LAMINA_ALSO_READ").unwrap_or_default();
+        let set = ["LAMINA_ADDITIONAL_STORES", "LAMINA_ALSO_READ"].into_iter().find_map(std::env::var_os);
+        let roots = set.unwrap_or_default();
         std::env::split_paths(&roots).filter(|root| !root.as_os_str().is_empty()).collect()
     }
 
