@@ -4,6 +4,7 @@ pub(crate) mod command;
 pub(crate) mod ready;
 pub(crate) mod secret;
 pub(crate) mod share;
+pub(crate) mod text_file;
 pub(crate) mod variant;
 
 use std::fmt;

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use guest_protocol::MAX_SECRET;
 use serde::{Deserialize, Serialize};
 
+use super::text_file;
 use crate::failure::{About, Failure};
 
 /// A file that is to be in `/run/secrets` of a guest.
@@ -59,15 +60,16 @@ impl Secret {
     }
 }
 
-/// Reads a file of environment variables: `NAME=VALUE` or `NAME` in each line, `#` before a comment, no quoting.
+/// Reads a file of environment variables as docker does: `NAME=VALUE` or `NAME` on each line. A line that starts with `#`
+/// is a comment. Everything after the first `=` is the value: quotes and spaces are part of it, and nothing is expanded.
 ///
 /// # Errors
 /// The file cannot be read, or a line is neither.
 pub(crate) fn read_env_file(path: &std::path::Path) -> Result<Vec<String>, Failure> {
     let about = || format!("--env-file {}", path.display());
-    let text = std::fs::read_to_string(path).about(about())?;
+    let text = text_file::read(path).about(about())?;
     let mut entries = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
+    for (number, line) in (1..).zip(text_file::lines(&text)) {
         let line = line.trim_start();
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -111,8 +113,9 @@ mod tests {
     #[test]
     fn env_files_are_read_line_by_line_and_errors_do_not_tell_the_line() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "# comment\n\nA=1 = 2\n  B=\nHOME\n").unwrap();
-        assert_eq!(read_env_file(file.path()).unwrap(), ["A=1 = 2", "B=", "HOME"]);
+        std::fs::write(file.path(), "\u{feff}# comment\r\n\r\nA=1 = 2\r\n  B=\r\nC=\"#1\" '\r\nD=$HOME \nHOME\r")
+            .unwrap();
+        assert_eq!(read_env_file(file.path()).unwrap(), ["A=1 = 2", "B=", "C=\"#1\" '", "D=$HOME ", "HOME"]);
         std::fs::write(file.path(), "A=1\nhush hush=3\n").unwrap();
         let failure = read_env_file(file.path()).unwrap_err().to_string();
         assert!(failure.contains("line 2") && !failure.contains("hush"), "{failure}");

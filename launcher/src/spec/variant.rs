@@ -15,11 +15,11 @@
 //! content gives the same base however it is called.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::text_file;
 use crate::failure::{About, Failure};
 
 /// The file in a store's directory.
@@ -54,7 +54,7 @@ pub(crate) fn find(asked: &str, store: &Path) -> Result<Vec<Layer>, Failure> {
         None if asked.contains('/') || asked.ends_with(".toml") => (PathBuf::from(asked), None),
         None => (store.join(FILE), Some(asked)),
     };
-    let text = fs::read_to_string(&file).map_err(|error| {
+    let text = text_file::read(&file).map_err(|error| {
         Failure::new(format_args!("variant {asked}"), format_args!("{}: {error}", file.display())).with_hint(
             format_args!("write it down in {}, or name a file with --variant FILE", store.join(FILE).display()),
         )
@@ -91,6 +91,8 @@ impl Layer {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const TEXT: &str = "
@@ -103,7 +105,7 @@ mod tests {
     #[test]
     fn layers_are_read_in_order_and_paths_are_relative_to_the_file() {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join(FILE), TEXT).unwrap();
+        fs::write(directory.path().join(FILE), format!("\u{feff}{}", TEXT.replace('\n', "\r\n"))).unwrap();
         let layers = find("agent", directory.path()).unwrap();
         let expected = [
             Layer::Directory(directory.path().join("agent")),
