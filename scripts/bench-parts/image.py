@@ -1,4 +1,4 @@
-"""What an image of 100,000 files and more costs; started by scripts/bench."""
+"""Measures what an image of 100,000 files and more costs. scripts/bench starts it."""
 
 import json
 import os
@@ -28,7 +28,7 @@ class Bench:
         return [os.path.join(self.programs, name), *arguments]
 
     def run(self, *command):
-        """Runs a command to its end; its standard output. A failure ends the benchmark with its message."""
+        """Runs a command to its end. Returns its standard output. A failure ends the benchmark with its message."""
         done = subprocess.run(command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             sys.exit(f"error: {' '.join(command)}: {done.stderr.strip()}")
@@ -38,7 +38,7 @@ class Bench:
         return self.run(*self.program("lamina", *arguments))
 
     def seconds(self, *command):
-        """How long a command takes, begun on a quiet disk."""
+        """How long a command takes that starts on an idle disk."""
         os.sync()
         begin = time.monotonic()
         self.run(*command)
@@ -57,7 +57,7 @@ class Bench:
         return self.seconds(*self.program("inflate-floor", self.layout))
 
     def write_seconds(self, length):
-        """Writing `length` bytes to the disk of the store, and having them there."""
+        """Writes and syncs `length` bytes to the disk of the store."""
         os.sync()
         block = os.urandom(1 << 20)
         path = os.path.join(self.work, "written")
@@ -122,7 +122,7 @@ def tar_lengths(layout):
 
 
 def importing(bench, lengths, rounds):
-    """Interleaved, so that what else the machine does meets all of them alike."""
+    """Interleaved, so that other load on the machine affects all of them alike."""
     ours, umoci, inflate, write, rebuilt, rebuilt_umoci, growth = [], [], [], [], [], [], []
     for number in range(rounds):
         print(f"    round {number + 1} of {rounds}", flush=True)
@@ -140,8 +140,8 @@ def importing(bench, lengths, rounds):
     return [
         report.Row("import from gzip layers", "s", ours),
         report.Row("umoci unpack", "s", umoci),
-        report.Row("unzipping and hashing alone", "s", inflate),
-        report.Row("writing as many bytes alone", "s", write),
+        report.Row("only unzipping and hashing", "s", inflate),
+        report.Row("only writing as many bytes", "s", write),
         report.Row("umoci unpack / import", "x", ratio(umoci, ours), 10, at_least=True),
         report.Row("import / the slower of the two floors", "x", ratio(ours, floor), 1.5),
         report.Row("import of the rebuilt image", "s", rebuilt),

@@ -1,4 +1,4 @@
-"""What starting and running machines costs beside QEMUs that boot the same kernel bare; started by scripts/bench."""
+"""Measures what machines cost to start and to run, beside QEMUs that boot only the same kernel. scripts/bench starts it."""
 
 import glob
 import os
@@ -13,7 +13,7 @@ import report
 
 REFERENCE = "bench.test/image:1"
 UP = b"lamina: init is up"
-# An emulated guest keeps a core busy while it boots: ten at once say nothing on two cores.
+# An emulated guest keeps a core busy while it boots, so ten at once measure nothing on two cores.
 TOGETHER = 10 if os.cpu_count() >= 8 else 4
 # One of the largest files of the image, which no start reads.
 LARGE = "/usr/bin/python3.11"
@@ -36,7 +36,7 @@ class Bench:
         self.environment["PATH"] = f"{self.wrapper()}:{os.environ['PATH']}"
 
     def wrapper(self):
-        """A qemu-system-x86_64 that notes when it was executed, and with what."""
+        """A qemu-system-x86_64 that records when it was executed, and its arguments."""
         self.qemu = subprocess.run(["sh", "-c", "command -v qemu-system-x86_64"], capture_output=True, text=True, check=True).stdout.strip()
         directory = os.path.join(self.work, "bin")
         os.mkdir(directory)
@@ -67,7 +67,7 @@ class Bench:
         return (executed - begin) / 1e6, (here - executed) / 1e9
 
     def bare(self):
-        """A QEMU with the kernel, initramfs and processor of a machine, and nothing else; boots to its init."""
+        """Boots a QEMU with only the kernel, initramfs and processor of a machine, to its init."""
         told = open(self.log).read().split("\n")
         value = lambda name: told[told.index(name) + 1]
         return subprocess.Popen(
@@ -102,7 +102,7 @@ class Bench:
         return time.monotonic() - begin
 
     def memory_mb(self, name, what):
-        """Of a machine's launcher, which serves its root, and its watcher; not of its hypervisor."""
+        """Memory of a machine's launcher, which serves its root, and of its cleaner; not of its hypervisor."""
         total = 0
         for path in glob.glob("/proc/[0-9]*"):
             try:
@@ -165,7 +165,7 @@ def many_machines(bench, rounds):
     for _ in range(max(1, rounds // 2)):
         before = disk_bytes(bench.store)
         together.append(bench.together_seconds(TOGETHER))
-        # What names whom a lease belongs to goes with its machine.
+        # The record of a lease's owner is removed with its machine.
         leases = disk_bytes(os.path.join(bench.store, "leases")) + disk_bytes(os.path.join(bench.store, "pins"))
         grown.append(disk_bytes(bench.store) - leases - before)
         directories += [disk_bytes(os.path.join(bench.state, "lamina/machines", name)) / 1024 for name in names]
@@ -181,19 +181,19 @@ def many_machines(bench, rounds):
         report.Row("at once / bare at once", "x", [a / b for a, b in zip(together, bare)], 1.3),
         report.Row("growth of the store", "bytes", grown, 0),
         report.Row("a machine's directory", "KiB", directories, 64),
-        report.Row("launcher and watcher of a machine, resident", "MB", resident, 15),
-        report.Row("of that, no file's and no guest's", "MB", own),
+        report.Row("launcher and cleaner of a machine, resident", "MB", resident, 15),
+        report.Row("of that, neither of files nor of guests", "MB", own),
         report.Row("stop", "s", stops, 1),
         report.Row("files left by machines that are gone", "", [left], 0),
     ]
 
 
 def one_file(bench):
-    """What the host keeps of a file that many machines read: pages of its layer, and whatever their launchers keep."""
+    """Measures what the host keeps of a file that many machines read: pages of its layer, and memory of their launchers."""
     names = [f"m{number}" for number in range(SHARING)]
     for name in names:
         bench.lamina("run", "--accel", "tcg", "--detach", "--memory", "192M", "--name", name, REFERENCE, "--", "sleep", "1000")
-        # The programs that read it are read before.
+        # The programs that read it are loaded before.
         bench.read(name, "/etc/passwd")
     bench.forget()
     before, own = bench.cached(), sum(bench.memory_mb(name, "RssAnon:") for name in names)
@@ -207,7 +207,7 @@ def one_file(bench):
         report.Row("page cache for a file that one machine reads, with what is read ahead", "MB", [first / 1e6]),
         report.Row("that file's size", "MB", [size / 1e6]),
         report.Row(f"page cache once {SHARING} machines have read it / once one has", "x", [all_of_them / first], 1.05),
-        report.Row("what their launchers have grown by meanwhile, together", "MB", [own]),
+        report.Row("growth of all their launchers meanwhile", "MB", [own]),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What Lamina's mount is compared with: the same tree, shown by others. Needs root.
+"""The peers of Lamina's mount: other programs that show the same tree. Needs root.
 
 Everything that takes long to make is kept in DIR/serve beside the benchmark's image, until that is replaced.
 """
@@ -15,12 +15,12 @@ import time
 
 LARGE_BYTES = 1 << 30
 LARGE = "srv/large/content.bin"
-# Raise it when what is kept is made in another way.
+# Raise it when kept files are made in another way.
 KEPT_VERSION = "2"
 
 
 def run(*command, **keywords):
-    """Runs a command to its end; its standard output. A failure ends the benchmark with its message."""
+    """Runs a command to its end. Returns its standard output. A failure ends the benchmark with its message."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **keywords)
     if done.returncode:
         sys.exit(f"error: {' '.join(command)}: {done.stderr.strip()}")
@@ -111,7 +111,7 @@ class Kept:
 
 
 class Peer:
-    """One way to have the tree at `point`.
+    """One way to show the tree at `point`.
 
     `also` says that it takes part in the first round only, `read_ahead` that the mount gets other KiB of it than it asked for.
     """
@@ -160,7 +160,7 @@ def all_peers(kept, work, programs, base, new_fuse_overlayfs):
         Peer("overlayfs", ("mount", "-t", "overlay", "-o", f"ro,lowerdir={lower}", "none", at("overlayfs"))),
         Peer("EROFS", ("mount", "-t", "erofs", "-o", "ro,loop", kept.erofs, at("EROFS"))),
         Peer("fuse-overlayfs 1.10", ("fuse-overlayfs", "-o", f"ro,lowerdir={lower}", at("fuse-overlayfs 1.10"))),
-        # What a mount that root has not made differs in.
+        # How a mount by another user than root differs.
         Peer("lamina, user's", (*served, at("lamina, user's")), taken_away, also=True, read_ahead=128),
         Peer("fuse-overlayfs 2.0", (new_fuse_overlayfs, "-o", f"ro,lowerdir={lower}", at("fuse-overlayfs 2.0")), also=True),
         Peer("squashfuse", ("squashfuse_ll", kept.squashfs, at("squashfuse")), also=True),

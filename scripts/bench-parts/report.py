@@ -1,4 +1,4 @@
-"""Rows of measurements against what they may cost, as a table, as JSON and as an SVG picture."""
+"""Rows of measurements and their limits, as a table, as JSON and as an SVG chart."""
 
 import dataclasses
 import html
@@ -33,7 +33,7 @@ class Row:
 
     @property
     def share(self):
-        """How much of what is allowed is used: 1 is the limit, less is better."""
+        """The used share of the limit: 1 is the limit, less is better."""
         if self.limit is None:
             return None
         if not self.limit:
@@ -66,8 +66,8 @@ def table(title, notes, rows):
     return "\n".join(lines) + "\n"
 
 
-def picture(title, notes, rows):
-    """Bars of the share that each row uses of what is allowed; the line at 1 is the limit."""
+def chart(title, notes, rows):
+    """Bars of the share of its limit that each row uses; the line at 1 is the limit."""
     limited = [row for row in rows if row.limit is not None]
     left, right, width, bar, gap, top = 430, 150, 520, 20, 12, 84
     most = max([1.25] + [min(row.share, 2.0) for row in limited])
@@ -118,7 +118,7 @@ def groups_table(title, notes, names, measured):
     return "\n".join(lines) + "\n"
 
 
-def groups_picture(title, notes, names, measured):
+def groups_chart(title, notes, names, measured):
     """One panel for each workload: a bar for each participant, cut off at six times the first one's."""
     columns, width, name_width, bar, gap = 3, 390, 130, 13, 3
     panels = [(f"{workload}, {state}", figures) for (workload, state), figures in measured.items()]
@@ -156,12 +156,12 @@ def groups_picture(title, notes, names, measured):
 
 
 def write_groups(directory, name, title, notes, names, measured, shown=None):
-    """`measured`: (workload, state) -> participant -> seconds of each round. The picture has the workloads in `shown`, or all."""
+    """`measured`: (workload, state) -> participant -> seconds of each round. The chart has the workloads in `shown`, or all."""
     os.makedirs(directory, exist_ok=True)
-    in_picture = {each: measured[each] for each in shown or measured if each in measured}
+    in_chart = {each: measured[each] for each in shown or measured if each in measured}
     figures = {"title": title, "machine": machine(), "notes": notes, "seconds": {", ".join(each): figures for each, figures in measured.items()}}
     text = groups_table(title, notes, names, measured)
-    for ending, content in ("txt", text), ("svg", groups_picture(title, notes, names, in_picture)), ("json", json.dumps(figures, indent=1) + "\n"):
+    for ending, content in ("txt", text), ("svg", groups_chart(title, notes, names, in_chart)), ("json", json.dumps(figures, indent=1) + "\n"):
         with open(os.path.join(directory, f"{name}.{ending}"), "w") as file:
             file.write(content)
     print(text)
@@ -172,7 +172,7 @@ def write(directory, name, title, notes, rows):
     os.makedirs(directory, exist_ok=True)
     text = table(title, notes, rows)
     figures = {"title": title, "machine": machine(), "notes": notes, "rows": [dataclasses.asdict(row) for row in rows]}
-    for ending, content in ("txt", text), ("svg", picture(title, notes, rows)), ("json", json.dumps(figures, indent=1) + "\n"):
+    for ending, content in ("txt", text), ("svg", chart(title, notes, rows)), ("json", json.dumps(figures, indent=1) + "\n"):
         with open(os.path.join(directory, f"{name}.{ending}"), "w") as file:
             file.write(content)
     print(text)

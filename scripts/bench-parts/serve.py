@@ -1,4 +1,4 @@
-"""What a mounted image costs beside other ways to have the same tree; started by scripts/bench."""
+"""Measures what a mounted image costs beside other ways to show the same tree. scripts/bench starts it."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from peers import LARGE, run
 REFERENCE = "bench.test/image:1"
 # As tests/src/bin/tree-load.rs has it.
 SMALL_BYTES = 64 << 10
-# A workload that takes a peer longer is ended, and counts as this many seconds: less than it would have taken.
+# A workload that takes a peer longer is stopped, and counts as this many seconds, which is less than it would have taken.
 LONGEST = 40
 
-# What the picture shows of all that is measured; the table has the rest.
+# The part of the measurements that the chart shows; the table has the rest.
 SHOWN = [
     ("find with stat", "cold"), ("random stat", "cold"), ("small files", "cold"),
     ("find with stat", "warm"), ("random stat", "warm"), ("small files", "warm"),
@@ -26,7 +26,7 @@ SHOWN = [
 
 
 class Sizes:
-    """How often each thing is done. As many small files as there are, unless it is to be quick."""
+    """How often each workload runs. All small files, except in a quick run."""
 
     def __init__(self, quick):
         self.stats, self.missing, self.small, self.pages = (20_000, 20_000, 4_000, 2_000) if quick else (200_000, 50_000, None, 8_000)
@@ -60,7 +60,7 @@ class Bench:
         self.seconds.setdefault((workload, state), {}).setdefault(peer.name, []).append(seconds)
 
     def timed(self, *command):
-        """Seconds that the load program says it took; LONGEST if it was ended."""
+        """Seconds that the load program reports; LONGEST if it was stopped."""
         try:
             return float(run(self.load, *map(str, command), timeout=LONGEST).split()[0])
         except subprocess.TimeoutExpired:
@@ -77,7 +77,7 @@ class Bench:
         return time.monotonic() - begin
 
     def fresh(self, peer):
-        """Mounts with nothing of it cached. Returns the seconds that mounting took, which count as part of what is then done cold."""
+        """Mounts with an empty cache. Returns the seconds that mounting took, which count as part of the cold workload."""
         peer.down(self.environment)
         run("sync")
         with open("/proc/sys/vm/drop_caches", "w") as file:
@@ -87,7 +87,7 @@ class Bench:
         return time.monotonic() - begin
 
     def pair(self, peer, workload, seconds, warm=True):
-        """A workload after a fresh mount, and once more, unless already the first was ended before it was done."""
+        """Runs a workload after a fresh mount, and once more unless the first was stopped."""
         mounted = self.fresh(peer)
         cold = seconds()
         self.note(workload, "cold", peer, mounted + cold)
@@ -118,7 +118,7 @@ class Bench:
         peer.down(self.environment)
 
     def weigh(self, peer):
-        """The server's memory and descriptors after one mount was read in every way."""
+        """Records the server's memory and descriptors after a mount was read in every way."""
         self.fresh(peer)
         self.timed("find", peer.point, 4)
         self.timed("small", peer.point, self.list, self.small_files, 4)
@@ -128,7 +128,7 @@ class Bench:
         self.descriptors.append(len(os.listdir(f"/proc/{server}/fd")))
 
     def run_programs(self, peer, root):
-        """Programs of the image, in it."""
+        """Runs programs of the image in it."""
         inside = lambda *command: ["chroot", root, *command]
         self.pair(peer, "python3: numpy, pandas", lambda: self.command_seconds(inside("/usr/bin/python3", "-B", "-c", "import numpy, pandas")))
         typescript = os.path.join(root, "srv/web/node_modules/typescript")
@@ -190,14 +190,14 @@ def goals(bench, layers):
     rows.append(report.Row("small files, cold: 1 reader / 4 readers", "x", [a / b for a, b in zip(one, four)], 2.5, at_least=True))
     ours, ext4 = (bench.seconds["large file in order", "cold"][name] for name in ("lamina", "ext4, unpacked"))
     share = [max(peers.LARGE_BYTES / 2e9 / a, b / a / 0.6) for a, b in zip(ours, ext4)]
-    rows.append(report.Row("large file, cold: speed / the lesser of 2 GB/s and 0.6 x ext4", "x", share, 1, at_least=True))
+    rows.append(report.Row("large file, cold: speed / the lower of 2 GB/s and 0.6 x ext4", "x", share, 1, at_least=True))
     rows.append(report.Row("server's memory afterwards", "MB", bench.memory, 60))
     rows.append(report.Row("server's descriptors afterwards", "", bench.descriptors, 3 * layers + 32))
     return rows
 
 
 def do_rounds(bench, everyone, rounds, quick):
-    """Interleaved: each peer in each round, those that take part once in the first, and not at all if it is to be quick."""
+    """Interleaved: each peer in each round; some only in the first, and not at all in a quick run."""
     for number in range(rounds):
         for peer in everyone:
             if not peer.also or (number == 0 and not quick):

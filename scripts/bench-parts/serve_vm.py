@@ -1,4 +1,4 @@
-"""What the root of a VM costs beside other ways to give it the same tree; started by scripts/bench.
+"""Measures what the root of a VM costs beside other ways to show it the same tree. scripts/bench starts it.
 
 One guest has our own vhost-user-fs (`--backend direct`) as its root, and the unpacked tree as a share of virtiofsd, below
 an overlay as a root is: both are asked in turn. Another boots from an EROFS image on virtio-blk (`--backend block`) and has one more
@@ -23,7 +23,7 @@ REFERENCE = "bench.test/image:1"
 PART = "usr/share"
 GUEST_TIMEOUT = 240
 
-# The guest's part: PART, then where the trees are and how they are called: direct= is the root, virtiofsd=/run/peer/root a share below an overlay.
+# The guest's part: PART, then where the trees are, by name: direct= is the root, virtiofsd=/run/peer/root a share below an overlay.
 SCRIPT = r"""
 part=$1; shift
 forget() { sync; echo 3 > /proc/sys/vm/drop_caches; }

@@ -1,4 +1,4 @@
-"""What keeping shared content once costs and saves; started by scripts/bench."""
+"""Measures what keeping shared content once costs and saves. scripts/bench starts it."""
 
 import json
 import os
@@ -31,7 +31,7 @@ class Bench:
         return done.stdout
 
     def import_seconds(self, layout, reference, shared):
-        """How long an import takes, begun on a quiet disk."""
+        """How long an import takes that starts on an idle disk."""
         os.sync()
         begin = time.monotonic()
         self.lamina("import", layout, "--tag", reference, *([] if shared else ["--no-file-sharing"]))
@@ -71,7 +71,7 @@ def moved_layout(directory):
 
 
 def importing(bench, layout, rebuilt, rounds):
-    """With and without sharing in turn, and each first in every second round."""
+    """Alternates between with and without sharing; each is first in every second round."""
     alone, again, saved, growth = {True: [], False: []}, {True: [], False: []}, [], []
     for number in range(rounds):
         print(f"    round {number + 1} of {rounds}", flush=True)
@@ -85,7 +85,7 @@ def importing(bench, layout, rebuilt, rounds):
                 saved.append(after["saved_by_files"] / 1e6)
                 added = [layer for layer in after["layers"] if layer["images"] == [REBUILT]]
                 growth.append((after["blobs"] - before["blobs"]) / sum(layer["apparent"] for layer in added))
-    # Medians, not pairs: one import in many meets something else that the disk does.
+    # Medians, not pairs: now and then an import runs beside other work of the disk.
     ratio = lambda times: [statistics.median(times[True]) / statistics.median(times[False])]
     return [
         report.Row("import, nothing in common", "s", alone[True]),

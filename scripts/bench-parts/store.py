@@ -1,4 +1,4 @@
-"""What a store costs that many processes use and that holds much; started by scripts/bench."""
+"""Measures a large store that many processes use. scripts/bench starts it."""
 
 import hashlib
 import json
@@ -16,13 +16,13 @@ from image import Bench, file_bytes
 LAYERS = 200
 ENTRIES = 10_000
 IMAGES = 40
-# Each image has layers of its own and some that others have too.
+# Each image has layers of its own and some in common with others.
 OWN, SHARED = 4, 4
 PROCESSES = 32
 
 
 def header(name, kind=b"0", size=0):
-    """One ustar header: mode 0644, root's, dated one second after the epoch."""
+    """One ustar header: mode 0644, owned by root, dated one second after the epoch."""
     fields = name.encode().ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + b"%011o\0" % size + b"%011o\0" % 1 + b" " * 8 + kind + b"\0" * 100 + b"ustar\00000"
     block = bytearray(fields.ljust(512, b"\0"))
     block[148:156] = b"%06o\0 " % sum(block)
@@ -30,7 +30,7 @@ def header(name, kind=b"0", size=0):
 
 
 def layer_tars():
-    """The tars of the layers: the same many empty files in each, and one name that makes it another layer."""
+    """The tars of the layers: the same empty files in each, and one name that makes the layers differ."""
     body = b"".join(header(f"usr/share/directory-{number // 100:03}/file-{number:05}") for number in range(ENTRIES - 1))
     for number in range(LAYERS):
         yield header(f"layer-{number:03}") + body + b"\0" * 1024
@@ -67,7 +67,7 @@ class Layout:
 
 
 def large_store(bench):
-    """Fills the store with LAYERS layers in IMAGES images; the name of one of them."""
+    """Fills the store with LAYERS layers in IMAGES images. Returns the name of one of them."""
     layout = Layout(os.path.join(bench.work, "layout"))
     layers = [layout.put("application/vnd.oci.image.layer.v1.tar", tar) for tar in layer_tars()]
     shared, own = layers[: LAYERS - IMAGES * OWN], layers[LAYERS - IMAGES * OWN :]
@@ -82,7 +82,7 @@ def large_store(bench):
 
 
 def holding(bench, rounds):
-    """Whole commands on a large store in which there is nothing to do."""
+    """Times whole commands on a large store in which there is nothing to do."""
     runs = 4 * rounds
     timed = lambda *arguments: bench.hyperfine_ms(None, " ".join(bench.program("lamina", *arguments)), runs)
     return [
@@ -118,7 +118,7 @@ class Registry:
 
 
 def cold_start(bench, reference, processes):
-    """Seconds until so many processes that begin together on an empty store have the image and its base."""
+    """Seconds until all processes that start together on an empty store have the image and its base."""
     bench.forget_store()
     os.sync()
     lamina = bench.program("lamina")[0]
@@ -158,7 +158,7 @@ def main():
         finally:
             registry.stop()
     notes += [f"cold starts of the benchmark image from a registry on this host, {rounds} interleaved rounds"]
-    report.write(results, "store", "A store that many use and that holds much", notes, rows)
+    report.write(results, "store", "A large store with many users", notes, rows)
     if any(row.holds is False for row in rows):
         sys.exit(1)
 
