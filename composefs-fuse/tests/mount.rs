@@ -41,15 +41,15 @@ impl Mounted {
         self.point.path().join(name)
     }
 
-    /// What `act` made the kernel ask.
+    /// The messages that the kernel sends because of `act`.
     fn asked(&self, act: impl FnOnce()) -> Snapshot {
         let before = self.server.stats().snapshot();
         act();
         self.server.stats().snapshot().since(&before)
     }
 
-    /// Lets the kernel find out what this server declines: it asks once for a mount.
-    fn settle(&self, file: &str) {
+    /// Lets the kernel learn what this server declines: it asks once for each mount.
+    fn warm_up(&self, file: &str) {
         fs::read(self.path(file)).unwrap();
     }
 }
@@ -122,14 +122,14 @@ fn a_missing_name_is_asked_for_once() {
             assert!(!mounted.path("d000/missing").exists());
         }
     });
-    // One for the directory, which was not listed before, one for the name.
+    // One message for the directory, which was not listed before, one for the name.
     assert_eq!((asked.count("LOOKUP"), asked.total()), (2, 2), "{asked}");
 }
 
 #[test]
 fn a_small_file_costs_one_read_and_nothing_when_read_again() {
     let mounted = Mounted::new(forest(1, 20));
-    mounted.settle("top");
+    mounted.warm_up("top");
     walk(mounted.point.path());
     let file = mounted.path("d000/f00007");
     let first = mounted.asked(|| assert_eq!(fs::read(&file).unwrap(), b"0 7"));
@@ -249,7 +249,7 @@ fn a_large_file_read_in_order_costs_one_message_per_window_of_readahead() {
     const MIB: usize = 1 << 20;
     let content: Vec<u8> = (0..16 * MIB).map(|byte| (byte / 4096 % 251) as u8).collect();
     let mounted = Mounted::new(Layer::new().file("large", &content).file("top", b""));
-    mounted.settle("top");
+    mounted.warm_up("top");
     let device = mounted.point.path().metadata().unwrap().dev();
     let window = fs::read_to_string(format!("/sys/class/bdi/0:{device}/read_ahead_kb")).unwrap();
     let window = window.trim().parse::<usize>().unwrap() << 10;
@@ -342,7 +342,7 @@ fn serving_ends_when_another_process_unmounts() {
 }
 
 #[test]
-fn a_busy_mount_is_not_taken_away_cleanly() {
+fn a_busy_mount_is_not_unmounted_cleanly() {
     let mounted = Mounted::new(forest(1, 1));
     let open = File::open(mounted.path("top")).unwrap();
     assert!(matches!(mounted.point.unmount(Unmount::Clean), Err(MountError::Busy(_))));
@@ -353,7 +353,7 @@ fn a_busy_mount_is_not_taken_away_cleanly() {
 }
 
 #[test]
-fn what_others_have_mounted_is_left_alone() {
+fn mounts_of_other_programs_are_left_alone() {
     assert!(rustix::process::geteuid().is_root(), "this test needs root, to mount something else");
     let mounted = Mounted::new(forest(1, 1));
     let elsewhere = TempDir::new().unwrap();
@@ -363,7 +363,7 @@ fn what_others_have_mounted_is_left_alone() {
             let refused = composefs_fuse::linux::unmount(place, how);
             assert!(matches!(refused, Err(MountError::Foreign(_))), "{refused:?}");
         }
-        // Takes it away, which nothing did before.
+        // Unmounts it, which nothing did before.
         rustix::mount::unmount(place, rustix::mount::UnmountFlags::empty()).unwrap();
     }
     assert_eq!(fs::read(mounted.path("top")).unwrap(), b"top");

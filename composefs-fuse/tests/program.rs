@@ -1,4 +1,4 @@
-//! The program `composefs-fuse`, as a user runs it.
+//! The program `composefs-fuse`, run as users run it.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -15,7 +15,7 @@ use test_support::until;
 /// The user `nobody` of every Debian.
 const NOBODY: u32 = 65_534;
 
-/// A store with a base, a mount point, and room for what the program leaves elsewhere.
+/// A store with a base, a mount point, and directories for everything else that the program writes.
 struct Stage {
     base: String,
     store: TempDir,
@@ -41,7 +41,7 @@ impl Stage {
         self.room.path().join("stats")
     }
 
-    /// The program, leaving nothing outside of the stage.
+    /// The program, which writes nothing outside of the stage.
     fn program(&self) -> Command {
         self.prepared(Command::new(env!("CARGO_BIN_EXE_composefs-fuse")))
     }
@@ -172,7 +172,7 @@ fn sigterm_ends_it_although_files_are_open() {
 }
 
 #[test]
-fn sigterm_leaves_alone_what_others_mounted_on_top_and_says_so() {
+fn sigterm_leaves_mounts_of_others_on_top_alone_and_says_so() {
     assert!(rustix::process::geteuid().is_root(), "this test needs root, to mount something else");
     let stage = Stage::new();
     let mut command = stage.program();
@@ -204,12 +204,12 @@ fn a_mount_whose_server_was_killed_is_named_and_can_be_cleared() {
     assert!(told.contains(&format!("lamina umount {}", stage.mount_point().display())), "{told}");
     unmount(&stage.mount_point(), Unmount::Clean).unwrap();
     assert!(!stage.is_mounted());
-    // The socket that the dead one left is no obstacle.
+    // The socket that the killed server left is no obstacle.
     assert_success(&stage.program().arg(&stage.base).arg(stage.mount_point()).output().unwrap());
 }
 
 #[test]
-fn mistakes_are_one_line_and_leave_nothing_behind() {
+fn mistakes_are_reported_in_one_line_and_leave_nothing() {
     let stage = Stage::new();
     let missing = stage.room.path().join("missing");
     let output = stage.program().arg(&stage.base).arg(&missing).output().unwrap();
@@ -262,9 +262,9 @@ fn options_of_mount_are_accepted_as_mount_fuse3_passes_them() {
 }
 
 #[test]
-fn a_mount_that_nobody_waits_for_any_more_is_taken_away() {
+fn a_mount_that_no_process_waits_for_any_more_is_unmounted() {
     let stage = Stage::new();
-    // What the process in the background finds when Ctrl-C has ended the command that started it.
+    // The background process finds this when Ctrl-C has ended the command that started it.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = stage.program();
@@ -274,7 +274,7 @@ fn a_mount_that_nobody_waits_for_any_more_is_taken_away() {
 }
 
 #[test]
-fn other_users_are_let_in_on_request_and_modes_are_checked_then() {
+fn other_users_get_access_on_request_and_modes_are_checked_then() {
     let stage = Stage::new();
     fs::set_permissions(stage.room.path(), fs::Permissions::from_mode(0o755)).unwrap();
     assert!(rustix::process::geteuid().is_root(), "this test needs root, to be two users");

@@ -1,4 +1,4 @@
-//! Imports of layouts and archives, as skopeo writes them and as they should not be.
+//! Imports of layouts and archives: those that skopeo writes, and broken ones.
 
 mod support;
 
@@ -51,7 +51,7 @@ impl Place {
             run("mkfifo", &[fifo.to_str().unwrap()]);
         }
         std::thread::scope(|scope| {
-            // A reader that gives up closes the pipe: writing then fails, as it should.
+            // A reader that gives up closes the pipe, and writing fails.
             scope.spawn(|| std::fs::OpenOptions::new().write(true).open(&fifo).unwrap().write_all(archive).ok());
             self.import(&fifo)
         })
@@ -114,7 +114,7 @@ fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
 
 #[test]
 fn every_form_of_one_image_gives_the_same_layers() {
-    // Docker archives take no layer that came as zstd.
+    // Docker archives cannot hold zstd layers.
     let image = Image::new(vec![
         Layer::new("etc/os-release", &noise(1, 300_000), Packing::Gzip),
         Layer::new("var/lib/state", &noise(2, 100_000), Packing::Plain),
@@ -157,7 +157,7 @@ fn every_form_of_one_image_gives_the_same_layers() {
     }
 }
 
-/// A docker archive as old versions wrote it: a layer that another image has already is a link to it.
+/// A docker archive as old versions wrote it: a layer that another image has is a link to it.
 fn docker_archive_with_link(image: &Image, packed: bool) -> Vec<u8> {
     let config = format!("{}.json", Digest::of(&image.config).hex());
     let list = json!([{"Config": config, "RepoTags": ["app:1", "app:latest"],
@@ -244,7 +244,7 @@ fn images_are_chosen_by_name_tag_and_digest_and_renamed() {
 }
 
 #[test]
-fn an_image_without_a_name_is_called_like_its_archive() {
+fn an_image_without_a_name_is_named_after_its_archive() {
     let image = three_layers(1);
     let place = Place::new();
     let layout = layout_of(&place, &image, None);
@@ -264,7 +264,7 @@ fn an_image_without_a_name_is_called_like_its_archive() {
 }
 
 #[test]
-fn a_layout_with_several_platforms_gives_the_host_s() {
+fn a_layout_with_several_platforms_yields_that_of_the_host() {
     let layer = |text: &str| vec![Layer::new("arch", text.as_bytes(), Packing::Gzip)];
     let (host, other) = (Image::new(layer("host")), Image::for_platform(layer("s390x"), "s390x"));
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry(&other, None), entry(&host, None)]});
@@ -291,7 +291,7 @@ fn a_layout_with_several_platforms_gives_the_host_s() {
 }
 
 #[test]
-fn signatures_beside_an_image_are_passed_over() {
+fn signatures_beside_an_image_are_ignored() {
     let image = three_layers(1);
     let place = Place::new();
     let layout = place.path("signed");
@@ -370,7 +370,7 @@ fn a_layer_that_is_not_what_the_config_says_is_refused_in_every_form() {
 }
 
 #[test]
-fn what_is_no_archive_is_told_from_what_cannot_be_read() {
+fn files_that_are_no_archives_and_unreadable_files_get_different_errors() {
     let place = Place::new();
     let write = |name: &str, content: &[u8]| {
         std::fs::write(place.path(name), content).unwrap();
@@ -415,7 +415,7 @@ fn an_archive_cut_off_is_refused_in_every_form() {
 }
 
 #[test]
-fn names_that_lead_out_of_the_archive_lead_nowhere() {
+fn names_that_leave_the_archive_are_refused() {
     let image = Image::new(vec![Layer::new("a", b"a", Packing::Plain)]);
     let place = Place::new();
     let outside = place.path("outside.tar");

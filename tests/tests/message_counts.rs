@@ -147,16 +147,32 @@ struct Conversation {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
+    /// A line that has been read and not yet used.
+    line: Option<String>,
 }
 
 impl Conversation {
     fn start(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the script's shell");
         let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        Self { child, input, output }
+        Self { child, input, output, line: None }
+    }
+
+    /// Whether the script has started; if not, its process has ended.
+    fn has_begun(&mut self) -> bool {
+        let line = self.hear();
+        let has_begun = line == "begin";
+        if !has_begun {
+            println!("{line:?}, {:?}", self.child.wait());
+        }
+        self.line = Some(line);
+        has_begun
     }
 
     fn hear(&mut self) -> String {
+        if let Some(line) = self.line.take() {
+            return line;
+        }
         let mut heard = String::new();
         self.output.read_line(&mut heard).unwrap();
         heard.trim_end().to_owned()
@@ -242,9 +258,20 @@ fn session() -> Session {
     session
 }
 
-/// A row that costs too much costs it every time. One that does so once may be on a host that reclaimed its caches
-/// for another process, which no server can prevent, so it is tried again on a new mount.
-const ATTEMPTS: usize = 3;
+/// How often a mount is counted while the kernel reclaims memory for other processes. It then drops names and content,
+/// and has to ask for them again, which no server can prevent. A count that no reclaim can explain is final.
+const ATTEMPTS: usize = 5;
+
+/// A number that grows when the kernel reclaims memory, or root drops its caches.
+fn reclaimed() -> u64 {
+    let text = std::fs::read_to_string("/proc/vmstat").expect("the kernel's counters");
+    let counters = text.lines().filter_map(|line| line.split_once(' '));
+    let counts = |name: &str| name == "slabs_scanned" || name.starts_with("pgsteal_") || name.starts_with("drop_");
+    counters.filter(|(name, _)| counts(name)).map(|(_, count)| count.parse::<u64>().expect("a number")).sum()
+}
+
+/// How often a guest is started that does not boot: an emulated kernel (TCG) can stall, and `lamina run` then gives up.
+const BOOTS: usize = 3;
 
 #[test]
 fn a_mount_is_asked_no_more_than_it_must_be() {
@@ -253,6 +280,7 @@ fn a_mount_is_asked_no_more_than_it_must_be() {
     for attempt in 0..ATTEMPTS {
         let point = session.work("mounted");
         let socket = session.directory().join(format!("run/{attempt}.stats"));
+        let before = reclaimed();
         let mount = ["mount", "--stats", socket.to_str().unwrap(), REFERENCE, point.to_str().unwrap()];
         session.ok(mount);
         let mut shell = session.command(&installed("sh"));
@@ -261,7 +289,7 @@ fn a_mount_is_asked_no_more_than_it_must_be() {
         session.umount(&point);
         println!("{facts:?}\n{}", table(&counted));
         violations = facts.violations(&counted);
-        if violations.is_empty() {
+        if violations.is_empty() || reclaimed() == before {
             break;
         }
     }
@@ -277,9 +305,14 @@ fn the_root_of_a_vm_is_asked_no_more_than_it_must_be() {
     // A network would have the init write /etc/resolv.conf.
     let fixed = ["run", "--accel", "tcg", "--backend", "direct", "--network", "none", "--memory", "1G"];
     let run = [&fixed[..], &["--stats", socket.to_str().unwrap()]].concat();
-    let mut lamina = session.lamina(run);
-    lamina.arg(REFERENCE).args(["--", "/bin/sh", "-c", &script(), "/"]);
-    let (counted, facts) = Conversation::start(lamina).count(&socket);
+    let boot = || {
+        let mut lamina = session.lamina(&run);
+        lamina.arg(REFERENCE).args(["--", "/bin/sh", "-c", &script(), "/"]);
+        let mut conversation = Conversation::start(lamina);
+        conversation.has_begun().then_some(conversation)
+    };
+    let conversation = (0..BOOTS).find_map(|_| boot()).expect("a guest that boots");
+    let (counted, facts) = conversation.count(&socket);
     println!("{facts:?}\n{}", table(&counted));
     let violations = facts.violations(&counted);
     assert!(violations.is_empty(), "{violations}");

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use end_to_end::layout::Layer;
 use end_to_end::programs::installed;
-use end_to_end::{Actor, Finished, Image, Layout, Session, deviations, oracle};
+use end_to_end::{Actor, Finished, Image, Layout, Session, deviations, oracle, until};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::Signal;
 
@@ -216,9 +216,7 @@ fn late_end_of_a_server_leaves_the_next_mount_at_its_place() {
     // The kernel reuses the numbers of the mount that has just gone.
     let point = session.mount(REFERENCE, "mounted");
     rustix::process::kill_process(pid, Signal::CONT).unwrap();
-    while session.traces().processes().iter().any(|process| process.pid == pid) {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    until("the first server to end", || session.traces().processes().iter().all(|process| process.pid != pid));
     assert!(session.tree(&point).get("etc/os-release").is_some());
     session.umount(&point);
     session.traces().assert_nothing_left();

@@ -1,4 +1,4 @@
-//! Layers of another store that somebody here needs for ever: its owner may collect.
+//! Layers of another store that must stay available here after its owner collects them.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -14,7 +14,7 @@ use crate::sharing::tar_of;
 const IMAGE: &str = "registry.example/lent:1";
 const MADE: &str = "registry.example/made:1";
 
-/// A store with an image, and one beside it.
+/// A store with an image, and a second store that reads it.
 struct Beside {
     lender: tempfile::TempDir,
     own: tempfile::TempDir,
@@ -40,7 +40,7 @@ impl Beside {
         own.with_additional(&[self.lender.path().to_owned()]).expect("both stores")
     }
 
-    /// The owner of the other store wants nothing of it any more.
+    /// Removes everything from the other store.
     fn lender_collects(&self) {
         let store = Store::open(self.lender.path()).expect("the store");
         store.images().untag(IMAGE).expect("untagged");
@@ -86,7 +86,7 @@ fn pin_of_adopted_layers_keeps_an_image_that_the_other_store_lost() {
     let store = beside.store();
     store.collect(false).expect("a collection");
     assert_eq!(content(&store.bases().open(&base).expect("a view"), "lent"), "1");
-    // The documents too, for a commit.
+    // The manifest and configuration too, for a commit.
     store.images().commit(&image.manifest_digest, &[], &Provenance::default(), MADE).expect("committed");
     fs::remove_dir(&holder).expect("removed");
 }
@@ -96,12 +96,12 @@ fn whole_tar_of_the_same_owner_takes_no_space_again() {
     let beside = Beside::small();
     beside.store().layers().adopt_if_free(&beside.layers).expect("adopted");
     let (lent, own) = (beside.tar_in(beside.lender.path()), beside.tar_in(beside.own.path()));
-    // Where the file system shares blocks it is a file of its own.
+    // On a file system with reflinks it is a separate file.
     assert!(lent.ino() == own.ino() || lent.nlink() == 1, "{lent:?} {own:?}");
     assert_eq!(beside.store().layers().verify(&beside.layers[0], &Silent).expect("verified"), None);
 }
 
-/// Its holes are filled, or are holes over layers of the own store.
+/// Its holes are filled, or remain holes if layers of the own store have the content.
 #[test]
 fn thin_layer_is_adopted_with_its_content() {
     let common = noise(1, 300_000);

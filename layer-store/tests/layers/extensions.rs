@@ -1,8 +1,8 @@
-//! Extended headers in front of entries: as many as anybody needs, and no more.
+//! Extended headers before entries: as many as are useful, and no more.
 
 use layer_store::{ExpectedLayer, Store};
 
-/// Why a store does not take a tar.
+/// Returns why a store refuses a tar.
 fn refusal(tar: &[u8]) -> String {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Store::open(directory.path()).expect("a store");
@@ -20,7 +20,7 @@ fn extension(kind: tar::EntryType, body: &[u8]) -> Vec<u8> {
     [header.as_bytes(), body, &vec![0; padding]].concat()
 }
 
-/// One record of such a header, of so many bytes.
+/// One record of such a header, `bytes` long.
 fn record(keyword: &str, length: usize) -> Vec<u8> {
     let start = format!("{length} {keyword}=");
     [start.as_bytes(), &vec![b'x'; length - start.len() - 1], b"\n"].concat()

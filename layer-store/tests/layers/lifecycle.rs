@@ -1,4 +1,4 @@
-//! What stays in a store, what goes, and what becomes of damage.
+//! What stays in a store, what a collection removes, and how damage is found.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -7,7 +7,7 @@ use layer_store::{DiffId, GarbageKind, Image, Silent, Store, ViewError};
 
 use crate::fixture::{Fixture, Node, content, find, ingest, tar};
 
-/// Gives layers a manifest, a config and a name.
+/// Makes an image of layers: a manifest, a config and a name.
 pub(crate) fn tag(store: &Store, name: &str, layers: &[DiffId]) -> Image {
     let config = serde_json::json!({
         "architecture": "amd64", "os": "linux", "config": {},
@@ -32,7 +32,7 @@ pub(crate) fn tag(store: &Store, name: &str, layers: &[DiffId]) -> Image {
     store.images().get(name).expect("the image")
 }
 
-/// The same store as another process would open it, using nothing yet.
+/// The same store, opened as by another process.
 fn reopen(fixture: Fixture) -> (Store, Vec<DiffId>, tempfile::TempDir) {
     let Fixture { store, directory, layers } = fixture;
     drop(store);
@@ -44,7 +44,7 @@ fn kinds(collected: &layer_store::Collected) -> Vec<GarbageKind> {
 }
 
 #[test]
-fn a_collection_keeps_what_images_need_and_takes_the_rest() {
+fn a_collection_keeps_what_images_need_and_removes_the_rest() {
     let fixture = Fixture::new(&[&[Node::File("kept", "1")], &[Node::File("loose", "2")]]);
     tag(&fixture.store, "registry.example/kept:1", &fixture.layers[..1]);
     let (store, layers, _directory) = reopen(fixture);
@@ -118,7 +118,7 @@ fn a_verifying_view_refuses_the_damaged_file_and_no_other() {
 }
 
 #[test]
-fn an_exported_image_has_the_same_layers_and_comes_back_as_nothing_new() {
+fn an_exported_image_has_the_same_layers_and_adds_nothing_when_imported_again() {
     let fixture = Fixture::new(&[&[Node::File("a", "1")], &[Node::File("b", "2")]]);
     let image = tag(&fixture.store, "registry.example/a:1", &fixture.layers);
     let out = tempfile::tempdir().expect("a directory");
@@ -134,7 +134,7 @@ fn an_exported_image_has_the_same_layers_and_comes_back_as_nothing_new() {
 }
 
 #[test]
-fn a_directory_becomes_a_layer_of_root_s_and_the_same_one_twice() {
+fn a_directory_becomes_a_layer_that_root_owns_and_twice_the_same() {
     let fixture = Fixture::new(&[]);
     let directory = tempfile::tempdir().expect("a directory");
     fs::create_dir(directory.path().join("bin")).expect("a directory");

@@ -1,4 +1,4 @@
-//! Content that several layers have is kept once, and nobody sees a difference.
+//! Content that several layers have is kept once, and readers see no difference.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,7 +36,7 @@ impl Kept {
         Self { directory, store }
     }
 
-    /// The store as another process would open it, using nothing yet.
+    /// The store, opened as by another process.
     fn reopen(&mut self) {
         self.store = Store::open(self.directory.path()).expect("the store");
     }
@@ -80,7 +80,7 @@ fn read(view: &View, path: &str) -> Result<Vec<u8>, ViewError> {
     let ino = find(view, path).unwrap_or_else(|| panic!("no {path}"));
     let size = view.attr(ino).expect("attributes").size;
     let mut bytes = vec![1; usize::try_from(size).expect("a size")];
-    // In pieces of no round size, so that reads begin and end in holes and beside them.
+    // In pieces of odd sizes, so that reads begin and end inside and outside of holes.
     for (number, piece) in bytes.chunks_mut(12_345).enumerate() {
         let filled = view.read(ino, number as u64 * 12_345, piece)?;
         assert_eq!(filled, piece.len());
@@ -96,7 +96,7 @@ fn content_that_another_layer_has_is_kept_once_and_reads_the_same() {
     let tar = tar_of(&[("own", &own), ("b/moved", &moved), ("tiny", b"tiny"), ("b/small", &small), ("empty", b"")]);
     let second = ingest(&kept.store, &tar);
     assert!(!kept.is_thin(&first) && kept.is_thin(&second));
-    // All but its own content and, of each twin, what is not a whole block.
+    // Everything but its own content and, for each twin, partial blocks.
     assert!(kept.on_disk(&second) <= 100_000 + 8 * 4096, "{}", kept.on_disk(&second));
     assert_eq!(kept.store.layers().bytes(&second), Some(tar.len() as u64));
 
@@ -135,14 +135,14 @@ fn what_a_layer_repeats_is_kept_once() {
     kept.is_sound(&layer);
     let view = kept.view(&[layer]);
     assert!(["a", "b", "c"].iter().all(|path| read(&view, path).expect("content") == content));
-    // And it may be lent to others all the same.
+    // Other layers may still borrow it.
     let other = ingest(&kept.store, &tar_of(&[("d", &content)]));
     assert!(kept.on_disk(&other) < 100_000);
     kept.is_sound(&other);
 }
 
 #[test]
-fn little_in_common_and_the_wish_for_whole_layers_leave_layers_whole() {
+fn layers_with_little_in_common_and_layers_stored_without_sharing_stay_whole() {
     let content = noise(1, 60_000);
     let kept = Kept::new();
     ingest(&kept.store, &tar_of(&[("a", &content), ("c", &noise(2, LARGE))]));
@@ -159,7 +159,7 @@ fn content_of_equal_hash_that_differs_is_not_shared() {
     let (first, second) = (noise(1, LARGE), noise(2, LARGE));
     let kept = Kept::new();
     let donor = ingest(&kept.store, &tar_of(&[("a", &first), ("b", &second)]));
-    // Its table says what it said; its bytes are others.
+    // Its table is unchanged; its bytes are not.
     kept.flip(&donor, "blob", &first);
     let tar = tar_of(&[("x/b", &second), ("x/a", &first)]);
     let layer = ingest(&kept.store, &tar);
@@ -168,10 +168,10 @@ fn content_of_equal_hash_that_differs_is_not_shared() {
     let view = kept.view(&[layer]);
     assert!(read(&view, "x/a").expect("content") == first && read(&view, "x/b").expect("content") == second);
 
-    // A table that lies about everything: every hash stands for another place.
+    // A table that is wrong about everything: every hash names another place.
     let table = kept.file(&donor, "contents");
     let mut bytes = fs::read(&table).expect("the table");
-    // Behind the frame's header and the place of the one section.
+    // After the frame's header and the place of its one section.
     let (one, other) = bytes[48..].split_at_mut(32);
     one[..16].swap_with_slice(&mut other[..16]);
     fs::write(&table, &bytes).expect("written");
@@ -198,7 +198,7 @@ fn any_damage_to_a_table_of_contents_does_no_harm() {
     }
 }
 
-/// Names of kind `kind` in what a collection took.
+/// Names of kind `kind` in what a collection removed.
 fn taken(collected: &layer_store::Collected, kind: GarbageKind) -> Vec<&str> {
     collected.garbage.iter().filter(|each| each.kind == kind).map(|each| each.name.as_str()).collect()
 }
@@ -241,7 +241,7 @@ fn collecting_a_donor_keeps_what_is_borrowed_of_it_and_no_more() {
     assert!(explained.contains(&new.to_string()), "{explained}");
     assert_eq!(kept.store.collect(false).expect("another collection").garbage, []);
 
-    // It comes in again beside what is left of it, which then is not needed any more.
+    // It is stored again next to its remnant, which then is not needed any more.
     assert_eq!(ingest(&kept.store, &old_tar), old);
     kept.is_sound(&old);
     tag(&kept.store, "registry.example/a:old", &[old]);
@@ -300,7 +300,7 @@ fn damage_in_a_donor_is_named_for_every_layer_that_borrows_it() {
     for (path, is_sound) in [("d/shared", false), ("b/shared", false), ("d/own", true), ("b/own", true)] {
         assert_eq!(read(&view, path).is_ok(), is_sound, "{path}");
     }
-    // The donor gone altogether, by somebody's hand: what lies in it cannot be read, and everything else can.
+    // The donor was removed by hand: what is stored in it cannot be read, everything else can.
     fs::remove_file(kept.file(&donor, "blob")).expect("removed");
     let damage = kept.store.layers().verify(&borrower, &Silent).expect("verified").expect("damage");
     assert_eq!(damage.paths, ["/b/shared"]);
@@ -309,7 +309,7 @@ fn damage_in_a_donor_is_named_for_every_layer_that_borrows_it() {
 }
 
 #[test]
-fn damaged_sharing_map_is_told_and_lets_no_collection_take_a_layer() {
+fn damaged_sharing_map_is_reported_and_keeps_collections_from_removing_layers() {
     let shared = noise(1, LARGE);
     let mut kept = Kept::new();
     let donor = ingest(&kept.store, &tar_of(&[("a", &shared)]));
@@ -338,7 +338,7 @@ fn damaged_sharing_map_is_told_and_lets_no_collection_take_a_layer() {
 }
 
 #[test]
-fn layers_of_one_process_find_each_other_though_they_come_together() {
+fn layers_that_one_process_stores_at_once_find_each_other() {
     let kept = Kept::new();
     let content = noise(1, 4 * LARGE);
     let tars: Vec<_> = (0..4).map(|number| tar_of(&[(&format!("{number}"), &content)])).collect();
@@ -359,7 +359,7 @@ fn random_layer(random: &mut Random, pool: &[Vec<u8>]) -> (Vec<u8>, Files) {
     for _ in 0..1 + random.below(6) {
         let mut content = pool[random.below(pool.len())].clone();
         match random.below(8) {
-            // A twin but for its last byte, its length, or a byte within.
+            // A twin except for its last byte, its length, or a byte inside.
             0 => content.extend_from_slice(b"x"),
             1 => content.truncate(content.len() - 1),
             2 => {
@@ -393,7 +393,7 @@ fn walk(view: &View, dir: Ino, path: &str, found: &mut Files) {
 const STEPS: usize = 120;
 
 #[test]
-fn random_lives_of_stores_full_of_twins_keep_every_byte() {
+fn random_steps_on_stores_full_of_twins_keep_every_byte() {
     let mut random = Random::from_environment();
     let pool: Vec<_> = (0..6).map(|number| noise(100 + number, 20_000 + random.below(200_000))).collect();
     let known: Vec<_> = (0..14).map(|_| random_layer(&mut random, &pool)).collect();
@@ -442,7 +442,7 @@ fn random_lives_of_stores_full_of_twins_keep_every_byte() {
 }
 
 #[test]
-fn numbers_are_those_of_the_kernel() {
+fn constants_are_those_of_the_kernel() {
     let shared = noise(1, LARGE);
     let kept = Kept::new();
     let donor = ingest(&kept.store, &tar_of(&[("a", &shared), ("own", &noise(2, LARGE))]));

@@ -1,4 +1,4 @@
-//! Layers go in as tars and come out as one tree.
+//! Layers are stored as tars and shown as one tree.
 
 use std::io::Write;
 
@@ -24,7 +24,7 @@ fn upper_layers_add_replace_and_delete() {
 }
 
 #[test]
-fn opaque_directories_hide_what_is_below_whatever_the_order() {
+fn opaque_directories_hide_what_is_below_in_any_order() {
     use Node::{Dir, File};
     let lower: &[Node<'_>] = &[Dir("d", 0o755), File("d/old", "1")];
     for upper in [
@@ -98,7 +98,7 @@ fn gzip_zstd_and_plain_are_one_layer() {
 }
 
 #[test]
-fn a_damaged_index_or_base_is_made_anew_from_the_blob() {
+fn a_damaged_index_or_base_is_rebuilt_from_the_blob() {
     use Node::File;
     let fixture = Fixture::new(&[&[File("a", "1")], &[File("b", "2")]]);
     drop(fixture.view());
@@ -130,7 +130,7 @@ fn a_directory_of_many_names_is_listed_from_any_cookie() {
     }
 }
 
-/// With a search of the lower layer, or of the directory's links, for each of them this takes minutes.
+/// A search of the lower layer, or of the directory's links, for each of them would take minutes.
 #[test]
 fn a_hundred_thousand_hard_links_into_a_lower_layer_count_as_names() {
     const LINKS: usize = 100_000;

@@ -246,8 +246,9 @@ fn a_terminal(machines: &Machines) {
     // Without input, the terminal still turns keys into signals.
     let inner = format!(
         "stty rows 31 cols 97
-        (until grep -q on {said} 2>/dev/null; do sleep 0.1; done; stty -a < /dev/tty | grep -ow -e '-*isig') &
-        {lamina} exec -t web -- /bin/sh -c 'echo on; sleep 1' > {said}; wait
+        (until grep -q on {said} 2>/dev/null; do sleep 0.1; done; stty -a < /dev/tty | grep -ow -e '-*isig'
+        {lamina} exec web -- touch /tmp/looked) &
+        {lamina} exec -t web -- /bin/sh -c 'echo on; until [ -e /tmp/looked ]; do sleep 0.1; done' > {said}; wait
         {lamina} exec -it web -- /bin/sh -c 'stty size; test -t 0 && echo yes; exit 9'",
     );
     script.args(["--quiet", "--return", "--command", &inner, "/dev/null"]);
