@@ -1,5 +1,6 @@
 //! Writes an image of the store as an OCI layout.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use crate::fault::{self, FaultPoint};
 use crate::oci::manifest;
 use crate::sharing::blob::Blob;
 use crate::store::{Image, Store, StoreError, available, is_out_of_space};
-use crate::{DiffId, Digest, Images, Observer};
+use crate::{DiffId, Digest, Images, Observer, Reference};
 
 /// Bytes that are copied at once of a layer that lies in several files.
 const PIECE: usize = 1 << 20;
@@ -48,7 +49,10 @@ pub enum ExportError {
 
 impl Images<'_> {
     /// Writes an image to `directory` as an OCI layout whose layers are plain tars: each has its DiffID as its digest,
-    /// so importing the layout brings in no layer that the store has. Gives the digest of the layout's manifest.
+    /// so importing the layout brings in no layer that the store has. Returns the digest of the layout's manifest.
+    ///
+    /// It is another digest than that of the image's manifest if that one describes compressed layers. A digest in the
+    /// image's name is then left out of the name in the layout.
     ///
     /// Content is cloned or copied by the kernel where all of a layer is in its own file; each blob's digest is proved on the way.
     /// `observer` is told of every byte of a layer twice: when it is copied, and when it is proved.
@@ -100,8 +104,14 @@ impl Store {
         let config_digest = config_digest.parse().map_err(|error| bad("config", error))?;
         let config = self.images().manifest_bytes(&config_digest)?;
         put(&blobs, &config)?;
+        // An image may name a layer several times.
+        let mut lengths: HashMap<DiffId, u64> = HashMap::new();
         let layers = image.layers.iter().map(|layer| {
-            let length = self.copy_blob(layer, &blobs.join(layer.0.hex()), observer)?;
+            let length = match lengths.get(layer) {
+                Some(length) => *length,
+                None => self.copy_blob(layer, &blobs.join(layer.0.hex()), observer)?,
+            };
+            lengths.insert(*layer, length);
             descriptor(MediaType::ImageLayer, layer.0, length)
         });
         let layers = layers.collect::<Result<Vec<_>, ExportError>>()?;
@@ -109,11 +119,16 @@ impl Store {
         manifest.set_media_type(Some(MediaType::ImageManifest));
         manifest.set_config(descriptor(MediaType::ImageConfig, config_digest, config.len() as u64)?);
         manifest.set_layers(layers);
-        let manifest = json("manifest", &manifest)?;
+        // One that says all this already keeps its digest, and with it the names that promise it.
+        let manifest = match manifest == image.manifest {
+            true => self.images().manifest_bytes(&image.manifest_digest)?,
+            false => json("manifest", &manifest)?,
+        };
         let digest = put(&blobs, &manifest)?;
         let mut entry = descriptor(MediaType::ImageManifest, digest, manifest.len() as u64)?;
-        let name = ("org.opencontainers.image.ref.name".to_owned(), image.reference.clone());
-        entry.set_annotations(Some([name].into()));
+        let name = name_for(&image.reference, &digest);
+        let name = name.map(|name| ("org.opencontainers.image.ref.name".to_owned(), name));
+        entry.set_annotations(Some(name.into_iter().collect()));
         let index = ImageIndexBuilder::default().schema_version(2u32).manifests(vec![entry]).build();
         let index = json("index", &index.map_err(|error| bad("index", error))?)?;
         write(&layout.join("index.json"), &index)?;
@@ -136,6 +151,16 @@ impl Store {
             None => copied,
             Some(damage) => Err(StoreError::DamagedLayer { layer: *layer, cause: damage.cause }.into()),
         }
+    }
+}
+
+/// The name that the image has in the layout: without a digest that its manifest there does not have. `None` if nothing
+/// is left then.
+fn name_for(reference: &str, manifest: &Digest) -> Option<String> {
+    let Ok(parsed) = reference.parse::<Reference>() else { return Some(reference.to_owned()) };
+    match parsed.digest() {
+        Some(digest) if digest != *manifest => parsed.without_digest().map(|name| name.to_string()),
+        _ => Some(reference.to_owned()),
     }
 }
 

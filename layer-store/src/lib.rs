@@ -33,7 +33,9 @@ mod tar;
 pub mod user_dirs;
 mod view;
 
-pub use archive::{ImportError, ImportOptions, ImportSource};
+pub use archive::{
+    ConfigChange, ConfigChangeError, Form, ImportError, ImportOptions, ImportSource, Located, RootfsOptions,
+};
 pub use attr::{Attr, Ino, Kind, Timestamp};
 pub use base::{BaseId, BaseIdError};
 pub use digest::{DiffId, Digest, DigestError};

@@ -64,6 +64,22 @@ impl Reference {
         self.digest
     }
 
+    /// The same name without its digest, or `None` if it has nothing but the digest.
+    #[must_use]
+    pub fn without_digest(&self) -> Option<Self> {
+        let tag = self.tag()?.to_owned();
+        let parts = Parts::with_tag(self.registry().to_owned(), self.repository().to_owned(), tag);
+        Some(Self { parts, digest: None })
+    }
+
+    /// Whether an image called `name` is one that is asked for by this name, leaving digests aside.
+    pub(crate) fn is_met_by(&self, name: &Self) -> bool {
+        let only_digest = self.tag().is_none();
+        self.registry() == name.registry()
+            && self.repository() == name.repository()
+            && (only_digest || self.tag() == name.tag())
+    }
+
     /// The shortest text that means the same: `debian:12`, `grafana/grafana:latest`, `ghcr.io/a/b:c`.
     #[must_use]
     pub fn familiar(&self) -> String {
@@ -314,6 +330,8 @@ mod tests {
         let both: Reference = format!("debian:12@sha256:{HEX}").parse().unwrap();
         assert_eq!((both.tag(), both.digest().unwrap().hex().as_str()), (Some("12"), HEX));
         assert_eq!(both.to_string(), format!("docker.io/library/debian:12@sha256:{HEX}"));
+        assert_eq!(both.without_digest().unwrap().to_string(), "docker.io/library/debian:12");
+        assert_eq!(only.without_digest(), None);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! `lamina export`.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
-use layer_store::Cancellation;
+use layer_store::{Cancellation, DiffId, Reference};
 
 use super::{Global, store};
 use crate::failure::{About, Failure};
@@ -35,11 +36,18 @@ impl Export {
         let cancellation = Cancellation::default();
         store::cancel_on_signal(&cancellation)?;
         // Each layer is written, and then read where it came from.
-        let total = image.layers.iter().filter_map(|layer| opened.layers().bytes(layer)).map(|bytes| 2 * bytes).sum();
+        let distinct: HashSet<&DiffId> = image.layers.iter().collect();
+        let total = distinct.into_iter().filter_map(|layer| opened.layers().bytes(layer)).map(|bytes| 2 * bytes).sum();
         let meter = Meter::new("exported", self.quiet).of(total).until(&cancellation);
         let exported = opened.images().export(&image, &self.directory, &meter);
         drop(meter);
         let manifest = exported.about("lamina export")?;
+        let promised = image.reference.parse::<Reference>().ok().and_then(|reference| reference.digest());
+        if promised.is_some_and(|digest| digest != manifest) {
+            tell!(
+                "lamina: the layers are written uncompressed, so the manifest is {manifest}: the name has no digest there"
+            );
+        }
         if global.json {
             say!("{}", serde_json::json!({ "directory": self.directory, "manifest": manifest }));
         } else if !self.quiet {

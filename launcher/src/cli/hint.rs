@@ -27,8 +27,14 @@ fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
 }
 
 fn own_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
-    if let Some(ImportError::Image { cause, .. }) = error.downcast_ref() {
-        return hint(cause);
+    match error.downcast_ref() {
+        Some(ImportError::Image { cause, .. }) => return hint(cause),
+        Some(ImportError::SeveralImages { .. }) => return Some("choose one with --image"),
+        Some(ImportError::WrongName { .. }) => return Some("give a name without a digest"),
+        Some(ImportError::NotAnArchive { .. }) => {
+            return Some("the tar of a root file system is imported with --rootfs");
+        }
+        _ => {}
     }
     match error.downcast_ref()? {
         ImageError::NoSuchPlatform { .. } => Some("choose with --platform"),

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use layer_store::{Cancellation, Observer, Platform, PullOptions};
+use layer_store::{Cancellation, ImportOptions, ImportSource, Located, Observer, Platform, PullOptions, Store};
 
 use super::acquired::{self, Quiet};
 use super::bars::Bars;
 use super::limits::{LimitArgs, SharingArgs};
-use super::{Global, hint, store};
+use super::{Global, hint, import, store};
 use crate::failure::Failure;
 
 /// Fetch an image from a registry
@@ -22,7 +22,8 @@ Examples:
   lamina pull localhost:5000/x@sha256:0123...
   lamina pull registry.example.test/x --ca-file ca.pem")]
 pub(super) struct Pull {
-    /// The image, as people write it: debian, debian:12, ghcr.io/a/b:c
+    /// The image, as people write it: debian, debian:12, ghcr.io/a/b:c; also the sources of `lamina import` with their
+    /// prefixes, such as docker-daemon:NAME
     #[arg(value_name = "REF")]
     image: String,
     /// Choose this platform from a multi-platform image [default: linux on this host's processor]
@@ -47,9 +48,12 @@ pub(super) struct Pull {
 
 impl Pull {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        // podman and skopeo pull from these sources too.
+        if let Some(located) = ImportSource::located(self.image.as_ref()) {
+            return self.import(global, located);
+        }
         let reference = store::reference(&self.image)?;
-        let opened = store::open(global)?.with_limits(self.limits.limits());
-        let opened = opened.with_file_sharing(self.sharing.shares_files());
+        let opened = self.open(global)?;
         let cancellation = Cancellation::default();
         store::cancel_on_signal(&cancellation)?;
         let options = PullOptions {
@@ -66,5 +70,17 @@ impl Pull {
         let image = pulled.map_err(|error| hint::failure("pull", &error))?;
         acquired::print(&[image], global.json, self.quiet.quiet);
         Ok(0)
+    }
+
+    fn open(&self, global: &Global) -> Result<Store, Failure> {
+        let opened = store::open(global)?.with_limits(self.limits.limits());
+        Ok(opened.with_file_sharing(self.sharing.shares_files()))
+    }
+
+    fn import(&self, global: &Global, located: Located) -> Result<u8, Failure> {
+        let Located { source, form, image } = located;
+        let platform = self.platform.clone();
+        let options = ImportOptions { platform, form, image, parallel: self.parallel, ..ImportOptions::default() };
+        import::import(global, &self.open(global)?, &source, &options, &self.quiet)
     }
 }

@@ -6,6 +6,7 @@
 
 use oci_spec::image::MediaType;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::error::ImportError;
 use super::files::Files;
@@ -15,53 +16,84 @@ use crate::oci::platform::Platform;
 use crate::{DiffId, Digest, ImageError};
 
 /// The list of images.
-pub(super) const MARK: &str = "manifest.json";
+pub(super) const LIST: &str = "manifest.json";
 
-#[derive(Deserialize)]
+/// One item of the list. What is wrong with one says nothing about the others.
+#[derive(Clone)]
+pub(super) struct Item {
+    pub(super) written: Vec<String>,
+    described: Result<Described, String>,
+}
+
+#[derive(Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Item {
+struct Described {
     config: String,
-    #[serde(default)]
-    repo_tags: Option<Vec<String>>,
     /// From the bottom up.
     #[serde(default)]
     layers: Option<Vec<String>>,
 }
 
-/// Every image of an archive whose list is there.
-pub(super) fn images(files: &dyn Files, source_name: &str, wanted: &Platform) -> Result<Vec<Found>, ImportError> {
-    let bad = |cause| ImportError::Image { source_name: source_name.to_owned(), cause };
-    let document = |path: &str, limit| {
-        let missing = || ImportError::Missing { source_name: source_name.to_owned(), file: path.to_owned() };
-        files.document(path, limit)?.ok_or_else(missing)
-    };
-    let list = document(MARK, MANIFEST_LIMIT)?;
-    let items: Vec<Item> = serde_json::from_slice(&list).map_err(|e| {
-        let cause = format!("it is not the list that docker save writes: {e}");
-        bad(ImageError::Malformed { what: MARK.to_owned(), cause })
-    })?;
-    let mut images = Vec::new();
-    for item in items {
-        let config_bytes = document(&item.config, CONFIG_LIMIT)?;
-        if let Some(promised) = digest_in(&item.config) {
-            manifest::verify("config", &config_bytes, &promised).map_err(bad)?;
+impl Item {
+    fn read(item: &Value) -> Self {
+        let names = item.get("RepoTags").and_then(Value::as_array).into_iter().flatten();
+        Self {
+            written: names.filter_map(Value::as_str).map(str::to_owned).collect(),
+            described: Described::deserialize(item).map_err(|error| error.to_string()),
         }
-        let layers = item.layers.unwrap_or_default();
-        let config = manifest::parse_config(&config_bytes, layers.len()).map_err(bad)?;
-        images.push(Found {
-            written: item.repo_tags.unwrap_or_default(),
-            digests: vec![Digest::of(&config_bytes)],
-            platform: config.platform.assumed(wanted),
-            layers: layers
-                .into_iter()
-                .zip(config.diff_ids)
-                .map(|(path, diff_id)| FoundLayer { path, diff_id, blob: None })
-                .collect(),
-            config_bytes,
-            manifest_bytes: None,
-        });
     }
-    Ok(images)
+
+    /// The digest of its config, if the name of the config's file promises one.
+    pub(super) fn config(&self) -> Option<Digest> {
+        digest_in(&self.described.as_ref().ok()?.config)
+    }
+}
+
+/// Returns every item of the list, none of them looked into.
+pub(super) fn items(files: &dyn Files, source_name: &str) -> Result<Vec<Item>, ImportError> {
+    let list = document(files, source_name, LIST, MANIFEST_LIMIT)?;
+    match serde_json::from_slice(&list) {
+        Ok(Value::Array(items)) => Ok(items.iter().map(Item::read).collect()),
+        Ok(_) => Err(malformed(source_name, "it is not the list that docker save writes")),
+        Err(error) => Err(malformed(source_name, &format!("it is not the list that docker save writes: {error}"))),
+    }
+}
+
+/// Reads the image of an item.
+pub(super) fn image(
+    files: &dyn Files,
+    source_name: &str,
+    item: &Item,
+    wanted: &Platform,
+) -> Result<Found, ImportError> {
+    let bad = |cause| ImportError::Image { source_name: source_name.to_owned(), cause };
+    let described = item.described.as_ref().map_err(|cause| malformed(source_name, cause))?;
+    let config_bytes = document(files, source_name, &described.config, CONFIG_LIMIT)?;
+    if let Some(promised) = digest_in(&described.config) {
+        manifest::verify("config", &config_bytes, &promised).map_err(bad)?;
+    }
+    let layers = described.layers.as_deref().unwrap_or_default();
+    let config = manifest::parse_config(&config_bytes, layers.len()).map_err(bad)?;
+    let layers = layers.iter().zip(config.diff_ids);
+    Ok(Found {
+        written: item.written.clone(),
+        proved: Vec::new(),
+        config: Digest::of(&config_bytes),
+        platform: config.platform.assumed(wanted),
+        layers: layers.map(|(path, diff_id)| FoundLayer { path: path.clone(), diff_id, blob: None }).collect(),
+        config_bytes,
+        manifest_bytes: None,
+    })
+}
+
+fn document(files: &dyn Files, source_name: &str, path: &str, limit: u64) -> Result<Vec<u8>, ImportError> {
+    let missing = || ImportError::Missing { source_name: source_name.to_owned(), file: path.to_owned() };
+    files.document(path, limit)?.ok_or_else(missing)
+}
+
+fn malformed(source_name: &str, cause: &str) -> ImportError {
+    let cause = ImageError::Malformed { what: LIST.to_owned(), cause: cause.to_owned() };
+    ImportError::Image { source_name: source_name.to_owned(), cause }
 }
 
 /// The digest that the name of a config promises: `<hex>.json`, or a blob of a layout.

@@ -184,11 +184,11 @@ fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(read)
 }
 
-/// `path` seen from `directory`, without `.` and `..`; `None` where it leads out of the archive.
+/// `path` seen from `directory`, without `.`, `..` and doubled slashes; `None` if it leads out of the archive.
+///
+/// An absolute path starts at the root of the archive, never at that of the host.
 pub(super) fn within(directory: &str, path: &str) -> Option<String> {
-    if path.starts_with('/') {
-        return None;
-    }
+    let directory = if path.starts_with('/') { "" } else { directory };
     let mut words: Vec<&str> = Vec::new();
     for word in directory.split('/').chain(path.split('/')) {
         match word {
@@ -262,6 +262,7 @@ mod tests {
         assert_eq!(within("a/b", "../c/layer.tar"), Some("a/c/layer.tar".to_owned()));
         assert_eq!(within("", "../etc/passwd"), None);
         assert_eq!(within("a", "../../etc/passwd"), None);
-        assert_eq!(within("", "/etc/passwd"), None);
+        assert_eq!(within("a", "/etc//passwd"), Some("etc/passwd".to_owned()));
+        assert_eq!(within("a", "/../etc/passwd"), None);
     }
 }

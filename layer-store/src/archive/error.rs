@@ -13,12 +13,13 @@ pub enum ImportError {
         /// The path as given, or `standard input`.
         source_name: String,
         /// What the system said.
+        #[source]
         cause: std::io::Error,
     },
     /// The file or directory holds no image in a known form.
     #[error(
-        "{source_name} is no image archive: {reason}; import takes an OCI layout (directory or tar) or what \
-         `docker save` writes, plain or compressed with gzip or zstd"
+        "{source_name} is not an image archive: {reason}; an image archive is an OCI layout (directory or tar) or what \
+         `docker save` writes, plain or compressed"
     )]
     NotAnArchive {
         /// The path as given, or `standard input`.
@@ -26,8 +27,16 @@ pub enum ImportError {
         /// What is there instead.
         reason: String,
     },
+    /// The file is not the tar of a root file system.
+    #[error("{source_name} is not the tar of a root file system: {reason}")]
+    NotARootfs {
+        /// The path as given, or `standard input`.
+        source_name: String,
+        /// What is there instead.
+        reason: String,
+    },
     /// The archive lacks a file that it names itself.
-    #[error("{source_name} lacks {file:?}, which its own manifest names: it is incomplete, make or copy it again")]
+    #[error("{source_name} lacks {file:?}, which its own list names: it is incomplete, make or copy it again")]
     Missing {
         /// The path as given, or `standard input`.
         source_name: String,
@@ -40,10 +49,11 @@ pub enum ImportError {
         /// The path as given, or `standard input`.
         source_name: String,
         /// What is wrong.
+        #[source]
         cause: ImageError,
     },
     /// The archive is sound but holds no such image.
-    #[error("{source_name} holds no image {wanted}; there is {there}")]
+    #[error("{source_name} has no image {wanted}; it has {there}")]
     NoSuchImage {
         /// The path as given, or `standard input`.
         source_name: String,
@@ -53,7 +63,7 @@ pub enum ImportError {
         there: String,
     },
     /// One name was given for several images.
-    #[error("{source_name} holds {count} images and --tag names one: choose with --image, of {there}")]
+    #[error("{source_name} has {count} images, and the name given is for one: {there}")]
     SeveralImages {
         /// The path as given, or `standard input`.
         source_name: String,
@@ -61,6 +71,16 @@ pub enum ImportError {
         count: usize,
         /// The names and digests there are.
         there: String,
+    },
+    /// The name given promises the digest of something else.
+    #[error("{source_name}: the image is {actual}, and {name} promises another digest")]
+    WrongName {
+        /// The path as given, or `standard input`.
+        source_name: String,
+        /// The name.
+        name: String,
+        /// The digest of the image's manifest.
+        actual: crate::Digest,
     },
     /// A layer could not be read, verified or kept.
     #[error("{source_name}: layer {layer:?}: {cause}")]
@@ -70,11 +90,12 @@ pub enum ImportError {
         /// The path of the layer in the archive.
         layer: String,
         /// What the store said.
+        #[source]
         cause: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A manifest, config or tag could not be kept.
     #[error("{0}")]
-    Store(Box<dyn std::error::Error + Send + Sync>),
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The caller asked for the end.
     #[error("cancelled")]
     Cancelled,

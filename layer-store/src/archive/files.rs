@@ -12,12 +12,22 @@ use crate::Digest;
 
 /// What an archive can give of one layer.
 pub(super) enum Supply<'a> {
-    /// Its bytes, `length` of them.
+    /// `length` bytes that should be it.
     Bytes { reader: Box<dyn Read + Send + 'a>, length: u64 },
     /// It went into the store while the archive passed by.
     Ingested(Passed),
     /// It passed by, but the store did not take it.
     Refused(String),
+}
+
+impl Supply<'_> {
+    /// Bytes in the archive, if they are the layer.
+    pub(super) fn length(&self) -> Option<u64> {
+        match self {
+            Self::Bytes { length, .. } => Some(*length),
+            Self::Ingested(_) | Self::Refused(_) => None,
+        }
+    }
 }
 
 /// A layer that went into the store while the archive passed by.
@@ -32,10 +42,13 @@ pub(super) struct Passed {
     pub(super) was_present: bool,
 }
 
-/// Named files. Names are paths without a leading `./`; none of them is ever looked up outside.
+/// Named files. Names are paths within the archive; none of them is ever looked up outside.
 pub(super) trait Files: Sync {
     /// The whole of a small file, `None` where there is none. More than `limit` bytes are an error.
     fn document(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ImportError>;
+
+    /// Whether there is a file for this layer. It is not read.
+    fn has_layer(&self, path: &str) -> bool;
 
     /// A layer, `None` where there is no such file.
     fn layer(&self, path: &str) -> Result<Option<Supply<'_>>, ImportError>;
@@ -76,6 +89,11 @@ impl Files for Directory {
     fn document(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ImportError> {
         let Some((file, length)) = self.open(path)? else { return Ok(None) };
         read_document(&self.source_name, path, file, length, limit).map(Some)
+    }
+
+    fn has_layer(&self, path: &str) -> bool {
+        // What is wrong with a file that is there is said when it is read.
+        !matches!(self.open(path), Ok(None))
     }
 
     fn layer(&self, path: &str) -> Result<Option<Supply<'_>>, ImportError> {

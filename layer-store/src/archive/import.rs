@@ -1,14 +1,15 @@
 //! One import: from the images found to the images kept.
 
 use std::collections::HashMap;
-use std::io::{Cursor, Read};
+use std::io::Read;
+use std::path::Path;
 
 use super::files::{Files, Passed, Supply};
-use super::sniff::{self, Form};
+use super::lists::{Context, Lists};
+use super::naming::{Nameable, Names};
 use super::watch::Counted;
-use super::{Found, FoundLayer, ImportError, ImportOptions, ImportSource, docker, layout, naming};
+use super::{Found, FoundLayer, ImportError, ImportOptions, ImportSource, docker};
 use crate::observer::Halt;
-use crate::oci::manifest::{MANIFEST_LIMIT, short};
 use crate::oci::parallel;
 use crate::oci::platform::Platform;
 use crate::oci::sink::{LayerSink, SinkError};
@@ -34,24 +35,14 @@ pub(super) struct Import<'a> {
 }
 
 impl Import<'_> {
-    pub(super) fn images(&self, files: &dyn Files) -> Result<Vec<Found>, ImportError> {
-        let nothing = |reason: &str| {
-            Err(ImportError::NotAnArchive { source_name: self.source_name.to_owned(), reason: reason.to_owned() })
-        };
+    /// Reads the images that the options ask for, but none of their layers.
+    pub(super) fn images(&self, files: &dyn Files, repository: &str) -> Result<Vec<Found>, ImportError> {
         let wanted = self.options.platform.clone().unwrap_or_else(Platform::host);
-        let marked = |mark| files.document(mark, MANIFEST_LIMIT).map(|found| found.is_some());
-        // Docker writes both since version 25; the layout has the manifest as it was.
-        let images = if marked(layout::MARK)? {
-            let is_asked_for = self.options.platform.is_some();
-            layout::Layout { files, source_name: self.source_name, wanted: &wanted, is_asked_for }.images()?
-        } else if marked(docker::MARK)? {
-            docker::images(files, self.source_name, &wanted)?
-        } else {
-            return nothing("it has neither oci-layout nor manifest.json");
-        };
-        if images.is_empty() {
-            return nothing("its list of images is empty");
-        }
+        let (sink, progress, source_name) = (self.sink, self.progress, self.source_name);
+        let is_asked_for = self.options.platform.is_some();
+        let context = Context { files, sink, progress, source_name, repository, wanted: &wanted, is_asked_for };
+        let lists = Lists::read(context, self.options.form)?;
+        let images = lists.images(self.options.image.as_deref())?;
         for image in images.iter().filter(|image| wanted.distance_to(&image.platform).is_none()) {
             if self.options.platform.is_some() {
                 let cause = ImageError::NoSuchPlatform { wanted, offered: vec![image.platform.clone()] };
@@ -59,70 +50,43 @@ impl Import<'_> {
             }
             self.progress.notice(&format!("{} is for {}, this host is {wanted}", image.label(), image.platform));
         }
-        Ok(images)
-    }
-
-    /// Those images that the options ask for.
-    pub(super) fn select(&self, images: Vec<Found>) -> Result<Vec<Found>, ImportError> {
-        let there = || images.iter().map(Found::label).collect::<Vec<_>>().join(", ");
-        let (source_name, there) = (self.source_name.to_owned(), there());
-        let images = match &self.options.image {
-            None => images,
-            Some(wanted) => {
-                let chosen: Vec<Found> = images.into_iter().filter(|image| self.is_called(image, wanted)).collect();
-                if chosen.is_empty() {
-                    return Err(ImportError::NoSuchImage { source_name, wanted: wanted.clone(), there });
-                }
-                chosen
-            }
-        };
-        if self.options.tag.is_some() && images.len() > 1 {
-            return Err(ImportError::SeveralImages { source_name, count: images.len(), there });
-        }
-        Ok(images)
-    }
-
-    fn is_called(&self, image: &Found, wanted: &str) -> bool {
-        let as_reference = wanted.parse::<Reference>().ok();
-        let hex = wanted.strip_prefix("sha256:").unwrap_or(wanted);
-        image.written.iter().any(|name| name == wanted)
-            || as_reference.is_some_and(|wanted| self.written_references(image).contains(&wanted))
-            || (hex.len() >= 6 && image.digests.iter().any(|digest| digest.hex().starts_with(hex)))
-    }
-
-    fn repository(&self) -> String {
-        match self.source {
-            ImportSource::StandardInput => naming::repository(None),
-            ImportSource::Path(path) => naming::repository(Some(path)),
-        }
-    }
-
-    fn written_references(&self, image: &Found) -> Vec<Reference> {
-        let repository = self.repository();
-        image.written.iter().filter_map(|name| naming::reference(name, &repository)).collect()
-    }
-
-    /// The names under which an image is kept.
-    fn references(&self, image: &Found) -> Vec<Reference> {
         if let Some(tag) = &self.options.tag {
-            return vec![tag.clone()];
+            if images.len() > 1 {
+                return Err(ImportError::SeveralImages {
+                    source_name: self.source_name.to_owned(),
+                    count: images.len(),
+                    there: images.iter().map(Found::label).collect::<Vec<_>>().join(", "),
+                });
+            }
+            // The manifest of a docker archive is made later.
+            for image in images.iter().filter(|image| image.manifest_bytes.is_some()) {
+                self.prove(tag, &image.proved)?;
+            }
         }
-        let written = self.written_references(image);
-        if !written.is_empty() {
-            return written;
+        Ok(images)
+    }
+
+    /// Refuses a name with a digest that the image does not have.
+    fn prove(&self, tag: &Reference, proved: &[Digest]) -> Result<(), ImportError> {
+        match (tag.digest(), proved.last()) {
+            (Some(digest), Some(actual)) if !proved.contains(&digest) => Err(ImportError::WrongName {
+                source_name: self.source_name.to_owned(),
+                name: tag.familiar(),
+                actual: *actual,
+            }),
+            _ => Ok(()),
         }
-        let tag = match self.source {
-            ImportSource::Path(_) if image.written.is_empty() => "latest".to_owned(),
-            _ => image.digests.last().map_or_else(|| "latest".to_owned(), short),
-        };
-        naming::nameless(&self.repository(), &tag).into_iter().collect()
     }
 
     /// Brings in every layer of the images, each once.
     pub(super) fn layers(&self, files: &dyn Files, images: &[Found]) -> Result<HashMap<DiffId, Brought>, ImportError> {
         let mut distinct: HashMap<DiffId, FoundLayer> = HashMap::new();
         for layer in images.iter().flat_map(|image| &image.layers) {
-            distinct.entry(layer.diff_id).or_insert_with(|| layer.clone());
+            let known = distinct.entry(layer.diff_id).or_insert_with(|| layer.clone());
+            // One image may leave out what another has.
+            if !files.has_layer(&known.path) && files.has_layer(&layer.path) {
+                *known = layer.clone();
+            }
         }
         let layers: Vec<FoundLayer> = distinct.into_values().collect();
         let weight = |layer: &FoundLayer| layer.blob.as_ref().map_or(0, |blob| blob.size);
@@ -138,32 +102,37 @@ impl Import<'_> {
         Ok(layers.iter().map(|layer| layer.diff_id).zip(brought).collect())
     }
 
-    /// Brings in one layer, unless it is there.
+    /// Brings in one layer, unless it is there. What the store has need not be in the archive, nor be sound there.
     fn bring(&self, files: &dyn Files, layer: &FoundLayer) -> Result<Brought, ImportError> {
-        match files.layer(&layer.path)? {
+        let supply = files.layer(&layer.path);
+        if let Ok(Some(Supply::Ingested(passed))) = &supply
+            && passed.diff_id == layer.diff_id
+        {
+            return Ok(self.passed(layer, passed));
+        }
+        if self.sink.has_layer(&layer.diff_id) {
+            return Ok(self.present(layer, supply.ok().flatten().and_then(|supply| supply.length())));
+        }
+        match supply? {
             Some(Supply::Bytes { reader, length }) => self.read(layer, reader, length),
-            Some(Supply::Ingested(passed)) => self.passed(layer, &passed),
+            Some(Supply::Ingested(passed)) => {
+                let what = "its tar".to_owned();
+                let (expected, actual) = (layer.diff_id.0, passed.diff_id.0);
+                Err(self.failed(layer, Box::new(ImageError::WrongDigest { what, expected, actual })))
+            }
             Some(Supply::Refused(cause)) => Err(self.failed(layer, cause.into())),
-            None => match &layer.blob {
-                // A layout may leave out what its receiver has.
-                Some(blob) if self.sink.has_layer(&layer.diff_id) => Ok(self.present(layer, blob.size, None)),
-                _ => Err(ImportError::Missing { source_name: self.source_name.to_owned(), file: layer.path.clone() }),
-            },
+            None => Err(ImportError::Missing { source_name: self.source_name.to_owned(), file: layer.path.clone() }),
         }
     }
 
-    /// A layer that went into the store while the archive passed by, if it is the one that the image means.
-    fn passed(&self, layer: &FoundLayer, passed: &Passed) -> Result<Brought, ImportError> {
-        if passed.diff_id != layer.diff_id {
-            let what = "its tar".to_owned();
-            let (expected, actual) = (layer.diff_id.0, passed.diff_id.0);
-            return Err(self.failed(layer, Box::new(ImageError::WrongDigest { what, expected, actual })));
-        }
+    /// A layer that went into the store while the archive passed by.
+    fn passed(&self, layer: &FoundLayer, passed: &Passed) -> Brought {
         let source = self.layer_source(layer, passed.compressed, passed.length);
-        Ok(Brought { source, blob_bytes: passed.blob_bytes, was_present: passed.was_present })
+        let blob_bytes = passed.blob_bytes.or_else(|| self.sink.layer_bytes(&layer.diff_id));
+        Brought { source, blob_bytes, was_present: passed.was_present }
     }
 
-    /// Reads a layer of `length` bytes into the store, unless it is there.
+    /// Reads a layer of `length` bytes into the store, unless another process has brought it in meanwhile.
     fn read(
         &self,
         layer: &FoundLayer,
@@ -171,27 +140,15 @@ impl Import<'_> {
         length: u64,
     ) -> Result<Brought, ImportError> {
         let failed = |cause| self.failed(layer, cause);
-        let mut head = Vec::new();
-        let mut blob_bytes = None;
-        if layer.blob.is_none() {
-            (&mut reader).take(sniff::HEAD).read_to_end(&mut head).map_err(|e| failed(Box::new(e)))?;
-            blob_bytes = Some(length).filter(|_| sniff::form(&head) == Form::Tar);
-        }
-        // A docker archive does not say how long a compressed layer's tar is: only reading it tells.
-        let is_there = || (layer.blob.is_some() || blob_bytes.is_some()) && self.sink.has_layer(&layer.diff_id);
-        if is_there() {
-            return Ok(self.present(layer, length, blob_bytes));
-        }
         let _claim = self.sink.claim(&layer.diff_id, &layer.name(), self.halt).map_err(failed)?;
-        if is_there() {
-            return Ok(self.present(layer, length, blob_bytes));
+        if self.sink.has_layer(&layer.diff_id) {
+            return Ok(self.present(layer, Some(length)));
         }
         self.report(layer, LayerState::Fetching, 0, length);
         let compressed = layer.blob.as_ref().map(|blob| blob.digest);
         let expected = ExpectedLayer { compressed, diff_id: Some(layer.diff_id) };
-        let mut whole = Cursor::new(head).chain(reader);
         let tell = |bytes| self.report(layer, LayerState::Fetching, bytes, length);
-        let ingested = self.sink.ingest(&mut Counted::new(&mut whole, self.halt, tell), &expected).map_err(failed)?;
+        let ingested = self.sink.ingest(&mut Counted::new(&mut reader, self.halt, tell), &expected).map_err(failed)?;
         self.report(layer, LayerState::Done, length, length);
         Ok(Brought {
             source: self.layer_source(layer, ingested.compressed_digest, length),
@@ -200,8 +157,11 @@ impl Import<'_> {
         })
     }
 
-    /// A layer that the store had; its archive has `length` bytes of it.
-    fn present(&self, layer: &FoundLayer, length: u64, blob_bytes: Option<u64>) -> Brought {
+    /// A layer that the store had; its archive has `length` bytes of it, if any.
+    fn present(&self, layer: &FoundLayer, length: Option<u64>) -> Brought {
+        let blob_bytes = self.sink.layer_bytes(&layer.diff_id);
+        let described = layer.blob.as_ref().map(|blob| blob.size);
+        let length = described.or(length).or(blob_bytes).unwrap_or_default();
         self.report(layer, LayerState::Present, length, length);
         let digest = layer.blob.as_ref().map_or(layer.diff_id.0, |blob| blob.digest);
         Brought { source: self.layer_source(layer, digest, length), blob_bytes, was_present: true }
@@ -219,13 +179,9 @@ impl Import<'_> {
     }
 
     fn layer_source(&self, layer: &FoundLayer, compressed: Digest, bytes: u64) -> LayerSource {
-        let origin = match self.source {
-            ImportSource::StandardInput => "-".to_owned(),
-            // For a repair from any other directory.
-            ImportSource::Path(path) => {
-                std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string()
-            }
-        };
+        // For a repair from any other directory. What came from a pipe or a daemon cannot be read again.
+        let again = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+        let origin = self.source.path().map_or_else(|| "-".to_owned(), again);
         let media_type = match &layer.blob {
             Some(blob) => blob.media_type.clone(),
             None => "application/vnd.docker.image.rootfs.diff.tar".to_owned(),
@@ -233,34 +189,68 @@ impl Import<'_> {
         LayerSource { origin: Origin::Archive(origin), compressed, media_type, bytes }
     }
 
-    /// Keeps the documents of an image whose layers are there, and names it.
-    pub(super) fn finish(&self, image: &Found, brought: &HashMap<DiffId, Brought>) -> Result<Acquired, ImportError> {
-        let layers = || image.layers.iter().filter_map(|layer| Some((layer.diff_id, brought.get(&layer.diff_id)?)));
-        let manifest_bytes = match &image.manifest_bytes {
-            Some(bytes) => bytes.clone(),
+    /// Keeps the documents of the images, whose layers are there, and then names them.
+    pub(super) fn finish(
+        &self,
+        images: &[Found],
+        brought: &HashMap<DiffId, Brought>,
+        repository: &str,
+    ) -> Result<Vec<Acquired>, ImportError> {
+        let kept: Vec<(Digest, Vec<Digest>)> = images
+            .iter()
+            .map(|image| {
+                let manifest = self.keep(image, brought)?;
+                Ok((manifest, image.proved.iter().copied().chain([manifest]).collect()))
+            })
+            .collect::<Result<_, ImportError>>()?;
+        let names = Names {
+            repository,
+            may_be_latest: self.source.path().is_some(),
+            in_store: &|name| self.sink.named(name),
+            notice: &|line| self.progress.notice(&line.escape_debug().to_string()),
+        };
+        let references = match &self.options.tag {
             None => {
-                let sizes: Vec<_> =
-                    layers().map(|(id, layer)| (id, layer.blob_bytes.unwrap_or(layer.source.bytes))).collect();
-                docker::manifest(&image.config_bytes, &sizes)
+                let nameable = images.iter().zip(&kept).map(|(image, (manifest, proved))| Nameable {
+                    written: &image.written,
+                    proved,
+                    manifest: *manifest,
+                });
+                names.assign(&nameable.collect::<Vec<_>>())
+            }
+            Some(tag) => {
+                for (manifest, proved) in &kept {
+                    self.prove(tag, proved)?;
+                    names.say_moved(std::slice::from_ref(tag), *manifest);
+                }
+                vec![vec![tag.clone()]; images.len()]
             }
         };
+        let named = images.iter().zip(kept).zip(references).filter(|(_, references)| !references.is_empty());
+        named
+            .map(|((image, (manifest_digest, _)), references)| {
+                for reference in &references {
+                    self.sink.tag(&reference.to_string(), &manifest_digest).map_err(ImportError::Store)?;
+                }
+                let layer = |layer: &FoundLayer| {
+                    let Brought { source, was_present, .. } = brought.get(&layer.diff_id)?.clone();
+                    Some(AcquiredLayer { diff_id: layer.diff_id, source, was_present })
+                };
+                let layers = image.layers.iter().filter_map(layer).collect();
+                Ok(Acquired { references, manifest_digest, platform: image.platform.clone(), layers })
+            })
+            .collect()
+    }
+
+    /// Keeps the documents of an image; returns the digest of its manifest.
+    fn keep(&self, image: &Found, brought: &HashMap<DiffId, Brought>) -> Result<Digest, ImportError> {
+        let made = || {
+            let layers = image.layers.iter().filter_map(|layer| Some((layer.diff_id, brought.get(&layer.diff_id)?)));
+            let sizes = layers.map(|(id, layer)| (id, layer.blob_bytes.unwrap_or(layer.source.bytes)));
+            docker::manifest(&image.config_bytes, &sizes.collect::<Vec<_>>())
+        };
         self.sink.put_manifest(&image.config_bytes).map_err(ImportError::Store)?;
-        let manifest_digest = self.sink.put_manifest(&manifest_bytes).map_err(ImportError::Store)?;
-        let references = self.references(image);
-        for reference in &references {
-            self.sink.tag(&reference.to_string(), &manifest_digest).map_err(ImportError::Store)?;
-        }
-        Ok(Acquired {
-            references,
-            manifest_digest,
-            platform: image.platform.clone(),
-            layers: layers()
-                .map(|(diff_id, layer)| AcquiredLayer {
-                    diff_id,
-                    source: layer.source.clone(),
-                    was_present: layer.was_present,
-                })
-                .collect(),
-        })
+        let manifest = image.manifest_bytes.clone().unwrap_or_else(made);
+        self.sink.put_manifest(&manifest).map_err(ImportError::Store)
     }
 }

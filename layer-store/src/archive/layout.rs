@@ -1,25 +1,57 @@
 //! The images of an OCI layout (image specification, `image-layout.md`).
 
+use serde_json::{Value, json};
+
 use super::error::ImportError;
 use super::files::Files;
 use super::naming;
 use super::{Found, FoundLayer};
 use crate::oci::choose::{Choice, ChoiceError, Chosen, Documents};
-use crate::oci::manifest::{self, Descriptor, Entry, Index, MANIFEST_LIMIT};
+use crate::oci::manifest::{self, Descriptor, Index, MANIFEST_LIMIT};
 use crate::oci::platform::{Described, Platform};
 use crate::{Digest, ImageError};
 
-/// The file that makes a directory or archive a layout.
-pub(super) const MARK: &str = "oci-layout";
-const INDEX: &str = "index.json";
+/// The list of images. `oci-layout` beside it says nothing that is needed.
+pub(super) const LIST: &str = "index.json";
 
-/// Reads a layout whose mark is there.
+/// Reads a layout.
 pub(super) struct Layout<'a> {
     pub(super) files: &'a dyn Files,
     pub(super) source_name: &'a str,
     pub(super) wanted: &'a Platform,
     /// Whether the user asked for that platform.
     pub(super) is_asked_for: bool,
+}
+
+/// One entry of the list. What is wrong with one says nothing about the others.
+#[derive(Clone)]
+pub(super) struct Entry {
+    /// The name that it is annotated with.
+    pub(super) written: Option<String>,
+    pub(super) digest: Option<String>,
+    described: Result<manifest::Entry, String>,
+}
+
+impl Entry {
+    fn read(entry: &Value) -> Self {
+        let list = json!({ "manifests": [entry] }).to_string();
+        let described = match manifest::parse_index(LIST, list.as_bytes()) {
+            Ok(Index { mut entries, refused }) => entries.pop().ok_or_else(|| {
+                refused.map_or_else(|| "it has an entry that is no descriptor".to_owned(), |error| error.to_string())
+            }),
+            Err(error) => Err(error.to_string()),
+        };
+        Self {
+            written: entry.get("annotations").and_then(naming::annotated).map(str::to_owned),
+            digest: entry.get("digest").and_then(Value::as_str).map(str::to_owned),
+            described,
+        }
+    }
+
+    /// What the list says of its platform.
+    pub(super) fn platform(&self) -> Option<&Described> {
+        self.described.as_ref().ok().map(|entry| &entry.platform)
+    }
 }
 
 impl Documents for Layout<'_> {
@@ -37,36 +69,42 @@ impl Documents for Layout<'_> {
 }
 
 impl Layout<'_> {
-    /// Every image, for the wanted platform where an image has several.
-    pub(super) fn images(&self) -> Result<Vec<Found>, ImportError> {
-        let bytes = self.file(INDEX, MANIFEST_LIMIT)?;
-        let index = manifest::parse_index(INDEX, &bytes).map_err(|e| self.bad(e))?;
-        let mut images = Vec::new();
-        let mut refused = index.refused;
-        for (written, entries) in by_name(index.entries) {
-            for entries in apart(entries) {
-                match self.image(entries, written.as_deref()) {
-                    Ok(found) => images.push(found),
-                    // Signatures and attestations are stored beside images.
-                    Err(ImportError::Image { cause: cause @ ImageError::NotAnImage(_), .. }) => refused = Some(cause),
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        match refused {
-            Some(cause) if images.is_empty() => Err(self.bad(cause)),
-            _ => Ok(images),
+    /// Returns every entry of the list, none of them looked into.
+    pub(super) fn entries(&self) -> Result<Vec<Entry>, ImportError> {
+        let bytes = self.file(LIST, MANIFEST_LIMIT)?;
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let list: Value = serde_json::from_slice(bytes).map_err(|error| self.malformed(&error.to_string()))?;
+        match list.get("manifests") {
+            Some(Value::Array(entries)) => Ok(entries.iter().map(Entry::read).collect()),
+            Some(Value::Null) | None if list.is_object() => Ok(Vec::new()),
+            _ => Err(self.malformed("it is not an image index")),
         }
     }
 
-    /// The image of the wanted platform among entries with one name.
-    fn image(&self, entries: Vec<Entry>, written: Option<&str>) -> Result<Found, ImportError> {
-        let listed = match entries.as_slice() {
+    /// Reads the image that entries with one name lead to: the one for the wanted platform.
+    pub(super) fn image(&self, entries: &[&Entry]) -> Result<Found, ImportError> {
+        let mut described = Index::default();
+        for entry in entries {
+            match &entry.described {
+                Ok(entry) => described.entries.push(entry.clone()),
+                Err(cause) => {
+                    let refused = || ImageError::Malformed { what: LIST.to_owned(), cause: cause.clone() };
+                    described.refused.get_or_insert_with(refused);
+                }
+            }
+        }
+        if described.entries.is_empty()
+            && let Some(cause) = described.refused
+        {
+            return Err(self.bad(cause));
+        }
+        // What was read of an entry alone is what its digest says.
+        let entry = match described.entries.as_slice() {
             [only] => Some(only.descriptor.digest),
             _ => None,
         };
         let choice = Choice { documents: self, wanted: self.wanted, is_asked_for: self.is_asked_for };
-        let chosen = choice.of_entries(Index { entries, refused: None }).map_err(|error| match error {
+        let chosen = choice.of_entries(described).map_err(|error| match error {
             ChoiceError::Image(cause) => self.bad(cause),
             ChoiceError::Document(error) => error,
         })?;
@@ -77,8 +115,9 @@ impl Layout<'_> {
             blob: Some(descriptor),
         });
         Ok(Found {
-            written: written.map(str::to_owned).into_iter().collect(),
-            digests: listed.into_iter().chain([manifest_digest]).collect(),
+            written: entries.first().and_then(|entry| entry.written.clone()).into_iter().collect(),
+            proved: entry.into_iter().chain([manifest_digest]).collect(),
+            config: Digest::of(&config_bytes),
             platform,
             layers: layers.collect(),
             config_bytes,
@@ -92,6 +131,10 @@ impl Layout<'_> {
             .ok_or_else(|| ImportError::Missing { source_name: self.source_name.to_owned(), file: file.to_owned() })
     }
 
+    fn malformed(&self, cause: &str) -> ImportError {
+        self.bad(ImageError::Malformed { what: LIST.to_owned(), cause: cause.to_owned() })
+    }
+
     fn bad(&self, cause: ImageError) -> ImportError {
         ImportError::Image { source_name: self.source_name.to_owned(), cause }
     }
@@ -100,30 +143,4 @@ impl Layout<'_> {
 /// Where a layout keeps the blob with this digest.
 fn path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
-}
-
-/// Entries with one name are platforms of one image where any of them has a platform, else each is an image.
-fn apart(entries: Vec<Entry>) -> Vec<Vec<Entry>> {
-    match entries.iter().all(|entry| entry.platform == Described::default()) {
-        true => entries.into_iter().map(|entry| vec![entry]).collect(),
-        false => vec![entries],
-    }
-}
-
-/// The entries of an index by the names they are annotated with, in the order of first mention.
-fn by_name(entries: Vec<Entry>) -> Vec<(Option<String>, Vec<Entry>)> {
-    let mut groups: Vec<(Option<String>, Vec<Entry>)> = Vec::new();
-    let has_none = |entry: &Entry| entry.platform == Described::default();
-    for entry in entries {
-        let name = naming::annotated(Some(&entry.annotations)).map(str::to_owned);
-        match groups.iter_mut().find(|(known, _)| *known == name) {
-            // A later entry of the same name and no platform replaces the earlier, as a tag moves.
-            Some((Some(_), group)) if has_none(&entry) && group.iter().all(has_none) => {
-                *group = vec![entry];
-            }
-            Some((_, group)) => group.push(entry),
-            None => groups.push((name, vec![entry])),
-        }
-    }
-    groups
 }

@@ -4,25 +4,32 @@
 //! archive from a pipe, or a compressed one, passes by once. Either way every digest that the archive
 //! names is checked, and no name in it is looked up on the host.
 
+mod change;
+mod daemon;
 mod docker;
 mod entries;
 mod error;
 mod files;
 mod import;
 mod layout;
+mod lists;
 mod naming;
 mod open;
+mod rootfs;
 mod sniff;
+mod source;
 mod stream;
 mod tarball;
 mod watch;
 
-use std::ffi::OsStr;
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use change::{ConfigChange, ConfigChangeError};
 pub use error::ImportError;
+pub use rootfs::RootfsOptions;
+pub use source::{ImportSource, Located};
+
+pub(crate) use rootfs::import_into as import_rootfs_into;
 
 use import::Import;
 use stream::Reception;
@@ -34,29 +41,13 @@ use crate::oci::platform::Platform;
 use crate::oci::sink::LayerSink;
 use crate::{DiffId, Digest, Observer, Reference};
 
-/// Where an import reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ImportSource {
-    /// Descriptor 0.
-    StandardInput,
-    /// A layout directory, an archive, or a FIFO that gives one.
-    Path(PathBuf),
-}
-
-impl From<&OsStr> for ImportSource {
-    /// `-` is standard input.
-    fn from(argument: &OsStr) -> Self {
-        if argument == "-" { Self::StandardInput } else { Self::Path(argument.into()) }
-    }
-}
-
-impl fmt::Display for ImportSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::StandardInput => f.write_str("standard input"),
-            Self::Path(path) => path.display().fmt(f),
-        }
-    }
+/// The form of an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// An OCI layout: its images are those that `index.json` lists.
+    Layout,
+    /// What `docker save` writes: its images are those that `manifest.json` lists.
+    Docker,
 }
 
 /// How to import.
@@ -64,10 +55,13 @@ impl fmt::Display for ImportSource {
 pub struct ImportOptions {
     /// The platform to choose where there are several; `None` is [`Platform::host`].
     pub platform: Option<Platform>,
-    /// Only the image with this name, tag, digest or beginning of a digest (6 digits or more).
+    /// Only the image with this name, tag, digest or beginning of a digest (6 digits or more), or, as `@N`, the one at
+    /// this position in the archive's list, counted from 0.
     pub image: Option<String>,
-    /// What to call the image, instead of its names in the archive.
+    /// What to call the image, instead of its names in the archive. A digest in the name must be the image's.
     pub tag: Option<Reference>,
+    /// Take the archive for this form only, even if it has both.
+    pub form: Option<Form>,
     /// Layers read at once, at least 1, where the archive lets itself be read from any place.
     pub parallel: usize,
 }
@@ -78,6 +72,7 @@ impl Default for ImportOptions {
             platform: None,
             image: None,
             tag: None,
+            form: None,
             parallel: std::thread::available_parallelism().map_or(4, usize::from),
         }
     }
@@ -87,8 +82,10 @@ impl Default for ImportOptions {
 struct Found {
     /// Its names as the archive writes them.
     written: Vec<String>,
-    /// What may be asked for: the digests of its manifest, of the index it is in, or of its config.
-    digests: Vec<Digest>,
+    /// The digests of its manifest, the last, and of the indexes that lead to it: what a name may promise.
+    proved: Vec<Digest>,
+    /// The digest of its config.
+    config: Digest,
     platform: Platform,
     /// From the bottom up.
     layers: Vec<FoundLayer>,
@@ -98,12 +95,26 @@ struct Found {
 }
 
 impl Found {
-    /// What to call it in a message.
+    /// Every digest that people may know it by, the best last.
+    fn digests(&self) -> impl DoubleEndedIterator<Item = &Digest> {
+        [&self.config].into_iter().chain(&self.proved)
+    }
+
+    /// Returns a name for messages.
     fn label(&self) -> String {
         match self.written.as_slice() {
-            [] => self.digests.last().map_or_else(String::new, ToString::to_string),
+            [] => self.digests().next_back().map_or_else(String::new, ToString::to_string),
             names => names.join(" ").escape_debug().to_string(),
         }
+    }
+
+    /// Adds the names that the other list of the archive has for this image. Full names replace tags.
+    fn add_names(&mut self, names: Vec<String>) {
+        if names.iter().any(|name| !naming::is_tag(name)) {
+            self.written.retain(|name| !naming::is_tag(name));
+        }
+        let new: Vec<String> = names.into_iter().filter(|name| !self.written.contains(name)).collect();
+        self.written.extend(new);
     }
 }
 
@@ -135,7 +146,8 @@ pub(crate) fn import_into(
     let reception = Reception { sink, progress, cancellation: &halt, source_name: &source_name };
     let files = open::open(source, &reception)?;
     let import = Import { sink, source, source_name: &source_name, options, progress, halt: &halt };
-    let images = import.select(import.images(&*files)?)?;
+    let repository = naming::repository(source.path());
+    let images = import.images(&*files, &repository)?;
     let brought = import.layers(&*files, &images)?;
-    images.iter().map(|image| import.finish(image, &brought)).collect()
+    import.finish(&images, &brought, &repository)
 }

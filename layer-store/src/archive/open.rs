@@ -5,6 +5,7 @@ use std::io::{Cursor, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use super::daemon::Saved;
 use super::error::ImportError;
 use super::files::{Directory, Files};
 use super::sniff::{self, Form};
@@ -12,13 +13,25 @@ use super::stream::{Reception, Stream};
 use super::tarball::Tarball;
 use super::watch::{Pipe, Watched};
 use super::{ImportSource, layout};
+use crate::ingest::Decoder;
 use crate::observer::Observer;
+use crate::{IngestError, Limits};
 
 /// Opens an archive or layout. One that cannot be read from any place is received on the way.
 pub(super) fn open(source: &ImportSource, reception: &Reception<'_>) -> Result<Box<dyn Files>, ImportError> {
     match source {
         ImportSource::StandardInput => receive(rustix::stdio::stdin(), reception),
         ImportSource::Path(path) => open_path(path, reception),
+        ImportSource::Daemon(image) => {
+            let failed = |cause| match reception.cancellation.cancelled() {
+                true => ImportError::Cancelled,
+                false => ImportError::Read { source_name: reception.source_name.to_owned(), cause },
+            };
+            let mut saved = Saved::ask(image, reception.cancellation).map_err(failed)?;
+            let mut head = Vec::new();
+            (&mut saved).take(sniff::HEAD).read_to_end(&mut head).map_err(failed)?;
+            stream(head, saved, reception)
+        }
     }
 }
 
@@ -27,8 +40,8 @@ fn open_path(path: &Path, reception: &Reception<'_>) -> Result<Box<dyn Files>, I
     let failed = |cause| ImportError::Read { source_name: source_name.to_owned(), cause };
     let status = std::fs::metadata(path).map_err(failed)?;
     if status.is_dir() {
-        if !path.join(layout::MARK).exists() {
-            let reason = format!("the directory has no file {}", layout::MARK);
+        if !path.join(layout::LIST).exists() {
+            let reason = format!("the directory has no file {}", layout::LIST);
             return Err(ImportError::NotAnArchive { source_name: source_name.to_owned(), reason });
         }
         return Ok(Box::new(Directory::new(path, source_name)));
@@ -60,20 +73,58 @@ fn stream(head: Vec<u8>, rest: impl Read + Send, reception: &Reception<'_>) -> R
     let unknown = |reason: &str| {
         Err(ImportError::NotAnArchive { source_name: reception.source_name.to_owned(), reason: reason.to_owned() })
     };
-    let failed = |cause| ImportError::Read { source_name: reception.source_name.to_owned(), cause };
     let form = sniff::form(&head);
-    let foreign = sniff::foreign_compression(&head);
-    let empty = head.is_empty();
+    let is_empty = head.is_empty();
     let whole = Cursor::new(head).chain(rest);
     let files = match form {
         Form::Tar => Stream::receive(whole, reception)?,
-        Form::Gzip => Stream::receive(flate2::read::MultiGzDecoder::new(whole), reception)?,
-        Form::Zstd => Stream::receive(zstd::stream::read::Decoder::new(whole).map_err(failed)?, reception)?,
-        Form::Other => match foreign {
-            Some(name) => return unknown(&format!("it is compressed with {name}, unpack it first")),
-            None if empty => return unknown("it is empty"),
-            None => return unknown("it does not begin like a tar archive"),
-        },
+        Form::Compressed => {
+            // One archive may have many layers, each with a limit of its own.
+            let limits = Limits { layer_bytes: u64::MAX, ..reception.sink.limits() };
+            let decoder = match Decoder::new(Counter { source: whole, taken: 0 }) {
+                Ok(decoder) => decoder,
+                Err(error @ IngestError::Compression(_)) => return unknown(&error.to_string()),
+                Err(error) => {
+                    let cause = std::io::Error::other(error);
+                    return Err(ImportError::Read { source_name: reception.source_name.to_owned(), cause });
+                }
+            };
+            Stream::receive(Unpacked { decoder, length: 0, limits }, reception)?
+        }
+        Form::Other if is_empty => return unknown("it is empty"),
+        Form::Other => return unknown("it does not begin like a tar archive"),
     };
     Ok(Box::new(files))
+}
+
+/// A compressed archive as it is unpacked, no larger than the limits allow for what was received.
+struct Unpacked<R: Read> {
+    decoder: Decoder<Counter<R>>,
+    length: u64,
+    limits: Limits,
+}
+
+impl<R: Read> Read for Unpacked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.decoder.read(buffer)?;
+        self.length += read as u64;
+        match self.limits.exceeded(self.length, self.decoder.source().taken) {
+            Some(why) => Err(std::io::Error::other(why)),
+            None => Ok(read),
+        }
+    }
+}
+
+/// Counts what is received.
+struct Counter<R> {
+    source: R,
+    taken: u64,
+}
+
+impl<R: Read> Read for Counter<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        self.taken += read as u64;
+        Ok(read)
+    }
 }

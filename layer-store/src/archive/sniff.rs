@@ -1,5 +1,7 @@
 //! What some bytes are, told from their beginning.
 
+use crate::ingest::Compression;
+
 /// Bytes of a beginning that [`form`] looks at: one tar header.
 pub(super) const HEAD: u64 = 512;
 
@@ -8,30 +10,27 @@ pub(super) const HEAD: u64 = 512;
 pub(super) enum Form {
     /// A tar archive, or 512 zero bytes: the end of an empty one.
     Tar,
-    /// RFC 1952.
-    Gzip,
-    /// RFC 8878.
-    Zstd,
+    /// Something compressed, by what is read or by what is refused.
+    Compressed,
     /// Anything else.
     Other,
 }
 
 /// Tells the form from the first bytes, 512 of them where the file has as many.
 pub(super) fn form(head: &[u8]) -> Form {
-    match head {
-        [0x1f, 0x8b, ..] => Form::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Form::Zstd,
-        // A skippable frame, with which seekable and chunked zstd may begin.
-        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Form::Zstd,
-        header if header.len() as u64 == HEAD && (is_tar_header(header) || header.iter().all(|b| *b == 0)) => Form::Tar,
-        _ => Form::Other,
+    if is_tar_header(head) || (head.len() as u64 == HEAD && head.iter().all(|byte| *byte == 0)) {
+        return Form::Tar;
+    }
+    match Compression::of(head) {
+        Compression::Plain => Form::Other,
+        _ => Form::Compressed,
     }
 }
 
 /// Whether the checksum of a tar header is right: the sum of its bytes, those of the checksum itself
 /// taken as spaces (pax, "ustar Interchange Format"; some old programs summed signed bytes).
 fn is_tar_header(header: &[u8]) -> bool {
-    let Some(field) = header.get(148..156) else { return false };
+    let Some(field) = header.get(148..156).filter(|_| header.len() as u64 == HEAD) else { return false };
     let digits: String =
         field.iter().map(|b| char::from(*b)).skip_while(|c| *c == ' ').take_while(char::is_ascii_digit).collect();
     let Ok(stored) = i64::from_str_radix(&digits, 8) else { return false };
@@ -41,17 +40,6 @@ fn is_tar_header(header: &[u8]) -> bool {
     let unsigned: i64 = kept().map(i64::from).sum::<i64>() + spaces;
     let signed: i64 = kept().map(|byte| i64::from(byte.cast_signed())).sum::<i64>() + spaces;
     stored == unsigned || stored == signed
-}
-
-/// The name of a compression that is known but not read.
-pub(super) fn foreign_compression(head: &[u8]) -> Option<&'static str> {
-    match head {
-        [0xfd, b'7', b'z', b'X', b'Z', ..] => Some("xz"),
-        [b'B', b'Z', b'h', ..] => Some("bzip2"),
-        [0x04, 0x22, 0x4d, 0x18, ..] => Some("lz4"),
-        [b'P', b'K', 3, 4, ..] => Some("zip"),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

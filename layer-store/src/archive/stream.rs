@@ -78,7 +78,7 @@ impl Reception<'_> {
         let mut head = Vec::new();
         entry.take(sniff::HEAD).read_to_end(&mut head)?;
         match sniff::form(&head) {
-            Form::Tar | Form::Gzip | Form::Zstd => Ok(self.ingest(path, &mut Cursor::new(head).chain(entry), length)),
+            Form::Tar | Form::Compressed => Ok(self.ingest(path, &mut Cursor::new(head).chain(entry), length)),
             Form::Other if head.trim_ascii_start().starts_with(b"{") || head.trim_ascii_start().starts_with(b"[") => {
                 if length > CONFIG_LIMIT || *documents + length > DOCUMENTS_LIMIT {
                     return Ok(Kept::Skipped);
@@ -138,6 +138,10 @@ impl Files for Stream {
                 },
             }),
         }
+    }
+
+    fn has_layer(&self, path: &str) -> bool {
+        self.names.resolve(path).is_some()
     }
 
     fn layer(&self, path: &str) -> Result<Option<Supply<'_>>, ImportError> {

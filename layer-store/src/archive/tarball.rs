@@ -44,9 +44,10 @@ impl<T> Names<T> {
         }
     }
 
-    /// The file that `path` leads to.
+    /// Returns the file that `path` leads to. A document may write the path as loosely as an entry may.
     pub(super) fn resolve(&self, path: &str) -> Option<&T> {
-        let mut path = path;
+        let path = within("", path)?;
+        let mut path = path.as_str();
         for _ in 0..=LINK_DEPTH {
             match self.entries.get(path)? {
                 Target::File(file) => return Some(file),
@@ -100,6 +101,10 @@ impl Files for Tarball {
         let Some(section) = self.section(path) else { return Ok(None) };
         let length = section.left;
         read_document(&self.source_name, path, section, length, limit).map(Some)
+    }
+
+    fn has_layer(&self, path: &str) -> bool {
+        self.names.resolve(path).is_some()
     }
 
     fn layer(&self, path: &str) -> Result<Option<Supply<'_>>, ImportError> {

@@ -1,8 +1,10 @@
-//! Tells and undoes the compression of a layer by its first bytes, whatever its media type claims.
+//! Tells and undoes compression by the first bytes of a file, whatever its media type or name claims.
 
 use std::io::{self, BufReader, Chain, Cursor, Read};
 
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
+use lzma_rust2::XzReader;
 
 use super::IngestError;
 
@@ -10,49 +12,71 @@ use super::IngestError;
 const BUFFER: usize = 256 << 10;
 
 /// Bytes that tell one compression from another.
-const MAGIC: u64 = 6;
+const MAGIC: u64 = 10;
+
+/// The memory that unpacking xz may take, in KiB: a dictionary of 128 MiB, twice that of `xz -9`, and what is around it.
+const XZ_MEMORY: u32 = 130 << 10;
 
 /// A source, its first bytes already looked at.
 type Peeked<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
 
-/// What a layer's first bytes say.
+/// What the first bytes of a file say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Compression {
+pub(crate) enum Compression {
     Plain,
+    /// RFC 1952.
     Gzip,
+    /// RFC 8878.
     Zstd,
+    Xz,
+    Bzip2,
+    /// One that is told apart only to be refused by its name.
+    Unread(&'static str),
 }
 
-/// Formats that are told apart only to be refused by their name.
-const REFUSED: [(&[u8], &str); 4] =
-    [(b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz"), (b"\x04\x22\x4d\x18", "lz4"), (b"LZIP", "lzip")];
+/// The first bytes of compressed files.
+const MAGICS: [(&[u8], Compression); 7] = [
+    (b"\x1f\x8b", Compression::Gzip),
+    (b"\x28\xb5\x2f\xfd", Compression::Zstd),
+    (b"\xfd7zXZ\0", Compression::Xz),
+    (b"\x04\x22\x4d\x18", Compression::Unread("lz4")),
+    (b"LZIP\x01", Compression::Unread("lzip")),
+    (b"PK\x03\x04", Compression::Unread("zip")),
+    (b"\x1f\x9d", Compression::Unread("compress")),
+];
 
-fn tell(start: &[u8]) -> Result<Compression, IngestError> {
-    if start.starts_with(&[0x1f, 0x8b]) {
-        return Ok(Compression::Gzip);
-    }
-    // RFC 8878: a frame, or a skippable frame in front of one.
-    if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || matches!(start, &[0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]) {
-        return Ok(Compression::Zstd);
-    }
-    match REFUSED.iter().find(|(magic, _)| start.starts_with(magic)) {
-        Some((_, name)) => Err(IngestError::Compression(name)),
-        None => Ok(Compression::Plain),
+impl Compression {
+    /// Tells the compression from the first 10 bytes.
+    pub(crate) fn of(start: &[u8]) -> Self {
+        // A skippable frame, with which seekable and chunked zstd may begin.
+        if matches!(start, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]) {
+            return Self::Zstd;
+        }
+        // A tar may begin with a file of which the name begins so; what follows the level is the first block, or the end.
+        if let [b'B', b'Z', b'h', b'1'..=b'9', rest @ ..] = start
+            && (rest.starts_with(b"1AY&SY") || rest.starts_with(b"\x17\x72\x45\x38\x50\x90"))
+        {
+            return Self::Bzip2;
+        }
+        let found = MAGICS.iter().find(|(magic, _)| start.starts_with(magic));
+        found.map_or(Self::Plain, |(_, compression)| *compression)
     }
 }
 
-/// A layer's tar, read from its compressed form.
-pub(super) enum Decoder<R: Read> {
+/// A tar, read from its compressed form.
+pub(crate) enum Decoder<R: Read> {
     Plain(Peeked<R>),
     Gzip(Box<MultiGzDecoder<Peeked<R>>>),
     Zstd(zstd::stream::read::Decoder<'static, Peeked<R>>),
+    Xz(Box<XzReader<Peeked<R>>>),
+    Bzip2(Box<MultiBzDecoder<Peeked<R>>>),
 }
 
 impl<R: Read> Decoder<R> {
-    pub(super) fn new(mut source: R) -> Result<Self, IngestError> {
+    pub(crate) fn new(mut source: R) -> Result<Self, IngestError> {
         let mut start = Vec::new();
         source.by_ref().take(MAGIC).read_to_end(&mut start).map_err(IngestError::Source)?;
-        let compression = tell(&start)?;
+        let compression = Compression::of(&start);
         let source = BufReader::with_capacity(BUFFER, Cursor::new(start).chain(source));
         Ok(match compression {
             Compression::Plain => Self::Plain(source),
@@ -60,6 +84,9 @@ impl<R: Read> Decoder<R> {
             Compression::Zstd => {
                 Self::Zstd(zstd::stream::read::Decoder::with_buffer(source).map_err(IngestError::Source)?)
             }
+            Compression::Xz => Self::Xz(Box::new(XzReader::new_mem_limit(source, true, XZ_MEMORY))),
+            Compression::Bzip2 => Self::Bzip2(Box::new(MultiBzDecoder::new(source))),
+            Compression::Unread(name) => return Err(IngestError::Compression(name)),
         })
     }
 
@@ -68,11 +95,13 @@ impl<R: Read> Decoder<R> {
             Self::Plain(source) => source,
             Self::Gzip(decoder) => decoder.get_mut(),
             Self::Zstd(decoder) => decoder.get_mut(),
+            Self::Xz(decoder) => decoder.inner_mut(),
+            Self::Bzip2(decoder) => decoder.get_mut(),
         }
     }
 
     /// The source below the decoder.
-    pub(super) fn source(&mut self) -> &R {
+    pub(crate) fn source(&mut self) -> &R {
         self.peeked().get_ref().get_ref().1
     }
 
@@ -88,6 +117,35 @@ impl<R: Read> Read for Decoder<R> {
             Self::Plain(source) => source.read(buffer),
             Self::Gzip(decoder) => decoder.read(buffer),
             Self::Zstd(decoder) => decoder.read(buffer),
+            Self::Xz(decoder) => decoder.read(buffer),
+            Self::Bzip2(decoder) => decoder.read(buffer),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tar_that_begins_with_the_name_of_a_compression_is_a_tar() {
+        for start in ["BZhello.txt", "BZh9.txt", "LZIP.txt", "PK.txt", "7zXZ"] {
+            assert_eq!(Compression::of(start.as_bytes()), Compression::Plain, "{start}");
+        }
+        assert_eq!(Compression::of(b"BZh91AY&SY"), Compression::Bzip2);
+        assert_eq!(Compression::of(b"PK\x03\x04"), Compression::Unread("zip"));
+    }
+
+    #[test]
+    fn xz_that_takes_much_memory_is_refused_before_it_takes_it() {
+        // The header of a stream and of a block with a dictionary of 4 GiB - 1.
+        let mut stream = b"\xfd7zXZ\0\0\x01\x69\x22\xde\x36".to_vec();
+        stream.extend([0x02, 0x00, 0x21, 0x01, 0x28, 0, 0, 0]);
+        let mut checksum = flate2::Crc::new();
+        checksum.update(&stream[12..20]);
+        stream.extend(checksum.sum().to_le_bytes());
+        let mut decoder = Decoder::new(stream.as_slice()).unwrap_or_else(|e| panic!("{e}"));
+        let error = decoder.read(&mut [0; 100]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory, "{error}");
     }
 }

@@ -8,6 +8,8 @@
 mod compression;
 mod pipeline;
 
+pub(crate) use compression::{Compression, Decoder};
+
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::Path;
@@ -49,8 +51,8 @@ pub enum IngestError {
     /// The source could not be read, or its compression is damaged.
     #[error("{0}")]
     Source(io::Error),
-    /// A compression that no layer of the image specification has.
-    #[error("it is compressed with {0}, which image layers may not be; only gzip and zstd are read")]
+    /// A compression that is not read.
+    #[error("it is compressed with {0}; only gzip, zstd, xz and bzip2 are read")]
     Compression(&'static str),
     /// What came is not what was announced.
     #[error("the digest of its bytes is {actual}, not {expected}: it was changed or cut off on the way")]

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use crate::{DiffId, Digest, ExpectedLayer, IngestedLayer, Observer};
+use crate::{DiffId, Digest, ExpectedLayer, IngestedLayer, Limits, Observer};
 
 /// Whatever the store says went wrong; its text names the thing and the remedy.
 pub(crate) type SinkError = Box<dyn std::error::Error + Send + Sync>;
@@ -14,8 +14,14 @@ pub(crate) trait LayerSink: Sync {
     /// layer, and can end it, which is an error.
     fn claim(&self, layer: &DiffId, name: &str, observer: &dyn Observer) -> Result<Box<dyn Send>, SinkError>;
 
+    /// What a layer may cost.
+    fn limits(&self) -> Limits;
+
     /// Whether the layer is in the store, complete.
     fn has_layer(&self, layer: &DiffId) -> bool;
+
+    /// Bytes of the tar of a layer that the store has.
+    fn layer_bytes(&self, layer: &DiffId) -> Option<u64>;
 
     /// Brings a layer that `has_layer` into the store itself, where it is only in one that is read also.
     fn adopt(&self, layer: &DiffId) -> Result<(), SinkError>;
@@ -31,6 +37,9 @@ pub(crate) trait LayerSink: Sync {
 
     /// Keeps a manifest or config, byte for byte.
     fn put_manifest(&self, document: &[u8]) -> Result<Digest, SinkError>;
+
+    /// The manifest that `reference` means in the store.
+    fn named(&self, reference: &str) -> Option<Digest>;
 
     /// Makes `reference` mean the manifest with this digest from now on. Everything it needs is in
     /// the store by then.

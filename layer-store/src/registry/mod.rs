@@ -102,13 +102,13 @@ fn pull_on(
         Describe { runtime, sink, repository: &repository, reference, options, progress: &**progress, halt: &halt };
     let described = describe.image()?;
     let repository = Arc::new(repository);
-    let layers: Vec<Layer> = described
-        .manifest
-        .layers
-        .iter()
-        .zip(&described.config.diff_ids)
-        .map(|(descriptor, diff_id)| Layer { descriptor: descriptor.clone(), diff_id: *diff_id })
-        .collect();
+    // An image may name a layer several times; it is fetched once.
+    let mut layers: Vec<Layer> = Vec::new();
+    for (descriptor, diff_id) in described.manifest.layers.iter().zip(&described.config.diff_ids) {
+        if !layers.iter().any(|layer| layer.diff_id == *diff_id) {
+            layers.push(Layer { descriptor: descriptor.clone(), diff_id: *diff_id });
+        }
+    }
     for layer in &layers {
         report(&**progress, layer, LayerState::Waiting, 0);
     }
@@ -127,8 +127,14 @@ fn pull_on(
         references: vec![reference.clone()],
         manifest_digest,
         platform: described.platform,
-        layers: acquired,
+        layers: each_time(&acquired, &described.config.diff_ids),
     })
+}
+
+/// The layers of an image that names some several times.
+fn each_time(acquired: &[AcquiredLayer], diff_ids: &[DiffId]) -> Vec<AcquiredLayer> {
+    let named = |diff_id: &DiffId| acquired.iter().find(|layer| layer.diff_id == *diff_id).cloned();
+    diff_ids.iter().filter_map(named).collect()
 }
 
 /// Waits for `work`, or for the end that the caller asks for.

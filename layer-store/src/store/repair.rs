@@ -14,8 +14,8 @@ use crate::lease::Held;
 use crate::oci::sink::{LayerSink, SinkError};
 use crate::sharing::blob;
 use crate::{
-    DiffId, Digest, ExpectedLayer, ImportError, ImportOptions, ImportSource, IngestError, IngestedLayer, Observer,
-    Origin, PullError, PullOptions, archive, durable, ingest, registry,
+    DiffId, Digest, ExpectedLayer, ImportError, ImportOptions, ImportSource, IngestError, IngestedLayer, Limits,
+    Observer, Origin, PullError, PullOptions, archive, durable, ingest, registry,
 };
 
 /// Why a layer cannot be repaired.
@@ -155,8 +155,16 @@ impl LayerSink for Replacing<'_> {
         self.store.claim(layer, name, observer)
     }
 
+    fn limits(&self) -> Limits {
+        self.store.limits
+    }
+
     fn has_layer(&self, layer: &DiffId) -> bool {
         *layer != self.layer
+    }
+
+    fn layer_bytes(&self, layer: &DiffId) -> Option<u64> {
+        self.store.layers().bytes(layer)
     }
 
     fn adopt(&self, _: &DiffId) -> Result<(), SinkError> {
@@ -182,6 +190,10 @@ impl LayerSink for Replacing<'_> {
 
     fn put_manifest(&self, document: &[u8]) -> Result<Digest, SinkError> {
         Ok(Digest::of(document))
+    }
+
+    fn named(&self, _: &str) -> Option<Digest> {
+        None
     }
 
     fn tag(&self, _: &str, _: &Digest) -> Result<(), SinkError> {

@@ -8,8 +8,8 @@ use super::images::Images;
 use super::layers::forget;
 use crate::oci::sink::{LayerSink, SinkError};
 use crate::{
-    Acquired, DiffId, Digest, ExpectedLayer, ImportError, ImportOptions, ImportSource, IngestedLayer, Observer,
-    PullError, PullOptions, Reference,
+    Acquired, DiffId, Digest, ExpectedLayer, ImportError, ImportOptions, ImportSource, IngestedLayer, Limits, Observer,
+    PullError, PullOptions, Reference, RootfsOptions,
 };
 
 impl LayerSink for Store {
@@ -17,8 +17,16 @@ impl LayerSink for Store {
         Ok(Box::new(self.layers().lock(layer, name, observer)?))
     }
 
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
     fn has_layer(&self, layer: &DiffId) -> bool {
         self.layers().has(layer)
+    }
+
+    fn layer_bytes(&self, layer: &DiffId) -> Option<u64> {
+        self.layers().bytes(layer)
     }
 
     fn adopt(&self, layer: &DiffId) -> Result<(), SinkError> {
@@ -39,6 +47,11 @@ impl LayerSink for Store {
 
     fn put_manifest(&self, document: &[u8]) -> Result<Digest, SinkError> {
         Ok(self.images().put_manifest(document)?)
+    }
+
+    fn named(&self, reference: &str) -> Option<Digest> {
+        let (images, _) = self.own_names().ok()?;
+        images.into_iter().find(|image| image.reference == reference).map(|image| image.manifest_digest)
     }
 
     fn tag(&self, reference: &str, manifest: &Digest) -> Result<(), SinkError> {
@@ -71,6 +84,19 @@ impl Images<'_> {
         let images = crate::archive::import_into(self.store, source, options, observer)?;
         images.iter().for_each(|acquired| self.store.remember_sources(acquired));
         Ok(images)
+    }
+
+    /// Brings the tar of a file system, such as `docker export` writes, into the store as an image of one layer.
+    pub fn import_rootfs(
+        &self,
+        source: &ImportSource,
+        reference: &Reference,
+        options: &RootfsOptions,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Acquired, ImportError> {
+        let image = crate::archive::import_rootfs_into(self.store, source, reference, options, observer)?;
+        self.store.remember_sources(&image);
+        Ok(image)
     }
 }
 

@@ -17,6 +17,10 @@ pub enum Packing {
     Gzip,
     /// By zstd.
     Zstd,
+    /// By xz.
+    Xz,
+    /// By bzip2.
+    Bzip2,
 }
 
 /// A layer.
@@ -56,6 +60,12 @@ impl Layer {
         Self::of_tar(builder.into_inner().expect("writing to memory"), packing)
     }
 
+    /// A layer in which nothing is: what a step that changes nothing makes.
+    #[must_use]
+    pub fn empty(packing: Packing) -> Self {
+        Self::of_tar(vec![0; 1024], packing)
+    }
+
     /// The layer of this uncompressed tar.
     ///
     /// # Panics
@@ -70,6 +80,8 @@ impl Layer {
                 encoder.finish().expect("writing to memory")
             }
             Packing::Zstd => zstd::encode_all(tar.as_slice(), 1).expect("writing to memory"),
+            Packing::Xz => xz(&tar),
+            Packing::Bzip2 => bzip2(&tar),
         };
         Self { tar, packed, packing }
     }
@@ -91,8 +103,34 @@ impl Layer {
             Packing::Plain => "application/vnd.oci.image.layer.v1.tar",
             Packing::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
             Packing::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+            // No specification has these types. What a layer is shows in its first bytes.
+            Packing::Xz => "application/vnd.oci.image.layer.v1.tar+xz",
+            Packing::Bzip2 => "application/vnd.oci.image.layer.v1.tar+bzip2",
         }
     }
+}
+
+/// The bytes compressed by xz.
+///
+/// # Panics
+/// Never: it is compressed in memory.
+#[must_use]
+pub fn xz(bytes: &[u8]) -> Vec<u8> {
+    let options = lzma_rust2::XzOptions::with_preset(1);
+    let mut writer = lzma_rust2::XzWriter::new(Vec::new(), options).expect("writing to memory");
+    writer.write_all(bytes).expect("writing to memory");
+    writer.finish().expect("writing to memory")
+}
+
+/// The bytes compressed by bzip2.
+///
+/// # Panics
+/// Never: it is compressed in memory.
+#[must_use]
+pub fn bzip2(bytes: &[u8]) -> Vec<u8> {
+    let mut writer = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    writer.write_all(bytes).expect("writing to memory");
+    writer.finish().expect("writing to memory")
 }
 
 impl Image {

@@ -1,0 +1,192 @@
+//! Changes to the config of a new image, as instructions of a Dockerfile.
+
+use std::str::FromStr;
+
+use serde_json::{Map, Value, json};
+
+/// One change to the config of an image: `CMD ["nginx"]`, `ENV LANG=C`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigChange(Change);
+
+/// Text that is not such a change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a change of an image's config: {problem}")]
+pub struct ConfigChangeError {
+    text: String,
+    problem: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Change {
+    /// A field gets this value.
+    Set(&'static str, Value),
+    /// Variables, which replace those of the same name.
+    Env(Vec<(String, String)>),
+    /// Keys of a map.
+    Add(&'static str, Vec<(String, Value)>),
+}
+
+/// The instructions that are understood.
+const INSTRUCTIONS: &str = "CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR";
+
+impl FromStr for ConfigChange {
+    type Err = ConfigChangeError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigChangeError> {
+        parse(text.trim()).map(Self).map_err(|problem| ConfigChangeError { text: text.to_owned(), problem })
+    }
+}
+
+impl ConfigChange {
+    /// Makes the change in the `config` object of a config.
+    pub(super) fn apply(&self, config: &mut Map<String, Value>) {
+        match &self.0 {
+            Change::Set(field, value) => drop(config.insert((*field).to_owned(), value.clone())),
+            Change::Env(variables) => {
+                let Value::Array(env) = config.entry("Env").or_insert_with(|| json!([])) else { return };
+                for (name, value) in variables {
+                    let is_it =
+                        |known: &Value| known.as_str().is_some_and(|known| known.split('=').next() == Some(name));
+                    env.retain(|known| !is_it(known));
+                    env.push(json!(format!("{name}={value}")));
+                }
+            }
+            Change::Add(field, entries) => {
+                let Value::Object(map) = config.entry(*field).or_insert_with(|| json!({})) else { return };
+                map.extend(entries.iter().cloned());
+            }
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Change, String> {
+    let (instruction, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let rest = rest.trim();
+    if rest.is_empty() {
+        return Err(format!("write an instruction and what it sets; the instructions are {INSTRUCTIONS}"));
+    }
+    let keys = |words: Vec<String>| words.into_iter().map(|word| (word, json!({}))).collect();
+    Ok(match instruction.to_ascii_uppercase().as_str() {
+        "CMD" => Change::Set("Cmd", command(rest)),
+        "ENTRYPOINT" => Change::Set("Entrypoint", command(rest)),
+        "USER" => Change::Set("User", json!(rest)),
+        "WORKDIR" => Change::Set("WorkingDir", json!(rest)),
+        "STOPSIGNAL" => Change::Set("StopSignal", json!(rest)),
+        "ENV" => Change::Env(pairs(rest)?),
+        "LABEL" => Change::Add("Labels", pairs(rest)?.into_iter().map(|(name, value)| (name, json!(value))).collect()),
+        "EXPOSE" => Change::Add(
+            "ExposedPorts",
+            keys(words(rest)?.iter().map(|port| with_protocol(port)).collect::<Result<_, _>>()?),
+        ),
+        "VOLUME" => Change::Add("Volumes", keys(list(rest).map_or_else(|| words(rest), Ok)?)),
+        _ => return Err(format!("{instruction} is not one of {INSTRUCTIONS}")),
+    })
+}
+
+/// A list of words in JSON.
+fn list(text: &str) -> Option<Vec<String>> {
+    serde_json::from_str(text).ok()
+}
+
+/// A command: a list in JSON, else one line for the shell.
+fn command(text: &str) -> Value {
+    json!(list(text).unwrap_or_else(|| ["/bin/sh", "-c", text].map(str::to_owned).to_vec()))
+}
+
+/// `A=b C="d e"`, or the old form `A b` of one pair.
+fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
+    let words = words(text)?;
+    if words.first().is_some_and(|word| !word.contains('=')) {
+        let (name, value) = text.split_once(char::is_whitespace).ok_or_else(|| format!("{text:?} has no value"))?;
+        return Ok(vec![(name.to_owned(), value.trim().to_owned())]);
+    }
+    let pair = |word: &String| match word.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("{word:?} is not NAME=VALUE")),
+    };
+    words.iter().map(pair).collect()
+}
+
+/// Splits a line at its spaces, but for those in quotes or after a backslash.
+fn words(text: &str) -> Result<Vec<String>, String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match (letter, quote) {
+            ('\\', None | Some('"')) => word.get_or_insert_default().extend(letters.next()),
+            (letter, Some(open)) if letter == open => quote = None,
+            ('"' | '\'', None) => {
+                quote = Some(letter);
+                word.get_or_insert_default();
+            }
+            (letter, None) if letter.is_whitespace() => words.extend(word.take()),
+            (letter, _) => word.get_or_insert_default().push(letter),
+        }
+    }
+    match quote {
+        Some(open) => Err(format!("a {open} is not closed")),
+        None => {
+            words.extend(word);
+            Ok(words)
+        }
+    }
+}
+
+fn with_protocol(port: &str) -> Result<String, String> {
+    let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+    match number.parse::<u16>() {
+        Ok(1..) if ["tcp", "udp", "sctp"].contains(&protocol) => Ok(format!("{number}/{protocol}")),
+        _ => Err(format!("{port:?} is not a port from 1 to 65535 with /tcp, /udp or /sctp")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_do_what_the_instructions_of_a_dockerfile_do() {
+        let mut config = Map::new();
+        for change in [
+            r#"CMD ["nginx", "-g"]"#,
+            "entrypoint exec /bin/server --x",
+            r#"ENV A=1 B="two words" C=it\ is D='$x'"#,
+            "ENV A 2 and more",
+            "EXPOSE 80 53/udp",
+            "LABEL a=b",
+            "LABEL c=d",
+            "VOLUME /a /b",
+            r#"VOLUME ["/c d"]"#,
+            "USER www:www",
+            "WORKDIR /srv",
+            "STOPSIGNAL SIGQUIT",
+        ] {
+            change.parse::<ConfigChange>().unwrap().apply(&mut config);
+        }
+        let expected = json!({
+            "Cmd": ["nginx", "-g"], "Entrypoint": ["/bin/sh", "-c", "exec /bin/server --x"],
+            "Env": ["B=two words", "C=it is", "D=$x", "A=2 and more"],
+            "ExposedPorts": {"80/tcp": {}, "53/udp": {}}, "Labels": {"a": "b", "c": "d"},
+            "Volumes": {"/a": {}, "/b": {}, "/c d": {}}, "User": "www:www", "WorkingDir": "/srv", "StopSignal": "SIGQUIT",
+        });
+        assert_eq!(Value::Object(config), expected);
+    }
+
+    #[test]
+    fn a_change_that_cannot_be_made_is_refused_with_its_reason() {
+        let table = [
+            ("", "write an instruction"),
+            ("CMD", "write an instruction"),
+            ("RUN make", "RUN is not one of CMD"),
+            ("ENV A", "has no value"),
+            ("ENV A=1 =2", "not NAME=VALUE"),
+            ("ENV A=\"1", "is not closed"),
+            ("EXPOSE 0", "not a port"),
+            ("EXPOSE 80/icmp", "not a port"),
+        ];
+        for (change, hint) in table {
+            let error = change.parse::<ConfigChange>().unwrap_err().to_string();
+            assert!(error.contains(hint), "{change}: {error}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! An image of a docker daemon: asked for over its socket, it comes as `docker save` writes it.
+//!
+//! Podman's service answers the same request (Docker Engine API, "Export an image").
+
+use std::future::Future;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use bytes::{Buf, Bytes};
+use reqwest::{Client, Response, StatusCode};
+use tokio::runtime::Runtime;
+
+use crate::observer::Halt;
+
+/// Sockets that are tried if `DOCKER_HOST` is not set: docker's, and podman's.
+const SOCKETS: [&str; 3] = ["/var/run/docker.sock", "/run/docker.sock", "/run/podman/podman.sock"];
+/// The same below the user's runtime directory.
+const USER_SOCKETS: [&str; 2] = ["docker.sock", "podman/podman.sock"];
+/// The longest error message that is read, in bytes.
+const MESSAGE_LIMIT: usize = 64 << 10;
+
+/// Where a daemon listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Address {
+    Unix(PathBuf),
+    /// `host:port`, without TLS.
+    Tcp(String),
+}
+
+/// An image as it comes from a daemon.
+pub(super) struct Saved<'a> {
+    runtime: Runtime,
+    response: Response,
+    piece: Bytes,
+    halt: &'a Halt,
+}
+
+impl<'a> Saved<'a> {
+    /// Asks the daemon for an image.
+    pub(super) fn ask(image: &str, halt: &'a Halt) -> io::Result<Self> {
+        let name = asked_for(image)?;
+        let address = match std::env::var("DOCKER_HOST") {
+            Ok(host) if !host.is_empty() => address(&host)?,
+            _ => usual_socket()?,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (builder, host) = match &address {
+            Address::Unix(path) => (Client::builder().unix_socket(path.as_path()), "docker"),
+            Address::Tcp(host) => (Client::builder(), host.as_str()),
+        };
+        // What is on this host is not asked for through a proxy.
+        let client = builder.no_proxy().build().map_err(io::Error::other)?;
+        let request = client.get(format!("http://{host}/images/{name}/get")).send();
+        let response = wait(&runtime, halt, request)?.map_err(|error| unreachable_daemon(&address, &error))?;
+        let status = response.status();
+        if status == StatusCode::OK {
+            return Ok(Self { runtime, response, piece: Bytes::new(), halt });
+        }
+        let mut body = wait(&runtime, halt, response.bytes())?.unwrap_or_default();
+        body.truncate(MESSAGE_LIMIT);
+        let message = serde_json::from_slice(&body).ok().and_then(|answer: serde_json::Value| {
+            answer.get("message").and_then(|message| message.as_str()).map(|message| message.escape_debug().to_string())
+        });
+        let message = message.unwrap_or_else(|| "it gives no reason".to_owned());
+        Err(io::Error::other(match status {
+            StatusCode::NOT_FOUND => format!("the daemon has no such image ({message})"),
+            status => format!("the daemon answers {status}: {message}"),
+        }))
+    }
+}
+
+impl Read for Saved<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match wait(&self.runtime, self.halt, self.response.chunk())?.map_err(io::Error::other)? {
+                Some(piece) => self.piece = piece,
+                None => return Ok(0),
+            }
+        }
+        let length = buffer.len().min(self.piece.len());
+        if let Some(buffer) = buffer.get_mut(..length) {
+            self.piece.copy_to_slice(buffer);
+        }
+        Ok(length)
+    }
+}
+
+/// Waits for an answer, but no longer than the import goes on.
+fn wait<T>(runtime: &Runtime, halt: &Halt, answer: impl Future<Output = T>) -> io::Result<T> {
+    runtime.block_on(async {
+        tokio::select! {
+            answer = answer => Ok(answer),
+            () = halt.wait() => Err(io::Error::other("cancelled")),
+        }
+    })
+}
+
+fn unreachable_daemon(address: &Address, error: &reqwest::Error) -> io::Error {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    io::Error::other(match address {
+        Address::Unix(path) => format!("no daemon answers at {}: {cause}", path.display()),
+        Address::Tcp(host) => format!("no daemon answers at {host}: {cause}"),
+    })
+}
+
+/// The image as the daemon is to be asked for it. Without a tag it would send every tag of the repository.
+fn asked_for(image: &str) -> io::Result<String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@[]".contains(&byte);
+    if image.is_empty() || !image.bytes().all(fits) || image.split('/').any(|word| matches!(word, "" | "." | "..")) {
+        let cause = format!("{image:?} is not an image name");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, cause));
+    }
+    let last = image.rsplit('/').next().unwrap_or(image);
+    let is_id = image.len() == 64 && image.bytes().all(|byte| byte.is_ascii_hexdigit());
+    Ok(if last.contains([':', '@']) || is_id { image.to_owned() } else { format!("{image}:latest") })
+}
+
+/// Reads `DOCKER_HOST`.
+fn address(host: &str) -> io::Result<Address> {
+    let unsupported = |cause: String| io::Error::new(io::ErrorKind::Unsupported, cause);
+    match host.split_once("://") {
+        Some(("unix", path)) => Ok(Address::Unix(path.into())),
+        Some(("tcp" | "http", address)) => {
+            let address = address.trim_end_matches('/');
+            if std::env::var_os("DOCKER_TLS_VERIFY").is_some_and(|value| !value.is_empty()) {
+                return Err(unsupported(format!("DOCKER_HOST is {address} with TLS, which is not supported")));
+            }
+            Ok(Address::Tcp(if address.contains(':') { address.to_owned() } else { format!("{address}:2375") }))
+        }
+        None if host.starts_with('/') => Ok(Address::Unix(host.into())),
+        _ => Err(unsupported(format!("DOCKER_HOST is {host:?}; only unix:// and tcp:// are supported"))),
+    }
+}
+
+fn usual_socket() -> io::Result<Address> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let own = runtime.iter().flat_map(|directory| USER_SOCKETS.map(|socket| directory.join(socket)));
+    let sockets: Vec<PathBuf> = SOCKETS.iter().map(Path::new).map(Path::to_owned).chain(own).collect();
+    // One that this user may not open is passed over for one that it may.
+    let is_open = |path: &&PathBuf| std::os::unix::net::UnixStream::connect(path).is_ok();
+    let usable = sockets.iter().find(is_open).or_else(|| sockets.iter().find(|path| path.exists()));
+    usable.cloned().map(Address::Unix).ok_or_else(|| {
+        let cause =
+            "neither docker nor podman listens at a usual place; set DOCKER_HOST, as to unix:///run/docker.sock";
+        io::Error::new(io::ErrorKind::NotFound, cause)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn docker_host_is_read_as_docker_reads_it() {
+        let unix = |path: &str| Address::Unix(path.into());
+        assert_eq!(address("unix:///run/d.sock").unwrap(), unix("/run/d.sock"));
+        assert_eq!(address("/run/d.sock").unwrap(), unix("/run/d.sock"));
+        assert_eq!(address("tcp://127.0.0.1:2375").unwrap(), Address::Tcp("127.0.0.1:2375".to_owned()));
+        assert_eq!(address("tcp://host/").unwrap(), Address::Tcp("host:2375".to_owned()));
+        for other in ["ssh://host", "npipe://x", "fd://", "x"] {
+            assert!(address(other).unwrap_err().to_string().contains("only unix:// and tcp://"), "{other}");
+        }
+    }
+
+    #[test]
+    fn one_image_is_asked_for() {
+        let id = "0123456789abcdef".repeat(4);
+        let (digest, pinned) = (format!("sha256:{id}"), format!("a/b@sha256:{id}"));
+        let table = [
+            ("debian", "debian:latest"),
+            ("debian:12", "debian:12"),
+            ("localhost:5000/a", "localhost:5000/a:latest"),
+            ("localhost:5000/a:1", "localhost:5000/a:1"),
+            (&id, &*id),
+            (&digest, &*digest),
+            (&pinned, &*pinned),
+        ];
+        for (image, name) in table {
+            assert_eq!(asked_for(image).unwrap(), name);
+        }
+        for wrong in ["", "a b", "a?x=y", "a%2f", "../containers", "a/../b", "a//b", "a\n"] {
+            assert!(asked_for(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
