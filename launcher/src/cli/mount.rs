@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use composefs_fuse::Server;
 use composefs_fuse::linux::{
-    MountOptions, MountProgram, ProgramEnd, ProgramError, ServeOptions, ServerProcess, StatsOutlet, run, split_options,
+    MountOptions, MountProgram, ProgramEnd, ProgramError, ServeOptions, ServerProcess, StatsOutlet, run as run_program,
+    split_options,
 };
 use layer_store::Store;
 
 use super::on_top::OnTop;
-use super::{Global, store};
+use super::{Global, mount_helper, store};
 use crate::failure::{About, FAILED, Failure, USAGE};
 
 /// Show an image as a read-only directory, without root and without unpacking it
@@ -96,8 +97,19 @@ struct Words {
 }
 
 impl Mount {
-    /// Mounts as `arguments`, those of this process, say.
+    /// Mounts. `arguments` are those of this process, or those that a mount helper's were translated to.
     pub(super) fn execute(&self, global: &Global, arguments: Vec<OsString>) -> Result<u8, Failure> {
+        let result = self.run(global, arguments);
+        if !self.mount_helper {
+            return result;
+        }
+        result.map_err(|failure| match failure.status() {
+            USAGE => failure.with_status(mount_helper::USAGE),
+            _ => failure.with_status(mount_helper::FAILED),
+        })
+    }
+
+    fn run(&self, global: &Global, arguments: Vec<OsString>) -> Result<u8, Failure> {
         let words = self.words()?;
         if self.fake {
             return Ok(0);
@@ -117,7 +129,7 @@ impl Mount {
             },
             log: None,
         };
-        let end = run::<Failure>(&program, || self.server(global, &words))?;
+        let end = run_program::<Failure>(&program, || self.server(global, &words))?;
         Ok(match end {
             ProgramEnd::InBackground => 0,
             ProgramEnd::Reported(status) => status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED),

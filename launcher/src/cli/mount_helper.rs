@@ -12,7 +12,12 @@ use std::process::Command;
 
 use rustix::process::geteuid;
 
-use crate::failure::{About, Failure, USAGE};
+use crate::failure::{About, Failure};
+
+/// The exit status of mount(8) for wrong usage.
+pub(super) const USAGE: u8 = 1;
+/// The exit status of mount(8) for a mount that failed.
+pub(super) const FAILED: u8 = 32;
 
 /// Tells `lamina mount` that mount(8) called it.
 pub(super) const FLAG: &str = "--mount-helper";

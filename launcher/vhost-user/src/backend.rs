@@ -1,7 +1,7 @@
 //! The device as the vhost-user library sees it: its features, and what it does when the guest notifies a queue.
 
 use crate::chain::{Buffers, answer};
-use crate::device::Shared;
+use crate::shutdown::Shutdown;
 use composefs_fuse::{Server, report};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,16 +34,16 @@ const QUEUES: usize = 2;
 /// A virtio-fs device whose queues are served by one thread.
 pub(super) struct FsBackend {
     server: Arc<Server>,
-    shared: Arc<Shared>,
+    shutdown: Arc<Shutdown>,
     memory: Mutex<Memory>,
     event_idx: AtomicBool,
     buffers: Mutex<Buffers>,
 }
 
 impl FsBackend {
-    pub(super) fn new(server: Arc<Server>, shared: Arc<Shared>, memory: Memory) -> Self {
+    pub(super) fn new(server: Arc<Server>, shutdown: Arc<Shutdown>, memory: Memory) -> Self {
         let (memory, buffers) = (Mutex::new(memory), Mutex::default());
-        Self { server, shared, memory, event_idx: AtomicBool::new(false), buffers }
+        Self { server, shutdown, memory, event_idx: AtomicBool::new(false), buffers }
     }
 
     /// Answers the requests in a queue until it is empty or the device is told to end.
@@ -60,7 +60,7 @@ impl FsBackend {
             }
             let answered = self.answer_waiting(state, &memory, buffers)?;
             // A request may have arrived after the last look and before notifications were on again.
-            if !event_idx || self.shared.has_stopped() || !state.enable_notification()? {
+            if !event_idx || self.shutdown.has_stopped() || !state.enable_notification()? {
                 return Ok(());
             }
             // The queue says that a request waits, and it cannot be read: another look would never end.
@@ -81,7 +81,7 @@ impl FsBackend {
         let event_idx = self.event_idx.load(Ordering::Relaxed);
         let mut answered = 0;
         // Checked before every request: a guest that never stops asking must not keep the device from ending.
-        while !self.shared.has_stopped()
+        while !self.shutdown.has_stopped()
             && let Some(chain) = state.get_queue_mut().iter(memory.clone())?.next()
         {
             let head = chain.head_index();

@@ -2,16 +2,16 @@
 
 use crate::VhostUserError;
 use crate::backend::FsBackend;
+use crate::shutdown::Shutdown;
 use composefs_fuse::Server;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use vhost::vhost_user::{Error as ProtocolError, Listener};
-use vhost_user_backend::{Error as DaemonError, ShutdownHandle, VhostUserDaemon};
+use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 /// A vhost-user-fs device that waits for its VMM or serves it.
@@ -21,44 +21,9 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 #[derive(Debug)]
 pub struct VhostUserFs {
     socket: PathBuf,
-    shared: Arc<Shared>,
+    shutdown: Arc<Shutdown>,
     stop: PipeWriter,
     thread: Option<JoinHandle<Result<(), VhostUserError>>>,
-}
-
-/// State that the serving thread and the owner of the device share.
-#[derive(Default)]
-pub(crate) struct Shared {
-    stopped: AtomicBool,
-    connection: Mutex<Option<ShutdownHandle>>,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("stopped", &self.stopped).finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    /// Marks the device as stopped and ends its connection, if it has one. A connection that is made later is ended by
-    /// [`Shared::connected`].
-    pub(crate) fn hang_up(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
-        if let Some(connection) = &*self.connection.lock().unwrap_or_else(PoisonError::into_inner) {
-            connection.shutdown();
-        }
-    }
-
-    pub(crate) fn has_stopped(&self) -> bool {
-        self.stopped.load(Ordering::SeqCst)
-    }
-
-    fn connected(&self, connection: Option<ShutdownHandle>) {
-        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;
-        if self.has_stopped() {
-            self.hang_up();
-        }
-    }
 }
 
 impl VhostUserFs {
@@ -72,11 +37,11 @@ impl VhostUserFs {
         let listener = UnixListener::bind(socket).map_err(failed)?;
         let started = || {
             let (stopped, stop) = io::pipe()?;
-            let shared = Arc::new(Shared::default());
-            let theirs = Arc::clone(&shared);
+            let shutdown = Arc::new(Shutdown::default());
+            let theirs = Arc::clone(&shutdown);
             let thread = std::thread::Builder::new().name("vhost-user-fs".to_owned());
             let thread = thread.spawn(move || serve(server, listener, &stopped, &theirs))?;
-            Ok(Self { socket: socket.to_owned(), shared, stop, thread: Some(thread) })
+            Ok(Self { socket: socket.to_owned(), shutdown, stop, thread: Some(thread) })
         };
         started().map_err(|error| {
             drop(std::fs::remove_file(socket));
@@ -100,7 +65,7 @@ impl VhostUserFs {
     pub fn stop(&self) {
         // Fails only when the thread, which reads this, has ended.
         drop((&self.stop).write(&[0]));
-        self.shared.hang_up();
+        self.shutdown.hang_up();
     }
 
     /// Waits until the device ends.
@@ -133,20 +98,19 @@ fn serve(
     server: Arc<Server>,
     listener: UnixListener,
     stopped: &PipeReader,
-    shared: &Arc<Shared>,
+    shutdown: &Arc<Shutdown>,
 ) -> Result<(), VhostUserError> {
     if !wait_for_connection(&listener, stopped)? {
         return Ok(());
     }
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let backend = Arc::new(FsBackend::new(server, Arc::clone(shared), memory.clone()));
+    let backend = Arc::new(FsBackend::new(server, Arc::clone(shutdown), memory.clone()));
     let mut daemon = VhostUserDaemon::new("vhost-user-fs".to_owned(), backend, memory)?;
     daemon.start(&mut Listener::from(listener))?;
-    shared.connected(daemon.shutdown_handle());
+    shutdown.connected(daemon.shutdown_handle());
     let result = daemon.wait();
     // Dropping the daemon waits for its worker, which may have a full queue left to answer.
-    shared.stopped.store(true, Ordering::SeqCst);
-    shared.connected(None);
+    shutdown.disconnected();
     match result {
         Ok(()) | Err(DaemonError::HandleRequest(ProtocolError::Disconnected | ProtocolError::PartialMessage)) => Ok(()),
         Err(error) => Err(error.into()),

@@ -15,6 +15,7 @@ mod backend;
 mod chain;
 mod device;
 mod error;
+mod shutdown;
 #[cfg(test)]
 mod tests;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::backend::FsBackend;
-use crate::device::Shared;
+use crate::shutdown::Shutdown;
 use vhost_user_backend::{VhostUserBackend, VringMutex, VringT};
 use vm_memory::GuestMemoryAtomic;
 use vmm_sys_util::epoll::EventSet;
@@ -12,7 +12,7 @@ type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 /// A device whose guest has the memory and the queue of [`Guest`].
 struct Device {
     guest: Guest,
-    shared: Arc<Shared>,
+    shutdown: Arc<Shutdown>,
     backend: FsBackend,
     queue: VringMutex<Memory>,
 }
@@ -20,15 +20,15 @@ struct Device {
 impl Device {
     /// Of a queue in `memory`, which may be other memory than what the device last heard of.
     fn of(guest: Guest, memory: GuestMemoryMmap, available: u64) -> Self {
-        let shared = Arc::new(Shared::default());
+        let shutdown = Arc::new(Shutdown::default());
         let known = Memory::new(guest.memory.clone());
-        let backend = FsBackend::new(Arc::clone(&guest.server), Arc::clone(&shared), known);
+        let backend = FsBackend::new(Arc::clone(&guest.server), Arc::clone(&shutdown), known);
         backend.set_event_idx(true);
         let queue = VringMutex::new(Memory::new(memory), 16).unwrap();
         queue.set_queue_event_idx(true);
         queue.set_queue_info(DESCRIPTORS, available, USED).unwrap();
         queue.set_queue_ready(true);
-        Self { guest, shared, backend, queue }
+        Self { guest, shutdown, backend, queue }
     }
 
     fn new(available: u64) -> Self {
@@ -78,7 +78,7 @@ fn a_device_that_was_told_to_end_answers_no_more() {
         device.notify();
         assert_eq!(device.counted(), (u64::from(waiting), 0));
     }
-    device.shared.hang_up();
+    device.shutdown.hang_up();
     device.guest.memory.write_obj(4_u16, GuestAddress(AVAILABLE + 2)).unwrap();
     device.notify();
     assert_eq!(device.counted(), (3, 0));
