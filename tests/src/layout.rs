@@ -139,8 +139,21 @@ impl Layout {
     /// When it cannot be written.
     #[must_use]
     pub fn of(layers: &[Layer]) -> Self {
-        let image = image_of(go_architecture(), layers);
-        let layout = Self::write(&[&image], entry(&image, Some("latest")));
+        Self::of_image(&image_of(go_architecture(), layers))
+    }
+
+    /// The same with another `config` in the image's configuration.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn of_config(layers: &[Layer], config: &Value) -> Self {
+        let layers = layers.iter().map(|layer| image::Layer::of_tar(layer.tar.clone(), Packing::Gzip));
+        Self::of_image(&image::Image::with_config(layers.collect(), go_architecture(), config))
+    }
+
+    fn of_image(image: &image::Image) -> Self {
+        let layout = Self::write(&[image], entry(image, Some("latest")));
         Actor::User.own(layout.path());
         layout
     }

@@ -329,7 +329,7 @@ fn what_cannot_work_is_refused_before_anything_starts() {
         end_to_end::Finished::of(lamina.args(options).args([REFERENCE, "--", "/bin/true"]))
     };
     run(&["-v", &volume("/a"), "-v", &volume("/a/")]).failed("same target");
-    run(&["-v", &volume("/a:ro"), "-v", &volume("/a/b")]).failed("make it on the host");
+    run(&["-v", &volume("/a:ro"), "-v", &volume("/a/b")]).failed("create it on the host");
     run(&["--network", "none", "-p", "8080:80"]).failed("-p");
     run(&["-p", "8080"]).refused_usage("8080");
     let listening = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -38,7 +38,7 @@ fn noise(length: usize) -> Vec<u8> {
 fn input_and_output_of_many_windows_are_byte_exact_and_standard_error_stays_apart() {
     let session = session();
     let sent = noise(3_000_001);
-    let mut lamina = shell(&session, &[], "tee /dev/shm/all; md5sum < /dev/shm/all >&2; exit 3");
+    let mut lamina = shell(&session, &["-i"], "tee /dev/shm/all; md5sum < /dev/shm/all >&2; exit 3");
     let mut child = lamina.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let copy = sent.clone();

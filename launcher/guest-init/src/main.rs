@@ -4,7 +4,6 @@
 //! opens the control channel and does what the host says there. It never reads the kernel command line and
 //! never exits: when it is done, or cannot go on, it powers the machine off.
 
-mod account;
 mod boot;
 mod changes;
 mod disk;

@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::account::{self, Account};
 use guest_protocol::Window;
+use guest_protocol::account::{self, Account};
 use guest_protocol::{Ending, Message, Process, StartError, TerminalSize};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Pid, Signal, kill_process_group};

@@ -32,6 +32,7 @@
 //! that the receiver has not returned by [`Message::Credit`]. So both sides read the channel without ever
 //! waiting for a slow reader, and a full pipe of one process holds up neither another process nor a signal.
 
+pub mod account;
 pub mod archive;
 pub mod changes;
 mod frame;

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::SystemTime;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use guest_protocol::Process;
 use layer_store::{DiffId, Digest, ExpectedLayer, Provenance, Store};
 
 use super::limits::SharingArgs;
@@ -69,10 +70,7 @@ impl Commit {
     /// Returns the store of the machine's root, its image's manifest, and the layers on top of it.
     fn base(&self, machine: &Machine) -> Result<(Store, Digest, Vec<DiffId>), Failure> {
         let about = || format!("machine {}", self.name);
-        let spec = Spec::read(&machine.directory()?).map_err(|_| {
-            Failure::new(about(), "it goes with its end and cannot be committed")
-                .with_hint("run it with --detach or --keep")
-        })?;
+        let spec = Spec::read_of(&self.name, &machine.directory()?)?;
         let Root::Image { store, also_read, manifest, variant, .. } = spec.root else {
             return Err(Failure::new(about(), "it runs on a directory of this host, not on an image"));
         };
@@ -93,7 +91,7 @@ impl Commit {
                 ingested
             });
             let ends = Stdio::output(Piped(writer));
-            let status = launch::look_at_changes(machine, "pack-changes", ends, signals);
+            let status = launch::run_tool(machine, Process::tool(&["pack-changes"]), ends, signals);
             let ingested = ingesting.join().map_err(|_| Failure::new(&about, "its changes could not be read"))?;
             match status? {
                 0 => Ok(ingested.about(&about)?.diff_id),

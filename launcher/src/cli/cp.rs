@@ -11,6 +11,7 @@ use guest_protocol::{Ending, Process};
 use super::Global;
 use super::outcome::{Outcome, refuse_json};
 use crate::failure::{About, Failure, USAGE};
+use crate::machine::launch;
 use crate::machine::{Machine, Piped, SharedBuffer, Signals, Stdio};
 
 /// Copy files and directories between a machine and the host
@@ -69,7 +70,8 @@ impl Cp {
                 refuse_json(global, "the tar stream")?;
                 let (outcome, ends) = Outcome::of(global, false);
                 let tool = Process::tool(&["pack", &path, last_component(&path)]);
-                outcome.tell(&machine, Machine::find(&machine)?.exec(tool, ends, signals)?)
+                let status = launch::run_tool(&Machine::find(&machine)?, tool, ends, signals)?;
+                outcome.tell(&machine, Ending::Status(status))
             }
             (Place::Guest { machine, path }, Place::Host(to)) => {
                 from_guest(&machine, &path, &to, signals)?.tell(&machine, global)
@@ -127,7 +129,7 @@ impl Arrived {
 
 /// Runs one of guest-init's tools in the machine.
 fn run(machine: &Machine, tool: &[&str], ends: Stdio, signals: Signals) -> Result<u8, Failure> {
-    machine.exec(Process::tool(tool), ends, signals).map(Ending::shell_status)
+    launch::run_tool(machine, Process::tool(tool), ends, signals)
 }
 
 fn from_guest(machine: &str, path: &str, to: &Path, signals: Signals) -> Result<Arrived, Failure> {

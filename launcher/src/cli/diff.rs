@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use guest_protocol::Process;
 use guest_protocol::changes::parse_list;
 
 use super::Global;
@@ -46,7 +47,7 @@ impl Diff {
         let machine = Machine::find(&self.name)?;
         let collected = Collected::default();
         let ends = Stdio::output(Piped(collected.clone()));
-        let status = launch::look_at_changes(&machine, "changes", ends, Signals::catch()?)?;
+        let status = launch::run_tool(&machine, Process::tool(&["changes"]), ends, Signals::catch()?)?;
         if status != 0 {
             return Err(Failure::new(format_args!("machine {}", self.name), "its changes could not be read")
                 .with_status(MACHINE_FAILED));

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use layer_store::Store;
-use signal_hook::low_level::signal_name;
 
 use super::Global;
 use crate::failure::{About, Failure};
 use crate::machine::{self, Machine, Signals, Stopped};
-use crate::spec::{Root, Spec};
+use crate::spec::{Root, Spec, signal};
 
 /// Stop machines
 ///
-/// Sends the command SIGTERM, and SIGKILL if it has not ended in time. `lamina start` starts the machine again.
+/// Sends the command its stop signal (SIGTERM, unless the image or `run --stop-signal` names another one), and SIGKILL if it
+/// has not ended in time. `lamina start` starts the machine again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -39,8 +39,8 @@ pub(super) struct Kill {
     /// The machines
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
-    /// Send this signal to the command instead: a name or a number
-    #[arg(short, long, value_name = "SIGNAL", value_parser = parse_signal)]
+    /// Send this signal to the command instead: a name, such as HUP or RTMIN+3, or a number
+    #[arg(short, long, value_name = "SIGNAL", value_parser = signal::parse)]
     signal: Option<i32>,
 }
 
@@ -171,32 +171,5 @@ impl Rm {
             }
             Ok(serde_json::json!({ "name": name, "outcome": "removed" }))
         })
-    }
-}
-
-/// Parses a signal: `TERM`, `SIGTERM`, `term` or `15`.
-fn parse_signal(text: &str) -> Result<i32, String> {
-    let wanted = text.to_ascii_uppercase();
-    let wanted = wanted.strip_prefix("SIG").unwrap_or(&wanted);
-    let is_wanted = |number: &i32| {
-        signal_name(*number).is_some_and(|name| name.strip_prefix("SIG") == Some(wanted))
-            || number.to_string() == wanted
-    };
-    (1..=64).find(is_wanted).ok_or_else(|| "expected the name or number of a signal, as in TERM".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signals_have_names_and_numbers() {
-        for text in ["TERM", "term", "SIGTERM", "15"] {
-            assert_eq!(parse_signal(text), Ok(15), "{text}");
-        }
-        assert_eq!(parse_signal("KILL"), Ok(9));
-        for text in ["", "0", "NOPE", "999", "-1"] {
-            assert!(parse_signal(text).is_err(), "{text}");
-        }
     }
 }

@@ -52,7 +52,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::host::{child, file_share};
+use crate::host::{child, file_share, share};
 use crate::machine::{self, launch};
 
 /// Options of every command.
@@ -183,6 +183,9 @@ fn internal(arguments: &[OsString]) -> Option<Result<u8, Failure>> {
     }
     if what == file_share::FILE_SHARE {
         return Some(file_share::enter(rest).map(|never| match never {}));
+    }
+    if what == share::SHARE {
+        return Some(share::serve(rest));
     }
     let words: Vec<&str> = rest.iter().filter_map(|word| word.to_str()).collect();
     match (what.to_str()?, words.as_slice()) {

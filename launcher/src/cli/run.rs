@@ -6,7 +6,7 @@ use layer_store::Store;
 use oci_spec::image::ImageConfiguration;
 
 use super::on_top::OnTop;
-use super::outcome::Outcome;
+use super::outcome::{Outcome, refuse_json};
 use super::{Global, parse_size, store};
 use crate::engine::policy::{Backend, Choice, Request};
 use crate::engine::qemu::Machine;
@@ -20,19 +20,21 @@ use crate::spec::command::{self, Defaults, Overrides};
 use crate::spec::ready::Ready;
 use crate::spec::secret::{self, Secret};
 use crate::spec::share::Share;
-use crate::spec::{Root, Spec, Writes, open_store};
+use crate::spec::{Root, Spec, Writes, open_store, signal};
 
 /// Boot an image as a VM and run a command in it
 ///
 /// `lamina run` exits with the command's status. As in a shell, 126 and 127 mean that the command could not be run or was
 /// not found, and 128 + N that signal N ended it; 125 means that Lamina itself failed.
-/// What the VM writes stays in its memory and is lost when it ends, unless --keep gives it a disk. --json works as for
+/// The command gets standard input only with -i, as in docker, or when both standard input and output are a terminal; it
+/// then gets a terminal too. What the VM writes stays in its memory and is lost when it ends, unless --keep gives it a disk. --json works as for
 /// `lamina exec`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   lamina run debian:12 -- cat /etc/os-release
   lamina run debian:12 -- bash
+  lamina run -i debian:12 -- sort < words
   lamina run -v .:/work -v ~/.cache:/cache:ro -w /work python:3.12 -- python3 build.py
   lamina run -p 8080:80 -v ./site:/srv:ro nginx:1
   lamina run --secret token=$HOME/.token --env-file dev.env app:1
@@ -48,9 +50,16 @@ pub(super) struct Run {
     rootfs: Option<PathBuf>,
     #[command(flatten)]
     on_top: OnTop,
-    /// Share a directory or a single file with the VM; a final ":ro" makes it read-only
-    #[arg(short = 'v', long = "volume", value_name = "HOST:GUEST[:ro]")]
+    /// Share a directory or a single file with the VM. Options, separated by commas: ro (read-only), uid=N and gid=N (the
+    /// user and group of the VM that it belongs to, instead of the command's)
+    #[arg(short = 'v', long = "volume", value_name = "HOST:GUEST[:OPTIONS]")]
     volumes: Vec<Share>,
+    /// Pass standard input to the command; without it, only a terminal is passed on
+    #[arg(short, long, conflicts_with = "detach")]
+    interactive: bool,
+    /// Give the command a terminal, even if standard input or output is none
+    #[arg(short, long, conflicts_with = "detach")]
+    tty: bool,
     /// Set an environment variable; without a value, pass on this process's
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
@@ -75,6 +84,9 @@ pub(super) struct Run {
     /// Run this instead of the image's Entrypoint
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
+    /// The signal that asks the command to end [default: the image's StopSignal, else TERM]
+    #[arg(long, value_name = "SIGNAL", value_parser = signal::parse)]
+    stop_signal: Option<i32>,
     /// Virtual processors
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
     cpus: u32,
@@ -145,6 +157,9 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn execute(self, global: &Global) -> Result<u8, Failure> {
+        if self.tty {
+            refuse_json(global, "a terminal")?;
+        }
         // The store keeps its leases until the end. Until there is a machine, a signal may simply end this process.
         let (root, defaults, _store) = self.root(global)?;
         let spec = self.spec(root, defaults, global)?;
@@ -167,7 +182,8 @@ impl Run {
             return Ok(0);
         }
         let directory = create(&spec, record, false)?;
-        let (outcome, ends) = Outcome::of(global, true);
+        let input = self.interactive || machine::terminal_wanted();
+        let (outcome, ends) = Outcome::of(global, input);
         let name = spec.name;
         let (ending, asked) = launch::run(prepared, tree, directory, ends, ReadyPipe::none(), signals)?;
         if let Some(asked) = asked.filter(|_| global.verbose > 0) {
@@ -229,6 +245,7 @@ impl Run {
             shares: volumes.collect::<Result<_, Failure>>()?,
             published: self.publish.clone(),
             secrets: secrets.collect::<Result<_, Failure>>()?,
+            stop_signal: self.stop_signal.or_else(|| stop_signal(&defaults)),
             process: command::assemble(defaults, self.overrides(global)?)?,
             request: Request {
                 accelerator: self.accel,
@@ -262,7 +279,8 @@ impl Run {
             env,
             working_dir: self.workdir.clone(),
             user: self.user.clone(),
-            terminal: (!self.detach && !global.json && machine::terminal_wanted()).then(machine::terminal_size),
+            terminal: (self.tty || !self.detach && !global.json && machine::terminal_wanted())
+                .then(machine::terminal_size),
         })
     }
 }
@@ -313,7 +331,16 @@ fn defaults(config: &ImageConfiguration) -> Defaults {
         env: config.env().clone().unwrap_or_default(),
         working_dir: set(config.working_dir()),
         user: set(config.user()),
+        stop_signal: set(config.stop_signal()),
     }
+}
+
+/// The image's stop signal. One that is not understood is reported, and SIGTERM is used.
+fn stop_signal(image: &Defaults) -> Option<i32> {
+    let name = image.stop_signal.as_deref()?;
+    signal::parse(name)
+        .inspect_err(|_| tell!("lamina: the image's StopSignal {name:?} is not a signal; SIGTERM is used"))
+        .ok()
 }
 
 fn directory_root(path: &Path) -> Result<PathBuf, Failure> {

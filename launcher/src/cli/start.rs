@@ -21,9 +21,12 @@ pub(super) struct Start {
     /// The machines
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
-    /// Attach standard input, output and error, and exit with the command's status, as `lamina run` does
+    /// Attach standard output and error, and a terminal, and exit with the command's status, as `lamina run` does
     #[arg(short, long)]
     attach: bool,
+    /// With --attach: pass standard input to the command, even if it is not a terminal
+    #[arg(short, long, requires = "attach")]
+    interactive: bool,
 }
 
 impl Start {
@@ -32,7 +35,7 @@ impl Start {
             let [name] = self.names.as_slice() else {
                 return Err(Failure::new("--attach", "takes one machine at a time").with_status(USAGE));
             };
-            return attach(name, global).map_err(Failure::before_the_command);
+            return attach(name, self.interactive, global).map_err(Failure::before_the_command);
         }
         let signals = Signals::catch()?;
         let mut started = Vec::new();
@@ -63,7 +66,7 @@ fn start(name: &str, signals: &Signals) -> Result<(), Failure> {
     Ok(())
 }
 
-fn attach(name: &str, global: &Global) -> Result<u8, Failure> {
+fn attach(name: &str, input: bool, global: &Global) -> Result<u8, Failure> {
     // Checked first, so that a running machine is told apart from a missing one.
     if Machine::find(name)?.runs() {
         return Err(Failure::new(format_args!("machine {name}"), "it is already running")
@@ -71,7 +74,7 @@ fn attach(name: &str, global: &Global) -> Result<u8, Failure> {
     }
     let signals = Signals::catch()?;
     let directory = Directory::reopen(name)?;
-    let (outcome, ends) = Outcome::of(global, true);
+    let (outcome, ends) = Outcome::of(global, input || machine::terminal_wanted());
     let at_our_terminal = |spec: &mut Spec, _: &Directory| {
         spec.process.terminal = (machine::terminal_wanted() && !global.json).then(machine::terminal_size);
         Ok(ends)

@@ -10,6 +10,7 @@ pub(crate) mod network;
 pub(crate) mod passt;
 pub(crate) mod probe_cache;
 pub(crate) mod process;
+pub(crate) mod share;
 pub(crate) mod virtiofsd;
 
 use std::fs;
@@ -63,7 +64,6 @@ impl Tools {
         let initramfs = initramfs::for_kernel(&kernel, &modules, cache)?;
         let mut probes = ProbeCache::of(cache);
         let needed = request.explain
-            || request.shares > 0
             || request.directory_root
             || matches!(request.backend, Choice::Forced(Backend::Virtiofsd | Backend::Materialize));
         let virtiofsd =

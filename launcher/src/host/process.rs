@@ -7,13 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::child;
 use super::command_line::CommandLine;
 use crate::failure::{About, Failure};
+
+/// How long a program that was killed may take to end.
+const REAP: Duration = Duration::from_secs(10);
 
 /// How many lines of a log tell why a program ended.
 const LAST_WORDS: usize = 3;
@@ -87,11 +91,15 @@ impl Process {
         self.handle.kill();
     }
 
-    /// Kills the program, and waits until it has ended and `watch` has returned.
+    /// Kills the program, and waits until it has ended and `watch` has returned; no longer than [`REAP`] for a program that
+    /// the kernel holds, such as one that waits for a disk that is gone.
     pub(crate) fn end(&mut self) {
         self.kill();
-        if let Some(watcher) = self.watcher.take() {
+        let Some(watcher) = self.watcher.take() else { return };
+        if self.handle.ends_within(REAP) {
             let _ = watcher.join();
+        } else {
+            tracing::warn!("process {} was killed and has not ended", self.pid.as_raw_nonzero());
         }
     }
 }
@@ -126,6 +134,11 @@ impl Handle {
         let _ = pidfd_send_signal(&*self.0, Signal::KILL);
     }
 
+    /// Whether the process ends within `most`.
+    pub(crate) fn ends_within(&self, most: Duration) -> bool {
+        ends_within(&self.0, most)
+    }
+
     /// Waits until somebody connects to `listener`; `None` if the process ended first.
     pub(crate) fn accept(&self, listener: &UnixListener) -> Option<UnixStream> {
         let mut fds = [listener.as_fd(), self.0.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -135,6 +148,22 @@ impl Handle {
         let (stream, _) = listener.accept().ok()?;
         stream.set_nonblocking(false).ok()?;
         Some(stream)
+    }
+}
+
+/// Whether the process that `handle` refers to ends within `most`.
+pub(crate) fn ends_within(handle: &OwnedFd, most: Duration) -> bool {
+    let end = Instant::now() + most;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut fds = [PollFd::from_borrowed_fd(handle.as_fd(), PollFlags::IN)];
+        match poll(&mut fds, Timespec::try_from(left).ok().as_ref()) {
+            Ok(0) => return false,
+            Ok(_) => return true,
+            // Interrupted by a signal.
+            Err(_) if left.is_zero() => return false,
+            Err(_) => {}
+        }
     }
 }
 

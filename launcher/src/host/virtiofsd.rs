@@ -1,4 +1,4 @@
-//! virtiofsd: which one there is, what it understands, and its command line for each purpose.
+//! virtiofsd, the program: which one is installed, what it understands, and its command line for each kind of root.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::host::child;
 use crate::host::command_line::CommandLine;
 use crate::host::probe_cache::ProbeCache;
 
-/// Where distributions put it, outside `PATH`.
+/// Where distributions install it, outside `PATH`.
 const FURTHER: [&str; 4] = ["/usr/local/bin", "/usr/libexec", "/usr/lib", "/usr/lib/virtiofsd"];
 
 const REMEDY: &str =
@@ -25,22 +25,13 @@ pub(crate) struct Virtiofsd {
     options: Vec<String>,
 }
 
-/// Whose files are served, and how they look in the guest.
+/// Which root is served. Both are read-only and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// The root: read-only, immutable, owners as they are.
+    /// A tree whose owners are right.
     Root,
-    /// The same of a tree that belongs to this user: all of it is root's in the guest.
+    /// A tree that belongs to this user: all of it belongs to root in the guest.
     OwnRoot,
-    /// A host directory that the guest and the host may change.
-    ReadWrite,
-    /// A host directory that only the host may change.
-    ReadOnly,
-    /// A directory that `file_share` has made around a single file.
-    File {
-        /// Only the host may change it.
-        read_only: bool,
-    },
 }
 
 /// Who runs a virtiofsd.
@@ -74,12 +65,12 @@ impl Virtiofsd {
     /// Finds the program and reads what it understands.
     ///
     /// # Errors
-    /// There is none, it does not run, or it is the one written in C, which serves root only.
+    /// It is missing, does not run, or is the one written in C, which only root can use.
     pub(crate) fn find() -> Result<Self, Failure> {
         Self::examine(Self::locate()?)
     }
 
-    /// The same, from the probe cache where the program has not changed.
+    /// The same, from the probe cache if the program has not changed.
     ///
     /// # Errors
     /// As for [`Virtiofsd::find`].
@@ -113,7 +104,7 @@ impl Virtiofsd {
     /// The command line that serves `directory` on `socket` for `purpose`, run by `owner`.
     ///
     /// # Errors
-    /// A read-only share, when this virtiofsd cannot enforce one.
+    /// This virtiofsd cannot serve a read-only directory.
     pub(crate) fn command(
         &self,
         directory: &Path,
@@ -131,16 +122,11 @@ impl Virtiofsd {
             // Handles go stale over a FUSE mount, and an ordinary user cannot open them at all.
             command = command.arg("--inode-file-handles=never");
         }
-        if !matches!(purpose, Purpose::ReadWrite | Purpose::File { read_only: false }) {
-            if !self.has("readonly") {
-                let cause = "it has no option --readonly, so a read-only share could be written";
-                return Err(Failure::new(self.program.display(), cause).with_hint("install virtiofsd 1.10 or newer"));
-            }
-            command = command.arg("--readonly");
+        if !self.has("readonly") {
+            let cause = "it has no option --readonly, so the guest could write to its root";
+            return Err(Failure::new(self.program.display(), cause).with_hint("install virtiofsd 1.10 or newer"));
         }
-        // What the host may change must be asked for again; an immutable tree need not be.
-        command = command
-            .args(["--cache", if matches!(purpose, Purpose::Root | Purpose::OwnRoot) { "always" } else { "auto" }]);
+        command = command.args(["--readonly", "--cache", "always"]);
         if self.has("rlimit-nofile") {
             // It holds one descriptor for each inode that the guest knows; its own default is refused, with
             // a warning, where the host allows less.
@@ -152,9 +138,7 @@ impl Virtiofsd {
         let sandbox = match purpose {
             // In a user namespace the owners of the image would not be mapped.
             Purpose::Root => "none",
-            // It runs in namespaces of its own already, as their root.
-            Purpose::File { .. } => "chroot",
-            _ => "namespace",
+            Purpose::OwnRoot => "namespace",
         };
         command = command.args(["--sandbox", sandbox]);
         if sandbox == "namespace" && owner.uid != 0 {
@@ -195,18 +179,8 @@ mod tests {
     }
 
     #[test]
-    fn a_users_share_maps_the_guests_root_to_that_user() {
-        insta::assert_snapshot!(text(Purpose::ReadWrite, 1000));
-    }
-
-    #[test]
-    fn a_read_only_share_is_read_only_on_the_host() {
-        insta::assert_snapshot!(text(Purpose::ReadOnly, 0));
-    }
-
-    #[test]
-    fn the_server_of_a_single_file_is_root_of_its_namespaces() {
-        insta::assert_snapshot!(text(Purpose::File { read_only: true }, 1000));
+    fn a_users_own_tree_belongs_to_root_in_the_guest() {
+        insta::assert_snapshot!(text(Purpose::OwnRoot, 1000));
     }
 
     #[test]
@@ -214,7 +188,6 @@ mod tests {
         let mut old = example();
         old.options.retain(|option| option != "readonly");
         let paths = (Path::new("/d"), Path::new("/s"));
-        assert!(old.command(paths.0, paths.1, Purpose::ReadOnly, &owner(0)).is_err());
-        assert!(old.command(paths.0, paths.1, Purpose::ReadWrite, &owner(0)).is_ok());
+        assert!(old.command(paths.0, paths.1, Purpose::Root, &owner(0)).is_err());
     }
 }

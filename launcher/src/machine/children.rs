@@ -1,4 +1,4 @@
-//! The helper processes of one machine: started tied to us, watched, and ended in the end.
+//! The helper processes of one machine. The kernel kills them when this process ends.
 
 use std::sync::mpsc::Sender;
 
@@ -29,8 +29,8 @@ impl Children {
         Self { processes: Vec::new(), events }
     }
 
-    /// Starts a helper in the calling thread, which must live as long as the helper is to; what it says
-    /// goes to `<role>.log` in the machine's directory. Gives its number.
+    /// Starts a helper, whose output goes to `<role>.log` in the machine's directory. Returns its number. The calling thread
+    /// must live as long as the helper: the kernel kills the helper when the thread ends.
     ///
     /// # Errors
     /// It cannot be started.
@@ -53,17 +53,17 @@ impl Children {
         }
     }
 
-    /// What the helper does.
+    /// What the helper is for.
     pub(crate) fn role(&self, number: usize) -> &str {
         self.processes.get(number).map_or("", |helper| &helper.role)
     }
 
-    /// The last lines that a helper has said.
+    /// The last lines of a helper's output.
     pub(crate) fn last_words(&self, number: usize) -> String {
         self.processes.get(number).map_or(String::new(), |helper| helper.process.last_words())
     }
 
-    /// The living helpers.
+    /// The helpers that run.
     pub(crate) fn records(&self) -> Vec<ProcessRecord> {
         let living = self.processes.iter().filter(|helper| !helper.ended);
         living.filter_map(|helper| helper.record.clone()).collect()

@@ -1,9 +1,9 @@
-//! Who tidies up after a supervisor that was killed: a process that does nothing but wait for its end.
+//! The process that tidies up after a supervisor that was killed. It does nothing but wait for the supervisor's end.
 //!
-//! `lamina __clean NAME` has the reading end of a pipe as its standard input, whose writing end only the supervisor
-//! holds. The supervisor says [`DONE`] when it has tidied up itself; the end of the pipe without it means that it was
-//! killed. The kernel then ends the hypervisor and the share servers (they are tied to it), and the watcher removes
-//! mount and sockets and marks the machine. Should the watcher be killed too, the next command does that.
+//! `lamina __clean NAME` has the reading end of a pipe as its standard input; only the supervisor has the writing end.
+//! The supervisor writes [`DONE`] when it has tidied up itself. If the pipe ends without that, the supervisor was killed:
+//! the kernel then kills the hypervisor and the share servers, and the cleaner removes the mount and the sockets and
+//! marks the machine as failed. If the cleaner is killed too, the next command does that.
 
 use std::io::{PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use super::directory::existing;
 use super::reconcile::reconcile;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
 use crate::failure::{About, Failure};
+use crate::host::process::ends_within;
 use crate::sys;
 
 /// The first argument by which `lamina` runs as [`clean`]: not a command for users.
@@ -20,7 +23,10 @@ pub(crate) const CLEAN: &str = "__clean";
 
 const DONE: &[u8] = b"done";
 
-/// The supervisor's hold on its watcher. Dropped when all is tidied up.
+/// How long a cleaner may take to end when its work is done.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// The supervisor's side of its cleaner. Dropped when all is tidied up.
 #[derive(Debug)]
 pub(crate) struct Cleaner {
     pipe: PipeWriter,
@@ -28,8 +34,8 @@ pub(crate) struct Cleaner {
 }
 
 impl Cleaner {
-    /// Sets a watcher beside the machine called `name`.
-    pub(crate) fn set(name: &str) -> Result<Self, Failure> {
+    /// Starts the cleaner of the machine called `name`.
+    pub(crate) fn start(name: &str) -> Result<Self, Failure> {
         let (reader, pipe) = std::io::pipe().about("pipe")?;
         let ourselves = std::env::current_exe().about("/proc/self/exe")?;
         let mut command = Command::new(ourselves);
@@ -41,23 +47,29 @@ impl Cleaner {
 
 impl Drop for Cleaner {
     fn drop(&mut self) {
-        // Fails for a watcher that was killed.
+        // Fails for a cleaner that was killed.
         let _ = self.pipe.write_all(DONE);
+        let ended =
+            pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).map(|process| ends_within(&process, LEAVE));
+        if ended == Ok(false) {
+            // Somebody has stopped it.
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
 }
 
-/// Stands by until the supervisor of the machine called `name` has ended.
+/// Waits until the supervisor of the machine called `name` has ended, and tidies up if it was killed.
 ///
 /// # Errors
-/// The machine is not there.
+/// No machine has that name.
 pub(crate) fn clean(name: &str) -> Result<u8, Failure> {
-    // The terminal's Ctrl-C and hang-up are not for us.
+    // The terminal's Ctrl-C and hang-up must not reach this process.
     rustix::process::setsid().about(CLEAN)?;
     let state = existing(name)?;
     sys::let_go_of_programs();
-    let mut heard = [0; DONE.len()];
-    if std::io::stdin().read_exact(&mut heard).is_ok() && heard == DONE {
+    let mut word = [0; DONE.len()];
+    if std::io::stdin().read_exact(&mut word).is_ok() && word == DONE {
         return Ok(0);
     }
     // A process that is being killed closes its pipe a moment before its lock is free and its end can be seen.

@@ -1,15 +1,17 @@
 //! A machine as other commands see it: what they read of it, ask of it, and do to it.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use guest_protocol::{Channel, Ending, Message, Process};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use rustix::process::{Signal, pidfd_send_signal};
-use signal_hook::consts::SIGWINCH;
+use signal_hook::consts::{SIGHUP, SIGTERM, SIGWINCH};
 
 use super::api::{self, Reply, Request, STREAM, read_line, write_line};
 use super::directory::{existing, one};
@@ -17,23 +19,27 @@ use super::event::Event;
 use super::exit_record::ExitRecord;
 use super::record::{Record, State};
 use super::session::{Control, Session};
+use super::shutdown::GRACE;
 use super::signals::Signals;
 use super::stdio::Stdio;
 use super::{session, terminal};
 use crate::failure::{About, Failure, MACHINE_FAILED};
+use crate::host::process::ends_within;
 use crate::machine::kept_disk;
 
+/// How long a supervisor may take to answer a request.
+const ANSWER: Duration = Duration::from_secs(10);
 /// How long a supervisor may take to tidy up after its guest.
 const TIDY: Duration = Duration::from_secs(15);
-/// The same of a machine that syncs what it wrote to its own disk first, however long that takes.
+/// The same for a machine that first writes back to its own disk, however long that takes.
 const TIDY_A_DISK: Duration = Duration::from_secs(24 * 3600);
-/// How often one who waits looks whether a signal has come.
+/// How often a wait checks whether a signal has come.
 const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(200);
 
 /// One machine of this user.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    /// What is known of it, as it was when it was looked at.
+    /// What was known of it when it was read.
     pub(crate) record: Record,
 }
 
@@ -52,7 +58,7 @@ impl Machine {
     /// Finds the machine called `name`.
     ///
     /// # Errors
-    /// There is none.
+    /// No machine has that name.
     pub(crate) fn find(name: &str) -> Result<Self, Failure> {
         Ok(Self { record: one(name)? })
     }
@@ -86,18 +92,29 @@ impl Machine {
             return Err(self.not_running());
         }
         let path = self.record.socket_directory()?.join(format!("{}.sock", api::SOCKET));
-        let stream = match UnixStream::connect(&path) {
-            Ok(stream) => stream,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(self.failure("it is still starting").with_hint("try again in a moment"));
-            }
-            Err(error) => return Err(self.failure(format_args!("its launcher does not answer: {error}"))),
-        };
-        write_line(&stream, request).about(path.display())?;
+        let stream = connect(&path).map_err(|error| self.unreachable(&path, &error))?;
+        write_line(&stream, request).map_err(|error| self.unreachable(&path, &error))?;
         match read_line(&stream) {
-            Ok(Reply::Accepted) => Ok(stream),
-            Ok(Reply::Refused(cause)) => Err(self.failure(cause)),
-            Err(error) => Err(self.failure(format_args!("its launcher does not answer: {error}"))),
+            Ok(Reply::Accepted) => {}
+            Ok(Reply::Refused(cause)) => return Err(self.failure(cause)),
+            Err(error) => return Err(self.unreachable(&path, &error)),
+        }
+        stream.set_read_timeout(None).and_then(|()| stream.set_write_timeout(None)).about(path.display())?;
+        Ok(stream)
+    }
+
+    /// Why its supervisor does not answer at `socket`.
+    fn unreachable(&self, socket: &Path, error: &io::Error) -> Failure {
+        let name = &self.record.name;
+        match (error.kind(), &self.record.state) {
+            (io::ErrorKind::NotFound, State::Starting) => self.not_running(),
+            (io::ErrorKind::NotFound, _) => self
+                .failure(format_args!("its socket {} was removed", socket.display()))
+                .with_hint(format_args!("try again in a moment: its launcher makes it again; or: lamina stop {name}")),
+            (io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut, _) => self
+                .failure(format_args!("its launcher did not answer within {} s", ANSWER.as_secs()))
+                .with_hint(format_args!("end it: lamina kill {name}")),
+            _ => self.failure(format_args!("its launcher does not answer: {error}")),
         }
     }
 
@@ -109,19 +126,23 @@ impl Machine {
         self.ask(&Request::Signal(number.unsigned_abs())).map(drop)
     }
 
-    /// Stdio it: its command is asked to end and given `timeout` to do so.
+    /// Ends it: its command is asked to end, and has `timeout` to do so.
     ///
     /// # Errors
-    /// It is still there.
+    /// It still runs.
     pub(crate) fn stop(&self, timeout: Duration) -> Result<Stopped, Failure> {
         let Some(supervisor) = self.record.supervisor().filter(|_| self.record.state.is_active()) else {
             return Ok(Stopped::Before);
         };
         let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        // One that goes with its end may have gone by now.
+        // An ephemeral one may be gone by now.
         let Ok(directory) = self.directory() else { return Ok(Stopped::Before) };
         let word = ExitRecord::of(&directory).about(directory.display())?;
-        let asked = self.ask(&Request::Stop { timeout: milliseconds });
+        // A supervisor without its socket still gets signals, and SIGTERM means the same.
+        let asked = self
+            .ask(&Request::Stop { timeout: milliseconds })
+            .map(drop)
+            .or_else(|_| pidfd_send_signal(&supervisor, Signal::TERM).about("SIGTERM"));
         let has_a_disk = directory.join(kept_disk::FILE).exists();
         let tidy = if has_a_disk { TIDY_A_DISK } else { TIDY };
         if asked.is_ok() && ends_within(&supervisor, timeout.saturating_add(tidy)) {
@@ -132,10 +153,10 @@ impl Machine {
         self.end_supervisor(&supervisor)
     }
 
-    /// Stdio it at once, asking nobody.
+    /// Ends it at once, without asking the guest.
     ///
     /// # Errors
-    /// It is still there.
+    /// It still runs.
     pub(crate) fn kill(&self) -> Result<Stopped, Failure> {
         let Some(supervisor) = self.record.supervisor().filter(|_| self.record.state.is_active()) else {
             return Ok(Stopped::Before);
@@ -157,7 +178,7 @@ impl Machine {
         one(&self.record.name).map(|_| Stopped::Killed)
     }
 
-    /// Waits until it has ended; gives the exit status of its command.
+    /// Waits until it has ended. Returns the exit status of its command.
     ///
     /// # Errors
     /// It has been removed before this began, or a signal ended the wait.
@@ -167,7 +188,7 @@ impl Machine {
         let word = ExitRecord::of(&directory).about(directory.display())?;
         loop {
             let seen = one(name);
-            // It says of the run that was waited for what the record may say of the next one, or nothing any more.
+            // The record may be gone by now, or be about the next run.
             let state = match (word.heard(), seen) {
                 (Some(state), _) => state,
                 (None, Ok(record)) if record.state.is_active() => {
@@ -181,7 +202,7 @@ impl Machine {
         }
     }
 
-    /// Writes down that it is as it was when it was looked at.
+    /// Writes its record as it was read.
     ///
     /// # Errors
     /// It cannot be written.
@@ -189,75 +210,103 @@ impl Machine {
         self.record.write(&self.directory()?)
     }
 
-    /// Whether it still runs as it did when it was looked at.
+    /// Whether it ran when its record was read, and still runs.
     #[must_use]
     pub(crate) fn runs(&self) -> bool {
         self.record.state.is_active() && self.record.supervisor().is_some()
     }
 
-    /// Runs a process in it, whose channels lead to `ends`; gives how it ended. Signals to this process are the
-    /// other one's.
+    /// Runs a process in it, whose channels lead to `stdio`. Returns how it ended. The first signal to this process goes
+    /// to the other one; a second signal ends the wait, and so does the time that follows SIGTERM or SIGHUP.
     ///
     /// # Errors
-    /// The machine does not run, or ends before the process does; the process cannot be started.
-    pub(crate) fn exec(&self, process: Process, ends: Stdio, signals: Signals) -> Result<Ending, Failure> {
+    /// The machine does not run, or ends before the process does; the process cannot be started, or does not end when
+    /// it is told to.
+    pub(crate) fn exec(&self, process: Process, stdio: Stdio, signals: Signals) -> Result<Ending, Failure> {
         let terminal = process.terminal.is_some();
-        // Without input, keys are for our own terminal: Ctrl-C is the command's by way of the signal.
-        let raw = terminal && ends.input.is_some();
+        // Without input, keys are for our own terminal: Ctrl-C reaches the command as a signal.
+        let raw = terminal && stdio.input.is_some();
         let stream = self.ask(&Request::Exec(process))?;
+        let _attended = signals.attend();
         let Signals { events, inbox, .. } = signals;
         let control = Control::new(stream.try_clone().about("api")?);
-        let mut session = Session::attach(STREAM, &control, events.clone(), ends);
+        let mut session = Session::attach(STREAM, &control, events.clone(), stdio);
         let raw = raw.then(terminal::Raw::enter).and_then(Result::ok);
         session::listen(stream, events, control.ledger());
         let mut result = Err(self.failure("it ended before the process did").with_status(MACHINE_FAILED));
         let mut over = false;
-        for event in inbox {
-            match event {
-                Event::Control(_, Message::Stdout(bytes)) => session.output(Channel::Stdout, bytes),
-                Event::Control(_, Message::Stderr(bytes)) => session.output(Channel::Stderr, bytes),
-                Event::Control(_, Message::Credit(Channel::Stdin, bytes)) => session.credit(bytes),
-                Event::Control(_, Message::Exited(ending)) => result = Ok(ending),
-                Event::Control(_, Message::StartFailed(error)) => {
+        // The signal that was passed on, and when the process must have ended.
+        let mut told: Option<(i32, Option<Instant>)> = None;
+        loop {
+            let left = told.and_then(|(_, end)| end).map(|end| end.saturating_duration_since(Instant::now()));
+            let event = match left {
+                Some(left) => inbox.recv_timeout(left),
+                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match (event, told) {
+                (Ok(Event::Control(_, Message::Stdout(bytes))), _) => session.output(Channel::Stdout, bytes),
+                (Ok(Event::Control(_, Message::Stderr(bytes))), _) => session.output(Channel::Stderr, bytes),
+                (Ok(Event::Control(_, Message::Credit(Channel::Stdin, bytes))), _) => session.credit(bytes),
+                (Ok(Event::Control(_, Message::Exited(ending))), _) => result = Ok(ending),
+                (Ok(Event::Control(_, Message::StartFailed(error))), _) => {
                     result = Err(self.failure(error.cause).with_status(error.status));
                 }
-                Event::ControlClosed(_) if !over => {
+                (Ok(Event::ControlClosed(_)), _) if !over => {
                     over = true;
                     session.finish();
                 }
-                Event::Flushed => break,
-                Event::Signal(SIGWINCH) if terminal => control.send(STREAM, Message::Resize(terminal::size())),
-                Event::Signal(SIGWINCH) => {}
-                Event::Signal(signal) => control.send(STREAM, Message::Signal(signal.unsigned_abs())),
+                (Ok(Event::Flushed) | Err(RecvTimeoutError::Disconnected), _) => break,
+                (Ok(Event::Signal(SIGWINCH)), _) if terminal => {
+                    control.send(STREAM, Message::Resize(terminal::size()));
+                }
+                (Ok(Event::Signal(SIGWINCH)), _) => {}
+                (Ok(Event::Signal(signal)), None) => {
+                    control.send(STREAM, Message::Signal(signal.unsigned_abs()));
+                    told = Some((signal, ends(signal).then(|| Instant::now() + GRACE)));
+                }
+                (Ok(Event::Signal(signal)), Some(_)) | (Err(RecvTimeoutError::Timeout), Some((signal, _))) => {
+                    session.finish();
+                    result = Err(self.unheeded(signal));
+                    break;
+                }
                 _ => {}
             }
         }
         drop(raw);
         result
     }
+
+    /// The process did not end by a signal.
+    fn unheeded(&self, signal: i32) -> Failure {
+        let name = &self.record.name;
+        let status = u8::try_from(128 + signal).unwrap_or(MACHINE_FAILED);
+        self.failure("the command did not end when it was told to, and may still run")
+            .with_hint(format_args!("end the machine: lamina stop {name}"))
+            .with_status(status)
+    }
 }
 
-/// Waits for the end of a machine's supervisor.
+/// Whether a signal means that the process has to end, and not only that it is interrupted.
+fn ends(signal: i32) -> bool {
+    matches!(signal, SIGTERM | SIGHUP)
+}
+
+/// Connects to a supervisor's socket, with [`ANSWER`] as the limit of every wait for it: also a process that stands
+/// still has a socket.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    for timeout in [Timeout::Send, Timeout::Recv] {
+        set_socket_timeout(&socket, timeout, Some(ANSWER))?;
+    }
+    rustix::net::connect(&socket, &address)?;
+    Ok(UnixStream::from(socket))
+}
+
+/// Waits until a machine's supervisor has ended.
 fn await_end(supervisor: &OwnedFd, signals: &Signals) -> Result<(), Failure> {
     while !ends_within(supervisor, LOOK_FOR_SIGNALS) {
         signals.check()?;
     }
     Ok(())
-}
-
-/// Whether a process ends before so much time has passed.
-fn ends_within(process: &OwnedFd, most: Duration) -> bool {
-    let end = Instant::now() + most;
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        let mut fds = [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
-        let timeout = Timespec::try_from(left).ok();
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(0) => return false,
-            Ok(_) => return true,
-            // Interrupted by a signal.
-            Err(_) if left.is_zero() => return false,
-            Err(_) => {}
-        }
-    }
 }

@@ -82,9 +82,20 @@ impl Directory {
         directory.record.sockets = Some(sockets.clone());
         directory.note(&[])?;
         let _ = fs::remove_dir_all(&sockets);
-        make_private(&sockets, false)?;
         directory.sockets = sockets;
+        directory.make_sockets()?;
         Ok(directory)
+    }
+
+    /// Makes the directory of its sockets.
+    ///
+    /// # Errors
+    /// It cannot be made; or another user could get at it.
+    pub(crate) fn make_sockets(&self) -> Result<(), Failure> {
+        if let Some(home) = self.sockets.parent() {
+            make_private(home, false)?;
+        }
+        make_private(&self.sockets, false)
     }
 
     /// The path of a file of this machine.
@@ -201,7 +212,9 @@ impl Drop for Directory {
         }
         let doomed = [Some(&self.sockets), self.record.ephemeral.then_some(&self.state)];
         for path in doomed.into_iter().flatten().filter(|path| !path.as_os_str().is_empty()) {
-            if let Err(error) = fs::remove_dir_all(path) {
+            if let Err(error) = fs::remove_dir_all(path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
                 tracing::warn!("{}: cannot be removed: {error}", path.display());
             }
         }
@@ -230,7 +243,7 @@ pub(crate) fn existing(name: &str) -> Result<PathBuf, Failure> {
 }
 
 fn no_such_machine(name: &str) -> Failure {
-    Failure::new(format_args!("machine {name}"), "there is none of this name")
+    Failure::new(format_args!("machine {name}"), "no machine has this name")
         .with_hint("see `lamina ps --all` for those that exist")
 }
 

@@ -16,9 +16,7 @@ use crate::engine::qemu::probe::{self, Accelerator};
 use crate::engine::{self, Disk, Engine, NetworkDevice, Plan, ShareDevice};
 use crate::failure::{About, Failure};
 use crate::host::command_line::CommandLine;
-use crate::host::file_share;
 use crate::host::network::{self, NetworkBackend};
-use crate::host::virtiofsd::{Owner, Purpose};
 use crate::host::{self, Tools};
 use crate::machine::kept_disk;
 use crate::machine::{self, Directory, Machine, ReadyPipe, RunConfig, Signals, Stdio};
@@ -51,6 +49,8 @@ pub(crate) struct Prepared {
     shares: Vec<Resolved>,
     /// The root's image, where the backend wants one.
     root_image: Option<PathBuf>,
+    /// The user and group that the command runs as, which own the shares. Known once the root is open.
+    account: (u32, u32),
 }
 
 impl Prepared {
@@ -66,7 +66,7 @@ impl Prepared {
         let tools = Tools::find(spec.kernel.as_deref(), &cache, &spec.request)?;
         let capabilities = tools.capabilities(&spec.request, &cache, signals)?;
         let decision = policy::decide(&capabilities, &spec.request)?;
-        Ok(Self { decision, tools, spec, shares, root_image: None })
+        Ok(Self { decision, tools, spec, shares, root_image: None, account: (0, 0) })
     }
 
     /// A server for the root `tree`; makes what it serves from, if that is not there.
@@ -78,6 +78,10 @@ impl Prepared {
         tree: Tree,
         signals: &Signals,
     ) -> Result<(Box<dyn RootServer>, Counters), Failure> {
+        // A user that the root does not have is refused by the guest, by name.
+        if let Ok(account) = tree.account(self.spec.process.user.as_deref().unwrap_or_default()) {
+            self.account = (account.uid, account.gid);
+        }
         let Served { server, stats, image } =
             root::serve(tree, self.decision.backend, self.tools.virtiofsd.clone(), signals)?;
         self.root_image = image;
@@ -139,19 +143,17 @@ impl Prepared {
     /// The servers of the further shares and of the network, each with its socket.
     fn servers(&self, directory: &Directory) -> Result<Vec<(CommandLine, PathBuf)>, Failure> {
         let mut servers = Vec::new();
-        let owner = Owner::ourselves();
-        for (position, resolved) in self.shares.iter().enumerate() {
-            let virtiofsd = self.tools.virtiofsd.clone()?;
+        let (uid, gid) = self.account;
+        for (position, Resolved { directory: shared, file, share }) in self.shares.iter().enumerate() {
             let tag = share::tag(position + 1);
             let socket = directory.socket(&tag);
-            let read_only = resolved.share.read_only;
-            let command = if resolved.file.is_some() {
-                let around = directory.file(&tag);
-                let server = virtiofsd.command(&around, &socket, Purpose::File { read_only }, &owner)?;
-                file_share::command(&resolved.directory, &around, read_only, &socket, server)?
-            } else {
-                let purpose = if read_only { Purpose::ReadOnly } else { Purpose::ReadWrite };
-                virtiofsd.command(&resolved.directory, &socket, purpose, &owner)?
+            let owner = host::share::owner(share.uid.unwrap_or(uid), share.gid.unwrap_or(gid));
+            let command = match file {
+                Some(_) => {
+                    let around = directory.file(&tag);
+                    host::share::command_for_file(shared, &around, &socket, share.read_only, owner)?
+                }
+                None => host::share::command(shared, &socket, share.read_only, owner)?,
             };
             servers.push((command, socket));
         }
@@ -224,6 +226,7 @@ impl Prepared {
             setup,
             directory,
             process: self.spec.process,
+            stop_signal: self.spec.stop_signal,
             ends: Some(ends),
             handover,
             ready: self.spec.ready,
@@ -309,32 +312,31 @@ pub(crate) fn run(
     }
 }
 
-/// Runs the tool of init's that reads a machine's changes, with its output at `ends`: in the machine where it runs, else
-/// in a guest that has only its root and its disk. Gives the tool's exit status.
+/// Runs a tool of init's in a machine: in its guest if it runs, else in a guest that has only its root and its disk.
+/// Returns the tool's exit status.
 ///
 /// # Errors
 /// The machine does not run and has no disk, or as for [`run`].
-pub(crate) fn look_at_changes(machine: &Machine, tool: &str, ends: Stdio, signals: Signals) -> Result<u8, Failure> {
-    let process = Process::tool(&[tool]);
+pub(crate) fn run_tool(machine: &Machine, tool: Process, ends: Stdio, signals: Signals) -> Result<u8, Failure> {
     if machine.runs() {
-        return Ok(machine.exec(process, ends, signals)?.shell_status());
+        return Ok(machine.exec(tool, ends, signals)?.shell_status());
     }
     let name = &machine.record.name;
-    let spec = Spec::read(&machine.directory()?)?;
+    let spec = Spec::read_of(name, &machine.directory()?)?;
     if !matches!(spec.writes, Writes::Disk { .. }) {
-        return Err(Failure::new(format_args!("machine {name}"), "what it wrote was gone with its end")
+        return Err(Failure::new(format_args!("machine {name}"), "it has ended, and what it wrote was in its memory")
             .with_hint("run it with --keep"));
     }
     let request = Request { network: Choice::Forced(NetworkBackend::None), published: 0, shares: 0, ..spec.request };
     let (shares, published, secrets) = (Vec::new(), Vec::new(), Vec::new());
-    let spec = Spec { shares, published, secrets, process, request, show_console: false, stats: None, ..spec };
+    let spec = Spec { shares, published, secrets, process: tool, request, show_console: false, stats: None, ..spec };
     let directory = Directory::reopen(name)?;
     let tree = spec.root.open(name);
     let outcome = tree.and_then(|tree| {
         let prepared = Prepared::new(spec, &signals)?;
         run(prepared, tree, directory, ends, ReadyPipe::none(), signals)
     });
-    // It ended as it did before.
+    // Its record says again how it ended.
     machine.restore()?;
     outcome.map(|(ending, _)| ending.shell_status())
 }

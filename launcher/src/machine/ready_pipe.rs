@@ -14,6 +14,7 @@ use std::sync::mpsc::Sender;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
+use signal_hook::consts::SIGWINCH;
 
 use super::directory::Directory;
 use super::event::Event;
@@ -109,15 +110,27 @@ pub(crate) fn start(directory: Directory, signals: &Signals) -> Result<(), Failu
     let lock = directory.hand_over()?;
     let mut child = spawn([SUPERVISE, &name, start], lock, writer, &log)?;
     let words = reader_thread(reader, signals.events.clone());
+    let mut told = None;
+    let _attended = signals.attend();
     let word = loop {
-        match signals.inbox.recv() {
-            Ok(Event::Signal(signal)) if signal != signal_hook::consts::SIGWINCH => {
+        match (signals.inbox.recv(), told) {
+            (Ok(Event::Signal(SIGWINCH)), _) => {}
+            (Ok(Event::Signal(signal)), None) => {
                 let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+                told = Some(signal);
+            }
+            // It waits for something, such as a lock of the store. Its cleaner tidies up.
+            (Ok(Event::Signal(_)), Some(signal)) => {
+                let _ = child.kill();
                 let _ = child.wait();
                 return Err(interrupted(signal));
             }
-            Ok(Event::Flushed) | Err(_) => break words.join().unwrap_or_default(),
-            Ok(_) => {}
+            (Ok(Event::Flushed) | Err(_), None) => break words.join().unwrap_or_default(),
+            (Ok(Event::Flushed) | Err(_), Some(signal)) => {
+                let _ = child.wait();
+                return Err(interrupted(signal));
+            }
+            (Ok(_), _) => {}
         }
     };
     match serde_json::from_str(&word) {

@@ -12,16 +12,26 @@ use guest_protocol::{Channel, MAX_CHUNK, Message, WINDOW};
 use super::event::Event;
 use super::stdio::Stdio;
 
-/// The sending side of a control channel, shared by threads.
+/// The sending side of a control channel, shared by threads. Sending never waits: a thread of its own writes, so a guest
+/// that has stopped reading holds up nobody who has to notice that.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
-    socket: Arc<Mutex<UnixStream>>,
+    queue: Sender<(u32, Message)>,
     ledger: Arc<Ledger>,
 }
 
 impl Control {
-    pub(crate) fn new(stream: UnixStream) -> Self {
-        Self { socket: Arc::new(Mutex::new(stream)), ledger: Arc::default() }
+    pub(crate) fn new(socket: UnixStream) -> Self {
+        let (queue, messages) = channel::<(u32, Message)>();
+        std::thread::spawn(move || {
+            for (stream, message) in messages {
+                if let Err(error) = message.write(stream, &socket) {
+                    tracing::debug!("control channel: {error}");
+                    return;
+                }
+            }
+        });
+        Self { queue, ledger: Arc::default() }
     }
 
     /// What the other side has sent of what it was asked for here.
@@ -29,18 +39,16 @@ impl Control {
         Arc::clone(&self.ledger)
     }
 
-    /// Sends one message; one that cannot be sent is noticed by the end of the channel.
+    /// Sends one message, after those that were sent before. One that cannot be sent is noticed by the end of the
+    /// channel.
     pub(crate) fn send(&self, stream: u32, message: Message) {
         self.ledger.sends(stream, &message);
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = message.write(stream, &*socket) {
-            tracing::debug!("control channel: {error}");
-        }
+        let _ = self.queue.send((stream, message));
     }
 }
 
-/// The output of processes that is under way: what a guest sends and nobody has passed on yet stands in our memory, so
-/// it may not be more than its windows.
+/// The output of processes that is under way. What a guest has sent and nobody has passed on yet is in our memory, so it
+/// must not be more than its windows.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger(Mutex<HashMap<u32, [u32; 2]>>);
 
@@ -201,6 +209,16 @@ mod tests {
     use guest_protocol::{Ending, Process};
 
     use super::*;
+
+    #[test]
+    fn a_guest_that_reads_nothing_holds_up_no_sender() {
+        let (_guest, host) = UnixStream::pair().unwrap();
+        let control = Control::new(host);
+        // Far more than any socket buffers.
+        for _ in 0..1000 {
+            control.send(7, Message::Stdin(vec![0; MAX_CHUNK]));
+        }
+    }
 
     #[test]
     fn output_beyond_its_window_is_a_breach_and_what_nobody_asked_for_is_not_counted() {

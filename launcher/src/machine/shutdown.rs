@@ -1,22 +1,23 @@
 //! How the run of a machine ends: by its command, by somebody's word, by a helper's end, or by its time.
 
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use guest_protocol::{Ending, Message};
-use signal_hook::consts::{SIGHUP, SIGKILL, SIGTERM, SIGWINCH};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGWINCH};
 
-use super::api::Request;
+use super::api::{self, Request};
 use super::ending::{Circumstances, explain};
 use super::supervisor::{DiskState, FIRST, Outcome, Overdue, POWER_OFF_DEADLINE, Supervisor};
 use super::terminal;
 use crate::engine::Exit;
-use crate::failure::{Failure, MACHINE_FAILED};
+use crate::failure::{About, Failure, MACHINE_FAILED};
 use crate::host::child;
 use crate::machine::kept_disk;
 
 /// How long a command that was told to end may go on.
-const GRACE: Duration = Duration::from_secs(10);
+pub(super) const GRACE: Duration = Duration::from_secs(10);
 /// How long a command may take to end by SIGKILL.
 const KILL_DEADLINE: Duration = Duration::from_secs(2);
 /// How long a guest whose kernel panicked may take to say all about it and to reset.
@@ -68,7 +69,12 @@ impl Supervisor {
             return;
         }
         if self.session.is_some() && self.interrupted.is_none() && self.outcome.is_none() {
-            self.say(FIRST, Message::Signal(u32::try_from(signal).unwrap_or_default()));
+            // What ends us ends the command as it asks to be ended.
+            let told = match signal {
+                SIGINT | SIGTERM | SIGHUP => self.order.stop_signal.unwrap_or(signal),
+                other => other,
+            };
+            self.say(FIRST, Message::Signal(told.unsigned_abs()));
             if signal == SIGTERM || signal == SIGHUP {
                 self.deadline = Some((Instant::now() + GRACE, Overdue::Command));
             }
@@ -89,7 +95,7 @@ impl Supervisor {
             Request::Stop { timeout } if self.session.is_some() => {
                 self.stopping = true;
                 if self.outcome.is_none() {
-                    self.say(FIRST, Message::Signal(SIGTERM.unsigned_abs()));
+                    self.say(FIRST, Message::Signal(self.order.stop_signal.unwrap_or(SIGTERM).unsigned_abs()));
                     self.deadline = Some((Instant::now() + Duration::from_millis(timeout), Overdue::Command));
                 }
             }
@@ -109,12 +115,27 @@ impl Supervisor {
 
     /// What no event tells: time that has passed, and the end of a server in this process.
     pub(super) fn look_around(&mut self) -> Result<(), Failure> {
+        self.restore_api();
         if self.order.root.0.has_ended() {
             self.share_ended("the server of its root ended".to_owned());
         }
         match self.deadline {
             Some((at, _)) if at <= Instant::now() => self.overdue(),
             _ => Ok(()),
+        }
+    }
+
+    /// Listens again where the directory of sockets was emptied, as the runtime directory is when its user logs out.
+    fn restore_api(&self) {
+        let path = self.order.directory.socket(api::SOCKET);
+        if self.engine.is_none() || path.exists() {
+            return;
+        }
+        let bound = self.order.directory.make_sockets().and_then(|()| UnixListener::bind(&path).about(path.display()));
+        match bound {
+            Ok(listener) => self.desk.open(listener),
+            // Until its user logs in again.
+            Err(failure) => tracing::debug!("{failure}"),
         }
     }
 

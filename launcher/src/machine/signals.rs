@@ -1,22 +1,32 @@
 //! Signals to this process, from before anything is started that they could leave behind.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 
 use super::event::Event;
 use crate::failure::{About, Failure, MACHINE_FAILED};
 
-/// Catches the signals by which people and service managers end programs, and those of the terminal. One that this
-/// process was started to ignore, as by nohup(1) or behind a script's `&`, stays ignored.
+/// Catches the signals by which people and service managers end programs, and those of the terminal. A signal that this
+/// process was started to ignore, as by nohup(1) or in a script's `&`, stays ignored.
+///
+/// The first signal is for the code that checks for it, or takes it from the inbox. Where nothing does (a wait for a lock
+/// of the store, for a program that does not end), the second one ends this process: the machine's cleaner and the next
+/// command tidy up, as after a kill.
 #[derive(Debug)]
 pub(crate) struct Signals {
     caught: Arc<AtomicI32>,
+    /// How many loops take signals from the inbox.
+    attended: Arc<AtomicUsize>,
     pub(crate) events: Sender<Event>,
     pub(crate) inbox: Receiver<Event>,
 }
+
+/// The same signal within so short a time counts once.
+const TWICE: Duration = Duration::from_millis(100);
 
 impl Signals {
     /// Starts to catch them, for as long as this process lives.
@@ -31,18 +41,35 @@ impl Signals {
         let mut signals = signal_hook::iterator::Signals::new(watched).about("signal handlers")?;
         let (events, inbox) = channel();
         let caught = Arc::new(AtomicI32::new(0));
-        let (sender, last) = (events.clone(), Arc::clone(&caught));
+        let attended = Arc::new(AtomicUsize::new(0));
+        let (sender, last, taken) = (events.clone(), Arc::clone(&caught), Arc::clone(&attended));
         std::thread::spawn(move || {
+            let mut before: Option<(i32, Instant)> = None;
             for signal in signals.forever() {
-                if signal != SIGWINCH {
-                    last.store(signal, Ordering::Relaxed);
+                let again = before.replace((signal, Instant::now()));
+                // timeout(1) sends a signal to the process and then to its group: that is one.
+                if signal != SIGWINCH && again.is_some_and(|(same, at)| same == signal && at.elapsed() < TWICE) {
+                    continue;
+                }
+                let second = signal != SIGWINCH && last.swap(signal, Ordering::Relaxed) != 0;
+                if second && taken.load(Ordering::Relaxed) == 0 {
+                    let failure = interrupted(signal);
+                    tell!("lamina: {failure}");
+                    std::process::exit(failure.status().into());
                 }
                 if sender.send(Event::Signal(signal)).is_err() {
                     return;
                 }
             }
         });
-        Ok(Self { caught, events, inbox })
+        Ok(Self { caught, attended, events, inbox })
+    }
+
+    /// While the returned value lives, every signal is for the loop that reads the inbox.
+    #[must_use]
+    pub(crate) fn attend(&self) -> Attended {
+        self.attended.fetch_add(1, Ordering::Relaxed);
+        Attended(Arc::clone(&self.attended))
     }
 
     /// The last signal that asked this process to end, 0 before the first.
@@ -59,6 +86,16 @@ impl Signals {
             0 => Ok(()),
             signal => Err(interrupted(signal)),
         }
+    }
+}
+
+/// A loop that takes signals: see [`Signals::attend`].
+#[derive(Debug)]
+pub(crate) struct Attended(Arc<AtomicUsize>);
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -43,11 +43,12 @@ const TICK: Duration = Duration::from_secs(1);
 /// # Errors
 /// The machine could not be started, or ended without the command having ended.
 pub(crate) fn run(order: RunConfig, signals: Signals) -> Result<Ending, Failure> {
+    let attended = signals.attend();
     let Signals { events, inbox, .. } = signals;
     // Dropped last: it steps in if this process is killed before all is tidied up.
     let mut order = order;
-    let _watcher = match Cleaner::set(order.directory.name()) {
-        Ok(watcher) => watcher,
+    let _cleaner = match Cleaner::start(order.directory.name()) {
+        Ok(cleaner) => cleaner,
         Err(failure) => {
             order.directory.give_up(&failure);
             order.handover.failed(&failure);
@@ -77,6 +78,7 @@ pub(crate) fn run(order: RunConfig, signals: Signals) -> Result<Ending, Failure>
         disk_seen: None,
     };
     let result = supervisor.start(&inbox).and_then(|()| supervisor.serve(&inbox));
+    drop(attended);
     supervisor.desk.close();
     // The terminal first: what follows may print.
     supervisor.raw = None;
@@ -122,7 +124,7 @@ pub(super) struct Supervisor {
     pub(super) order: RunConfig,
     events: Sender<Event>,
     /// Where other commands ask.
-    desk: Arc<ApiServer>,
+    pub(super) desk: Arc<ApiServer>,
     pub(super) control: Option<Control>,
     pub(super) session: Option<Session>,
     raw: Option<terminal::Raw>,

@@ -1,4 +1,4 @@
-//! What runs in a guest: the image's configuration with what the user puts in its place.
+//! What runs in a guest: the image's configuration, with what the user asks for instead.
 
 use guest_protocol::{Process, TerminalSize};
 
@@ -9,7 +9,7 @@ use crate::failure::{Failure, USAGE};
 pub(crate) struct Defaults {
     /// The words that every command starts with.
     pub(crate) entrypoint: Vec<String>,
-    /// The words behind them, unless others are given.
+    /// The words after them, unless others are given.
     pub(crate) cmd: Vec<String>,
     /// `NAME=value` entries.
     pub(crate) env: Vec<String>,
@@ -17,29 +17,31 @@ pub(crate) struct Defaults {
     pub(crate) working_dir: Option<String>,
     /// The user and group.
     pub(crate) user: Option<String>,
+    /// The signal that asks the command to end, as the image names it.
+    pub(crate) stop_signal: Option<String>,
 }
 
 /// What the user asks for instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Overrides {
-    /// The words behind the entrypoint, when there are any.
+    /// The words after the entrypoint, if there are any.
     pub(crate) command: Vec<String>,
-    /// Another entrypoint; an empty one is none. The image's `cmd` is then not used.
+    /// Another entrypoint; an empty one means none. The image's `cmd` is then not used.
     pub(crate) entrypoint: Option<String>,
-    /// `NAME=value` sets, `NAME` takes over from our own environment if it is set there.
+    /// `NAME=value` sets a variable; `NAME` passes on our own, if it is set.
     pub(crate) env: Vec<String>,
     /// The working directory.
     pub(crate) working_dir: Option<String>,
     /// The user and group.
     pub(crate) user: Option<String>,
-    /// The size of our terminal, when the command is to have one.
+    /// The size of our terminal, if the command gets one.
     pub(crate) terminal: Option<TerminalSize>,
 }
 
-/// Puts the two together as container runtimes do.
+/// Combines the two as container runtimes do.
 ///
 /// # Errors
-/// There is nothing to run.
+/// Neither names a command.
 pub(crate) fn assemble(image: Defaults, asked: Overrides) -> Result<Process, Failure> {
     let (entrypoint, cmd) = match asked.entrypoint {
         Some(word) => (Some(word).filter(|word| !word.is_empty()).into_iter().collect(), Vec::new()),
@@ -48,8 +50,8 @@ pub(crate) fn assemble(image: Defaults, asked: Overrides) -> Result<Process, Fai
     let arguments = if asked.command.is_empty() { cmd } else { asked.command };
     let argv: Vec<String> = entrypoint.into_iter().chain(arguments).collect();
     if argv.is_empty() {
-        return Err(Failure::new("command", "the image names none")
-            .with_hint("say what to run, as in: lamina run REF -- /bin/sh")
+        return Err(Failure::new("command", "the image does not name one")
+            .with_hint("name one, as in: lamina run REF -- /bin/sh")
             .with_status(USAGE));
     }
     let images = image.env.iter().filter_map(|entry| split(entry));
@@ -65,8 +67,8 @@ pub(crate) fn assemble(image: Defaults, asked: Overrides) -> Result<Process, Fai
     })
 }
 
-/// What the user adds to an environment: `NAME=value` sets, `NAME` takes over from our own. On a terminal the kind of
-/// ours comes first.
+/// What the user adds to an environment: `NAME=value` sets a variable, `NAME` passes on our own. On a terminal, our
+/// `TERM` comes first.
 pub(crate) fn environment(asked: &[String], terminal: bool) -> impl Iterator<Item = (String, String)> {
     let given = asked.iter().filter_map(|entry| split(entry).or_else(|| inherited(entry)));
     our_terminal(terminal).into_iter().chain(given)
@@ -100,6 +102,7 @@ mod tests {
             env: words(&["PATH=/bin", "A=1=2"]),
             working_dir: Some("/srv".into()),
             user: Some("web".into()),
+            stop_signal: None,
         }
     }
 
@@ -118,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_given_comes_behind_the_images() {
+    fn the_environment_given_comes_after_the_images() {
         let asked = Overrides { env: words(&["A=3", "B=", "NOT_SET_ANYWHERE_HERE"]), ..Overrides::default() };
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let expected = [pair("PATH", "/bin"), pair("A", "1=2"), pair("A", "3"), pair("B", "")];
@@ -126,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn user_and_directory_of_the_image_hold_unless_given() {
+    fn user_and_directory_are_the_images_unless_given() {
         let process = assemble(image(), Overrides::default()).unwrap();
         assert_eq!((process.cwd.as_deref(), process.user.as_deref()), (Some("/srv"), Some("web")));
         let asked = Overrides { working_dir: Some("/".into()), user: Some("0".into()), ..Overrides::default() };

@@ -4,15 +4,18 @@ pub(crate) mod command;
 pub(crate) mod ready;
 pub(crate) mod secret;
 pub(crate) mod share;
+pub(crate) mod signal;
 pub(crate) mod text_file;
 pub(crate) mod variant;
 
 use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use guest_protocol::Process;
-use layer_store::{BaseId, DiffId, Digest, Store, View};
+use guest_protocol::account::{self, Account};
+use layer_store::{BaseId, DiffId, Digest, Ino, Store, View};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::policy::Request;
@@ -49,6 +52,9 @@ pub(crate) struct Spec {
     pub(crate) secrets: Vec<Secret>,
     /// The command.
     pub(crate) process: Process,
+    /// The signal that asks the command to end, if it is not SIGTERM.
+    #[serde(default)]
+    pub(crate) stop_signal: Option<i32>,
     /// How it is to be carried.
     pub(crate) request: Request,
     /// The guest's kernel, or the newest there is.
@@ -128,9 +134,24 @@ impl Spec {
     /// Reads the spec in a machine's directory.
     ///
     /// # Errors
-    /// It is not there, or of another version of this program.
+    /// It is missing, or cannot be read.
     pub(crate) fn read(directory: &Path) -> Result<Self, Failure> {
         json_file::read(&directory.join(FILE))
+    }
+
+    /// The same of the machine called `name`, for a command that needs a machine which has a spec on disk.
+    ///
+    /// # Errors
+    /// The machine is ephemeral, so it has none; or the spec cannot be read.
+    pub(crate) fn read_of(name: &str, directory: &Path) -> Result<Self, Failure> {
+        match directory.join(FILE).try_exists() {
+            Ok(false) => Err(Failure::new(
+                format_args!("machine {name}"),
+                "it is removed when it ends, and nothing of it is kept",
+            )
+            .with_hint("run it with --detach or --keep")),
+            _ => Self::read(directory),
+        }
     }
 
     /// Writes it, for its owner's eyes only.
@@ -147,6 +168,44 @@ impl Spec {
         self.process.env.iter_mut().for_each(|(_, value)| *value = "…".to_owned());
         self
     }
+}
+
+impl Tree {
+    /// The user and group that `user` (of an image's config, or `--user`) is in this tree, by its account files.
+    ///
+    /// # Errors
+    /// There is no such user; the guest refuses it too.
+    pub(crate) fn account(&self, user: &str) -> Result<Account, String> {
+        account::resolve(user, &self.text("passwd"), &self.text("group"))
+    }
+
+    /// A file of `/etc`; empty where it is missing, as the guest treats it.
+    fn text(&self, name: &str) -> String {
+        let bytes = match self {
+            Self::Directory(path) => fs::read(path.join("etc").join(name)).ok(),
+            Self::View(view, ..) => read_from(view, name),
+        };
+        String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
+    }
+}
+
+/// The most that is read of an account file, in bytes.
+const MAX_ACCOUNTS: u64 = 4 << 20;
+
+fn read_from(view: &View, name: &str) -> Option<Vec<u8>> {
+    let etc = view.lookup(Ino::ROOT, b"etc").ok()??;
+    let file = view.lookup(etc, name.as_bytes()).ok()??;
+    let size = view.attr(file).ok()?.size.min(MAX_ACCOUNTS);
+    let mut bytes = vec![0; usize::try_from(size).ok()?];
+    let mut filled = 0;
+    while let Some(left) = bytes.get_mut(filled..).filter(|left| !left.is_empty()) {
+        match view.read(file, filled as u64, left).ok()? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    bytes.truncate(filled);
+    Some(bytes)
 }
 
 /// Opens a store with those that are read also.
@@ -182,5 +241,35 @@ impl Root {
         let base = store.bases().prepare_layers(layers, variant, &Told).about(reference)?;
         let view = Arc::new(store.bases().open(&base).about(reference)?);
         Ok(Tree::View(view, Box::new(store), base))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_spec_and_one_that_cannot_be_read_are_told_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let ephemeral = Spec::read_of("m", directory.path()).unwrap_err();
+        assert!(ephemeral.to_string().contains("it is removed when it ends"), "{ephemeral}");
+        fs::write(directory.path().join(FILE), "{").unwrap();
+        let damaged = Spec::read_of("m", directory.path()).unwrap_err();
+        assert!(damaged.to_string().contains(FILE), "{damaged}");
+        fs::remove_file(directory.path().join(FILE)).unwrap();
+        fs::create_dir(directory.path().join(FILE)).unwrap();
+        let unreadable = Spec::read_of("m", directory.path()).unwrap_err();
+        assert!(unreadable.to_string().contains(FILE), "{unreadable}");
+    }
+
+    #[test]
+    fn an_account_is_found_in_the_files_of_a_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let tree = Tree::Directory(root.path().to_owned());
+        assert_eq!(tree.account("1000:7").map(|account| (account.uid, account.gid)), Ok((1000, 7)));
+        assert!(tree.account("web").is_err());
+        fs::create_dir(root.path().join("etc")).unwrap();
+        fs::write(root.path().join("etc/passwd"), "web:x:33:34::/srv:/bin/sh\n").unwrap();
+        assert_eq!(tree.account("web").map(|account| (account.uid, account.gid)), Ok((33, 34)));
     }
 }

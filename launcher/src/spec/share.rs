@@ -1,4 +1,4 @@
-//! `-v host:guest[:ro]`: what else of the host a guest sees.
+//! `-v HOST:GUEST[:OPTIONS]`: directories and files of the host that a guest sees.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -17,32 +17,64 @@ pub(crate) struct Share {
     pub(crate) guest: String,
     /// Whether the guest may only read it.
     pub(crate) read_only: bool,
+    /// The id of the guest's user that it belongs to, if not the command's.
+    #[serde(default)]
+    pub(crate) uid: Option<u32>,
+    /// The id of the guest's group that it belongs to, if not the command's.
+    #[serde(default)]
+    pub(crate) gid: Option<u32>,
+}
+
+/// What follows the guest's path.
+#[derive(Clone, Copy, Debug, Default)]
+struct Options {
+    read_only: bool,
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+impl Options {
+    /// Reads options separated by commas. `None` if the text is no list of options: it is the guest's path then.
+    fn parse(text: &str) -> Option<Self> {
+        let mut options = Self::default();
+        for option in text.split(',') {
+            match option.split_once('=') {
+                None if option == "ro" => options.read_only = true,
+                // Docker's and Podman's; they relabel files for SELinux, which guests do not see.
+                None if matches!(option, "rw" | "z" | "Z") => {}
+                Some(("uid", id)) => options.uid = Some(id.parse().ok()?),
+                Some(("gid", id)) => options.gid = Some(id.parse().ok()?),
+                _ => return None,
+            }
+        }
+        Some(options)
+    }
 }
 
 impl FromStr for Share {
     type Err = String;
 
-    /// Reads `HOST:GUEST` with an optional `:ro` or `:rw` behind it.
+    /// Reads `HOST:GUEST`, optionally followed by `:` and options: `ro`, `rw`, `uid=N`, `gid=N`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let (text, read_only) = match text.rsplit_once(':') {
-            Some((before, "ro")) => (before, true),
-            Some((before, "rw")) => (before, false),
-            _ => (text, false),
-        };
+        let split = text.rsplit_once(':').and_then(|(before, last)| Some((before, Options::parse(last)?)));
+        let (text, options) = split.unwrap_or((text, Options::default()));
         let Some((host, guest)) = text.rsplit_once(':') else {
-            return Err("expected HOST:GUEST or HOST:GUEST:ro".to_owned());
+            return Err("expected HOST:GUEST or HOST:GUEST:OPTIONS (ro, uid=N, gid=N)".to_owned());
         };
         if host.is_empty() {
             return Err("the host path is empty".to_owned());
         }
         let path = Path::new(guest);
         if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
-            return Err(format!("the guest path {guest:?} must be absolute and without \"..\""));
+            return Err(format!(
+                "the guest path {guest:?} must be absolute and without \"..\" (options: ro, uid=N, gid=N)"
+            ));
         }
         if path.components().count() == 1 {
             return Err("the guest path must not be the root".to_owned());
         }
-        Ok(Self { host: host.into(), guest: guest.to_owned(), read_only })
+        let Options { read_only, uid, gid } = options;
+        Ok(Self { host: host.into(), guest: guest.to_owned(), read_only, uid, gid })
     }
 }
 
@@ -65,7 +97,7 @@ impl Share {
     pub(crate) fn resolve(&self) -> Result<Resolved, Failure> {
         let about = || format!("share {}", self.host.display());
         let path = fs::canonicalize(&self.host)
-            .map_err(|error| Failure::new(about(), &error).with_hint("make it first, or correct -v HOST:GUEST"))?;
+            .map_err(|error| Failure::new(about(), &error).with_hint("create it, or correct -v HOST:GUEST"))?;
         let kind = fs::metadata(&path).about(about())?;
         if kind.is_dir() {
             return Ok(Resolved { directory: path, file: None, share: self.clone() });
@@ -79,10 +111,10 @@ impl Share {
     }
 }
 
-/// Puts shares into the order in which they are mounted: what lies within another one behind it.
+/// Puts shares into the order in which they are mounted: a share that is inside another one comes after it.
 ///
 /// # Errors
-/// Two have the same target, or one lies in a read-only share that has no place for it.
+/// Two have the same target, or one is inside a read-only share that has no place for it.
 pub(crate) fn arrange(mut shares: Vec<Resolved>) -> Result<Vec<Resolved>, Failure> {
     let target = |resolved: &Resolved| Path::new(&resolved.share.guest).components().collect::<PathBuf>();
     shares.sort_by_key(|resolved| target(resolved).components().count());
@@ -102,11 +134,8 @@ pub(crate) fn arrange(mut shares: Vec<Resolved>) -> Result<Vec<Resolved>, Failur
             return Err(Failure::new(about(), format_args!("{} is a file", outer.share.guest)));
         }
         if outer.share.read_only && !place.exists() {
-            return Err(Failure::new(
-                about(),
-                format_args!("it lies in a read-only share without {}", place.display()),
-            )
-            .with_hint("make it on the host, empty, or share the outer directory for writing"));
+            return Err(Failure::new(about(), format_args!("it is in a read-only share without {}", place.display()))
+                .with_hint("create it on the host, empty, or share the outer directory for writing"));
         }
     }
     Ok(shares)
@@ -123,7 +152,7 @@ mod tests {
     use super::*;
 
     fn share(host: &str, guest: &str, read_only: bool) -> Result<Share, String> {
-        Ok(Share { host: host.into(), guest: guest.into(), read_only })
+        Ok(Share { host: host.into(), guest: guest.into(), read_only, uid: None, gid: None })
     }
 
     #[test]
@@ -135,6 +164,11 @@ mod tests {
             ("./a b:/c/d", share("./a b", "/c/d", false)),
             ("/with:colon:/b", share("/with:colon", "/b", false)),
             (".:/ro:ro", share(".", "/ro", true)),
+            ("/a:/b:ro,z", share("/a", "/b", true)),
+            (
+                "/a:/b:uid=999,gid=1",
+                share("/a", "/b", false).map(|share| Share { uid: Some(999), gid: Some(1), ..share }),
+            ),
         ] {
             assert_eq!(text.parse(), expected, "{text}");
         }
@@ -142,7 +176,7 @@ mod tests {
 
     #[test]
     fn wrong_shares_say_what_was_expected() {
-        for text in ["/a", "", ":/b", "/a:b", "/a:/", "/a:/../etc", "ro", "/a:ro"] {
+        for text in ["/a", "", ":/b", "/a:b", "/a:/", "/a:/../etc", "ro", "/a:ro", "/a:/b:uid=x", "/a:/b:what"] {
             let result: Result<Share, String> = text.parse();
             assert!(result.is_err(), "{text:?} was taken as {result:?}");
         }
@@ -150,7 +184,9 @@ mod tests {
 
     #[test]
     fn a_missing_host_path_is_named() {
-        let failure = Share { host: "/nonexistent/x".into(), guest: "/x".into(), read_only: true }.resolve();
+        let failure =
+            Share { host: "/nonexistent/x".into(), guest: "/x".into(), read_only: true, uid: None, gid: None }
+                .resolve();
         let failure = failure.unwrap_err().to_string();
         assert!(failure.starts_with("share /nonexistent/x: No such file"), "{failure}");
     }
@@ -158,7 +194,8 @@ mod tests {
     #[test]
     fn directories_are_resolved_and_other_things_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let share = |host: &Path| Share { host: host.to_owned(), guest: "/x".into(), read_only: false };
+        let share =
+            |host: &Path| Share { host: host.to_owned(), guest: "/x".into(), read_only: false, uid: None, gid: None };
         assert_eq!(share(directory.path()).resolve().unwrap().directory, directory.path().canonicalize().unwrap());
         assert!(share(Path::new("/dev/null")).resolve().unwrap_err().to_string().contains("neither"));
         let file = directory.path().join("file");
@@ -167,11 +204,13 @@ mod tests {
     }
 
     #[test]
-    fn shares_within_others_come_behind_them_and_need_a_place() {
+    fn shares_within_others_come_after_them_and_need_a_place() {
         let host = tempfile::tempdir().unwrap();
         let all = |shares: &[(&str, bool)]| {
             let resolved = shares.iter().map(|&(guest, read_only)| {
-                Share { host: host.path().to_owned(), guest: guest.into(), read_only }.resolve().unwrap()
+                Share { host: host.path().to_owned(), guest: guest.into(), read_only, uid: None, gid: None }
+                    .resolve()
+                    .unwrap()
             });
             let arranged = arrange(resolved.collect())?;
             Ok::<_, Failure>(arranged.into_iter().map(|resolved| resolved.share.guest).collect::<Vec<_>>())
@@ -179,7 +218,7 @@ mod tests {
         assert_eq!(all(&[("/a/b/c", false), ("/x", false), ("/a", false)]).unwrap(), ["/x", "/a", "/a/b/c"]);
         assert!(all(&[("/a", false), ("/a/", false)]).unwrap_err().to_string().contains("same target"));
         let refused = all(&[("/a/b", false), ("/a", true)]).unwrap_err().to_string();
-        assert!(refused.contains("/b") && refused.contains("make it on the host"), "{refused}");
+        assert!(refused.contains("/b") && refused.contains("create it on the host"), "{refused}");
         fs::create_dir(host.path().join("b")).unwrap();
         all(&[("/a/b", false), ("/a", true)]).unwrap();
     }

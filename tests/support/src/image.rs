@@ -143,9 +143,15 @@ impl Image {
     /// An image of `linux` for a processor as the image specification names it.
     #[must_use]
     pub fn for_platform(layers: Vec<Layer>, architecture: &str) -> Self {
+        Self::with_config(layers, architecture, &json!({"Cmd": ["/bin/sh"]}))
+    }
+
+    /// The same with this `config` in its configuration.
+    #[must_use]
+    pub fn with_config(layers: Vec<Layer>, architecture: &str, config: &Value) -> Self {
         let diff_ids: Vec<String> = layers.iter().map(Layer::diff_id).collect();
         let config = json!({
-            "architecture": architecture, "os": "linux", "config": {"Cmd": ["/bin/sh"]},
+            "architecture": architecture, "os": "linux", "config": config,
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         })
         .to_string()

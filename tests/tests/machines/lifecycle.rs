@@ -64,7 +64,7 @@ fn looks_at_a_running_machine(machines: &Machines) {
     twice.failed("machine web: it is already running");
     session.run(["rm", "web"]).refused("lamina rm --force web");
     session.run(["start", "web"]).refused("already running");
-    session.run(["logs", "nobody"]).refused("machine nobody: there is none of this name");
+    session.run(["logs", "nobody"]).refused("machine nobody: no machine has this name");
 }
 
 fn commands_beside_the_first_one(machines: &Machines) {
@@ -222,7 +222,7 @@ fn results_as_json(machines: &Machines) {
 #[test]
 fn run_in_the_foreground_gives_its_outcome_as_one_object() {
     let machines = Machines::of(Image::Debian);
-    let run = ["run", "--json", "--accel", "tcg", "--network", "none", "--name", "m", REFERENCE, "--"];
+    let run = ["run", "-i", "--json", "--accel", "tcg", "--network", "none", "--name", "m", REFERENCE, "--"];
     let script = "cat; echo complained >&2; kill -TERM $$";
     let mut lamina = machines.session.lamina(run.into_iter().chain(["/bin/sh", "-c", script]));
     let mut child = lamina.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

@@ -7,5 +7,7 @@ mod lifecycle;
 mod limits;
 mod many;
 mod persistence;
+mod shares;
 mod wait;
+mod waits;
 mod workloads;

@@ -43,7 +43,7 @@ fn machines_of_one_base_cost_no_store_and_cannot_harm_each_other() {
 
     session.ok(["stop", "m1", "m2", "m3"]);
     session.ok(["rm", "m1", "m2", "m3"]);
-    session.run(["rm", "m1"]).refused("machine m1: there is none of this name");
+    session.run(["rm", "m1"]).refused("machine m1: no machine has this name");
     session.traces().assert_nothing_left();
 }
 

@@ -50,9 +50,28 @@ fn kept_machine_has_what_it_wrote_after_its_end_and_gives_it_to_a_new_image() {
     assert_eq!(session.ok(["wait", "m"]), "3\n");
     assert_eq!(session.ok(["logs", "m"]), "first\n");
 
+    // Files come out of it, and go into it, while it does not run.
+    let copied = session.work("copied");
+    let added = copied.join("added");
+    session.ok(["cp", "m:/srv/added", added.to_str().unwrap()]);
+    assert_eq!(std::fs::read_to_string(&added).unwrap(), "first\n");
+    session.ok(["cp", "m:/srv/tree", copied.join("tree").to_str().unwrap()]);
+    assert_eq!(std::fs::read_link(copied.join("tree/soft")).unwrap(), Path::new("../added"));
+    session.run(["cp", "m:/nowhere", copied.join("x").to_str().unwrap()]).stderr.contains("/nowhere: No such file");
+    session.ok(["cp", added.to_str().unwrap(), "m:/srv/given"]);
+    assert_eq!(session.ok(["cp", "m:/srv/given", "-"]).matches("first").count(), 1);
+    assert_eq!((&machines.seen("m")["state"], &machines.seen("m")["status"]), (&"exited".into(), &3.into()));
+
     let listed = session.ok(["diff", "m"]);
     let lines: BTreeSet<&str> = listed.lines().collect();
-    let expected = ["A /srv/added", "A /srv/tree/hard", "C /usr/share/doc", "A /usr/share/doc/only", "C /etc/passwd"];
+    let expected = [
+        "A /srv/added",
+        "A /srv/given",
+        "A /srv/tree/hard",
+        "C /usr/share/doc",
+        "A /usr/share/doc/only",
+        "C /etc/passwd",
+    ];
     for line in expected.into_iter().chain(["D /etc/debian_version", "D /usr/share/doc/python3", "C /etc/issue"]) {
         assert!(lines.contains(line), "{line} is not in {listed}");
     }

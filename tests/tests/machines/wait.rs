@@ -41,7 +41,7 @@ fn exit_status_of_an_ephemeral_machine_reaches_every_waiting_command() {
     let waiters = machines.waiters();
     assert_eq!(session.ok(["stop", "m"]), "m: stopped\n");
     all_say(waiters, "7\n");
-    session.run(["wait", "m"]).refused("there is none of this name");
+    session.run(["wait", "m"]).refused("no machine has this name");
 
     // A machine that had to be killed has a status too, and so has one whose launcher could not report any.
     Finished::of(&mut machines.detach("m", &options, "trap '' TERM; echo set; while :; do sleep 0.1; done"))

@@ -139,11 +139,6 @@ pub(crate) struct Decision {
 pub(crate) fn decide(host: &Capabilities, request: &Request) -> Result<Decision, Failure> {
     let (accelerator, why_accelerator) = accelerator(host, request)?;
     let (backend, why_backend) = backend(host, request)?;
-    if request.shares > 0
-        && let Err(cause) = &host.virtiofsd
-    {
-        return Err(Failure::new("-v", "further shares are served by virtiofsd").with_hint(cause));
-    }
     if request.kept
         && let Err(cause) = &host.disk_in_guest
     {

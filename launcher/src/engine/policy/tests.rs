@@ -93,7 +93,6 @@ fn what_is_forced_and_cannot_work_names_what_is_missing() {
             "--backend block: the guest kernel has no driver",
         ),
         (&poor, Request { backend: Forced(Backend::Materialize), ..plain }, "--backend materialize: no virtiofsd"),
-        (&poor, Request { shares: 1, ..plain }, "no virtiofsd"),
         (&poor, Request { directory_root: true, ..plain }, "no virtiofsd"),
         (&able(), Request { backend: Forced(Backend::Direct), directory_root: true, ..plain }, "--backend direct"),
         (&able(), Request { shares: 25, ..plain }, "room for 25 shares"),

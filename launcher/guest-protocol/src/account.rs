@@ -6,15 +6,15 @@
 
 /// What a process runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Account {
+pub struct Account {
     /// User id.
-    pub(crate) uid: u32,
+    pub uid: u32,
     /// Group id.
-    pub(crate) gid: u32,
+    pub gid: u32,
     /// Supplementary group ids, in the order of the group file.
-    pub(crate) groups: Vec<u32>,
+    pub groups: Vec<u32>,
     /// The home directory, `/` for a number that has no account.
-    pub(crate) home: String,
+    pub home: String,
 }
 
 struct User<'text> {
@@ -53,7 +53,7 @@ fn groups(group: &str) -> impl Iterator<Item = Group<'_>> {
 ///
 /// # Errors
 /// One line that names the user or group that is neither a number nor in the file.
-pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<Account, String> {
+pub fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<Account, String> {
     let (user_part, group_part) = wanted.split_once(':').unwrap_or((wanted, ""));
     let user_part = if user_part.is_empty() { "0" } else { user_part };
     let number = user_part.parse::<u32>().ok();
