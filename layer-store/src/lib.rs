@@ -50,7 +50,7 @@ pub use oci::platform::{Platform, PlatformError};
 pub use oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
 pub use oci_spec::image::ImageConfiguration;
 pub use reference::{Reference, ReferenceError};
-pub use registry::{Patience, PullError, PullOptions};
+pub use registry::{Patience, PullError, PullOptions, Server};
 #[cfg(target_os = "linux")]
 pub use store::TreeError;
 pub use store::{

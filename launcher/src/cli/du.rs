@@ -75,6 +75,12 @@ impl Du {
         }
         say!("bases      {:>10}", size(usage.bases));
         say!("manifests  {:>10}", size(usage.manifests));
+        if usage.partial > 0 {
+            say!(
+                "partial    {:>10}  of layers whose transfer ended early; the next pull goes on from there",
+                size(usage.partial)
+            );
+        }
         say!("saved      {:>10}  by layers that several images share", size(usage.saved_by_layers));
         say!("saved      {:>10}  by content that several layers share", size(usage.saved_by_files));
     }

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use layer_store::{ImageError, ImportError};
+use layer_store::{ImageError, ImportError, PullError};
 
 use crate::failure::Failure;
 
@@ -36,8 +36,14 @@ fn own_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
         }
         _ => {}
     }
+    if let Some(ImageError::NoSuchPlatform { .. }) = error.downcast_ref() {
+        return Some("choose with --platform");
+    }
     match error.downcast_ref()? {
-        ImageError::NoSuchPlatform { .. } => Some("choose with --platform"),
+        PullError::Untrusted { .. } => {
+            Some("name its CA with --ca-file FILE or SSL_CERT_FILE, or use --plain-http where it has no TLS")
+        }
+        PullError::NoTls { .. } => Some("use --plain-http if that is meant"),
         _ => None,
     }
 }
@@ -55,5 +61,8 @@ mod tests {
         let failure = failure("import", &ImportError::Image { source_name: "x.tar".to_owned(), cause: there });
         assert!(failure.to_string().ends_with("; choose with --platform"), "{failure}");
         assert_eq!(hint(&ImageError::NotAnImage("it is a chart".to_owned())), None);
+        let there = ImageError::NoSuchPlatform { wanted: "linux/arm".parse().unwrap(), offered: Vec::new() };
+        let pull = PullError::Image { image: "x".to_owned(), cause: there };
+        assert_eq!(hint(&pull), Some("choose with --platform"), "the cause of an error counts");
     }
 }

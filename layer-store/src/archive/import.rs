@@ -186,7 +186,7 @@ impl Import<'_> {
             Some(blob) => blob.media_type.clone(),
             None => "application/vnd.docker.image.rootfs.diff.tar".to_owned(),
         };
-        LayerSource { origin: Origin::Archive(origin), compressed, media_type, bytes }
+        LayerSource { origin: Origin::Archive(origin), compressed, media_type, bytes, urls: Vec::new() }
     }
 
     /// Keeps the documents of the images, whose layers are there, and then names them.

@@ -98,6 +98,7 @@ pub(crate) fn import_into(
         compressed: ingested.compressed_digest,
         media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
         bytes: total.unwrap_or(ingested.blob_bytes),
+        urls: Vec::new(),
     };
     let layer = AcquiredLayer { diff_id: ingested.diff_id, source, was_present: ingested.was_present };
     Ok(Acquired { references: vec![reference.clone()], manifest_digest, platform, layers: vec![layer] })

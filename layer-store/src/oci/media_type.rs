@@ -35,6 +35,13 @@ pub(crate) fn may_be_tar(media_type: &str) -> bool {
     media_type.contains("tar") || is_generic(media_type)
 }
 
+/// Whether a layer of this type may be kept outside of registries, at the `urls` of its descriptor.
+pub(crate) fn is_foreign(media_type: &str) -> bool {
+    let media_type = bare(media_type);
+    media_type.starts_with("application/vnd.docker.image.rootfs.foreign.")
+        || media_type.starts_with("application/vnd.oci.image.layer.nondistributable.")
+}
+
 /// Whether the type is one of Docker's own, of before the OCI's.
 pub(crate) fn is_docker(media_type: &str) -> bool {
     media_type.starts_with("application/vnd.docker.")
@@ -58,5 +65,8 @@ mod tests {
         for other in ["application/wasm", "application/vnd.oci.image.layer.nydus.blob.v1", "application/spdx+json"] {
             assert!(!may_be_tar(other), "{other}");
         }
+        assert!(is_foreign("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"));
+        assert!(is_foreign("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"));
+        assert!(!is_foreign("application/vnd.oci.image.layer.v1.tar"));
     }
 }

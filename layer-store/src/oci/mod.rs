@@ -4,6 +4,7 @@ pub(crate) mod choose;
 pub(crate) mod manifest;
 pub(crate) mod media_type;
 pub(crate) mod parallel;
+pub(crate) mod partial;
 pub(crate) mod platform;
 pub(crate) mod sink;
 pub(crate) mod tolerant;
@@ -104,6 +105,9 @@ pub struct LayerSource {
     pub media_type: String,
     /// How many bytes travel.
     pub bytes: u64,
+    /// Other places that have them, of a layer that its registry may not keep.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
 }
 
 /// Where an image came from.

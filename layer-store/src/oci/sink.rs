@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use super::partial::Partial;
 use crate::{DiffId, Digest, ExpectedLayer, IngestedLayer, Limits, Observer};
 
 /// Whatever the store says went wrong; its text names the thing and the remedy.
@@ -28,6 +29,13 @@ pub(crate) trait LayerSink: Sync {
 
     /// The layer that came, some time, as bytes with this digest, if the store still has it.
     fn layer_by_compressed(&self, compressed: &Digest) -> Option<DiffId>;
+
+    /// The part of a layer of `size` bytes that arrived earlier, to go on from, and to add to what arrives now. `None`
+    /// where nothing can be kept.
+    fn partial(&self, compressed: &Digest, size: u64) -> Option<Partial> {
+        let _ = (compressed, size);
+        None
+    }
 
     /// Reads `source` to its end, verifies it and keeps it; on any error the store is as it was.
     fn ingest(&self, source: &mut (dyn Read + Send), expected: &ExpectedLayer) -> Result<IngestedLayer, SinkError>;

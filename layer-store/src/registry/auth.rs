@@ -1,18 +1,20 @@
 //! How a registry asks for authorization, and what is sent in return.
 //!
-//! A registry answers 401 with a challenge (RFC 9110, section 11.6.1): `Basic`, or `Bearer` with the
+//! A registry answers 401 with challenges (RFC 9110, section 11.6.1): `Basic`, or `Bearer` with the
 //! token service to go to, as the token authentication of the distribution project describes. The
 //! client of `oci-distribution` follows the same steps, but gives no way to tell a token service that is
 //! busy from one that refuses, nor to use an identity token; so the steps are taken here.
 
-use http_auth::parse_challenges;
-use oci_distribution::token_cache::RegistryToken;
-use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::{Client, RequestBuilder, Url};
+use serde::Deserialize;
 
 use super::credentials::Credential;
 
 /// What a registry wants to see.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     /// User and password, in every request.
     Basic,
@@ -21,54 +23,102 @@ pub(super) enum Challenge {
 }
 
 impl Challenge {
-    /// The first challenge of an answer that can be met.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()).find_map(|value| {
-            let challenges = parse_challenges(value).ok()?;
-            challenges.into_iter().find_map(|challenge| {
-                let parameter = |name: &str| {
-                    let mut parameters = challenge.params.iter();
-                    parameters.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_unescaped())
-                };
-                if challenge.scheme.eq_ignore_ascii_case("basic") {
-                    return Some(Self::Basic);
-                }
-                if !challenge.scheme.eq_ignore_ascii_case("bearer") {
-                    return None;
-                }
-                Some(Self::Bearer {
-                    realm: parameter("realm")?,
-                    service: parameter("service"),
-                    scope: parameter("scope"),
-                })
-            })
-        })
+    /// The challenges of an answer that can be met, in their order.
+    pub(super) fn all(headers: &HeaderMap) -> Vec<Self> {
+        let values = headers.get_all(WWW_AUTHENTICATE).iter();
+        let schemes = values.flat_map(|value| schemes(&String::from_utf8_lossy(value.as_bytes())));
+        schemes.filter_map(|scheme| Self::read(&scheme)).collect()
     }
+
+    fn read(scheme: &Scheme) -> Option<Self> {
+        let parameter = |name: &str| {
+            let mut parameters = scheme.parameters.iter();
+            parameters.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone())
+        };
+        if scheme.name.eq_ignore_ascii_case("basic") {
+            return Some(Self::Basic);
+        }
+        if !scheme.name.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let realm = parameter("realm").filter(|realm| !realm.is_empty())?;
+        Some(Self::Bearer { realm, service: parameter("service"), scope: parameter("scope") })
+    }
+}
+
+/// One challenge as it is written.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Scheme {
+    name: String,
+    parameters: Vec<(String, String)>,
+}
+
+/// Splits a header into its challenges.
+///
+/// `http-auth` reads the grammar of the RFC and nothing else; for an address without quotes, or a `Negotiate` with
+/// data, it loses all challenges of the line. Registries write both.
+fn schemes(text: &str) -> Vec<Scheme> {
+    let mut schemes: Vec<Scheme> = Vec::new();
+    let mut rest = text;
+    loop {
+        rest = rest.trim_start_matches([' ', '\t', ',']);
+        if rest.is_empty() {
+            return schemes;
+        }
+        let end = rest.find([' ', '\t', ',', '=']).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        let Some(value) = after.trim_start_matches([' ', '\t']).strip_prefix('=') else {
+            schemes.push(Scheme { name: word.to_owned(), ..Scheme::default() });
+            rest = after;
+            continue;
+        };
+        let (value, after) = parameter_value(value.trim_start_matches([' ', '\t']));
+        if let Some(scheme) = schemes.last_mut() {
+            scheme.parameters.push((word.to_owned(), value));
+        }
+        rest = after;
+    }
+}
+
+/// A value, in quotes or up to the next comma or space, and what follows it.
+fn parameter_value(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find([' ', '\t', ',']).unwrap_or(text.len());
+        let (value, rest) = text.split_at(end);
+        return (value.to_owned(), rest);
+    };
+    let mut value = String::new();
+    let mut characters = quoted.char_indices();
+    while let Some((position, character)) = characters.next() {
+        match character {
+            '"' => return (value, quoted.get(position + 1..).unwrap_or_default()),
+            '\\' => value.extend(characters.next().map(|(_, escaped)| escaped)),
+            other => value.push(other),
+        }
+    }
+    (value, "")
 }
 
 /// The request that fetches a token, or why none may be sent.
 ///
 /// A password or identity token that came to be used over TLS is not sent to a token service without it.
 pub(super) fn token_request(
-    client: &reqwest::Client,
-    challenge: &Challenge,
-    repository: &str,
+    client: &Client,
+    url: Url,
+    (service, scope): (Option<&str>, &str),
     credential: &Credential,
     plain_http: bool,
-) -> Result<reqwest::RequestBuilder, String> {
-    let Challenge::Bearer { realm, service, scope } = challenge else {
-        return Err("a Basic challenge needs no token".to_owned());
-    };
-    let url = reqwest::Url::parse(realm).map_err(|e| format!("its token service {realm:?} is no URL: {e}"))?;
+) -> Result<RequestBuilder, String> {
     if url.scheme() != "https" && !plain_http && *credential != Credential::Anonymous {
-        return Err(format!("its token service {realm} has no TLS, so no login is sent there"));
+        return Err("it has no TLS, so no login is sent there".to_owned());
     }
-    let scope = scope.clone().unwrap_or_else(|| format!("repository:{repository}:pull"));
-    let mut fields = vec![("scope", scope.as_str())];
-    fields.extend(service.as_deref().map(|service| ("service", service)));
+    let mut fields = vec![("scope", scope)];
+    fields.extend(service.map(|service| ("service", service)));
     Ok(match credential {
-        Credential::Anonymous => client.get(url).query(&fields),
-        Credential::Password { user, password } => client.get(url).query(&fields).basic_auth(user, Some(password)),
+        Credential::Anonymous | Credential::RegistryToken(_) => client.get(url).query(&fields),
+        Credential::Password { user, password } => {
+            client.get(url).query(&fields).header(AUTHORIZATION, basic(user, password)?)
+        }
         Credential::IdentityToken(token) => {
             fields.extend([("grant_type", "refresh_token"), ("client_id", "lamina"), ("refresh_token", token)]);
             client.post(url).form(&fields)
@@ -76,19 +126,29 @@ pub(super) fn token_request(
     })
 }
 
+/// A token service's answer. Both names of the token are in use.
+#[derive(Deserialize)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
 /// The header that carries the token in a token service's answer.
-pub(super) fn bearer(answer: &[u8]) -> Result<HeaderValue, String> {
-    let token: RegistryToken =
-        serde_json::from_slice(answer).map_err(|_| "its token service sent no token".to_owned())?;
-    secret(&token.bearer_token())
+pub(super) fn bearer_of(answer: &[u8]) -> Result<HeaderValue, String> {
+    let none = || "it sends no token".to_owned();
+    let answer: Token = serde_json::from_slice(answer).map_err(|_| none())?;
+    let tokens = [answer.token, answer.access_token].into_iter().flatten();
+    bearer(&tokens.into_iter().find(|token| !token.is_empty()).ok_or_else(none)?)
+}
+
+/// The header that carries a token.
+pub(super) fn bearer(token: &str) -> Result<HeaderValue, String> {
+    secret(&format!("Bearer {token}"))
 }
 
 /// The header that carries a password.
-pub(super) fn basic(client: &reqwest::Client, user: &str, password: &str) -> Result<HeaderValue, String> {
-    // Building a request and taking its header saves a base64 encoder of our own.
-    let request =
-        client.get("http://localhost/").basic_auth(user, Some(password)).build().map_err(|e| e.to_string())?;
-    request.headers().get(reqwest::header::AUTHORIZATION).cloned().ok_or_else(|| "no header was made".to_owned())
+pub(super) fn basic(user: &[u8], password: &[u8]) -> Result<HeaderValue, String> {
+    secret(&format!("Basic {}", STANDARD.encode([user, b":", password].concat())))
 }
 
 fn secret(text: &str) -> Result<HeaderValue, String> {
@@ -101,45 +161,64 @@ fn secret(text: &str) -> Result<HeaderValue, String> {
 mod tests {
     use super::*;
 
-    fn challenge(values: &[&'static str]) -> Option<Challenge> {
+    fn challenges(values: &[&'static str]) -> Vec<Challenge> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(value));
         }
-        Challenge::of(&headers)
+        Challenge::all(&headers)
     }
 
-    fn hub() -> Challenge {
-        challenge(&[concat!(
-            r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io","#,
-            r#"scope="repository:library/debian:pull""#
-        )])
-        .unwrap()
+    fn bearer_at(realm: &str, service: Option<&str>, scope: Option<&str>) -> Challenge {
+        let [service, scope] = [service, scope].map(|word| word.map(str::to_owned));
+        Challenge::Bearer { realm: realm.to_owned(), service, scope }
     }
 
     #[test]
     fn challenges_are_read_as_registries_write_them() {
-        assert!(matches!(hub(), Challenge::Bearer { service: Some(s), .. } if s == "registry.docker.io"));
-        assert_eq!(challenge(&[r#"Basic realm="Registry""#]), Some(Challenge::Basic));
-        assert_eq!(challenge(&["Negotiate", r#"basic realm="x""#]), Some(Challenge::Basic));
-        assert_eq!(challenge(&["Negotiate"]), None);
-        assert_eq!(challenge(&[r#"Bearer service="x""#]), None);
-        assert_eq!(challenge(&[]), None);
+        let hub = concat!(
+            r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io","#,
+            r#"scope="repository:library/debian:pull""#
+        );
+        let scope = Some("repository:library/debian:pull");
+        assert_eq!(challenges(&[hub]), [bearer_at("https://auth.docker.io/token", Some("registry.docker.io"), scope)]);
+        let plain = bearer_at("https://a.test/token", Some("s"), None);
+        for (values, expected) in [
+            (&[r#"Basic realm="Registry""#][..], &[Challenge::Basic][..]),
+            (&["Negotiate", r#"basic realm="x""#], &[Challenge::Basic]),
+            (&["Negotiate abc==, Basic realm=x"], &[Challenge::Basic]),
+            (&["NTLM"], &[]),
+            (&[r#"Bearer service="x""#], &[]),
+            (&["Bearer realm=https://a.test/token,service=s"], std::slice::from_ref(&plain)),
+            (&[r#"Bearer Realm = "https://a.test/token" , Service="s""#], std::slice::from_ref(&plain)),
+            (
+                &[r#"Basic realm="a, b \"c\"", Bearer realm="https://a.test/token",service=s"#],
+                &[Challenge::Basic, plain.clone()],
+            ),
+            (&[r#"Bearer realm="https://a.test/token",service=s"#, "Basic"], &[plain.clone(), Challenge::Basic]),
+            (&["", ",", "= ="], &[]),
+            (&[], &[]),
+        ] {
+            assert_eq!(challenges(values), expected, "{values:?}");
+        }
+    }
+
+    fn ask(url: &str, credential: &Credential, plain_http: bool) -> Result<reqwest::Request, String> {
+        let fields = (Some("registry.docker.io"), "repository:library/debian:pull");
+        let request = token_request(&Client::new(), url.parse().unwrap(), fields, credential, plain_http)?;
+        Ok(request.build().unwrap())
     }
 
     #[test]
     fn each_kind_of_login_asks_for_a_token_in_its_own_way() {
-        let client = reqwest::Client::new();
-        let ask = |credential: &Credential| {
-            token_request(&client, &hub(), "library/debian", credential, false).unwrap().build().unwrap()
-        };
+        let ask = |credential: &Credential| ask("https://auth.docker.io/token", credential, false).unwrap();
         let anonymous = ask(&Credential::Anonymous);
         assert_eq!(
             anonymous.url().as_str(),
             "https://auth.docker.io/token?scope=repository%3Alibrary%2Fdebian%3Apull&service=registry.docker.io"
         );
         assert!(anonymous.headers().get("authorization").is_none());
-        let password = ask(&Credential::Password { user: "user".to_owned(), password: "password".to_owned() });
+        let password = ask(&Credential::Password { user: b"user".to_vec(), password: b"password".to_vec() });
         assert_eq!(password.headers()["authorization"], "Basic dXNlcjpwYXNzd29yZA==");
         let token = ask(&Credential::IdentityToken("s3cret".to_owned()));
         assert_eq!(token.method(), "POST");
@@ -150,19 +229,30 @@ mod tests {
 
     #[test]
     fn a_login_is_not_sent_without_tls() {
-        let client = reqwest::Client::new();
-        let challenge = challenge(&[r#"Bearer realm="http://auth.example/token""#]).unwrap();
         let login = Credential::IdentityToken("s3cret".to_owned());
-        assert!(token_request(&client, &challenge, "a", &login, false).is_err());
-        assert!(token_request(&client, &challenge, "a", &login, true).is_ok());
-        assert!(token_request(&client, &challenge, "a", &Credential::Anonymous, false).is_ok());
+        let realm = "http://auth.example/token";
+        assert!(ask(realm, &login, false).is_err());
+        assert!(ask(realm, &login, true).is_ok());
+        assert!(ask(realm, &Credential::Anonymous, false).is_ok());
     }
 
     #[test]
     fn both_names_of_a_token_are_understood() {
-        for answer in [r#"{"token": "abc"}"#, r#"{"access_token": "abc", "expires_in": 300}"#] {
-            assert_eq!(bearer(answer.as_bytes()).unwrap(), "Bearer abc");
+        for answer in [
+            r#"{"token": "abc"}"#,
+            r#"{"access_token": "abc", "expires_in": 300}"#,
+            r#"{"token": null, "access_token": "abc"}"#,
+            r#"{"token": "", "access_token": "abc"}"#,
+        ] {
+            assert_eq!(bearer_of(answer.as_bytes()).unwrap(), "Bearer abc");
         }
-        assert!(bearer(b"{}").is_err());
+        for answer in ["{}", r#"{"token": ""}"#, "<html>"] {
+            assert!(bearer_of(answer.as_bytes()).is_err(), "{answer}");
+        }
+    }
+
+    #[test]
+    fn a_password_need_not_be_utf_8() {
+        assert_eq!(basic(b"user", b"p\xe4ss").unwrap(), "Basic dXNlcjpw5HNz");
     }
 }

@@ -40,8 +40,14 @@ pub(super) enum Failure {
     Final(PullError),
     /// Another attempt may succeed, not before `wait` where the registry names it.
     Passing { error: PullError, wait: Option<Duration> },
-    /// No connection was made: passing if the registry has answered before, most likely a wrong name if not.
-    NoContact(PullError),
+    /// No connection was made: passing if the host has answered before, most likely a wrong name if not.
+    NoContact { error: PullError, host: String },
+}
+
+impl Failure {
+    pub(super) fn passing(error: PullError) -> Self {
+        Self::Passing { error, wait: None }
+    }
 }
 
 impl From<PullError> for Failure {
@@ -54,16 +60,16 @@ impl From<PullError> for Failure {
 #[derive(Debug)]
 pub(super) struct Backoff<'a> {
     patience: &'a Patience,
-    progress: &'a dyn Observer,
+    observer: &'a dyn Observer,
     failures: u32,
 }
 
-/// Attempts at a registry that never answered: a second one for the dropped packet, too soon to speak of.
+/// Attempts at a host that never answered: a second one for the dropped packet, too soon to speak of.
 const ATTEMPTS_WITHOUT_CONTACT: u32 = 2;
 
 impl<'a> Backoff<'a> {
-    pub(super) fn new(patience: &'a Patience, progress: &'a dyn Observer) -> Self {
-        Self { patience, progress, failures: 0 }
+    pub(super) fn new(patience: &'a Patience, observer: &'a dyn Observer) -> Self {
+        Self { patience, observer, failures: 0 }
     }
 
     /// The transfer got on: what failed before counts no more.
@@ -76,14 +82,14 @@ impl<'a> Backoff<'a> {
         let (error, wait, attempts) = match failure {
             Failure::Final(error) => return Err(error),
             Failure::Passing { error, wait } => (error, wait, self.patience.attempts),
-            Failure::NoContact(error) if contact => (error, None, self.patience.attempts),
-            Failure::NoContact(error) => (error, None, self.patience.attempts.min(ATTEMPTS_WITHOUT_CONTACT)),
+            Failure::NoContact { error, .. } if contact => (error, None, self.patience.attempts),
+            Failure::NoContact { error, .. } => (error, None, self.patience.attempts.min(ATTEMPTS_WITHOUT_CONTACT)),
         };
         self.failures += 1;
         let Some(wait) = self.next_wait(wait, attempts) else { return Err(error) };
         if attempts > ATTEMPTS_WITHOUT_CONTACT {
             let (failed, wait) = (self.failures, wait.as_secs_f32());
-            self.progress.notice(&format!("{error} (attempt {failed} of {attempts} failed, the next in {wait:.1} s)"));
+            self.observer.notice(&format!("{error} (attempt {failed} of {attempts} failed, the next in {wait:.1} s)"));
         }
         tokio::time::sleep(wait).await;
         Ok(())

@@ -2,22 +2,30 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Buf, Bytes};
-use reqwest::StatusCode;
+use reqwest::{StatusCode, Url};
 use tokio::sync::mpsc;
 
 use super::backoff::Failure;
-use super::client::Repository;
+use super::client::{Place, Repository};
+use super::connect;
 use super::error::PullError;
+use super::range::{self, Ask};
+use super::server::{Purpose, Server};
 use crate::observer::Halt;
 use crate::oci::manifest::Descriptor;
+use crate::oci::media_type;
+use crate::oci::partial::Partial;
 use crate::{LayerProgress, LayerState, Observer};
 
 /// Pieces that wait for the reader; each is what one read from the connection gave, at most some 400 kB.
 const PIECES_AHEAD: usize = 8;
 /// Progress, in bytes, after which earlier failures are forgiven.
 const FORGIVENESS: u64 = 1 << 20;
+/// Failures in a row of requests for a range, after which the whole is asked for: some servers fail on ranges alone.
+const RANGE_FAILURES: u32 = 2;
 
 /// The bytes of a layer as they come. Failed transfers go on where they broke off without the reader
 /// noticing more than the time; the digest that the reader computes covers every byte either way.
@@ -26,28 +34,42 @@ pub(super) struct LayerReader<'a> {
     pieces: mpsc::Receiver<Result<Bytes, PullError>>,
     piece: Bytes,
     failure: Option<PullError>,
+    /// What arrived before, and keeps what arrives now.
+    partial: Option<Partial>,
+    /// Bytes of `partial` that are still to be read back.
+    kept: u64,
+    /// The answers that have given bytes.
+    answers: Arc<AtomicUsize>,
     halt: &'a Halt,
-    progress: &'a dyn Observer,
     name: String,
     received: u64,
     total: u64,
 }
 
 impl<'a> LayerReader<'a> {
-    /// Starts fetching `layer` in the background of `runtime`. Dropping the reader, or cancelling
-    /// `halt`, ends that.
+    /// Starts fetching `layer` in the background of `runtime`, from the end of `partial` on. Dropping the reader, or
+    /// cancelling `halt`, ends that.
     pub(super) fn start(
         runtime: &tokio::runtime::Handle,
         repository: &Arc<Repository>,
         layer: &Descriptor,
+        partial: Option<Partial>,
         halt: &'a Halt,
-        progress: &'a dyn Observer,
     ) -> Self {
         let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
-        let (repository, fetched, cancelled) = (Arc::clone(repository), layer.clone(), halt.clone());
+        let kept = partial.as_ref().map_or(0, Partial::length);
+        let answers = Arc::new(AtomicUsize::new(usize::from(kept > 0)));
+        let transfer = Transfer {
+            repository: Arc::clone(repository),
+            layer: layer.clone(),
+            offset: kept,
+            pieces: sender.clone(),
+            answers: Arc::clone(&answers),
+        };
+        let cancelled = halt.clone();
         runtime.spawn(async move {
             let outcome = tokio::select! {
-                outcome = fetch(&repository, &fetched, &sender) => outcome,
+                outcome = transfer.run() => outcome,
                 () = cancelled.wait() => Err(PullError::Cancelled),
                 () = sender.closed() => Ok(()),
             };
@@ -56,19 +78,70 @@ impl<'a> LayerReader<'a> {
                 let _ = sender.send(Err(error)).await;
             }
         });
-        let piece = Bytes::new();
-        Self { pieces, piece, failure: None, halt, progress, name: layer.short(), received: 0, total: layer.size }
+        Self {
+            pieces,
+            piece: Bytes::new(),
+            failure: None,
+            partial,
+            kept,
+            answers,
+            halt,
+            name: layer.short(),
+            received: 0,
+            total: layer.size,
+        }
     }
 
-    /// Why the transfer failed, if it did: the cause behind whatever error reading gave.
-    pub(super) fn into_failure(self) -> Option<PullError> {
-        self.failure
+    /// Whether the bytes are of several answers, so that one of them may have had others than it said.
+    pub(super) fn is_pieced_together(&self) -> bool {
+        self.answers.load(Ordering::Relaxed) > 1
+    }
+
+    /// Forgets what was kept for another attempt: the layer is in the store, or what came is not the layer.
+    pub(super) fn forget(&mut self) {
+        if let Some(partial) = &mut self.partial {
+            partial.clear().unwrap_or_else(|error| tracing::info!("what arrived of a layer is not removed: {error}"));
+        }
+    }
+
+    /// Why the transfer failed, if it did: the cause of whatever error reading gave.
+    pub(super) fn take_failure(&mut self) -> Option<PullError> {
+        self.failure.take()
     }
 
     fn fail(&mut self, error: PullError) -> io::Error {
         let told = io::Error::other(error.to_string());
         self.failure = Some(error);
         told
+    }
+
+    /// The next bytes of the connection, which are kept before they are passed on.
+    fn receive(&mut self) -> io::Result<bool> {
+        while self.piece.is_empty() {
+            self.piece = match self.pieces.blocking_recv() {
+                Some(Ok(piece)) => piece,
+                Some(Err(error)) => return Err(self.fail(error)),
+                None => return Ok(false),
+            };
+            if let Some(partial) = &mut self.partial
+                && let Err(error) = partial.append(&self.piece)
+            {
+                tracing::info!("layer {} is not kept for another attempt: {error}", self.name);
+                self.partial = None;
+            }
+            self.count(self.piece.len());
+        }
+        Ok(true)
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.received += bytes as u64;
+        self.halt.layer(&LayerProgress {
+            name: &self.name,
+            state: LayerState::Fetching,
+            bytes: self.received,
+            total: Some(self.total),
+        });
     }
 }
 
@@ -77,19 +150,21 @@ impl Read for LayerReader<'_> {
         if self.halt.cancelled() {
             return Err(self.fail(PullError::Cancelled));
         }
-        while self.piece.is_empty() {
-            self.piece = match self.pieces.blocking_recv() {
-                Some(Ok(piece)) => piece,
-                Some(Err(error)) => return Err(self.fail(error)),
-                None => return Ok(0),
-            };
-            self.received += self.piece.len() as u64;
-            self.progress.layer(&LayerProgress {
-                name: &self.name,
-                state: LayerState::Fetching,
-                bytes: self.received,
-                total: Some(self.total),
-            });
+        if self.kept > 0 && !buffer.is_empty() {
+            let length = buffer.len().min(usize::try_from(self.kept).unwrap_or(usize::MAX));
+            let kept = self
+                .partial
+                .as_mut()
+                .map_or(Ok(0), |partial| partial.read(buffer.get_mut(..length).unwrap_or_default()))?;
+            if kept == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.kept -= kept as u64;
+            self.count(kept);
+            return Ok(kept);
+        }
+        if !self.receive()? {
+            return Ok(0);
         }
         let length = buffer.len().min(self.piece.len());
         if let Some(buffer) = buffer.get_mut(..length) {
@@ -99,62 +174,156 @@ impl Read for LayerReader<'_> {
     }
 }
 
-/// Sends the whole layer, piece by piece, attempt after attempt.
-async fn fetch(
-    repository: &Repository,
-    layer: &Descriptor,
-    pieces: &mpsc::Sender<Result<Bytes, PullError>>,
-) -> Result<(), PullError> {
-    let mut backoff = repository.backoff();
-    let mut offset = 0;
-    loop {
-        let start = offset;
-        match fetch_from(repository, layer, &mut offset, pieces).await {
+/// Why one attempt at the bytes of a layer ended.
+enum Stop {
+    /// Everything is there, or nobody reads it any more.
+    Done,
+    /// The answer had a part of what was asked for, so the next part is asked for at once.
+    More,
+    /// The answer is of no use for going on; another way of asking may be.
+    Useless(PullError),
+}
+
+/// One layer being fetched.
+struct Transfer {
+    repository: Arc<Repository>,
+    layer: Descriptor,
+    /// Bytes that are there.
+    offset: u64,
+    pieces: mpsc::Sender<Result<Bytes, PullError>>,
+    answers: Arc<AtomicUsize>,
+}
+
+impl Transfer {
+    /// Sends the whole layer, piece by piece: from the registry, else from the places that a foreign layer names.
+    async fn run(mut self) -> Result<(), PullError> {
+        let failed = match self.fetch(&Place::Registry).await {
             Ok(()) => return Ok(()),
-            Err(failure) => {
-                if offset - start >= FORGIVENESS {
-                    backoff.reset();
+            Err(failed) => failed,
+        };
+        let mut last = None;
+        for url in self.places() {
+            match self.fetch(&Place::Elsewhere(url)).await {
+                Ok(()) => return Ok(()),
+                Err(error) => last = Some(error),
+            }
+        }
+        match last {
+            Some(source) => Err(PullError::Foreign { layer: self.layer.digest, source: Box::new(source) }),
+            None => Err(failed),
+        }
+    }
+
+    /// Where a foreign layer is besides the registry.
+    fn places(&self) -> Vec<Url> {
+        match media_type::is_foreign(&self.layer.media_type) {
+            true => self.layer.urls.iter().filter_map(|url| connect::web_address(url)).collect(),
+            false => Vec::new(),
+        }
+    }
+
+    /// Sends what is left of the layer from one place, attempt after attempt.
+    async fn fetch(&mut self, place: &Place) -> Result<(), PullError> {
+        let repository = Arc::clone(&self.repository);
+        let mut backoff = repository.backoff();
+        let (mut ask, mut failures) = (Ask::OpenRange, 0);
+        loop {
+            let start = self.offset;
+            let ended = self.attempt(place, ask).await;
+            let is_ranged = ask.header(start, self.layer.size).is_some();
+            if self.offset > start {
+                failures = 0;
+            }
+            match ended {
+                Ok(Stop::Done) => return Ok(()),
+                Ok(Stop::More) => {}
+                Ok(Stop::Useless(error)) => {
+                    tracing::info!(
+                        "layer {}: the server cannot go on after {start} bytes: {error}",
+                        self.layer.short()
+                    );
+                    ask = ask.next();
                 }
-                backoff.after(failure, repository.contact()).await?;
+                Err(failure) => {
+                    if self.offset - start >= FORGIVENESS {
+                        backoff.reset();
+                    }
+                    repository.wait_after(&mut backoff, failure).await?;
+                    failures += u32::from(is_ranged);
+                    if failures >= RANGE_FAILURES {
+                        (ask, failures) = (Ask::Whole, 0);
+                    }
+                }
             }
         }
     }
-}
 
-/// One attempt: sends what comes from `offset` on, and moves `offset` along.
-async fn fetch_from(
-    repository: &Repository,
-    layer: &Descriptor,
-    offset: &mut u64,
-    pieces: &mpsc::Sender<Result<Bytes, PullError>>,
-) -> Result<(), Failure> {
-    let wrong_length = |actual| PullError::WrongLength { layer: layer.digest, expected: layer.size, actual };
-    let mut response = match repository.blob_from(layer, *offset).await {
-        // Asked for the rest, the registry says that there is none.
-        Err(Failure::Final(PullError::Answer { status: 416, .. })) => return Err(wrong_length(*offset).into()),
-        other => other?,
-    };
-    let start = if response.status() == StatusCode::PARTIAL_CONTENT { *offset } else { 0 };
-    if let Some(length) = response.content_length().filter(|length| start + length != layer.size) {
-        return Err(wrong_length(start + length).into());
-    }
-    let mut skip = *offset - start;
-    let url = repository.blob_url(layer);
-    while let Some(mut piece) = response.chunk().await.map_err(|e| repository.failure(&url, &e))? {
-        let skipped = skip.min(piece.len() as u64);
-        skip -= skipped;
-        piece.advance(usize::try_from(skipped).unwrap_or(piece.len()));
-        *offset += piece.len() as u64;
-        if *offset > layer.size {
-            return Err(wrong_length(*offset).into());
+    /// One attempt: sends what comes from `offset` on, and moves `offset` along.
+    async fn attempt(&mut self, place: &Place, ask: Ask) -> Result<Stop, Failure> {
+        let size = self.layer.size;
+        if self.offset == size && size > 0 {
+            return Ok(Stop::Done);
         }
-        if !piece.is_empty() && pieces.send(Ok(piece)).await.is_err() {
-            return Ok(());
+        let is_ranged = ask.header(self.offset, size).is_some();
+        let mut response = match self.repository.blob(place, &self.layer, ask, self.offset).await {
+            Err(Failure::Final(error)) if is_ranged => return Ok(Stop::Useless(error)),
+            Err(Failure::Passing { error: error @ PullError::Answer { status: 501, .. }, .. }) if is_ranged => {
+                return Ok(Stop::Useless(error));
+            }
+            other => other?,
+        };
+        let purpose = match place {
+            Place::Registry => Purpose::Content,
+            Place::Elsewhere(_) => Purpose::Foreign,
+        };
+        let url = response.url().clone();
+        let server = self.repository.server(&url, purpose);
+        let is_partial = response.status() == StatusCode::PARTIAL_CONTENT;
+        let before = self.offset;
+        let Some(start) = range::start(is_partial, response.headers(), before, size) else {
+            let length = response.content_length().unwrap_or_default();
+            let error = self.wrong_length(server, if is_partial { before + length } else { length });
+            return if is_ranged { Ok(Stop::Useless(error)) } else { Err(error.into()) };
+        };
+        let mut skip = before - start;
+        while let Some(mut piece) =
+            response.chunk().await.map_err(|e| self.repository.failure(url.clone(), purpose, e))?
+        {
+            let skipped = skip.min(piece.len() as u64);
+            skip -= skipped;
+            piece.advance(usize::try_from(skipped).unwrap_or(piece.len()));
+            if piece.is_empty() {
+                continue;
+            }
+            if self.offset == before {
+                self.answers.fetch_add(1, Ordering::Relaxed);
+            }
+            let end = self.offset + piece.len() as u64;
+            if end > size && !is_ranged {
+                return Err(self.wrong_length(server, end).into());
+            }
+            piece.truncate(usize::try_from(size - self.offset).unwrap_or(usize::MAX));
+            self.offset += piece.len() as u64;
+            if self.pieces.send(Ok(piece)).await.is_err() {
+                return Ok(Stop::Done);
+            }
+            if end > size {
+                break;
+            }
         }
-    }
-    if *offset < layer.size {
+        if self.offset >= size {
+            return Ok(Stop::Done);
+        }
         // The end of an answer without a length looks the same as a connection cut by a proxy.
-        return Err(Failure::Passing { error: wrong_length(*offset), wait: None });
+        let error = self.wrong_length(server, self.offset);
+        match is_ranged {
+            true if self.offset > before => Ok(Stop::More),
+            true => Ok(Stop::Useless(error)),
+            false => Err(Failure::passing(error)),
+        }
     }
-    Ok(())
+
+    fn wrong_length(&self, server: Server, actual: u64) -> PullError {
+        PullError::WrongLength { layer: self.layer.digest, server, expected: self.layer.size, actual }
+    }
 }

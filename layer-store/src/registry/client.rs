@@ -1,23 +1,26 @@
 //! The requests that a pull makes: manifests and blobs of one repository.
 //!
 //! The client of `oci-distribution` is not used for them: it keeps an answer's headers to itself
-//! (`Retry-After`), reads a manifest of any length into memory, and asks again without a login when
+//! (`Retry-After`, `Content-Range`), reads a manifest of any length into memory, and asks again without a login when
 //! getting one failed.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use oci_distribution::errors::OciEnvelope;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RANGE, RETRY_AFTER};
-use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RANGE, RETRY_AFTER};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+use serde_json::Value;
 use tokio::sync::Mutex;
 
-use super::auth::{self, Challenge};
+use super::authorize::Authorization;
 use super::backoff::{Backoff, Failure};
-use super::credentials::{self, Credential};
+use super::connect::{self, ConnectTimeout, Kind};
 use super::error::PullError;
-use super::{PullOptions, connect};
+use super::proxy::Proxies;
+use super::range::Ask;
+use super::server::{self, Purpose, Server};
+use super::{PullOptions, auth};
 use crate::oci::ImageError;
 use crate::oci::manifest::{Descriptor, MANIFEST_LIMIT};
 use crate::oci::media_type::MANIFESTS;
@@ -25,31 +28,26 @@ use crate::{Observer, Reference};
 
 /// Bytes of an error's text that are read.
 const REASON_LIMIT: u64 = 64 << 10;
-/// Bytes of a token service's answer that are read. Tokens reach some kilobytes.
-const TOKEN_LIMIT: u64 = 1 << 20;
+
+/// Redirects that are followed.
+const REDIRECTS: usize = 10;
 
 /// One repository of one registry, and what is known of how to talk to it.
 #[derive(Debug)]
 pub(super) struct Repository {
-    client: Client,
+    pub(super) client: Client,
     /// `https://host/v2/repository`
     base: String,
-    plain_http: bool,
-    reference: Reference,
-    options: PullOptions,
-    progress: Arc<dyn Observer>,
-    authorization: Mutex<Authorization>,
-    contact: AtomicBool,
-}
-
-/// What requests carry to be let in.
-#[derive(Clone, Debug, Default)]
-struct Authorization {
-    /// How many there were before.
-    generation: u64,
-    header: Option<HeaderValue>,
-    /// Whose password the header carries, where it carries one.
-    user: Option<String>,
+    /// The host of `base`, with its port.
+    host: String,
+    pub(super) plain_http: bool,
+    pub(super) reference: Reference,
+    pub(super) options: PullOptions,
+    pub(super) observer: Arc<dyn Observer>,
+    proxies: Arc<Proxies>,
+    pub(super) authorization: Mutex<Authorization>,
+    /// The hosts that have answered.
+    contacts: std::sync::Mutex<HashSet<String>>,
 }
 
 /// A document as a registry sent it.
@@ -59,35 +57,41 @@ pub(super) struct Answer {
     pub(super) content_type: Option<String>,
 }
 
+/// Where the bytes of a blob come from.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    Registry,
+    /// An address that the image's manifest names. No login is sent there.
+    Elsewhere(Url),
+}
+
 impl Repository {
     pub(super) async fn open(
         reference: &Reference,
         options: &PullOptions,
-        progress: &Arc<dyn Observer>,
+        observer: &Arc<dyn Observer>,
     ) -> Result<Self, PullError> {
-        let client = connect::client(reference.registry(), options)?;
+        let proxies = Arc::new(Proxies::from_environment());
+        let client = connect::client(options, &proxies)?;
         let plain_http = connect::plain_http(&client, reference.registry(), options).await;
         let scheme = if plain_http { "http" } else { "https" };
-        let host = connect::host(reference.registry());
+        let base = format!("{scheme}://{}/v2/{}", connect::host(reference.registry()), reference.repository());
         Ok(Self {
             client,
-            base: format!("{scheme}://{host}/v2/{}", reference.repository()),
+            host: Url::parse(&base).map(|url| server::host(&url)).unwrap_or_default(),
+            base,
             plain_http,
             reference: reference.clone(),
             options: options.clone(),
-            progress: Arc::clone(progress),
+            observer: Arc::clone(observer),
+            proxies,
             authorization: Mutex::default(),
-            contact: AtomicBool::new(false),
+            contacts: std::sync::Mutex::default(),
         })
     }
 
     pub(super) fn backoff(&self) -> Backoff<'_> {
-        Backoff::new(&self.options.patience, &*self.progress)
-    }
-
-    /// Whether the registry has ever answered.
-    pub(super) fn contact(&self) -> bool {
-        self.contact.load(Ordering::Relaxed)
+        Backoff::new(&self.options.patience, &*self.observer)
     }
 
     /// The manifest or index behind a tag or digest, unverified.
@@ -101,23 +105,33 @@ impl Repository {
 
     /// A small blob, unverified: at most `limit` bytes.
     pub(super) async fn small_blob(&self, blob: &Descriptor, limit: u64) -> Result<Answer, PullError> {
-        let url = format!("{}/blobs/{}", self.base, blob.digest);
+        let url = self.blob_url(blob);
         self.document(&format!("{}@{}", self.name(), blob.digest), || self.client.get(&url), limit).await
     }
 
-    /// Starts one attempt at the bytes of a blob from `offset` on. The answer starts at 0 all the same
-    /// where its status is 200, as from servers that know no ranges.
-    pub(super) async fn blob_from(&self, blob: &Descriptor, offset: u64) -> Result<Response, Failure> {
-        let url = self.blob_url(blob);
+    /// Starts one attempt at the bytes of a blob from `offset` on. What the answer has is for it to say.
+    pub(super) async fn blob(
+        &self,
+        place: &Place,
+        blob: &Descriptor,
+        ask: Ask,
+        offset: u64,
+    ) -> Result<Response, Failure> {
         let what = format!("layer {} of {}", blob.digest, self.name());
-        let ask = || match offset {
-            0 => self.client.get(&url),
-            offset => self.client.get(&url).header(RANGE, format!("bytes={offset}-")),
+        let ranged = |request: RequestBuilder| match ask.header(offset, blob.size) {
+            Some(range) => request.header(RANGE, range),
+            None => request,
         };
-        self.attempt(&what, ask).await
+        match place {
+            Place::Registry => self.attempt(&what, || ranged(self.client.get(self.blob_url(blob)))).await,
+            Place::Elsewhere(url) => {
+                let response = self.send(ranged(self.client.get(url.clone())), Purpose::Foreign).await?;
+                self.success(&what, response, Purpose::Foreign).await
+            }
+        }
     }
 
-    pub(super) fn blob_url(&self, blob: &Descriptor) -> String {
+    fn blob_url(&self, blob: &Descriptor) -> String {
         format!("{}/blobs/{}", self.base, blob.digest)
     }
 
@@ -131,9 +145,57 @@ impl Repository {
         (self.reference.registry(), self.reference.repository())
     }
 
-    /// What a failed request or a broken body means.
-    pub(super) fn failure(&self, url: &str, error: &reqwest::Error) -> Failure {
-        connect::failure(self.reference.registry(), url, &self.options.patience, error)
+    /// The server behind an address to which a request for `purpose` came, directly or by redirects.
+    pub(super) fn server(&self, url: &Url, purpose: Purpose) -> Server {
+        let (host, registry) = (server::host(url), self.reference.registry().to_owned());
+        match purpose {
+            Purpose::Content if host == self.host => Server::Registry { name: registry, host },
+            Purpose::Content => Server::Storage { host, registry },
+            Purpose::Token => Server::TokenService { host, registry },
+            Purpose::Foreign => Server::Elsewhere { host },
+        }
+    }
+
+    /// What a failed request or a broken body means. `url` is where the request had come to.
+    pub(super) fn failure(&self, url: Url, purpose: Purpose, error: reqwest::Error) -> Failure {
+        let url = error.url().cloned().unwrap_or(url);
+        let server = self.server(&url, purpose);
+        let shown = server::without_secrets(&url);
+        let patience = &self.options.patience;
+        let kind = connect::kind(&error);
+        let timed_out = error.is_timeout();
+        // The address may have a signature in it, and sources are printed too.
+        let source = Box::new(error.without_url());
+        match kind {
+            Kind::Untrusted => Failure::Final(PullError::Untrusted { server, source }),
+            Kind::NoTls => Failure::NoContact { error: PullError::NoTls { server, source }, host: server::host(&url) },
+            Kind::NoContact => {
+                let proxy = self.proxies.of(&url).map(server::host);
+                let error = match timed_out {
+                    true => {
+                        PullError::Unreachable { server, proxy, source: Box::new(ConnectTimeout(patience.connect)) }
+                    }
+                    false => PullError::Unreachable { server, proxy, source },
+                };
+                Failure::NoContact { error, host: server::host(&url) }
+            }
+            Kind::Request => Failure::Final(PullError::Interrupted { server, url: shown, source }),
+            Kind::Stalled => Failure::passing(PullError::Stalled { server, url: shown, waited: patience.stall }),
+            Kind::Broken => Failure::passing(PullError::Interrupted { server, url: shown, source }),
+        }
+    }
+
+    /// Waits before another attempt, or returns the error that ends it.
+    pub(super) async fn wait_after(&self, backoff: &mut Backoff<'_>, failure: Failure) -> Result<(), PullError> {
+        let contact = match &failure {
+            Failure::NoContact { host, .. } => self.contacts().contains(host),
+            _ => true,
+        };
+        backoff.after(failure, contact).await
+    }
+
+    fn contacts(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.contacts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn document(&self, what: &str, ask: impl Fn() -> RequestBuilder, limit: u64) -> Result<Answer, PullError> {
@@ -143,7 +205,7 @@ impl Repository {
                 Ok(mut response) => {
                     let content_type = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
                     let content_type = content_type.map(str::to_owned);
-                    match self.body(&mut response, limit).await {
+                    match self.body(&mut response, limit, Purpose::Content).await {
                         Ok(Some(bytes)) => return Ok(Answer { bytes, content_type }),
                         Ok(None) => {
                             let cause = ImageError::TooLarge { what: "document".to_owned(), limit };
@@ -154,15 +216,20 @@ impl Repository {
                 }
                 Err(failure) => failure,
             };
-            backoff.after(failure, self.contact()).await?;
+            self.wait_after(&mut backoff, failure).await?;
         }
     }
 
     /// A body of at most `limit` bytes; `None` where it is longer.
-    async fn body(&self, response: &mut Response, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
+    pub(super) async fn body(
+        &self,
+        response: &mut Response,
+        limit: u64,
+        purpose: Purpose,
+    ) -> Result<Option<Vec<u8>>, Failure> {
         let mut bytes = Vec::new();
-        let url = response.url().to_string();
-        while let Some(chunk) = response.chunk().await.map_err(|e| self.failure(&url, &e))? {
+        let url = response.url().clone();
+        while let Some(chunk) = response.chunk().await.map_err(|e| self.failure(url.clone(), purpose, e))? {
             if (bytes.len() + chunk.len()) as u64 > limit {
                 return Ok(None);
             }
@@ -171,126 +238,176 @@ impl Repository {
         Ok(Some(bytes))
     }
 
-    /// One request, with a new authorization where the registry wants one.
+    /// One request to the registry, with a new authorization where it wants one.
     async fn attempt(&self, what: &str, ask: impl Fn() -> RequestBuilder) -> Result<Response, Failure> {
-        let used = self.authorization.lock().await.clone();
-        let response = self.send(&ask, used.header).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
-            return self.success(what, response).await;
-        }
-        let Some(challenge) = Challenge::of(response.headers()) else {
-            return self.success(what, response).await;
-        };
-        let renewed = self.renew(used.generation, &challenge).await?;
-        let mut response = self.send(&ask, renewed.header).await?;
-        match renewed.user {
-            Some(user) if response.status() == StatusCode::UNAUTHORIZED => {
-                Err(self.login_refused(user, &mut response).await)
-            }
-            _ => self.success(what, response).await,
-        }
-    }
-
-    async fn send(&self, ask: &impl Fn() -> RequestBuilder, header: Option<HeaderValue>) -> Result<Response, Failure> {
-        let request = match header {
-            Some(header) => ask().header(AUTHORIZATION, header),
-            None => ask(),
-        };
-        let response = request.send().await.map_err(|e| {
-            let url = e.url().map_or_else(|| self.base.clone(), ToString::to_string);
-            self.failure(&url, &e)
-        })?;
-        self.contact.store(true, Ordering::Relaxed);
-        Ok(response)
-    }
-
-    /// A new authorization, unless another request has got one since `generation`.
-    async fn renew(&self, generation: u64, challenge: &Challenge) -> Result<Authorization, Failure> {
-        let mut authorization = self.authorization.lock().await;
-        if authorization.generation == generation {
-            let (header, user) = self.authorize(challenge).await?;
-            *authorization = Authorization { generation: generation + 1, header, user };
-        }
-        Ok(authorization.clone())
-    }
-
-    async fn authorize(&self, challenge: &Challenge) -> Result<(Option<HeaderValue>, Option<String>), Failure> {
-        let credential = self.credential().await?;
-        let unusable = |reason: String| Failure::Final(self.denied(reason));
-        match (challenge, credential) {
-            (Challenge::Basic, Credential::Password { user, password }) => {
-                let header = auth::basic(&self.client, &user, &password).map_err(unusable)?;
-                Ok((Some(header), Some(user)))
-            }
-            (Challenge::Basic, _) => Ok((None, None)),
-            (Challenge::Bearer { realm, .. }, credential) => {
-                let repository = self.reference.repository();
-                let request = auth::token_request(&self.client, challenge, repository, &credential, self.plain_http);
-                let mut response = request.map_err(unusable)?.send().await.map_err(|e| self.failure(realm, &e))?;
-                if matches!(response.status().as_u16(), 400 | 401 | 403) && credential != Credential::Anonymous {
-                    return Err(self.login_refused(credential.user().to_owned(), &mut response).await);
+        let mut used = self.authorization.lock().await.clone();
+        let mut response = self.send(used.sign(ask()), Purpose::Content).await?;
+        let mut refusal = None;
+        if self.is_challenge(&response) {
+            for challenge in auth::Challenge::all(response.headers()) {
+                used = match self.renew(used.generation, &challenge).await {
+                    Ok(Some(renewed)) => renewed,
+                    Ok(None) => continue,
+                    Err(Failure::Final(error)) => {
+                        refusal.get_or_insert(error);
+                        continue;
+                    }
+                    Err(passing) => return Err(passing),
+                };
+                response = self.send(used.sign(ask()), Purpose::Content).await?;
+                if !self.is_challenge(&response) {
+                    return self.success(what, response, Purpose::Content).await;
                 }
-                let mut response = self.success("a token", response).await?;
-                let answer = self.body(&mut response, TOKEN_LIMIT).await?.unwrap_or_default();
-                Ok((Some(auth::bearer(&answer).map_err(unusable)?), None))
+                if let Some(user) = &used.user {
+                    let reason = self.reason(&mut response, Purpose::Content).await;
+                    refusal.get_or_insert(self.login_refused(user.clone(), reason));
+                }
             }
+        }
+        match refusal {
+            Some(PullError::Denied { reason, .. }) => Err(self.denied(reason).await.into()),
+            Some(refusal) => Err(refusal.into()),
+            None => self.success(what, response, Purpose::Content).await,
         }
     }
 
-    async fn login_refused(&self, user: String, response: &mut Response) -> Failure {
-        let reason = self.reason(response).await;
-        Failure::Final(PullError::LoginRefused { registry: self.reference.registry().to_owned(), user, reason })
+    /// Whether an answer asks for authorization. A storage that does so is not given the login of the registry.
+    fn is_challenge(&self, response: &Response) -> bool {
+        response.status() == StatusCode::UNAUTHORIZED && server::host(response.url()) == self.host
     }
 
-    /// The stored login, looked for only once a registry wants one: helpers may be slow, or ask the user.
-    async fn credential(&self) -> Result<Credential, PullError> {
-        let files = self.options.credential_files.clone().unwrap_or_else(|| {
-            credentials::files(|name| std::env::var_os(name).map(Into::into), rustix::process::getuid().as_raw())
-        });
-        let (registry, repository) = (self.reference.registry().to_owned(), self.reference.repository().to_owned());
-        tokio::task::spawn_blocking(move || credentials::find(&files, &registry, &repository))
-            .await
-            .map_err(|e| PullError::Client(e.to_string()))?
+    /// Sends a request, notes the hosts that answer, and follows redirects.
+    ///
+    /// The client does not follow them, because its errors name the address that was asked first, and not the one that
+    /// failed.
+    pub(super) async fn send(&self, request: RequestBuilder, purpose: Purpose) -> Result<Response, Failure> {
+        let mut request = request.build().map_err(|e| PullError::Client(Box::new(e)))?;
+        for _ in 0..=REDIRECTS {
+            let url = request.url().clone();
+            let again = request.try_clone();
+            let response = self.client.execute(request).await;
+            let response = response.map_err(|e| self.failure(url.clone(), purpose, e))?;
+            self.contacts().insert(server::host(&url));
+            let (Some(target), Some(mut next)) = (redirect(&response), again) else { return Ok(response) };
+            if server::host(&target) != server::host(&url) || target.scheme() != url.scheme() {
+                // The body of such a request is a login.
+                if next.method() != Method::GET {
+                    return Ok(response);
+                }
+                next.headers_mut().remove(AUTHORIZATION);
+            }
+            *next.url_mut() = target;
+            request = next;
+        }
+        let server = self.server(request.url(), purpose);
+        let source = format!("it is redirected more than {REDIRECTS} times").into();
+        Err(PullError::Interrupted { server, url: server::without_secrets(request.url()), source }.into())
     }
 
     /// The answer if it is a success, else what its status means.
-    async fn success(&self, what: &str, mut response: Response) -> Result<Response, Failure> {
+    pub(super) async fn success(
+        &self,
+        what: &str,
+        mut response: Response,
+        purpose: Purpose,
+    ) -> Result<Response, Failure> {
         let status = response.status();
         if status == StatusCode::OK || status == StatusCode::PARTIAL_CONTENT {
             return Ok(response);
         }
-        let registry = self.reference.registry().to_owned();
+        let server = self.server(response.url(), purpose);
         let wait = response.headers().get(RETRY_AFTER).and_then(retry_after);
-        let url = response.url().to_string();
-        let reason = self.reason(&mut response).await;
-        let answer = |reason| PullError::Answer { url, status: status.as_u16(), reason };
+        let url = server::without_secrets(response.url());
+        let reason = self.reason(&mut response, purpose).await;
+        let is_registry = matches!(server, Server::Registry { .. });
         Err(match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Final(self.denied(reason)),
-            StatusCode::NOT_FOUND => Failure::Final(PullError::NotFound { what: what.to_owned(), reason }),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if is_registry => self.denied(reason).await.into(),
+            StatusCode::NOT_FOUND if is_registry => PullError::NotFound { what: what.to_owned(), reason }.into(),
             StatusCode::TOO_MANY_REQUESTS => {
-                Failure::Passing { error: PullError::TooManyRequests { registry, reason, wait }, wait }
+                Failure::Passing { error: PullError::TooManyRequests { server, reason, wait }, wait }
             }
-            StatusCode::REQUEST_TIMEOUT => Failure::Passing { error: answer(reason), wait },
-            status if status.is_server_error() => Failure::Passing { error: answer(reason), wait },
-            _ => Failure::Final(answer(reason)),
+            status => {
+                let error = PullError::Answer { server, url, status: status.as_u16(), reason };
+                match status == StatusCode::REQUEST_TIMEOUT || status.is_server_error() {
+                    true => Failure::Passing { error, wait },
+                    false => error.into(),
+                }
+            }
         })
     }
 
-    fn denied(&self, reason: String) -> PullError {
-        PullError::Denied { image: self.name(), registry: self.reference.registry().to_owned(), reason }
+    pub(super) async fn denied(&self, reason: String) -> PullError {
+        let unused = self.authorization.lock().await.unused.clone();
+        PullError::Denied { image: self.name(), registry: self.reference.registry().to_owned(), reason, unused }
+    }
+
+    pub(super) fn login_refused(&self, user: String, reason: String) -> PullError {
+        PullError::LoginRefused { registry: self.reference.registry().to_owned(), user, reason }
     }
 
     /// What the registry says in the body of an error: its messages where it writes them as the
     /// distribution specification asks, nothing where it sends a page for browsers.
-    async fn reason(&self, response: &mut Response) -> String {
-        let body = self.body(response, REASON_LIMIT).await.ok().flatten().unwrap_or_default();
-        let Ok(envelope) = serde_json::from_slice::<OciEnvelope>(&body) else { return String::new() };
-        let messages: Vec<&str> = envelope.errors.iter().map(|error| error.message.as_str()).collect();
-        messages.join("; ")
+    pub(super) async fn reason(&self, response: &mut Response, purpose: Purpose) -> String {
+        let body = self.body(response, REASON_LIMIT, purpose).await.ok().flatten().unwrap_or_default();
+        serde_json::from_slice(&body).map_or_else(|_| String::new(), |answer| messages(&answer))
+    }
+}
+
+/// Where an answer sends its client.
+fn redirect(response: &Response) -> Option<Url> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    let location = response.headers().get(LOCATION)?.to_str().ok()?;
+    response.url().join(location).ok().filter(|url| matches!(url.scheme(), "http" | "https"))
+}
+
+/// The messages of an error's body. The types of `oci-spec` know the codes of the specification only, and token
+/// services write errors of their own.
+fn messages(answer: &Value) -> String {
+    let text = |value: &Value, names: &[&str]| {
+        let mut texts = names.iter().filter_map(|name| value.get(name)?.as_str());
+        texts.find(|text| !text.is_empty()).map(str::to_owned)
+    };
+    let errors = answer.get("errors").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let told: Vec<String> = errors.iter().filter_map(|error| text(error, &["message", "code"])).collect();
+    match told.is_empty() {
+        true => text(answer, &["details", "message", "error_description", "error"]).unwrap_or_default(),
+        false => told.join("; "),
     }
 }
 
 /// `Retry-After` in seconds (RFC 9110, section 10.2.3). A date is not read: the waits of one's own do as well.
 fn retry_after(value: &HeaderValue) -> Option<Duration> {
     value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+impl Authorization {
+    fn sign(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.header {
+            Some(header) => request.header(AUTHORIZATION, header.clone()),
+            None => request,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_messages_of_an_error_are_found_wherever_servers_write_them() {
+        for (answer, expected) in [
+            (json!({"errors": [{"code": "DENIED", "message": "no"}, {"code": "X", "message": "way"}]}), "no; way"),
+            (json!({"errors": [{"code": "NEW_CODE"}]}), "NEW_CODE"),
+            (json!({"details": "incorrect username or password"}), "incorrect username or password"),
+            (json!({"error": "invalid_grant", "error_description": "expired"}), "expired"),
+            (json!({"errors": {}, "message": "no"}), "no"),
+            (json!([]), ""),
+        ] {
+            assert_eq!(messages(&answer), expected, "{answer}");
+        }
+    }
 }

@@ -1,12 +1,14 @@
-//! Connections: addresses, TLS, and what their failures mean.
+//! Connections: addresses, TLS, proxies, and what their failures mean.
 
 use std::error::Error;
+use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Client;
+use reqwest::{Client, Url};
 
-use super::backoff::{Failure, Patience};
+use super::proxy::Proxies;
 use super::{PullError, PullOptions, trust};
 
 /// The longest that a registry on this host may take to say whether it speaks TLS.
@@ -26,17 +28,17 @@ fn is_loopback(registry: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-pub(super) fn client(registry: &str, options: &PullOptions) -> Result<Client, PullError> {
-    let mut builder = Client::builder()
+pub(super) fn client(options: &PullOptions, proxies: &Arc<Proxies>) -> Result<Client, PullError> {
+    let proxies = Arc::clone(proxies);
+    Client::builder()
         .tls_backend_preconfigured(trust::tls(options)?)
         .user_agent(concat!("lamina/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(options.patience.connect)
-        .read_timeout(options.patience.stall);
-    if is_loopback(registry) {
-        // A proxy cannot reach this host's own registries.
-        builder = builder.no_proxy();
-    }
-    builder.build().map_err(|e| PullError::Client(deepest(&e)))
+        .read_timeout(options.patience.stall)
+        .redirect(reqwest::redirect::Policy::none())
+        .proxy(reqwest::Proxy::custom(move |url| proxies.of(url).cloned()))
+        .build()
+        .map_err(|e| PullError::Client(Box::new(e)))
 }
 
 /// Whether to speak plain HTTP: where the user says so, and to a registry on this host that has no TLS.
@@ -48,53 +50,61 @@ pub(super) async fn plain_http(client: &Client, registry: &str, options: &PullOp
     match ask.send().await {
         Ok(_) => false,
         // A certificate, even a bad one, means that there is TLS.
-        Err(error) => !is_certificate_error(&error),
+        Err(error) => kind(&error) != Kind::Untrusted,
     }
 }
 
-/// What a request that got no answer, or a body that broke off, means.
-pub(super) fn failure(registry: &str, url: &str, patience: &Patience, error: &reqwest::Error) -> Failure {
-    let registry = registry.to_owned();
-    if is_certificate_error(error) {
-        return Failure::Final(PullError::Untrusted { registry, cause: deepest(error) });
-    }
-    if error.is_connect() {
-        let cause = match error.is_timeout() {
-            true => format!("no connection within {} s", patience.connect.as_secs_f32()),
-            false => explained(&deepest(error)),
-        };
-        return Failure::NoContact(PullError::Unreachable { registry, cause });
-    }
-    if error.is_timeout() {
-        let stalled = PullError::Stalled { url: url.to_owned(), waited: patience.stall };
-        return Failure::Passing { error: stalled, wait: None };
-    }
-    if error.is_builder() || error.is_redirect() {
-        return Failure::Final(PullError::Interrupted { url: url.to_owned(), cause: deepest(error) });
-    }
-    Failure::Passing { error: PullError::Interrupted { url: url.to_owned(), cause: deepest(error) }, wait: None }
+/// What kind of failure a request met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The certificate is not to be trusted.
+    Untrusted,
+    /// What came is not TLS.
+    NoTls,
+    /// No connection was made.
+    NoContact,
+    /// The request could not be made.
+    Request,
+    /// Nothing came for too long.
+    Stalled,
+    /// The connection broke.
+    Broken,
 }
 
-fn is_certificate_error(error: &reqwest::Error) -> bool {
-    deepest(error).contains("certificate")
+/// Tells kinds of failures apart by the types of their causes.
+pub(super) fn kind(error: &reqwest::Error) -> Kind {
+    let tls = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => Kind::Untrusted,
+        Some(rustls::Error::InvalidMessage(_)) if error.is_connect() => Kind::NoTls,
+        _ if error.is_connect() => Kind::NoContact,
+        _ if error.is_timeout() => Kind::Stalled,
+        _ if error.is_builder() => Kind::Request,
+        _ => Kind::Broken,
+    }
 }
 
-/// The words of TLS libraries for a server that speaks something else say nothing to a user.
-fn explained(cause: &str) -> String {
-    if cause.contains("InvalidContentType") || cause.contains("corrupt message") {
-        return "it does not speak TLS (use --plain-http if that is meant)".to_owned();
-    }
-    cause.to_owned()
+/// The error and everything that caused it.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| below(*error))
 }
 
-/// The cause at the bottom: what the system or the TLS library said, without the layers that passed it on.
-fn deepest(error: &dyn Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
+/// What caused an error. An `io::Error` that carries another one has that as its cause, which its `source` skips.
+pub(super) fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(carried) => Some(carried),
+        None => error.source(),
     }
-    // Some layers wrap without telling `source`, but repeat what they wrap after a colon.
-    cause.to_string()
+}
+
+/// A time limit that `reqwest` sets shows no number; this does.
+#[derive(Debug, thiserror::Error)]
+#[error("no connection within {} s", .0.as_secs_f32())]
+pub(super) struct ConnectTimeout(pub(super) Duration);
+
+/// Reads an address that a server or an image names; only those of the web are followed.
+pub(super) fn web_address(text: &str) -> Option<Url> {
+    Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 #[cfg(test)]
@@ -109,5 +119,12 @@ mod tests {
         for registry in ["docker.io", "localhost.example:5000", "10.0.0.1:5000", "[2001:db8::1]:5000"] {
             assert!(!is_loopback(registry), "{registry}");
         }
+    }
+
+    #[test]
+    fn the_error_that_an_io_error_carries_is_found() {
+        let tls = rustls::Error::NoCertificatesPresented;
+        let wrapped = io::Error::other(io::Error::other(tls));
+        assert!(causes(&wrapped).any(<dyn Error>::is::<rustls::Error>));
     }
 }

@@ -17,7 +17,6 @@ pub(super) struct Describe<'a> {
     pub(super) repository: &'a Repository,
     pub(super) reference: &'a Reference,
     pub(super) options: &'a PullOptions,
-    pub(super) progress: &'a dyn Observer,
     pub(super) halt: &'a Halt,
 }
 
@@ -52,7 +51,7 @@ impl Describe<'_> {
         })?;
         if wanted.distance_to(&chosen.platform).is_none() {
             let (name, platform) = (self.reference.familiar(), &chosen.platform);
-            self.progress.notice(&format!("{name} is for {platform}, this host is {wanted}"));
+            self.halt.notice(&format!("{name} is for {platform}, this host is {wanted}"));
         }
         Ok(chosen)
     }

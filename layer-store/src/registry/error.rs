@@ -1,53 +1,70 @@
 //! Why a pull failed, and what to do about it.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::server::Server;
+use crate::Digest;
 use crate::oci::ImageError;
+
+/// What went wrong below: in the system, in a protocol, or in the store.
+type Source = Box<dyn Error + Send + Sync>;
 
 /// Why a pull failed. Each text is one line that names the thing and the remedy; the store is as it was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PullError {
-    /// No connection to the registry could be made.
-    #[error("cannot reach the registry {registry}: {cause}; check its name and the network")]
+    /// No connection could be made.
+    #[error("cannot reach {server}{}: {}; check its name and the network", through(.proxy), deepest(&**.source))]
     Unreachable {
-        /// The registry, with its port.
-        registry: String,
+        /// The server.
+        server: Server,
+        /// The proxy on the way, where there is one.
+        proxy: Option<String>,
         /// What the system said.
-        cause: String,
+        source: Source,
     },
-    /// The registry's certificate is not one that this host trusts.
-    #[error(
-        "cannot trust the registry {registry}: {cause}; name its CA with --ca-file FILE or SSL_CERT_FILE, \
-         or use --plain-http where it has no TLS"
-    )]
+    /// A server speaks no TLS where it should.
+    #[error("cannot reach {server}: it does not speak TLS")]
+    NoTls {
+        /// The server.
+        server: Server,
+        /// What the TLS library said.
+        source: Source,
+    },
+    /// A server's certificate is not one that this host trusts.
+    #[error("cannot trust {server}: {}", deepest(&**.source))]
     Untrusted {
-        /// The registry, with its port.
-        registry: String,
-        /// What the certificate check said.
-        cause: String,
+        /// The server.
+        server: Server,
+        /// What the check of the certificate said.
+        source: Source,
     },
-    /// The registry took too long to send anything.
-    #[error("{url}: nothing came for {} s; try again later", .waited.as_secs_f32())]
+    /// A server took too long to send anything.
+    #[error("{server} sent nothing for {} s when asked for {url}; try again later", .waited.as_secs_f32())]
     Stalled {
-        /// What was asked for.
+        /// The server.
+        server: Server,
+        /// What was asked for, without its query.
         url: String,
         /// How long each attempt waited.
         waited: Duration,
     },
     /// The connection broke again and again.
-    #[error("{url}: the transfer broke off: {cause}; try again later")]
+    #[error("the transfer of {url} from {server} broke off: {}; try again later", deepest(&**.source))]
     Interrupted {
-        /// What was asked for.
+        /// The server.
+        server: Server,
+        /// What was asked for, without its query.
         url: String,
         /// What the system said.
-        cause: String,
+        source: Source,
     },
     /// The registry wants a login, another login, or hides that there is nothing.
     #[error(
-        "access to {image} is denied{}: check the name; if it is right, log in with `docker login {registry}` \
-         or `skopeo login {registry}`", clause(.reason)
+        "access to {image} is denied{}{}: check the name; if it is right, log in with `docker login {registry}` \
+         or `skopeo login {registry}`", clause(.reason), not_used(.unused)
     )]
     Denied {
         /// Registry and repository.
@@ -56,9 +73,14 @@ pub enum PullError {
         registry: String,
         /// What the registry said; may be empty.
         reason: String,
+        /// Stored logins that could not be used, and why.
+        unused: Vec<String>,
     },
     /// The registry, or its token service, does not accept the stored login.
-    #[error("{registry} refuses the login of {user}{}: log in again with `docker login {registry}` or `skopeo login {registry}`", clause(.reason))]
+    #[error(
+        "{registry} refuses the login of {}{}: log in again with `docker login {registry}` or `skopeo login {registry}`",
+        one_line(.user), clause(.reason)
+    )]
     LoginRefused {
         /// The registry, with its port.
         registry: String,
@@ -67,12 +89,12 @@ pub enum PullError {
         /// What the registry said; may be empty.
         reason: String,
     },
-    /// Stored credentials cannot be read.
-    #[error("{}: {cause}; correct it, or log in again", .path.display())]
-    Credentials {
-        /// The file that holds them or names their helper.
-        path: PathBuf,
-        /// What is wrong.
+    /// A registry names a token service that no login may be sent to, or that answers with something else.
+    #[error("{server} cannot be used: {cause}")]
+    TokenService {
+        /// The token service.
+        server: Server,
+        /// What is wrong with it.
         cause: String,
     },
     /// The registry has no such repository, tag or digest.
@@ -83,45 +105,57 @@ pub enum PullError {
         /// What the registry said; may be empty.
         reason: String,
     },
-    /// The registry limits how much it serves.
-    #[error("{registry} refuses more requests for now{}: try again {}, or log in to raise the limit", clause(.reason), later(.wait))]
+    /// A server limits how much it serves.
+    #[error("{server} refuses more requests for now{}: try again {}, or log in to raise the limit", clause(.reason), later(.wait))]
     TooManyRequests {
-        /// The registry, with its port.
-        registry: String,
-        /// What the registry said; may be empty.
+        /// The server.
+        server: Server,
+        /// What it said; may be empty.
         reason: String,
         /// How long it asks to wait.
         wait: Option<Duration>,
     },
     /// Any other answer that is no success.
-    #[error("{url}: the registry answers {status}{}", clause(.reason))]
+    #[error("{server} answers {status} when asked for {url}{}", clause(.reason))]
     Answer {
-        /// What was asked for.
+        /// The server.
+        server: Server,
+        /// What was asked for, without its query.
         url: String,
         /// The HTTP status.
         status: u16,
-        /// What the registry said; may be empty.
+        /// What the server said; may be empty.
         reason: String,
     },
-    /// The registry's copy of a layer is shorter or longer than its manifest says.
+    /// The layer is shorter or longer than its manifest says.
     #[error(
-        "layer {layer}: the registry sends {actual} bytes, its manifest says {expected}: the copy there is damaged; push it again"
+        "layer {layer}: {server} sends {actual} bytes, its manifest says {expected}: the copy there is damaged; push it again"
     )]
     WrongLength {
         /// The digest in the manifest.
-        layer: crate::Digest,
+        layer: Digest,
+        /// The server.
+        server: Server,
         /// Bytes that the manifest promises.
         expected: u64,
         /// Bytes that came, at least.
         actual: u64,
     },
+    /// The registry has not got a layer that it may not keep, and the places that the image names have not got it either.
+    #[error("layer {layer} is kept outside of the registry: {source}")]
+    Foreign {
+        /// The digest in the manifest.
+        layer: Digest,
+        /// What the last of the places said.
+        source: Box<PullError>,
+    },
     /// A certificate file cannot be used.
-    #[error("{}: {cause}; --ca-file takes PEM certificates", .path.display())]
+    #[error("{}: {source}; certificates are read in PEM", .path.display())]
     CaFile {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        cause: String,
+        source: Source,
     },
     /// Something is wrong with the image itself.
     #[error("{image}: {cause}")]
@@ -136,19 +170,24 @@ pub enum PullError {
     #[error("layer {layer}: {cause}")]
     Layer {
         /// The digest in the manifest.
-        layer: crate::Digest,
+        layer: Digest,
         /// What the store said.
-        cause: Box<dyn std::error::Error + Send + Sync>,
+        #[source]
+        cause: Source,
     },
     /// A manifest, config or tag could not be kept.
     #[error("{0}")]
-    Store(Box<dyn std::error::Error + Send + Sync>),
+    Store(#[source] Source),
     /// The network side could not be set up.
-    #[error("cannot start the registry client: {0}")]
-    Client(String),
+    #[error("cannot start the registry client: {}", deepest(&**.0))]
+    Client(#[source] Source),
     /// The caller asked for the end.
     #[error("cancelled")]
     Cancelled,
+}
+
+fn through(proxy: &Option<String>) -> String {
+    proxy.as_ref().map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"))
 }
 
 fn clause(reason: &str) -> String {
@@ -158,12 +197,29 @@ fn clause(reason: &str) -> String {
     }
 }
 
+fn not_used(logins: &[String]) -> String {
+    if logins.is_empty() {
+        String::new()
+    } else {
+        format!(", and a login was not used ({})", one_line(&logins.join("; ")))
+    }
+}
+
 fn later(wait: &Option<Duration>) -> String {
     wait.map_or_else(|| "later".to_owned(), |wait| format!("in {} s", wait.as_secs().max(1)))
 }
 
+/// The cause at the bottom: what the system or the TLS library said, without the layers that passed it on.
+fn deepest(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(deeper) = super::connect::below(cause) {
+        cause = deeper;
+    }
+    one_line(&cause.to_string())
+}
+
 /// What a server says, fit for one line: no control characters, at most 200 characters.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     let words: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
     words.trim().to_owned()
 }
@@ -176,5 +232,16 @@ mod tests {
     fn what_a_server_says_stays_on_one_line() {
         let error = PullError::NotFound { what: "x".to_owned(), reason: "a\nb\u{1b}[2J".to_owned() };
         assert_eq!(error.to_string(), "x is not in the registry (a b [2J): check the name and the tag");
+    }
+
+    #[test]
+    fn errors_keep_their_source_and_show_the_deepest() {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let server = Server::Storage { host: "s3.test".to_owned(), registry: "r.test".to_owned() };
+        let error = PullError::Unreachable { server, proxy: None, source: Box::new(std::io::Error::other(refused)) };
+        assert!(error.source().is_some());
+        let text = "cannot reach the storage of the registry r.test at s3.test: connection refused; \
+                    check its name and the network";
+        assert_eq!(error.to_string(), text);
     }
 }

@@ -6,6 +6,7 @@
 //! a whole in memory.
 
 mod auth;
+mod authorize;
 mod backoff;
 mod blob;
 mod client;
@@ -13,6 +14,11 @@ mod connect;
 mod credentials;
 mod describe;
 mod error;
+mod login_file;
+mod login_helper;
+mod proxy;
+mod range;
+mod server;
 mod trust;
 
 use std::path::PathBuf;
@@ -22,6 +28,7 @@ use tokio::runtime::Runtime;
 
 pub use backoff::Patience;
 pub use error::PullError;
+pub use server::Server;
 
 use blob::LayerReader;
 use client::Repository;
@@ -30,6 +37,7 @@ use describe::Describe;
 use crate::observer::Halt;
 use crate::oci::manifest::Descriptor;
 use crate::oci::parallel;
+use crate::oci::partial::Partial;
 use crate::oci::platform::Platform;
 use crate::oci::sink::LayerSink;
 use crate::oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
@@ -75,15 +83,15 @@ pub(crate) fn pull_into(
     sink: &dyn LayerSink,
     reference: &Reference,
     options: &PullOptions,
-    progress: &Arc<dyn Observer>,
+    observer: &Arc<dyn Observer>,
 ) -> Result<Acquired, PullError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("registry")
         .enable_all()
         .build()
-        .map_err(|e| PullError::Client(e.to_string()))?;
-    let outcome = pull_on(&runtime, sink, reference, options, progress);
+        .map_err(|e| PullError::Client(Box::new(e)))?;
+    let outcome = pull_on(&runtime, sink, reference, options, observer);
     // A credential helper that waits for its user must not keep a cancelled pull.
     runtime.shutdown_background();
     outcome
@@ -94,12 +102,11 @@ fn pull_on(
     sink: &dyn LayerSink,
     reference: &Reference,
     options: &PullOptions,
-    progress: &Arc<dyn Observer>,
+    observer: &Arc<dyn Observer>,
 ) -> Result<Acquired, PullError> {
-    let halt = Halt::new(progress);
-    let repository = wait(runtime, &halt, Repository::open(reference, options, progress))?;
-    let describe =
-        Describe { runtime, sink, repository: &repository, reference, options, progress: &**progress, halt: &halt };
+    let halt = Halt::new(observer);
+    let repository = wait(runtime, &halt, Repository::open(reference, options, observer))?;
+    let describe = Describe { runtime, sink, repository: &repository, reference, options, halt: &halt };
     let described = describe.image()?;
     let repository = Arc::new(repository);
     // An image may name a layer several times; it is fetched once.
@@ -110,14 +117,14 @@ fn pull_on(
         }
     }
     for layer in &layers {
-        report(&**progress, layer, LayerState::Waiting, 0);
+        report(&**observer, layer, LayerState::Waiting, 0);
     }
 
     let weight = |layer: &Layer| layer.descriptor.size;
     let acquired = parallel::for_each(&layers, options.parallel, &|| halt.cancel(), weight, |layer| {
-        acquire(runtime, sink, &repository, layer, &halt, &**progress)
+        acquire(runtime, sink, &repository, layer, &halt, &**observer)
     })?;
-    if progress.cancelled() {
+    if observer.cancelled() {
         return Err(PullError::Cancelled);
     }
     sink.put_manifest(&described.config_bytes).map_err(PullError::Store)?;
@@ -153,22 +160,23 @@ pub(crate) fn fetch_layer(
     diff_id: &DiffId,
     source: &LayerSource,
     options: &PullOptions,
-    progress: &Arc<dyn Observer>,
+    observer: &Arc<dyn Observer>,
 ) -> Result<AcquiredLayer, PullError> {
     let Origin::Registry { registry, repository } = &source.origin else {
-        return Err(PullError::Client(format!("{} is no registry", source.origin)));
+        return Err(PullError::Client(format!("{} is no registry", source.origin).into()));
     };
-    let reference: Reference =
-        format!("{registry}/{repository}").parse().map_err(|error| PullError::Client(format!("{error}")))?;
+    let reference = format!("{registry}/{repository}").parse::<Reference>();
+    let reference = reference.map_err(|error| PullError::Client(Box::new(error)))?;
     let bad = |cause| PullError::Image { image: reference.familiar(), cause };
     let descriptor = Descriptor::new(&source.media_type, &source.compressed.to_string(), source.bytes).map_err(bad)?;
+    let descriptor = Descriptor { urls: source.urls.clone(), ..descriptor };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = runtime.map_err(|error| PullError::Client(error.to_string()))?;
-    let halt = Halt::new(progress);
-    let repository = wait(&runtime, &halt, Repository::open(&reference, options, progress));
+    let runtime = runtime.map_err(|error| PullError::Client(Box::new(error)))?;
+    let halt = Halt::new(observer);
+    let repository = wait(&runtime, &halt, Repository::open(&reference, options, observer));
     let layer = Layer { descriptor, diff_id: *diff_id };
     let outcome =
-        repository.and_then(|repository| acquire(&runtime, sink, &Arc::new(repository), &layer, &halt, &**progress));
+        repository.and_then(|repository| acquire(&runtime, sink, &Arc::new(repository), &layer, &halt, &**observer));
     runtime.shutdown_background();
     outcome
 }
@@ -180,13 +188,13 @@ fn acquire(
     repository: &Arc<Repository>,
     layer: &Layer,
     halt: &Halt,
-    progress: &dyn Observer,
+    observer: &dyn Observer,
 ) -> Result<AcquiredLayer, PullError> {
     let descriptor = &layer.descriptor;
     let failed = |cause| PullError::Layer { layer: descriptor.digest, cause };
     let finished = |was_present: bool| {
         let state = if was_present { LayerState::Present } else { LayerState::Done };
-        report(progress, layer, state, descriptor.size);
+        report(observer, layer, state, descriptor.size);
         AcquiredLayer { diff_id: layer.diff_id, source: source(repository, descriptor), was_present }
     };
     if sink.has_layer(&layer.diff_id) {
@@ -202,12 +210,55 @@ fn acquire(
         let cause = ImageError::WrongDigest { what: "its tar".to_owned(), expected, actual: known.0 };
         return Err(failed(Box::new(cause)));
     }
-    report(progress, layer, LayerState::Fetching, 0);
+    report(observer, layer, LayerState::Fetching, 0);
     let expected = ExpectedLayer { compressed: Some(descriptor.digest), diff_id: Some(layer.diff_id) };
-    let mut reader = LayerReader::start(runtime.handle(), repository, descriptor, halt, progress);
-    match sink.ingest(&mut reader, &expected) {
-        Ok(_) => Ok(finished(false)),
-        Err(cause) => Err(reader.into_failure().unwrap_or_else(|| failed(cause))),
+    let partial = sink.partial(&descriptor.digest, descriptor.size);
+    match transfer(runtime, sink, repository, layer, &expected, partial, halt) {
+        Ok(()) => Ok(finished(false)),
+        Err(refused) if refused.may_be_pieced_wrong => {
+            let (name, error) = (descriptor.short(), refused.error);
+            observer.notice(&format!("layer {name} came in parts that do not fit ({error}): fetching all of it again"));
+            let again = transfer(runtime, sink, repository, layer, &expected, None, halt);
+            again.map(|()| finished(false)).map_err(|refused| refused.error)
+        }
+        Err(refused) => Err(refused.error),
+    }
+}
+
+/// Why a layer is not taken.
+struct Refused {
+    error: PullError,
+    /// Whether its bytes came in several parts, so that the fault may be in how they were put together.
+    may_be_pieced_wrong: bool,
+}
+
+/// Streams one layer from the registry into the store.
+fn transfer(
+    runtime: &Runtime,
+    sink: &dyn LayerSink,
+    repository: &Arc<Repository>,
+    layer: &Layer,
+    expected: &ExpectedLayer,
+    partial: Option<Partial>,
+    halt: &Halt,
+) -> Result<(), Box<Refused>> {
+    let mut reader = LayerReader::start(runtime.handle(), repository, &layer.descriptor, partial, halt);
+    let outcome = sink.ingest(&mut reader, expected);
+    let may_be_pieced_wrong = reader.is_pieced_together();
+    match outcome {
+        Ok(_) => {
+            reader.forget();
+            Ok(())
+        }
+        Err(cause) => match reader.take_failure() {
+            // What arrived is kept for the next attempt.
+            Some(error) => Err(Box::new(Refused { error, may_be_pieced_wrong: false })),
+            None => {
+                reader.forget();
+                let error = PullError::Layer { layer: layer.descriptor.digest, cause };
+                Err(Box::new(Refused { error, may_be_pieced_wrong }))
+            }
+        },
     }
 }
 
@@ -218,10 +269,11 @@ fn source(repository: &Repository, descriptor: &Descriptor) -> LayerSource {
         compressed: descriptor.digest,
         media_type: descriptor.media_type.clone(),
         bytes: descriptor.size,
+        urls: descriptor.urls.clone(),
     }
 }
 
-fn report(progress: &dyn Observer, layer: &Layer, state: LayerState, bytes: u64) {
+fn report(observer: &dyn Observer, layer: &Layer, state: LayerState, bytes: u64) {
     let name = layer.descriptor.short();
-    progress.layer(&LayerProgress { name: &name, state, bytes, total: Some(layer.descriptor.size) });
+    observer.layer(&LayerProgress { name: &name, state, bytes, total: Some(layer.descriptor.size) });
 }

@@ -23,7 +23,7 @@ pub(super) fn tls(options: &PullOptions) -> Result<ClientConfig, PullError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let trust = Trust::new(options, &provider)?;
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|e| PullError::Client(e.to_string()))?;
+    let config = config.map_err(|e| PullError::Client(Box::new(e)))?;
     Ok(config.dangerous().with_custom_certificate_verifier(Arc::new(trust)).with_no_client_auth())
 }
 
@@ -48,16 +48,15 @@ impl Trust {
     fn new(options: &PullOptions, provider: &Arc<CryptoProvider>) -> Result<Self, PullError> {
         let mut given = Vec::new();
         if let Some(path) = &options.ca_file {
-            let unusable = |cause: String| PullError::CaFile { path: path.clone(), cause };
-            let pem = std::fs::read(path).map_err(|e| unusable(e.to_string()))?;
-            given =
-                CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|e| unusable(e.to_string()))?;
+            let unusable = |source| PullError::CaFile { path: path.clone(), source };
+            let pem = std::fs::read(path).map_err(|e| unusable(e.into()))?;
+            given = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|e| unusable(e.into()))?;
             if given.is_empty() {
-                return Err(unusable("it holds no certificate".to_owned()));
+                return Err(unusable("it holds no certificate".into()));
             }
             let mut store = RootCertStore::empty();
             for certificate in &given {
-                store.add(certificate.clone()).map_err(|e| unusable(e.to_string()))?;
+                store.add(certificate.clone()).map_err(|e| unusable(e.into()))?;
             }
         }
         Ok(Self { given, all: OnceLock::new(), provider: Arc::clone(provider) })
@@ -82,8 +81,8 @@ impl Trust {
 
 /// Whether all that is wrong with a certificate is that it may sign others. Its dates were checked before that.
 fn is_only_a_ca(error: &Error) -> bool {
-    matches!(error, Error::InvalidCertificate(CertificateError::Other(_)))
-        && error.to_string().contains("CaUsedAsEndEntity")
+    let Error::InvalidCertificate(CertificateError::Other(other)) = error else { return false };
+    matches!(other.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
 impl ServerCertVerifier for Trust {

@@ -35,7 +35,7 @@ pub struct Collected {
 /// One thing that nobody needs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct Garbage {
-    /// What it is: `layer`, `base`, `manifest`, `index`, `part`, `leftover`.
+    /// What it is: `layer`, `base`, `manifest`, `index`, `part`, `partial`, `leftover`.
     pub kind: GarbageKind,
     /// Its digest, base id or file name.
     pub name: String,
@@ -57,6 +57,8 @@ pub enum GarbageKind {
     Index,
     /// Of a layer what nobody needs, where others borrow content from it.
     Part,
+    /// The beginning of a layer whose transfer ended early.
+    Partial,
     /// What a process left that was killed.
     Leftover,
 }
@@ -284,6 +286,9 @@ impl Store {
                 doom(GarbageKind::Index, format!("sha256:{}", file_name(&path)), path);
             }
         }
+        for path in self.stale_partials()? {
+            doom(GarbageKind::Partial, format!("sha256:{}", file_name(&path)), path);
+        }
         for path in &reachable.dead {
             doom(GarbageKind::Leftover, file_name(path), path.clone());
         }
@@ -350,13 +355,13 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn digest(path: &Path) -> Option<Digest> {
+pub(super) fn digest(path: &Path) -> Option<Digest> {
     Digest::from_hex(&file_name(path)).ok()
 }
 
 /// Lists a directory that an earlier version, or who has not needed it yet, has not made. Any other error is one: that
 /// what it lists is needed by nobody must not be a guess.
-fn list_if_there(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
+pub(super) fn list_if_there(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
     match list(directory) {
         Err(StoreError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         listed => listed,

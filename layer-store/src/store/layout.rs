@@ -19,6 +19,7 @@
 //!   bases/<base-id>/recipe           JSON: DiffIDs of image and variant
 //!   bases/<base-id>/erofs-1          the base as a block image, where one was asked for (a cache)
 //!   bases/<base-id>/tree-1           the base as a directory, where one was asked for (a cache); without owners tree-1-own
+//!   partial/sha256/<hex>             the first bytes of the layer with this digest, of a transfer that ended (a cache)
 //!   leases/<id>                      what a live process uses, locked by it
 //!   pins/<hex>                       what something outside the store uses: see `pins.rs`
 //!   locks/<name>                     one thing that is being made
@@ -94,6 +95,11 @@ impl Layout {
 
     pub(super) fn compressed(&self, digest: &Digest) -> PathBuf {
         self.join("compressed/sha256").join(digest.hex())
+    }
+
+    /// Another directory that a store has not from the start.
+    pub(super) fn partials(&self) -> PathBuf {
+        self.join("partial/sha256")
     }
 
     pub(super) fn manifest(&self, digest: &Digest) -> PathBuf {

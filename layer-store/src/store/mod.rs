@@ -13,6 +13,7 @@ mod layout;
 mod limits;
 mod lock;
 mod others;
+mod partials;
 mod pins;
 mod repair;
 mod rest;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Store;
 use super::images::Images;
 use super::layers::forget;
+use crate::oci::partial::Partial;
 use crate::oci::sink::{LayerSink, SinkError};
 use crate::{
     Acquired, DiffId, Digest, ExpectedLayer, ImportError, ImportOptions, ImportSource, IngestedLayer, Limits, Observer,
@@ -35,6 +36,10 @@ impl LayerSink for Store {
 
     fn layer_by_compressed(&self, compressed: &Digest) -> Option<DiffId> {
         self.layers().by_compressed(compressed)
+    }
+
+    fn partial(&self, compressed: &Digest, size: u64) -> Option<Partial> {
+        Partial::open(&self.layout.partials(), compressed, size)
     }
 
     fn ingest(&self, source: &mut (dyn Read + Send), expected: &ExpectedLayer) -> Result<IngestedLayer, SinkError> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Store;
 use super::error::StoreError;
-use super::gc::disk_bytes;
+use super::gc::{disk_bytes, list_if_there};
 use crate::DiffId;
 use crate::sharing::blob;
 
@@ -29,6 +29,8 @@ pub struct Usage {
     pub bases: u64,
     /// Manifests and configs on disk.
     pub manifests: u64,
+    /// What arrived of layers whose transfer ended early, on disk.
+    pub partial: u64,
     /// What the images would take more if each had its layers for itself.
     pub saved_by_layers: u64,
     /// What the tars would take more if each had all its content in its own file.
@@ -138,6 +140,7 @@ impl Store {
             rests,
             bases: disk_bytes(&self.layout.join("bases")),
             manifests: disk_bytes(&self.layout.join("manifests")),
+            partial: list_if_there(&self.layout.partials())?.iter().map(|path| disk_bytes(path)).sum(),
             saved_by_layers: apart.saturating_sub(together),
             saved_by_files: layers.values().map(LayerUsage::borrowed).sum(),
             layers: layers.into_values().collect(),

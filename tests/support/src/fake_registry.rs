@@ -30,6 +30,8 @@ pub enum Reply {
     Serve,
     /// Answer with a status, header lines and a body.
     Answer(u16, Vec<String>, String),
+    /// The same with a body that is not text.
+    Bytes(u16, Vec<String>, Vec<u8>),
     /// Send the first bytes of what is there, then close the connection.
     CutAfter(usize),
     /// Send the first bytes of what is there, then nothing, with the connection open.
@@ -170,10 +172,15 @@ impl Content {
             connection.write_all(head.as_bytes()).ok()?;
             connection.write_all(body).ok()
         };
-        if let Reply::Answer(status, lines, body) = reply {
+        let made = match reply {
+            Reply::Answer(status, lines, body) => Some((status, lines, body.as_bytes())),
+            Reply::Bytes(status, lines, body) => Some((status, lines, body.as_slice())),
+            _ => None,
+        };
+        if let Some((status, lines, body)) = made {
             let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
             let head = format!("HTTP/1.1 {status} X\r\n{lines}Content-Length: {}\r\n\r\n", body.len());
-            return write(connection, head, body.as_bytes());
+            return write(connection, head, body);
         }
         let Some((media_type, bytes)) = self.files.get(&request.path) else {
             let body = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;

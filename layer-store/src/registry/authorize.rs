@@ -1,0 +1,114 @@
+//! Getting a repository's requests let in: the login, the token service, and what to do when either fails.
+
+use reqwest::header::HeaderValue;
+
+use super::auth::{self, Challenge};
+use super::backoff::Failure;
+use super::client::Repository;
+use super::connect;
+use super::credentials::{self, Credential, Found};
+use super::error::PullError;
+use super::server::Purpose;
+
+/// Bytes of a token service's answer that are read. Tokens reach some kilobytes.
+const TOKEN_LIMIT: u64 = 1 << 20;
+
+/// What requests carry to be let in.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Authorization {
+    /// How many there were before.
+    pub(super) generation: u64,
+    pub(super) header: Option<HeaderValue>,
+    /// Whose login the header carries, where it carries one.
+    pub(super) user: Option<String>,
+    /// Stored logins that cannot be used, and why.
+    pub(super) unused: Vec<String>,
+}
+
+impl Repository {
+    /// A new authorization, unless another request has got one since `generation`. `None` where the challenge wants
+    /// a login and there is none.
+    pub(super) async fn renew(&self, generation: u64, challenge: &Challenge) -> Result<Option<Authorization>, Failure> {
+        let mut authorization = self.authorization.lock().await;
+        if authorization.generation != generation {
+            return Ok(Some(authorization.clone()));
+        }
+        let Found { credential, problems } = self.login().await?;
+        if authorization.unused != problems {
+            problems.iter().for_each(|problem| self.observer.notice(&format!("a login is not used: {problem}")));
+            authorization.unused = problems;
+        }
+        let Some((header, user)) = self.authorize(challenge, credential).await? else { return Ok(None) };
+        let unused = std::mem::take(&mut authorization.unused);
+        *authorization = Authorization { generation: generation + 1, header: Some(header), user, unused };
+        Ok(Some(authorization.clone()))
+    }
+
+    /// The header that meets a challenge, and whose login it carries.
+    async fn authorize(
+        &self,
+        challenge: &Challenge,
+        credential: Credential,
+    ) -> Result<Option<(HeaderValue, Option<String>)>, Failure> {
+        let unusable = |cause| PullError::Client(Box::<dyn std::error::Error + Send + Sync>::from(cause));
+        match (challenge, &credential) {
+            (Challenge::Basic, Credential::Password { user, password }) => {
+                let header = auth::basic(user, password).map_err(unusable)?;
+                Ok(Some((header, Some(credential.user()))))
+            }
+            (Challenge::Basic, _) => Ok(None),
+            (Challenge::Bearer { .. }, Credential::RegistryToken(token)) => {
+                Ok(Some((auth::bearer(token).map_err(unusable)?, Some(credential.user()))))
+            }
+            (Challenge::Bearer { realm, service, scope }, _) => {
+                let header = self.token(realm, service.as_deref(), scope.as_deref(), &credential).await?;
+                Ok(Some((header, None)))
+            }
+        }
+    }
+
+    /// A token of the service at `realm`.
+    async fn token(
+        &self,
+        realm: &str,
+        service: Option<&str>,
+        scope: Option<&str>,
+        credential: &Credential,
+    ) -> Result<HeaderValue, Failure> {
+        let Some(url) = connect::web_address(realm) else {
+            let reason = format!("it names a token service that is no address: {realm}");
+            return Err(Failure::Final(self.refusal(reason)));
+        };
+        let server = self.server(&url, Purpose::Token);
+        let unusable = |cause| PullError::TokenService { server: server.clone(), cause };
+        let usual = format!("repository:{}:pull", self.reference.repository());
+        let fields = (service, scope.unwrap_or(&usual));
+        let request = auth::token_request(&self.client, url, fields, credential, self.plain_http);
+        let mut response = self.send(request.map_err(unusable)?, Purpose::Token).await?;
+        if matches!(response.status().as_u16(), 400 | 401 | 403) {
+            let reason = self.reason(&mut response, Purpose::Token).await;
+            return Err(Failure::Final(match credential {
+                Credential::Anonymous => self.refusal(reason),
+                login => self.login_refused(login.user(), reason),
+            }));
+        }
+        let mut response = self.success("a token", response, Purpose::Token).await?;
+        let answer = self.body(&mut response, TOKEN_LIMIT, Purpose::Token).await?.unwrap_or_default();
+        Ok(auth::bearer_of(&answer).map_err(unusable)?)
+    }
+
+    /// The image is not for everybody. The lock of the authorization is held, so its notes are not added here.
+    fn refusal(&self, reason: String) -> PullError {
+        let registry = self.reference.registry().to_owned();
+        PullError::Denied { image: self.name(), registry, reason, unused: Vec::new() }
+    }
+
+    /// The stored login, looked for only once a registry wants one: helpers may be slow, or ask the user.
+    async fn login(&self) -> Result<Found, PullError> {
+        let files = self.options.credential_files.clone().unwrap_or_else(credentials::own_files);
+        let (registry, repository) = (self.reference.registry().to_owned(), self.reference.repository().to_owned());
+        tokio::task::spawn_blocking(move || credentials::find(&files, &registry, &repository))
+            .await
+            .map_err(|e| PullError::Client(Box::new(e)))
+    }
+}

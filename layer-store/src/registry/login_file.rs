@@ -1,0 +1,130 @@
+//! One file with logins: docker's `config.json`, podman's `auth.json`, or the `.dockercfg` of before 2014.
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde_json::{Map, Value};
+
+use super::credentials::Credential;
+
+/// Base64 with or without padding.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The user name under which helpers give an identity token.
+pub(super) const TOKEN_USER: &str = "<token>";
+
+#[derive(Debug, Default)]
+pub(super) struct LoginFile {
+    auths: Map<String, Value>,
+    helpers: Map<String, Value>,
+    store: Option<String>,
+}
+
+impl LoginFile {
+    /// Reads a file. A `legacy` one has nothing but logins.
+    pub(super) fn read(bytes: &[u8], legacy: bool) -> Result<Self, String> {
+        let text = String::from_utf8_lossy(bytes);
+        let text = text.trim_start_matches('\u{feff}').trim();
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        let Ok(Value::Object(mut fields)) = serde_json::from_str(text) else {
+            return Err("it is not JSON as docker and podman write it".to_owned());
+        };
+        if legacy {
+            return Ok(Self { auths: fields, ..Self::default() });
+        }
+        let mut map = |name: &str| match fields.remove(name) {
+            Some(Value::Object(map)) => map,
+            _ => Map::new(),
+        };
+        let (auths, helpers) = (map("auths"), map("credHelpers"));
+        let store = fields.get("credsStore").and_then(Value::as_str).filter(|name| !name.is_empty());
+        Ok(Self { auths, helpers, store: store.map(str::to_owned) })
+    }
+
+    /// The helper for one registry or part of it.
+    pub(super) fn helper(&self, place: &str) -> Option<&str> {
+        let found = self.helpers.iter().find(|(key, _)| is_for(key, place));
+        found.and_then(|(_, name)| name.as_str()).filter(|name| !name.is_empty())
+    }
+
+    /// The helper for all registries.
+    pub(super) fn store(&self) -> Option<&str> {
+        self.store.as_deref()
+    }
+
+    /// The login that is stored in the file itself.
+    pub(super) fn entry(&self, place: &str) -> Result<Option<Credential>, String> {
+        let entry = self.auths.get(place).or_else(|| {
+            let found = self.auths.iter().find(|(key, _)| is_for(key, place));
+            found.map(|(_, entry)| entry)
+        });
+        entry.map_or(Ok(None), read_entry)
+    }
+}
+
+/// Whether a key of a login file means `place`: some tools write it as an address.
+fn is_for(key: &str, place: &str) -> bool {
+    if key == place {
+        return true;
+    }
+    let address = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
+    let (host, path) = address.unwrap_or(key).split_once('/').unwrap_or((address.unwrap_or(key), ""));
+    let path = path.trim_end_matches('/');
+    // Docker Desktop keeps tokens of its own beside logins.
+    let is_whole = match address {
+        Some(_) => !path.ends_with("access-token") && !path.ends_with("refresh-token"),
+        None => matches!(path, "" | "v1" | "v2"),
+    };
+    is_whole && host == place
+}
+
+fn read_entry(entry: &Value) -> Result<Option<Credential>, String> {
+    let Value::Object(fields) = entry else { return Ok(None) };
+    let field = |name: &str| {
+        let found = fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.and_then(|(_, value)| value.as_str()).filter(|text| !text.trim().is_empty())
+    };
+    if let Some(token) = field("identitytoken") {
+        return Ok(Some(Credential::IdentityToken(token.trim().to_owned())));
+    }
+    if let Some(token) = field("registrytoken") {
+        return Ok(Some(Credential::RegistryToken(token.trim().to_owned())));
+    }
+    let written = field("username").map(|user| (user, field("password").unwrap_or_default()));
+    let written = written.and_then(|(user, password)| login(user.as_bytes(), password.as_bytes()));
+    match field("auth").map(decode) {
+        Some(Ok(decoded)) => Ok(decoded.or(written)),
+        Some(Err(_)) if written.is_some() => Ok(written),
+        Some(Err(problem)) => Err(problem),
+        None => Ok(written),
+    }
+}
+
+/// Reads the base64 of `user:password`.
+fn decode(auth: &str) -> Result<Option<Credential>, String> {
+    let compact: String = auth.chars().filter(|c| !c.is_whitespace()).collect();
+    // Some tools write the alphabet for addresses.
+    let compact = compact.replace('-', "+").replace('_', "/");
+    let bytes = LENIENT.decode(compact).map_err(|_| "its \"auth\" is not base64".to_owned())?;
+    let colon = bytes.iter().position(|byte| *byte == b':').ok_or_else(|| "its \"auth\" has no colon".to_owned())?;
+    let (user, password) = bytes.split_at(colon);
+    Ok(login(user, password.get(1..).unwrap_or_default()))
+}
+
+/// A login, without what editors and old programs leave at the end of a password.
+pub(super) fn login(user: &[u8], password: &[u8]) -> Option<Credential> {
+    let end = password.iter().rposition(|byte| !matches!(byte, 0 | b'\n' | b'\r')).map_or(0, |last| last + 1);
+    let password = password.get(..end).unwrap_or_default();
+    if user.is_empty() && password.is_empty() {
+        return None;
+    }
+    if user == TOKEN_USER.as_bytes() {
+        return Some(Credential::IdentityToken(String::from_utf8_lossy(password).into_owned()));
+    }
+    Some(Credential::Password { user: user.to_owned(), password: password.to_owned() })
+}

@@ -1,0 +1,131 @@
+//! Which part of a blob is asked for, and which part an answer has.
+//!
+//! RFC 9110, section 14. Servers and the caches before them get ranges wrong in many ways; what an answer says of
+//! itself decides, and not what was asked for.
+
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap};
+
+/// How to ask for the rest of a blob, in the order of trying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// `bytes=N-`
+    OpenRange,
+    /// `bytes=N-M`: some servers know only this.
+    ClosedRange,
+    /// Everything, of which what is there already is passed over.
+    Whole,
+}
+
+impl Ask {
+    /// What to try after the server could not make use of this.
+    pub(super) fn next(self) -> Self {
+        match self {
+            Self::OpenRange => Self::ClosedRange,
+            _ => Self::Whole,
+        }
+    }
+
+    /// The value of the `Range` header for the bytes from `offset` on; `None` for the whole.
+    pub(super) fn header(self, offset: u64, size: u64) -> Option<String> {
+        match self {
+            _ if offset == 0 => None,
+            Self::OpenRange => Some(format!("bytes={offset}-")),
+            Self::ClosedRange => Some(format!("bytes={offset}-{}", size.saturating_sub(1))),
+            Self::Whole => None,
+        }
+    }
+}
+
+/// Where the bytes of an answer begin; `None` where that cannot be told, or the answer is of no use from `offset` on.
+pub(super) fn start(is_partial: bool, headers: &HeaderMap, offset: u64, size: u64) -> Option<u64> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if text(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("multipart/byteranges")) {
+        return None;
+    }
+    let length: Option<u64> = text(CONTENT_LENGTH).and_then(|length| length.trim().parse().ok());
+    if let Some(range) = text(CONTENT_RANGE).and_then(ContentRange::read) {
+        let fits = range.start <= offset && range.end >= offset && range.end < size;
+        let is_of_this = range.total.is_none_or(|total| total == size);
+        let is_complete = length.is_none_or(|length| length == range.end - range.start + 1);
+        return (fits && is_of_this && is_complete).then_some(range.start);
+    }
+    match (is_partial, length) {
+        (true, Some(length)) if offset + length == size => Some(offset),
+        (true, None) => Some(offset),
+        (false, Some(length)) if length == size => Some(0),
+        (false, None) => Some(0),
+        _ => None,
+    }
+}
+
+/// `bytes START-END/TOTAL`, both ends included.
+#[derive(Debug, PartialEq, Eq)]
+struct ContentRange {
+    start: u64,
+    end: u64,
+    total: Option<u64>,
+}
+
+impl ContentRange {
+    fn read(text: &str) -> Option<Self> {
+        let (range, total) = text.trim().strip_prefix("bytes")?.trim_start_matches([' ', '=']).split_once('/')?;
+        let (start, end) = range.split_once('-')?;
+        let range = Self {
+            start: start.trim().parse().ok()?,
+            end: end.trim().parse().ok()?,
+            total: if total.trim() == "*" { None } else { Some(total.trim().parse().ok()?) },
+        };
+        (range.start <= range.end).then_some(range)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where an answer to a request for the bytes from 400 on, of 1000, begins.
+    fn begins(is_partial: bool, fields: &[(reqwest::header::HeaderName, &'static str)]) -> Option<u64> {
+        let fields =
+            fields.iter().map(|(name, value)| (name.clone(), reqwest::header::HeaderValue::from_static(value)));
+        start(is_partial, &fields.collect(), 400, 1000)
+    }
+
+    #[test]
+    fn an_answer_begins_where_it_says() {
+        for (range, expected) in [
+            ("bytes 400-999/1000", Some(400)),
+            ("bytes 200-999/1000", Some(200)),
+            ("bytes 0-999/1000", Some(0)),
+            ("bytes 400-499/1000", Some(400)),
+            ("bytes 400-999/*", Some(400)),
+            ("bytes 401-999/1000", None),
+            ("bytes 0-399/1000", None),
+            ("bytes 400-999/2000", None),
+            ("bytes 400-1000/1001", None),
+        ] {
+            assert_eq!(begins(true, &[(CONTENT_RANGE, range)]), expected, "{range}");
+            assert_eq!(begins(false, &[(CONTENT_RANGE, range)]), expected, "{range}");
+        }
+        assert_eq!(begins(true, &[(CONTENT_RANGE, "bytes 400-999/1000"), (CONTENT_LENGTH, "700")]), None);
+    }
+
+    #[test]
+    fn an_answer_that_says_nothing_is_judged_by_its_length() {
+        assert_eq!(begins(true, &[(CONTENT_LENGTH, "600")]), Some(400));
+        assert_eq!(begins(true, &[(CONTENT_LENGTH, "1000")]), None);
+        assert_eq!(begins(true, &[]), Some(400));
+        assert_eq!(begins(false, &[(CONTENT_LENGTH, "1000")]), Some(0));
+        assert_eq!(begins(false, &[(CONTENT_LENGTH, "600")]), None);
+        assert_eq!(begins(false, &[]), Some(0));
+        assert_eq!(begins(true, &[(CONTENT_TYPE, "multipart/byteranges; boundary=x"), (CONTENT_LENGTH, "600")]), None);
+        assert_eq!(begins(true, &[(CONTENT_RANGE, "pages 1-2/3"), (CONTENT_LENGTH, "600")]), Some(400));
+    }
+
+    #[test]
+    fn the_whole_is_asked_for_last() {
+        let asks = [Ask::OpenRange, Ask::OpenRange.next(), Ask::OpenRange.next().next()];
+        let headers = asks.map(|ask| ask.header(400, 1000));
+        assert_eq!(headers, [Some("bytes=400-".to_owned()), Some("bytes=400-999".to_owned()), None]);
+        assert_eq!(Ask::OpenRange.header(0, 1000), None);
+    }
+}

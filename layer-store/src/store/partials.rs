@@ -1,0 +1,27 @@
+//! Parts of layers whose transfer ended early: how long they are kept, and what they take.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::Store;
+use super::error::StoreError;
+use super::gc::{digest, list_if_there};
+use crate::oci::partial;
+
+/// How long a part is kept after its last byte arrived. Who tries again does so within a day.
+const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Store {
+    /// Parts that no transfer is likely to go on from.
+    pub(super) fn stale_partials(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let all = list_if_there(&self.layout.partials())?;
+        Ok(all.into_iter().filter(|path| self.is_stale(path) && !partial::is_in_use(path)).collect())
+    }
+
+    fn is_stale(&self, path: &Path) -> bool {
+        let is_complete = digest(path).is_none_or(|digest| self.layers().by_compressed(&digest).is_some());
+        let written = path.metadata().and_then(|metadata| metadata.modified());
+        let age = written.ok().and_then(|written| SystemTime::now().duration_since(written).ok());
+        is_complete || age.is_some_and(|age| age > KEPT)
+    }
+}
