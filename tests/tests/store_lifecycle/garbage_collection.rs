@@ -87,7 +87,7 @@ fn moved_tag_keeps_what_a_mount_uses_and_explain_names_who_holds_it() {
 
     session.umount(&point);
     session.traces().assert_nothing_left();
-    assert!(session.ok(explain).starts_with("nobody"));
+    assert!(session.ok(explain).starts_with("nothing: "));
     session.ok(["gc"]);
     session.run(explain).refused(&own);
     assert_eq!(sound_layers(&session.store()).len(), 2);
