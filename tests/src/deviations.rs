@@ -1,22 +1,6 @@
 //! Where a tree that Lamina shows may differ from that of `umoci unpack`, each with the reason. This is the only list.
 
-use crate::tree::Fields;
-
-/// One excused difference.
-#[derive(Clone, Copy)]
-pub struct Deviation {
-    /// Why the difference is right.
-    pub reason: &'static str,
-    /// Whether it covers a field at a path (escaped, relative to the root). An entry of only one tree is
-    /// passed with the field `type`, and no fields for the tree that lacks it.
-    pub applies: fn(path: &str, field: &str, expected: &Fields, found: &Fields) -> bool,
-}
-
-impl std::fmt::Debug for Deviation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.reason)
-    }
-}
+use crate::tree::Deviation;
 
 /// What is excused when a mounted tree is compared with `umoci unpack`.
 pub const MOUNTED: &[Deviation] = &[];

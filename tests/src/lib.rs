@@ -16,7 +16,6 @@ pub mod store_checks;
 pub mod traces;
 pub mod tree;
 
-pub use deviations::Deviation;
 pub use images::Image;
 pub use inventory::Inventory;
 pub use layout::Layout;
@@ -24,4 +23,4 @@ pub use session::{Finished, Session, Started};
 pub use test_support::registry::Registry;
 pub use test_support::user::Actor;
 pub use test_support::{PATIENCE, Random, programs, until, until_some};
-pub use tree::TreeDump;
+pub use tree::{Deviation, TreeDump};

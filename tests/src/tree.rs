@@ -21,8 +21,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags, statx};
 use sha2::{Digest as _, Sha256};
 
-use crate::Deviation;
-
 /// The version of the text form; a cached dump of another version is replaced.
 pub const FORMAT: u32 = 1;
 
@@ -31,6 +29,22 @@ const SHOWN: usize = 40;
 
 /// The fields of one entry by name, as in the text form.
 pub type Fields = BTreeMap<String, String>;
+
+/// One excused difference.
+#[derive(Clone, Copy)]
+pub struct Deviation {
+    /// Why the difference is right.
+    pub reason: &'static str,
+    /// Whether it covers a field at a path (escaped, relative to the root). An entry of only one tree is
+    /// passed with the field `type`, and no fields for the tree that lacks it.
+    pub applies: fn(path: &str, field: &str, expected: &Fields, found: &Fields) -> bool,
+}
+
+impl fmt::Debug for Deviation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason)
+    }
+}
 
 /// A tree, by escaped path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
