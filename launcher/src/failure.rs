@@ -37,6 +37,11 @@ impl Failure {
         Self { thing: thing.to_string(), cause: cause.to_string(), hint: None, status: FAILED }
     }
 
+    /// The same with what helps against an error of the store, where an option does.
+    pub(crate) fn of(thing: impl fmt::Display, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self { hint: crate::hint::hint(error), ..Self::new(thing, error) }
+    }
+
     /// Adds what the user can do about it.
     #[must_use]
     pub(crate) fn with_hint(self, hint: impl fmt::Display) -> Self {
@@ -98,9 +103,9 @@ pub(crate) trait About<T> {
     fn about(self, thing: impl fmt::Display) -> Result<T, Failure>;
 }
 
-impl<T, E: fmt::Display> About<T> for Result<T, E> {
+impl<T, E: fmt::Display + 'static> About<T> for Result<T, E> {
     fn about(self, thing: impl fmt::Display) -> Result<T, Failure> {
-        self.map_err(|error| Failure::new(thing, error))
+        self.map_err(|error| Failure { hint: crate::hint::of(&error), ..Failure::new(thing, error) })
     }
 }
 

@@ -7,6 +7,7 @@
 
 #[macro_use]
 mod failure;
+mod hint;
 
 mod cli;
 mod engine;

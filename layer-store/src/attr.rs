@@ -125,3 +125,40 @@ pub struct Attr {
     /// Minor number of a device, else 0.
     pub rdev_minor: u32,
 }
+
+impl Attr {
+    /// Returns the device number in 32 bits, as the kernel's `new_encode_dev` makes it: 12 bits of major, 20 of minor, the low
+    /// 8 bits of minor first. Bits that do not fit are lost, as they are in any 32-bit `rdev`. 0 for what is not a device.
+    #[must_use]
+    pub const fn device_number(&self) -> u32 {
+        let (major, minor) = (self.rdev_major, self.rdev_minor);
+        (minor & 0xff) | (major & 0xfff) << 8 | (minor & 0xf_ff00) << 12
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_number_is_packed_as_the_kernel_does() {
+        let number = |rdev_major, rdev_minor| {
+            let attr = Attr {
+                ino: Ino::ROOT,
+                kind: Kind::CharDevice,
+                permissions: 0,
+                nlink: 1,
+                uid: 0,
+                gid: 0,
+                size: 0,
+                blocks: 0,
+                mtime: Timestamp::default(),
+                rdev_major,
+                rdev_minor,
+            };
+            attr.device_number()
+        };
+        assert_eq!(number(1, 3), 0x103);
+        assert_eq!(number(0xabc, 0x1_2345), 0x123a_bc45);
+    }
+}

@@ -1,4 +1,4 @@
-//! Makes a layer of a host directory: what a variant adds to an image.
+//! Makes a layer from a host directory: what a variant adds to an image.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
-use crate::store::StoreError;
+use crate::error::StoreError;
 use crate::{DiffId, Digest, ExpectedLayer, IngestError, Layers};
 
 impl Layers<'_> {
@@ -18,7 +18,7 @@ impl Layers<'_> {
     ///
     /// A name such as `.wh.x` means in this layer what it means in any: `x` is gone from the layers below.
     ///
-    /// The same content gives the same layer. Where the store has it already, nothing is written.
+    /// The same content makes the same layer. If the store has it already, nothing is written.
     pub fn add_directory(&self, directory: &Path) -> Result<DiffId, IngestError> {
         let diff_id = digest_of(directory)?;
         if self.has(&diff_id) {
@@ -47,7 +47,7 @@ impl Layers<'_> {
 enum PackError {
     /// A file of the directory.
     Source(PathBuf, io::Error),
-    /// Whoever takes the tar.
+    /// The receiver of the tar.
     Sink(io::Error),
 }
 
@@ -193,7 +193,7 @@ impl<W: Write> Packer<W> {
         Ok(())
     }
 
-    /// A header of root's, behind a PAX record with the nanoseconds of the time.
+    /// A header for a file of root, after a PAX record with the nanoseconds of the time.
     fn header(&mut self, kind: EntryType, metadata: &Metadata) -> io::Result<Header> {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
@@ -215,7 +215,7 @@ impl<W: Write> Packer<W> {
     }
 }
 
-/// The time as PAX has it; of a time before 1970 the fraction counts back from the second.
+/// The time in PAX format. For a time before 1970 the fraction counts back from the second.
 fn pax_time(metadata: &Metadata) -> String {
     let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
     if seconds >= 0 || nanoseconds == 0 {
@@ -224,7 +224,7 @@ fn pax_time(metadata: &Metadata) -> String {
     format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - nanoseconds)
 }
 
-/// Gives exactly so many bytes of a file.
+/// Reads exactly `left` bytes of a file.
 struct Exactly {
     file: File,
     left: u64,

@@ -1,10 +1,10 @@
-//! Gives files their names so that a power cut leaves either the whole file or none.
+//! Writes and names files so that a power cut leaves either the whole file or none.
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-use crate::store::StoreError;
+use crate::error::StoreError;
 
 /// Writes a new file and waits until it is on the disk.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
@@ -19,7 +19,7 @@ pub(crate) fn sync_directory(path: &Path) -> Result<(), StoreError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(StoreError::io(path))
 }
 
-/// Gives a finished file or directory its place, over what may be there, and waits until that is on the disk.
+/// Renames a finished file or directory to its place, replacing what may exist there, and waits until that is on the disk.
 pub(crate) fn publish(from: &Path, to: &Path) -> Result<(), StoreError> {
     fs::rename(from, to).map_err(StoreError::io(to))?;
     to.parent().map_or(Ok(()), sync_directory)

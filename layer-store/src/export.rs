@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use oci_spec::image::{Descriptor, ImageIndexBuilder, ImageManifest, MediaType, OciLayoutBuilder};
 use serde::Serialize;
 
+use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::oci::manifest;
 use crate::sharing::blob::Blob;
-use crate::store::{Image, Store, StoreError, available, is_out_of_space};
-use crate::{DiffId, Digest, Images, Observer, Reference};
+use crate::space::Shortage;
+use crate::store::{Image, Images, Store};
+use crate::{DiffId, Digest, Observer, Reference};
 
 /// Bytes that are copied at once of a layer that lies in several files.
 const PIECE: usize = 1 << 20;
@@ -31,16 +33,15 @@ pub enum ExportError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The host does not take it where it is to go.
-    #[error("{path}: {cause}{}", shortage(*needed, free.as_deref()))]
+    #[error("{path}: {cause}{}", shortage.as_ref().map(ToString::to_string).unwrap_or_default())]
     Target {
         /// The file or directory.
         path: PathBuf,
         /// What the host said.
+        #[source]
         cause: io::Error,
-        /// Bytes of the image's layers.
-        needed: u64,
-        /// Of a disk that is full, what there was.
-        free: Option<String>,
+        /// Of a full disk: how much does not fit.
+        shortage: Option<Shortage>,
     },
     /// A document could not be written down.
     #[error("the image's {0} cannot be written: {1}")]
@@ -66,7 +67,9 @@ impl Images<'_> {
         };
         let needed = image.layers.iter().filter_map(|layer| self.store.layers().bytes(layer)).sum();
         self.store.export_beside(image, parent, directory, observer).map_err(|error| match error {
-            ExportError::Target { path, cause, free, .. } => ExportError::Target { path, cause, needed, free },
+            ExportError::Target { path, cause, shortage } => {
+                ExportError::Target { path, cause, shortage: shortage.map(|shortage| Shortage { needed, ..shortage }) }
+            }
             other => other,
         })
     }
@@ -207,12 +210,8 @@ fn copy_pieces(source: &Blob, copy: &mut File, observer: &dyn Observer) -> io::R
 fn target(path: &Path) -> impl FnOnce(io::Error) -> ExportError {
     let path = path.to_owned();
     move |cause| {
-        // Now: what was written so far goes with the failure.
-        let free = is_out_of_space(&cause).then(|| available(&cause, &path)).flatten();
-        ExportError::Target { path, cause, needed: 0, free }
+        // Measured now, because the failure deletes what was written.
+        let shortage = Shortage::measure(&cause, &path, 0);
+        ExportError::Target { path, cause, shortage }
     }
-}
-
-fn shortage(needed: u64, free: Option<&str>) -> String {
-    free.map(|free| format!(": it takes {needed} bytes and more ({free})")).unwrap_or_default()
 }

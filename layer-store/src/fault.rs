@@ -1,4 +1,4 @@
-//! Points at which the tests kill or stop a process, so that what it leaves behind can be looked at.
+//! Points at which the tests kill or stop a process, to look at what it leaves.
 //!
 //! `LAMINA_FAULT=NAME` makes the process kill itself (SIGKILL: nothing is cleaned up) when it first comes to the
 //! point of that name; `LAMINA_FAULT=NAME:stop` makes it stop itself (SIGSTOP) there, with every lock that it holds, until somebody
@@ -49,7 +49,7 @@ fault_points! {
     BlobBegun = "blob-begun",
     /// A layer's blob is complete and not synced.
     BlobWritten = "blob-written",
-    /// A layer is found that has content of one that comes in, and nothing keeps it yet.
+    /// A layer is found that has content of a new one, and nothing holds it yet.
     DonorChosen = "donor-chosen",
     /// A layer to borrow from has neither a whole tar nor a rest, and its thin one is not opened.
     DonorSought = "donor-sought",
@@ -93,7 +93,7 @@ fault_points! {
     PinPublished = "pin-published",
     /// What a machine kept is kept no more.
     PinRemoved = "pin-removed",
-    /// A base is found to be damaged, and the right to make it anew is not taken.
+    /// A base is found to be damaged, and the lock to rebuild it is not taken yet.
     BaseRefused = "base-refused",
     /// The right to make a base is taken.
     BaseClaimed = "base-claimed",
@@ -103,7 +103,7 @@ fault_points! {
     RecipePublished = "recipe-published",
     /// A base has its place.
     BasePublished = "base-published",
-    /// A layer's index was made anew, without its place.
+    /// A layer's index was rebuilt, but not renamed to its place.
     IndexRemade = "index-remade",
     /// A layer's blob was put over a damaged one, its index was not.
     BlobRepaired = "blob-repaired",
@@ -133,13 +133,13 @@ fault_points! {
     BlockImageStaged = "block-image-staged",
     /// A base is complete as a directory, without its place.
     TreeStaged = "tree-staged",
-    /// A directory that may not be written stands beside its place, and may be written still.
+    /// A directory that will be read-only is next to its place, and still writable.
     TreeBeside = "tree-beside",
     /// The same, of a directory that is kept with a base.
     TreeBesideBase = "tree-beside-base",
     /// An image is complete as a layout, without its place.
     ExportStaged = "export-staged",
-    /// Content of a view's file is to be read.
+    /// Content of a view's file is about to be read.
     ContentAsked = "content-asked",
 }
 

@@ -1,8 +1,8 @@
-//! Doors for the fuzz targets in `fuzz/`: any bytes go in; what must come out is an error, or a tree that can be
-//! walked to its end.
+//! Entry points for the fuzz targets in `fuzz/`. They take any bytes; the result must be an error, or a tree that can be walked
+//! to its end.
 //!
-//! A checksum keeps damage from the checks behind it, which a fuzzer is to reach. So [`seal`] gives bytes the header
-//! that would be right for them.
+//! A checksum would stop damaged bytes before the checks that a fuzzer is meant to reach, so [`seal`] writes a header with the
+//! right checksum.
 
 use std::fs::File;
 use std::io::Cursor;
@@ -20,13 +20,13 @@ use crate::tar::Parser;
 use crate::view::ViewLayer;
 use crate::{DiffId, Digest, Ino, Kind, View};
 
-/// Where the checksum of a file stands, and where what it covers begins.
+/// The bytes of the checksum in a file. It covers everything after them.
 const CHECKSUM: std::ops::Range<usize> = 24..32;
 
 /// The longest file that a target reads; larger ones only cost time.
 const READ_MAX: usize = 4096;
 
-/// Gives bytes the magic, version, length and checksum that [`Format`] wants.
+/// Writes the magic, version, length and checksum that [`Format`] requires.
 fn seal(bytes: &mut [u8], format: Format) {
     let length = bytes.len() as u64;
     let parts: [(std::ops::Range<usize>, &[u8]); 3] =
@@ -42,7 +42,7 @@ fn seal(bytes: &mut [u8], format: Format) {
     }
 }
 
-/// Reads bytes as a tar, in pieces of different sizes, and its index if it is one. Gives the index.
+/// Reads bytes as a tar, in pieces of different sizes, and makes its index. Returns the index, if the bytes are a tar.
 pub fn tar(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut parser = Parser::new();
     let mut tree = TreeBuilder::new(1 << 16);
@@ -66,19 +66,19 @@ pub fn layer_index(bytes: &[u8]) {
     }
 }
 
-/// Opens bytes as the sharing map of a layer, and asks it for everything.
+/// Opens bytes as the sharing map of a layer, and calls every method.
 pub fn sharing_map(bytes: &[u8]) {
     let mut bytes = bytes.to_vec();
     seal(&mut bytes, map::FORMAT);
     let Ok(map) = SharingMap::open(IndexBytes::Owned(bytes)) else { return };
-    let mut behind = 0;
+    let mut end_before = 0;
     for run in map.runs() {
         let range = run.range();
-        assert!(range.start >= behind && range.end > range.start && range.end <= map.length(), "{run:?}");
+        assert!(range.start >= end_before && range.end > range.start && range.end <= map.length(), "{run:?}");
         assert!(!map.holds(&range) && run.donor <= map.donors().len(), "{run:?}");
         assert!(run.donor > 0 || map.holds(&run.donor_range()), "{run:?}");
         assert_eq!(map.runs_from(range.start).next(), Some(run));
-        behind = range.end;
+        end_before = range.end;
     }
 }
 

@@ -6,8 +6,9 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
-use crate::store::{FileLock, StoreError};
+use crate::lock::FileLock;
 use crate::{BaseId, DiffId, Digest};
 
 /// Something that a lease holds.
@@ -43,8 +44,8 @@ impl Held {
 /// A lease: a file that names what its holder uses, locked for as long as the holder lives.
 ///
 /// Lines are added under the store's shared lock, so that a collection, which holds it exclusively, sees either
-/// the thing used or nobody using it. Next to it stands `tmp/<id>/`, where the holder makes things; both go when
-/// the lease is dropped, or with the next collection after the holder died.
+/// the thing in use or no process using it. Next to it is `tmp/<id>/`, where the holder makes things. Both are deleted when the
+/// lease is dropped, or by the next collection after the holder died.
 #[derive(Debug)]
 pub(crate) struct Lease {
     lock: FileLock,
@@ -133,7 +134,7 @@ impl Drop for Lease {
 /// A name that nothing else in a store has: 16 random hex digits.
 pub(crate) fn unique_name() -> String {
     use std::hash::{BuildHasher, Hasher};
-    // Every RandomState is seeded anew by the operating system's generator.
+    // Every RandomState has a new seed from the operating system.
     let random = std::hash::RandomState::new().build_hasher().finish();
     format!("{random:016x}")
 }

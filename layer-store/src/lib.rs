@@ -5,12 +5,12 @@
 mod archive;
 mod attr;
 mod base;
-mod blocks;
-mod content;
+mod base_id;
 mod digest;
 mod directory_layer;
 mod durable;
 mod erofs;
+mod error;
 mod export;
 mod fault;
 #[cfg(feature = "fuzzing")]
@@ -18,6 +18,7 @@ pub mod fuzzing;
 mod ingest;
 mod layer;
 mod lease;
+mod lock;
 mod mapped;
 #[cfg(target_os = "linux")]
 mod materialize;
@@ -28,6 +29,7 @@ mod registry;
 mod remove;
 mod section_file;
 mod sharing;
+mod space;
 mod store;
 mod tar;
 pub mod user_dirs;
@@ -37,12 +39,13 @@ pub use archive::{
     ConfigChange, ConfigChangeError, Form, ImportError, ImportOptions, ImportSource, Located, RootfsOptions,
 };
 pub use attr::{Attr, Ino, Kind, Timestamp};
-pub use base::{BaseId, BaseIdError};
+pub use base_id::{BaseId, BaseIdError};
 pub use digest::{DiffId, Digest, DigestError};
 pub use erofs::{ErofsError, ErofsSummary};
+pub use error::StoreError;
 pub use export::ExportError;
 pub use fault::FaultPoint;
-pub use ingest::{ExpectedLayer, IngestError, IngestedLayer};
+pub use ingest::{ExpectedLayer, IngestError, IngestedLayer, LimitExceeded, Limits};
 #[cfg(target_os = "linux")]
 pub use materialize::{MaterializeError, MaterializeOptions, Materialized};
 pub use observer::{Cancellation, LayerProgress, LayerState, Observer, Silent};
@@ -51,10 +54,11 @@ pub use oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
 pub use oci_spec::image::ImageConfiguration;
 pub use reference::{Reference, ReferenceError};
 pub use registry::{Patience, PullError, PullOptions, Server};
+pub use space::Shortage;
 #[cfg(target_os = "linux")]
 pub use store::TreeError;
 pub use store::{
     Bases, BlockImageError, Collected, Damage, Garbage, GarbageKind, Image, ImageSummary, ImageUsage, Images,
-    LayerLock, LayerUsage, Layers, Limits, Pins, Provenance, RepairError, Store, StoreError, Usage,
+    LayerLock, LayerUsage, Layers, Pins, Provenance, RepairError, Store, Usage,
 };
 pub use view::{CopyError, DirEntry, Entries, Totals, View, ViewError};

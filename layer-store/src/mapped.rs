@@ -20,8 +20,8 @@ impl IndexBytes {
     /// Maps a whole file of the store for reading.
     ///
     /// The file must be an index or a base in its final place: those are born in `tmp/`, renamed, and never
-    /// written or truncated again, which is what makes mapping them sound. A store whose owner breaks this
-    /// rule by hand can end the process with `SIGBUS`.
+    /// written or truncated again, which is what makes mapping them sound. If the owner of a store breaks this
+    /// rule, the process can end with `SIGBUS`.
     pub(crate) fn map(file: &File) -> io::Result<Self> {
         if file.metadata()?.len() == 0 {
             return Ok(Self::Owned(Vec::new()));
@@ -34,8 +34,8 @@ impl IndexBytes {
     }
 }
 
-/// Reads the whole file into memory, so that a disk that cannot read it is an error here, where the index is made anew,
-/// and not a `SIGBUS` where the checksum is proved. Whoever opens an index or a base reads all of it anyway.
+/// Reads the whole file into memory, so that a disk that cannot read it is an error here, where the index can be rebuilt,
+/// and not a `SIGBUS` while the checksum is proved. Opening an index or a base reads all of it anyway.
 fn populate(map: &Mmap) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     match map.advise(memmap2::Advice::PopulateRead) {

@@ -6,13 +6,13 @@
 //!      8     4  version of that format
 //!     12     4  number of sections, n
 //!     16     8  length of the whole file in bytes
-//!     24     8  XXH3-64 of everything behind this field
+//!     24     8  XXH3-64 of everything after this field
 //!     32  16 n  the sections: offset and length in bytes, 8 each
 //!   then        the sections in the order of the table, each starting at a multiple of 8
 //! ```
 //!
 //! All numbers are little-endian. Indexes, bases and tables of contents are caches: one that does not pass
-//! [`Sections::open`] is made again from the blobs, never mended. A sharing map is truth: a layer whose map does not pass
+//! [`Sections::open`] is rebuilt from the blobs, never repaired. A sharing map is truth: a layer whose map does not pass
 //! is damaged.
 
 use std::io::{self, Seek, SeekFrom, Write};
@@ -29,7 +29,7 @@ pub(crate) struct Format {
     pub(crate) version: u32,
 }
 
-/// Why a file is not used. Whoever opens it makes it anew.
+/// Why a file is not used. The process that opened it rebuilds it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unusable {
     #[error("it is of another format or version")]
@@ -175,7 +175,7 @@ impl<W: Write + Seek> SectionWriter<W> {
         self.put([0; 8].get(..padding).unwrap_or_default())
     }
 
-    /// Writes the header, and gives the file back.
+    /// Writes the header, and returns the file.
     pub(crate) fn finish(mut self) -> io::Result<W> {
         let header = FileHeader {
             magic: self.format.magic,

@@ -29,7 +29,7 @@ pub enum UserDirError {
     Create {
         /// The directory.
         path: PathBuf,
-        /// What the host said.
+        /// The error of the host.
         source: io::Error,
     },
     /// Others can write to the directory, or it belongs to somebody else.

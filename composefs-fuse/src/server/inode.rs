@@ -3,7 +3,7 @@
 use super::{CACHE_SECONDS, Server};
 use crate::reply::Reply;
 use crate::request::FuseRequest;
-use crate::wire::{AttrOut, EntryOut, FileAttr, ReadIn, Statfs, encode_rdev};
+use crate::wire::{AttrOut, EntryOut, FileAttr, ReadIn, Statfs};
 use layer_store::{Attr, Ino, View, ViewError};
 use rustix::io::Errno;
 
@@ -105,7 +105,7 @@ fn file_attr(attr: &Attr) -> FileAttr {
         nlink: attr.nlink,
         uid: attr.uid,
         gid: attr.gid,
-        rdev: encode_rdev(attr.rdev_major, attr.rdev_minor),
+        rdev: attr.device_number(),
         blksize: BLOCK,
         flags: 0,
     }

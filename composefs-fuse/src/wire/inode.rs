@@ -32,7 +32,7 @@ pub struct FileAttr {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Device number, as packed by [`encode_rdev`].
+    /// Device number, as packed by `Attr::device_number`.
     pub rdev: u32,
     /// Bytes that `st_blksize` recommends for one read.
     pub blksize: u32,
@@ -174,21 +174,3 @@ pub const fn padded(bytes: usize) -> usize {
 const _: () = assert!(size_of::<Dirent>() == 24 && size_of::<DirentPlus>() == 152);
 const _: () = assert!(size_of::<FileAttr>() == 88 && size_of::<AttrOut>() == 104 && size_of::<EntryOut>() == 128);
 const _: () = assert!(size_of::<ReadIn>() == 40 && size_of::<Statfs>() == 80);
-
-/// A device number as `new_encode_dev` of the kernel's `include/linux/kdev_t.h` packs it: 8 bits of minor, 12 of
-/// major, the other 12 of minor. Bits that do not fit are lost, as they are on any 32-bit `rdev`.
-#[must_use]
-pub const fn encode_rdev(major: u32, minor: u32) -> u32 {
-    (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & 0xf_ff00) << 12)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn device_numbers_are_packed_as_the_kernel_unpacks_them() {
-        assert_eq!(encode_rdev(1, 3), 0x103);
-        assert_eq!(encode_rdev(0xabc, 0x1_2345), 0x123a_bc45);
-    }
-}

@@ -14,9 +14,7 @@ mod opcode;
 
 pub use header::{InHeader, OutHeader};
 pub use init::{InitFlags, InitIn, InitOut, KERNEL_MINOR, KERNEL_VERSION};
-pub use inode::{
-    AttrOut, Dirent, DirentPlus, EntryOut, FileAttr, GetxattrIn, GetxattrOut, ReadIn, Statfs, encode_rdev, padded,
-};
+pub use inode::{AttrOut, Dirent, DirentPlus, EntryOut, FileAttr, GetxattrIn, GetxattrOut, ReadIn, Statfs, padded};
 pub use opcode::Opcode;
 
 #[cfg(target_endian = "big")]

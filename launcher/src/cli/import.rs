@@ -12,7 +12,7 @@ use layer_store::{
 use super::acquired::{self, Quiet};
 use super::bars::Bars;
 use super::limits::{LimitArgs, SharingArgs};
-use super::{Global, hint, store};
+use super::{Global, store};
 use crate::failure::{Failure, USAGE};
 
 /// Add images from an OCI layout, an OCI or Docker archive, a docker daemon, or standard input to the store
@@ -114,7 +114,7 @@ impl Import {
         let (bars, observer) = watch(&self.quiet)?;
         let imported = opened.images().import_rootfs(&source, &reference, &options, &observer);
         bars.finish();
-        let image = imported.map_err(|error| hint::failure("import", &error))?;
+        let image = imported.map_err(|error| Failure::of("import", &error))?;
         acquired::print(&[image], global.json, self.quiet.quiet);
         Ok(0)
     }
@@ -131,7 +131,7 @@ pub(super) fn import(
     let (bars, observer) = watch(quiet)?;
     let imported = opened.images().import(source, options, &observer);
     bars.finish();
-    let images = imported.map_err(|error| hint::failure("import", &error))?;
+    let images = imported.map_err(|error| Failure::of("import", &error))?;
     acquired::print(&images, global.json, quiet.quiet);
     Ok(0)
 }

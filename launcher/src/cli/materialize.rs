@@ -54,7 +54,7 @@ impl Materialize {
         let opened = self.on_top.open(global)?;
         let image = store::image(&opened, &self.image)?;
         let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
-        let view = opened.bases().open(&base).map_err(|error| Failure::new(&self.image, error))?.verifying();
+        let view = opened.bases().open(&base).map_err(|error| Failure::of(&self.image, &error))?.verifying();
         if self.hard_link_equal.is_some() && !self.quiet {
             tell!("lamina: equal files become one file: writing to one of its names changes all of them");
         }

@@ -22,7 +22,6 @@ mod ending;
 mod exec;
 mod export;
 mod gc;
-mod hint;
 mod images;
 mod import;
 mod inspect;

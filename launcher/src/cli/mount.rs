@@ -171,7 +171,7 @@ impl Mount {
         let on_top = self.on_top.layers(&opened)?;
         store::tell_unleased(&opened, &image.layers, &on_top);
         let base = store::prepare(&opened, &image, &on_top)?;
-        let view = opened.bases().open(&base).map_err(|error| Failure::new(&self.image, error))?;
+        let view = opened.bases().open(&base).map_err(|error| Failure::of(&self.image, &error))?;
         let view = if self.verify || words.verify { view.verifying() } else { view };
         // The view has its own lease.
         Ok(Server::new(Arc::new(view)))

@@ -8,7 +8,7 @@ use layer_store::{Cancellation, ImportOptions, ImportSource, Located, Observer, 
 use super::acquired::{self, Quiet};
 use super::bars::Bars;
 use super::limits::{LimitArgs, SharingArgs};
-use super::{Global, hint, import, store};
+use super::{Global, import, store};
 use crate::failure::Failure;
 
 /// Fetch an image from a registry
@@ -67,7 +67,7 @@ impl Pull {
         let observer: Arc<dyn Observer> = Arc::clone(&bars) as Arc<dyn Observer>;
         let pulled = opened.images().pull(&reference, &options, &observer);
         bars.finish();
-        let image = pulled.map_err(|error| hint::failure("pull", &error))?;
+        let image = pulled.map_err(|error| Failure::of("pull", &error))?;
         acquired::print(&[image], global.json, self.quiet.quiet);
         Ok(0)
     }

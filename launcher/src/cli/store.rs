@@ -20,7 +20,7 @@ pub(super) fn open(global: &Global) -> Result<Store, Failure> {
 
 /// Opens the store for reading: a mistyped directory does not become a store. With additional stores it may be missing.
 pub(super) fn look_into(global: &Global) -> Result<Store, Failure> {
-    find(global)?.map_err(|none| Failure::new("store", none))
+    find(global)?.map_err(|none| Failure::of("store", &none))
 }
 
 /// Like [`look_into`], for callers for which a missing store is no failure.
@@ -55,10 +55,10 @@ pub(super) fn image(store: &Store, name: &str) -> Result<Image, Failure> {
     let reference = reference(name)?;
     match store.images().get(&reference.to_string()) {
         Err(error @ StoreError::NoSuchImage(_)) => match by_digest(store, name)?.first() {
-            Some(found) => store.images().get(found).map_err(|error| Failure::new(name, error)),
-            None => Err(Failure::new(name, error)),
+            Some(found) => store.images().get(found).map_err(|error| Failure::of(name, &error)),
+            None => Err(Failure::of(name, &error)),
         },
-        found => found.map_err(|error| Failure::new(name, error)),
+        found => found.map_err(|error| Failure::of(name, &error)),
     }
 }
 
@@ -102,5 +102,5 @@ pub(super) fn cancel_on_signal(cancellation: &Cancellation) -> Result<(), Failur
 
 /// Prepares the base of an image with these layers on top.
 pub(super) fn prepare(store: &Store, image: &Image, layers: &[DiffId]) -> Result<BaseId, Failure> {
-    store.bases().prepare(image, layers, &Told).map_err(|error| Failure::new(&image.reference, error))
+    store.bases().prepare(image, layers, &Told).map_err(|error| Failure::of(&image.reference, &error))
 }

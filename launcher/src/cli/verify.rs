@@ -124,10 +124,10 @@ impl Verify {
                 }
                 Ok(())
             }
-            Err(error) if cancellation.is_cancelled() => Err(Failure::new("lamina verify", error)),
+            Err(error) if cancellation.is_cancelled() => Err(Failure::of("lamina verify", &error)),
             // Other layers may still be repairable.
             Err(error) => {
-                tell!("lamina: {}", Failure::new("lamina verify", error));
+                tell!("lamina: {}", Failure::of("lamina verify", &error));
                 Ok(())
             }
         }

@@ -8,6 +8,8 @@ use std::io::{self, Read};
 
 use tar::{EntryType, Header};
 
+use crate::tar::split_record;
+
 /// Bytes of a header, and the unit in which contents are padded.
 const BLOCK: u64 = 512;
 /// The longest extended header or long name that is read, in bytes.
@@ -146,12 +148,9 @@ impl<R: Read> Entries<R> {
 /// They are taken by their length: a value may contain newlines.
 fn pax_records(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     std::iter::from_fn(move || {
-        let space = bytes.iter().position(|byte| *byte == b' ')?;
-        let length: usize = std::str::from_utf8(bytes.get(..space)?).ok()?.parse().ok()?;
-        let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;
-        bytes = bytes.get(length..)?;
-        let equals = record.iter().position(|byte| *byte == b'=')?;
-        Some((record.get(..equals)?, record.get(equals + 1..)?))
+        let (key, value, rest) = split_record(bytes)?;
+        bytes = rest;
+        Some((key, value))
     })
 }
 

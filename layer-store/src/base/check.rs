@@ -6,10 +6,25 @@ use super::format::{
 use super::index::Base;
 use crate::Kind;
 use crate::layer::{InodeRecord, LayerIndex};
+use crate::mapped::IndexBytes;
 use crate::section_file::{Unusable, require};
 
+impl Base {
+    /// Opens a base; [`Base::check`] is still due.
+    pub(crate) fn open(bytes: IndexBytes) -> Result<Self, Unusable> {
+        let base = Self::unproved(bytes)?;
+        check_tables(&base)?;
+        Ok(base)
+    }
+
+    /// Proves every reference into the layers, which are those of [`Base::layers`].
+    pub(crate) fn check<L: AsRef<LayerIndex>>(&self, layers: &[L]) -> Result<(), Unusable> {
+        check_references(self, layers)
+    }
+}
+
 /// Checks what the base says of itself: whole records, sorted names, one tree of merged directories.
-pub(super) fn check_tables(base: &Base) -> Result<(), Unusable> {
+fn check_tables(base: &Base) -> Result<(), Unusable> {
     let (bytes, sections) = base.sections();
     sections.check_records::<[u8; 32]>(bytes, LAYERS, "layer table")?;
     sections.check_records::<DirRecord>(bytes, DIRS, "directory table")?;
@@ -55,7 +70,7 @@ fn check_name<'base>(base: &'base Base, record: &EntryRecord, previous: &mut &'b
 }
 
 /// Checks every reference into the layers: it must exist and be of the type that the base says.
-pub(super) fn check_references<L: AsRef<LayerIndex>>(base: &Base, layers: &[L]) -> Result<(), Unusable> {
+fn check_references<L: AsRef<LayerIndex>>(base: &Base, layers: &[L]) -> Result<(), Unusable> {
     let kind_of = |layer: u32, inode: u32| {
         let layer = layers.get(layer as usize).map(AsRef::as_ref)?;
         layer.inode(inode).map(InodeRecord::kind)

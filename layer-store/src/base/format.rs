@@ -15,10 +15,10 @@
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::base_id::VERSION;
 use crate::section_file::Format;
 
-/// The current format and merge. A change of a record or of the result of a merge raises the version.
-pub(crate) const FORMAT: Format = Format { magic: *b"LAMBASE\0", version: 1 };
+pub(crate) const FORMAT: Format = Format { magic: *b"LAMBASE\0", version: VERSION };
 
 pub(super) const LAYERS: usize = 0;
 pub(super) const DIRS: usize = 1;
@@ -45,7 +45,7 @@ pub(crate) struct DirRecord {
     pub(super) count: U32,
     /// 2 plus its subdirectories.
     pub(super) nlink: U32,
-    /// The merged directory it stands in, the root in itself.
+    /// The merged directory that contains it; the root contains itself.
     pub(super) parent: U32,
 }
 
@@ -64,13 +64,13 @@ pub(crate) struct EntryRecord {
     pub(super) d_type: u8,
 }
 
-/// A directory of one layer that stands in a merged directory: 12 bytes.
+/// A directory of one layer in a merged directory: 12 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(crate) struct AttachedRecord {
     pub(super) layer: U32,
     pub(super) inode: U32,
-    /// The merged directory it stands in.
+    /// The merged directory that contains it.
     pub(super) parent: U32,
 }
 

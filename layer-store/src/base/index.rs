@@ -1,12 +1,10 @@
 //! A base, opened and proved.
 
-use super::check;
 use super::format::{
     ATTACHED, AttachedRecord, DIRS, DirRecord, ENTRIES, EntryRecord, FORMAT, HEAP, LAYERS, MERGED, NLINKS, NlinkRecord,
     SECTIONS,
 };
 use super::stack::LayerInode;
-use crate::layer::LayerIndex;
 use crate::mapped::IndexBytes;
 use crate::section_file::{Sections, Unusable};
 use crate::{DiffId, Digest, Kind};
@@ -40,17 +38,10 @@ pub(crate) enum BaseTarget {
 }
 
 impl Base {
-    /// Opens a base; [`Base::check`] is still due.
-    pub(crate) fn open(bytes: IndexBytes) -> Result<Self, Unusable> {
+    /// Takes the bytes of a base that is still to be proved.
+    pub(super) fn unproved(bytes: IndexBytes) -> Result<Self, Unusable> {
         let sections = Sections::open(&bytes, FORMAT)?;
-        let base = Self { bytes, sections };
-        check::check_tables(&base)?;
-        Ok(base)
-    }
-
-    /// Proves every reference into the layers, which are those of [`Base::layers`].
-    pub(crate) fn check<L: AsRef<LayerIndex>>(&self, layers: &[L]) -> Result<(), Unusable> {
-        check::check_references(self, layers)
+        Ok(Self { bytes, sections })
     }
 
     pub(super) fn sections(&self) -> (&[u8], &Sections<SECTIONS>) {
@@ -119,7 +110,7 @@ impl Base {
         records.get(at).map(|record| self.entry(record))
     }
 
-    /// The merged directory that a layer's directory stands in, where it stands in one.
+    /// The merged directory that contains a layer's directory, if any.
     pub(crate) fn parent_of(&self, layer: u32, inode: u32) -> Option<u32> {
         let key = (layer, inode);
         let at = self.attached().binary_search_by(|record| (record.layer.get(), record.inode.get()).cmp(&key));
@@ -144,7 +135,7 @@ impl BaseDir<'_> {
         self.record.nlink.get()
     }
 
-    /// The merged directory it stands in.
+    /// The merged directory that contains it.
     pub(crate) fn parent(&self) -> u32 {
         self.record.parent.get()
     }

@@ -10,7 +10,9 @@ use crate::{DiffId, Kind};
 /// Why a stack cannot be merged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MergeError {
-    #[error("layer {layer}: {link:?} is a hard link to {target:?}, which no layer below has as a file")]
+    #[error(
+        "layer {layer}: {link:?} is a hard link to {target:?}, which neither its layer nor one below has as a file"
+    )]
     LinkTargetMissing { layer: DiffId, link: String, target: String },
     #[error("an image has at most 65534 layers")]
     TooManyLayers,
@@ -92,7 +94,7 @@ impl MergedTree {
         number
     }
 
-    /// Merges one directory; gives the merged directories found in it.
+    /// Merges one directory. Returns the merged directories found in it.
     fn fill<L: AsRef<LayerIndex>>(
         &mut self,
         stack: &Stack<'_, L>,
@@ -125,18 +127,16 @@ impl MergedTree {
                         }
                     }
                 }
-                Resolved::Foreign { layer, target } => {
-                    match Stack(stack.0.get(..layer as usize).unwrap_or_default()).file_at(target) {
-                        Some((place, kind)) => {
-                            *self.foreign_names.entry(place).or_default() += 1;
-                            (kind, Target::Layer(place))
-                        }
-                        None => {
-                            outcome = Err(missing_target(stack, layer, name, target));
-                            return;
-                        }
+                Resolved::Foreign { layer, target } => match stack.linked_file(layer, target) {
+                    Some((place, kind)) => {
+                        *self.foreign_names.entry(place).or_default() += 1;
+                        (kind, Target::Layer(place))
                     }
-                }
+                    None => {
+                        outcome = Err(missing_target(stack, layer, name, target));
+                        return;
+                    }
+                },
             };
             outcome = self.push_entry(name, kind, target, foreign);
         });

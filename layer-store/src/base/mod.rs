@@ -19,9 +19,13 @@
 //!   that run over the merged tree follow the link instead.
 //! - *A directory that a layer implies but does not describe* takes its attributes from the next layer below that
 //!   has it as a directory; where none has, it is `0755 root:root` of 1970.
-//! - *A directory that would hold nothing but whiteouts* (a "ghost") does not come into being through them.
+//! - *A directory that would hold nothing but whiteouts* (a "ghost") is not created by them.
 //! - *A hard link to a file of a lower layer* is another name of that very inode, as it stood below the layer that
 //!   links to it. A target that no lower layer has is an error that names the link.
+//! - *Symbolic links in the directory of a hard link's target* are followed within the image's root, as umoci and
+//!   containerd do: at most 40, first those that the layer itself has in front of the link, then those of the merge of the
+//!   layers below it. The path that results is looked up in the layer itself first, then below. Symbolic links that come
+//!   later in the layer count only if they lead to a file of the layer. The last name is not followed.
 //! - *The link count* is the number of names that are visible in the merged tree (overlayfs without an index shows
 //!   that of the lower directory's inode). A directory's is 2 plus its subdirectories, as on ext4.
 //! - *A real character device 0/0* is a device and deletes nothing: the image format marks deletion by names.
@@ -30,7 +34,6 @@
 
 mod check;
 mod format;
-mod id;
 mod index;
 mod links;
 mod merge;
@@ -39,6 +42,5 @@ mod write;
 
 #[cfg(feature = "fuzzing")]
 pub(crate) use format::FORMAT;
-pub use id::{BaseId, BaseIdError};
 pub(crate) use index::{Base, BaseDir, BaseTarget};
 pub(crate) use merge::MergedTree;

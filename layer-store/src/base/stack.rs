@@ -1,6 +1,7 @@
 //! What a name means in a stack of layers: the heart of the merge.
 
-use crate::layer::{Entry, EntryTarget, InodeRecord, LayerIndex};
+use crate::layer::{Entry, EntryTarget, InodeRecord, LayerIndex, SYMLINKS_MAX};
+use crate::tar::NormalPath;
 use crate::{DiffId, Kind};
 
 /// An inode of one layer of a stack.
@@ -26,7 +27,7 @@ pub(super) struct Part {
 /// A directory of the merged tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Directory {
-    /// Who describes it.
+    /// The inode with its attributes.
     pub(super) attributes: LayerInode,
     /// Whose names show in it, topmost first.
     pub(super) parts: Vec<Part>,
@@ -121,33 +122,90 @@ impl<'stack, L: AsRef<LayerIndex>> Stack<'stack, L> {
         }))
     }
 
-    /// Follows a normal path from the root, links not followed. Foreign links are followed into the layers below
-    /// the one that has them, so this ends.
-    pub(super) fn file_at(&self, path: &[u8]) -> Option<(LayerInode, Kind)> {
-        let mut stack = Stack(self.0);
-        let mut path = path;
+    /// Finds the file that a hard link of `layer` names by a normal path: in the merge of the layers below it, symbolic
+    /// links in the directory part followed. Where such a link leads to a file of `layer` itself, it is that file.
+    pub(super) fn linked_file(&self, layer: u32, target: &[u8]) -> Option<(LayerInode, Kind)> {
+        self.linked(layer, target, &mut SYMLINKS_MAX.clone())
+    }
+
+    /// Links of lower layers are followed into the layers below those, so this ends.
+    fn linked(&self, layer: u32, target: &[u8], symlinks: &mut usize) -> Option<(LayerInode, Kind)> {
+        let (mut layer, mut target) = (layer, target);
         loop {
-            match stack.walk(path)? {
+            let below = Stack(self.0.get(..layer as usize)?);
+            let asked = NormalPath::of_link_target(target).ok()?;
+            let (path, found) = below.walk(asked.clone(), symlinks)?;
+            if path != asked
+                && let Some(own) = self.own_file(layer, &path)
+            {
+                return Some(own);
+            }
+            match found {
                 Resolved::File { place, kind } => return Some((place, kind)),
-                Resolved::Foreign { layer, target } => {
-                    stack = Stack(stack.0.get(..layer as usize)?);
-                    path = target;
-                }
+                Resolved::Foreign { layer: lower, target: next } => (layer, target) = (lower, next),
                 Resolved::Directory(_) | Resolved::Nothing => return None,
             }
         }
     }
 
-    fn walk(&self, path: &[u8]) -> Option<Resolved<'stack>> {
-        let mut current = Resolved::Directory(self.root()?);
-        for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
-            let Resolved::Directory(dir) = &current else { return None };
-            current = self.lookup(dir, name);
+    /// Walks a path from the root, symbolic links in its directory part followed. Returns the path without those, and what it
+    /// leads to.
+    fn walk(&self, path: NormalPath, symlinks: &mut usize) -> Option<(NormalPath, Resolved<'stack>)> {
+        let mut path = path;
+        'again: loop {
+            let mut current = Resolved::Directory(self.root()?);
+            let mut length = 0;
+            for name in path.as_bytes().split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
+                if length > 0
+                    && let Some(link) = self.symlink(&current, symlinks)
+                {
+                    *symlinks = symlinks.checked_sub(1)?;
+                    path = path.through_link(length, link).ok()?;
+                    continue 'again;
+                }
+                let Resolved::Directory(dir) = &current else { return Some((path, Resolved::Nothing)) };
+                current = self.lookup(dir, name);
+                // The slash in front of it, if it is not the first.
+                length += usize::from(length > 0) + name.len();
+            }
+            return Some((path, current));
         }
-        Some(current)
     }
 
-    /// Walks the names of all parts of a directory in byte order and gives each with what it leads to.
+    /// The target of a symbolic link, if that is what a name leads to.
+    fn symlink(&self, resolved: &Resolved<'stack>, symlinks: &mut usize) -> Option<&'stack [u8]> {
+        let place = match *resolved {
+            Resolved::File { place, kind: Kind::Symlink } => place,
+            Resolved::Foreign { layer, target } => {
+                // Each of them counts, so that this does not go deep.
+                *symlinks = symlinks.checked_sub(1)?;
+                let (place, kind) = self.linked(layer, target, symlinks)?;
+                (kind == Kind::Symlink).then_some(place)?
+            }
+            _ => return None,
+        };
+        let layer = self.layer(place.layer)?;
+        Some(layer.link_target(layer.inode(place.inode)?))
+    }
+
+    /// What one layer itself has at a path, if that is neither a directory nor a link to a lower layer.
+    fn own_file(&self, layer: u32, path: &NormalPath) -> Option<(LayerInode, Kind)> {
+        let index = self.layer(layer)?;
+        let mut inode = 0;
+        let mut kind = Kind::Directory;
+        for name in path.as_bytes().split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
+            let directory = index.inode(inode).filter(|_| kind == Kind::Directory)?;
+            let found = index.lookup(directory, name).or_else(|| index.control(directory, name))?;
+            (inode, kind) = match found.target {
+                EntryTarget::Inode { number, kind } => (number, kind),
+                EntryTarget::Ghost(number) => (number, Kind::Directory),
+                EntryTarget::Whiteout | EntryTarget::Foreign(_) => return None,
+            };
+        }
+        (kind != Kind::Directory).then_some((LayerInode { layer, inode }, kind))
+    }
+
+    /// Walks the names of all parts of a directory in byte order, and calls `visit` with each and what it leads to.
     pub(super) fn each_name(&self, dir: &Directory, mut visit: impl FnMut(&'stack [u8], Resolved<'stack>)) {
         let mut cursors: Vec<Cursor<'stack>> = dir
             .parts

@@ -58,7 +58,7 @@ impl Superblock {
             extra_slots: 0,
             root: root.into(),
             inodes: inodes.into(),
-            // The same base gives the same bytes whenever it is written.
+            // The same base has the same bytes whenever it is written.
             build_time: 0.into(),
             build_time_nanoseconds: 0.into(),
             blocks: blocks.into(),
@@ -90,12 +90,12 @@ impl Superblock {
     }
 }
 
-/// Where an inode's content lies.
+/// Where the content of an inode is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DataLayout {
     /// In whole blocks.
     Plain = 0,
-    /// In whole blocks, and the rest right behind the inode and its attributes, within one block.
+    /// In whole blocks, and the rest directly after the inode and its attributes, within one block.
     Inline = 2,
 }
 
@@ -105,7 +105,7 @@ pub(super) enum DataLayout {
 pub(super) struct Inode {
     /// Bit 0: extended; bits 1 to 3: the [`DataLayout`].
     pub(super) format: U16,
-    /// 0 without extended attributes, else 1 + their bytes behind the header / 4.
+    /// 0 without extended attributes, else 1 + their bytes after the header / 4.
     pub(super) xattr_count: U16,
     pub(super) mode: U16,
     pub(super) reserved: U16,
@@ -152,10 +152,4 @@ pub(super) const fn file_type(kind: Kind) -> u8 {
         Kind::Socket => 6,
         Kind::Symlink => 7,
     }
-}
-
-/// A device number as the kernel's `new_encode_dev` makes it: 12 bits of major, 20 of minor. Bits that do not fit are
-/// lost, as they are on any 32-bit `rdev`.
-pub(super) const fn device_number(major: u32, minor: u32) -> u32 {
-    (minor & 0xff) | (major & 0xfff) << 8 | (minor & 0xf_ff00) << 12
 }

@@ -9,7 +9,7 @@
 //!
 //! Blocks have 4 KiB. Inodes stand in the order of a walk, level by level, and their content in the same order. The
 //! records are in `format.rs`, directories in `directory.rs`, attributes in `xattrs.rs`. Only features of Linux 5.4
-//! are used. Everything is decided by the view alone, so the same base gives the same bytes.
+//! are used. Only the view decides what is written, so the same base has the same bytes.
 //!
 //! Content is copied by the kernel from the blobs, which on file systems with reflinks shares the blocks of what lies
 //! in a blob at a multiple of 4 KiB. Holes stay holes. The memory taken grows with the number of inodes, not with
@@ -41,7 +41,7 @@ pub enum ErofsError {
     /// It would have more than 2^32 blocks.
     #[error("the image would take more than 16 TiB, which is the most that EROFS addresses")]
     TooLarge,
-    /// It was called off.
+    /// It was cancelled.
     #[error("cancelled")]
     Cancelled,
 }

@@ -27,9 +27,9 @@ pub(super) struct Shape {
     pub(super) size: u64,
     /// Whole blocks of content.
     pub(super) blocks: u64,
-    /// Bytes of content behind the inode.
+    /// Bytes of content after the inode.
     pub(super) inline: u64,
-    /// Bytes of the inode, its attributes and the content behind them.
+    /// Bytes of the inode, its attributes and the content after them.
     pub(super) length: u64,
 }
 
@@ -53,7 +53,7 @@ impl Shape {
         Ok(Self::new(size, xattrs.bytes.len() as u64))
     }
 
-    /// The first offset from `free` on where neither the inode nor the content behind it crosses into another block.
+    /// Returns the first offset from `free` on at which neither the inode nor the content after it crosses into another block.
     fn place(&self, free: u64) -> u64 {
         let whole = if self.inline > 0 { self.length } else { INODE };
         if free % BLOCK + whole > BLOCK { free.next_multiple_of(BLOCK) } else { free }

@@ -8,7 +8,7 @@ use zerocopy::IntoBytes;
 
 use super::ErofsError;
 use super::directory;
-use super::format::{BLOCK, DataLayout, Inode, SLOT, Superblock, device_number};
+use super::format::{BLOCK, DataLayout, Inode, SLOT, Superblock};
 use super::plan::{Place, Plan, Shape};
 use super::xattrs::Xattrs;
 use crate::{Attr, Kind, Observer, View};
@@ -44,7 +44,7 @@ impl Writer<'_> {
         inodes.flush().map_err(ErofsError::Target)
     }
 
-    /// An inode with its attributes and the content behind it. Its blocks of content are written on the way.
+    /// Returns an inode with its attributes and the content after it. Its whole blocks of content are written meanwhile.
     fn record(&self, number: u32, place: &Place) -> Result<Vec<u8>, ErofsError> {
         let attr = self.view.attr(place.ino)?;
         let xattrs = Xattrs::of(self.view, place.ino)?;
@@ -89,7 +89,7 @@ impl Writer<'_> {
     }
 }
 
-/// Writes zeros from `at` to `offset`, which it gives back.
+/// Writes zeros from `at` to `offset`, and returns `offset`.
 fn pad(out: &mut impl Write, at: u64, offset: u64) -> Result<u64, ErofsError> {
     let gap = usize::try_from(offset.saturating_sub(at)).unwrap_or_default();
     out.write_all(&vec![0; gap]).map_err(ErofsError::Target)?;
@@ -105,7 +105,7 @@ fn inode(number: u32, place: &Place, attr: &Attr, xattrs: &Xattrs, shape: Shape)
         mode: u16::try_from(mode).unwrap_or_default().into(),
         reserved: 0.into(),
         size: shape.size.into(),
-        place: if is_device { device_number(attr.rdev_major, attr.rdev_minor) } else { place.block }.into(),
+        place: if is_device { attr.device_number() } else { place.block }.into(),
         short_number: number.into(),
         uid: attr.uid.into(),
         gid: attr.gid.into(),

@@ -1,9 +1,9 @@
-//! Extended attributes, written behind their inode.
+//! Extended attributes, written after their inode.
 //!
 //! ```text
 //! header   12 bytes, all zero: no filter, no shared attributes
 //! entry    name length (u8), name index (u8), value length (u16), name without what its index stands for, value,
-//!          zeros up to a multiple of 4; one entry behind the other, in byte order of their whole names
+//!          zeros up to a multiple of 4; one entry after the other, in byte order of their whole names
 //! ```
 
 use super::format::XATTR_HEADER;
@@ -18,7 +18,7 @@ const PREFIXES: [(&[u8], u8); 5] = [
     (b"security.", 6),
 ];
 
-/// The most bytes behind an inode's header: the count in the inode has 16 bits.
+/// The most bytes after an inode's header: the count in the inode has 16 bits.
 const MOST: usize = (u16::MAX as usize - 1) * 4;
 
 /// The attributes of one inode as the image holds them.
@@ -26,7 +26,7 @@ const MOST: usize = (u16::MAX as usize - 1) * 4;
 pub(super) struct Xattrs {
     /// Header and entries; empty without any.
     pub(super) bytes: Vec<u8>,
-    /// Attributes that EROFS has no place for: of a namespace that Linux lets nobody read, or too large.
+    /// Attributes that EROFS has no place for: of a namespace that no Linux process can read, or too large.
     pub(super) left_out: u64,
 }
 

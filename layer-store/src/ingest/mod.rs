@@ -1,11 +1,11 @@
-//! Takes one layer in: unpacks the compression, hashes, writes the blob and builds the index, all while it
-//! streams by.
+//! Adds one layer: decompresses, hashes, writes the blob and builds the index, all in one pass over the stream.
 //!
 //! Three threads share the work: one reads, hashes what came and decompresses it; one hashes the tar; one parses
 //! and writes it. Pieces of 256 KiB go from the first to the other two, a few at a time, so memory does not depend
 //! on the layer's size.
 
 mod compression;
+mod limits;
 mod pipeline;
 
 pub(crate) use compression::{Compression, Decoder};
@@ -16,16 +16,19 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
+pub use limits::{LimitExceeded, Limits};
+
+use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::layer::{EntryRefused, TreeBuilder, WriteError};
-use crate::store::{NewLayer, Store, StoreError};
+use crate::sharing::{Lender, NewLayer};
 use crate::tar::{Parser, TarError};
-use crate::{DiffId, Digest, Limits};
+use crate::{DiffId, Digest};
 
-/// What a layer must turn out to be. What is `None` is not checked.
+/// The digests that a layer must have. `None` is not checked.
 #[derive(Clone, Debug, Default)]
 pub struct ExpectedLayer {
-    /// The digest of its bytes as they travel.
+    /// The digest of its bytes as transferred.
     pub compressed: Option<Digest>,
     /// The digest of its tar.
     pub diff_id: Option<DiffId>,
@@ -36,7 +39,7 @@ pub struct ExpectedLayer {
 pub struct IngestedLayer {
     /// The digest of its tar.
     pub diff_id: DiffId,
-    /// The digest of its bytes as they came.
+    /// The digest of the bytes that were read.
     pub compressed_digest: Digest,
     /// Bytes of its tar.
     pub blob_bytes: u64,
@@ -44,17 +47,17 @@ pub struct IngestedLayer {
     pub was_present: bool,
 }
 
-/// Why a layer is not taken in. The store is as it was.
+/// Why a layer was not added. The store is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IngestError {
     /// The source could not be read, or its compression is damaged.
     #[error("{0}")]
-    Source(io::Error),
+    Source(#[source] io::Error),
     /// A compression that is not read.
     #[error("it is compressed with {0}; only gzip, zstd, xz and bzip2 are read")]
     Compression(&'static str),
-    /// What came is not what was announced.
+    /// The bytes are not those that were announced.
     #[error("the digest of its bytes is {actual}, not {expected}: it was changed or cut off on the way")]
     WrongDigest {
         /// As announced.
@@ -70,31 +73,35 @@ pub enum IngestError {
         /// As it came.
         actual: DiffId,
     },
-    /// The tar is damaged, or has something in it that cannot be kept faithfully.
+    /// The tar is damaged, or contains something that cannot be stored exactly.
     #[error("{0}")]
     Tar(String),
     /// It is larger than the limits allow.
-    #[error("{0}")]
-    Limit(String),
-    /// The store could not keep it.
+    #[error(transparent)]
+    Limit(#[from] LimitExceeded),
+    /// The store could not store it.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl From<TarError<EntryRefused>> for IngestError {
     fn from(error: TarError<EntryRefused>) -> Self {
-        Self::Tar(error.to_string())
+        match &error {
+            TarError::Refused(refused) => refused.inode_limit().map(|most| Self::Limit(LimitExceeded::Inodes(most))),
+            TarError::Malformed { .. } => None,
+        }
+        .unwrap_or_else(|| Self::Tar(error.to_string()))
     }
 }
 
 /// Makes tar and index of one layer in `directory`, without the content that other layers of the store `sharing` have, and
-/// waits until the tar is on the disk. Gives the tar too, open for writing, and what it shares.
+/// waits until the tar is on the disk. Also returns the tar, open for writing, and what it shares.
 pub(crate) fn ingest<'store>(
     source: &mut (dyn Read + Send),
     directory: &'store Path,
     expected: &ExpectedLayer,
     limits: &Limits,
-    sharing: Option<&'store Store>,
+    sharing: Option<&'store dyn Lender>,
 ) -> Result<(IngestedLayer, File, NewLayer<'store>), IngestError> {
     let blob_path = directory.join("blob");
     let blob = File::options().read(true).write(true).create_new(true).open(&blob_path);

@@ -10,12 +10,13 @@ use sha2::{Digest as _, Sha256};
 
 use super::IngestError;
 use super::compression::Decoder;
+use super::limits::Limits;
 use crate::durable;
+use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::layer::{EntryRefused, TreeBuilder};
-use crate::store::StoreError;
 use crate::tar::Parser;
-use crate::{DiffId, Digest, Limits};
+use crate::{DiffId, Digest};
 
 /// Bytes in one piece of the stream.
 pub(super) const PIECE: usize = 256 << 10;
@@ -62,8 +63,8 @@ fn ended_early() -> IngestError {
     IngestError::Source(io::Error::other("a thread of the import ended early: this is a bug"))
 }
 
-/// Reads and decompresses; gives the digest of what came and the length of the tar, or nothing where another thread
-/// has stopped, which then has the cause.
+/// Reads and decompresses. Returns the digest of the bytes read and the length of the tar, or `None` if another thread has
+/// stopped, which then has the cause.
 fn decode(
     source: &mut (dyn Read + Send),
     sinks: &[SyncSender<Bytes>; 2],

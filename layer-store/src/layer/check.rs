@@ -1,4 +1,4 @@
-//! Proves a layer index once, when it is opened, so that nothing behind needs to doubt it.
+//! Proves a layer index once, when it is opened, so that no later code needs to check it.
 
 use super::format::{
     CONTROL_FOREIGN, CONTROL_GHOST, CONTROL_WHITEOUT, ENTRIES, EntryRecord, FLAG_SEGMENTS, FOREIGN, ForeignRecord,
@@ -7,12 +7,22 @@ use super::format::{
 };
 use super::index::LayerIndex;
 use crate::Kind;
+use crate::mapped::IndexBytes;
 use crate::section_file::{Unusable, require};
+
+impl LayerIndex {
+    /// Opens an index and proves all of it in one pass.
+    pub(crate) fn open(bytes: IndexBytes) -> Result<Self, Unusable> {
+        let index = Self::unproved(bytes)?;
+        check(&index)?;
+        Ok(index)
+    }
+}
 
 /// Checks that tables hold whole records, that every reference stays in bounds, that names are valid, sorted
 /// and unique, that directories form one tree whose numbers grow downwards, and that segments are in order
 /// and within their blob.
-pub(super) fn check(index: &LayerIndex) -> Result<(), Unusable> {
+fn check(index: &LayerIndex) -> Result<(), Unusable> {
     let (bytes, sections) = index.sections();
     sections.check_records::<MetaRecord>(bytes, META, "meta record")?;
     sections.check_records::<InodeRecord>(bytes, INODES, "inode table")?;

@@ -12,7 +12,7 @@ impl TreeBuilder {
         let contents = files.filter_map(|inode| {
             let (offset, length) = match inode.payload {
                 Payload::Whole(offset) => (offset, inode.size),
-                // What is stored of a sparse file stands together.
+                // The stored parts of a sparse file are contiguous.
                 Payload::Sparse { first, count } => {
                     let (first, count) = (first as usize, count as usize);
                     let segments = self.segments.get(first..first + count)?;

@@ -30,7 +30,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::section_file::Format;
 
-/// The current format. A change of any record or rule raises the version; older files are made anew.
+/// The current format. A change of any record or rule raises the version; older files are rebuilt.
 pub(crate) const FORMAT: Format = Format { magic: *b"LAMLAYER", version: 2 };
 
 pub(super) const META: usize = 0;
@@ -80,16 +80,16 @@ pub(crate) struct InodeRecord {
     pub(crate) first: U32,
     /// Directory: visible entries. Segments: how many. Symlink: bytes. Device: minor.
     pub(crate) count: U32,
-    /// Directory: control entries behind the visible ones.
+    /// Directory: control entries after the visible ones.
     pub(crate) controls: U32,
-    /// Directory: the directory it stands in, the root in itself.
+    /// Directory: the directory that contains it; the root contains itself.
     pub(crate) parent: U32,
     /// Number of its set of extended attributes, 0 for none.
     pub(crate) xattrs: U32,
     /// Keeps the record at a multiple of 8 bytes.
     pub(crate) reserved: U32,
     /// Regular file: XXH3-128 of the content that is stored, low half first. Finds damage and twins; it is
-    /// no proof against intent: for that stands the blob's SHA-256, and what is shared is compared byte by byte.
+    /// no protection against intent: that is the SHA-256 of the blob, and what is shared is compared byte by byte.
     pub(crate) content_hash: [u8; 16],
 }
 
@@ -101,7 +101,7 @@ pub(crate) const FLAG_IMPLICIT: u32 = 1 << 1;
 pub(crate) const FLAG_GHOST: u32 = 1 << 2;
 /// A directory with a hard link into lower layers in it or below.
 pub(crate) const FLAG_FOREIGN_BELOW: u32 = 1 << 3;
-/// A regular file whose content lies in segments.
+/// A regular file whose content is in segments.
 pub(crate) const FLAG_SEGMENTS: u32 = 1 << 4;
 
 /// One name in a directory: 12 bytes.
@@ -146,7 +146,7 @@ pub(crate) struct XattrSetRecord {
     pub(crate) count: U32,
 }
 
-/// One extended attribute: the name in the values section, its value right behind it.
+/// One extended attribute: the name in the values section, its value directly after it.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(crate) struct XattrRecord {
@@ -155,7 +155,7 @@ pub(crate) struct XattrRecord {
     pub(crate) value_length: U32,
 }
 
-/// One name of an inode that has several: the directory it stands in.
+/// One name of an inode that has several: the directory that contains it.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(crate) struct LinkRecord {

@@ -1,9 +1,17 @@
-//! Binds the hard links of a layer whose targets came after them, or come from the layers below.
+//! Hard links of a layer: through symbolic links in the directory of the target, and to targets that came later in the
+//! archive, or that the layers below have.
 
-use super::nodes::Target;
+use super::nodes::{Payload, ROOT, Target};
 use super::refusal::{Cause, EntryRefused};
 use super::tree::TreeBuilder;
 use crate::Kind;
+use crate::tar::NormalPath;
+
+/// Symbolic links that one path may lead through, as many as Linux follows.
+pub(crate) const SYMLINKS_MAX: usize = 40;
+
+/// Bytes of paths that the links of one layer may walk again because of symbolic links: some seconds of work.
+const FOLLOWED_MAX: u64 = 1 << 26;
 
 impl TreeBuilder {
     /// Binds every pending link: to an inode of this layer, through other pending links if need be, or,
@@ -23,7 +31,48 @@ impl TreeBuilder {
         Ok(())
     }
 
-    /// Follows the chain of pending links from `first` and gives all of them what the last one leads to.
+    /// Follows the symbolic links of this layer in the directory part of a link target. The last name is not followed: a
+    /// hard link to a symbolic link is a second name of that.
+    ///
+    /// Where this layer has nothing at a directory of the path, the layers below may: the rest stays as it is. Returns `None`
+    /// for a path through more than [`SYMLINKS_MAX`] symbolic links.
+    pub(super) fn follow(&mut self, target: &NormalPath) -> Result<Option<NormalPath>, Cause> {
+        let mut path = target.clone();
+        for _ in 0..=SYMLINKS_MAX {
+            let Some((length, link)) = self.symlink_on(&path) else { return Ok(Some(path)) };
+            let next = path.through_link(length, link).map_err(Cause::LinkTarget)?;
+            self.followed += path.as_bytes().len() as u64;
+            if self.followed > FOLLOWED_MAX {
+                return Err(Cause::TooManySymlinks);
+            }
+            path = next;
+        }
+        Ok(None)
+    }
+
+    /// Finds the first symbolic link that a path leads through: the length of the path to it, and its target.
+    fn symlink_on(&self, path: &NormalPath) -> Option<(usize, &[u8])> {
+        let (parent, _) = path.split()?;
+        let mut dir = ROOT;
+        let mut length = 0;
+        for component in parent.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
+            length += component.len();
+            let Target::Inode(inode) = self.target(self.find(dir, component)?) else { return None };
+            match self.inode(inode)?.payload {
+                Payload::Symlink { start, length: bytes } => {
+                    let start = start as usize;
+                    return Some((length, self.heap.get(start..start + bytes as usize)?));
+                }
+                _ if self.inode(inode)?.kind == Kind::Directory => dir = inode,
+                _ => return None,
+            }
+            // The slash.
+            length += 1;
+        }
+        None
+    }
+
+    /// Follows the chain of pending links from `first`, and binds all of them to what the last one leads to.
     fn bind(&mut self, first: usize, met: &mut [Option<usize>]) -> Result<(), EntryRefused> {
         let mut chain: Vec<u32> = Vec::new();
         let mut current = first;
@@ -39,9 +88,15 @@ impl TreeBuilder {
             }
             chain.push(link.slot);
             let foreign = Target::Foreign(number);
-            match self.resolve(&link.target) {
+            let (slot, target) = (link.slot, link.target.clone());
+            let mut found = self.resolve(&target).filter(|found| self.target(*found) != Target::Nothing);
+            if found.is_none() {
+                found =
+                    self.found_through_later_link(current, slot, &target).map_err(|cause| self.refuse(first, cause))?;
+            }
+            match found {
                 // A link to itself means the file that a lower layer has under this name.
-                Some(found) if found == link.slot => break foreign,
+                Some(found) if found == slot => break foreign,
                 Some(found) => match self.target(found) {
                     Target::Pending(next) => current = next as usize,
                     Target::Inode(inode) => {
@@ -60,6 +115,19 @@ impl TreeBuilder {
             self.point(slot, end);
         }
         Ok(())
+    }
+
+    /// Looks for a file of this layer through symbolic links that came after the link. A reader that keeps the order of the
+    /// archive does not see those, so what is not found that way is left to the layers below.
+    fn found_through_later_link(&mut self, link: usize, slot: u32, target: &NormalPath) -> Result<Option<u32>, Cause> {
+        let Some(followed) = self.follow(target)?.filter(|followed| followed != target) else { return Ok(None) };
+        let is_file =
+            |found: &u32| *found != slot && self.target(*found) != Target::Nothing && self.directory(*found).is_none();
+        let Some(found) = self.resolve(&followed).filter(is_file) else { return Ok(None) };
+        if let Some(link) = self.pending.get_mut(link) {
+            link.target = followed;
+        }
+        Ok(Some(found))
     }
 
     fn refuse(&self, link: usize, cause: Cause) -> EntryRefused {

@@ -18,6 +18,7 @@ mod xattrs;
 pub(crate) use format::FORMAT;
 pub(crate) use format::{InodeRecord, LinkRecord};
 pub(crate) use index::{Entry, EntryTarget, LayerIndex, Segments};
+pub(crate) use links::SYMLINKS_MAX;
 pub(crate) use refusal::EntryRefused;
 pub(crate) use tree::TreeBuilder;
 pub(crate) use write::WriteError;

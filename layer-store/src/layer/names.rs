@@ -1,4 +1,4 @@
-//! What a name means in a layer: an entry, a whiteout, or something that AUFS left behind.
+//! What a name means in a layer: an entry, a whiteout, or something that AUFS left.
 //!
 //! Image specification, `layer.md`, "Whiteouts".
 

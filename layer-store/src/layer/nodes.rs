@@ -58,7 +58,7 @@ pub(super) struct NameSlot {
     pub(super) dir: u32,
     pub(super) name_start: u32,
     pub(super) name_length: u8,
-    /// A whiteout of this name stands in the same layer.
+    /// The layer also has a whiteout of this name.
     pub(super) whited: bool,
     pub(super) target: Target,
 }

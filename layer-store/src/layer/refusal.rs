@@ -1,4 +1,4 @@
-//! Why an entry cannot stand in a layer.
+//! Why an entry is refused.
 
 use crate::tar::PathError;
 
@@ -19,6 +19,16 @@ impl EntryRefused {
     }
 }
 
+impl EntryRefused {
+    /// The limit of inodes, if that is why.
+    pub(crate) fn inode_limit(&self) -> Option<u32> {
+        match self.cause {
+            Cause::TooManyInodes(most) => Some(most),
+            _ => None,
+        }
+    }
+}
+
 /// What is wrong with an entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Cause {
@@ -30,9 +40,11 @@ pub(crate) enum Cause {
     LinkToDirectory,
     #[error("its hard links lead in a circle")]
     LinkLoop,
+    #[error("the layer's hard links lead through too many symbolic links")]
+    TooManySymlinks,
     #[error("it is a whiteout of no name, of \".\" or of \"..\"")]
     InvalidWhiteout,
-    #[error("it stands below a whiteout")]
+    #[error("it is below a whiteout")]
     BelowMarker,
     #[error("the root of a layer must be a directory")]
     RootNotDirectory,
@@ -42,7 +54,7 @@ pub(crate) enum Cause {
     FileTooLarge,
     #[error("extended attribute {0}")]
     Xattr(String),
-    #[error("the layer has more than {0} inodes; raise --max-inodes if you trust it")]
+    #[error("the layer has more than {0} inodes")]
     TooManyInodes(u32),
     #[error("the layer has more than 1 GiB of names, link targets and extended attributes")]
     TooManyNames,

@@ -26,6 +26,8 @@ pub(crate) struct TreeBuilder {
     open_file: Option<u32>,
     hasher: Box<Xxh3>,
     max_inodes: u32,
+    /// Bytes of paths walked again because a hard link leads through a symbolic link.
+    pub(super) followed: u64,
     /// Bytes of names, link targets and extended attributes held so far.
     held: usize,
 }
@@ -53,6 +55,7 @@ impl TreeBuilder {
             open_file: None,
             hasher: Box::default(),
             max_inodes,
+            followed: 0,
             held: 0,
         };
         builder.inodes.push(Inode::implicit_directory());
@@ -155,7 +158,7 @@ impl TreeBuilder {
         Ok(dir)
     }
 
-    /// Finds what a path leads to in this layer, links not followed.
+    /// Finds what a path leads to in this layer. Symbolic links are not followed: see [`Self::follow`].
     pub(super) fn resolve(&self, path: &NormalPath) -> Option<u32> {
         let (parent, name) = path.split()?;
         let mut dir = ROOT;
@@ -213,7 +216,7 @@ impl TreeBuilder {
         Ok(())
     }
 
-    /// A directory keeps the names it has: a second entry only describes it anew.
+    /// A directory keeps the names it has: a second entry only replaces its attributes.
     fn add_directory(&mut self, slot: u32, entry: Entry) -> Result<(), Cause> {
         let inode = self.make_inode(entry)?;
         match self.directory(slot) {
@@ -236,8 +239,12 @@ impl TreeBuilder {
     /// target that is not there yet is looked for again when the layer is complete.
     fn add_hard_link(&mut self, path: &NormalPath, slot: u32, target: &[u8]) -> Result<(), Cause> {
         let mut target = NormalPath::of_link_target(target).map_err(Cause::LinkTarget)?;
+        // A circle of symbolic links may be cut by a later entry.
+        if let Some(followed) = self.follow(&target)? {
+            target = followed;
+        }
         let found = self.resolve(&target).map(|found| (found, self.target(found)));
-        // A link to a link stands for what that one stands for now.
+        // A link to a link is bound to the current target of that link.
         if let Some((_, Target::Pending(link))) = found
             && let Some(link) = self.pending.get(link as usize)
         {

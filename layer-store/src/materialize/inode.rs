@@ -11,7 +11,7 @@ use crate::{Attr, Ino, Kind, Timestamp, View, ViewError};
 /// Set-user-ID and set-group-ID.
 const SET_IDS: u32 = 0o6000;
 
-/// Extended attributes of one inode that are to be set.
+/// The extended attributes to set on one inode.
 pub(super) type Xattrs<'view> = Vec<(&'view [u8], &'view [u8])>;
 
 /// The attributes that may be set under `options`; the others are counted.
@@ -34,7 +34,7 @@ pub(super) fn xattrs<'view>(
 
 /// The permissions that a file gets under `options`.
 pub(super) fn permissions(attr: &Attr, options: &MaterializeOptions) -> u32 {
-    // Without its owner such a file would lend the rights of whoever unpacked it.
+    // Without its owner such a file would give the rights of the user who unpacked it.
     if options.without_owners && attr.kind != Kind::Symlink { attr.permissions & !SET_IDS } else { attr.permissions }
 }
 

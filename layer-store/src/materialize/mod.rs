@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use crate::fault::{self, FaultPoint};
 use crate::lease::unique_name;
 use crate::remove::remove_tree;
-use crate::store::{available, is_out_of_space};
+use crate::space::Shortage;
 use crate::{CopyError, Observer, View, ViewError};
 
 /// How a view is unpacked.
@@ -67,26 +67,28 @@ pub enum MaterializeError {
     Host {
         /// Its path in the tree, lossy where it is not UTF-8; or a path of the host.
         path: String,
-        /// What the host said.
+        /// The error of the host.
+        #[source]
         cause: io::Error,
     },
     /// It does not fit on the disk.
     #[error(
-        "{directory}: {cause}, at {path}: the tree takes {needed} bytes or so (beside what was written of it, {free}); make space, or free some with `lamina rmi` and `lamina gc`"
+        "{directory}: {cause}, at {path}: the tree takes about {} bytes (beside what was written of it, {}); make space, or free some with `lamina rmi` and `lamina gc`",
+        shortage.needed,
+        shortage.free.as_deref().unwrap_or("too little is free")
     )]
     NoSpace {
         /// Where the tree was to go.
         directory: PathBuf,
         /// The path in the tree that did not fit.
         path: String,
-        /// What the host said.
+        /// The error of the host.
+        #[source]
         cause: io::Error,
-        /// Bytes of all layers: what is deleted in upper ones counts too.
-        needed: u64,
-        /// What was free then, in words.
-        free: String,
+        /// How much: the bytes of all layers, those that upper ones delete included.
+        shortage: Shortage,
     },
-    /// It was called off.
+    /// It was cancelled.
     #[error("cancelled")]
     Cancelled,
 }
@@ -99,11 +101,11 @@ impl MaterializeError {
     /// Says of a failure in the private directory `staging` what it means for `directory`, before all is removed.
     fn in_place_of(self, staging: &Path, directory: &Path, needed: u64) -> Self {
         match self {
-            Self::Host { path, cause } if is_out_of_space(&cause) => {
-                let free = available(&cause, staging).unwrap_or_else(|| "too little is free".to_owned());
-                Self::NoSpace { directory: directory.to_owned(), path, cause, needed, free }
-            }
-            Self::Host { path, cause } if Path::new(&path).starts_with(staging) => Self::host(directory)(cause),
+            Self::Host { path, cause } => match Shortage::measure(&cause, staging, needed) {
+                Some(shortage) => Self::NoSpace { directory: directory.to_owned(), path, cause, shortage },
+                None if Path::new(&path).starts_with(staging) => Self::host(directory)(cause),
+                None => Self::Host { path, cause },
+            },
             error => error,
         }
     }

@@ -100,7 +100,7 @@ impl Walk<'_> {
         Ok(None)
     }
 
-    /// Describes a directory that is full, and opens the one it stands in.
+    /// Sets the attributes of a finished directory, and opens its parent.
     fn leave(&mut self, here: &OwnedFd, dir: Ino) -> Result<OwnedFd, MaterializeError> {
         let attr = self.view.attr(dir)?;
         let xattrs = xattrs(self.view, dir, self.options, &mut self.made)?;

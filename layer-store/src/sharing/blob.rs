@@ -10,9 +10,9 @@ use rustix::fs::{Mode, OFlags, openat};
 
 use super::map::{Run, SharingMap};
 use crate::DiffId;
+use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::mapped::IndexBytes;
-use crate::store::StoreError;
 
 /// The file of a layer whose tar is whole.
 pub(crate) const WHOLE: &str = "blob";
@@ -20,7 +20,7 @@ pub(crate) const WHOLE: &str = "blob";
 pub(crate) const THIN: &str = "thin";
 /// The map of those holes.
 pub(crate) const MAP: &str = "shared";
-/// What others borrow of a layer that is itself no longer in the store: its tar, with holes where nobody needs it.
+/// What others borrow from a layer that is no longer in the store: its tar, with holes where it is not needed.
 pub(crate) const REST: &str = "rest";
 
 /// A layer's tar, opened for reading: as if it were one file.
@@ -34,7 +34,7 @@ pub(crate) struct Blob {
 #[derive(Debug)]
 struct Borrowed {
     map: SharingMap,
-    /// Donor n is element n - 1. One that cannot be read spoils what lies in it and nothing else.
+    /// Donor n is element n - 1. One that cannot be read only affects the content that is in it.
     donors: Vec<Result<File, String>>,
 }
 
@@ -76,7 +76,7 @@ impl Blob {
         Self { file, length: 0, borrowed: None }
     }
 
-    /// The file, where all of the tar lies in it.
+    /// The file, if all of the tar is in it.
     pub(crate) fn whole(&self) -> Option<&File> {
         self.borrowed.is_none().then_some(&self.file)
     }

@@ -113,7 +113,7 @@ impl Choice {
         self.runs.sort_unstable_by_key(|run| run.offset);
     }
 
-    /// Whether the layer lies in its own file alone.
+    /// Whether all of the layer is in its own file.
     pub(crate) fn is_whole(&self) -> bool {
         self.runs.is_empty()
     }

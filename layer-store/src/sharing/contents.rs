@@ -5,7 +5,7 @@
 //!   0 contents   ContentRecord *    in the order of hash, then offset
 //! ```
 //!
-//! It is a cache, and not even proved when it is opened: whoever takes a hint from it compares the bytes.
+//! It is a cache, and it is not proved when it is opened: the bytes that it leads to are compared.
 
 use std::io::{self, Cursor};
 
@@ -15,7 +15,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::mapped::IndexBytes;
 use crate::section_file::{Format, SectionWriter, Sections, Unusable};
 
-/// The current format. A table of another version is ignored: its layer gives nothing until it comes in again.
+/// The current format. A table of another version is ignored: its layer lends nothing until it is added again.
 pub(crate) const FORMAT: Format = Format { magic: *b"LAMCONTS", version: 1 };
 
 /// The stored content of one regular file: 32 bytes.

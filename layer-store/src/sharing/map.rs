@@ -16,7 +16,7 @@ use crate::mapped::IndexBytes;
 use crate::section_file::{Format, SectionWriter, Sections, Unusable, require};
 use crate::{DiffId, Digest};
 
-/// The current format. A program that meets a newer one refuses the layer: the map cannot be made anew.
+/// The current format. A program that meets a newer one refuses the layer: the map cannot be rebuilt.
 pub(crate) const FORMAT: Format = Format { magic: *b"LAMSHARE", version: 1 };
 
 const META: usize = 0;
@@ -36,7 +36,7 @@ struct MetaRecord {
     length: U64,
 }
 
-/// A part of the tar that lies elsewhere: 32 bytes.
+/// A part of the tar that is stored elsewhere: 32 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(crate) struct RunRecord {
@@ -51,7 +51,7 @@ pub(crate) struct RunRecord {
     reserved: U32,
 }
 
-/// A part of a tar that lies elsewhere.
+/// A part of a tar that is stored elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) offset: u64,
@@ -156,7 +156,7 @@ impl SharingMap {
         self.records().iter().map(RunRecord::run)
     }
 
-    /// The runs that end behind `offset`, in the order of the tar.
+    /// Returns the runs that end after `offset`, in the order of the tar.
     pub(crate) fn runs_from(&self, offset: u64) -> impl ExactSizeIterator<Item = Run> {
         let first = self.records().partition_point(|record| record.end().unwrap_or(u64::MAX) <= offset);
         self.records().get(first..).unwrap_or_default().iter().map(RunRecord::run)

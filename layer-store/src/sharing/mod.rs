@@ -2,17 +2,17 @@
 //!
 //! A layer whose content other layers have is kept *thin*: its tar with holes, in a file `thin`, and a map `shared` (see
 //! [`map`]) that says for each hole in which other layer's tar, and where, the bytes are. Everything else is built on one
-//! reader, [`Blob`], that gives the bytes of the tar wherever they lie: views, verification, export, the rebuilding of an index.
+//! reader, [`Blob`], that returns the bytes of the tar wherever they are: views, verification, export, the rebuilding of an index.
 //! A layer's index knows nothing of it and stays a function of the tar.
 //!
 //! The decisions, each for a reason:
 //!
-//! - **A whole tar is called `blob`, one with holes `thin`.** Who knows nothing of sharing finds no file, never zeros. Where
+//! - **A whole tar is called `blob`, one with holes `thin`.** A program that does not know about sharing finds no file, never zeros. Where
 //!   both are there, after a repair that was killed, `blob` counts.
 //! - **Bytes are compared before they go.** The hash of a file's content only finds twins. What is left out is what
 //!   was read from both tars and found equal, so neither a collision nor a lying table of contents makes a wrong file.
 //! - **Donors hold the bytes themselves**, in their own file: there are no chains. Offsets are those of the donor's tar, so
-//!   a donor may be fetched again whole, or lose what nobody borrows, and its borrowers notice nothing.
+//!   a donor may be fetched again whole, or lose what is not borrowed, and its borrowers are not affected.
 //! - **The map is truth.** It is synced before the first hole is made, and the feature is noted in `store.json` before
 //!   the first thin layer gets its place. The order is: compare, write the map, sync it, call the file `thin`, make the
 //!   holes, sync the file, publish. A map may name bytes that are still in the file too: it is right all the same.
@@ -27,7 +27,9 @@ pub(crate) mod blob;
 pub(crate) mod choose;
 pub(crate) mod contents;
 pub(crate) mod map;
+mod new_layer;
 pub(crate) mod thin;
 
 pub(crate) use blob::{Blob, BlobReader};
 pub(crate) use contents::Content;
+pub(crate) use new_layer::{Candidate, Lender, NewLayer};

@@ -8,14 +8,14 @@ use std::path::Path;
 use super::blob::{MAP, THIN, WHOLE};
 use super::choose::Choice;
 use super::map::{self, Run};
+use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
-use crate::store::StoreError;
 use crate::{DiffId, durable};
 
 /// Bytes compared at once.
 const PIECE: usize = 128 << 10;
 
-/// Keeps those of `runs` whose bytes are the same in `own` and in `donor`, in which they are to be found from now on.
+/// Keeps those of `runs` whose bytes are equal in `own` and in `donor`, which stores them from now on.
 /// What cannot be read is not the same.
 pub(crate) fn compared(own: &File, donor: &File, runs: Vec<Run>) -> Vec<Run> {
     let (mut mine, mut theirs) = (vec![0; PIECE], vec![0; PIECE]);

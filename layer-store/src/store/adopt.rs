@@ -1,44 +1,45 @@
-//! Brings layers of other stores into this one, for whoever needs them for ever.
+//! Brings layers of other stores into this one, for processes that need them permanently.
 //!
-//! A lease in another store ends with its process, and often none can be had there. So what an image that was made here, or a
-//! machine that keeps what it writes, needs of another store must lie in this one before its owner collects.
+//! A lease in an additional store ends with its process, and often this process cannot take one there. So the layers that an
+//! image made here, or a machine that keeps what it writes, needs from an additional store must be in this one before the
+//! owner of the additional store collects garbage.
 //!
-//! A whole tar shares its blocks with the other store's where the file system can do that, or is that very file where it
-//! belongs to this user: neither takes space. What is left is read like any layer that comes in, its digest proved, and
-//! whole or thin by what lies here.
+//! A whole tar shares its blocks with the file in the other store if the file system can do that, or is a hard link to that
+//! file if it belongs to this user; neither takes space. Any other layer is read like a new one: its digest is proved, and it
+//! is stored whole or thin, depending on what this store has.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::Store;
-use super::error::StoreError;
+use super::handle::Store;
 use super::layers::Layers;
 use crate::durable;
+use crate::error::StoreError;
 use crate::observer::Logged;
 use crate::sharing::blob;
 use crate::{DiffId, Digest, ExpectedLayer, IngestError};
 
 impl Layers<'_> {
-    /// Brings those of these layers into this store that only others have.
+    /// Copies those of these layers into this store that only additional stores have.
     pub fn adopt<'layers>(&self, layers: impl IntoIterator<Item = &'layers DiffId>) -> Result<(), StoreError> {
         layers.into_iter().try_for_each(|layer| self.store.adopt_layer(layer, true))
     }
 
-    /// The same, for those alone of which that takes no space.
+    /// Does the same, but only for layers that take no space here.
     pub fn adopt_if_free<'layers>(&self, layers: impl IntoIterator<Item = &'layers DiffId>) -> Result<(), StoreError> {
         layers.into_iter().try_for_each(|layer| self.store.adopt_layer(layer, false))
     }
 
-    /// The stores read also that have some of these layers and let this process take no lease: a collection there may
-    /// take away what it uses. On a read-only file system there is none.
+    /// Returns the additional stores that have some of these layers and in which this process cannot take a lease, so that a
+    /// collection there may delete what it uses. Stores on read-only file systems are not among them: nothing collects there.
     #[must_use]
     pub fn unleased(&self, layers: &[DiffId]) -> Vec<PathBuf> {
         let is_closed =
             |store: &&Store| matches!(store.lease.get(), Some(Err(kind)) if *kind == io::ErrorKind::PermissionDenied);
         let has_some = |store: &&Store| layers.iter().any(|layer| std::ptr::eq(self.store.home(layer), *store));
-        self.store.others.iter().filter(is_closed).filter(has_some).map(|store| store.root().to_owned()).collect()
+        self.store.additional.iter().filter(is_closed).filter(has_some).map(|store| store.root().to_owned()).collect()
     }
 }
 
@@ -70,18 +71,18 @@ impl Store {
         Ok(())
     }
 
-    /// Keeps a manifest or config in this store that perhaps only another has.
+    /// Copies a manifest or config into this store if only an additional store has it.
     pub(super) fn adopt_document(&self, digest: &Digest) -> Result<(), StoreError> {
         self.images().put_manifest(&self.images().manifest_bytes(digest)?).map(drop)
     }
 
-    /// Makes a layer of this store, whose tar is whole, in `directory` too, if that takes no space.
+    /// Makes a copy of a whole layer of this store in `directory` if that takes no space.
     fn clone_layer(&self, layer: &DiffId, directory: &Path) -> Result<bool, StoreError> {
         let (tar, to) = (self.layout.blob(layer), directory.join(blob::WHOLE));
         if !(tar.is_file() && (share_blocks(&tar, &to) || link_own(&tar, &to))) {
             return Ok(false);
         }
-        // Caches: what is missing or cut off is made anew.
+        // Caches: a missing or damaged one is rebuilt.
         for (from, name) in [(self.layout.layer_index(layer), "index"), (self.layout.contents(layer), "contents")] {
             let _ = fs::copy(from, directory.join(name));
         }
@@ -90,7 +91,7 @@ impl Store {
     }
 }
 
-/// Makes a file of the blocks of another, where the file system can.
+/// Creates a file that shares the blocks of another one, if the file system can do that.
 #[cfg(target_os = "linux")]
 fn share_blocks(from: &Path, to: &Path) -> bool {
     let made = fs::File::open(from).and_then(|source| Ok((source, fs::File::create_new(to)?)));
@@ -106,8 +107,8 @@ fn share_blocks(_: &Path, _: &Path) -> bool {
     false
 }
 
-/// Gives a file another name, where it is this user's: another owner might change it. It never loses bytes in place, and
-/// a repair puts another file over one name.
+/// Creates a hard link to a file if it belongs to this user: another owner might change it. The store never removes bytes of
+/// a layer in place, and a repair replaces a name, not the file.
 fn link_own(from: &Path, to: &Path) -> bool {
     let is_own = fs::metadata(from).is_ok_and(|tar| tar.uid() == rustix::process::geteuid().as_raw());
     is_own && fs::hard_link(from, to).is_ok()

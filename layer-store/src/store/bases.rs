@@ -1,4 +1,4 @@
-//! Bases: made once for an image and a variant, opened as views.
+//! Bases: made once for an image and a variant, and opened as views.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -7,21 +7,22 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Store;
-use super::error::StoreError;
+use super::handle::Store;
 use super::images::Image;
-use super::lock::FileLock;
+use super::layers::open_index;
 use crate::base::{Base, MergedTree};
+use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
-use crate::layer::LayerIndex;
+use crate::layer::{InodeRecord, LayerIndex};
 use crate::lease::Held;
+use crate::lock::FileLock;
 use crate::mapped::IndexBytes;
 use crate::observer::{Logged, Observer};
 use crate::oci::parallel;
 use crate::view::ViewLayer;
 use crate::{BaseId, DiffId, View};
 
-/// `recipe` of a base: what it is made of, each bottom first. Its base id is that of the directory.
+/// The file `recipe` of a base: the layers of image and variant, each bottom first. Their base id is the name of the directory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Recipe {
     pub(super) image: Vec<DiffId>,
@@ -57,14 +58,14 @@ impl Store {
 }
 
 impl Bases<'_> {
-    /// The base of an image with the layers of a variant on top; made if it is not there.
+    /// Returns the base of an image with the layers of a variant on top, and makes it first if necessary.
     ///
-    /// One process makes it, others wait for that one.
+    /// One process makes it; others wait for that process.
     pub fn prepare(&self, image: &Image, variant: &[DiffId], observer: &dyn Observer) -> Result<BaseId, StoreError> {
         self.prepared(&image.layers, variant, observer, Some(&image.reference))
     }
 
-    /// The same for layers that belong to no image, bottom first.
+    /// Does the same for layers that belong to no image, bottom first.
     pub fn prepare_layers(
         &self,
         layers: &[DiffId],
@@ -90,16 +91,16 @@ impl Bases<'_> {
             return Ok(id);
         }
         match self.store.make_base(&recipe, (observer, &work), &|| self.store.has_base(&id)) {
-            // Whoever opens it merges in memory.
+            // Opening it then merges in memory.
             Err(error) if error.is_closed() && self.store.recipe(&id).is_ok() => {}
             made => made?,
         }
         Ok(id)
     }
 
-    /// Opens a base for reading. The view keeps it, and its layers, from being collected.
+    /// Opens a base for reading. The view keeps the base and its layers from being collected.
     ///
-    /// A base or an index that is damaged or of another version is made anew first.
+    /// A base or an index that is damaged or of another version is rebuilt first.
     pub fn open(&self, id: &BaseId) -> Result<View, StoreError> {
         let recipe = self.store.recipe(id)?;
         self.store.hold_recipe(&recipe)?;
@@ -109,7 +110,7 @@ impl Bases<'_> {
         let base = match self.store.checked_base(&recipe, &layers) {
             Ok(base) => base,
             Err(cause) => {
-                tracing::info!("base {id}: making it anew: {cause}");
+                tracing::info!("base {id}: rebuilding it: {cause}");
                 self.store.remade_base(&recipe, &layers)?
             }
         };
@@ -125,7 +126,7 @@ impl Store {
         }
     }
 
-    /// Whether a base is complete. It was not waited for until it was on the disk, so a power cut may have left a part.
+    /// Whether a base is complete. It is not synced, so a power cut may have left a part.
     fn has_base(&self, id: &BaseId) -> bool {
         self.open_base(id).is_ok() && self.recipe(id).is_ok()
     }
@@ -136,7 +137,7 @@ impl Store {
         Base::open(bytes).map_err(|cause| cause.to_string())
     }
 
-    /// Makes a base, over one that may be there, unless `is_there` once nobody else makes it.
+    /// Makes a base, and replaces one that may exist, unless `is_there` is true once no other process makes it.
     fn make_base(
         &self,
         recipe: &Recipe,
@@ -161,7 +162,7 @@ impl Store {
         write_base(staging.path(), recipe, &merged)?;
         fault::point(FaultPoint::BaseStaged);
         let place = self.layout.base(&id);
-        // A damaged base or one of another version may be there; whoever has it open keeps what it has.
+        // A damaged base, or one of another version, may exist; a process that has it open keeps it.
         fs::create_dir_all(&place).map_err(StoreError::io(&place))?;
         for (name, published) in [("recipe", FaultPoint::RecipePublished), ("index", FaultPoint::BasePublished)] {
             let to = place.join(name);
@@ -178,11 +179,11 @@ impl Store {
         recipe.filter(|recipe| recipe.id() == *id).ok_or(StoreError::NoSuchBase(*id))
     }
 
-    /// Makes a base anew that cannot be used; in memory where this process may not write the store.
+    /// Rebuilds a base that cannot be used; in memory if this process may not write the store.
     fn remade_base(&self, recipe: &Recipe, layers: &[ViewLayer]) -> Result<Base, StoreError> {
         let work = format!("makes base {}", recipe.id());
         fault::point(FaultPoint::BaseRefused);
-        // Another process may have found the same damage and mended it.
+        // Another process may have found the same damage and repaired it.
         match self.make_base(recipe, (&Logged, &work), &|| self.checked_base(recipe, layers).is_ok()) {
             Ok(()) => self.checked_base(recipe, layers).map_err(StoreError::Merge),
             Err(error) if error.is_closed() => base_in_memory(layers),
@@ -190,7 +191,22 @@ impl Store {
         }
     }
 
-    /// The different layers of a base. Proving their indexes is most of what opening costs, so all processors do it.
+    /// Fails if a layer has a hard link into lower layers that leads nowhere. Indexes are read as they are: while one is
+    /// missing or unusable, the question is left to the one who makes the base.
+    pub(super) fn check_links(&self, layers: &[DiffId]) -> Result<(), StoreError> {
+        let mut opened = HashMap::new();
+        for layer in layers {
+            if !opened.contains_key(layer) {
+                let Ok(index) = open_index(&self.home(layer).layout.layer_index(layer), layer) else { return Ok(()) };
+                opened.insert(*layer, index);
+            }
+        }
+        let indexes: Vec<_> = layers.iter().filter_map(|layer| opened.get(layer)).collect();
+        let leads_below = |index: &&LayerIndex| index.inodes().first().is_some_and(InodeRecord::has_foreign_below);
+        if indexes.iter().any(leads_below) { merge(&indexes).map(drop) } else { Ok(()) }
+    }
+
+    /// Opens the different layers of a base. Most of the cost is checking their indexes, so all processors do it.
     fn view_layers(&self, recipe: &Recipe) -> Result<HashMap<DiffId, ViewLayer>, StoreError> {
         let different: Vec<DiffId> = recipe.layers().copied().collect::<BTreeSet<_>>().into_iter().collect();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -219,7 +235,7 @@ fn base_in_memory(layers: &[ViewLayer]) -> Result<Base, StoreError> {
     Base::open(IndexBytes::Owned(made.into_inner())).map_err(|cause| StoreError::Merge(cause.to_string()))
 }
 
-/// A base is a cache: it is not worth the wait for the disk.
+/// A base is a cache, so it is not synced.
 fn write_base(directory: &Path, recipe: &Recipe, merged: &MergedTree) -> Result<(), StoreError> {
     let path = directory.join("recipe");
     let text = serde_json::to_vec(recipe).unwrap_or_default();

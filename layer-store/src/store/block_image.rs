@@ -1,20 +1,20 @@
-//! Block images: a base as one file that a kernel mounts, kept beside the base.
+//! Block images: a base as one file that a kernel can mount, stored next to the base.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::bases::Bases;
-use super::error::StoreError;
-use super::lock::FileLock;
 use crate::erofs::{self, ErofsError, ErofsSummary};
+use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
+use crate::lock::FileLock;
 use crate::{BaseId, Observer};
 
-/// Why there is no block image. Nothing is left of it.
+/// Why a block image cannot be made. Nothing is left of it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlockImageError {
-    /// The store cannot give the base, or not take the image.
+    /// The store cannot open the base or store the image.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// It cannot be made.
@@ -26,7 +26,7 @@ impl Bases<'_> {
     /// The EROFS image of a base: made if it is not there, and kept as long as the base. One process makes it, others
     /// wait for that one. `observer` is told of bytes of content written.
     ///
-    /// Every file's content is proved on the way into the image.
+    /// The content of every file is verified while it is written.
     pub fn block_image(&self, id: &BaseId, observer: &dyn Observer) -> Result<PathBuf, BlockImageError> {
         let place = self.store.layout.block_image(id);
         if is_whole(&place) {
@@ -41,7 +41,7 @@ impl Bases<'_> {
         let path = staging.path().join("image");
         let file = File::create_new(&path).map_err(StoreError::io(&path))?;
         self.write_block_image(id, (&path, &file), observer)?;
-        // Nobody looks at the content again before a guest does, so a power cut must not spoil it.
+        // The content is not checked again before a guest reads it, so it must survive a power cut.
         file.sync_all().map_err(StoreError::io(&path))?;
         fault::point(FaultPoint::BlockImageStaged);
         fs::rename(&path, &place).map_err(StoreError::io(&place))?;
@@ -49,7 +49,7 @@ impl Bases<'_> {
         Ok(place)
     }
 
-    /// Writes the EROFS image of a base to an empty file, whose path is for messages. Equal bases give equal bytes.
+    /// Writes the EROFS image of a base to an empty file, whose path is for messages. Equal bases have equal images.
     pub fn write_block_image(
         &self,
         id: &BaseId,
@@ -64,7 +64,7 @@ impl Bases<'_> {
     }
 }
 
-/// Whether an image is there as it was written: its length is what its superblock says, and that has its checksum.
+/// Whether an image is complete: its length is the one in its superblock, whose checksum is right.
 fn is_whole(path: &Path) -> bool {
     let length = |file: &File| Some(file.metadata().ok()?.len());
     File::open(path).is_ok_and(|file| erofs::described_length(&file).is_some_and(|bytes| length(&file) == Some(bytes)))

@@ -3,31 +3,31 @@
 use oci_spec::image::{ImageManifestBuilder, MediaType};
 use serde_json::{Value, json};
 
-use super::error::StoreError;
 use super::images::Images;
+use crate::error::StoreError;
 use crate::oci::manifest::descriptor;
 use crate::{DiffId, Digest};
 
-/// What the history of a new image says of its layers.
+/// What the history of a new image says about its layers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Provenance {
-    /// When it was made, as RFC 3339 has it.
+    /// When it was made, in the format of RFC 3339.
     pub created: String,
     /// What made it.
     pub created_by: String,
     /// Who made it.
     pub author: Option<String>,
-    /// What there is to say about it.
+    /// A comment.
     pub comment: Option<String>,
 }
 
 impl Images<'_> {
-    /// Makes an image of the one with the manifest `base` with `on_top` (layers of this store, lowest first) over its own
-    /// layers, and gives it the canonical name `reference`. Gives the digest of its manifest. Layers that only other stores
-    /// have are brought into this one.
+    /// Makes a new image from the one with the manifest `base`: adds `on_top` (layers of this store, lowest first) above its
+    /// layers and names it `reference`, which is a canonical name. Returns the digest of its manifest. Layers that only
+    /// additional stores have are copied into this one.
     ///
-    /// Everything else of its config is as in the base. In its manifest every layer is a plain tar, so each has its DiffID
-    /// as its digest. Fails where the base or a layer is not there.
+    /// The rest of its config is that of the base. In its manifest every layer is a plain tar, so its digest is its DiffID.
+    /// Fails if the base or a layer is missing.
     pub fn commit(
         &self,
         base: &Digest,
@@ -40,12 +40,12 @@ impl Images<'_> {
         let malformed = |cause: String| StoreError::Document { path: self.store.layout.manifest(base), cause };
         let config_digest: Digest = config_digest.parse().map_err(|error| malformed(format!("{error}")))?;
         let bytes = self.manifest_bytes(&config_digest)?;
-        // Not by the type of a config, which would lose what it does not know.
+        // Not with a type for configs, which would drop fields that it does not know.
         let mut config: Value = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
         extend(&mut config, on_top, provenance).ok_or_else(|| malformed("its config has no rootfs".to_owned()))?;
         let config = serde_json::to_vec(&config).unwrap_or_default();
 
-        // What was written is kept for ever, and so must be what it lies on.
+        // The new image is kept permanently, and so must be the layers below it.
         self.store.layers().adopt(image.layers.iter().chain(on_top))?;
         let layers = image.layers.iter().chain(on_top).map(|layer| {
             let bytes = self.store.layers().bytes(layer).ok_or(StoreError::NoSuchLayer(*layer))?;

@@ -19,13 +19,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::StoreError;
 use super::layout::Layout;
-use super::lock::FileLock;
-use super::{Store, make};
-use crate::durable;
-use crate::fault::{self, FaultPoint};
-use crate::observer::Silent;
+use crate::error::StoreError;
 use crate::sharing::blob;
 
 /// The newest format of a store that this program knows, and the one that it makes.
@@ -40,7 +35,7 @@ pub(crate) struct Feature {
     pub(crate) readable: bool,
 }
 
-/// Layers may be thin: see `sharing`. Who does not know it finds no `blob` of such a layer.
+/// Layers may be thin: see `sharing`. A program that does not know them finds no `blob` of such a layer.
 pub(super) const THIN_LAYERS: Feature = Feature { name: "thin-layers", readable: false };
 
 /// All features that this program knows.
@@ -51,12 +46,12 @@ const KNOWN: &[Feature] = &[THIN_LAYERS];
 pub(super) struct StoreFile {
     pub(super) format: u32,
     #[serde(default)]
-    incompatible: Vec<String>,
+    pub(super) incompatible: Vec<String>,
     #[serde(default)]
-    read_only_compatible: Vec<String>,
+    pub(super) read_only_compatible: Vec<String>,
     /// Whatever else newer programs keep here.
     #[serde(flatten)]
-    other: serde_json::Map<String, serde_json::Value>,
+    pub(super) other: serde_json::Map<String, serde_json::Value>,
 }
 
 impl StoreFile {
@@ -74,15 +69,6 @@ impl StoreFile {
         serde_json::to_vec_pretty(self).unwrap_or_default()
     }
 
-    /// Reads the file of a store; makes a store where there is none.
-    pub(super) fn read_or_make(layout: &Layout) -> Result<Self, StoreError> {
-        if !path(layout).exists() {
-            fault::point(FaultPoint::StoreSought);
-            make(layout)?;
-        }
-        Self::read(layout)
-    }
-
     pub(super) fn read(layout: &Layout) -> Result<Self, StoreError> {
         let path = path(layout);
         let text = fs::read(&path).map_err(StoreError::io(&path))?;
@@ -92,7 +78,7 @@ impl StoreFile {
         })
     }
 
-    /// Refuses a store that this program would misread. Gives the features for whose sake it must not change it.
+    /// Fails for a store that this program would misread. Returns the features because of which it must not change the store.
     pub(super) fn check(&self, layout: &Layout) -> Result<Option<String>, StoreError> {
         if self.format > FORMAT {
             return Err(StoreError::Format { path: layout.root().to_owned(), found: self.format, known: FORMAT });
@@ -103,12 +89,12 @@ impl StoreFile {
         }
     }
 
-    fn list(&mut self, feature: Feature) -> &mut Vec<String> {
+    pub(super) fn list(&mut self, feature: Feature) -> &mut Vec<String> {
         if feature.readable { &mut self.read_only_compatible } else { &mut self.incompatible }
     }
 }
 
-fn path(layout: &Layout) -> PathBuf {
+pub(super) fn path(layout: &Layout) -> PathBuf {
     layout.join("store.json")
 }
 
@@ -117,70 +103,4 @@ fn unknown(features: &[String]) -> Option<String> {
     let is_known = |name: &str| KNOWN.iter().any(|known| known.name == name);
     let unknown: Vec<String> = features.iter().filter(|name| !is_known(name)).map(|name| format!("{name:?}")).collect();
     (!unknown.is_empty()).then(|| unknown.join(", "))
-}
-
-impl Store {
-    /// Notes that the store uses `feature` from now on, and waits until that is on the disk. To be called before the
-    /// first thing that needs it gets its place, and not while the store's own lock is held.
-    pub(crate) fn use_feature(&self, feature: Feature) -> Result<(), StoreError> {
-        let is_noted = |file: &mut StoreFile| file.list(feature).iter().any(|name| name == feature.name);
-        if is_noted(&mut StoreFile::read(&self.layout)?) {
-            return Ok(());
-        }
-        let staging = self.staging()?;
-        let _one_at_a_time = FileLock::wait(&self.layout.lock("features"), &Silent, "writes store.json")?;
-        let mut file = StoreFile::read(&self.layout)?;
-        if is_noted(&mut file) {
-            return Ok(());
-        }
-        file.list(feature).push(feature.name.to_owned());
-        let written = staging.path().join("store.json");
-        durable::write(&written, &file.to_bytes())?;
-        fault::point(FaultPoint::FeatureStaged);
-        durable::publish(&written, &path(&self.layout))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const READABLE: Feature = Feature { name: "a-readable", readable: true };
-    const OTHER: Feature = Feature { name: "an-incompatible", readable: false };
-
-    fn store() -> (Store, tempfile::TempDir) {
-        let directory = tempfile::tempdir().expect("a directory");
-        (Store::open(directory.path()).expect("a store"), directory)
-    }
-
-    #[test]
-    fn a_feature_is_noted_once_and_keeps_what_else_is_there() {
-        let (store, directory) = store();
-        let path = directory.path().join("store.json");
-        let mut file = StoreFile::read(&store.layout).unwrap();
-        file.other.insert("later".into(), "kept".into());
-        fs::write(&path, file.to_bytes()).unwrap();
-        for _ in 0..2 {
-            store.use_feature(READABLE).unwrap();
-            store.use_feature(OTHER).unwrap();
-        }
-        let file = StoreFile::read(&store.layout).unwrap();
-        assert_eq!(file.read_only_compatible, ["a-readable"]);
-        assert_eq!(file.incompatible, ["an-incompatible"]);
-        assert_eq!(file.other["later"], "kept");
-    }
-
-    #[test]
-    fn features_noted_at_the_same_time_are_all_noted() {
-        let (_, directory) = store();
-        // Opened before: whoever meets a feature that this program does not know only reads.
-        let stores = [READABLE, OTHER].map(|feature| (feature, Store::open(directory.path()).unwrap()));
-        std::thread::scope(|scope| {
-            for (feature, store) in &stores {
-                scope.spawn(|| store.use_feature(*feature).unwrap());
-            }
-        });
-        let file = StoreFile::read(&Layout::new(directory.path())).unwrap();
-        assert_eq!((file.incompatible.len(), file.read_only_compatible.len()), (1, 1));
-    }
 }

@@ -1,7 +1,7 @@
-//! Garbage collection: what no image, mount, machine or running command needs goes.
+//! Garbage collection: deletes what no image, mount, machine or running command needs.
 //!
-//! A collection holds the store's lock exclusively, so nobody can begin to use anything meanwhile: adding to a lease
-//! takes it shared. Roots are the images (with their manifests, configs, layers and the base without a variant)
+//! A collection holds the store's lock exclusively, so no process can begin to use anything meanwhile: adding to a lease takes
+//! it shared. Roots are the images (with their manifests, configs, layers and the base without a variant)
 //! and everything that a lease of a live process, or a pin whose holder is there, names. What is to go is renamed into `tmp/` first and
 //! deleted after the lock is free; a collection killed in between leaves that to the next.
 
@@ -10,60 +10,24 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::error::StoreError;
+use super::disk::{digest, disk_bytes, file_name, list, list_if_there};
+use super::garbage::{Collected, Garbage, GarbageKind};
+use super::handle::Store;
 use super::images::Image;
 use super::layers::Layers;
-use super::lock::FileLock;
-use super::rest::{Borrowed, Remainder};
-use super::{Store, lock, pins};
+use super::pins;
+use super::remnant::{Borrowed, Remainder};
 use crate::durable;
+use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::lease::{Held, Lease, unique_name};
+use crate::lock;
+use crate::lock::FileLock;
 use crate::remove::remove_tree;
 use crate::sharing::blob;
 use crate::{BaseId, DiffId, Digest};
 
-/// What a collection took away, or would.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Collected {
-    /// Everything, in the order of kinds and names.
-    pub garbage: Vec<Garbage>,
-    /// Bytes on disk that it took.
-    pub bytes: u64,
-}
-
-/// One thing that nobody needs.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-pub struct Garbage {
-    /// What it is: `layer`, `base`, `manifest`, `index`, `part`, `partial`, `leftover`.
-    pub kind: GarbageKind,
-    /// Its digest, base id or file name.
-    pub name: String,
-    /// Bytes on disk that it takes.
-    pub bytes: u64,
-}
-
-/// What a piece of garbage is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GarbageKind {
-    /// A layer: blob and index.
-    Layer,
-    /// A prepared base.
-    Base,
-    /// A manifest or a config.
-    Manifest,
-    /// The index of a layer of another store.
-    Index,
-    /// Of a layer what nobody needs, where others borrow content from it.
-    Part,
-    /// The beginning of a layer whose transfer ended early.
-    Partial,
-    /// What a process left that was killed.
-    Leftover,
-}
-
-/// Who needs what.
+/// What is needed, and by what.
 #[derive(Debug, Default)]
 pub(super) struct Reachable {
     pub(super) layers: BTreeMap<DiffId, BTreeSet<String>>,
@@ -71,9 +35,9 @@ pub(super) struct Reachable {
     manifests: BTreeSet<Digest>,
     /// Layers of images of stores that are read also.
     borrowed: BTreeSet<DiffId>,
-    /// Who has content in whose tar.
+    /// Which layers borrow from which.
     sharing: Borrowed,
-    /// An image of which nobody can say what it needs, and why.
+    /// An image whose needs are unknown, and why.
     unknown: Option<String>,
     /// Leases whose holders are dead, and pins whose holders are gone.
     dead: Vec<PathBuf>,
@@ -82,7 +46,8 @@ pub(super) struct Reachable {
 }
 
 impl Layers<'_> {
-    /// Who holds a layer: names of images, and what live processes do with it. Empty if it would be collected.
+    /// Returns what holds a layer: names of images, and the purposes of live processes. It is empty if the layer would be
+    /// collected.
     pub fn holders(&self, layer: &DiffId) -> Result<Vec<String>, StoreError> {
         let home = self.store.home(layer);
         if !std::ptr::eq(home, self.store) {
@@ -102,7 +67,7 @@ impl Layers<'_> {
 }
 
 impl Store {
-    /// Collects garbage; with `dry_run` only says what it would take.
+    /// Collects garbage. With `dry_run`, only returns what it would delete.
     pub fn collect(&self, dry_run: bool) -> Result<Collected, StoreError> {
         if !dry_run {
             self.may_change()?;
@@ -117,7 +82,7 @@ impl Store {
         let bytes = garbage.iter().map(|garbage| garbage.bytes).sum();
         if !dry_run {
             if !doomed.is_empty() {
-                // Whoever took the last name away may not have waited for the disk yet: a power cut must not bring back
+                // The process that removed the last name may not have synced it yet: a power cut must not bring back
                 // a name whose layers are gone.
                 durable::sync_directory(&self.layout.join("images"))?;
             }
@@ -145,7 +110,7 @@ impl Store {
     /// What becomes of layers that are garbage and that others borrow from.
     fn remainders(&self, reachable: &Reachable) -> Vec<Remainder> {
         if let Some((layer, cause)) = &reachable.sharing.unknown {
-            tracing::warn!("layer {layer}: {cause}; no layer is removed until `lamina verify --repair` has mended it");
+            tracing::warn!("layer {layer}: {cause}; no layer is removed until the layer is repaired");
         }
         if reachable.keeps_all_layers() {
             return Vec::new();
@@ -155,8 +120,8 @@ impl Store {
         garbage.filter_map(|(donor, needed)| self.remainder(*donor, needed)).collect()
     }
 
-    /// Renames garbage into `tmp/`, whence this or any later collection deletes it. Makes no file and no directory, and
-    /// so needs no space: this is what helps when the disk is full.
+    /// Renames garbage into `tmp/`, where this or a later collection deletes it. It creates no file and no directory, so it needs no
+    /// space and works on a full disk.
     fn set_aside(&self, doomed: &[(Garbage, PathBuf)]) -> Result<Vec<PathBuf>, StoreError> {
         let bin = self.layout.join("tmp").join(format!("collected-{}", unique_name()));
         let mut aside = Vec::with_capacity(doomed.len());
@@ -194,8 +159,8 @@ impl Store {
                 }
             }
         }
-        // Who reads another store has the bases of its images here, and what indexes its layers lack.
-        for other in &self.others {
+        // The bases of images of additional stores are in this store, and the indexes that their layers lack.
+        for other in &self.additional {
             for image in other.readable_images()? {
                 reachable.bases.insert(BaseId::of(&image.layers, &[]));
                 reachable.borrowed.extend(image.layers);
@@ -337,49 +302,9 @@ impl Reachable {
     }
 }
 
-impl Store {
-    /// Every layer of the store, and those of which others have content.
-    pub(super) fn stored_layers(&self) -> Result<Vec<DiffId>, StoreError> {
-        Ok(list(&self.layout.layers())?.iter().filter_map(|path| digest(path).map(DiffId)).collect())
-    }
-}
-
 /// Deletes a file or a directory with all below it. Another collection may do so too.
 fn delete(path: &Path) -> io::Result<()> {
     let is_directory = fs::symlink_metadata(path).map(|metadata| metadata.is_dir());
     let deleted = is_directory.and_then(|is| if is { remove_tree(path) } else { fs::remove_file(path) });
     deleted.or_else(|cause| if cause.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(cause) })
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-pub(super) fn digest(path: &Path) -> Option<Digest> {
-    Digest::from_hex(&file_name(path)).ok()
-}
-
-/// Lists a directory that an earlier version, or who has not needed it yet, has not made. Any other error is one: that
-/// what it lists is needed by nobody must not be a guess.
-pub(super) fn list_if_there(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    match list(directory) {
-        Err(StoreError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        listed => listed,
-    }
-}
-
-fn list(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let entries = fs::read_dir(directory).map_err(StoreError::io(directory))?;
-    entries.map(|entry| entry.map(|entry| entry.path()).map_err(StoreError::io(directory))).collect()
-}
-
-/// Bytes on disk of a file, or of a directory with all below it; what cannot be read counts nothing.
-pub(super) fn disk_bytes(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(metadata) = fs::symlink_metadata(path) else { return 0 };
-    let below = match metadata.is_dir() {
-        true => list(path).unwrap_or_default().iter().map(|path| disk_bytes(path)).sum(),
-        false => 0,
-    };
-    metadata.blocks() * 512 + below
 }

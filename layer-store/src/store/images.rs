@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use serde::{Deserialize, Serialize};
 
-use super::Store;
-use super::error::StoreError;
+use super::handle::Store;
 use crate::durable;
+use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::lease::Held;
 use crate::oci::tolerant;
@@ -37,7 +37,7 @@ pub struct Image {
     pub layers: Vec<DiffId>,
 }
 
-/// A name of the store and what it stands for.
+/// A name in the store and the manifest that it stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageSummary {
     /// The canonical name.
@@ -70,15 +70,15 @@ impl Store {
 }
 
 impl Images<'_> {
-    /// The image with this canonical name: of this store, else of the first that is read also and has it. It stays,
-    /// whatever the name means later, for as long as this `Store` does.
+    /// Returns the image with this canonical name: from this store, else from the first additional store that has it. The
+    /// image stays for as long as this `Store`, even if the name gets another meaning.
     pub fn get(&self, reference: &str) -> Result<Image, StoreError> {
         for store in self.store.each() {
             match store.own_image(reference) {
                 Err(StoreError::NoSuchImage(_)) => {}
                 found => {
                     let image = found?;
-                    // What is missing whoever needs it will say.
+                    // A missing layer is an error where it is used.
                     self.store.hold_where_they_are(&image.layers, &[])?;
                     return Ok(image);
                 }
@@ -87,7 +87,7 @@ impl Images<'_> {
         Err(StoreError::NoSuchImage(reference.to_owned()))
     }
 
-    /// All names, in byte order: those of this store, and of the stores that are read also where no store before has it.
+    /// Returns all names in byte order: those of this store, and those of additional stores that no earlier store has.
     pub fn list(&self) -> Result<Vec<ImageSummary>, StoreError> {
         let mut images = BTreeMap::new();
         for store in self.store.each() {
@@ -98,20 +98,20 @@ impl Images<'_> {
         Ok(images.into_values().collect())
     }
 
-    /// Why names of this store, or of one that is read also, cannot be read.
+    /// Returns why names of this store or of an additional store cannot be read.
     pub fn unreadable(&self) -> Result<Vec<StoreError>, StoreError> {
         let damaged = self.store.each().map(|store| store.own_names().map(|(_, damaged)| damaged));
         Ok(damaged.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
-    /// A manifest or config, byte for byte, its digest proved.
+    /// Returns a manifest or config, byte for byte. Its digest is verified.
     pub fn manifest_bytes(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         let own = self.store.own_manifest_bytes(digest);
-        let of_others = || self.store.others.iter().find_map(|other| other.own_manifest_bytes(digest).ok());
+        let of_others = || self.store.additional.iter().find_map(|other| other.own_manifest_bytes(digest).ok());
         own.or_else(|error| of_others().ok_or(error))
     }
 
-    /// Keeps a manifest or config, byte for byte.
+    /// Stores a manifest or config, byte for byte.
     pub fn put_manifest(&self, document: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(document);
         let path = self.store.layout.manifest(&digest);
@@ -130,21 +130,23 @@ impl Images<'_> {
         Ok(digest)
     }
 
-    /// Makes a canonical name mean the manifest with this digest from now on.
+    /// Makes a canonical name stand for the manifest with this digest.
+    ///
+    /// Fails if a hard link of the image leads nowhere: such an image could not be used.
     pub fn tag(&self, reference: &str, manifest: &Digest) -> Result<(), StoreError> {
         let path = self.store.layout.image(reference);
-        // A name that cannot be read means something else, and is mended by this.
+        // A name that cannot be read does not count, and is repaired by this.
         let is_meant = |file: ImageFile| file.reference == reference && file.manifest == *manifest;
         // Another process may have given layers and documents their places, and not waited for the disk yet.
         durable::sync_directory(&self.store.layout.layers())?;
         durable::sync_directory(&self.store.layout.join("manifests/sha256"))?;
-        self.store.sync_places(
-            &self.store.image_by_manifest(reference, manifest).map(|image| image.layers).unwrap_or_default(),
-        )?;
+        let layers = self.store.image_by_manifest(reference, manifest).map(|image| image.layers).unwrap_or_default();
+        self.store.sync_places(&layers)?;
         if read_image_file(&path).is_ok_and(|file| file.is_some_and(is_meant)) {
             // The same is true of the name.
             return durable::sync_directory(&self.store.layout.join("images"));
         }
+        self.store.check_links(&layers)?;
         let file = ImageFile { reference: reference.to_owned(), manifest: *manifest };
         let staging = self.store.staging()?;
         let written = staging.path().join("image");
@@ -160,7 +162,7 @@ impl Images<'_> {
         })
     }
 
-    /// Takes a name away; what only it needed goes with the next collection.
+    /// Removes a name. The next collection deletes what only this name needed.
     pub fn untag(&self, reference: &str) -> Result<(), StoreError> {
         self.store.may_change()?;
         let path = self.store.layout.image(reference);
@@ -170,7 +172,7 @@ impl Images<'_> {
                 durable::sync_directory(&self.store.layout.join("images"))
             }
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-                let elsewhere = self.store.others.iter().find(|other| other.layout.image(reference).is_file());
+                let elsewhere = self.store.additional.iter().find(|other| other.layout.image(reference).is_file());
                 Err(elsewhere.map_or_else(
                     || StoreError::NoSuchImage(reference.to_owned()),
                     |other| StoreError::OnlyRead { reference: reference.to_owned(), store: other.root().to_owned() },

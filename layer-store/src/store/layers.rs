@@ -5,22 +5,22 @@ use std::io::{self, BufWriter, Cursor, Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Store;
-use super::error::StoreError;
 use super::features::THIN_LAYERS;
-use super::lock::FileLock;
+use super::handle::Store;
 use crate::durable;
+use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::ingest::{self, ExpectedLayer, IngestError, IngestedLayer};
 use crate::layer::LayerIndex;
 use crate::lease::Held;
+use crate::lock::FileLock;
 use crate::mapped::IndexBytes;
 use crate::observer::{Logged, Observer};
-use crate::sharing::{Blob, blob};
+use crate::sharing::{Blob, Lender, blob};
 use crate::view::ViewLayer;
 use crate::{DiffId, Digest, LayerSource};
 
-/// The right to bring in one layer; others wait until it is dropped or its holder dies.
+/// The right to add one layer. Others wait until it is dropped or its holder dies.
 #[derive(Debug)]
 pub struct LayerLock {
     _lock: FileLock,
@@ -41,19 +41,19 @@ impl Store {
 }
 
 impl Layers<'_> {
-    /// Whether a layer is in the store, or in one that is read also. It stays for as long as this `Store` does.
+    /// Whether a layer is in the store or in an additional store. If so, it stays for as long as this `Store`.
     #[must_use]
     pub fn has(&self, diff_id: &DiffId) -> bool {
         self.store.hold_layer(diff_id).is_ok()
     }
 
-    /// Bytes of a layer's tar.
+    /// Returns the length of a layer's tar in bytes.
     #[must_use]
     pub fn bytes(&self, diff_id: &DiffId) -> Option<u64> {
         fs::metadata(self.store.home(diff_id).layout.tar(diff_id)?).ok().map(|tar| tar.len())
     }
 
-    /// The layer that once came as bytes with this digest, if it is still there.
+    /// Returns the layer that was once added from bytes with this digest, if it still exists.
     #[must_use]
     pub fn by_compressed(&self, compressed: &Digest) -> Option<DiffId> {
         let noted =
@@ -61,8 +61,8 @@ impl Layers<'_> {
         self.store.each().filter_map(noted).find(|diff_id| self.has(diff_id))
     }
 
-    /// Waits until nobody else, in this process or another, brings in this layer. `observer` is told of a wait, with
-    /// `name` for the layer, and can end it.
+    /// Waits until no other thread or process adds this layer. `observer` is told about a wait, with `name` for the layer, and can
+    /// end it.
     pub fn lock(&self, diff_id: &DiffId, name: &str, observer: &dyn Observer) -> Result<LayerLock, StoreError> {
         let path = self.store.layout.lock(&format!("layer-{}", diff_id.0.hex()));
         let lock = FileLock::wait(&path, observer, &format!("brings in layer {}", name.escape_debug()))?;
@@ -70,7 +70,7 @@ impl Layers<'_> {
         Ok(LayerLock { _lock: lock })
     }
 
-    /// Streams one layer into the store: gzip, zstd or plain, as its first bytes tell.
+    /// Reads one layer into the store. Its first bytes tell how it is compressed.
     ///
     /// `source` is read to its end. On any error the store is as it was.
     pub fn ingest(
@@ -79,7 +79,7 @@ impl Layers<'_> {
         expected: &ExpectedLayer,
     ) -> Result<IngestedLayer, IngestError> {
         let staging = self.store.staging()?;
-        let sharing = self.store.shares_files.then_some(self.store);
+        let sharing = self.store.shares_files.then_some(self.store as &dyn Lender);
         let (made, tar, mut new) = ingest::ingest(source, staging.path(), expected, &self.store.limits, sharing)?;
         let placing = self.store.placing.lock();
         // Another thread may have brought in a layer since.
@@ -99,7 +99,7 @@ impl Layers<'_> {
         Ok(IngestedLayer { was_present, ..made })
     }
 
-    /// Where a layer's bytes can be had again, the latest first; empty where nobody knows.
+    /// Returns where a layer's bytes can be fetched from again, the latest source first; empty if that is not known.
     #[must_use]
     pub fn sources(&self, diff_id: &DiffId) -> Vec<LayerSource> {
         let text = fs::read(self.store.home(diff_id).layout.layer(diff_id).join("sources")).unwrap_or_default();
@@ -115,7 +115,7 @@ impl Store {
         }
     }
 
-    /// Gives a finished layer its place; says whether another was there first.
+    /// Moves a finished layer to its place. Returns whether the layer was there already.
     pub(super) fn publish_layer(&self, staging: &Path, diff_id: &DiffId) -> Result<bool, StoreError> {
         let place = self.layout.layer(diff_id);
         let layers = self.layout.layers();
@@ -153,7 +153,7 @@ impl Store {
         fs::rename(&written, &path).map_err(StoreError::io(&path))
     }
 
-    /// Keeps where a layer's bytes can be had again, for `verify --repair` and for pushing it as it was.
+    /// Records where a layer's bytes can be fetched from again, for repairs and for pushing it unchanged.
     pub(crate) fn remember_source(&self, diff_id: &DiffId, source: &LayerSource) -> Result<(), StoreError> {
         let mut sources = self.layers().sources(diff_id);
         // The notes of another store are not this one's to write.
@@ -169,7 +169,7 @@ impl Store {
         fs::rename(&written, &path).map_err(StoreError::io(&path))
     }
 
-    /// Opens a layer's index; makes it anew from the blob where it is missing, damaged or of another version.
+    /// Opens a layer's index. Rebuilds it from the blob if it is missing, damaged or of another version.
     pub(super) fn layer_index(&self, diff_id: &DiffId) -> Result<LayerIndex, StoreError> {
         let home = self.home(diff_id);
         let mut path = home.layout.layer_index(diff_id);
@@ -184,14 +184,14 @@ impl Store {
                 return Ok(index);
             }
         }
-        tracing::info!("layer {diff_id}: making its index anew: {cause}");
+        tracing::info!("layer {diff_id}: rebuilding its index: {cause}");
         match self.remake_index(home, diff_id, &path) {
             Err(error) if error.is_closed() => home.index_in_memory(diff_id),
             made => made,
         }
     }
 
-    /// Makes the index of a layer of `home` anew at `path`, one process at a time.
+    /// Rebuilds the index of a layer of `home` at `path`, one process at a time.
     fn remake_index(&self, home: &Self, diff_id: &DiffId, path: &Path) -> Result<LayerIndex, StoreError> {
         let lock = self.layout.lock(&format!("index-{}", diff_id.0.hex()));
         let _lock = FileLock::wait(&lock, &Logged, &format!("makes the index of layer {diff_id}"))?;
@@ -210,7 +210,7 @@ impl Store {
         open_index(path, diff_id).map_err(|cause| StoreError::DamagedLayer { layer: *diff_id, cause })
     }
 
-    /// The index of a layer of this store for one who may not write it anywhere: at the cost of reading the whole blob.
+    /// Builds the index of a layer of this store in memory, for a process that may not write it. It reads the whole blob.
     fn index_in_memory(&self, diff_id: &DiffId) -> Result<LayerIndex, StoreError> {
         let mut made = Cursor::new(Vec::new());
         self.index_blob(diff_id, (Path::new("index"), &mut made))?;
@@ -256,7 +256,7 @@ fn move_if_there(staging: &Path, place: &Path, name: &str) -> Result<(), StoreEr
     }
 }
 
-/// What is only noted to save a later fetch is no reason to fail when what it is about is in the store.
+/// A note that only saves a later fetch is no reason to fail.
 pub(super) fn forget(error: &StoreError) {
     tracing::info!("not noted: {error}");
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! <store>/
 //!   store.json                       format and feature flags
-//!   lock                             held shared by whoever adds, exclusively by whoever collects
+//!   lock                             held shared while something is added, exclusively while garbage is collected
 //!   images/<hex>.json                one name: SHA-256 of the canonical reference -> manifest digest
 //!   manifests/sha256/<hex>           manifests and configs, verbatim
 //!   layers/sha256/<diffid>/blob      the uncompressed tar; or, where other layers have some of its content:
@@ -114,7 +114,7 @@ impl Layout {
         self.join("bases").join(id.hex())
     }
 
-    /// The number is that of the way in which images are written; of another one they are made anew.
+    /// The number is the version of the way in which images are written; images of another version are rebuilt.
     pub(super) fn block_image(&self, id: &BaseId) -> PathBuf {
         self.base(id).join("erofs-1")
     }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::Store;
-use super::error::StoreError;
-use super::gc::{digest, list_if_there};
+use super::disk::{digest, list_if_there};
+use super::handle::Store;
+use crate::error::StoreError;
 use crate::oci::partial;
 
 /// How long a part is kept after its last byte arrived. Who tries again does so within a day.

@@ -1,9 +1,8 @@
-//! What outlives the processes that use it: a machine that stands still keeps its base by a pin.
+//! Pins: what must outlive the processes that use it. A stopped machine keeps its base by a pin.
 //!
-//! A lease dies with its process; a pin dies with a path outside the store. `pins/<hex>`, named by the SHA-256 of that
-//! path, is JSON: the path (`holder`), whom to name to people (`purpose`), and in `held` one line for each thing, as
-//! in a lease. A collection honours it for as long as something is at the path, and takes the pin away with the rest
-//! once nothing is.
+//! A lease ends with its process; a pin ends with a path outside the store. `pins/<hex>`, named by the SHA-256 of that path, is
+//! JSON: the path (`holder`), what users are told (`purpose`), and in `held` one line for each thing, as in a lease. A collection
+//! respects it for as long as something exists at the path, and deletes the pin after that.
 
 use std::fs;
 use std::io;
@@ -11,15 +10,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Store;
-use super::error::StoreError;
+use super::handle::Store;
 use crate::durable;
+use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::lease::Held;
 use crate::{BaseId, DiffId, Digest};
 
 /// What to do about a pin that cannot be read.
-const REMEDY: &str = "remove it, if no machine that stands still (`lamina ps --all`) is to start again";
+const REMEDY: &str = "remove it, unless a stopped machine is to be started again";
 
 /// One file of `pins/`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,11 +43,11 @@ impl Store {
 }
 
 impl Pins<'_> {
-    /// Keeps an image (by its manifest), the layers of a variant and their base for as long as something is at `holder`,
-    /// an absolute path outside the store. `purpose` is what `lamina gc --explain` calls it. A pin keeps nothing in stores that
-    /// are read also: [`Self::adopt`] brings layers of those here.
+    /// Keeps an image (by its manifest), the layers of a variant and their base for as long as something exists at `holder`, an
+    /// absolute path outside the store. `purpose` is what users are told holds them. A pin keeps nothing in additional stores:
+    /// [`crate::Layers::adopt`] copies their layers into this store.
     ///
-    /// A pin that `holder` has already is replaced.
+    /// It replaces an earlier pin of `holder`.
     pub fn add(
         &self,
         holder: &Path,
@@ -76,7 +75,7 @@ impl Pins<'_> {
         self.store.holding(|| {
             // A store that an earlier version made has no such directory.
             fs::create_dir_all(self.store.layout.pins()).map_err(StoreError::io(&place))?;
-            // Whoever made it may not have waited for the disk yet.
+            // The process that created it may not have synced it yet.
             durable::sync_directory(self.store.root())?;
             durable::publish(&written, &place)?;
             fault::point(FaultPoint::PinPublished);
@@ -84,13 +83,13 @@ impl Pins<'_> {
         })
     }
 
-    /// Takes away the pin of `holder`, if it has one: sooner than a collection would.
+    /// Deletes the pin of `holder`, if any, before a collection would.
     pub fn remove(&self, holder: &Path) -> Result<(), StoreError> {
         let place = self.store.layout.pin(holder);
         match fs::remove_file(&place) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(cause) => Err(StoreError::io(&place)(cause)),
-            // A power cut may bring it back: a collection takes it then.
+            // A power cut may bring it back; a collection deletes it then.
             Ok(()) => {
                 fault::point(FaultPoint::PinRemoved);
                 Ok(())
@@ -99,7 +98,7 @@ impl Pins<'_> {
     }
 }
 
-/// What a pin says: its purpose and what it holds. `None` where nothing is at its holder's path any more.
+/// Returns the purpose of a pin and what it holds, or `None` if nothing exists at its holder's path any more.
 pub(super) fn read(path: &Path) -> Result<Option<(String, Vec<Held>)>, StoreError> {
     let text = match fs::read(path) {
         Ok(text) => text,

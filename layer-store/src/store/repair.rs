@@ -1,4 +1,4 @@
-//! Brings damaged layers in again.
+//! Repairs damaged layers.
 
 use std::fs;
 use std::io::Read;
@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Store;
-use super::error::StoreError;
+use super::handle::Store;
 use super::layers::Layers;
+use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::lease::Held;
 use crate::oci::sink::{LayerSink, SinkError};
@@ -22,40 +22,38 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RepairError {
-    /// It came from standard input, or nobody kept where it came from.
-    #[error(
-        "it is not known where layer {0} can be had again; name a layout or an archive that has it with `lamina verify --repair --from`"
-    )]
+    /// It came from standard input, or its source was not recorded.
+    #[error("it is not known where layer {0} can be fetched from")]
     NoSource(DiffId),
-    /// What it was imported from does not give it any more.
-    #[error("layer {layer}: {cause}; name another layout or archive that has it with `lamina verify --repair --from`")]
+    /// What it was imported from can no longer be read.
+    #[error("layer {layer}: {cause}")]
     Import {
         /// The layer.
         layer: DiffId,
         /// What was wrong there.
+        #[source]
         cause: Box<ImportError>,
     },
-    /// What it was to be imported from has no such layer.
-    #[error("{source_name} has no layer {layer}; name another layout or archive that has it with --from")]
+    /// The layout or archive does not have this layer.
+    #[error("{source_name} has no layer {layer}")]
     NotThere {
         /// The layout or archive.
         source_name: String,
         /// The layer.
         layer: DiffId,
     },
-    /// The registry did not give it.
+    /// It could not be fetched from the registry.
     #[error(transparent)]
     Fetch(Box<PullError>),
-    /// The store could not keep it.
+    /// The store could not store it.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Layers<'_> {
-    /// Brings a damaged layer in again, from the layout or archive `from`, or else from the registry that it came from, or
-    /// else from what it was imported from, and puts it in the place of the damaged one,
-    /// which stays there until the new one is whole. Running mounts keep what they have open. Where it cannot be had, the
-    /// store is as it was.
+    /// Replaces a damaged layer: reads it from the layout or archive `from`, or else fetches it from the registry that it came
+    /// from, or else from what it was imported from. The damaged one stays until the new one is complete, and running mounts keep
+    /// what they have open. On failure the store is unchanged.
     pub fn repair(
         &self,
         layer: &DiffId,
@@ -81,7 +79,7 @@ impl Layers<'_> {
 }
 
 impl Store {
-    /// Reads a layer again from a layout or an archive, whose images keep the names that they have here.
+    /// Reads a layer again from a layout or an archive. No image gets a name by this.
     fn import_again(&self, layer: &DiffId, path: &Path, observer: &Arc<dyn Observer>) -> Result<(), RepairError> {
         let source = ImportSource::Path(path.to_owned());
         let import = ImportOptions::default();
@@ -104,7 +102,7 @@ impl Store {
         expected: &ExpectedLayer,
     ) -> Result<IngestedLayer, IngestError> {
         let staging = self.staging()?;
-        // Whole: who borrows from it must find everything in it.
+        // Whole: layers that borrow from it must find everything in it.
         let (made, _, new) = ingest::ingest(source, staging.path(), expected, &self.limits, None)?;
         new.write_contents();
         // A collection may have taken what was damaged, and with it the place.
@@ -116,8 +114,8 @@ impl Store {
     fn put_over(&self, staging: &Path, layer: &DiffId) -> Result<(), StoreError> {
         let place = self.layout.layer(layer);
         fs::create_dir_all(&place).map_err(StoreError::io(&place))?;
-        // Each is sound with the other's predecessor: the tar is the truth, whole before thin, and an index that does not
-        // fit is made anew.
+        // Each works with the old version of the other: the tar is the truth, whole before thin, and an index that does not fit
+        // is rebuilt.
         for (name, published) in [(blob::WHOLE, FaultPoint::BlobRepaired), ("index", FaultPoint::IndexRepaired)] {
             let to = place.join(name);
             fs::rename(staging.join(name), &to).map_err(StoreError::io(&to))?;
@@ -137,7 +135,7 @@ impl Store {
     }
 }
 
-/// The store for a fetch of a layer that it has already, damaged: nothing else comes in, and no name changes.
+/// The store while a damaged layer is fetched again: nothing else is added, and no name changes.
 struct Replacing<'store> {
     store: &'store Store,
     layer: DiffId,

@@ -1,9 +1,9 @@
-//! The store as a pull and an import see it.
+//! The store as pulls and imports use it.
 
 use std::io::Read;
 use std::sync::Arc;
 
-use super::Store;
+use super::handle::Store;
 use super::images::Images;
 use super::layers::forget;
 use crate::oci::partial::Partial;
@@ -65,9 +65,9 @@ impl LayerSink for Store {
 }
 
 impl Images<'_> {
-    /// Brings the image that `reference` names in its registry into the store, and gives it that name here.
+    /// Fetches the image that `reference` names from its registry into the store, and gives it that name.
     ///
-    /// Layers that the store has, under their DiffID or under the digest they travel with, are not fetched.
+    /// Layers that the store has, by their DiffID or by the digest of their compressed form, are not fetched.
     pub fn pull(
         &self,
         reference: &Reference,
@@ -79,7 +79,7 @@ impl Images<'_> {
         Ok(acquired)
     }
 
-    /// Brings the images of an archive or layout into the store, and names them here.
+    /// Imports the images of an archive or layout into the store, and names them.
     pub fn import(
         &self,
         source: &ImportSource,

@@ -1,20 +1,20 @@
-//! Trees: a base as a real directory, kept beside the base.
+//! Trees: a base as a real directory, stored next to the base.
 
 use std::fs;
 use std::path::PathBuf;
 
 use super::bases::Bases;
-use super::error::StoreError;
-use super::lock::FileLock;
+use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
+use crate::lock::FileLock;
 use crate::materialize::{MaterializeError, MaterializeOptions, Materialized};
 use crate::{BaseId, Observer};
 
-/// Why there is no tree. Nothing is left of it.
+/// Why a tree cannot be made. Nothing is left of it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TreeError {
-    /// The store cannot give the base, or not take the tree.
+    /// The store cannot open the base or store the tree.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// It cannot be made.
@@ -46,7 +46,7 @@ impl Bases<'_> {
         let tree = staging.path().join("tree");
         let options = MaterializeOptions { without_owners, ..MaterializeOptions::default() };
         let made = view.materialize(&tree, &options, observer)?;
-        // Nobody looks at the content again before a guest does, so a power cut must not spoil it.
+        // The content is not checked again before a guest reads it, so it must survive a power cut.
         let synced = fs::File::open(place.with_file_name("recipe")).and_then(|file| Ok(rustix::fs::syncfs(&file)?));
         synced.map_err(StoreError::io(&place))?;
         fault::point(FaultPoint::TreeStaged);

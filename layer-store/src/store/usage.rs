@@ -1,4 +1,4 @@
-//! What images and layers take on the disk, and with whom they share it.
+//! How much disk space images and layers use, and what they share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,34 +6,34 @@ use std::os::unix::fs::MetadataExt;
 
 use serde::Serialize;
 
-use super::Store;
-use super::error::StoreError;
-use super::gc::{disk_bytes, list_if_there};
+use super::disk::{disk_bytes, list_if_there};
+use super::handle::Store;
 use crate::DiffId;
+use crate::error::StoreError;
 use crate::sharing::blob;
 
-/// What a store holds. All sizes are in bytes; those "on disk" count blocks that are allocated.
+/// The disk usage of a store. All sizes are in bytes; sizes "on disk" count allocated blocks.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Usage {
     /// By name.
     pub images: Vec<ImageUsage>,
-    /// By DiffID, layers that no image has included.
+    /// By DiffID, including layers that no image has.
     pub layers: Vec<LayerUsage>,
     /// The tars of all layers on disk.
     pub blobs: u64,
     /// All layer indexes on disk, with sharing maps and tables of contents.
     pub indexes: u64,
-    /// What layers borrow of others that are no longer in the store, on disk.
+    /// Remnants on disk: what layers borrow from layers that are no longer in the store.
     pub rests: u64,
     /// All bases on disk.
     pub bases: u64,
     /// Manifests and configs on disk.
     pub manifests: u64,
-    /// What arrived of layers whose transfer ended early, on disk.
+    /// What has arrived of layers whose transfer ended early, on disk.
     pub partial: u64,
-    /// What the images would take more if each had its layers for itself.
+    /// How much more the images would use if each had its own copy of its layers.
     pub saved_by_layers: u64,
-    /// What the tars would take more if each had all its content in its own file.
+    /// How much more the tars would use if each had all of its content in its own file.
     pub saved_by_files: u64,
 }
 
@@ -48,15 +48,15 @@ pub struct ImageUsage {
     pub apparent: u64,
     /// Its layers on disk, indexes included.
     pub on_disk: u64,
-    /// The part of it that others need too: layers of several images, and what other images borrow of its layers.
+    /// The part of it that other images need too: shared layers, and what other images borrow from its layers.
     pub shared: u64,
-    /// The part that only this image has: what removing it would free.
+    /// The part that only this image needs: what removing it would free.
     pub unique: u64,
-    /// Content of its layers that lies in other layers, or twice in the same, and is kept once.
+    /// Content of its layers that is stored once although other layers have it too, or the same layer has it twice.
     pub borrowed: u64,
-    /// Those of its layers on disk that only stores which are read also have.
+    /// Its layers that only additional stores have, on disk.
     pub elsewhere: u64,
-    /// Why nobody can say what layers it has, where that is so.
+    /// Why its layers are unknown, if they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -74,10 +74,10 @@ pub struct LayerUsage {
     pub index: u64,
     /// The images that have it.
     pub images: BTreeSet<String>,
-    /// Bytes of its tar that are not in its own file, by the layer that has them. What it repeats itself stands under its
-    /// own name.
+    /// Bytes of its tar that are not in its own file, by the layer that has them. What it repeats itself is under its own
+    /// DiffID.
     pub borrows: BTreeMap<DiffId, u64>,
-    /// Bytes of the tars of others that are in its file, by the layer that they are of.
+    /// Bytes of other tars that are in its file, by the layer that they belong to.
     pub lends: BTreeMap<DiffId, u64>,
 }
 
@@ -96,7 +96,7 @@ impl LayerUsage {
 }
 
 impl Store {
-    /// Adds up what everything takes.
+    /// Measures everything.
     pub fn usage(&self) -> Result<Usage, StoreError> {
         let mut layers: BTreeMap<DiffId, LayerUsage> = BTreeMap::new();
         let mut rests = 0;

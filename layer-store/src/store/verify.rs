@@ -1,13 +1,13 @@
-//! Proves that blobs are what their names say.
+//! Verifies that blobs have the digests of their names.
 
 use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::Store;
-use super::error::StoreError;
+use super::handle::Store;
 use super::layers::Layers;
+use crate::error::StoreError;
 use crate::layer::LayerIndex;
 use crate::sharing::map::SharingMap;
 use crate::sharing::{BlobReader, blob};
@@ -22,9 +22,9 @@ pub struct Damage {
     /// Paths in it whose content is not what it was, lossy where they are not UTF-8. Empty where the damage is in
     /// the tar's headers or padding, which no file's content depends on.
     pub paths: Vec<String>,
-    /// What was found.
+    /// What is wrong.
     pub cause: String,
-    /// Whether all of it is missing.
+    /// Whether the whole layer is missing.
     pub missing: bool,
 }
 
@@ -32,8 +32,8 @@ pub struct Damage {
 const PIECE: usize = 1 << 20;
 
 impl Layers<'_> {
-    /// The layers that this one borrows content from, and that are in the store as layers. They stay for as long as this
-    /// `Store` does: a collection would make rests of them, and whoever looks at them next would miss them.
+    /// Returns the layers that this one borrows content from and that are in the store. They stay for as long as this `Store`:
+    /// otherwise a collection could turn them into remnants before the caller looks at them.
     #[must_use]
     pub fn donors(&self, layer: &DiffId) -> Vec<DiffId> {
         let home = self.store.home(layer);
@@ -71,7 +71,7 @@ impl Layers<'_> {
             Ok(actual) => format!("its digest is {actual}"),
             Err(error) => error.to_string(),
         };
-        // Without a sound index nobody knows whose content it is.
+        // Without a sound index it is not known which files are affected.
         let paths = self.store.sound_index(layer).and_then(|_| self.store.view_layer(layer).ok());
         let paths = paths.map(|layer| damaged_files(&layer)).unwrap_or_default();
         damage(paths, cause, false)
@@ -79,7 +79,7 @@ impl Layers<'_> {
 }
 
 impl Store {
-    /// The index as it is, never made anew: a damaged blob would give an index of the damage.
+    /// The index as it is. It is never rebuilt here: an index of a damaged blob would describe the damage.
     fn sound_index(&self, layer: &DiffId) -> Option<LayerIndex> {
         super::layers::open_index(&self.layout.layer_index(layer), layer).ok()
     }

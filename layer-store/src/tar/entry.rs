@@ -5,18 +5,8 @@ use std::sync::Arc;
 use super::error::Malformed;
 use super::header::{Header, HeaderError};
 use super::pax::Records;
+use super::sparse::Segment;
 use crate::Timestamp;
-
-/// A run of a file's content in the blob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Segment {
-    /// Where the run begins in the file, in bytes.
-    pub(crate) file_offset: u64,
-    /// Where the run begins in the blob, in bytes.
-    pub(crate) blob_offset: u64,
-    /// Bytes, more than 0.
-    pub(crate) length: u64,
-}
 
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]

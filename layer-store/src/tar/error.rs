@@ -35,13 +35,13 @@ pub(crate) enum Malformed {
     Range(&'static str),
     #[error("its extended header is longer than 1 MiB")]
     ExtensionTooLong,
-    #[error("the extended headers in front of the entry behind it are longer than 4 MiB together")]
+    #[error("the extended headers before the next entry are longer than 4 MiB together")]
     ExtensionsTooLong,
     #[error("it is continued from another volume, which is not supported")]
     MultiVolume,
     #[error("the archive ends within this entry")]
     Truncated,
-    #[error("a single zero block stands in front of it")]
+    #[error("there is a single zero block before it")]
     LoneZeroBlock,
 }
 

@@ -8,7 +8,7 @@ pub(super) const BLOCK: usize = 512;
 /// A header block, its checksum proved.
 ///
 /// Offsets are those of POSIX `ustar` (pax, "ustar Interchange Format"); GNU and star put other things
-/// behind offset 345.
+/// after offset 345.
 #[derive(Clone, Debug)]
 pub(super) struct Header {
     block: [u8; BLOCK],
@@ -80,7 +80,7 @@ impl Header {
         if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
     }
 
-    /// Go before 1.8 wrote a ustar prefix behind GNU's magic. GNU keeps access and change time there, so
+    /// Go before 1.8 wrote a ustar prefix with GNU's magic. GNU keeps access and change time there, so
     /// text that is no number in those places is such a prefix.
     fn misused_prefix(&self) -> &[u8] {
         let is_time = |field: &[u8]| field.first() == Some(&0) || header_number(field).is_some();

@@ -7,7 +7,7 @@
 //!
 //! Decisions where readers in the field differ:
 //!
-//! - A global PAX header (`g`) applies to all entries behind it, as POSIX (pax, "Extended Header
+//! - A global PAX header (`g`) applies to all entries after it, as POSIX (pax, "Extended Header
 //!   Precedence") has it; a local record goes first, and an empty value takes a record back.
 //! - Hard links, symbolic links, devices, FIFOs and directories have no body whatever their size field
 //!   says, as Go's `archive/tar` reads them, for that is what writes and reads nearly all layers.
@@ -27,7 +27,9 @@ mod path;
 mod pax;
 mod sparse;
 
-pub(crate) use entry::{Entry, EntryKind, Segment};
+pub(crate) use entry::{Entry, EntryKind};
 pub(crate) use error::TarError;
 pub(crate) use parser::{Parser, Sink};
 pub(crate) use path::{NormalPath, PathError};
+pub(crate) use pax::split_record;
+pub(crate) use sparse::Segment;

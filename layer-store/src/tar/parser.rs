@@ -1,9 +1,10 @@
 //! The state machine that turns a stream of tar blocks into entries.
 
-use super::entry::{Entry, EntryKind, Segment, device};
+use super::entry::{Entry, EntryKind, device};
 use super::error::{Malformed, TarError};
 use super::header::{BLOCK, Header};
 use super::pax::Records;
+use super::sparse::Segment;
 use super::sparse::{Pax10Map, lay_out, old_gnu_segments};
 
 /// The longest PAX header or GNU long name that is read, in bytes: as in Go's `archive/tar`.
@@ -15,7 +16,7 @@ const EXTENSIONS_MAX: u64 = 4 * EXTENSION_MAX;
 /// Blocks of sparse map (512 bytes each) that are read in front of an entry's content.
 const MAP_BLOCKS_MAX: u32 = 1 << 15;
 
-/// Who takes what the parser finds.
+/// Receives what the parser finds.
 pub(crate) trait Sink {
     /// Why it will not take an entry.
     type Refusal;
@@ -32,7 +33,7 @@ pub(crate) trait Sink {
 enum State {
     /// A header, or the end.
     Header,
-    /// A header behind one zero block: a second zero block ends the archive.
+    /// A header after one zero block: a second zero block ends the archive.
     AfterZeroBlock,
     /// The body of an extension: its type, and how many bytes are still to come.
     Extension { type_flag: u8, left: u64, body: Vec<u8> },
@@ -48,7 +49,7 @@ enum State {
     Trailer,
 }
 
-/// Reads a tar that comes in pieces of any size.
+/// Reads a tar that arrives in pieces of any size.
 #[derive(Debug)]
 pub(crate) struct Parser {
     state: State,
@@ -57,11 +58,11 @@ pub(crate) struct Parser {
     /// Bytes taken so far.
     offset: u64,
     header_offset: u64,
-    /// Padding behind the current content.
+    /// Padding after the current content.
     padding: u64,
     global: Records,
     local: Option<Records>,
-    /// What is wrong with a PAX header: told when the entry behind it has a name.
+    /// What is wrong with a PAX header: reported when the name of the next entry is known.
     malformed_records: Option<Malformed>,
     long_name: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,

@@ -8,7 +8,7 @@ pub(crate) const NAME_MAX: usize = 255;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub(crate) struct NormalPath(Vec<u8>);
 
-/// Why a path cannot stand in a layer.
+/// Why a path is not valid in a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PathError {
     /// `..` leads out of the root.
@@ -56,7 +56,17 @@ impl NormalPath {
         Ok(Self(path))
     }
 
-    /// The directory it stands in and its name there; `None` for the root.
+    /// Returns the path that this one stands for if its first `length` bytes name a symbolic link to `target`.
+    pub(crate) fn through_link(&self, length: usize, target: &[u8]) -> Result<Self, PathError> {
+        let (link, rest) = self.0.split_at_checked(length).unwrap_or((&self.0, &[]));
+        let directory = match target.first() {
+            Some(b'/') => &[],
+            _ => link.iter().rposition(|&byte| byte == b'/').and_then(|slash| link.get(..slash)).unwrap_or_default(),
+        };
+        Self::of_link_target(&[directory, b"/", target, rest].concat())
+    }
+
+    /// Returns its directory and its name there; `None` for the root.
     pub(crate) fn split(&self) -> Option<(&[u8], &[u8])> {
         if self.0.is_empty() {
             return None;
@@ -68,7 +78,7 @@ impl NormalPath {
         })
     }
 
-    /// The directory it stands in; the root stands in itself.
+    /// Returns its directory; the root is in itself.
     pub(crate) fn parent(&self) -> Self {
         Self(self.split().map(|(parent, _)| parent.to_vec()).unwrap_or_default())
     }

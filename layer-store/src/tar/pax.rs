@@ -22,7 +22,7 @@ pub(super) enum PaxError {
 }
 
 /// The most bytes of names and values of extended attributes that stand in front of one entry: what one header can hold.
-/// A global header's stay for all entries behind it, so each further one would make every entry dearer.
+/// Those of a global header apply to all entries after it, so each further header would make every entry more expensive.
 const XATTRS_MAX: usize = 1 << 20;
 
 /// What the records say. `None` leaves a value to the header block.
@@ -103,7 +103,7 @@ impl Records {
             b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse.real_size = optional(decimal)?,
             b"GNU.sparse.map" => self.sparse.map = Some(pax_01_map(value).ok()?),
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
-                // They come in turns: an offset, then its length.
+                // They alternate: an offset, then its length.
                 let is_offset = keyword.ends_with(b"offset");
                 if is_offset != self.sparse.numbers.len().is_multiple_of(2) {
                     return None;
@@ -134,7 +134,7 @@ impl Records {
         Some(())
     }
 
-    /// The records that an entry starts from: the global ones, whose sparse map is nobody's.
+    /// The records that an entry starts from: the global ones without their sparse map, which belongs to no entry.
     pub(super) fn from_global(global: &Self) -> Self {
         Self { sparse: SparseRecords::default(), ..global.clone() }
     }
@@ -142,7 +142,7 @@ impl Records {
 
 /// Splits off one record: `LENGTH KEYWORD=VALUE\n`, where LENGTH counts the whole record in bytes. The
 /// value may hold any bytes, newlines included.
-fn split_record(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+pub(crate) fn split_record(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = body.iter().take(20).position(|&byte| byte == b' ')?;
     let length = usize::try_from(decimal(body.get(..space)?)?).ok()?;
     let record = body.get(..length)?.get(space + 1..)?.strip_suffix(b"\n")?;
@@ -150,7 +150,7 @@ fn split_record(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((record.get(..equals)?, record.get(equals + 1..)?, body.get(length..)?))
 }
 
-/// Undoes the `%XX` of libarchive's attribute names. A `%` that starts no such code stands for itself.
+/// Undoes the `%XX` of libarchive's attribute names. A `%` that starts no such code is kept.
 fn percent_decode(text: &[u8]) -> Vec<u8> {
     let hex = |digit: Option<&u8>| digit.and_then(|&digit| char::from(digit).to_digit(16));
     let mut decoded = Vec::with_capacity(text.len());

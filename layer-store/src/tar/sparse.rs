@@ -1,7 +1,17 @@
 //! Sparse files: the old GNU map and the three PAX formats (GNU tar manual, "Storing Sparse Files").
 
-use super::entry::Segment;
 use super::number::{decimal, header_number};
+
+/// A run of a file's content in the blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// Where the run begins in the file, in bytes.
+    pub(crate) file_offset: u64,
+    /// Where the run begins in the blob, in bytes.
+    pub(crate) blob_offset: u64,
+    /// Bytes, more than 0.
+    pub(crate) length: u64,
+}
 
 /// Why a sparse map is refused. Reading it wrongly would give wrong content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

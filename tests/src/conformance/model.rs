@@ -13,7 +13,8 @@
 //!    after the whiteouts; else it is 0755, root's, from the epoch.
 //! 5. A hard link is bound to an inode, not to a name. Its target is searched for in its own layer's tree as it
 //!    is at that moment, then in the layer's finished tree, then in the merged layers below, as they are before
-//!    this layer's whiteouts.
+//!    this layer's whiteouts. Symbolic links in its directory part are followed: in the layer's own tree, then in the
+//!    merged layers below, and where that leads to a file of the layer itself, it is that one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +22,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use layer_store::Kind;
 
 use super::dump::{Line, TreeDump};
-use super::paths::{Components, image_path, normalise, target_components};
+use super::paths::{Components, Step, follow, image_path, normalise, target_components};
 use super::stack::{DEFAULT_MTIME, Entry, Layer, Mtime, Node, Stack, content_mark};
 
 /// An inode of the model: its number in the arena.
@@ -53,6 +54,16 @@ impl Inodes {
 
     pub(crate) fn is_directory(&self, id: InodeId) -> bool {
         self.0[id].0.kind == Kind::Directory
+    }
+
+    /// What an inode is to a path that leads through it.
+    fn step(&self, id: InodeId) -> Step {
+        let line = &self.0[id].0;
+        match (line.kind, &line.target) {
+            (Kind::Directory, _) => Step::Directory,
+            (Kind::Symlink, Some(target)) => Step::Symlink(target.clone()),
+            _ => Step::End,
+        }
     }
 
     /// The entry that made an inode of a layer.
@@ -145,7 +156,9 @@ impl LayerTree {
         }
         let place = match &entry.node {
             Node::HardLink(target) => {
+                // A circle of symbolic links may be cut by a later entry.
                 let target = target_components(target);
+                let target = follow(&target, |path| self.step(path, inodes)).unwrap_or(target);
                 if target == path {
                     return self.link_to_itself(path);
                 }
@@ -171,6 +184,15 @@ impl LayerTree {
         }
     }
 
+    /// What this layer has at a directory of a hard link's target.
+    fn step(&self, path: &[Vec<u8>], inodes: &Inodes) -> Step {
+        match self.places.get(path) {
+            Some(Place::Own(id)) => inodes.step(*id),
+            Some(Place::ImplicitDirectory) => Step::Directory,
+            _ => Step::End,
+        }
+    }
+
     /// Changes nothing if the path is there, here or below.
     fn link_to_itself(&mut self, path: Components) -> Result<()> {
         self.places.entry(path.clone()).or_insert(Place::Below(path));
@@ -188,9 +210,23 @@ impl LayerTree {
             })
             .collect();
         let finished = self.places.clone();
+        let tree = self.clone();
         for (path, mut target) in pending {
             let mut seen = BTreeSet::from([path.clone()]);
+            let mut current = path.clone();
             let place = loop {
+                if !finished.contains_key(&target) {
+                    // Through symbolic links that came later, but only to a file of this layer.
+                    let followed = follow(&target, |path| tree.step(path, inodes)).unwrap_or_else(|_| target.clone());
+                    let there = finished.get(&followed).is_some_and(|place| !place.is_directory(inodes));
+                    if there && followed != current {
+                        target = followed;
+                    }
+                }
+                if target == current {
+                    break Place::Below(target);
+                }
+                current = target.clone();
                 ensure!(seen.insert(target.clone()), "a cycle of hard links at {}", image_path_text(&path));
                 match finished.get(&target) {
                     None => break Place::Below(target),
@@ -317,7 +353,7 @@ impl Merged {
                     Some(id) if inodes.is_directory(*id) => *id,
                     _ => inodes.default_directory(),
                 },
-                Place::Below(target) => below.linked(path, target, inodes)?,
+                Place::Below(target) => below.linked(path, target, layer, inodes)?,
                 Place::Pending(_) => bail!("a layer is merged before it is finished"),
             };
             let both_directories =
@@ -337,14 +373,23 @@ impl Merged {
     /// Those of [`Merged::add`].
     pub fn takes(&self, layer: &LayerTree, inodes: &Inodes) -> Result<()> {
         layer.places.iter().try_for_each(|(path, place)| match place {
-            Place::Below(target) => self.linked(path, target, inodes).map(drop),
+            Place::Below(target) => self.linked(path, target, layer, inodes).map(drop),
             Place::Own(_) | Place::ImplicitDirectory => Ok(()),
             Place::Pending(_) => bail!("a layer is merged before it is finished"),
         })
     }
 
     /// The inode that a hard link of the layer above is to.
-    fn linked(&self, path: &Components, target: &Components, inodes: &Inodes) -> Result<InodeId> {
+    fn linked(&self, path: &Components, target: &Components, layer: &LayerTree, inodes: &Inodes) -> Result<InodeId> {
+        let asked = target;
+        let target = &follow(asked, |path| self.0.get(path).map_or(Step::End, |id| inodes.step(*id)))?;
+        // Through a symbolic link below, the path may lead to a file of the layer itself.
+        if target != asked
+            && let Some(Place::Own(id)) = layer.places.get(target)
+            && !inodes.is_directory(*id)
+        {
+            return Ok(*id);
+        }
         let id = self.0.get(target).with_context(|| {
             format!("{} links to {}, which is nowhere", image_path_text(path), image_path_text(target))
         })?;
@@ -372,6 +417,23 @@ impl Merged {
 }
 
 impl Stack {
+    /// Whether a directory in the target of a hard link may be a symbolic link, or a hard link to one.
+    #[must_use]
+    pub fn may_link_through_symlinks(&self) -> bool {
+        let entries = || self.layers.iter().flat_map(|layer| &layer.entries);
+        let links: BTreeSet<Components> = entries()
+            .filter(|entry| matches!(entry.node, Node::Symlink(_) | Node::HardLink(_)))
+            .filter_map(|entry| normalise(&entry.path).ok())
+            .collect();
+        entries().any(|entry| match &entry.node {
+            Node::HardLink(target) => {
+                let target = target_components(target);
+                (1..target.len()).any(|end| links.contains(&target[..end]))
+            }
+            _ => false,
+        })
+    }
+
     /// What the stack must show.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Paths as tar entries and hard links write them.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// A path below the root, name by name; the root is empty.
 pub type Components = Vec<Vec<u8>>;
@@ -40,6 +40,41 @@ pub fn target_components(path: &[u8]) -> Components {
         }
     }
     components
+}
+
+/// What a path leads to, for [`follow`].
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A directory: the path goes on in it.
+    Directory,
+    /// A symbolic link with this target.
+    Symlink(Vec<u8>),
+    /// Anything else, or nothing.
+    End,
+}
+
+/// A path whose directory part leads through no symbolic link any more; what `step` does not know stays as it is.
+///
+/// # Errors
+/// For more than 40 symbolic links.
+pub fn follow(path: &Components, step: impl Fn(&[Vec<u8>]) -> Step) -> Result<Components> {
+    let mut path = path.clone();
+    for _ in 0..=40 {
+        let mut link = None;
+        for end in 1..path.len() {
+            match step(&path[..end]) {
+                Step::Directory => continue,
+                Step::Symlink(target) => link = Some((end, target)),
+                Step::End => {}
+            }
+            break;
+        }
+        let Some((end, target)) = link else { return Ok(path) };
+        let directory = if target.starts_with(b"/") { &[][..] } else { &path[..end - 1] };
+        let text = [image_path(directory), b"/".to_vec(), target, image_path(&path[end..])].concat();
+        path = target_components(&text);
+    }
+    bail!("a path through a circle of symbolic links")
 }
 
 /// The path in image form: `/`, `/a`, `/a/b`.

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::host_tree::{At, HostTree, kind_of};
 use super::model::{AUFS, Meaning};
-use super::paths::{Components, normalise, target_components};
+use super::paths::{Components, Step, follow, normalise, target_components};
 use super::stack::{Content, DEFAULT_MTIME, Entry, Layer, Mtime, Node};
 
 /// Attributes to give: mode, owner, time and extended attributes.
@@ -64,6 +64,17 @@ impl Unpacking<'_> {
         work.place_whiteouts()?;
         work.place_opaque_markers()?;
         work.finish_directories()
+    }
+}
+
+/// What a tree has at a directory of a hard link's target.
+fn step(tree: &HostTree, path: &[Vec<u8>]) -> Step {
+    let Ok(Some((at, stat))) = tree.find(path) else { return Step::End };
+    match kind_of(&stat) {
+        Kind::Directory => Step::Directory,
+        Kind::Symlink => sys::readlinkat(&at.directory, at.name(), Vec::new())
+            .map_or(Step::End, |target| Step::Symlink(target.into_bytes())),
+        _ => Step::End,
     }
 }
 
@@ -143,6 +154,8 @@ impl Work<'_> {
     }
 
     fn link(&mut self, path: Components, target: Components) -> Result<()> {
+        // A circle of symbolic links may be cut by a later entry.
+        let target = follow(&target, |path| step(&self.own, path)).unwrap_or(target);
         if path == target {
             if self.own.find(&path)?.is_none() {
                 self.link_below(&path, &target)?;
@@ -183,6 +196,16 @@ impl Work<'_> {
     /// Links to what the overlay of the layers below shows at `target`: there, inode numbers are those of the
     /// directories that it is made of.
     fn link_below(&mut self, path: &Components, target: &Components) -> Result<()> {
+        let asked = target;
+        let target = &follow(asked, |path| step(&self.below, path))?;
+        // Through a symbolic link below, the path may lead to a file of the layer itself.
+        if target != asked
+            && !self.pending.contains_key(target)
+            && let Some((_, stat)) = self.own.find(target)?
+            && kind_of(&stat) != Kind::Directory
+        {
+            return self.link_own(path, target);
+        }
         let (_, shown) = self.below.find(target)?.context("a hard link to what is nowhere")?;
         for layer in self.place.below {
             if let Some((at, stat)) = HostTree::open(layer)?.find(target)?
@@ -194,14 +217,27 @@ impl Work<'_> {
         bail!("no layer has the inode that the overlay shows");
     }
 
+    /// A target that leads to a file of this layer through symbolic links that came after the link.
+    fn through_later_link(&self, path: &Components, target: Components) -> Result<Components> {
+        if self.own.find(&target)?.is_some() {
+            return Ok(target);
+        }
+        let followed = follow(&target, |path| step(&self.own, path)).unwrap_or_else(|_| target.clone());
+        let there = self.own.find(&followed)?.is_some_and(|(_, stat)| kind_of(&stat) != Kind::Directory);
+        Ok(if there && followed != *path { followed } else { target })
+    }
+
     fn bind_pending(&mut self) -> Result<()> {
         while !self.pending.is_empty() {
             let before = self.pending.len();
             for (path, target) in self.pending.clone() {
-                if self.pending.contains_key(&target) {
+                let target = self.through_later_link(&path, target)?;
+                // A link to itself, by way of another one, means the file that the layers below have there.
+                let is_itself = target == path;
+                if !is_itself && self.pending.contains_key(&target) {
                     continue;
                 }
-                if self.own.find(&target)?.is_some() {
+                if !is_itself && self.own.find(&target)?.is_some() {
                     self.link_own(&path, &target)?;
                 } else {
                     self.link_below(&path, &target)?;

@@ -78,7 +78,8 @@ fn order_of_entries_in_a_layer_changes_nothing() {
 fn merging_is_associative() {
     let subject = Subject::new().expect("a store in memory");
     hold_for_each(500, (stacks(), any::<prop::sample::Index>()), |(stack, place)| {
-        prop_assume!(stack.layers.len() >= 2);
+        // Which symbolic links the target of a hard link leads through depends on where a layer ends.
+        prop_assume!(stack.layers.len() >= 2 && !stack.may_link_through_symlinks());
         let lower = place.index(stack.layers.len() - 1);
         let both = flatten(&stack.layers[lower], &stack.layers[lower + 1])
             .map_err(|error| TestCaseError::fail(format!("{error:#}\n{stack}")))?;

@@ -131,7 +131,7 @@ fn image_named_in_the_system_store_is_found_until_the_own_store_has_the_name() {
     assert_eq!(listed[0]["error"], Value::Null);
     shared
         .run(["prepare", IMAGE, "--store", shared.system.store().to_str().unwrap(), "--layer", "/etc/apt"])
-        .refused(&format!("--also-read {}", shared.system.store().display()));
+        .refused(&format!("--additional-store {}", shared.system.store().display()));
     let first = shared.tree(IMAGE).to_string();
     let base = shared.ok(["prepare", IMAGE]);
     let top = top(&shared.user, "a variant");

@@ -1,5 +1,7 @@
-//! A base opened for reading.
+//! A base, opened for reading.
 
+mod blocks;
+mod content;
 mod copy;
 
 use std::io;
@@ -11,7 +13,7 @@ use crate::fault::{self, FaultPoint};
 use crate::layer::{EntryTarget, InodeRecord, LayerIndex};
 use crate::lease::Lease;
 use crate::sharing::Blob;
-use crate::{Attr, DiffId, Ino, Kind, Timestamp, blocks};
+use crate::{Attr, DiffId, Ino, Kind, Timestamp};
 pub use copy::CopyError;
 
 /// The merged tree of one base, opened for reading: knows nothing of FUSE or virtio.
@@ -24,7 +26,8 @@ pub use copy::CopyError;
 pub struct View {
     base: Base,
     layers: Vec<ViewLayer>,
-    /// What is known of the content of every inode of every layer, where reads are to be verified.
+    /// Whether the content of each inode of each layer is known to be sound, if reads are verified. Inode numbers are dense,
+    /// so this is an array of atomics, where sparse keys would need a concurrent map such as `dashmap`.
     verdicts: Option<Vec<Box<[AtomicU8]>>>,
     /// Keep the base and its layers from being collected.
     _leases: Vec<Lease>,
@@ -66,7 +69,7 @@ pub enum ViewError {
         layer: DiffId,
         /// A path in that layer, lossy where it is not UTF-8.
         path: String,
-        /// What the host said.
+        /// The error of the host.
         cause: io::Error,
     },
 }
@@ -80,7 +83,7 @@ pub struct DirEntry<'view> {
     pub ino: Ino,
     /// That inode's type.
     pub kind: Kind,
-    /// Pass this to [`View::entries`] to go on behind this entry: 1 for the first, and so on.
+    /// Pass this to [`View::entries`] to continue after this entry: 1 for the first, and so on.
     pub cookie: u64,
 }
 
@@ -132,7 +135,7 @@ impl View {
     }
 
     /// The same view, proving the whole content of a file when it is first read: a file that is not what it was when
-    /// the layer came in gives [`ViewError::Damaged`], and no other file is affected. Takes one byte of memory per
+    /// the layer was added fails with [`ViewError::Damaged`], and no other file is affected. Takes one byte of memory per
     /// inode.
     #[must_use]
     pub fn verifying(mut self) -> Self {
@@ -197,7 +200,7 @@ impl View {
         }
     }
 
-    /// The inode behind `name` in `dir`, or `None` where there is no such name. `.` and `..` are not names.
+    /// Returns the inode of `name` in `dir`, or `None` if there is no such name. `.` and `..` are not names.
     pub fn lookup(&self, dir: Ino, name: &[u8]) -> Result<Option<Ino>, ViewError> {
         match self.node(dir)? {
             Node::EmptyRoot => Ok(None),
@@ -262,7 +265,7 @@ impl View {
         }
     }
 
-    /// The names of `dir` in byte order behind cookie `after` (0: from the start), without `.` and `..`.
+    /// Returns the names of `dir` in byte order after cookie `after` (0: from the start), without `.` and `..`.
     pub fn entries(&self, dir: Ino, after: u64) -> Result<Entries<'_>, ViewError> {
         let start = usize::try_from(after).unwrap_or(usize::MAX);
         let names: Names<'_> = match self.node(dir)? {

@@ -1,4 +1,4 @@
-//! Locks that die with their holders.
+//! Locks that end with their holders.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -8,13 +8,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use super::error::StoreError;
+use crate::error::StoreError;
 use crate::observer::Observer;
 
-/// How often a wait looks whether it is to be given up: short for a person, rare for a processor.
+/// How often a wait checks whether it is cancelled: short for a person, rare for a processor.
 const POLL: Duration = Duration::from_millis(50);
 
-/// An exclusive `flock` on a file of `locks/`, or of `leases/`. The kernel lets go of it when the holder dies.
+/// An exclusive `flock` on a file of `locks/`, or of `leases/`. The kernel releases it when the holder dies.
 #[derive(Debug)]
 pub(crate) struct FileLock {
     file: File,
@@ -25,7 +25,7 @@ pub(crate) struct FileLock {
 impl FileLock {
     /// Waits for the lock, and has it the moment that its holder releases it or dies. `observer` is told once, before the
     /// first wait, what `work` the other process does, and can end the wait.
-    pub(super) fn wait(path: &Path, observer: &dyn Observer, work: &str) -> Result<Self, StoreError> {
+    pub(crate) fn wait(path: &Path, observer: &dyn Observer, work: &str) -> Result<Self, StoreError> {
         let mut told = false;
         loop {
             if let Some(lock) = Self::try_take(path)? {
@@ -40,12 +40,12 @@ impl FileLock {
                 told = true;
             }
             let free = until_free(path);
-            // Ends when the lock is free, whoever has it by then.
+            // Ends when the lock is free, even if another process takes it first.
             while free.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) && !observer.cancelled() {}
         }
     }
 
-    /// Takes the lock if nobody has it.
+    /// Takes the lock if it is free.
     pub(crate) fn try_take(path: &Path) -> Result<Option<Self>, StoreError> {
         loop {
             let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
@@ -69,32 +69,32 @@ impl FileLock {
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        // Removed while still held, so whoever opened it meanwhile sees that it is gone.
+        // Removed while still held, so that a process that opened it meanwhile sees that it is gone.
         if self.remove {
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// Waits for a lock in a thread of its own, which alone is blocked by it, and lets go of it at once; the channel ends
-/// then. A wait that is given up leaves the thread blocked until the holder ends.
+/// Waits for a lock in a thread of its own, so that only that thread is blocked, and releases it at once; the channel closes
+/// then. A cancelled wait leaves the thread blocked until the holder ends.
 fn until_free(path: &Path) -> Receiver<()> {
     let (ends, free) = sync_channel(0);
     let file = File::open(path);
     let wait = move || {
-        // Whatever went wrong shows when the lock is tried for again.
+        // An error shows when the lock is tried again.
         let _ = file.and_then(|file| file.lock_shared());
         drop::<SyncSender<()>>(ends);
     };
     if thread::Builder::new().name("lock".to_owned()).stack_size(64 << 10).spawn(wait).is_err() {
-        // A host that gives no more threads only takes longer.
+        // On a host without free threads it only takes longer.
         thread::sleep(POLL);
     }
     free
 }
 
 /// Whether an open file is the one that has this name.
-pub(super) fn is_at(file: &File, path: &Path) -> bool {
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), std::fs::metadata(path)) {
         (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
         _ => false,
@@ -102,14 +102,14 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
 }
 
 /// The store's own lock: shared while something is added to a lease, exclusive while garbage is collected.
-pub(super) fn shared(path: &Path) -> Result<File, StoreError> {
+pub(crate) fn shared(path: &Path) -> Result<File, StoreError> {
     let file = open(path)?;
     file.lock_shared().map_err(StoreError::io(path))?;
     Ok(file)
 }
 
-/// Waits until nobody adds anything, and keeps everybody from adding.
-pub(super) fn exclusive(path: &Path) -> Result<File, StoreError> {
+/// Waits until no process adds anything, and keeps all from adding.
+pub(crate) fn exclusive(path: &Path) -> Result<File, StoreError> {
     let file = open(path)?;
     file.lock().map_err(StoreError::io(path))?;
     Ok(file)
@@ -117,7 +117,7 @@ pub(super) fn exclusive(path: &Path) -> Result<File, StoreError> {
 
 fn open(path: &Path) -> Result<File, StoreError> {
     match OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path) {
-        // Who may only read the store may still keep others from collecting what is read.
+        // A process that may only read the store may still keep others from collecting what it reads.
         Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
             File::open(path).map_err(StoreError::io(path))
         }

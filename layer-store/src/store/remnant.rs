@@ -1,10 +1,10 @@
-//! What others borrow of a layer that is garbage itself.
+//! Remnants: what other layers borrow from a layer that is garbage itself.
 //!
-//! Such a layer is no longer in the store: its tar becomes the `rest`, under which name its borrowers find it and nobody else
-//! does. That is a rename and takes no space. Where a quarter of the rest and at least 1 MiB is needed by nobody, what is
-//! needed is copied to a new file of the same offsets, which takes the place of the old one; a process that has that open
-//! keeps it. Comes the layer in again, its own tar gets its place beside the rest, and as others may borrow from that,
-//! the rest is left alone if it came while the copy was made.
+//! Such a layer is no longer in the store: its tar is renamed to `rest`, where only its borrowers look for it. The rename needs no
+//! space. If at least a quarter of the remnant, and at least 1 MiB, is not needed, the needed parts are copied to a new file with
+//! the same offsets, which replaces the old one; a process that has the old one open keeps it. If the layer is added again, its own
+//! tar is stored next to the remnant. Because other layers may then borrow from that tar, a remnant is not replaced if the layer was
+//! added while the copy was made.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,11 +13,12 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::Store;
-use super::error::StoreError;
-use super::gc::{Garbage, GarbageKind};
-use super::lock;
+use super::disk::disk_bytes;
+use super::garbage::{Garbage, GarbageKind};
+use super::handle::Store;
+use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
+use crate::lock;
 use crate::sharing::blob::{self, REST, THIN, WHOLE};
 use crate::sharing::choose::BLOCK;
 use crate::{DiffId, durable};
@@ -31,16 +32,16 @@ const NAMES: [&str; 7] = [WHOLE, THIN, REST, "index", "contents", blob::MAP, "so
 /// Bytes copied at once.
 const PIECE: usize = 1 << 20;
 
-/// Who borrows what.
+/// What layers borrow.
 #[derive(Debug, Default)]
 pub(super) struct Borrowed {
     /// By donor: which parts of its tar, and how many bytes each borrower has in it.
     pub(super) donors: BTreeMap<DiffId, Needed>,
-    /// A layer whose map cannot be read, so that nobody knows what it needs.
+    /// A layer whose map cannot be read, so that its needs are unknown.
     pub(super) unknown: Option<(DiffId, String)>,
 }
 
-/// What others need of a layer.
+/// What other layers need from a layer.
 #[derive(Debug, Default)]
 pub(super) struct Needed {
     /// Parts of its tar, in whole blocks, as they came.
@@ -65,7 +66,7 @@ impl Needed {
     }
 }
 
-/// What becomes of a layer that others borrow from and that is garbage itself.
+/// What happens to a layer that is garbage while others borrow from it.
 #[derive(Debug)]
 pub(super) struct Remainder {
     layer: DiffId,
@@ -82,7 +83,7 @@ impl Remainder {
 }
 
 impl Store {
-    /// What these layers borrow, and from whom.
+    /// What these layers borrow, and from which layers.
     pub(super) fn borrowed<'a>(&self, layers: impl Iterator<Item = &'a DiffId>) -> Borrowed {
         let mut borrowed = Borrowed::default();
         for layer in layers {
@@ -106,11 +107,11 @@ impl Store {
         borrowed
     }
 
-    /// What is to become of a layer that is garbage but for what others need; `None` where all is as it has to be.
+    /// What to do with a layer that is garbage except for what others need; `None` if nothing.
     pub(super) fn remainder(&self, layer: DiffId, needed: &Needed) -> Option<Remainder> {
         let directory = self.layout.layer(&layer);
         let lent = self.lent(&layer)?;
-        let kept = super::gc::disk_bytes(&lent);
+        let kept = disk_bytes(&lent);
         let parts = needed.parts();
         let wanted: u64 = parts.iter().map(|part| part.end - part.start).sum();
         let spared = kept.saturating_sub(wanted);
@@ -119,7 +120,7 @@ impl Store {
         if copied.is_none() && !others.iter().any(|path| path.exists()) && lent.ends_with(REST) {
             return None;
         }
-        let others: u64 = others.iter().map(|path| super::gc::disk_bytes(path)).sum();
+        let others: u64 = others.iter().map(|path| disk_bytes(path)).sum();
         let frees = others + if copied.is_some() { spared } else { 0 };
         Some(Remainder { layer, copied, frees })
     }
@@ -151,7 +152,7 @@ impl Store {
         let staging = self.staging()?;
         let made = staging.path().join(REST);
         let source = match File::open(&path) {
-            // Another collection found that nobody needs it any more.
+            // Another collection found that it is no longer needed.
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
             source => source.map_err(StoreError::io(&path))?,
         };
@@ -168,8 +169,8 @@ impl Store {
 
     /// Whether all that anybody needs of a rest is among these parts. The caller holds the lock exclusively.
     ///
-    /// Every layer of the store counts, not only those that something leads to: one that nobody needs at the moment may be
-    /// needed again before it is collected. Whoever is about to borrow and has not said so yet, borrows from a layer.
+    /// Every layer of the store counts, not only those that are reachable: a layer that is not needed at the moment may be needed
+    /// again before it is collected. A new layer that is about to borrow borrows from a layer, not from a remnant.
     fn suffices(&self, layer: &DiffId, parts: &[Range<u64>]) -> Result<bool, StoreError> {
         if self.layout.tar(layer).is_some() {
             return Ok(false);

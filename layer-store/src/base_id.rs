@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use crate::{DiffId, Digest};
 
+/// The version of the format of a base and of the merge. A change of a record, or of the result of a merge, raises it.
+pub(crate) const VERSION: u32 = 1;
+
 /// The name of a base: a digest over the version of the merge and the DiffIDs of image and variant.
 ///
 /// ```text
@@ -25,7 +28,7 @@ impl BaseId {
     /// The id of an image's layers with the layers of a variant on top, each bottom first.
     pub(crate) fn of(image: &[DiffId], variant: &[DiffId]) -> Self {
         let mut bytes = b"lamina-base\0".to_vec();
-        bytes.extend_from_slice(&super::format::FORMAT.version.to_le_bytes());
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
         for count in [image.len(), image.len() + variant.len()] {
             bytes.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
         }

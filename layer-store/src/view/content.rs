@@ -2,8 +2,8 @@
 
 use std::io;
 
+use super::ViewLayer;
 use crate::layer::Segments;
-use crate::view::ViewLayer;
 
 impl ViewLayer {
     /// Fills `buffer` with a file's content from `offset`; the file must have that many bytes there.
@@ -59,9 +59,9 @@ impl ViewLayer {
 /// A run of a file's content: what no run covers is zeros.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
-    /// Where it stands in the file.
+    /// Its offset in the file.
     pub(crate) file_offset: u64,
-    /// Where it lies in the tar.
+    /// Its offset in the tar.
     pub(crate) blob_offset: u64,
     /// Bytes.
     pub(crate) length: u64,

@@ -1,27 +1,27 @@
-//! Other stores, in which what is not in this one is found and used in place.
+//! Additional stores: what is not in this store is found in them and used in place.
 //!
-//! A store that is also read is never written, but for leases where its owner allows that. Names, layers and documents of
-//! one's own store come first, then those of the others in their order. Bases are made in one's own store, and so is
-//! the index of a layer whose own store has none that this program can use: `indexes/<diffid>`.
+//! An additional store is never written, except for leases where its owner allows them. Names, layers and documents of the own
+//! store come first, then those of the additional stores in their order. Bases are made in the own store, and so is the index of
+//! a layer whose store has no index that this program can use: `indexes/<diffid>`.
 //!
-//! Each layer is opened in the store that has it, with its donors: the same donor in another store may have its holes
+//! Each layer is opened in the store that has it, with its donors, because the same donor in another store may have its holes
 //! elsewhere.
 //!
-//! What a collection in another store takes away, because nobody there needs it and no lease could be had, is an
-//! error that names the layer: a pull brings it into one's own store.
+//! If a collection in an additional store deletes a layer on which this process could take no lease, using that layer is an
+//! error that names it; a pull brings it into the own store.
 
 use std::path::{Path, PathBuf};
 
-use super::Store;
-use super::error::StoreError;
 use super::features::StoreFile;
+use super::handle::Store;
 use super::layers::Layers;
 use super::layout::Layout;
 use crate::DiffId;
+use crate::error::StoreError;
 use crate::lease::{Held, Lease};
 
 impl Layers<'_> {
-    /// Every layer of this store and of those that are read also, in the order of their digests.
+    /// Returns every layer of this store and of its additional stores, in the order of their digests.
     pub fn list(&self) -> Result<Vec<DiffId>, StoreError> {
         let mut layers = Vec::new();
         for store in self.store.each() {
@@ -32,7 +32,7 @@ impl Layers<'_> {
         Ok(layers)
     }
 
-    /// The directory of the store that has a layer, if one has it.
+    /// Returns the directory of the store that has a layer, if any.
     #[must_use]
     pub fn store_of(&self, layer: &DiffId) -> Option<&Path> {
         let home = self.store.home(layer);
@@ -41,10 +41,10 @@ impl Layers<'_> {
 }
 
 impl Store {
-    /// The directories of the stores that this one reads also, in the order in which they are asked.
+    /// Returns the directories of the additional stores, in the order in which they are searched.
     #[must_use]
     pub fn additional_roots(&self) -> Vec<PathBuf> {
-        self.others.iter().map(|store| store.root().to_owned()).collect()
+        self.additional.iter().map(|store| store.root().to_owned()).collect()
     }
 
     /// Returns the additional stores that `$LAMINA_ADDITIONAL_STORES` names, separated by colons. `$LAMINA_ALSO_READ`, the
@@ -56,14 +56,14 @@ impl Store {
         std::env::split_paths(&roots).filter(|root| !root.as_os_str().is_empty()).collect()
     }
 
-    /// The same store, with what is not in it looked for in the stores at `roots`, in this order.
+    /// Adds the stores at `roots` as additional stores: what is not in this store is searched in them, in this order.
     ///
-    /// Fails where there is no store, or one that this program cannot read. This store itself is no other one.
+    /// Fails if one of them does not exist or cannot be read by this program. This store itself is left out.
     pub fn with_additional(mut self, roots: &[PathBuf]) -> Result<Self, StoreError> {
         for root in roots {
             let is_this = |store: &Self| is_same_directory(store.root(), root);
-            if !is_this(&self) && !self.others.iter().any(is_this) {
-                self.others.push(Self::open_other(root)?.with_purpose(&self.purpose));
+            if !is_this(&self) && !self.additional.iter().any(is_this) {
+                self.additional.push(Self::open_other(root)?.with_purpose(&self.purpose));
             }
         }
         Ok(self)
@@ -80,12 +80,12 @@ impl Store {
         }
     }
 
-    /// This store, then the others.
+    /// This store, then the additional ones.
     pub(super) fn each(&self) -> impl Iterator<Item = &Self> {
-        std::iter::once(self).chain(&self.others)
+        std::iter::once(self).chain(&self.additional)
     }
 
-    /// The store that has a layer; this one where none has it.
+    /// Returns the store that has a layer, or this one if no store has it.
     pub(super) fn home(&self, layer: &DiffId) -> &Self {
         self.each().find(|store| store.has_own_layer(layer)).unwrap_or(self)
     }
@@ -94,7 +94,7 @@ impl Store {
         self.layout.tar(layer).is_some()
     }
 
-    /// Holds those of these layers that are in this store, and gives the others.
+    /// Holds those of these layers that are in this store, and returns the others.
     pub(super) fn hold_own<'layers>(
         &self,
         layers: impl IntoIterator<Item = &'layers DiffId>,
@@ -107,14 +107,14 @@ impl Store {
         })
     }
 
-    /// Holds each of these layers where it is, and `with` here. Gives those that no store has.
+    /// Holds each of these layers in the store that has it, and `with` in this store. Returns the layers that no store has.
     pub(super) fn hold_where_they_are<'layers>(
         &self,
         layers: impl IntoIterator<Item = &'layers DiffId>,
         with: &[Held],
     ) -> Result<Vec<&'layers DiffId>, StoreError> {
         let mut missing = self.hold_own(layers, with)?;
-        for other in &self.others {
+        for other in &self.additional {
             if missing.is_empty() {
                 break;
             }
@@ -123,7 +123,7 @@ impl Store {
         Ok(missing)
     }
 
-    /// Leases for what a view uses, in every store that has some of it and where one can be had.
+    /// Takes leases for what a view uses, in every store that has some of it and allows leases.
     pub(super) fn leases_of_view(&self, held: &[Held]) -> Result<Vec<Lease>, StoreError> {
         let mut leases = Vec::new();
         for store in self.each() {

@@ -1,0 +1,174 @@
+//! Why an operation of a store failed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::space::{Shortage, is_out_of_space};
+use crate::{BaseId, DiffId, Digest};
+
+/// This program, as messages about newer stores name it.
+const PROGRAM: &str = concat!("lamina ", env!("CARGO_PKG_VERSION"));
+
+/// Why an operation of a store failed. Every message names the thing and the cause.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The host refused an operation.
+    #[error("{path}: {cause}{}", disk_failure(cause))]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The error of the host.
+        #[source]
+        cause: io::Error,
+    },
+    /// Something does not fit on the disk. What was written of it is deleted again.
+    #[error("{path}: {cause}{shortage}; make space, or free some with `lamina rmi` and `lamina gc`")]
+    NoSpace {
+        /// The file.
+        path: PathBuf,
+        /// The error of the host.
+        #[source]
+        cause: io::Error,
+        /// How much.
+        shortage: Shortage,
+    },
+    /// The store is of a format that this program does not know.
+    #[error("{path}: this store has format {found}, and {PROGRAM} knows formats up to {known}; use a newer lamina")]
+    Format {
+        /// The store.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format that this program knows.
+        known: u32,
+    },
+    /// The store uses a feature that this program must know to read it.
+    #[error("{path}: this store uses {features}, which {PROGRAM} does not know; use a newer lamina")]
+    Feature {
+        /// The store.
+        path: PathBuf,
+        /// The features' names.
+        features: String,
+    },
+    /// The store uses a feature that this program must know to change it; reading is possible.
+    #[error(
+        "{path}: this store uses {features}, which {PROGRAM} does not know: it only reads; use a newer lamina to change it"
+    )]
+    Closed {
+        /// The store.
+        path: PathBuf,
+        /// The features' names.
+        features: String,
+    },
+    /// A file of the store that is not a cache cannot be parsed.
+    #[error("{path}: {cause}; remove it and pull the image again")]
+    Document {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A file of the store that no image needs cannot be parsed.
+    #[error("{path}: {cause}; {remedy}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// No image has this name.
+    #[error("no image {0:?} in the store: `lamina images` lists what is there, `lamina pull` fetches more")]
+    NoSuchImage(String),
+    /// The image is in an additional store; its name can only be removed there.
+    #[error("image {reference} is in {store}, an additional store, which is only read")]
+    OnlyRead {
+        /// The image's name.
+        reference: String,
+        /// The store that has it.
+        store: PathBuf,
+    },
+    /// The store does not exist.
+    #[error("{0}: there is no store here, and so no image")]
+    NoStoreYet(PathBuf),
+    /// An additional store is not there.
+    #[error("{0}: there is no store here")]
+    NoStore(PathBuf),
+    /// A document is not in the store.
+    #[error("manifest {0} is not in the store: pull the image again")]
+    NoSuchManifest(Digest),
+    /// A layer is not in the store.
+    #[error("layer {0} is not in the store: pull the image again")]
+    NoSuchLayer(DiffId),
+    /// A base is not in the store.
+    #[error("no base {0} in the store: `lamina prepare` makes the base of an image and prints its id")]
+    NoSuchBase(BaseId),
+    /// A blob does not have the digest that it is named by.
+    #[error("layer {layer} is damaged: {cause}")]
+    DamagedLayer {
+        /// The layer.
+        layer: DiffId,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The stack cannot be merged.
+    #[error("{0}")]
+    Merge(String),
+    /// It was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// The wait for a lock was cancelled.
+    #[error("interrupted while waiting for another process to finish with {0}")]
+    Interrupted(String),
+}
+
+impl StoreError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |cause| Self::write(&path, 0, cause)
+    }
+
+    /// Whether the host has no space, or no quota, left.
+    #[must_use]
+    pub fn is_out_of_space(&self) -> bool {
+        matches!(self, Self::Io { cause, .. } | Self::NoSpace { cause, .. } if is_out_of_space(cause))
+    }
+
+    /// Whether it says that this process may read the store and not change it.
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Self::Io { cause, .. } => is_closed(cause.kind()),
+            Self::Closed { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// A write after the first `written` bytes of a file failed.
+    pub(crate) fn write(path: &Path, written: u64, cause: io::Error) -> Self {
+        let path = path.to_owned();
+        match Shortage::measure(&cause, &path, written) {
+            Some(shortage) => Self::NoSpace { path, cause, shortage },
+            None => Self::Io { path, cause },
+        }
+    }
+
+    /// Whether this process may not write where it has to.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.is_closed()
+    }
+}
+
+fn disk_failure(cause: &io::Error) -> &'static str {
+    match cause.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) {
+        true => "; the disk fails: the kernel's log (`dmesg`) says how",
+        false => "",
+    }
+}
+
+/// Whether an error says that this process may not write, whatever it writes.
+pub(crate) fn is_closed(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}

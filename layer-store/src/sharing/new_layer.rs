@@ -1,0 +1,105 @@
+//! Finds what a new layer has in common with those in the store.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::path::Path;
+
+use super::choose::Choice;
+use super::contents::{self, Content, ContentTable};
+use super::map::Run;
+use super::thin;
+use crate::DiffId;
+use crate::error::StoreError;
+use crate::fault::{self, FaultPoint};
+
+/// A layer that may lend content.
+pub(crate) struct Candidate {
+    pub(crate) layer: DiffId,
+    pub(crate) table: ContentTable,
+}
+
+/// Has layers whose content a new layer may share.
+pub(crate) trait Lender {
+    /// The layers that were added last, without those in `seen`.
+    fn candidates(&self, seen: &HashSet<DiffId>) -> Result<Vec<Candidate>, StoreError>;
+
+    /// Opens a layer to borrow `runs` from it. The layer then stays for as long as the lender does, and after that for as
+    /// long as the layer that borrows from it.
+    fn open_donor(&self, donor: &DiffId, runs: &[Run]) -> Option<File>;
+}
+
+/// What a new layer shares with others.
+pub(crate) struct NewLayer<'a> {
+    /// Where to look for content of it, if anywhere.
+    lender: Option<&'a dyn Lender>,
+    directory: &'a Path,
+    layer: DiffId,
+    length: u64,
+    choice: Choice,
+    /// Layers that were looked through.
+    seen: HashSet<DiffId>,
+}
+
+impl<'a> NewLayer<'a> {
+    /// A layer whose tar is whole in `directory`.
+    pub(crate) fn new(
+        lender: Option<&'a dyn Lender>,
+        directory: &'a Path,
+        layer: DiffId,
+        length: u64,
+        contents: Vec<Content>,
+    ) -> Self {
+        Self { lender, directory, layer, length, choice: Choice::new(contents), seen: HashSet::new() }
+    }
+
+    /// Whether its tar has holes.
+    pub(crate) fn is_thin(&self) -> bool {
+        !self.choice.is_whole()
+    }
+
+    /// Makes holes for what layers have that are in the store and were not looked through before. `file` is its tar,
+    /// open for reading and writing; says whether it has to be synced again.
+    pub(crate) fn share(&mut self, file: &File) -> bool {
+        let Some(lender) = self.lender.filter(|_| self.choice.has_contents()) else { return false };
+        let candidates = lender.candidates(&self.seen).unwrap_or_else(|error| {
+            tracing::info!("not shared: {error}");
+            Vec::new()
+        });
+        let is_first = self.seen.insert(self.layer);
+        self.seen.extend(candidates.iter().map(|candidate| candidate.layer));
+        let mut choice = self.choice.clone();
+        let mut fresh = Vec::new();
+        while let Some((place, runs)) = choice.best(candidates.iter().map(|candidate| &candidate.table)) {
+            let Some(donor) = candidates.get(place).map(|candidate| candidate.layer) else { break };
+            fault::point(FaultPoint::DonorChosen);
+            let opened = lender.open_donor(&donor, &runs);
+            let runs = opened.map(|donor| thin::compared(file, &donor, runs)).unwrap_or_default();
+            if runs.is_empty() {
+                // Its table is wrong; without this check the search would not end.
+                break;
+            }
+            fresh.extend_from_slice(&runs);
+            choice.take(Some(donor), runs);
+        }
+        if is_first {
+            let runs = thin::compared(file, file, choice.repeated());
+            fresh.extend_from_slice(&runs);
+            choice.take(None, runs);
+        }
+        if fresh.is_empty() || !thin::make(self.directory, file, &self.layer, self.length, &choice, &fresh) {
+            return false;
+        }
+        self.choice = choice;
+        true
+    }
+
+    /// Writes the table of contents. It is a cache: that it cannot be written is no reason to fail.
+    pub(crate) fn write_contents(&self) {
+        let path = self.directory.join("contents");
+        let written = contents::write(&self.choice.held()).and_then(|bytes| fs::write(&path, bytes));
+        if let Err(cause) = written {
+            tracing::info!("{}: {cause}", path.display());
+            let _ = fs::remove_file(&path);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! An open store: what every operation on it works with.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Mutex, OnceLock};
+
+use super::features::StoreFile;
+use super::layout::Layout;
+use crate::Limits;
+use crate::error::{StoreError, is_closed};
+use crate::lease::{Held, Lease};
+use crate::lock;
+
+/// A store, opened by this process.
+///
+/// Everything that is added or looked up through a `Store` stays until the `Store` is dropped, even if garbage is collected
+/// meanwhile. All methods may be called from several threads.
+#[derive(Debug)]
+pub struct Store {
+    pub(super) layout: Layout,
+    pub(super) limits: Limits,
+    pub(super) purpose: String,
+    /// Features of the store that this program does not know, so that it must not change it.
+    pub(super) closed: Option<String>,
+    /// The additional stores.
+    pub(super) additional: Vec<Store>,
+    /// Taken when the first thing is used; an error if this process may not write the store.
+    pub(super) lease: OnceLock<Result<Lease, io::ErrorKind>>,
+    /// Whether new layers leave out content that other layers have.
+    pub(super) shares_files: bool,
+    /// Held while a layer gets its name, so that the later of two new layers sees the other.
+    ///
+    /// A lock of the standard library: it is taken once for each new layer, so a faster one such as that of `parking_lot` would
+    /// save nothing.
+    pub(super) placing: Mutex<()>,
+}
+
+impl Store {
+    pub(super) fn of(layout: Layout, file: &StoreFile) -> Result<Self, StoreError> {
+        let closed = file.check(&layout)?;
+        Ok(Self {
+            layout,
+            limits: Limits::default(),
+            purpose: "a command".into(),
+            closed,
+            additional: Vec::new(),
+            lease: OnceLock::new(),
+            shares_files: true,
+            placing: Mutex::new(()),
+        })
+    }
+
+    /// Sets the limits for new layers.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Sets whether new layers leave out content that other layers have (the default), or are stored whole.
+    #[must_use]
+    pub fn with_file_sharing(self, shares_files: bool) -> Self {
+        Self { shares_files, ..self }
+    }
+
+    /// Sets the purpose of its leases, which users are told: one line.
+    #[must_use]
+    pub fn with_purpose(self, purpose: &str) -> Self {
+        let additional = self.additional.into_iter().map(|store| store.with_purpose(purpose)).collect();
+        Self { purpose: purpose.replace('\n', " "), additional, ..self }
+    }
+
+    /// The directory of the store.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.layout.root()
+    }
+
+    /// The lease of this `Store`, or why it cannot have one: a process that may only read continues without.
+    fn lease(&self) -> Result<&Result<Lease, io::ErrorKind>, StoreError> {
+        if let Some(lease) = self.lease.get() {
+            return Ok(lease);
+        }
+        let lease = self.new_lease(&[])?;
+        Ok(self.lease.get_or_init(|| lease))
+    }
+
+    /// Takes a new lease that holds `things`. On a read-only file system no process can collect anything. In a store of another user
+    /// a collection may come between finding a layer and opening it, which then is an error, but what is open stays readable.
+    pub(super) fn new_lease(&self, things: &[Held]) -> Result<Result<Lease, io::ErrorKind>, StoreError> {
+        let _shared = lock::shared(&self.layout.join("lock"))?;
+        match Lease::take(&self.layout.join("leases"), &self.layout.join("tmp"), &self.purpose) {
+            Ok(lease) => {
+                lease.hold(things)?;
+                Ok(Ok(lease))
+            }
+            Err(StoreError::Io { cause, .. }) if is_closed(cause.kind()) => {
+                tracing::info!("{}: reading without a lease: {cause}", self.root().display());
+                Ok(Err(cause.kind()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Fails if the store has a feature that this program must know to change it.
+    pub(super) fn may_change(&self) -> Result<(), StoreError> {
+        match &self.closed {
+            Some(features) => Err(StoreError::Closed { path: self.root().to_owned(), features: features.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// A directory to make things in, which no collection takes while this `Store` lives.
+    pub(super) fn staging(&self) -> Result<tempfile::TempDir, StoreError> {
+        self.may_change()?;
+        match self.lease()? {
+            Ok(lease) => lease.staging(),
+            Err(kind) => Err(StoreError::io(self.root())((*kind).into())),
+        }
+    }
+
+    /// Runs `step`, which makes or finds things, and holds those it names, so that no collection comes between.
+    pub(super) fn holding<T>(
+        &self,
+        step: impl FnOnce() -> Result<(T, Vec<Held>), StoreError>,
+    ) -> Result<T, StoreError> {
+        let lease = self.lease()?;
+        let _shared = lock::shared(&self.layout.join("lock"))?;
+        let (outcome, things) = step()?;
+        if let Ok(lease) = lease {
+            lease.hold(&things)?;
+        }
+        Ok(outcome)
+    }
+}

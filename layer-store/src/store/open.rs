@@ -1,0 +1,149 @@
+//! Opens stores and creates them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::features::{self, Feature, StoreFile};
+use super::handle::Store;
+use super::layout::{DIRECTORIES, Layout};
+use crate::durable;
+use crate::error::StoreError;
+use crate::fault::{self, FaultPoint};
+use crate::lock::{self, FileLock};
+use crate::observer::Silent;
+use crate::user_dirs;
+
+impl Store {
+    /// `$LAMINA_STORE`, else `$XDG_DATA_HOME/lamina`, else `~/.local/share/lamina`.
+    #[must_use]
+    pub fn default_root() -> PathBuf {
+        let named = std::env::var_os("LAMINA_STORE").filter(|value| !value.is_empty()).map(PathBuf::from);
+        named.or_else(user_dirs::data).unwrap_or_else(|| PathBuf::from("/var/lib/lamina"))
+    }
+
+    /// Opens the store at `root`, and creates one if it does not exist.
+    ///
+    /// Fails if the directory cannot be created or read, or if it has a store of a newer format, or with features that this
+    /// program must know to read it.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let layout = Layout::new(root);
+        let file = read_or_make(&layout)?;
+        Self::of(layout, &file)
+    }
+
+    /// Opens the store at `root`, but does not create one: for commands that only read.
+    pub fn open_existing(root: &Path) -> Result<Self, StoreError> {
+        let layout = Layout::new(root);
+        // A store that has lost its `store.json` is one all the same.
+        if layout.join("store.json").exists() || layout.layers().is_dir() {
+            return Self::open(root);
+        }
+        Err(StoreError::NoStoreYet(root.to_owned()))
+    }
+
+    /// Notes that the store uses `feature` from now on, and waits until that is on the disk. To be called before the
+    /// first thing that needs it gets its place, and not while the store's own lock is held.
+    pub(crate) fn use_feature(&self, feature: Feature) -> Result<(), StoreError> {
+        let is_noted = |file: &mut StoreFile| file.list(feature).iter().any(|name| name == feature.name);
+        if is_noted(&mut StoreFile::read(&self.layout)?) {
+            return Ok(());
+        }
+        let staging = self.staging()?;
+        let _one_at_a_time = FileLock::wait(&self.layout.lock("features"), &Silent, "writes store.json")?;
+        let mut file = StoreFile::read(&self.layout)?;
+        if is_noted(&mut file) {
+            return Ok(());
+        }
+        file.list(feature).push(feature.name.to_owned());
+        let written = staging.path().join("store.json");
+        durable::write(&written, &file.to_bytes())?;
+        fault::point(FaultPoint::FeatureStaged);
+        durable::publish(&written, &features::path(&self.layout))
+    }
+}
+
+/// Reads the file of a store; creates a store where there is none.
+fn read_or_make(layout: &Layout) -> Result<StoreFile, StoreError> {
+    if !features::path(layout).exists() {
+        fault::point(FaultPoint::StoreSought);
+        make(layout)?;
+    }
+    StoreFile::read(layout)
+}
+
+fn make(layout: &Layout) -> Result<(), StoreError> {
+    let new: Vec<PathBuf> = layout.root().ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect();
+    for directory in DIRECTORIES {
+        let path = layout.join(directory);
+        fs::create_dir_all(&path).map_err(StoreError::io(&path))?;
+    }
+    // Of those who make it the first does, whose `store.json` may soon say more than that of a new store.
+    let _one_at_a_time = FileLock::wait(&layout.lock("features"), &Silent, "writes store.json")?;
+    if layout.join("store.json").exists() {
+        return Ok(());
+    }
+    // A collection by a process that finds the store just made must not take what this one is making.
+    let _shared = lock::shared(&layout.join("lock"))?;
+    let staging = tempfile::Builder::new().prefix("new").tempdir_in(layout.join("tmp"));
+    let staging = staging.map_err(StoreError::io(layout.root()))?;
+    let written = staging.path().join("store.json");
+    durable::write(&written, &StoreFile::new(layout)?.to_bytes())?;
+    for directory in DIRECTORIES.iter().filter_map(|directory| Path::new(directory).parent()) {
+        durable::sync_directory(&layout.root().join(directory))?;
+    }
+    fault::point(FaultPoint::StoreMade);
+    durable::publish(&written, &layout.join("store.json"))?;
+    fault::point(FaultPoint::StoreNamed);
+    for parent in new.iter().filter_map(|path| path.parent()) {
+        match durable::sync_directory(parent) {
+            // A directory may let this process make something in it and not look.
+            Err(error) if error.is_closed() => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READABLE: Feature = Feature { name: "a-readable", readable: true };
+    const OTHER: Feature = Feature { name: "an-incompatible", readable: false };
+
+    fn store() -> (Store, tempfile::TempDir) {
+        let directory = tempfile::tempdir().expect("a directory");
+        (Store::open(directory.path()).expect("a store"), directory)
+    }
+
+    #[test]
+    fn a_feature_is_noted_once_and_keeps_what_else_is_there() {
+        let (store, directory) = store();
+        let path = directory.path().join("store.json");
+        let mut file = StoreFile::read(&store.layout).unwrap();
+        file.other.insert("later".into(), "kept".into());
+        fs::write(&path, file.to_bytes()).unwrap();
+        for _ in 0..2 {
+            store.use_feature(READABLE).unwrap();
+            store.use_feature(OTHER).unwrap();
+        }
+        let file = StoreFile::read(&store.layout).unwrap();
+        assert_eq!(file.read_only_compatible, ["a-readable"]);
+        assert_eq!(file.incompatible, ["an-incompatible"]);
+        assert_eq!(file.other["later"], "kept");
+    }
+
+    #[test]
+    fn features_noted_at_the_same_time_are_all_noted() {
+        let (_, directory) = store();
+        // Opened first: a process that finds an unknown feature may only read.
+        let stores = [READABLE, OTHER].map(|feature| (feature, Store::open(directory.path()).unwrap()));
+        std::thread::scope(|scope| {
+            for (feature, store) in &stores {
+                scope.spawn(|| store.use_feature(*feature).unwrap());
+            }
+        });
+        let file = StoreFile::read(&Layout::new(directory.path())).unwrap();
+        assert_eq!((file.incompatible.len(), file.read_only_compatible.len()), (1, 1));
+    }
+}
