@@ -144,6 +144,7 @@ fn dots_lead_back_to_an_inode_known_by_number_only() {
     let served = Served::sample();
     let (dir, file) = (served.walk("dir"), served.walk("dir/file"));
     assert_eq!(served.lookup(file, ".").nodeid, file);
+    assert_eq!(served.lookup(file, "/").nodeid, file, "the name of an inode that was found by its number");
     assert_eq!(served.lookup(dir, "..").nodeid, ROOT);
     assert_eq!(served.lookup(ROOT, "..").nodeid, ROOT);
     assert_eq!(served.ask(Opcode::Lookup, file, b"..\0"), Err(Errno::NOTDIR));
