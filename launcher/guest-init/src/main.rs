@@ -6,7 +6,11 @@
 
 mod boot;
 mod changes;
+mod defaults;
 mod disk;
+mod etc;
+mod limits;
+mod namespace;
 mod netlink;
 mod network;
 mod process;
@@ -14,6 +18,7 @@ mod pump;
 mod reaper;
 mod root;
 mod sockets;
+mod sys;
 mod tool;
 mod writes;
 
@@ -24,6 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use guest_protocol::{Channel, Hello, MACHINE, Message, VERSION};
 
+use namespace::Namespace;
 use process::Session;
 use reaper::Reaper;
 
@@ -34,6 +40,8 @@ struct Guest {
     reaper: Reaper,
     sessions: Mutex<HashMap<u32, Arc<Session>>>,
     hostname: Mutex<String>,
+    /// That of the command, if it is an init.
+    namespace: Mutex<Option<Arc<Namespace>>>,
 }
 
 impl Guest {
@@ -43,6 +51,14 @@ impl Guest {
         if let Err(error) = message.write(stream, &*port) {
             eprintln!("lamina: control channel: {error}");
         }
+    }
+
+    fn namespace(&self) -> Option<Arc<Namespace>> {
+        self.namespace.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_namespace(&self, namespace: Namespace) {
+        *self.namespace.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(namespace));
     }
 
     fn session(&self, stream: u32) -> Option<Arc<Session>> {
@@ -73,6 +89,7 @@ fn serve() -> Result<(), String> {
         reaper: Reaper::default(),
         sessions: Mutex::default(),
         hostname: Mutex::default(),
+        namespace: Mutex::default(),
     });
     Reaper::run(&guest);
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
@@ -80,7 +97,7 @@ fn serve() -> Result<(), String> {
     loop {
         match Message::read(&mut from) {
             Ok(Some((MACHINE, Message::PowerOff))) => {
-                writes::tell_if_full();
+                limits::look(&guest);
                 rustix::fs::sync();
                 guest.send(MACHINE, Message::Halting);
                 return Ok(());
@@ -104,6 +121,8 @@ fn obey(guest: &Arc<Guest>, stream: u32, message: Message) -> Result<(), String>
         Message::Setup(setup) => {
             *guest.hostname.lock().unwrap_or_else(PoisonError::into_inner) = setup.hostname.clone();
             root::enter(&setup)?;
+            let watcher = Arc::clone(guest);
+            std::thread::spawn(move || limits::watch(&watcher));
             guest.send(MACHINE, Message::Ready);
         }
         Message::Start(process) => Session::start(guest, stream, process),
@@ -125,6 +144,11 @@ fn obey(guest: &Arc<Guest>, stream: u32, message: Message) -> Result<(), String>
         Message::Signal(number) => {
             if let Some(session) = guest.session(stream) {
                 session.signal(number);
+            }
+        }
+        Message::Stop(number) => {
+            if let Some(session) = guest.session(stream) {
+                session.stop(number);
             }
         }
         Message::Resize(size) => {

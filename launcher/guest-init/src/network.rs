@@ -1,4 +1,4 @@
-//! The network card: its address, its route, and the file that name resolution reads.
+//! The network card: its address and its route.
 
 use std::fs;
 use std::io;
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use guest_protocol::Network;
 use guest_protocol::Part;
 
+use crate::boot;
 use crate::netlink::{self, Request};
-use crate::{boot, root, writes};
 
 /// A card is found while its driver loads; only a guest that the host starves needs this long.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -43,22 +43,4 @@ fn configure(index: u32, network: &Network) -> io::Result<()> {
         Request::link_up(index),
         Request::default_route(index, network.gateway.octets()),
     ])
-}
-
-/// Writes `/etc/resolv.conf` of the root that has been entered. What an image has there was true where it was built;
-/// what a user has put there stays.
-pub(crate) fn write_resolv_conf(network: &Network) {
-    const PATH: &str = "/etc/resolv.conf";
-    if writes::is_of_user(PATH) {
-        return;
-    }
-    let content: String = network.name_servers.iter().map(|server| format!("nameserver {server}\n")).collect();
-    if fs::symlink_metadata(PATH).is_ok_and(|file| file.is_symlink()) {
-        // It leads to a file of a service that does not run here.
-        let _ = fs::remove_file(PATH);
-    }
-    let written = fs::create_dir_all("/etc").and_then(|()| root::write_if_other(PATH, &content));
-    if let Err(error) = written {
-        eprintln!("lamina: {PATH}: {error}");
-    }
 }

@@ -1,5 +1,4 @@
 //! One process of the guest: started as the host says, joined to its three channels, reported when it ends.
-#![allow(unsafe_code)] // `Command::pre_exec`, in `become_account`, and the number of a signal, in `signal_of`, only.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,16 +8,18 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use guest_protocol::Window;
 use guest_protocol::account::{self, Account};
-use guest_protocol::{Ending, Message, Process, StartError, TerminalSize};
+use guest_protocol::{Ending, Message, Process, StartError, TerminalSize, Window};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::fs::Mode;
+use rustix::pipe::PipeFlags;
+use rustix::process::pidfd_send_signal;
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 use rustix::thread::{Gid, Uid};
 
-use crate::{Guest, pump, tool, writes};
+use crate::namespace::{self, Namespace};
+use crate::{Guest, limits, pump, sys, tool};
 
 /// The search path of a process whose environment has none: what Docker and Podman set.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -31,15 +32,19 @@ pub(crate) struct Session {
     /// The window of its standard error.
     pub(crate) stderr: Window,
     input: Sender<Vec<u8>>,
-    target: Mutex<Target>,
+    process: Process,
+    handle: Mutex<Handle>,
 }
 
 /// What signals and sizes go to. Both may come before the process is there.
 #[derive(Debug, Default)]
-struct Target {
-    group: Option<Pid>,
+struct Handle {
+    /// The process itself, as a descriptor: its number may be another's once it has ended.
+    process: Option<OwnedFd>,
     early_signals: Vec<u32>,
     terminal: Option<OwnedFd>,
+    /// Whether it is process 1 of a namespace.
+    is_first: bool,
 }
 
 /// The guest's ends of what a process has as its descriptors 0 to 2.
@@ -54,19 +59,19 @@ impl Session {
     /// behind the start finds the session.
     pub(crate) fn start(guest: &Arc<Guest>, stream: u32, process: Process) {
         let (input, chunks) = channel();
-        let session =
-            Arc::new(Self { stdout: Window::default(), stderr: Window::default(), input, target: Mutex::default() });
+        let (stdout, stderr, handle) = (Window::default(), Window::default(), Mutex::default());
+        let session = Arc::new(Self { stdout, stderr, input, process, handle });
         let registered = Arc::clone(&session);
         guest.sessions.lock().unwrap_or_else(PoisonError::into_inner).insert(stream, registered);
         let guest = Arc::clone(guest);
         std::thread::spawn(move || {
-            let last = match session.run(&guest, stream, &process, chunks) {
+            let last = match session.run(&guest, stream, chunks) {
                 Ok(ending) => Message::Exited(ending),
                 Err(error) => Message::StartFailed(error),
             };
             guest.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&stream);
             if last != Message::Exited(Ending::Status(0)) {
-                writes::tell_if_full();
+                limits::look(&guest);
             }
             guest.send(stream, last);
         });
@@ -78,38 +83,33 @@ impl Session {
         let _ = self.input.send(chunk);
     }
 
-    /// Sends a signal to the process's group, now or as soon as it is there.
+    /// Sends a signal to the process, now or as soon as it is there.
     pub(crate) fn signal(&self, number: u32) {
-        let mut target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
-        match target.group {
-            Some(group) => deliver(group, number),
-            None => target.early_signals.push(number),
+        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        match &handle.process {
+            Some(process) => deliver(process, number),
+            None => handle.early_signals.push(number),
         }
+    }
+
+    /// Asks the process to end: by this signal or, for 0, by its own.
+    pub(crate) fn stop(&self, number: u32) {
+        self.signal(if number == 0 { namespace::stop_signal(&self.process) } else { number });
     }
 
     /// Sets the size of the process's terminal, if it has one.
     pub(crate) fn resize(&self, size: TerminalSize) {
-        let target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(terminal) = &target.terminal {
+        let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(terminal) = &handle.terminal {
             set_size(terminal, size);
         }
     }
 
     /// From the start to the last byte of output.
-    fn run(
-        &self,
-        guest: &Arc<Guest>,
-        stream: u32,
-        process: &Process,
-        chunks: Receiver<Vec<u8>>,
-    ) -> Result<Ending, StartError> {
-        let account = find_account(process.user.as_deref().unwrap_or_default())?;
-        let mut command = command_of(guest, process, &account)?;
-        let (wiring, ending) = self.spawn(guest, process, &account, &mut command)?;
-        // The command holds the process's ends of the pipes; while it lives they have no end of file.
-        drop(command);
+    fn run(&self, guest: &Arc<Guest>, stream: u32, chunks: Receiver<Vec<u8>>) -> Result<Ending, StartError> {
+        let (wiring, ending) = self.start_in_namespace(guest)?;
         guest.send(stream, Message::Started);
-        let (feeder, terminal) = (Arc::clone(guest), process.terminal.is_some());
+        let (feeder, terminal) = (Arc::clone(guest), self.process.terminal.is_some());
         // Not joined: it may wait for the host for ever.
         std::thread::spawn(move || pump::receive_input(&feeder, stream, &chunks, wiring.stdin, terminal));
         let ended = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| failed("eventfd", &error))?;
@@ -125,62 +125,90 @@ impl Session {
             let _ = rustix::io::write(&ended, &1_u64.to_le_bytes());
             status
         });
-        status.map_err(|error| failed("reaper", &error))
+        let ending = status.map_err(|error| failed("reaper", &error))?;
+        let is_first = self.handle.lock().unwrap_or_else(PoisonError::into_inner).is_first;
+        Ok(if is_first { namespace::ending(ending) } else { ending })
     }
 
-    fn spawn(
-        &self,
-        guest: &Guest,
-        process: &Process,
-        account: &Account,
-        command: &mut Command,
-    ) -> Result<(Wiring, Receiver<Ending>), StartError> {
-        let mut terminal = None;
-        if let Some(size) = process.terminal {
-            let (master, slave) = open_terminal(size, account).map_err(|error| failed("/dev/ptmx", &error))?;
-            let copy = || slave.try_clone().map(Stdio::from).map_err(|error| failed("terminal", &error));
-            command.stdin(copy()?).stdout(copy()?).stderr(copy()?);
-            terminal = Some(master);
-        } else {
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        }
-        become_account(command, account, terminal.is_some());
-        let (mut child, ending) = guest.reaper.spawn(command).map_err(|error| explain(process, &error))?;
-        let mut target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
-        let group = Pid::from_child(&child);
-        target.group = Some(group);
-        target.early_signals.drain(..).for_each(|number| deliver(group, number));
-        let missing = || failed("pipe", &"not there");
-        let wiring = match terminal {
-            Some(master) => {
-                let copy = || master.try_clone().map(File::from).map_err(|error| failed("terminal", &error));
-                let wiring = Wiring { stdin: copy()?, stdout: copy()?, stderr: None };
-                target.terminal = Some(master);
-                wiring
+    /// Starts the process in the namespace that it belongs to: a new one if it is an init, else that of an init that
+    /// runs, if one does.
+    fn start_in_namespace(&self, guest: &Guest) -> Result<(Wiring, Receiver<Ending>), StartError> {
+        let is_init = self.process.is_init_system();
+        let namespace = guest.namespace();
+        let enter = || {
+            match &namespace {
+                // Its writes and the tree below them are to be reached by paths of our own.
+                Some(_) if tool::looks_at_writes(&self.process) => Ok(()),
+                Some(namespace) => namespace.join(),
+                None if is_init => namespace::begin(),
+                None => return self.start_here(guest, false),
             }
-            None => Wiring {
-                stdin: File::from(OwnedFd::from(child.stdin.take().ok_or_else(missing)?)),
-                stdout: File::from(OwnedFd::from(child.stdout.take().ok_or_else(missing)?)),
-                stderr: Some(File::from(OwnedFd::from(child.stderr.take().ok_or_else(missing)?))),
-            },
+            .map_err(|error| failed("namespace", &error))
+            .and_then(|()| self.start_here(guest, is_init && namespace.is_none()))
         };
-        Ok((wiring, ending))
+        // In a thread of its own, which is never the same again.
+        std::thread::scope(|scope| scope.spawn(enter).join())
+            .unwrap_or_else(|_| Err(failed("namespace", &"cannot be entered")))
+    }
+
+    fn start_here(&self, guest: &Guest, namespace: bool) -> Result<(Wiring, Receiver<Ending>), StartError> {
+        let account = find_account(self.process.user.as_deref().unwrap_or_default())?;
+        let mut command = command_of(guest, &self.process, &account)?;
+        // The command holds the process's ends of its channels; while it lives they have no end of file.
+        let (wiring, terminal) = wire(&mut command, self.process.terminal, &account)?;
+        become_leader(&mut command, terminal.is_some());
+        if namespace {
+            let name = terminal.as_ref().and_then(|terminal| rustix::pty::ptsname(terminal, Vec::new()).ok());
+            namespace::prepare(&mut command, name);
+        }
+        become_account(&mut command, &account);
+        let started = guest.reaper.spawn(&mut command).map_err(|error| explain(&self.process, &error))?;
+        if namespace {
+            let made = Namespace::of(started.id).map_err(|error| failed("namespace", &error))?;
+            guest.set_namespace(made);
+        }
+        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        handle.early_signals.drain(..).for_each(|number| deliver(&started.process, number));
+        handle.process = Some(started.process);
+        handle.terminal = terminal;
+        handle.is_first = namespace;
+        Ok((wiring, started.ending))
     }
 }
 
-fn deliver(group: Pid, number: u32) {
-    if let Some(signal) = signal_of(number) {
-        // The group may have ended meanwhile.
-        let _ = kill_process_group(group, signal);
+/// Gives a command its channels; returns our ends, and its terminal if it has one.
+fn wire(
+    command: &mut Command,
+    terminal: Option<TerminalSize>,
+    account: &Account,
+) -> Result<(Wiring, Option<OwnedFd>), StartError> {
+    if let Some(size) = terminal {
+        let (master, slave) = open_terminal(size, account).map_err(|error| failed("/dev/ptmx", &error))?;
+        let of_process = || slave.try_clone().map(Stdio::from).map_err(|error| failed("terminal", &error));
+        command.stdin(of_process()?).stdout(of_process()?).stderr(of_process()?);
+        let ours = || master.try_clone().map(File::from).map_err(|error| failed("terminal", &error));
+        return Ok((Wiring { stdin: ours()?, stdout: ours()?, stderr: None }, Some(master)));
     }
+    let pipe = || open_pipe(account).map_err(|error| failed("pipe", &error));
+    let ((stdin, our_stdin), (our_stdout, stdout), (our_stderr, stderr)) = (pipe()?, pipe()?, pipe()?);
+    command.stdin(stdin).stdout(stdout).stderr(stderr);
+    Ok((Wiring { stdin: our_stdin.into(), stdout: our_stdout.into(), stderr: Some(our_stderr.into()) }, None))
 }
 
-/// The signal with this number, which may be one of those without a name (`signal(7)`, "Real-time signals").
-fn signal_of(number: u32) -> Option<Signal> {
-    let number = i32::try_from(number).ok().filter(|number| (1..=64).contains(number))?;
-    // SAFETY: it is a signal of Linux. Those that a libc reserves may not be sent to, or handled by, a process that
-    // runs it unawares; it goes only to groups of the image's processes, which have asked for what they get.
-    Some(unsafe { Signal::from_raw_unchecked(number) })
+/// A pipe, its reading end first, that a process of this account can open again by its name, as `/dev/stdout` is one. So
+/// can one that has changed to another account since: nobody else gets at the name.
+fn open_pipe(account: &Account) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::fs::fchown(&reader, Some(Uid::from_raw(account.uid)), Some(Gid::from_raw(account.gid)))?;
+    rustix::fs::fchmod(&reader, Mode::from_raw_mode(0o666))?;
+    Ok((reader, writer))
+}
+
+fn deliver(process: &OwnedFd, number: u32) {
+    if let Some(signal) = sys::signal_of(number) {
+        // It may have ended meanwhile.
+        let _ = pidfd_send_signal(process, signal);
+    }
 }
 
 fn find_account(wanted: &str) -> Result<Account, StartError> {
@@ -197,7 +225,7 @@ fn command_of(guest: &Guest, process: &Process, account: &Account) -> Result<Com
     let mut command = if process.by_init {
         // This very program, which the root does not show.
         let mut command = Command::new("/proc/self/exe");
-        command.arg0(program).args(tool::further_arguments(program));
+        command.arg0(program).args(tool::further_arguments(process));
         command
     } else {
         Command::new(program)
@@ -206,6 +234,10 @@ fn command_of(guest: &Guest, process: &Process, account: &Account) -> Result<Com
     command.args(arguments).env_clear().env("PATH", DEFAULT_PATH).env("HOSTNAME", hostname).env("HOME", &account.home);
     if process.terminal.is_some() {
         command.env("TERM", "xterm");
+    }
+    if process.is_init_system() {
+        // By this an init knows that it is in a container: what it would set up of a machine is set up.
+        command.env("container", "lamina");
     }
     command.envs(process.env.iter().map(|(name, value)| (name, value)));
     let directory = process.cwd.as_deref().filter(|cwd| !cwd.is_empty()).unwrap_or("/");
@@ -217,23 +249,26 @@ fn command_of(guest: &Guest, process: &Process, account: &Account) -> Result<Com
     Ok(command)
 }
 
-/// Makes the new process a session leader, gives it its terminal and takes root from it.
-fn become_account(command: &mut Command, account: &Account, terminal: bool) {
-    let groups: Vec<Gid> = account.groups.iter().copied().map(Gid::from_raw).collect();
-    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
-    let prepare = move || {
+/// Makes the new process a session leader and gives it its terminal.
+fn become_leader(command: &mut Command, terminal: bool) {
+    sys::before_exec(command, move || {
         rustix::process::setsid()?;
         if terminal {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
         }
+        Ok(())
+    });
+}
+
+/// Takes root from the new process.
+fn become_account(command: &mut Command, account: &Account) {
+    let groups: Vec<Gid> = account.groups.iter().copied().map(Gid::from_raw).collect();
+    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
+    sys::before_exec(command, move || {
         rustix::thread::set_thread_groups(&groups)?;
         rustix::thread::set_thread_gid(gid)?;
-        rustix::thread::set_thread_uid(uid)?;
-        Ok(())
-    };
-    // SAFETY: between fork and exec the closure makes only direct system calls (rustix's linux_raw
-    // backend); it neither allocates nor takes a lock that another thread of init may have held.
-    unsafe { command.pre_exec(prepare) };
+        Ok(rustix::thread::set_thread_uid(uid)?)
+    });
 }
 
 fn open_terminal(size: TerminalSize, account: &Account) -> io::Result<(OwnedFd, OwnedFd)> {

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::process::{Child, Command};
+use std::os::fd::OwnedFd;
+use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use guest_protocol::Ending;
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, wait, waitid};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitOptions, WaitStatus, pidfd_open, wait, waitid};
 
 use crate::Guest;
 
@@ -17,6 +18,17 @@ use crate::Guest;
 pub(crate) struct Reaper {
     waiting: Mutex<HashMap<Pid, Sender<Ending>>>,
     spawned: Condvar,
+}
+
+/// A process that has been started.
+#[derive(Debug)]
+pub(crate) struct Started {
+    /// Its number.
+    pub(crate) id: Pid,
+    /// The process itself.
+    pub(crate) process: OwnedFd,
+    /// Gets how it ends.
+    pub(crate) ending: Receiver<Ending>,
 }
 
 impl Reaper {
@@ -30,17 +42,19 @@ impl Reaper {
         });
     }
 
-    /// Starts a process; the receiver gets its ending.
+    /// Starts a process.
     ///
     /// The lock is held throughout: `Command::spawn` waits itself for a child whose exec failed, and must
     /// find it.
-    pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<(Child, Receiver<Ending>)> {
+    pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<Started> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let child = command.spawn()?;
-        let (sender, receiver) = channel();
-        waiting.insert(Pid::from_child(&child), sender);
+        let id = Pid::from_child(&child);
+        let process = pidfd_open(id, PidfdFlags::empty())?;
+        let (sender, ending) = channel();
+        waiting.insert(id, sender);
         self.spawned.notify_all();
-        Ok((child, receiver))
+        Ok(Started { id, process, ending })
     }
 
     /// Waits without reaping until something has ended, then reaps all that has, under the lock.

@@ -1,17 +1,16 @@
 //! From the shares to the root that the image's programs see.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use guest_protocol::Part;
 use guest_protocol::{Overlay, RootSource, Secret, Setup, Share};
 use rustix::fs::Timespec;
 use rustix::mount::{MountFlags, mount_bind, mount_move, mount_remount};
-use rustix::process::{Resource, Rlimit};
 
 use crate::boot::{self, mount_at};
-use crate::{disk, netlink, network, writes};
+use crate::{defaults, disk, etc, netlink, network, writes};
 
 /// Where the pieces of the root stand in the initramfs.
 const LOWER: &str = "/lower";
@@ -24,9 +23,8 @@ pub(crate) fn enter(setup: &Setup) -> Result<(), String> {
     set_clock(setup);
     rustix::system::sethostname(setup.hostname.as_bytes())
         .map_err(|error| format!("cannot set the host name {:?}: {error}", setup.hostname))?;
-    // What Docker gives a container; the kernel's own default of 1,024 and 4,096 breaks databases.
-    let open_files = Rlimit { current: Some(1024), maximum: Some(1 << 20) };
-    let _ = rustix::process::setrlimit(Resource::Nofile, open_files);
+    defaults::set_limits();
+    defaults::set_system_controls();
     mount_root(setup)?;
     if let Some(settings) = &setup.network {
         // Its modules are in the initramfs, which the root hides.
@@ -34,12 +32,16 @@ pub(crate) fn enter(setup: &Setup) -> Result<(), String> {
     }
     carry_over()?;
     switch_root()?;
-    mount_conveniences();
-    // Before the shares: what lies there is the host's.
-    if let Some(settings) = &setup.network {
-        network::write_resolv_conf(settings);
+    defaults::mount_and_link();
+    // Before the shares: what is there is the host's.
+    let written = etc::write(&setup.hostname, setup.network.as_ref());
+    for directory in &setup.directories {
+        make_directory(directory);
     }
-    write_missing_files(&setup.hostname);
+    if setup.init_system {
+        mount_for_init_system();
+    }
+    writes::mount_volumes(&setup.volumes)?;
     for share in &setup.shares {
         mount_share(share)?;
     }
@@ -50,8 +52,25 @@ pub(crate) fn enter(setup: &Setup) -> Result<(), String> {
     if setup.overlay == Overlay::ReadOnly {
         writes::make_read_only()?;
     }
-    writes::note_own();
+    writes::note_own(&written);
     Ok(())
+}
+
+/// Makes a directory of the command's, if it is missing. What is wrong with it shows when the command starts.
+fn make_directory(path: &str) {
+    if let Err(error) = fs::create_dir_all(Path::new("/").join(path)) {
+        eprintln!("lamina: {path}: {error}");
+    }
+}
+
+/// What an init system expects of its container: directories in memory for what must not outlive a boot.
+fn mount_for_init_system() {
+    let hardened = MountFlags::NOSUID | MountFlags::NODEV;
+    for path in ["/run", "/run/lock"] {
+        if let Err(cause) = mount_at("tmpfs", path, "tmpfs", hardened, Some(c"mode=0755")) {
+            eprintln!("lamina: {cause}");
+        }
+    }
 }
 
 /// Where secrets are.
@@ -117,29 +136,6 @@ fn switch_root() -> Result<(), String> {
     std::env::set_current_dir("/").map_err(|error| failed(&error))
 }
 
-/// Mounts and links that programs expect of a running Linux; a guest without one of them still runs.
-fn mount_conveniences() {
-    let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
-    let hardened = quiet | MountFlags::NODEV;
-    let mounts = [
-        ("devpts", "/dev/pts", "devpts", quiet, Some(c"gid=5,mode=0620,ptmxmode=0666")),
-        ("shm", "/dev/shm", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=1777")),
-        ("mqueue", "/dev/mqueue", "mqueue", hardened, None),
-        ("cgroup2", "/sys/fs/cgroup", "cgroup2", hardened, None),
-    ];
-    for (source, target, kind, flags, options) in mounts {
-        if let Err(cause) = mount_at(source, target, kind, flags, options) {
-            eprintln!("lamina: {cause}");
-        }
-    }
-    for (name, target) in
-        [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2"), ("core", "/proc/kcore")]
-    {
-        // devtmpfs makes none of these; one that a later kernel does make is as good.
-        let _ = symlink(target, Path::new("/dev").join(name));
-    }
-}
-
 fn mount_share(share: &Share) -> Result<(), String> {
     let flags = if share.read_only { MountFlags::RDONLY } else { MountFlags::empty() };
     let Some(file) = &share.file else {
@@ -171,28 +167,4 @@ fn make_file(path: &str) -> std::io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     fs::OpenOptions::new().create(true).append(true).open(path).map(drop)
-}
-
-/// Writes a file unless it holds that already: written at every start, it would count as the user's change.
-pub(crate) fn write_if_other(path: &str, content: &str) -> std::io::Result<()> {
-    if fs::read(path).is_ok_and(|present| present == content.as_bytes()) {
-        return Ok(());
-    }
-    fs::write(path, content)
-}
-
-/// Gives an image without them the three files that name resolution reads. An image's own are its own.
-fn write_missing_files(hostname: &str) {
-    let files = [
-        ("/etc/hostname", format!("{hostname}\n")),
-        ("/etc/hosts", format!("127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t{hostname}\n")),
-        ("/etc/resolv.conf", String::new()),
-    ];
-    for (path, content) in files {
-        let missing = fs::metadata(path).is_ok_and(|file| file.len() == 0) || !Path::new(path).exists();
-        if missing {
-            // An image whose file is a dangling link: left as it is.
-            let _ = fs::create_dir_all("/etc").and_then(|()| write_if_other(path, &content));
-        }
-    }
 }

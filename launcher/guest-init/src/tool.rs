@@ -22,12 +22,18 @@ use crate::changes::Stack;
 use crate::sockets;
 use guest_protocol::archive::{Packer, Target, unpack};
 
+use guest_protocol::Process;
+
 use crate::writes;
 
-/// The arguments of a tool that needs to know where the writes are, behind its name.
-pub(crate) fn further_arguments(tool: &str) -> Vec<String> {
-    let wanted = matches!(tool, "changes" | "pack-changes");
-    wanted.then(writes::paths).flatten().map_or(Vec::new(), Vec::from)
+/// Whether a process is a tool that reads what has been written to the root.
+pub(crate) fn looks_at_writes(process: &Process) -> bool {
+    process.by_init && process.argv.first().is_some_and(|tool| matches!(tool.as_str(), "changes" | "pack-changes"))
+}
+
+/// The arguments of a tool that needs to know where the writes are, after its name.
+pub(crate) fn further_arguments(process: &Process) -> Vec<String> {
+    looks_at_writes(process).then(writes::paths).flatten().map_or(Vec::new(), Vec::from)
 }
 
 /// Runs the tool that the arguments name; gives its exit status.

@@ -7,14 +7,12 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::changes::{Own, Stack};
 use guest_protocol::Overlay;
-use guest_protocol::{Part, WRITES_FULL};
+use guest_protocol::Part;
 use rustix::mount::{MountFlags, mount_remount};
 
 use crate::boot::{self, mount_at};
@@ -22,9 +20,6 @@ use crate::disk;
 
 /// Where the place stands in the initramfs.
 const PLACE: &str = "/writes";
-
-/// `TMPFS_MAGIC` of `include/uapi/linux/magic.h`.
-const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 
 /// The place and the tree below it.
 static KEPT: OnceLock<(File, File)> = OnceLock::new();
@@ -53,9 +48,51 @@ pub(crate) fn mount_over(lower: &str, overlay: &Overlay, root: &str) -> Result<(
         let _ = KEPT.set((open(PLACE)?, open(lower)?));
     }
     // Or `upper` would hold what only the kernel can read: renamed directories and files without their content.
-    let plain = "redirect_dir=off,metacopy=off";
+    // And files and directories would be of different devices: `xino` makes one file system of the layers, whose inode
+    // numbers leave the high bits free.
+    let plain = "redirect_dir=off,metacopy=off,xino=on";
     let options = c_string(&format!("lowerdir={lower},upperdir={PLACE}/upper,workdir={PLACE}/work,{plain}"))?;
     mount_at("lamina", root, "overlay", MountFlags::empty(), Some(&options))
+}
+
+/// Where the volumes of a root that is read-only have their writes, in the entered root, while they are mounted.
+const VOLUMES: &str = "/run/lamina/volumes";
+
+/// Lets directories of the root take writes, to a file system in memory, although the root is to be read-only.
+pub(crate) fn mount_volumes(volumes: &[String]) -> Result<(), String> {
+    if volumes.is_empty() {
+        return Ok(());
+    }
+    mount_at("volumes", VOLUMES, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0755"))?;
+    for (number, volume) in volumes.iter().enumerate() {
+        let path = Path::new("/").join(volume);
+        let path = path.to_str().unwrap_or_default();
+        let place = format!("{VOLUMES}/{number}");
+        for part in ["upper", "work"] {
+            fs::create_dir_all(format!("{place}/{part}")).map_err(|error| format!("{path}: {error}"))?;
+        }
+        like(path, &format!("{place}/upper"))?;
+        // A path with one of these bytes would end the option.
+        let lower = path.replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,");
+        let options = c_string(&format!("lowerdir={lower},upperdir={place}/upper,workdir={place}/work"))?;
+        mount_at("volume", path, "overlay", MountFlags::NOSUID | MountFlags::NODEV, Some(&options))?;
+    }
+    // The mounts keep it; nobody needs it in view.
+    let detach = rustix::mount::UnmountFlags::DETACH;
+    rustix::mount::unmount(VOLUMES, detach).map_err(|error| format!("{VOLUMES}: cannot unmount: {error}"))?;
+    let _ = fs::remove_dir(VOLUMES);
+    Ok(())
+}
+
+/// Gives a directory the owner and mode of another: an overlay shows those of its upper directory.
+fn like(model: &str, directory: &str) -> Result<(), String> {
+    use std::os::unix::fs::MetadataExt;
+    let set = || {
+        let model = fs::metadata(model)?;
+        std::os::unix::fs::chown(directory, Some(model.uid()), Some(model.gid()))?;
+        fs::set_permissions(directory, model.permissions())
+    };
+    set().map_err(|error: std::io::Error| format!("{model}: {error}"))
 }
 
 /// Lets the entered root take no more change.
@@ -63,10 +100,11 @@ pub(crate) fn make_read_only() -> Result<(), String> {
     mount_remount("/", MountFlags::RDONLY, "").map_err(|error| format!("/: cannot make it read-only: {error}"))
 }
 
-/// Notes what is in `upper` before any program of the image has run, at the first start only.
-pub(crate) fn note_own() {
+/// Notes what init has put into `upper`, before any program of the image runs: at the first start all that is there, later
+/// what it has `written` again.
+pub(crate) fn note_own(written: &[PathBuf]) {
     let Some(stack) = stack() else { return };
-    if let Err(error) = Own::note(&stack) {
+    if let Err(error) = Own::note(&stack, written) {
         eprintln!("lamina: {error}");
     }
 }
@@ -77,30 +115,9 @@ pub(crate) fn is_of_user(path: &str) -> bool {
     stack().is_some_and(|stack| stack.is_of_user(path).unwrap_or_default())
 }
 
-/// Tells on the console, once, if the writes go to memory and that is full: whoever wrote has only been told that no
-/// space is left on a device.
-pub(crate) fn tell_if_full() {
-    static TOLD: AtomicBool = AtomicBool::new(false);
-    let Some(place) = KEPT.get().and_then(|(place, _)| rustix::fs::fstatfs(place).ok()) else { return };
-    let (blocks, free) = (place.f_blocks, place.f_bfree);
-    let full = place.f_type == TMPFS && is_full(blocks, free);
-    if full && !TOLD.swap(true, Ordering::Relaxed) {
-        let size = size(blocks.saturating_mul(place.f_bsize.unsigned_abs()));
-        // By one write, so that the kernel's own lines do not come in between.
-        let line = format!("{WRITES_FULL} ({size}); give it more with --tmpfs-size\n");
-        let _ = io::stderr().write_all(line.as_bytes());
-    }
-}
-
-/// Whether so little is free that hardly anything can be written: what failed may have been larger than what is left.
-const fn is_full(blocks: u64, free: u64) -> bool {
-    free == 0 || free.saturating_mul(100) < blocks
-}
-
-/// A size as `--tmpfs-size` takes it, rounded down.
-fn size(bytes: u64) -> String {
-    let kib = bytes >> 10;
-    if kib < 1 << 10 { format!("{kib}K") } else { format!("{}M", kib >> 10) }
+/// How much room there is for more, if this guest can write.
+pub(crate) fn room() -> Option<rustix::fs::StatFs> {
+    KEPT.get().and_then(|(place, _)| rustix::fs::fstatfs(place).ok())
 }
 
 /// The writes and what they lie over, if this guest can write.
@@ -118,17 +135,4 @@ pub(crate) fn paths() -> Option<[String; 2]> {
 
 fn c_string(text: &str) -> Result<CString, String> {
     CString::new(text).map_err(|_| format!("{text:?} contains a NUL byte"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn full_is_what_has_next_to_nothing_free() {
-        for (blocks, free, full) in [(100, 0, true), (100, 1, false), (1000, 9, true), (1000, 10, false)] {
-            assert_eq!(is_full(blocks, free), full, "{free} of {blocks}");
-        }
-        assert_eq!((size(8 << 20), size(512 << 10), size(251_504_640)), ("8M".into(), "512K".into(), "239M".into()));
-    }
 }

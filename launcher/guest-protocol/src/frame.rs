@@ -28,6 +28,8 @@ impl Message {
             Self::PowerOff => 15,
             Self::Close(_) => 16,
             Self::Halting => 17,
+            Self::Warning(_) => 18,
+            Self::Stop(_) => 19,
         }
     }
 
@@ -38,6 +40,7 @@ impl Message {
             Self::Setup(setup) => serde_json::to_vec(&setup)?,
             Self::Start(process) => serde_json::to_vec(&process)?,
             Self::Exited(ending) => serde_json::to_vec(&ending)?,
+            Self::Warning(warning) => serde_json::to_vec(&warning)?,
             Self::StartFailed(error) => serde_json::to_vec(&error)?,
             Self::Stdin(bytes) | Self::Stdout(bytes) | Self::Stderr(bytes) => bytes,
             Self::Credit(channel, count) => {
@@ -46,7 +49,7 @@ impl Message {
                 payload
             }
             Self::Close(channel) => vec![channel as u8],
-            Self::Signal(number) => number.to_le_bytes().to_vec(),
+            Self::Signal(number) | Self::Stop(number) => number.to_le_bytes().to_vec(),
             Self::Resize(size) => [size.rows.to_le_bytes(), size.columns.to_le_bytes()].concat(),
             Self::Fatal(text) => text.into_bytes(),
         })
@@ -75,6 +78,8 @@ impl Message {
             (15, []) => Self::PowerOff,
             (16, &[channel @ 0..=2]) => Self::Close(CHANNELS[usize::from(channel)]),
             (17, []) => Self::Halting,
+            (18, json) => Self::Warning(serde_json::from_slice(json)?),
+            (19, &[a, b, c, d]) => Self::Stop(u32::from_le_bytes([a, b, c, d])),
             (kind, payload) => {
                 let cause = format!("control message of type {kind} with {} bytes", payload.len());
                 return Err(io::Error::new(io::ErrorKind::InvalidData, cause));

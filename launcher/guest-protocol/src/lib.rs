@@ -42,19 +42,21 @@ mod process;
 mod setup;
 #[cfg(test)]
 mod tests;
+mod warning;
 mod window;
 
 pub use message::{Channel, Message};
 pub use part::Part;
 pub use process::{Ending, Process, StartError, TerminalSize};
 pub use setup::{Hello, MAX_SECRET, Network, Overlay, RootSource, Secret, Setup, Share};
+pub use warning::Warning;
 pub use window::Window;
 
 /// The name of the virtio-serial port, as the hypervisor's `name=` sets it.
 pub const PORT_NAME: &str = "lamina.control";
 
 /// The version of this protocol. Host and guest must say the same: both come from one build.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The longest payload in bytes: room for the arguments and environment that Linux lets one `execve` have
 /// (2 MiB with the usual stack limit), written as JSON.
@@ -72,10 +74,6 @@ pub const MACHINE: u32 = 0;
 /// The line that init prints on the kernel's console before anything else: proof that a kernel has booted
 /// as far as user space.
 pub const UP: &str = "lamina: init is up";
-
-/// How init begins the line on the console by which it tells, once, that the memory for the guest's writes is full; its
-/// size follows in parentheses.
-pub const WRITES_FULL: &str = "lamina: the memory for the guest's writes is full";
 
 /// The directory of the initramfs that holds the kernel modules, loaded in byte order of their names. A directory in
 /// it holds those of a [`Part`], which are loaded when that is asked for.

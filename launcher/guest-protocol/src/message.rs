@@ -1,6 +1,6 @@
 //! The messages.
 
-use crate::{Ending, Hello, Process, Setup, StartError, TerminalSize};
+use crate::{Ending, Hello, Process, Setup, StartError, TerminalSize, Warning};
 
 /// One message. The comment of each variant gives its type byte and direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum Message {
     /// 9, both ways: the receiver has passed on this many bytes. One byte for the channel (0, 1 or 2, as
     /// file descriptors are numbered), then a 32-bit count.
     Credit(Channel, u32),
-    /// 10, host to guest: send this signal to the process's group. One 32-bit signal number.
+    /// 10, host to guest: send this signal to the process, and not to its children. One 32-bit signal number.
     Signal(u32),
     /// 11, host to guest: the terminal now has this size. 16-bit rows, 16-bit columns.
     Resize(TerminalSize),
@@ -42,6 +42,11 @@ pub enum Message {
     /// 17, guest to host, the last message: everything is written back, and nothing is lost if the machine is
     /// ended at once. No payload.
     Halting,
+    /// 18, guest to host: the guest has reached a limit, or lacks something that it was to have. JSON of [`Warning`].
+    Warning(Warning),
+    /// 19, host to guest: ask the process to end, by this signal, or by its own stop signal when it is 0. One 32-bit
+    /// signal number.
+    Stop(u32),
 }
 
 /// One of a process's three channels, numbered as its file descriptor is.

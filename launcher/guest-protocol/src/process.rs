@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A process to run in the root.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Program and arguments. A program without a slash is looked for in the environment's `PATH`.
     pub argv: Vec<String>,
@@ -19,6 +19,9 @@ pub struct Process {
     /// Whether `argv` is for one of init's own tools (`tool.rs`) rather than for a program of the root.
     #[serde(default)]
     pub by_init: bool,
+    /// The signal that asks it to end, 1 to 64. By default that is SIGTERM, and SIGRTMIN+3 for systemd.
+    #[serde(default)]
+    pub stop_signal: Option<u32>,
 }
 
 impl Process {
@@ -26,9 +29,33 @@ impl Process {
     #[must_use]
     pub fn tool(argv: &[&str]) -> Self {
         let argv = argv.iter().map(|&word| word.to_owned()).collect();
-        Self { argv, env: Vec::new(), cwd: None, user: None, terminal: None, by_init: true }
+        Self { argv, by_init: true, ..Self::default() }
+    }
+
+    /// Whether the program is one that wants to be process 1: an init system, or a small init of containers. It gets a
+    /// namespace of processes in which it is.
+    #[must_use]
+    pub fn is_init_system(&self) -> bool {
+        let program = self.argv.first().map_or("", String::as_str);
+        let name = program.rsplit('/').next().unwrap_or(program);
+        !self.by_init && INITS.contains(&name)
     }
 }
+
+/// The names of programs that are or start an init.
+const INITS: [&str; 11] = [
+    "init",
+    "systemd",
+    "tini",
+    "tini-static",
+    "docker-init",
+    "catatonit",
+    "dumb-init",
+    "s6-svscan",
+    "runit-init",
+    "openrc-init",
+    "my_init",
+];
 
 /// The size of a terminal in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -31,7 +31,18 @@ pub struct Setup {
     /// What its one network card is set to, if it has one.
     #[serde(default)]
     pub network: Option<Network>,
-    /// Files that appear in `/run/secrets`, which lies in the guest's memory.
+    /// Directories of the root that are made when missing, also in a root that is read-only: the command's working
+    /// directory.
+    #[serde(default)]
+    pub directories: Vec<String>,
+    /// Directories of the root that take writes although the root is read-only: the image's volumes. What is written
+    /// there stays in the guest's memory.
+    #[serde(default)]
+    pub volumes: Vec<String>,
+    /// Whether the command is an init system, for which `/run` is a file system in memory.
+    #[serde(default)]
+    pub init_system: bool,
+    /// Files that appear in `/run/secrets`, which is in the guest's memory.
     #[serde(default)]
     pub secrets: Vec<Secret>,
 }
@@ -47,6 +58,12 @@ pub struct Network {
     pub gateway: Ipv4Addr,
     /// For `/etc/resolv.conf`.
     pub name_servers: Vec<Ipv4Addr>,
+    /// The domains of its `search` line.
+    #[serde(default)]
+    pub search: Vec<String>,
+    /// The words of its `options` line.
+    #[serde(default)]
+    pub options: Vec<String>,
 }
 
 /// A file that only the guest gets to see.

@@ -19,7 +19,12 @@ fn every_message() -> Vec<Message> {
                 prefix: 24,
                 gateway: Ipv4Addr::BROADCAST,
                 name_servers: vec![],
+                search: vec!["corp.test".into()],
+                options: vec!["ndots:2".into()],
             }),
+            directories: vec!["/srv".into()],
+            volumes: vec!["/data".into()],
+            init_system: true,
             secrets: vec![Secret { name: "key".into(), content: vec![0, 255] }],
         }),
         Message::Ready,
@@ -30,6 +35,7 @@ fn every_message() -> Vec<Message> {
             user: None,
             terminal: Some(size),
             by_init: false,
+            stop_signal: Some(37),
         }),
         Message::Started,
         Message::Stdin(vec![]),
@@ -44,6 +50,9 @@ fn every_message() -> Vec<Message> {
         Message::PowerOff,
         Message::Close(Channel::Stdout),
         Message::Halting,
+        Message::Warning(Warning::MemoryRanOut { process: "sh".into() }),
+        Message::Warning(Warning::OpenFilesFull),
+        Message::Stop(0),
     ]
 }
 
@@ -86,9 +95,16 @@ fn a_length_past_the_limit_is_refused_before_it_is_allocated() {
 
 #[test]
 fn unknown_types_and_wrong_payload_lengths_are_refused() {
-    for (kind, payload) in
-        [(0, vec![]), (18, vec![]), (17, vec![0]), (16, vec![3]), (3, vec![1]), (9, vec![3, 0, 0, 0, 0]), (10, vec![1])]
-    {
+    for (kind, payload) in [
+        (0, vec![]),
+        (20, vec![]),
+        (19, vec![1]),
+        (17, vec![0]),
+        (16, vec![3]),
+        (3, vec![1]),
+        (9, vec![3, 0, 0, 0, 0]),
+        (10, vec![1]),
+    ] {
         assert_eq!(Message::parse(kind, payload).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -41,7 +41,7 @@ pub(super) struct Kill {
     names: Vec<String>,
     /// Send this signal to the command instead: a name, such as HUP or RTMIN+3, or a number
     #[arg(short, long, value_name = "SIGNAL", value_parser = signal::parse)]
-    signal: Option<i32>,
+    signal: Option<u32>,
 }
 
 /// Wait until machines have ended, and print the exit status of each

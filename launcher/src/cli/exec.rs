@@ -58,7 +58,7 @@ impl Exec {
             cwd: self.workdir,
             user: self.user,
             terminal,
-            by_init: false,
+            ..Process::default()
         };
         let (outcome, ends) = Outcome::of(global, self.interactive);
         outcome.tell(&self.name, machine.exec(process, ends, signals)?)

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use layer_store::Store;
-use oci_spec::image::ImageConfiguration;
 
 use super::on_top::OnTop;
 use super::outcome::{Outcome, refuse_json};
@@ -16,7 +15,8 @@ use crate::host::network::{NetworkBackend, Publish};
 use crate::machine::kept_disk;
 use crate::machine::launch::{self, Prepared};
 use crate::machine::{self, Directory, ReadyPipe, Record, Signals};
-use crate::spec::command::{self, Defaults, Overrides};
+use crate::spec::command::{self, Overrides};
+use crate::spec::image_config::Defaults;
 use crate::spec::ready::Ready;
 use crate::spec::secret::{self, Secret};
 use crate::spec::share::Share;
@@ -86,7 +86,7 @@ pub(super) struct Run {
     entrypoint: Option<String>,
     /// The signal that asks the command to end [default: the image's StopSignal, else TERM]
     #[arg(long, value_name = "SIGNAL", value_parser = signal::parse)]
-    stop_signal: Option<i32>,
+    stop_signal: Option<u32>,
     /// Virtual processors
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
     cpus: u32,
@@ -213,6 +213,10 @@ impl Run {
         if self.keep.is_none() {
             store::tell_unleased(&opened, &image.layers, &variant);
         }
+        let config = image.manifest.config().digest().to_string();
+        let config = config.parse().map_err(|error| Failure::new(&image.reference, error))?;
+        let defaults = Defaults::read(&opened.images().manifest_bytes(&config).about(&image.reference)?);
+        defaults.notices.iter().for_each(|notice| tell!("lamina: {}: {notice}", image.reference));
         let root = Root::Image {
             store: opened.root().to_owned(),
             also_read: opened.additional_roots(),
@@ -221,7 +225,7 @@ impl Run {
             manifest: image.manifest_digest,
             layers: image.layers,
         };
-        Ok((root, defaults(&image.config), Some(opened)))
+        Ok((root, defaults, Some(opened)))
     }
 
     fn spec(&self, root: Root, defaults: Defaults, global: &Global) -> Result<Spec, Failure> {
@@ -243,9 +247,9 @@ impl Run {
                 None => Writes::Memory { limit: self.tmpfs_size },
             },
             shares: volumes.collect::<Result<_, Failure>>()?,
+            image_volumes: defaults.volumes.clone(),
             published: self.publish.clone(),
             secrets: secrets.collect::<Result<_, Failure>>()?,
-            stop_signal: self.stop_signal.or_else(|| stop_signal(&defaults)),
             process: command::assemble(defaults, self.overrides(global)?)?,
             request: Request {
                 accelerator: self.accel,
@@ -279,6 +283,7 @@ impl Run {
             env,
             working_dir: self.workdir.clone(),
             user: self.user.clone(),
+            stop_signal: self.stop_signal,
             terminal: (self.tty || !self.detach && !global.json && machine::terminal_wanted())
                 .then(machine::terminal_size),
         })
@@ -319,28 +324,6 @@ fn create(spec: &Spec, record: Record, detach: bool) -> Result<Directory, Failur
             Err(failure)
         }
     }
-}
-
-/// Reads the defaults for a command from the image's config.
-fn defaults(config: &ImageConfiguration) -> Defaults {
-    let Some(config) = config.config() else { return Defaults::default() };
-    let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    Defaults {
-        entrypoint: config.entrypoint().clone().unwrap_or_default(),
-        cmd: config.cmd().clone().unwrap_or_default(),
-        env: config.env().clone().unwrap_or_default(),
-        working_dir: set(config.working_dir()),
-        user: set(config.user()),
-        stop_signal: set(config.stop_signal()),
-    }
-}
-
-/// The image's stop signal. One that is not understood is reported, and SIGTERM is used.
-fn stop_signal(image: &Defaults) -> Option<i32> {
-    let name = image.stop_signal.as_deref()?;
-    signal::parse(name)
-        .inspect_err(|_| tell!("lamina: the image's StopSignal {name:?} is not a signal; SIGTERM is used"))
-        .ok()
 }
 
 fn directory_root(path: &Path) -> Result<PathBuf, Failure> {

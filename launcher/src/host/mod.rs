@@ -10,6 +10,7 @@ pub(crate) mod network;
 pub(crate) mod passt;
 pub(crate) mod probe_cache;
 pub(crate) mod process;
+pub(crate) mod resolver;
 pub(crate) mod share;
 pub(crate) mod virtiofsd;
 

@@ -1,7 +1,8 @@
 //! A guest's network: without privileges, by passt or by what QEMU has built in (slirp).
 //!
 //! Both show the guest the same: it has 10.0.2.15, the host's loopback is behind 10.0.2.2, and 10.0.2.3 passes
-//! questions for names on to the first server in the host's `/etc/resolv.conf`. IPv4 only.
+//! questions for names on to the first IPv4 server in the host's `/etc/resolv.conf`. IPv4 only. The guest asks the host's
+//! further servers itself, as far as it reaches them.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -12,6 +13,7 @@ use guest_protocol::Network;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::host::resolver::Resolver;
 
 pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
@@ -116,7 +118,11 @@ pub(crate) fn can_listen(publish: &[Publish]) -> Result<(), Failure> {
 /// What the guest is told to set up.
 #[must_use]
 pub(crate) fn in_guest() -> Network {
-    Network { address: ADDRESS, prefix: PREFIX, gateway: GATEWAY, name_servers: vec![NAME_SERVER] }
+    let resolver = Resolver::of_host();
+    let is_of_guest = |address: Ipv4Addr| address.octets()[..3] == ADDRESS.octets()[..3];
+    let name_servers = [NAME_SERVER].into_iter().chain(resolver.further_servers(is_of_guest)).collect();
+    let Resolver { search, options, .. } = resolver;
+    Network { address: ADDRESS, prefix: PREFIX, gateway: GATEWAY, name_servers, search, options }
 }
 
 /// The value of QEMU's `-netdev` for its own network, under the id `network`.

@@ -226,7 +226,7 @@ mod tests {
             user: Some("web".into()),
             ..Process::tool(&["first"])
         };
-        desk.ready(Control::new(host), Process { by_init: false, ..first });
+        desk.ready(Control::new(host), first);
         let (mut client, server) = UnixStream::pair().unwrap();
         let process = Process {
             argv: vec!["x".into()],

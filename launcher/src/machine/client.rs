@@ -122,8 +122,8 @@ impl Machine {
     ///
     /// # Errors
     /// It does not run.
-    pub(crate) fn signal(&self, number: i32) -> Result<(), Failure> {
-        self.ask(&Request::Signal(number.unsigned_abs())).map(drop)
+    pub(crate) fn signal(&self, number: u32) -> Result<(), Failure> {
+        self.ask(&Request::Signal(number)).map(drop)
     }
 
     /// Ends it: its command is asked to end, and has `timeout` to do so.

@@ -12,6 +12,9 @@ use super::reconcile::{reconcile, reconcile_all};
 use super::record::{self, ProcessRecord, Record, State, current_boot, now};
 use crate::failure::{About, Failure};
 
+/// How many warnings are written down of one machine.
+const MOST_WARNINGS: usize = 64;
+
 /// The file that a machine's supervisor keeps locked. The kernel lets go of it when the supervisor dies, however
 /// it dies.
 pub(super) const LOCK: &str = "lock";
@@ -183,7 +186,8 @@ impl Directory {
 
     /// Tells, and writes down once, what went wrong without ending the machine.
     pub(crate) fn warn(&mut self, warning: &str) {
-        if self.record.warnings.iter().any(|known| known == warning) {
+        // A guest that goes on warning is cut off.
+        if self.record.warnings.len() >= MOST_WARNINGS || self.record.warnings.iter().any(|known| known == warning) {
             return;
         }
         tracing::warn!("machine {}: {warning}", self.record.name);

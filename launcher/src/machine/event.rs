@@ -19,10 +19,6 @@ pub(crate) enum Event {
     ControlClosed(Option<io::Error>),
     /// The guest's kernel says on its console that it panics.
     Panicked,
-    /// The guest's kernel says on its console that its memory ran out and which process it ended for that.
-    MemoryRanOut(String),
-    /// The guest's init says that the memory for its writes is full; the words for the user.
-    WritesFull(String),
     /// A helper process besides the engine ended.
     Ended(usize, ExitStatus),
     /// All output of the command has been passed on.

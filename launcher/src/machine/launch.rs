@@ -17,6 +17,7 @@ use crate::engine::{self, Disk, Engine, NetworkDevice, Plan, ShareDevice};
 use crate::failure::{About, Failure};
 use crate::host::command_line::CommandLine;
 use crate::host::network::{self, NetworkBackend};
+use crate::host::resolver::Resolver;
 use crate::host::{self, Tools};
 use crate::machine::kept_disk;
 use crate::machine::{self, Directory, Machine, ReadyPipe, RunConfig, Signals, Stdio};
@@ -226,7 +227,6 @@ impl Prepared {
             setup,
             directory,
             process: self.spec.process,
-            stop_signal: self.spec.stop_signal,
             ends: Some(ends),
             handover,
             ready: self.spec.ready,
@@ -255,6 +255,9 @@ impl Prepared {
             },
             shares: self.shares.iter().enumerate().map(share).collect(),
             network: (self.decision.network != NetworkBackend::None).then(network::in_guest),
+            directories: self.spec.process.cwd.iter().chain(&self.spec.image_volumes).cloned().collect(),
+            volumes: if self.spec.writes == Writes::Nowhere { self.spec.image_volumes.clone() } else { Vec::new() },
+            init_system: self.spec.process.is_init_system(),
             secrets: self.spec.secrets.iter().map(Secret::read).collect::<Result<_, _>>()?,
         })
     }
@@ -299,6 +302,11 @@ pub(crate) fn run(
     mut handover: ReadyPipe,
     signals: Signals,
 ) -> Result<(Ending, Counters), Failure> {
+    if prepared.decision.network != NetworkBackend::None
+        && let Some(warning) = Resolver::of_host().warning()
+    {
+        directory.warn(&warning);
+    }
     match prepared.parts(tree, &directory, &signals) {
         Ok((parts, asked, _socket)) => {
             let ending = machine::run(prepared.order(parts, directory, ends, handover), signals)?;

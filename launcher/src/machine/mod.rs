@@ -10,6 +10,7 @@ mod ending;
 mod event;
 mod exit_record;
 mod file_watch;
+mod guest_warning;
 mod home;
 pub(crate) mod kept_disk;
 pub(crate) mod launch;

@@ -30,8 +30,6 @@ pub(crate) struct RunConfig {
     pub(crate) setup: Setup,
     /// The command.
     pub(crate) process: Process,
-    /// The signal that asks the command to end, if it is not SIGTERM.
-    pub(crate) stop_signal: Option<i32>,
     /// Where the command's channels lead.
     pub(crate) ends: Option<Stdio>,
     /// Who waits for the word that the command runs.

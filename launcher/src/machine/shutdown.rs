@@ -70,11 +70,15 @@ impl Supervisor {
         }
         if self.session.is_some() && self.interrupted.is_none() && self.outcome.is_none() {
             // What ends us ends the command as it asks to be ended.
-            let told = match signal {
-                SIGINT | SIGTERM | SIGHUP => self.order.stop_signal.unwrap_or(signal),
-                other => other,
-            };
-            self.say(FIRST, Message::Signal(told.unsigned_abs()));
+            let process = &self.order.process;
+            let has_own = process.stop_signal.is_some() || process.is_init_system();
+            self.say(
+                FIRST,
+                match signal {
+                    SIGINT | SIGTERM | SIGHUP if has_own => Message::Stop(0),
+                    other => Message::Signal(other.unsigned_abs()),
+                },
+            );
             if signal == SIGTERM || signal == SIGHUP {
                 self.deadline = Some((Instant::now() + GRACE, Overdue::Command));
             }
@@ -95,7 +99,7 @@ impl Supervisor {
             Request::Stop { timeout } if self.session.is_some() => {
                 self.stopping = true;
                 if self.outcome.is_none() {
-                    self.say(FIRST, Message::Signal(self.order.stop_signal.unwrap_or(SIGTERM).unsigned_abs()));
+                    self.say(FIRST, Message::Stop(0));
                     self.deadline = Some((Instant::now() + Duration::from_millis(timeout), Overdue::Command));
                 }
             }

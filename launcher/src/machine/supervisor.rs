@@ -16,7 +16,7 @@ use super::record::{ProcessRecord, State, now};
 use super::run_config::RunConfig;
 use super::session::{Control, Session};
 use super::signals::{Signals, interrupted};
-use super::{console, session, terminal};
+use super::{console, guest_warning, session, terminal};
 use crate::engine::{self, Events, Exit, Running};
 use crate::failure::{About, Failure, MACHINE_FAILED};
 use crate::machine::kept_disk;
@@ -258,10 +258,6 @@ impl Supervisor {
                 }
             }
             Event::Panicked => self.panicked(),
-            Event::MemoryRanOut(process) => self.order.directory.warn(&format!(
-                "the guest's memory ran out and its kernel killed {process}; give it more with --memory"
-            )),
-            Event::WritesFull(told) => self.order.directory.warn(&told),
             Event::Engine(engine::Event::DiskFailed(cause)) => {
                 let disk = self.order.directory.file(kept_disk::FILE);
                 self.order.directory.warn(&format!(
@@ -305,6 +301,10 @@ impl Supervisor {
                     self.ran = true;
                 }
                 self.start_command();
+            }
+            (MACHINE, Message::Warning(warning)) => {
+                let told = guest_warning::text(&warning, self.order.directory.file(kept_disk::FILE).exists());
+                self.order.directory.warn(&told);
             }
             (MACHINE, Message::Fatal(cause)) => self.fatal = Some(cause),
             (FIRST, Message::Stdout(bytes)) => self.pass_on(Channel::Stdout, bytes),

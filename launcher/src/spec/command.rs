@@ -3,23 +3,7 @@
 use guest_protocol::{Process, TerminalSize};
 
 use crate::failure::{Failure, USAGE};
-
-/// What an image says about running it (image specification, `config.md`, "config").
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Defaults {
-    /// The words that every command starts with.
-    pub(crate) entrypoint: Vec<String>,
-    /// The words after them, unless others are given.
-    pub(crate) cmd: Vec<String>,
-    /// `NAME=value` entries.
-    pub(crate) env: Vec<String>,
-    /// The working directory.
-    pub(crate) working_dir: Option<String>,
-    /// The user and group.
-    pub(crate) user: Option<String>,
-    /// The signal that asks the command to end, as the image names it.
-    pub(crate) stop_signal: Option<String>,
-}
+use crate::spec::image_config::Defaults;
 
 /// What the user asks for instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +18,8 @@ pub(crate) struct Overrides {
     pub(crate) working_dir: Option<String>,
     /// The user and group.
     pub(crate) user: Option<String>,
+    /// The signal that asks the command to end.
+    pub(crate) stop_signal: Option<u32>,
     /// The size of our terminal, if the command gets one.
     pub(crate) terminal: Option<TerminalSize>,
 }
@@ -64,6 +50,7 @@ pub(crate) fn assemble(image: Defaults, asked: Overrides) -> Result<Process, Fai
         user: asked.user.or(image.user),
         terminal: asked.terminal,
         by_init: false,
+        stop_signal: asked.stop_signal.or(image.stop_signal),
     })
 }
 
@@ -102,7 +89,8 @@ mod tests {
             env: words(&["PATH=/bin", "A=1=2"]),
             working_dir: Some("/srv".into()),
             user: Some("web".into()),
-            stop_signal: None,
+            stop_signal: Some(3),
+            ..Defaults::default()
         }
     }
 
@@ -129,12 +117,15 @@ mod tests {
     }
 
     #[test]
-    fn user_and_directory_are_the_images_unless_given() {
+    fn user_directory_and_stop_signal_of_the_image_hold_unless_given() {
         let process = assemble(image(), Overrides::default()).unwrap();
         assert_eq!((process.cwd.as_deref(), process.user.as_deref()), (Some("/srv"), Some("web")));
-        let asked = Overrides { working_dir: Some("/".into()), user: Some("0".into()), ..Overrides::default() };
+        assert_eq!(process.stop_signal, Some(3));
+        let (working_dir, user) = (Some("/".into()), Some("0".into()));
+        let asked = Overrides { working_dir, user, stop_signal: Some(15), ..Overrides::default() };
         let process = assemble(image(), asked).unwrap();
         assert_eq!((process.cwd.as_deref(), process.user.as_deref()), (Some("/"), Some("0")));
+        assert_eq!(process.stop_signal, Some(15));
     }
 
     #[test]

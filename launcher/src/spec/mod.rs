@@ -1,6 +1,7 @@
 //! What a machine is asked to be: all that is needed to start it, now or again.
 
 pub(crate) mod command;
+pub(crate) mod image_config;
 pub(crate) mod ready;
 pub(crate) mod secret;
 pub(crate) mod share;
@@ -46,15 +47,15 @@ pub(crate) struct Spec {
     pub(crate) writes: Writes,
     /// The further shares; host paths are absolute.
     pub(crate) shares: Vec<Share>,
+    /// The image's volumes: directories of the guest that take writes in any case.
+    #[serde(default)]
+    pub(crate) image_volumes: Vec<String>,
     /// Ports of the host that lead to the guest.
     pub(crate) published: Vec<Publish>,
     /// What is to be in `/run/secrets`: the files' absolute paths, never their content.
     pub(crate) secrets: Vec<Secret>,
     /// The command.
     pub(crate) process: Process,
-    /// The signal that asks the command to end, if it is not SIGTERM.
-    #[serde(default)]
-    pub(crate) stop_signal: Option<i32>,
     /// How it is to be carried.
     pub(crate) request: Request,
     /// The guest's kernel, or the newest there is.

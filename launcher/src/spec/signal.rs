@@ -1,37 +1,56 @@
-//! Signals by name, as people, images and signal(7) write them.
+//! Signals as people write them.
 
 use signal_hook::low_level::signal_name;
 
-/// The first and the last real-time signal of the C libraries that images have: they keep 32 and 33 for themselves.
-const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
+/// The first and the last real-time signal as a C library numbers them; the kernel's first two are the library's own.
+const RTMIN: u32 = 34;
+const RTMAX: u32 = 64;
 
-/// Reads a signal: `TERM`, `SIGTERM`, `term`, `15`, or a real-time signal such as `SIGRTMIN+3` or `RTMAX-1`.
+/// Reads a signal: `TERM`, `SIGTERM`, `term`, `15`, `SIGRTMIN+3` or `RTMAX-1`.
 ///
 /// # Errors
-/// It is none of these; says what was expected.
-pub(crate) fn parse(text: &str) -> Result<i32, String> {
+/// One line for the user.
+pub(crate) fn parse(text: &str) -> Result<u32, String> {
     let wanted = text.trim().to_ascii_uppercase();
     let wanted = wanted.strip_prefix("SIG").unwrap_or(&wanted);
-    let found = real_time(wanted).or_else(|| {
-        (1..=*REAL_TIME.end()).find(|number| {
-            signal_name(*number).is_some_and(|name| name.strip_prefix("SIG") == Some(wanted))
-                || number.to_string() == wanted
-        })
-    });
-    found.ok_or_else(|| "expected the name or number of a signal, as in TERM, 15 or RTMIN+3".to_owned())
+    let found = match wanted.parse::<u32>() {
+        Ok(number) => Some(number),
+        Err(_) => real_time(wanted).or_else(|| named(wanted)),
+    };
+    found
+        .filter(|number| (1..=RTMAX).contains(number))
+        .ok_or_else(|| "expected the name or number of a signal, as in TERM, 15 or RTMIN+3".to_owned())
 }
 
-fn real_time(name: &str) -> Option<i32> {
+fn named(wanted: &str) -> Option<u32> {
+    let wanted = match wanted {
+        "POLL" => "IO",
+        "CLD" => "CHLD",
+        "IOT" => "ABRT",
+        "UNUSED" => "SYS",
+        wanted => wanted,
+    };
+    // What the C library's table of names leaves out.
+    match wanted {
+        "STKFLT" => return Some(16),
+        "PWR" => return Some(30),
+        _ => {}
+    }
+    (1..RTMIN).find(|&number| {
+        let name = i32::try_from(number).ok().and_then(signal_name);
+        name.and_then(|name| name.strip_prefix("SIG")) == Some(wanted)
+    })
+}
+
+fn real_time(wanted: &str) -> Option<u32> {
     let offset = |text: &str, sign: char| match text {
         "" => Some(0),
-        _ => text.strip_prefix(sign).filter(|digits| digits.starts_with(|c: char| c.is_ascii_digit()))?.parse().ok(),
+        text => text.strip_prefix(sign)?.parse::<u32>().ok().filter(|offset| *offset <= RTMAX - RTMIN),
     };
-    let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
-        (Some(rest), _) => REAL_TIME.start().checked_add(offset(rest, '+')?)?,
-        (_, Some(rest)) => REAL_TIME.end().checked_sub(offset(rest, '-')?)?,
-        _ => return None,
-    };
-    REAL_TIME.contains(&number).then_some(number)
+    if let Some(rest) = wanted.strip_prefix("RTMIN") {
+        return Some(RTMIN + offset(rest, '+')?);
+    }
+    Some(RTMAX - offset(wanted.strip_prefix("RTMAX")?, '-')?)
 }
 
 #[cfg(test)]
@@ -44,21 +63,39 @@ mod tests {
             ("TERM", 15),
             ("term", 15),
             ("SIGTERM", 15),
+            ("sigquit", 3),
             ("15", 15),
+            ("WINCH", 28),
+            ("SIGPWR", 30),
+            ("SIGPOLL", 29),
             ("KILL", 9),
-            ("SIGWINCH", 28),
             ("37", 37),
+            ("64", 64),
             ("SIGRTMIN", 34),
-            ("SIGRTMIN+3", 37),
-            ("rtmin+30", 64),
+            ("RTMIN+3", 37),
+            ("sigrtmin+3", 37),
+            ("SIGRTMIN+30", 64),
             ("RTMAX", 64),
-            ("SIGRTMAX-1", 63),
+            ("SIGRTMAX-14", 50),
         ] {
             assert_eq!(parse(text), Ok(number), "{text}");
         }
-        let wrong =
-            ["", "0", "NOPE", "999", "-1", "65", "RTMIN+31", "RTMIN-1", "RTMIN+", "RTMIN+-1", "RTMAX-31", "SIG"];
-        for text in wrong {
+    }
+
+    #[test]
+    fn every_named_signal_of_linux_is_known() {
+        let names = "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN \
+                     TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS";
+        for (number, name) in (1..).zip(names.split(' ')) {
+            assert_eq!(parse(name), Ok(number), "{name}");
+            assert_eq!(parse(&format!("SIG{name}")), Ok(number), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_signal_is_refused() {
+        for text in ["", "0", "65", "NOPE", "999", "-1", "SIG", "RTMIN-1", "RTMIN+31", "RTMAX+1", "RTMAX-31", "RTMIN+x"]
+        {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -18,24 +18,41 @@ pub(crate) struct Own(HashMap<PathBuf, String>);
 impl Own {
     const FILE: &str = "own";
 
-    /// Notes what is in the upper directory now, if nothing has been noted before.
+    /// Notes what is in the upper directory now, if nothing has been noted before; else only `written`, the paths without
+    /// a leading slash that init has written since.
     ///
     /// # Errors
     /// It cannot be read, or the note not be written.
-    pub(crate) fn note(stack: &Stack) -> io::Result<()> {
-        let file = stack.place.join(Self::FILE);
-        if file.exists() {
+    pub(crate) fn note(stack: &Stack, written: &[PathBuf]) -> io::Result<()> {
+        let noted = Self::read(&stack.place)?;
+        if noted.is_some() && written.is_empty() {
             return Ok(());
         }
+        let paths = match &noted {
+            None => stack.changes()?.into_iter().map(|change| change.path).collect(),
+            Some(_) => written.to_vec(),
+        };
+        let mut own = noted.unwrap_or_default();
+        for path in paths {
+            let at = stack.upper.join(&path);
+            match fs::symlink_metadata(&at) {
+                Ok(meta) => drop(own.0.insert(path, mark(&meta))),
+                Err(error) => return Err(about(&at)(error)),
+            }
+        }
+        own.write(&stack.place)
+    }
+
+    /// Replaces the note in one step: a guest may be ended at any time.
+    fn write(&self, place: &Path) -> io::Result<()> {
         let mut lines = Vec::new();
-        for change in stack.changes()? {
-            let path = stack.upper.join(&change.path);
-            let meta = fs::symlink_metadata(&path).map_err(about(&path))?;
-            lines.extend(format!("{} ", mark(&meta)).into_bytes());
-            lines.extend(change.path.as_os_str().as_bytes());
+        for (path, mark) in &self.0 {
+            lines.extend(format!("{mark} ").into_bytes());
+            lines.extend(path.as_os_str().as_bytes());
             lines.push(0);
         }
-        fs::write(&file, lines).map_err(about(&file))
+        let (file, new) = (place.join(Self::FILE), place.join("own.new"));
+        fs::write(&new, lines).and_then(|()| fs::rename(&new, &file)).map_err(about(&file))
     }
 
     /// What has been noted, if that has been done.

@@ -72,7 +72,7 @@ fn what_a_user_put_in_the_place_of_inits_is_known_at_the_next_start() {
     // Of the image, from before anything was noted.
     fs::write(upper.join("kept"), "init").unwrap();
     assert!(!is_of_user("kept"));
-    Own::note(&scratch.stack()).unwrap();
+    Own::note(&scratch.stack(), &[]).unwrap();
     assert!(!is_of_user("kept") && !is_of_user("new") && !is_of_user("gone"));
     fs::write(upper.join("kept"), "user's").unwrap();
     std::os::unix::fs::symlink("/run/other", upper.join("new")).unwrap();
@@ -119,12 +119,28 @@ fn what_init_made_is_no_change_until_somebody_changes_it() {
     fs::create_dir_all(upper.join("run/lamina")).unwrap();
     fs::create_dir(upper.join("etc")).unwrap();
     fs::write(upper.join("etc/hosts"), "init").unwrap();
-    Own::note(&scratch.stack()).unwrap();
+    Own::note(&scratch.stack(), &[]).unwrap();
     assert!(scratch.listed().is_empty(), "{:?}", scratch.listed());
     fs::write(upper.join("run/pid"), "1").unwrap();
-    Own::note(&scratch.stack()).unwrap();
+    Own::note(&scratch.stack(), &[]).unwrap();
     assert_eq!(scratch.listed(), ["A /run", "A /run/pid"]);
     fs::remove_file(upper.join("etc/hosts")).unwrap();
     fs::write(upper.join("etc/hosts"), "another").unwrap();
     assert_eq!(scratch.listed(), ["A /etc", "A /etc/hosts", "A /run", "A /run/pid"]);
+}
+
+#[test]
+fn what_init_writes_at_a_later_start_is_no_change_either() {
+    let scratch = Scratch::new();
+    let upper = scratch.path("place/upper");
+    fs::create_dir(upper.join("etc")).unwrap();
+    fs::write(upper.join("etc/hosts"), "init").unwrap();
+    Own::note(&scratch.stack(), &[]).unwrap();
+    fs::write(upper.join("etc/mine"), "user").unwrap();
+    fs::write(upper.join("etc/hosts"), "init, elsewhere").unwrap();
+    Own::note(&scratch.stack(), &["etc/hosts".into()]).unwrap();
+    assert_eq!(scratch.listed(), ["A /etc", "A /etc/mine"]);
+    fs::write(upper.join("etc/hosts"), "user").unwrap();
+    Own::note(&scratch.stack(), &[]).unwrap();
+    assert_eq!(scratch.listed(), ["A /etc", "A /etc/hosts", "A /etc/mine"]);
 }

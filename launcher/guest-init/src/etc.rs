@@ -1,0 +1,163 @@
+//! The files of `/etc` that belong to the machine and not to its image: its name, its hosts, its name servers, its mounts.
+//!
+//! They are files of the root and not mounts over it, so that the root is one file system. What a user has put in the
+//! place of one at an earlier start stays.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use guest_protocol::Network;
+
+use crate::writes;
+
+/// What an image without `/etc/hosts` gets, besides the machine's own name: what Docker writes.
+const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
+    ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
+
+/// Writes the files of the root that has been entered. Returns the paths, without a leading slash, of those that it has
+/// had to write.
+pub(crate) fn write(hostname: &str, network: Option<&Network>) -> Vec<PathBuf> {
+    // As in a container the name leads to the card's address, at which others reach what listens on it.
+    let address = network.map_or_else(|| "127.0.1.1".to_owned(), |network| network.address.to_string());
+    let written = [
+        put("/etc/hostname", |_| format!("{hostname}\n")),
+        put("/etc/hosts", |present| hosts(present, hostname, &address)),
+        // What an image has there was true where it was built.
+        put("/etc/resolv.conf", |present| network.map_or_else(|| present.to_owned(), resolv_conf)),
+    ];
+    let _ = symlink("/proc/self/mounts", "/etc/mtab");
+    written.into_iter().flatten().collect()
+}
+
+/// Puts a file in the place of the present one, whose text `content` gets, unless it has the content already. Returns the
+/// path of one that was written.
+fn put(path: &str, content: impl Fn(&str) -> String) -> Option<PathBuf> {
+    if writes::is_of_user(path) {
+        return None;
+    }
+    let present = fs::read(path).ok();
+    let text = String::from_utf8_lossy(present.as_deref().unwrap_or_default());
+    let content = content(&text);
+    let written = || -> io::Result<bool> {
+        fs::create_dir_all("/etc")?;
+        // A link leads to a file of a service that does not run here, or to one that is not only for this.
+        let is_link = fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink());
+        if !is_link && present.as_deref() == Some(content.as_bytes()) {
+            return Ok(false);
+        }
+        if is_link {
+            fs::remove_file(path)?;
+        }
+        fs::write(path, &content).map(|()| true)
+    };
+    let written = written().unwrap_or_else(|error| {
+        eprintln!("lamina: {path}: {error}");
+        false
+    });
+    written.then(|| path.trim_start_matches('/').into())
+}
+
+/// The image's hosts, with `localhost` and the machine's name where they are missing.
+fn hosts(present: &str, hostname: &str, address: &str) -> String {
+    let own = format!("{address}\t{hostname}\n");
+    if present.trim().is_empty() {
+        return format!("{HOSTS}{own}");
+    }
+    let names = |wanted: &str| names_of(present).any(|(_, name)| name == wanted);
+    // Before the image's lines: the first line with a name counts, and the image may know another of its name.
+    let mut text = String::new();
+    if !names_of(present).any(|(at, name)| name == "localhost" && at.starts_with("127.")) {
+        text.push_str("127.0.0.1\tlocalhost\n");
+    }
+    if !names("localhost") {
+        text.push_str("::1\tlocalhost\n");
+    }
+    if !names_of(present).any(|line| line == (address, hostname)) {
+        text.push_str(&own);
+    }
+    text.push_str(present);
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+/// Each name of a hosts file with its address.
+fn names_of(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines().flat_map(|line| {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        let address = words.next().unwrap_or_default();
+        words.map(move |name| (address, name))
+    })
+}
+
+fn resolv_conf(network: &Network) -> String {
+    let line = |keyword: &str, words: &[String]| match words {
+        [] => String::new(),
+        words => format!("{keyword} {}\n", words.join(" ")),
+    };
+    let servers: String = network.name_servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    line("search", &network.search) + &servers + &line("options", &network.options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    /// The first address of a name, as name resolution takes it.
+    fn first<'text>(text: &'text str, wanted: &str) -> Option<&'text str> {
+        names_of(text).find(|(_, name)| *name == wanted).map(|(address, _)| address)
+    }
+
+    #[test]
+    fn a_machines_name_resolves_whatever_hosts_its_image_has() {
+        let alpine = "127.0.0.1\tlocalhost localhost.localdomain\n::1\tlocalhost localhost.localdomain\n";
+        for image in [
+            "",
+            "\n",
+            alpine,
+            "127.0.0.1 localhost",
+            "# nothing\n",
+            "127.0.0.1 localhost\n172.17.0.2 myhost\n",
+            "127.0.0.1 localhost # myhost\n",
+            "10.1.1.1 db\n",
+            "::1 localhost\n",
+        ] {
+            let text = hosts(image, "myhost", "10.0.2.15");
+            assert_eq!(first(&text, "myhost"), Some("10.0.2.15"), "{image:?}: {text}");
+            assert!(names_of(&text).any(|line| line == ("127.0.0.1", "localhost")), "{image:?}: {text}");
+            assert!(text.contains(image) && text.ends_with('\n'), "{image:?}: {text}");
+            assert_eq!(hosts(&text, "myhost", "10.0.2.15"), text, "the second start changes nothing");
+        }
+        assert_eq!(first(&hosts("10.1.1.1 db\n", "m", "127.0.1.1"), "db"), Some("10.1.1.1"));
+    }
+
+    #[test]
+    fn an_image_without_hosts_gets_what_docker_writes() {
+        let text = hosts("", "m", "127.0.1.1");
+        for line in
+            ["127.0.0.1\tlocalhost\n", "::1\tlocalhost ip6-localhost ip6-loopback\n", "ff02::2\tip6-allrouters\n"]
+        {
+            assert!(text.contains(line), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_resolver_gets_servers_search_list_and_options() {
+        let network = Network {
+            address: Ipv4Addr::LOCALHOST,
+            prefix: 24,
+            gateway: Ipv4Addr::LOCALHOST,
+            name_servers: vec![Ipv4Addr::new(10, 0, 2, 3), Ipv4Addr::new(192, 0, 2, 2)],
+            search: vec!["corp.test".into(), "a.test".into()],
+            options: vec!["ndots:2".into(), "edns0".into()],
+        };
+        let expected = "search corp.test a.test\nnameserver 10.0.2.3\nnameserver 192.0.2.2\noptions ndots:2 edns0\n";
+        assert_eq!(resolv_conf(&network), expected);
+        let plain = Network { search: vec![], options: vec![], ..network };
+        assert_eq!(resolv_conf(&plain), "nameserver 10.0.2.3\nnameserver 192.0.2.2\n");
+    }
+}

@@ -1,0 +1,130 @@
+//! The namespace of a command that is an init: in it the command is process 1, as it is in a container.
+//!
+//! Such a command also has a mount namespace with the `/proc` of its processes, a `/sys` that is read-only but for the
+//! control groups, and its terminal as `/dev/console`. When it powers off or reboots, the kernel ends it and not the
+//! guest (reboot(2), "Behavior inside PID namespaces"). What `lamina exec` and `cp` start joins it.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::process::Command;
+
+use guest_protocol::{Ending, Process};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
+use rustix::process::Pid;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+use crate::sys;
+
+/// The namespace of an init that runs.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    processes: File,
+    mounts: File,
+}
+
+impl Namespace {
+    /// That of a process that has been started by [`prepare`].
+    pub(crate) fn of(process: Pid) -> io::Result<Self> {
+        let open = |kind: &str| File::open(format!("/proc/{}/ns/{kind}", process.as_raw_pid()));
+        Ok(Self { processes: open("pid")?, mounts: open("mnt")? })
+    }
+
+    /// Moves the calling thread's mounts, and the processes that it starts, into it. The thread can then start no thread.
+    pub(crate) fn join(&self) -> io::Result<()> {
+        // A thread that shares its root and working directory with others cannot change its mounts.
+        sys::unshare(UnshareFlags::FS)?;
+        move_into_link_name_space(self.processes.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
+        Ok(move_into_link_name_space(self.mounts.as_fd(), Some(LinkNameSpaceType::Mount))?)
+    }
+}
+
+/// Makes the next process that the calling thread starts the first one of a new namespace. The thread can then start no
+/// thread.
+pub(crate) fn begin() -> io::Result<()> {
+    Ok(sys::unshare(UnshareFlags::NEWPID)?)
+}
+
+/// Gives a command that [`begin`] has been called for its mounts. `terminal` is the path of its terminal.
+pub(crate) fn prepare(command: &mut Command, terminal: Option<CString>) {
+    sys::before_exec(command, move || {
+        sys::unshare(UnshareFlags::NEWNS)?;
+        let hardened = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+        unmount(c"/proc", UnmountFlags::DETACH)?;
+        mount(c"proc", c"/proc", c"proc", hardened, None)?;
+        // Udev and the like would set up devices that init has set up.
+        mount_remount(c"/sys", MountFlags::BIND | MountFlags::RDONLY | hardened, c"")?;
+        if let Some(terminal) = &terminal {
+            mount_bind(terminal.as_c_str(), c"/dev/console")?;
+        }
+        Ok(())
+    });
+}
+
+/// How an init has ended. The kernel ends one that powers off or halts by SIGINT and one that reboots by SIGHUP; no
+/// process can send it these unless it handles them.
+pub(crate) const fn ending(seen: Ending) -> Ending {
+    match seen {
+        Ending::Signal(1 | 2) => Ending::Status(0),
+        seen => seen,
+    }
+}
+
+/// The signal that asks a process to end.
+pub(crate) fn stop_signal(process: &Process) -> u32 {
+    const SIGTERM: u32 = 15;
+    /// `SIGRTMIN+3`: "halts the machine" (systemd(1), "SIGNALS").
+    const HALT: u32 = 37;
+    process.stop_signal.unwrap_or_else(|| if is_systemd(process) { HALT } else { SIGTERM })
+}
+
+fn is_systemd(process: &Process) -> bool {
+    let program = process.argv.first().map_or("", String::as_str);
+    let found = std::fs::canonicalize(program).unwrap_or_else(|_| program.into());
+    process.is_init_system() && found.file_name().is_some_and(|name| name == "systemd")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(program: &str, stop_signal: Option<u32>) -> Process {
+        Process { argv: vec![program.to_owned()], stop_signal, ..Process::default() }
+    }
+
+    #[test]
+    fn every_process_is_asked_to_end_by_its_own_signal() {
+        for (program, given, expected) in [
+            ("nginx", Some(3), 3),
+            ("sleep", None, 15),
+            ("systemd", None, 37),
+            ("/nowhere/systemd", None, 37),
+            ("/nowhere/init", None, 15),
+            ("systemd", Some(2), 2),
+        ] {
+            assert_eq!(stop_signal(&process(program, given)), expected, "{program}");
+        }
+    }
+
+    #[test]
+    fn inits_are_known_by_their_names() {
+        for (program, init) in [
+            ("/sbin/init", true),
+            ("/init", true),
+            ("tini", true),
+            ("/lib/systemd/systemd", true),
+            ("initdb", false),
+            ("", false),
+        ] {
+            assert_eq!(process(program, None).is_init_system(), init, "{program}");
+        }
+    }
+
+    #[test]
+    fn an_init_that_powers_off_has_ended_well() {
+        assert_eq!(ending(Ending::Signal(2)), Ending::Status(0));
+        assert_eq!(ending(Ending::Signal(9)), Ending::Signal(9));
+        assert_eq!(ending(Ending::Status(3)), Ending::Status(3));
+    }
+}

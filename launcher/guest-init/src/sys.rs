@@ -1,0 +1,32 @@
+//! The unsafe calls of this crate.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::Signal;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+/// Runs `prepare` in the child of a command, between fork and exec. It may only make system calls: it must neither
+/// allocate nor take a lock.
+pub(crate) fn before_exec(command: &mut Command, prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
+    // SAFETY: the closures of this crate make only direct system calls (rustix's linux_raw backend); they neither
+    // allocate nor take a lock that another thread of init may have held at the fork.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// Takes the calling thread out of what it shares with others.
+pub(crate) fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
+    debug_assert!(!flags.contains(UnshareFlags::FILES), "threads keep one table of files");
+    // SAFETY: the table of files stays shared, so a descriptor means the same to all threads.
+    unsafe { unshare_unsafe(flags) }
+}
+
+/// The signal with this number, which may be one of those without a name (`signal(7)`, "Real-time signals").
+pub(crate) fn signal_of(number: u32) -> Option<Signal> {
+    let number = i32::try_from(number).ok().filter(|number| (1..=64).contains(number))?;
+    // SAFETY: it is a signal of Linux. Those that a libc reserves may not be sent to, or handled by, a process that
+    // does not know that it runs it; it goes only to the image's processes, which have asked for what they get.
+    Some(unsafe { Signal::from_raw_unchecked(number) })
+}
