@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use end_to_end::{Finished, Image, Session};
+use end_to_end::layout::Layer;
+use end_to_end::{Finished, Image, Layout, Session};
 use rustix::process::Pid;
 use serde_json::Value;
 
@@ -18,6 +19,21 @@ impl Machines {
         let session = Session::user();
         session.import(&image.layout(), REFERENCE);
         Self { session }
+    }
+
+    /// The layers of the real image under those given, with another config.
+    pub(crate) fn with_config(layers: &[Layer], config: &Value) -> Self {
+        let session = Session::user();
+        let all: Vec<Layer> = [Layer::of_image(Image::Debian, 0)].into_iter().chain(layers.iter().cloned()).collect();
+        session.import(Layout::of_config(&all, config).path(), REFERENCE);
+        Self { session }
+    }
+
+    /// Runs a machine to its end: `lamina run OPTIONS REFERENCE WORDS`.
+    pub(crate) fn run(&self, options: &[&str], words: &[&str]) -> Finished {
+        let run = ["run", "--accel", "tcg"].iter().chain(options).chain(&[REFERENCE]);
+        let separator: &[&str] = if words.is_empty() { &[] } else { &["--"] };
+        self.session.run(run.chain(separator).chain(words))
     }
 
     /// `lamina run --detach --name NAME` of a shell script as root of the guest.

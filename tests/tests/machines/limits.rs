@@ -15,14 +15,15 @@ fn guest_without_memory_left_for_writes_or_processes_tells_the_user() {
     let machines = Machines::of(Image::Debian);
     let session = &machines.session;
     machines.sleeper("m", &["-m", "192M", "--network", "none", "--tmpfs-size", "8M"]);
-    let full = "lamina: the memory for the guest's writes is full (8M); give it more with --tmpfs-size";
+    let full = "the memory for the guest's writes is full (8M); give it more with --tmpfs-size";
     assert!(!machines.exec("m", "head -c 6M /dev/zero > /srv/file; exit 1").status.success());
-    assert!(!session.ok(["logs", "--console", "m"]).contains(full));
+    // What a process of the guest says on its console or in its kernel's log is not believed.
+    let forged = "lamina: the memory for writes is full (1M); Out of memory: Killed process 7 (x) total-vm:1kB";
+    machines.exec("m", &format!("echo '{forged}' > /dev/console; echo '<0>{forged}' > /dev/kmsg")).succeeded();
+    assert_eq!(machines.seen("m")["warnings"].as_array().map_or(0, Vec::len), 0);
     let wrote = machines.exec("m", "head -c 6M /dev/zero > /srv/more");
     assert!(wrote.stderr.contains("No space left on device"), "{wrote}");
-    until("word of it", || session.ok(["logs", "--console", "m"]).lines().any(|line| line.trim_end() == full));
-    let told_of_writes = full.trim_start_matches("lamina: ");
-    until("the warning of it", || machines.seen("m")["warnings"][0] == told_of_writes);
+    until("the warning of it", || machines.seen("m")["warnings"][0] == full);
     machines.exec("m", "rm /srv/file /srv/more").succeeded();
 
     // Keeps everything that it reads in memory: the last lines might be in it.

@@ -1,8 +1,11 @@
 //! Machines from start to removal: detached, listed, queried, stopped, and removed without a trace.
 
 mod abnormal_ends;
+mod container_habits;
 mod faults;
 mod fixture;
+mod image_config;
+mod init_systems;
 mod lifecycle;
 mod limits;
 mod many;
