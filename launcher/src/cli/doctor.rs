@@ -7,20 +7,18 @@ use guest_protocol::Part;
 use serde::Serialize;
 
 use super::Global;
-use crate::engine::check_socket;
-use crate::engine::policy::Request;
-use crate::engine::qemu::probe;
+use crate::engine::{Accelerator, Host, Request, check_socket, table};
 use crate::failure::{About, Failure};
 use crate::host::passt::Passt;
 use crate::host::virtiofsd::{Owner, Virtiofsd};
-use crate::host::{self, Tools};
+use crate::host::{self, Boot};
 use crate::machine::{self, Directory, Signals};
 use crate::spec::share;
 
 /// Find out what this host can do, by trying
 ///
-/// Mounts an empty file system, boots a test guest by each accelerator, and so on, which takes some
-/// seconds. The exit status is 1 when no VM can be started here.
+/// Mounts an empty file system, boots a test guest with each accelerator, and so on, which takes some
+/// seconds. The exit status is 1 if no VM can be started here.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -32,14 +30,14 @@ pub(super) struct Doctor {
     kernel: Option<PathBuf>,
 }
 
-/// What was tried, and what came of it.
+/// What was tried, and the result.
 #[derive(Debug, Serialize)]
 struct Finding {
     /// What was tried.
-    subject: &'static str,
+    subject: String,
     /// Whether it works.
     works: bool,
-    /// Whether no VM can be started without it.
+    /// Whether VMs need it.
     required: bool,
     /// What was found, or what is wrong.
     detail: String,
@@ -48,7 +46,8 @@ struct Finding {
 }
 
 impl Finding {
-    fn new(subject: &'static str, required: bool, outcome: Result<String, Failure>) -> Self {
+    fn new(subject: &str, required: bool, outcome: Result<String, Failure>) -> Self {
+        let subject = subject.to_owned();
         match outcome {
             Ok(detail) => Self { subject, works: true, required, detail, remedy: None },
             Err(failure) => {
@@ -88,50 +87,79 @@ impl Doctor {
     fn examine(&self, global: &Global) -> Result<Vec<Finding>, Failure> {
         let signals = Signals::catch()?;
         let cache = machine::cache_home()?;
-        let tools = Tools::find(self.kernel.as_deref(), &cache, &Request::default());
-        let kernel = tools.as_ref().map(|tools| format!("{} ({})", tools.kernel.release, tools.kernel.image.display()));
-        let booted = |name, outcome: Result<Result<(), String>, Failure>| match outcome? {
-            Ok(()) => Ok("it boots a test guest".to_owned()),
-            Err(cause) => Err(Failure::new(name, cause)),
-        };
-        let check = || signals.check();
-        let probe =
-            tools.as_ref().map(|tools| tools.probe(&Request::default(), &cache, &check, true)).map_err(Clone::clone);
-        let kvm = probe.as_ref().map_err(Clone::clone).and_then(|probe| booted("KVM", probe.kvm()));
-        let tcg = probe.as_ref().map_err(Clone::clone).and_then(|probe| booted("TCG", probe.tcg()));
-        let emulated = "guests are emulated (TCG), which is slow and needs nothing";
-        signals.check()?;
-        Ok(vec![
+        let boot = Boot::find(self.kernel.as_deref(), &cache);
+        let kernel = |boot: &Boot| format!("{} ({})", boot.kernel.release, boot.kernel.image.display());
+        let works = |words: &'static str| move |()| words.to_owned();
+        let mut findings = vec![
             Finding::new("store", true, store(global)),
-            Finding::new("FUSE", false, host::fuse(false).map(|()| "this user can mount".to_owned())),
-            Finding::new(
-                "allow_other",
-                false,
-                host::fuse(true).map(|()| "a mount can be for other users too".to_owned()),
-            ),
-            Finding::new("namespaces", false, host::namespaces().map(|()| "single files can be shared".to_owned())),
-            Finding::new(
-                "shared memory",
-                true,
-                host::shared_memory().map(|()| "a guest's memory can be shared".to_owned()),
-            ),
-            Finding::new("KVM", false, kvm.map_err(|failure| failure.with_hint(emulated))),
-            Finding::new("TCG", true, tcg),
-            Finding::new("QEMU", true, probe::find_qemu().and_then(|qemu| described(&qemu))),
-            Finding::new(
-                "Cloud Hypervisor",
-                false,
-                host::cloud_hypervisor().and_then(|(program, _)| described(&program)),
-            ),
+            Finding::new("FUSE", false, host::fuse(false).map(works("this user can mount"))),
+            Finding::new("allow_other", false, host::fuse(true).map(works("other users can be let into a mount"))),
+            Finding::new("namespaces", false, host::namespaces().map(works("single files can be shared"))),
+            Finding::new("shared memory", true, host::shared_memory().map(works("a guest's memory can be shared"))),
+            Finding::new("guest kernel", true, boot.as_ref().map(kernel).map_err(Clone::clone)),
+        ];
+        findings.extend(engines(boot.as_ref(), &cache, &|| signals.check())?);
+        findings.extend([
             Finding::new("virtiofsd", false, Virtiofsd::find().and_then(|found| described(&found.program))),
             Finding::new("passt", false, passt()),
-            Finding::new("block images", false, images_in_guests(tools.as_ref())),
+            Finding::new("block images", false, images_in_guests(boot.as_ref())),
             Finding::new("open files", false, open_files()),
             Finding::new("locked memory", false, Ok(locked_memory())),
-            Finding::new("guest kernel", true, kernel.map_err(Clone::clone)),
             Finding::new("machines", true, machines()),
-        ])
+        ]);
+        Ok(findings)
     }
+}
+
+/// Tries each engine with each of its accelerators. One that works is enough to run VMs.
+fn engines(
+    boot: Result<&Boot, &Failure>,
+    cache: &Path,
+    check: &dyn Fn() -> Result<(), Failure>,
+) -> Result<Vec<Finding>, Failure> {
+    let mut findings = Vec::new();
+    let mut usable = None;
+    for engine in table::ENGINES {
+        let found = engine.program().and_then(|program| described(&program));
+        let boot = match (&found, boot) {
+            (Ok(_), Ok(boot)) => boot,
+            _ => {
+                findings.push(Finding::new(engine.title(), false, found));
+                continue;
+            }
+        };
+        let probed = engine.probe(&Host { boot, cache, check, thorough: true }, &Request::default());
+        check()?;
+        match probed {
+            Ok(can) => {
+                findings.push(Finding::new(engine.title(), false, found));
+                let first = can.accelerators.iter().find(|accelerator| accelerator.works.is_ok());
+                usable = usable.or_else(|| first.map(|first| (engine.title(), first.name)));
+                findings.extend(can.accelerators.iter().map(|tried| accelerator(engine.title(), tried, first)));
+            }
+            Err(failure) => findings.push(Finding::new(engine.title(), false, Err(failure))),
+        }
+    }
+    let runs = match (usable, boot) {
+        (Some((title, accelerator)), _) => Ok(format!("VMs are run by {title} with {accelerator}")),
+        (None, Err(failure)) => Err(failure.clone()),
+        (None, Ok(_)) => {
+            Err(Failure::new("engine", "no engine runs a guest here").with_hint("see the lines of each engine"))
+        }
+    };
+    findings.push(Finding::new("engine", true, runs));
+    Ok(findings)
+}
+
+fn accelerator(engine: &str, tried: &Accelerator, used: Option<&Accelerator>) -> Finding {
+    let outcome = match &tried.works {
+        Ok(()) => Ok("it boots a test guest".to_owned()),
+        Err(cause) => {
+            let failure = Failure::new(tried.name, cause);
+            Err(used.map_or(failure.clone(), |used| failure.with_hint(format_args!("{} is used instead", used.name))))
+        }
+    };
+    Finding::new(&format!("{engine} {}", tried.name), false, outcome)
 }
 
 fn described(program: &Path) -> Result<String, Failure> {
@@ -146,11 +174,11 @@ fn passt() -> Result<String, Failure> {
 }
 
 /// Whether guests can have block images as their roots.
-fn images_in_guests(tools: Result<&Tools, &Failure>) -> Result<String, Failure> {
-    let tools = tools.map_err(Clone::clone)?;
+fn images_in_guests(boot: Result<&Boot, &Failure>) -> Result<String, Failure> {
+    let boot = boot.map_err(Clone::clone)?;
     for part in [Part::Disk, Part::Erofs] {
         let missing = |cause| Failure::new("block images", cause).with_hint("name another kernel with --kernel");
-        tools.modules.supports(part).map_err(missing)?;
+        boot.modules.supports(part).map_err(missing)?;
     }
     Ok("the guest kernel can mount them".to_owned())
 }

@@ -7,9 +7,7 @@ use layer_store::Store;
 use super::on_top::OnTop;
 use super::outcome::{Outcome, refuse_json};
 use super::{Global, parse_size, store};
-use crate::engine::policy::{Backend, Choice, Request};
-use crate::engine::qemu::Machine;
-use crate::engine::qemu::probe::Accelerator;
+use crate::engine::{Backend, Choice, Request, table};
 use crate::failure::{About, Failure};
 use crate::host::network::{NetworkBackend, Publish};
 use crate::machine::kept_disk;
@@ -122,12 +120,15 @@ pub(super) struct Run {
     /// How the VM reads its root: direct, virtiofsd, block, materialize or auto
     #[arg(long, default_value = "auto", hide_default_value = true)]
     backend: Choice<Backend>,
+    /// The program that runs the VM: qemu or auto
+    #[arg(long, default_value = "auto", hide_default_value = true, value_parser = table::parse_engine)]
+    engine: Choice<String>,
     /// The accelerator: kvm, tcg (emulation) or auto
-    #[arg(long, default_value = "auto", hide_default_value = true)]
-    accel: Choice<Accelerator>,
+    #[arg(long, default_value = "auto", hide_default_value = true, value_parser = table::parse_accelerator)]
+    accel: Choice<String>,
     /// QEMU's machine type: microvm, q35 or auto
-    #[arg(long, default_value = "auto", hide_default_value = true)]
-    machine: Choice<Machine>,
+    #[arg(long, default_value = "auto", hide_default_value = true, value_parser = table::parse_machine)]
+    machine: Choice<String>,
     /// The VM's kernel [default: the newest under /boot]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -252,9 +253,10 @@ impl Run {
             secrets: secrets.collect::<Result<_, Failure>>()?,
             process: command::assemble(defaults, self.overrides(global)?)?,
             request: Request {
-                accelerator: self.accel,
+                engine: self.engine.clone(),
+                accelerator: self.accel.clone(),
                 backend: self.backend,
-                machine: self.machine,
+                machine: self.machine.clone(),
                 network: self.network,
                 published: self.publish.len(),
                 shares: self.volumes.len(),

@@ -22,107 +22,70 @@ use std::sync::mpsc::channel;
 
 use composefs_fuse::Server;
 use composefs_fuse::linux::{MountOptions, MountPoint, Unmount, Workers};
-use guest_protocol::Part;
 use layer_store::{Silent, Store};
 
-use crate::engine::policy::{Backend, Capabilities, Choice, Request};
-use crate::engine::qemu::probe::{self, Accelerator, Probe};
-use crate::engine::{cloud_hypervisor, qemu};
 use crate::failure::{About, Failure};
 use crate::host::kernel::{Kernel, Modules};
-use crate::host::network::NetworkBackend;
 use crate::host::passt::Passt;
 use crate::host::probe_cache::ProbeCache;
 use crate::host::virtiofsd::Virtiofsd;
-use crate::machine::Signals;
 
-/// The programs and files that a start uses.
+/// What guests boot.
 #[derive(Clone, Debug)]
-pub(crate) struct Tools {
-    /// QEMU.
-    pub(crate) qemu: PathBuf,
-    /// The guest's kernel.
+pub(crate) struct Boot {
+    /// The kernel.
     pub(crate) kernel: Kernel,
     /// The initramfs made for it.
     pub(crate) initramfs: PathBuf,
     /// The modules in it.
     pub(crate) modules: Modules,
-    /// virtiofsd, or why there is none. Looked for only where the request needs it: it takes a process.
-    pub(crate) virtiofsd: Result<Virtiofsd, Failure>,
-    /// passt, or why it cannot be used. Tried only if the request may need it.
-    pub(crate) passt: Result<Passt, Failure>,
 }
 
-impl Tools {
-    /// Finds them, and makes the initramfs in `cache` if it is not there yet.
+impl Boot {
+    /// Finds the kernel, and makes the initramfs in `cache` if it is not there yet.
     ///
     /// # Errors
-    /// Names what every start needs and is missing.
-    pub(crate) fn find(kernel: Option<&Path>, cache: &Path, request: &Request) -> Result<Self, Failure> {
-        let qemu = probe::find_qemu()?;
+    /// Names what is missing.
+    pub(crate) fn find(kernel: Option<&Path>, cache: &Path) -> Result<Self, Failure> {
         let kernel = Kernel::find(kernel)?;
         let modules = kernel.needed_modules()?;
         let initramfs = initramfs::for_kernel(&kernel, &modules, cache)?;
-        let mut probes = ProbeCache::of(cache);
-        let needed = request.explain
-            || request.directory_root
-            || matches!(request.backend, Choice::Forced(Backend::Virtiofsd | Backend::Materialize));
-        let virtiofsd =
-            if needed { Virtiofsd::cached(&mut probes) } else { Err(Failure::new("virtiofsd", "not looked for")) };
-        let passt = match request.network {
-            Choice::Forced(NetworkBackend::None | NetworkBackend::Slirp) => Err(Failure::new("passt", "not tried")),
-            _ => Passt::cached(&mut probes),
-        };
-        Ok(Self { qemu, kernel, initramfs, modules, virtiofsd, passt })
+        Ok(Self { kernel, initramfs, modules })
     }
+}
 
-    /// Finds out what `request` depends on, and no more: what is forced to something else is not tried.
+/// The programs and files that a start uses, besides those of its engine.
+#[derive(Clone, Debug)]
+pub(crate) struct Tools {
+    /// What the guest boots.
+    pub(crate) boot: Boot,
+    /// virtiofsd, or why it cannot be used.
+    pub(crate) virtiofsd: Result<Virtiofsd, Failure>,
+    /// passt, or why it cannot be used.
+    pub(crate) passt: Result<Passt, Failure>,
+}
+
+/// The programs that a start may need.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// virtiofsd.
+    pub(crate) virtiofsd: bool,
+    /// passt.
+    pub(crate) passt: bool,
+}
+
+impl Tools {
+    /// Finds those that are wanted.
     ///
     /// # Errors
-    /// A probe could not be made.
-    pub(crate) fn capabilities(
-        &self,
-        request: &Request,
-        cache: &Path,
-        signals: &Signals,
-    ) -> Result<Capabilities, Failure> {
-        let kvm = match request.accelerator {
-            Choice::Forced(Accelerator::Tcg) => Err("not tried".to_owned()),
-            // What is forced is tried by the machine itself.
-            Choice::Forced(Accelerator::Kvm) => probe::opens(),
-            Choice::Auto => self.probe(request, cache, &|| signals.check(), false).kvm()?,
-        };
+    /// As for [`Boot::find`].
+    pub(crate) fn find(kernel: Option<&Path>, cache: &Path, wanted: Wanted) -> Result<Self, Failure> {
+        let boot = Boot::find(kernel, cache)?;
         let mut probes = ProbeCache::of(cache);
-        let text = |failure: Failure| failure.to_string();
-        let fuse = match request.backend {
-            backend if request.explain || backend == Choice::Forced(Backend::Virtiofsd) => {
-                probes.recall("fuse", &[Path::new("/dev/fuse")], || fuse(false)).map_err(text)
-            }
-            _ => Err("not tried".to_owned()),
-        };
-        let passt = self.passt.as_ref().map(Passt::can_publish).map_err(ToString::to_string);
-        let network_in_guest = self.modules.supports(Part::Network);
-        let virtiofsd = self.virtiofsd.as_ref().map(|_| ()).map_err(ToString::to_string);
-        let image_in_guest = [Part::Disk, Part::Erofs].into_iter().try_for_each(|part| self.modules.supports(part));
-        let disk_in_guest = [Part::Disk, Part::Ext4].into_iter().try_for_each(|part| self.modules.supports(part));
-        let tsc_khz = probe::tsc_khz();
-        Ok(Capabilities { kvm, fuse, virtiofsd, image_in_guest, disk_in_guest, passt, network_in_guest, tsc_khz })
-    }
-
-    /// A probe of the accelerators with the machine type that `request` gets.
-    #[must_use]
-    pub(crate) fn probe<'a>(
-        &'a self,
-        request: &Request,
-        cache: &'a Path,
-        check: &'a dyn Fn() -> Result<(), Failure>,
-        again: bool,
-    ) -> Probe<'a> {
-        let machine = match request.machine {
-            Choice::Forced(machine) => machine,
-            Choice::Auto => qemu::Machine::Microvm,
-        };
-        Probe { qemu: &self.qemu, kernel: &self.kernel, initramfs: &self.initramfs, machine, cache, check, again }
+        let not_tried = |program| Failure::new(program, "not tried");
+        let virtiofsd = if wanted.virtiofsd { Virtiofsd::cached(&mut probes) } else { Err(not_tried("virtiofsd")) };
+        let passt = if wanted.passt { Passt::cached(&mut probes) } else { Err(not_tried("passt")) };
+        Ok(Self { boot, virtiofsd, passt })
     }
 }
 
@@ -206,19 +169,4 @@ pub(crate) fn version(program: &Path) -> Result<String, Failure> {
         .next()
         .map(|line| line.trim().to_owned())
         .ok_or_else(|| Failure::new(program.display(), "it does not tell its version"))
-}
-
-/// Cloud Hypervisor with its major version, where there is one.
-///
-/// # Errors
-/// There is none, or it does not tell its version.
-pub(crate) fn cloud_hypervisor() -> Result<(PathBuf, u32), Failure> {
-    let program = child::find("cloud-hypervisor", &[]).ok_or_else(|| {
-        Failure::new("cloud-hypervisor", "not found in PATH").with_hint("none is needed as long as QEMU is there")
-    })?;
-    let text = version(&program)?;
-    match cloud_hypervisor::parse_version(&text) {
-        Some(version) => Ok((program, version)),
-        None => Err(Failure::new(program.display(), format_args!("unknown version {text:?}"))),
-    }
 }

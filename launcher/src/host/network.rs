@@ -1,4 +1,4 @@
-//! A guest's network: without privileges, by passt or by what QEMU has built in (slirp).
+//! A guest's network: without privileges, by passt or by what the engine has built in (slirp).
 //!
 //! Both show the guest the same: it has 10.0.2.15, the host's loopback is behind 10.0.2.2, and 10.0.2.3 passes
 //! questions for names on to the first IPv4 server in the host's `/etc/resolv.conf`. IPv4 only. The guest asks the host's
@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Failure;
 use crate::host::resolver::Resolver;
 
-pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
-pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
-pub(super) const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
-pub(super) const PREFIX: u8 = 24;
+pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+pub(crate) const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+pub(crate) const PREFIX: u8 = 24;
 
 /// What carries a guest's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub(crate) enum NetworkBackend {
     None,
     /// The program passt.
     Passt,
-    /// QEMU itself.
+    /// The user-mode network that an engine has built in.
     Slirp,
 }
 
@@ -125,18 +125,6 @@ pub(crate) fn in_guest() -> Network {
     Network { address: ADDRESS, prefix: PREFIX, gateway: GATEWAY, name_servers, search, options }
 }
 
-/// The value of QEMU's `-netdev` for its own network, under the id `network`.
-#[must_use]
-pub(crate) fn slirp(publish: &[Publish]) -> String {
-    let mut value =
-        format!("user,id=network,ipv6=off,net=10.0.2.0/{PREFIX},host={GATEWAY},dns={NAME_SERVER},dhcpstart={ADDRESS}");
-    for port in publish {
-        let protocol = if port.udp { "udp" } else { "tcp" };
-        value.push_str(&format!(",hostfwd={protocol}:{}:{}-{ADDRESS}:{}", port.address, port.host, port.guest));
-    }
-    value
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,10 +157,5 @@ mod tests {
         can_listen(&[twice[0], publish(&format!("{port}:80/udp"))]).unwrap();
         let elsewhere = can_listen(&[publish("192.0.2.1:4000:80")]).unwrap_err();
         assert_eq!(elsewhere.hint(), Some("publish it at an address that this host has"));
-    }
-
-    #[test]
-    fn slirp_gets_the_network_and_the_ports() {
-        insta::assert_snapshot!(slirp(&[publish("8080:80"), publish("0.0.0.0:5353:53/udp")]));
     }
 }

@@ -8,12 +8,10 @@ use composefs_fuse::linux::StatsSocket;
 use composefs_fuse::stats::Stats;
 use guest_protocol::{Ending, Overlay, Process, RootSource, Setup};
 
-use crate::engine::cloud_hypervisor::CloudHypervisor;
-use crate::engine::firecracker::Firecracker;
-use crate::engine::policy::{self, Choice, Decision, Request};
-use crate::engine::qemu::Qemu;
-use crate::engine::qemu::probe::{self, Accelerator};
-use crate::engine::{self, Disk, Engine, NetworkDevice, Plan, ShareDevice};
+use crate::engine::policy::{self, Decision};
+use crate::engine::{
+    self, Choice, Disk, Engine, Host, HostCapabilities, NetworkDevice, Plan, Request, ShareDevice, table,
+};
 use crate::failure::{About, Failure};
 use crate::host::command_line::CommandLine;
 use crate::host::network::{self, NetworkBackend};
@@ -42,9 +40,11 @@ pub(crate) type Counters = Option<Arc<Stats>>;
 #[derive(Debug)]
 pub(crate) struct Prepared {
     /// What is done, and why.
-    pub(crate) decision: Decision,
+    decision: Decision,
+    /// What executes the guest.
+    engine: &'static dyn Engine,
     /// The programs and files it uses.
-    pub(crate) tools: Tools,
+    tools: Tools,
     spec: Spec,
     /// The further shares, in the order of [`share::arrange`].
     shares: Vec<Resolved>,
@@ -64,10 +64,13 @@ impl Prepared {
         let shares = share::arrange(shares)?;
         host::has_memory(spec.memory_mib)?;
         let cache = machine::cache_home()?;
-        let tools = Tools::find(spec.kernel.as_deref(), &cache, &spec.request)?;
-        let capabilities = tools.capabilities(&spec.request, &cache, signals)?;
-        let decision = policy::decide(&capabilities, &spec.request)?;
-        Ok(Self { decision, tools, spec, shares, root_image: None, account: (0, 0) })
+        let tools = Tools::find(spec.kernel.as_deref(), &cache, spec.request.wanted())?;
+        let host = Host { boot: &tools.boot, cache: &cache, check: &|| signals.check(), thorough: false };
+        let candidates = table::candidates(&host, &spec.request)?;
+        let capabilities = HostCapabilities::of(&tools, &spec.request, &cache);
+        let decision = policy::decide(&capabilities, &candidates, &spec.request)?;
+        let engine = table::find(decision.engine)?;
+        Ok(Self { decision, engine, tools, spec, shares, root_image: None, account: (0, 0) })
     }
 
     /// A server for the root `tree`; makes what it serves from, if that is not there.
@@ -104,16 +107,18 @@ impl Prepared {
         }
         Plan {
             name: self.spec.name.clone(),
+            accelerator: self.decision.accelerator,
+            machine: self.decision.machine,
             cpus: self.spec.cpus,
             memory_mib: self.spec.memory_mib,
-            kernel: self.tools.kernel.image.clone(),
-            initramfs: self.tools.initramfs.clone(),
+            kernel: self.tools.boot.kernel.image.clone(),
+            initramfs: self.tools.boot.initramfs.clone(),
             kernel_parameters,
             shares: self.root_image.is_none().then(|| ROOT.to_owned()).into_iter().chain(further).map(device).collect(),
             disks: root_disk.chain(kept_disk).collect(),
             network: match self.decision.network {
                 NetworkBackend::None => None,
-                NetworkBackend::Slirp => Some(NetworkDevice::Slirp(network::slirp(&self.spec.published))),
+                NetworkBackend::Slirp => Some(NetworkDevice::Slirp(self.spec.published.clone())),
                 NetworkBackend::Passt => Some(NetworkDevice::Passt(directory.socket(NETWORK))),
             },
             control: directory.socket("control"),
@@ -123,22 +128,10 @@ impl Prepared {
         }
     }
 
-    fn hypervisor(&self) -> Qemu {
-        Qemu {
-            program: self.tools.qemu.clone(),
-            machine: self.decision.machine,
-            accelerator: self.decision.accelerator,
-            tsc_khz: probe::tsc_khz(),
-        }
-    }
-
-    /// What the user is to know of how the machine is carried: the reasons, when asked for; and in any case that a guest is
-    /// emulated, for that is why it is slow.
+    /// What the user is told about how the machine is run: all reasons if asked for, otherwise what was not to be expected.
     #[must_use]
     pub(crate) fn notice(&self) -> Vec<String> {
-        let emulated = self.spec.request.accelerator == Choice::Auto && self.decision.accelerator == Accelerator::Tcg;
-        let told = if self.spec.request.explain { self.decision.reasons.len() } else { usize::from(emulated) };
-        self.decision.reasons.iter().take(told).cloned().collect()
+        if self.spec.request.explain { self.decision.reasons.clone() } else { self.decision.notices.clone() }
     }
 
     /// The servers of the further shares and of the network, each with its socket.
@@ -167,28 +160,25 @@ impl Prepared {
         Ok(servers)
     }
 
-    /// What would be started, as a shell would take it: the servers, then QEMU, then (for who uses it) the
-    /// same machine under Cloud Hypervisor.
+    /// What would be started, as a shell would take it: the servers, then the engine; then the same machine as each other
+    /// engine would be given it.
     ///
     /// # Errors
-    /// The plan does not fit the hypervisor.
+    /// The engine cannot carry out the plan.
     pub(crate) fn describe(&self, root: &dyn RootServer, directory: &Directory) -> Result<String, Failure> {
         let plan = self.plan(directory);
-        let qemu = self.hypervisor();
-        engine::check(&qemu, &plan)?;
+        engine::check(self.engine, &plan)?;
         let mut text: String = self.decision.reasons.iter().map(|reason| format!("# {reason}\n")).collect();
         let root = root.command_line(&directory.socket(ROOT), directory)?;
         let servers = self.servers(directory)?.into_iter().map(|(server, _)| server);
-        for command in root.into_iter().chain(servers).chain([qemu.command(&plan)?]) {
-            text.push_str(&command.to_shell());
-            text.push('\n');
+        let description = self.engine.describe(&plan)?;
+        for command in root.into_iter().chain(servers) {
+            text.push_str(&format!("{}\n", command.to_shell()));
         }
-        let (program, version) = host::cloud_hypervisor().unwrap_or_else(|_| ("cloud-hypervisor".into(), u32::MAX));
-        let config = directory.file("firecracker.json");
-        // What carries their packets needs rights on the host that this program does without.
-        let plan = Plan { network: None, ..plan };
-        text.push_str(&other(&CloudHypervisor { program, version }, &plan));
-        text.push_str(&other(&Firecracker { program: "firecracker".into(), config }, &plan));
+        text.push_str(&description.to_string());
+        for engine in table::ENGINES.into_iter().filter(|engine| engine.name() != self.engine.name()) {
+            text.push_str(&other(engine, &plan));
+        }
         Ok(text)
     }
 
@@ -209,20 +199,19 @@ impl Prepared {
             None => None,
         };
         let plan = self.plan(directory);
-        let qemu = self.hypervisor();
-        engine::check(&qemu, &plan)?;
+        engine::check(self.engine, &plan)?;
         let shares = self.servers(directory)?;
-        let parts = Parts { root, shares, engine: Box::new(qemu), setup: self.setup()?, plan };
+        let parts = Parts { root, shares, setup: self.setup()?, plan };
         Ok((parts, asked, socket))
     }
 
     /// The machine, ready to run.
     fn order(self, parts: Parts, directory: Directory, ends: Stdio, handover: ReadyPipe) -> RunConfig {
-        let Parts { root, shares, engine, setup, plan } = parts;
+        let Parts { root, shares, setup, plan } = parts;
         RunConfig {
             root: (root, directory.socket(ROOT)),
             shares,
-            engine: (engine, plan),
+            engine: (self.engine, plan),
             show_console: self.spec.show_console,
             setup,
             directory,
@@ -267,7 +256,6 @@ impl Prepared {
 struct Parts {
     root: Box<dyn RootServer>,
     shares: Vec<(CommandLine, PathBuf)>,
-    engine: Box<dyn Engine>,
     setup: Setup,
     plan: Plan,
 }
@@ -275,19 +263,14 @@ struct Parts {
 /// The same machine as another engine would be given it, or why that engine cannot have it. What cannot be written for
 /// an engine that is not used is no reason to fail.
 fn other(engine: &dyn Engine, plan: &Plan) -> String {
-    let written = || {
-        engine::check(engine, plan)?;
-        let mut text = format!("# the same by {}\n{}\n", engine.name(), engine.command(plan)?.to_shell());
-        if let Some(document) = engine.document(plan)? {
-            text.push_str(&format!("# {} ({})\n{:#}\n", document.about, document.path.display(), document.body));
+    match engine::check(engine, plan).and_then(|()| engine.describe(plan)) {
+        Ok(description) => format!("# the same by {}\n{description}", engine.title()),
+        Err(failure) => {
+            let complaint = failure.complaint().replace('\n', " ");
+            let own = format!("{}: ", engine.title());
+            format!("# not by {own}{}\n", complaint.strip_prefix(&own).unwrap_or(&complaint))
         }
-        Ok(text)
-    };
-    written().unwrap_or_else(|failure: Failure| {
-        let complaint = failure.complaint().replace('\n', " ");
-        let own = format!("{}: ", engine.name());
-        format!("# not by {own}{}\n", complaint.strip_prefix(&own).unwrap_or(&complaint))
-    })
+    }
 }
 
 /// Runs a machine to its end in this process; gives how its command ended.
@@ -397,12 +380,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_written_for_an_engine_that_is_only_printed_is_a_remark() {
-        let engine = CloudHypervisor { program: "cloud-hypervisor".into(), version: 51 };
+        let engine = table::find("cloud-hypervisor").unwrap();
         let mut plan = engine::example(1);
-        assert!(other(&engine, &plan).starts_with("# the same by Cloud Hypervisor\ncloud-hypervisor "));
+        assert!(other(engine, &plan).starts_with("# the same by Cloud Hypervisor\ncloud-hypervisor "));
         for odd in ["/run/a\"b", "/run/a[b]", "/run/a\nb "] {
             plan.shares[0].socket = odd.into();
-            let printed = other(&engine, &plan);
+            let printed = other(engine, &plan);
             assert!(printed.starts_with("# not by Cloud Hypervisor: ") && printed.lines().count() == 1, "{printed}");
         }
     }

@@ -23,7 +23,7 @@ pub(crate) struct RunConfig {
     /// The servers of its further shares and of its network, each with its socket, which is named after what it serves.
     pub(crate) shares: Vec<(CommandLine, PathBuf)>,
     /// What executes the guest, and how.
-    pub(crate) engine: (Box<dyn Engine>, Plan),
+    pub(crate) engine: (&'static dyn Engine, Plan),
     /// Whether to show the console as it grows.
     pub(crate) show_console: bool,
     /// What the guest mounts. The clock is filled in when it is sent.

@@ -12,7 +12,7 @@ use composefs_fuse::Server;
 use composefs_fuse::stats::Stats;
 use layer_store::{BaseId, Observer, Store};
 
-use crate::engine::policy::Backend;
+use crate::engine::Backend;
 use crate::failure::{About, Failure};
 use crate::host::virtiofsd::{Purpose, Virtiofsd};
 use crate::machine::Signals;

@@ -19,7 +19,7 @@ use guest_protocol::account::{self, Account};
 use layer_store::{BaseId, DiffId, Digest, Ino, Store, View};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::policy::Request;
+use crate::engine::Request;
 use crate::failure::{About, Failure};
 use crate::host::json_file;
 use crate::host::network::Publish;

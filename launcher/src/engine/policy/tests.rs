@@ -1,135 +1,239 @@
-//! Each row of the policy's table, and what is told of it.
+//! Each row of the policy's table, and the reasons that it gives. The engines are made up: the policy knows none.
 
+use super::super::contract::Accelerator;
 use super::*;
 
-fn able() -> Capabilities {
-    Capabilities {
-        kvm: Ok(()),
+fn able() -> HostCapabilities {
+    HostCapabilities {
         fuse: Ok(()),
         virtiofsd: Ok(()),
         image_in_guest: Ok(()),
         disk_in_guest: Ok(()),
         passt: Ok(true),
         network_in_guest: Ok(()),
-        tsc_khz: Some(1),
     }
+}
+
+/// An engine with a quick machine type that has little room, and two accelerators.
+fn engine() -> Capabilities {
+    Capabilities {
+        accelerators: vec![Accelerator { name: "fast", works: Ok(()) }, Accelerator { name: "slow", works: Ok(()) }],
+        machines: vec![
+            MachineType { name: "small", most_devices: 7, advantage: "it boots faster", unfit: Vec::new() },
+            MachineType { name: "large", most_devices: 25, advantage: "it has room", unfit: Vec::new() },
+        ],
+        shares: Ok(()),
+        networks: vec![NetworkBackend::Passt, NetworkBackend::Slirp],
+    }
+}
+
+fn without_fast(cause: &str) -> Capabilities {
+    let mut engine = engine();
+    engine.accelerators[0].works = no(cause);
+    engine
 }
 
 fn no<T>(cause: &str) -> Result<T, String> {
     Err(cause.to_owned())
 }
 
+fn forced(name: &str) -> Choice<String> {
+    Choice::Forced(name.to_owned())
+}
+
+fn plain() -> Request {
+    Request::default()
+}
+
+fn decide_by(engine: Capabilities, host: &HostCapabilities, request: &Request) -> Result<Decision, Failure> {
+    decide(host, &[Candidate { engine: "first", can: Ok(engine) }], request)
+}
+
 #[test]
 fn each_row_of_the_policy() {
-    use Accelerator::{Kvm, Tcg};
     use Backend::{Block, Direct, Materialize, Virtiofsd};
     use Choice::Forced;
-    use Machine::{Microvm, Q35};
-    let plain = Request::default();
-    let without_kvm = Capabilities { kvm: no("kvm_pvm"), ..able() };
+    let mut unfit = engine();
+    unfit.machines[0].unfit = vec![("slow", "it would lose time")];
+    let mut unfit_and_slow = unfit.clone();
+    unfit_and_slow.accelerators[0].works = no("x");
     let rows = [
-        ("the best of a good host", able(), plain, (Kvm, Direct, Microvm)),
-        ("no KVM", without_kvm.clone(), plain, (Tcg, Direct, Microvm)),
-        ("no KVM, unknown clock", Capabilities { tsc_khz: None, ..without_kvm }, plain, (Tcg, Direct, Q35)),
-        ("unknown clock matters to TCG only", Capabilities { tsc_khz: None, ..able() }, plain, (Kvm, Direct, Microvm)),
-        ("forced emulation", able(), Request { accelerator: Forced(Tcg), ..plain }, (Tcg, Direct, Microvm)),
-        ("forced virtiofsd", able(), Request { backend: Forced(Virtiofsd), ..plain }, (Kvm, Virtiofsd, Microvm)),
-        ("forced materialize", able(), Request { backend: Forced(Materialize), ..plain }, (Kvm, Materialize, Microvm)),
-        ("forced block", able(), Request { backend: Forced(Block), ..plain }, (Kvm, Block, Microvm)),
-        ("a directory", able(), Request { directory_root: true, ..plain }, (Kvm, Virtiofsd, Microvm)),
-        ("as many shares as microvm has room for", able(), Request { shares: 5, ..plain }, (Kvm, Direct, Microvm)),
+        ("the best of a good host", engine(), able(), plain(), ("fast", Direct, "small")),
+        ("second best", without_fast("x"), able(), plain(), ("slow", Direct, "small")),
+        ("second best, with which a machine type is unfit", unfit_and_slow, able(), plain(), ("slow", Direct, "large")),
+        ("unfit with another accelerator only", unfit, able(), plain(), ("fast", Direct, "small")),
+        (
+            "forced accelerator",
+            engine(),
+            able(),
+            Request { accelerator: forced("slow"), ..plain() },
+            ("slow", Direct, "small"),
+        ),
+        (
+            "forced virtiofsd",
+            engine(),
+            able(),
+            Request { backend: Forced(Virtiofsd), ..plain() },
+            ("fast", Virtiofsd, "small"),
+        ),
+        (
+            "forced materialize",
+            engine(),
+            able(),
+            Request { backend: Forced(Materialize), ..plain() },
+            ("fast", Materialize, "small"),
+        ),
+        ("forced block", engine(), able(), Request { backend: Forced(Block), ..plain() }, ("fast", Block, "small")),
+        ("a directory", engine(), able(), Request { directory_root: true, ..plain() }, ("fast", Virtiofsd, "small")),
+        (
+            "as many shares as there is room for",
+            engine(),
+            able(),
+            Request { shares: 5, ..plain() },
+            ("fast", Direct, "small"),
+        ),
         (
             "one in place of the network card",
+            engine(),
             able(),
-            Request { shares: 6, network: Forced(NetworkBackend::None), ..plain },
-            (Kvm, Direct, Microvm),
+            Request { shares: 6, network: Forced(NetworkBackend::None), ..plain() },
+            ("fast", Direct, "small"),
         ),
-        ("one more", able(), Request { shares: 6, ..plain }, (Kvm, Direct, Q35)),
-        ("forced q35", able(), Request { machine: Forced(Q35), ..plain }, (Kvm, Direct, Q35)),
+        ("one more", engine(), able(), Request { shares: 6, ..plain() }, ("fast", Direct, "large")),
+        (
+            "forced machine type",
+            engine(),
+            able(),
+            Request { machine: forced("large"), ..plain() },
+            ("fast", Direct, "large"),
+        ),
         (
             "no virtiofsd and no need",
-            Capabilities { virtiofsd: no("x"), fuse: no("y"), ..able() },
-            plain,
-            (Kvm, Direct, Microvm),
+            engine(),
+            HostCapabilities { virtiofsd: no("x"), fuse: no("y"), ..able() },
+            plain(),
+            ("fast", Direct, "small"),
+        ),
+        (
+            "an engine without virtiofs",
+            Capabilities { shares: no("it has no virtiofs"), ..engine() },
+            able(),
+            plain(),
+            ("fast", Block, "small"),
         ),
     ];
-    for (row, host, request, expected) in rows {
-        let decision = decide(&host, &request).unwrap();
+    for (row, engine, host, request, expected) in rows {
+        let decision = decide_by(engine, &host, &request).unwrap();
         assert_eq!((decision.accelerator, decision.backend, decision.machine), expected, "{row}");
-        assert_eq!(decision.reasons.len(), 7, "{row}");
+        assert_eq!(decision.reasons.len(), 8, "{row}");
     }
 }
 
 #[test]
 fn what_is_forced_and_cannot_work_names_what_is_missing() {
     use Choice::Forced;
-    let poor = Capabilities {
-        kvm: no("MSR 0x10a"),
+    let poor = HostCapabilities {
         fuse: no("no /dev/fuse"),
         virtiofsd: no("no virtiofsd"),
         image_in_guest: no("the guest kernel has no driver erofs"),
-        disk_in_guest: no("z"),
+        disk_in_guest: no("the guest kernel has no driver ext4"),
         passt: no("no passt"),
         network_in_guest: no("the guest kernel has no driver virtio_net"),
-        tsc_khz: None,
     };
-    let fuseless = Capabilities { fuse: no("no /dev/fuse"), ..able() };
+    let fuseless = HostCapabilities { fuse: no("no /dev/fuse"), ..able() };
     // What is not looked at must not fail first.
-    let plain = Request { network: Forced(NetworkBackend::None), ..Request::default() };
+    let quiet = || Request { network: Forced(NetworkBackend::None), ..plain() };
     for (host, request, expected) in [
-        (&poor, Request { network: Choice::Auto, ..plain }, "no driver virtio_net"),
+        (&poor, plain(), "no driver virtio_net"),
         (
             &poor,
-            Request { network: Forced(NetworkBackend::Passt), ..plain },
+            Request { network: Forced(NetworkBackend::Passt), ..quiet() },
             "--network passt: no passt; use --network slirp",
         ),
-        (&poor, Request { published: 1, ..plain }, "-p: a guest without a network"),
-        (&poor, Request { accelerator: Forced(Accelerator::Kvm), ..plain }, "--accel kvm: MSR 0x10a; use --accel tcg"),
-        (&poor, Request { backend: Forced(Backend::Virtiofsd), ..plain }, "--backend virtiofsd: no virtiofsd"),
-        (&fuseless, Request { backend: Forced(Backend::Virtiofsd), ..plain }, "no /dev/fuse"),
+        (&poor, Request { published: 1, ..quiet() }, "-p: a guest without a network"),
+        (&poor, Request { accelerator: forced("fast"), ..quiet() }, "--accel fast: MSR 0x10a; use --accel slow"),
+        (&able(), Request { accelerator: forced("warp"), ..quiet() }, "--accel warp: first does not have it"),
+        (&able(), Request { engine: forced("second"), ..quiet() }, "--engine second: this version of lamina"),
+        (&able(), Request { machine: forced("odd"), ..quiet() }, "--machine odd: first does not have it"),
+        (&poor, Request { backend: Forced(Backend::Virtiofsd), ..quiet() }, "--backend virtiofsd: no virtiofsd"),
+        (&fuseless, Request { backend: Forced(Backend::Virtiofsd), ..quiet() }, "no /dev/fuse"),
         (
             &poor,
-            Request { backend: Forced(Backend::Block), ..plain },
+            Request { backend: Forced(Backend::Block), ..quiet() },
             "--backend block: the guest kernel has no driver",
         ),
-        (&poor, Request { backend: Forced(Backend::Materialize), ..plain }, "--backend materialize: no virtiofsd"),
-        (&poor, Request { directory_root: true, ..plain }, "no virtiofsd"),
-        (&able(), Request { backend: Forced(Backend::Direct), directory_root: true, ..plain }, "--backend direct"),
-        (&able(), Request { shares: 25, ..plain }, "room for 25 shares"),
+        (&poor, Request { backend: Forced(Backend::Materialize), ..quiet() }, "--backend materialize: no virtiofsd"),
+        (&poor, Request { kept: true, ..quiet() }, "--keep: the guest kernel has no driver ext4"),
+        (&poor, Request { directory_root: true, ..quiet() }, "no virtiofsd"),
+        (&able(), Request { backend: Forced(Backend::Direct), directory_root: true, ..quiet() }, "--backend direct"),
+        (&able(), Request { shares: 25, ..quiet() }, "room for 25 shares"),
         (
             &able(),
-            Request { shares: 7, machine: Forced(Machine::Microvm), ..plain },
-            "--machine microvm: it has room for 7",
+            Request { shares: 7, machine: forced("small"), ..quiet() },
+            "not for 8; share a directory that holds the others, or use --machine large",
         ),
     ] {
-        let failure = decide(host, &request).unwrap_err().to_string();
-        assert!(failure.contains(expected), "{failure}");
+        let failure = decide_by(without_fast("MSR 0x10a"), host, &request).unwrap_err().to_string();
+        assert!(failure.contains(expected), "{expected}: {failure}");
     }
 }
 
 #[test]
+fn first_engine_that_can_be_used_is_taken_and_the_others_have_their_reasons() {
+    let cannot = |name: &str| Err(Failure::new(name, "not found in PATH").with_hint("install it"));
+    let candidates = [
+        Candidate { engine: "first", can: cannot("first-program") },
+        Candidate { engine: "second", can: Ok(engine()) },
+        Candidate { engine: "third", can: Ok(engine()) },
+    ];
+    let decision = decide(&able(), &candidates, &plain()).unwrap();
+    assert_eq!(decision.engine, "second");
+    let expected = [
+        "engine second: the first that can be used here",
+        "not first: first-program: not found in PATH",
+        "not third: second is preferred",
+    ];
+    assert_eq!(decision.reasons[..3], expected);
+    let by = |name| decide(&able(), &candidates, &Request { engine: forced(name), ..plain() });
+    let third = by("third").unwrap();
+    assert_eq!((third.engine, third.reasons[2].as_str()), ("third", "not second: third was asked for"));
+    let failure = by("first").unwrap_err().to_string();
+    assert_eq!(failure, "--engine first: first-program: not found in PATH; install it");
+    let none = decide(&able(), &candidates[..1], &plain()).unwrap_err().to_string();
+    assert_eq!(none, "first-program: not found in PATH; install it");
+}
+
+#[test]
 fn network_is_passt_unless_it_is_missing_or_cannot_publish_ports() {
-    let carrier = |host: &Capabilities, request| decide(host, &request).unwrap().network;
-    let plain = Request::default();
-    assert_eq!(carrier(&able(), plain), NetworkBackend::Passt);
-    assert_eq!(carrier(&able(), Request { published: 1, ..plain }), NetworkBackend::Passt);
-    let old = Capabilities { passt: Ok(false), ..able() };
-    assert_eq!(carrier(&old, plain), NetworkBackend::Passt);
-    assert_eq!(carrier(&old, Request { published: 1, ..plain }), NetworkBackend::Slirp);
-    let forced = Request { published: 1, network: Choice::Forced(NetworkBackend::Passt), ..plain };
-    assert_eq!(carrier(&old, forced), NetworkBackend::Passt);
-    assert_eq!(carrier(&Capabilities { passt: no("none"), ..able() }, plain), NetworkBackend::Slirp);
+    use NetworkBackend::{None, Passt, Slirp};
+    let network = |host: &HostCapabilities, request| decide_by(engine(), host, &request).unwrap().network;
+    let published = || Request { published: 1, ..plain() };
+    let (old, missing) =
+        (HostCapabilities { passt: Ok(false), ..able() }, HostCapabilities { passt: no("none"), ..able() });
+    assert_eq!(network(&able(), plain()), Passt);
+    assert_eq!(network(&able(), published()), Passt);
+    assert_eq!(network(&old, plain()), Passt);
+    assert_eq!(network(&old, published()), Slirp);
+    assert_eq!(network(&old, Request { network: Choice::Forced(Passt), ..published() }), Passt);
+    assert_eq!(network(&missing, plain()), Slirp);
+
+    let only_passt = || Capabilities { networks: vec![Passt], ..engine() };
+    assert_eq!(decide_by(only_passt(), &missing, &plain()).unwrap().network, None);
+    let refused = |request| decide_by(only_passt(), &missing, &request).unwrap_err().to_string();
+    assert!(refused(published()).starts_with("-p: passt cannot be used"));
+    let slirp = Request { network: Choice::Forced(Slirp), ..plain() };
+    assert_eq!(refused(slirp), "--network slirp: first does not have it");
 }
 
 #[test]
 fn each_backend_that_is_not_taken_is_told_with_its_reason() {
-    let host = Capabilities { fuse: no("no /dev/fuse"), passt: no("no passt"), ..able() };
-    let reasons = decide(&host, &Request::default()).unwrap().reasons;
+    let host = HostCapabilities { fuse: no("no /dev/fuse"), passt: no("no passt"), ..able() };
+    let reasons = decide_by(engine(), &host, &plain()).unwrap().reasons;
     for expected in [
         "backend direct: no mount and no other program is needed",
         "not virtiofsd: no /dev/fuse",
-        "not block: direct comes first",
-        "not materialize: direct comes first",
+        "not block: direct is preferred",
+        "not materialize: direct is preferred",
         "network slirp: passt cannot be used (no passt)",
     ] {
         assert!(reasons.iter().any(|reason| reason == expected), "{expected}: {reasons:?}");
@@ -137,16 +241,10 @@ fn each_backend_that_is_not_taken_is_told_with_its_reason() {
 }
 
 #[test]
-fn the_reason_for_emulation_is_told() {
-    let host = Capabilities { kvm: no("failed to set MSR 0x10a"), ..able() };
-    let decision = decide(&host, &Request::default()).unwrap();
-    assert_eq!(decision.reasons[0], "accelerator tcg: KVM does not run a guest here (failed to set MSR 0x10a)");
-}
-
-#[test]
-fn choices_are_read_and_wrong_ones_list_the_right_ones() {
-    assert_eq!("auto".parse(), Ok(Choice::<Accelerator>::Auto));
-    assert_eq!("kvm".parse(), Ok(Choice::Forced(Accelerator::Kvm)));
-    let wrong: Result<Choice<Backend>, _> = "nfs".parse();
-    assert_eq!(wrong, Err("expected auto, direct, virtiofsd, block, materialize".to_owned()));
+fn second_best_accelerator_is_a_notice_unless_it_was_asked_for() {
+    let notices = |engine, request| decide_by(engine, &able(), &request).unwrap().notices;
+    let expected = "accelerator slow: fast does not run a guest here (failed to set MSR 0x10a)";
+    assert_eq!(notices(without_fast("failed to set MSR 0x10a"), plain()), [expected]);
+    assert!(notices(engine(), plain()).is_empty());
+    assert!(notices(engine(), Request { accelerator: forced("slow"), ..plain() }).is_empty());
 }

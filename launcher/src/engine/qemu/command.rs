@@ -4,42 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
-use crate::engine::qemu::probe::Accelerator;
-use crate::engine::{NetworkDevice, Plan};
+use super::machine::{Accelerator, Machine};
+use crate::engine::plan::{NetworkDevice, Plan};
 use crate::host::command_line::CommandLine;
-
-/// The machine types that guests run on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Machine {
-    /// A PC with PCI Express.
-    Q35,
-    /// A machine with virtio-mmio devices and no firmware to speak of.
-    Microvm,
-}
-
-impl Machine {
-    /// Its name as `-machine` has it.
-    #[must_use]
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Q35 => "q35",
-            Self::Microvm => "microvm",
-        }
-    }
-
-    /// How many shares and disks it has room for, the root among them: microvm has 8 virtio-mmio transports, one of
-    /// which carries the control channel; q35 has 32 slots on its root bus, of which some are taken.
-    #[must_use]
-    pub(crate) const fn most_devices(self) -> usize {
-        match self {
-            Self::Q35 => 25,
-            Self::Microvm => 7,
-        }
-    }
-}
+use crate::host::network::{ADDRESS, GATEWAY, NAME_SERVER, PREFIX, Publish};
 
 /// The arguments of QEMU for `plan`.
 ///
@@ -49,7 +17,7 @@ impl Machine {
 /// it: all that it could compare the counter with is its own tick, of which a busy host loses some, and by
 /// which it would then count on, slow and in steps of 4 ms.
 #[must_use]
-pub(crate) fn command(
+pub(super) fn command(
     program: &Path,
     plan: &Plan,
     machine: Machine,
@@ -128,7 +96,7 @@ pub(crate) fn command(
     }
     match &plan.network {
         None => return command,
-        Some(NetworkDevice::Slirp(value)) => command = command.args(["-netdev", value]),
+        Some(NetworkDevice::Slirp(publish)) => command = command.args(["-netdev", &slirp(publish)]),
         Some(NetworkDevice::Passt(socket)) => {
             let value = join("stream,id=network,server=off,addr.type=unix,addr.path=", socket);
             command = command.arg("-netdev").arg(value);
@@ -137,6 +105,17 @@ pub(crate) fn command(
     // Its option ROM would boot from the network.
     let rom = if machine == Machine::Q35 { ",romfile=" } else { "" };
     command.args(["-device", &format!("virtio-net-{bus},netdev=network{rom}")])
+}
+
+/// The value of `-netdev` for QEMU's own network, under the id `network`.
+fn slirp(publish: &[Publish]) -> String {
+    let mut value =
+        format!("user,id=network,ipv6=off,net=10.0.2.0/{PREFIX},host={GATEWAY},dns={NAME_SERVER},dhcpstart={ADDRESS}");
+    for port in publish {
+        let protocol = if port.udp { "udp" } else { "tcp" };
+        value.push_str(&format!(",hostfwd={protocol}:{}:{}-{ADDRESS}:{}", port.address, port.host, port.guest));
+    }
+    value
 }
 
 /// The machine type with what it needs. A microvm's clock is left out under KVM by default, and a guest then waits for it
@@ -169,8 +148,9 @@ fn doubled(value: impl AsRef<OsStr>) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::contract::check;
+    use crate::engine::plan::{Disk, example};
     use crate::engine::qemu::Qemu;
-    use crate::engine::{Disk, check, example};
 
     fn text(shares: usize, machine: Machine, accelerator: Accelerator) -> String {
         command(Path::new("qemu-system-x86_64"), &example(shares), machine, accelerator, Some(2_600_000)).to_shell()
@@ -207,7 +187,7 @@ mod tests {
 
     #[test]
     fn more_devices_than_slots_are_refused_with_the_way_out() {
-        let qemu = |machine| Qemu { program: "q".into(), machine, accelerator: Accelerator::Tcg, tsc_khz: None };
+        let plan_of = |machine: Machine, shares| Plan { machine: machine.name(), ..example(shares) };
         for (machine, shares, fits) in [
             (Machine::Microvm, 6, true),
             (Machine::Microvm, 7, false),
@@ -215,15 +195,15 @@ mod tests {
             (Machine::Q35, 25, false),
             (Machine::Q35, 40, false),
         ] {
-            let outcome = check(&qemu(machine), &example(shares));
+            let outcome = check(&Qemu, &plan_of(machine, shares));
             assert_eq!(outcome.is_ok(), fits, "{machine:?} with {shares} shares");
             if let Err(failure) = outcome {
                 assert!(failure.to_string().contains("share a directory that holds the others"), "{failure}");
             }
         }
-        let mut plan = example(6);
-        plan.network = Some(NetworkDevice::Slirp("user,id=network".into()));
-        assert!(check(&qemu(Machine::Microvm), &plan).is_err(), "the network card takes a slot too");
+        let mut plan = plan_of(Machine::Microvm, 6);
+        plan.network = Some(NetworkDevice::Slirp(Vec::new()));
+        assert!(check(&Qemu, &plan).is_err(), "the network card takes a slot too");
     }
 
     #[test]
@@ -244,7 +224,8 @@ mod tests {
     #[test]
     fn network_card_of_either_kind() {
         let mut plan = example(0);
-        plan.network = Some(NetworkDevice::Slirp("user,id=network,hostfwd=tcp:127.0.0.1:8080-:80".into()));
+        plan.network =
+            Some(NetworkDevice::Slirp(vec!["8080:80".parse().unwrap(), "0.0.0.0:5353:53/udp".parse().unwrap()]));
         let slirp = command(Path::new("q"), &plan, Machine::Q35, Accelerator::Kvm, None).to_shell();
         plan.network = Some(NetworkDevice::Passt("/run/m,1/network.sock".into()));
         let passt = command(Path::new("q"), &plan, Machine::Microvm, Accelerator::Kvm, None).to_shell();

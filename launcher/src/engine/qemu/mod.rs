@@ -1,54 +1,92 @@
-//! QEMU: its command line, its monitor, and the boot that proves that KVM runs a guest.
+//! QEMU, as a q35 or a microvm machine, under KVM or by emulation.
 
-pub(crate) mod command;
+mod command;
+mod machine;
 mod monitor;
-pub(crate) mod probe;
+mod probe;
+mod tsc;
 
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-use crate::engine::qemu::probe::Accelerator;
-use crate::engine::{Engine, Event, Events, Exit, Plan, Running};
+use self::machine::{Accelerator, Machine};
+use self::probe::Probe;
+use super::contract::{self, Capabilities, Description, Engine, Event, Events, Exit, Host, MachineType, Running};
+use super::plan::Plan;
+use super::request::{Choice, Request};
 use crate::failure::{About, Failure};
+use crate::host::child;
 use crate::host::command_line::CommandLine;
+use crate::host::network::NetworkBackend;
 use crate::host::process::Process;
 
-pub(crate) use command::{Machine, command};
+const PROGRAM: &str = "qemu-system-x86_64";
 
-/// QEMU with what it emulates and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Qemu {
-    /// The program.
-    pub(crate) program: PathBuf,
-    /// The machine type.
-    pub(crate) machine: Machine,
-    /// What executes the guest.
-    pub(crate) accelerator: Accelerator,
-    /// As [`command`] takes it.
-    pub(crate) tsc_khz: Option<u64>,
-}
+/// QEMU.
+#[derive(Debug)]
+pub(super) struct Qemu;
 
 impl Engine for Qemu {
     fn name(&self) -> &'static str {
-        match self.machine {
-            Machine::Q35 => "QEMU q35",
-            Machine::Microvm => "QEMU microvm",
-        }
+        "qemu"
     }
 
-    fn most_devices(&self) -> usize {
-        self.machine.most_devices()
+    fn title(&self) -> &'static str {
+        "QEMU"
     }
 
-    fn command(&self, plan: &Plan) -> Result<CommandLine, Failure> {
-        Ok(command(&self.program, plan, self.machine, self.accelerator, self.tsc_khz))
+    fn accelerators(&self) -> &'static [&'static str] {
+        const { &[Accelerator::ALL[0].name(), Accelerator::ALL[1].name()] }
+    }
+
+    fn machines(&self) -> &'static [&'static str] {
+        const { &[Machine::ALL[0].name(), Machine::ALL[1].name()] }
+    }
+
+    fn program(&self) -> Result<PathBuf, Failure> {
+        child::find(PROGRAM, &[]).ok_or_else(|| {
+            Failure::new(PROGRAM, "not found in PATH").with_hint("install it (Debian: apt-get install qemu-system-x86)")
+        })
+    }
+
+    /// KVM is proved by a boot, unless it is asked for: then the machine itself is the proof. Emulation is taken for
+    /// granted.
+    fn probe(&self, host: &Host<'_>, request: &Request) -> Result<Capabilities, Failure> {
+        let program = self.program()?;
+        let machine = match &request.machine {
+            Choice::Forced(name) => Machine::of(name).unwrap_or(Machine::Microvm),
+            Choice::Auto => Machine::Microvm,
+        };
+        let probe = Probe { program: &program, machine, host };
+        let kvm = match &request.accelerator {
+            Choice::Forced(name) if name == Accelerator::Kvm.name() && !host.thorough => probe::opens(),
+            Choice::Forced(_) if !host.thorough => Err("not tried".to_owned()),
+            _ => probe.kvm()?,
+        };
+        let tcg = if host.thorough { probe.tcg()? } else { Ok(()) };
+        let accelerator = |accelerator: Accelerator, works| contract::Accelerator { name: accelerator.name(), works };
+        Ok(Capabilities {
+            accelerators: vec![accelerator(Accelerator::Kvm, kvm), accelerator(Accelerator::Tcg, tcg)],
+            machines: Machine::ALL.map(machine_type).into(),
+            shares: Ok(()),
+            networks: vec![NetworkBackend::Passt, NetworkBackend::Slirp],
+        })
+    }
+
+    fn check(&self, plan: &Plan) -> Result<(), Failure> {
+        let (machine, _) = chosen(plan)?;
+        plan.check_room(&format!("QEMU {}", machine.name()), machine.most_devices())
+    }
+
+    fn describe(&self, plan: &Plan) -> Result<Description, Failure> {
+        Ok(Description { command: command_line(plan)?, document: None })
     }
 
     /// QEMU connects to both sockets before the guest runs.
     fn start(&self, plan: &Plan, events: Events) -> Result<Box<dyn Running>, Failure> {
         let control = UnixListener::bind(&plan.control).about(plan.control.display())?;
         let monitor = UnixListener::bind(&plan.monitor).about(plan.monitor.display())?;
-        let process = Process::start(&self.command(plan)?, &plan.log, move |mut process| {
+        let process = Process::start(&command_line(plan)?, &plan.log, move |mut process| {
             let (handle, told) = (process.handle(), Events::clone(&events));
             let connecting = std::thread::spawn(move || {
                 if let Some(stream) = handle.accept(&control) {
@@ -64,4 +102,29 @@ impl Engine for Qemu {
         })?;
         Ok(Box::new(process))
     }
+}
+
+fn machine_type(machine: Machine) -> MachineType {
+    let (advantage, unfit) = match machine {
+        Machine::Microvm if tsc::khz().is_none() => {
+            let cause = "an emulated microvm needs the rate of the time stamp counter, which is not known here";
+            ("it boots faster than q35", vec![(Accelerator::Tcg.name(), cause)])
+        }
+        Machine::Microvm => ("it boots faster than q35", Vec::new()),
+        Machine::Q35 => ("it has room for more devices than microvm", Vec::new()),
+    };
+    MachineType { name: machine.name(), most_devices: machine.most_devices(), advantage, unfit }
+}
+
+/// The machine type and the accelerator of a plan.
+fn chosen(plan: &Plan) -> Result<(Machine, Accelerator), Failure> {
+    let unknown = |what: &str, name: &str| Failure::new("QEMU", format_args!("it has no {what} {name}"));
+    let machine = Machine::of(plan.machine).ok_or_else(|| unknown("machine type", plan.machine))?;
+    let accelerator = Accelerator::of(plan.accelerator).ok_or_else(|| unknown("accelerator", plan.accelerator))?;
+    Ok((machine, accelerator))
+}
+
+fn command_line(plan: &Plan) -> Result<CommandLine, Failure> {
+    let (machine, accelerator) = chosen(plan)?;
+    Ok(command::command(&Qemu.program()?, plan, machine, accelerator, tsc::khz()))
 }

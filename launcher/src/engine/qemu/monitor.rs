@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
 
-use crate::engine::{Event, Events, Exit};
+use crate::engine::contract::{Event, Events, Exit};
 
 /// What a message says that concerns us.
 #[derive(Debug, PartialEq, Eq)]

@@ -4,41 +4,22 @@
 //! interprets an ordinary kernel a hundred times too slowly, or not at all. So the proof is a boot of the same kernel and
 //! initramfs that guests get, up to the first line of their init.
 
-use std::fmt;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::qemu::{self, Qemu};
-use crate::engine::{Engine, Event, Exit, Plan};
+use super::Qemu;
+use super::machine::{Accelerator, Machine};
+use crate::engine::contract::{Engine, Event, Exit, Host};
+use crate::engine::plan::Plan;
 use crate::failure::{About, Failure};
 use crate::host::child;
-use crate::host::kernel::Kernel;
 use crate::host::probe_cache::ProbeCache;
-
-/// What executes a guest's instructions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Accelerator {
-    /// The host's processor, by the kernel's KVM.
-    Kvm,
-    /// QEMU's own translator: slow, and needs nothing.
-    Tcg,
-}
-
-impl fmt::Display for Accelerator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Kvm => "kvm",
-            Self::Tcg => "tcg",
-        })
-    }
-}
 
 /// What a test guest may spend until its init speaks. Processor time is what counts, so that a busy host is not taken for a
 /// slow accelerator. A guest that does not get there by KVM in this time is better off emulated, which takes 2 s to the init
@@ -126,21 +107,13 @@ fn judge(sight: &Sight, limits: Limits) -> Option<Verdict> {
 }
 
 /// Where and with what a test guest boots.
-pub(crate) struct Probe<'a> {
+pub(super) struct Probe<'a> {
     /// QEMU.
-    pub(crate) qemu: &'a Path,
-    /// The guest's kernel.
-    pub(crate) kernel: &'a Kernel,
-    /// The guest's initramfs.
-    pub(crate) initramfs: &'a Path,
+    pub(super) program: &'a Path,
     /// The machine type that guests get.
-    pub(crate) machine: qemu::Machine,
-    /// The cache directory.
-    pub(crate) cache: &'a Path,
-    /// Fails when the probe is to be given up, as after a signal.
-    pub(crate) check: &'a dyn Fn() -> Result<(), Failure>,
-    /// Try again what is remembered.
-    pub(crate) again: bool,
+    pub(super) machine: Machine,
+    /// What guests boot, and the cache.
+    pub(super) host: &'a Host<'a>,
 }
 
 impl Probe<'_> {
@@ -148,14 +121,15 @@ impl Probe<'_> {
     ///
     /// # Errors
     /// The inner one says why KVM cannot be used; the outer one, that no probe could be made or that it was given up.
-    pub(crate) fn kvm(&self) -> Result<Result<(), String>, Failure> {
+    pub(super) fn kvm(&self) -> Result<Result<(), String>, Failure> {
         if let Err(cause) = opens() {
             return Ok(Err(cause));
         }
-        let mut probes = ProbeCache::of(self.cache);
-        let what = format!("kvm {} {}", self.machine.name(), self.kernel.release);
-        let with = [self.qemu, &self.kernel.image, self.initramfs];
-        if let Some(known) = probes.get::<Verdict>(&what, &with).filter(|_| !self.again) {
+        let mut probes = ProbeCache::of(self.host.cache);
+        let boot = self.host.boot;
+        let what = format!("kvm {} {}", self.machine.name(), boot.kernel.release);
+        let with: [&Path; 3] = [self.program, &boot.kernel.image, &boot.initramfs];
+        if let Some(known) = probes.get::<Verdict>(&what, &with).filter(|_| !self.host.thorough) {
             return Ok(known.into_result());
         }
         let verdict = self.boot(Accelerator::Kvm)?;
@@ -168,7 +142,7 @@ impl Probe<'_> {
     ///
     /// # Errors
     /// As for [`Probe::kvm`].
-    pub(crate) fn tcg(&self) -> Result<Result<(), String>, Failure> {
+    pub(super) fn tcg(&self) -> Result<Result<(), String>, Failure> {
         Ok(match self.boot(Accelerator::Tcg)? {
             Verdict::Works => Ok(()),
             Verdict::Fails(cause) | Verdict::TooSlow(cause) => Err(cause),
@@ -177,12 +151,10 @@ impl Probe<'_> {
 
     fn boot(&self, accelerator: Accelerator) -> Result<Verdict, Failure> {
         let scratch = tempfile::Builder::new().prefix("lamina-probe-").tempdir().about("temporary directory")?;
-        let plan = self.plan(scratch.path());
+        let plan = self.plan(accelerator, scratch.path());
         plan.check()?;
-        let program = self.qemu.to_owned();
-        let qemu = Qemu { program, machine: self.machine, accelerator, tsc_khz: tsc_khz() };
         let (events, inbox) = channel();
-        let running = qemu.start(&plan, Arc::new(move |event| drop(events.send(event))))?;
+        let running = Qemu.start(&plan, Arc::new(move |event| drop(events.send(event))))?;
         let pid = running.process().pid().as_raw_nonzero().get().unsigned_abs();
         let (start, mut told) = (Instant::now(), false);
         let mut sight = Sight::default();
@@ -202,23 +174,25 @@ impl Probe<'_> {
                 return Ok(verdict);
             }
             if sight.elapsed > SILENT && !told {
-                tell!("lamina: trying whether {accelerator} runs a guest on this host");
+                tell!("lamina: trying whether {} runs a guest on this host", accelerator.name());
                 told = true;
             }
-            (self.check)()?;
+            (self.host.check)()?;
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
     /// A guest with a console and nothing else. `earlyprintk` would show its first line sooner, and costs it half of its
     /// time where each byte of a serial line is slow.
-    fn plan(&self, scratch: &Path) -> Plan {
+    fn plan(&self, accelerator: Accelerator, scratch: &Path) -> Plan {
         Plan {
             name: "lamina-probe".into(),
+            accelerator: accelerator.name(),
+            machine: self.machine.name(),
             cpus: 1,
             memory_mib: 256,
-            kernel: self.kernel.image.clone(),
-            initramfs: self.initramfs.to_owned(),
+            kernel: self.host.boot.kernel.image.clone(),
+            initramfs: self.host.boot.initramfs.clone(),
             kernel_parameters: Vec::new(),
             shares: Vec::new(),
             disks: Vec::new(),
@@ -246,46 +220,12 @@ fn reason(exit: Exit) -> String {
 ///
 /// # Errors
 /// Says why not, and what mends it.
-pub(crate) fn opens() -> Result<(), String> {
+pub(super) fn opens() -> Result<(), String> {
     fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").map(drop).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
             format!("/dev/kvm: {error}; add yourself to its group: sudo usermod -aG kvm $USER")
         }
         _ => format!("/dev/kvm: {error}"),
-    })
-}
-
-/// The frequency of the host's time stamp counter in kHz, where it is known exactly: emulated guests count
-/// by it, and one without other clocks would run as wrong as this number is.
-#[must_use]
-pub(crate) fn tsc_khz() -> Option<u64> {
-    parse_tsc_khz(&fs::read_to_string("/proc/cpuinfo").ok()?)
-}
-
-/// "cpu MHz" is the counter's rate where the kernel was told that rate (`tsc_known_freq`) and does not
-/// measure the processor's current speed instead (`aperfmperf`): on virtual hosts.
-fn parse_tsc_khz(cpuinfo: &str) -> Option<u64> {
-    let field = |name: &str| {
-        let line = cpuinfo.lines().find(|line| line.starts_with(name))?;
-        line.split_once(':').map(|(_, value)| value.trim())
-    };
-    let flags: Vec<&str> = field("flags")?.split(' ').collect();
-    if !flags.contains(&"tsc_known_freq") || flags.contains(&"aperfmperf") {
-        return None;
-    }
-    let (mega, fraction) = field("cpu MHz")?.split_once('.')?;
-    let kilo: u64 = fraction.get(..3)?.parse().ok()?;
-    Some(mega.parse::<u64>().ok()? * 1000 + kilo)
-}
-
-/// Where QEMU is, in `PATH`.
-///
-/// # Errors
-/// Names the package that brings it.
-pub(crate) fn find_qemu() -> Result<PathBuf, Failure> {
-    child::find("qemu-system-x86_64", &[]).ok_or_else(|| {
-        Failure::new("qemu-system-x86_64", "not found in PATH")
-            .with_hint("install it (Debian: apt-get install qemu-system-x86)")
     })
 }
 
@@ -344,13 +284,5 @@ mod tests {
         assert_eq!(reason(exit("warning: x; error: y")), "warning: x; error: y");
         assert_eq!(reason(exit("")), "exit status: 1");
         assert_eq!(reason(Exit::Rebooted), "the guest rebooted");
-    }
-
-    #[test]
-    fn the_counter_rate_is_taken_only_where_the_kernel_was_told_it() {
-        let cpuinfo = |flags: &str| format!("processor\t: 0\ncpu MHz\t\t: 2596.148\nflags\t\t: fpu tsc {flags}\n");
-        assert_eq!(parse_tsc_khz(&cpuinfo("tsc_known_freq hypervisor")), Some(2_596_148));
-        assert_eq!(parse_tsc_khz(&cpuinfo("hypervisor")), None);
-        assert_eq!(parse_tsc_khz(&cpuinfo("tsc_known_freq aperfmperf")), None);
     }
 }

@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Document, Engine, Events, Plan, Running, not_started_yet, utf8};
+use super::contract::{Capabilities, Description, Document, Engine, Events, Host, Running, not_started_yet};
+use super::plan::{Disk, Plan, ShareDevice, utf8};
+use super::request::Request;
 use crate::failure::Failure;
 use crate::host::command_line::CommandLine;
+use crate::host::{child, version};
 
 /// How a version of Cloud Hypervisor takes several values of one option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dialect {
+enum Dialect {
     /// One flag followed by all values: every release but the next.
     OneFlag,
     /// The flag again before each value: v30 to v35, whose parser (argh) refuses anything else.
@@ -20,7 +23,7 @@ pub(crate) enum Dialect {
 impl Dialect {
     /// The dialect of a major version.
     #[must_use]
-    pub(crate) const fn of(version: u32) -> Self {
+    const fn of(version: u32) -> Self {
         match version {
             30..=35 => Self::RepeatedFlag,
             _ => Self::OneFlag,
@@ -41,49 +44,62 @@ impl Dialect {
 
 /// Reads the major version from what `--version` prints: `cloud-hypervisor v51.2` or `... v39.0-dirty`.
 #[must_use]
-pub(crate) fn parse_version(text: &str) -> Option<u32> {
+fn parse_version(text: &str) -> Option<u32> {
     let version = text.split_whitespace().nth(1)?;
     version.trim_start_matches('v').split('.').next()?.parse().ok()
 }
-
-/// The port of the guest's socket device under which its init reaches the launcher: Cloud Hypervisor has no
-/// named serial ports.
-pub(crate) const CONTROL_PORT: u32 = 1024;
 
 /// Devices that it has room for: 32 slots on the one PCI segment (`NUM_DEVICE_IDS`), of which the bridge, the console,
 /// the random source and the socket device have one each.
 const MOST_DEVICES: usize = 28;
 
-/// Cloud Hypervisor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CloudHypervisor {
-    /// The program.
-    pub(crate) program: PathBuf,
-    /// Its major version.
-    pub(crate) version: u32,
-}
+const PROGRAM: &str = "cloud-hypervisor";
+
+/// Cloud Hypervisor, which is only printed so far.
+#[derive(Debug)]
+pub(super) struct CloudHypervisor;
 
 impl Engine for CloudHypervisor {
     fn name(&self) -> &'static str {
+        "cloud-hypervisor"
+    }
+
+    fn title(&self) -> &'static str {
         "Cloud Hypervisor"
     }
 
-    fn most_devices(&self) -> usize {
-        MOST_DEVICES
+    fn accelerators(&self) -> &'static [&'static str] {
+        &["kvm"]
+    }
+
+    fn program(&self) -> Result<PathBuf, Failure> {
+        child::find(PROGRAM, &[]).ok_or_else(|| {
+            Failure::new(PROGRAM, "not found in PATH").with_hint("lamina runs VMs by QEMU, and only prints this one")
+        })
+    }
+
+    fn probe(&self, _host: &Host<'_>, _request: &Request) -> Result<Capabilities, Failure> {
+        Err(not_started_yet(self))
+    }
+
+    fn check(&self, plan: &Plan) -> Result<(), Failure> {
+        plan.check_room(self.title(), MOST_DEVICES)
+    }
+
+    /// In the dialect of the version on this host, or of the newest one. The document is the body of
+    /// `PUT /api/v1/vm.create`, which has no dialects: for releases from v26 on.
+    fn describe(&self, plan: &Plan) -> Result<Description, Failure> {
+        // What carries its guest's packets needs rights on the host that this program does without.
+        let plan = &Plan { network: None, ..plan.clone() };
+        let found = self.program().ok().and_then(|program| Some((parse_version(&version(&program).ok()?)?, program)));
+        let (version, program) = found.unwrap_or((u32::MAX, PROGRAM.into()));
+        let about = "the same for Cloud Hypervisor's REST interface: PUT /api/v1/vm.create".to_owned();
+        let document = Document { about, path: "vm.json".into(), body: body(plan)? };
+        Ok(Description { command: command(&program, plan, version)?, document: Some(document) })
     }
 
     fn start(&self, _plan: &Plan, _events: Events) -> Result<Box<dyn Running>, Failure> {
-        Err(not_started_yet(self.name()))
-    }
-
-    fn command(&self, plan: &Plan) -> Result<CommandLine, Failure> {
-        command(&self.program, plan, self.version)
-    }
-
-    /// The body of `PUT /api/v1/vm.create`, which has no dialects: for releases from v26 on.
-    fn document(&self, plan: &Plan) -> Result<Option<Document>, Failure> {
-        let about = "the same for Cloud Hypervisor's REST interface: PUT /api/v1/vm.create".to_owned();
-        Ok(Some(Document { about, path: "vm.json".into(), body: body(plan)? }))
+        Err(not_started_yet(self))
     }
 }
 
@@ -95,7 +111,7 @@ fn parameters(plan: &Plan) -> String {
 ///
 /// # Errors
 /// Names a path that its option syntax cannot carry.
-pub(crate) fn command(program: &Path, plan: &Plan, version: u32) -> Result<CommandLine, Failure> {
+fn command(program: &Path, plan: &Plan, version: u32) -> Result<CommandLine, Failure> {
     let shares = plan
         .shares
         .iter()
@@ -119,19 +135,18 @@ pub(crate) fn command(program: &Path, plan: &Plan, version: u32) -> Result<Comma
         .args(["--vsock", &format!("cid=3,socket={}", quoted_path(&plan.control)?)]);
     let dialect = Dialect::of(version);
     let command = dialect.option(dialect.option(command, "--fs", shares), "--disk", disks);
-    // Last, because the parser would take any words behind `--fs` or `--disk` for further values.
+    // Last, because the parser would take any words after `--fs` or `--disk` for further values.
     Ok(command.arg("--api-socket").arg(&plan.monitor))
 }
 
 fn body(plan: &Plan) -> Result<Value, Failure> {
     let text = |path: &Path| utf8("Cloud Hypervisor", path).map(str::to_owned);
-    let share = |share: &super::ShareDevice| {
+    let share = |share: &ShareDevice| {
         // virtiofsd has one request queue.
         Ok(json!({ "tag": share.tag, "socket": text(&share.socket)?, "num_queues": 1, "queue_size": 1024 }))
     };
-    let disk = |disk: &super::Disk| {
-        Ok(json!({ "path": text(&disk.path)?, "readonly": disk.read_only, "serial": disk.serial }))
-    };
+    let disk =
+        |disk: &Disk| Ok(json!({ "path": text(&disk.path)?, "readonly": disk.read_only, "serial": disk.serial }));
     Ok(json!({
         "cpus": { "boot_vcpus": plan.cpus, "max_vcpus": plan.cpus },
         "memory": { "size": plan.memory_mib << 20, "shared": true },
@@ -165,7 +180,7 @@ fn quoted(text: &str) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Disk, example};
+    use crate::engine::plan::example;
 
     fn text(shares: usize, version: u32) -> String {
         command(Path::new("cloud-hypervisor"), &example(shares), version).unwrap().to_shell()

@@ -1,0 +1,64 @@
+//! What this host and the guest's kernel can do, whatever the engine.
+
+use std::path::Path;
+
+use guest_protocol::Part;
+
+use super::request::{Backend, Choice, Request};
+use crate::host::network::NetworkBackend;
+use crate::host::passt::Passt;
+use crate::host::probe_cache::ProbeCache;
+use crate::host::{self, Tools, Wanted};
+
+/// What this host and the guest's kernel can do. An `Err` says why not, in one line.
+#[derive(Clone, Debug)]
+pub(crate) struct HostCapabilities {
+    /// This user can mount FUSE file systems.
+    pub(crate) fuse: Result<(), String>,
+    /// A virtiofsd that can serve a share.
+    pub(crate) virtiofsd: Result<(), String>,
+    /// Guests can mount an EROFS image on a virtio disk.
+    pub(crate) image_in_guest: Result<(), String>,
+    /// Guests can mount an ext4 file system on a virtio disk.
+    pub(crate) disk_in_guest: Result<(), String>,
+    /// A passt that starts, and whether it carries published ports.
+    pub(crate) passt: Result<bool, String>,
+    /// Guests have a driver for network cards.
+    pub(crate) network_in_guest: Result<(), String>,
+}
+
+impl HostCapabilities {
+    /// Finds out what `request` depends on, and no more: what is not asked for is not tried.
+    #[must_use]
+    pub(crate) fn of(tools: &Tools, request: &Request, cache: &Path) -> Self {
+        let fuse = if request.explain || request.backend == Choice::Forced(Backend::Virtiofsd) {
+            let mut probes = ProbeCache::of(cache);
+            probes
+                .recall("fuse", &[Path::new("/dev/fuse")], || host::fuse(false))
+                .map_err(|failure| failure.to_string())
+        } else {
+            Err("not tried".to_owned())
+        };
+        let in_guest = |parts: &[Part]| parts.iter().try_for_each(|part| tools.boot.modules.supports(*part));
+        Self {
+            fuse,
+            virtiofsd: tools.virtiofsd.as_ref().map(|_| ()).map_err(ToString::to_string),
+            image_in_guest: in_guest(&[Part::Disk, Part::Erofs]),
+            disk_in_guest: in_guest(&[Part::Disk, Part::Ext4]),
+            passt: tools.passt.as_ref().map(Passt::can_publish).map_err(ToString::to_string),
+            network_in_guest: in_guest(&[Part::Network]),
+        }
+    }
+}
+
+impl Request {
+    /// The programs that it may need. Looking for one takes a process.
+    #[must_use]
+    pub(crate) fn wanted(&self) -> Wanted {
+        let by_virtiofsd = matches!(self.backend, Choice::Forced(Backend::Virtiofsd | Backend::Materialize));
+        Wanted {
+            virtiofsd: self.explain || self.directory_root || by_virtiofsd,
+            passt: !matches!(self.network, Choice::Forced(NetworkBackend::None | NetworkBackend::Slirp)),
+        }
+    }
+}

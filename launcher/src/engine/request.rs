@@ -1,0 +1,137 @@
+//! What a run asks of its engine, and what it leaves to us.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::network::NetworkBackend;
+
+/// How the root gets into the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Backend {
+    /// The view, served over vhost-user-fs by this process.
+    Direct,
+    /// A directory of the host (the view mounted by FUSE), served by virtiofsd.
+    Virtiofsd,
+    /// A read-only image of the view (EROFS) on a virtio disk.
+    Block,
+    /// A real directory that the view was unpacked to, served by virtiofsd.
+    Materialize,
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Direct => "direct",
+            Self::Virtiofsd => "virtiofsd",
+            Self::Block => "block",
+            Self::Materialize => "materialize",
+        })
+    }
+}
+
+/// A choice that the user may leave to us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Choice<T> {
+    /// What suits best.
+    #[default]
+    Auto,
+    /// This, or a failure that says what is missing.
+    Forced(T),
+}
+
+impl<T> Choice<T> {
+    /// Reads `auto`, or one of `names`.
+    ///
+    /// # Errors
+    /// Lists what was expected.
+    pub(crate) fn read<'a>(text: &str, names: impl IntoIterator<Item = (&'a str, T)>) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let mut expected = "expected auto".to_owned();
+        for (name, value) in names {
+            if name == text {
+                return Ok(Self::Forced(value));
+            }
+            expected.push_str(", ");
+            expected.push_str(name);
+        }
+        Err(expected)
+    }
+}
+
+impl FromStr for Choice<Backend> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names = [
+            ("direct", Backend::Direct),
+            ("virtiofsd", Backend::Virtiofsd),
+            ("block", Backend::Block),
+            ("materialize", Backend::Materialize),
+        ];
+        Self::read(text, names)
+    }
+}
+
+impl FromStr for Choice<NetworkBackend> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names =
+            [("none", NetworkBackend::None), ("passt", NetworkBackend::Passt), ("slirp", NetworkBackend::Slirp)];
+        Self::read(text, names)
+    }
+}
+
+/// What a run asks for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Request {
+    /// The engine, by its name.
+    #[serde(default)]
+    pub(crate) engine: Choice<String>,
+    /// What executes the guest, by its name.
+    pub(crate) accelerator: Choice<String>,
+    /// What carries the root.
+    pub(crate) backend: Choice<Backend>,
+    /// The machine type, by its name.
+    pub(crate) machine: Choice<String>,
+    /// What carries the guest's packets.
+    pub(crate) network: Choice<NetworkBackend>,
+    /// Ports of the host that lead to the guest.
+    pub(crate) published: usize,
+    /// Shares besides the root.
+    pub(crate) shares: usize,
+    /// The root is a directory of the host, not an image.
+    pub(crate) directory_root: bool,
+    /// What the guest writes is kept on a disk.
+    pub(crate) kept: bool,
+    /// Try also what the decision does not depend on, to explain it.
+    pub(crate) explain: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_are_read_and_wrong_ones_list_the_right_ones() {
+        assert_eq!("auto".parse(), Ok(Choice::<Backend>::Auto));
+        assert_eq!("block".parse(), Ok(Choice::Forced(Backend::Block)));
+        assert_eq!("slirp".parse(), Ok(Choice::Forced(NetworkBackend::Slirp)));
+        let wrong: Result<Choice<Backend>, _> = "nfs".parse();
+        assert_eq!(wrong, Err("expected auto, direct, virtiofsd, block, materialize".to_owned()));
+    }
+
+    #[test]
+    fn request_of_a_machine_from_before_there_were_engines_is_read() {
+        let old = r#"{"accelerator":{"forced":"tcg"},"backend":"auto","machine":{"forced":"q35"},"network":"auto",
+            "published":0,"shares":0,"directory_root":false,"kept":true,"explain":false}"#;
+        let request: Request = serde_json::from_str(old).unwrap();
+        assert_eq!((request.engine, request.machine), (Choice::Auto, Choice::Forced("q35".to_owned())));
+    }
+}

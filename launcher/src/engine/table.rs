@@ -1,0 +1,94 @@
+//! Every engine that there is.
+
+use super::cloud_hypervisor::CloudHypervisor;
+use super::contract::{Engine, Host};
+use super::firecracker::Firecracker;
+use super::policy::Candidate;
+use super::qemu::Qemu;
+use super::request::{Choice, Request};
+use crate::failure::Failure;
+
+/// Of these `auto` takes the first that can be used.
+pub(crate) static ENGINES: [&dyn Engine; 3] = [&Qemu, &CloudHypervisor, &Firecracker];
+
+/// The engine of a name.
+///
+/// # Errors
+/// No engine has it.
+pub(crate) fn find(name: &str) -> Result<&'static dyn Engine, Failure> {
+    let found = ENGINES.into_iter().find(|engine| engine.name() == name);
+    found.ok_or_else(|| Failure::new(format_args!("engine {name}"), "this version of lamina does not have it"))
+}
+
+/// Probes those engines that `request` leaves to choose from: the one that is forced, or one after the other up to the
+/// first that can be used. To explain the choice it probes all.
+///
+/// # Errors
+/// The probes were given up.
+pub(crate) fn candidates(host: &Host<'_>, request: &Request) -> Result<Vec<Candidate>, Failure> {
+    let mut candidates = Vec::new();
+    for engine in ENGINES {
+        if matches!(&request.engine, Choice::Forced(forced) if forced != engine.name()) && !request.explain {
+            continue;
+        }
+        let can = engine.probe(host, request);
+        (host.check)()?;
+        let last = can.is_ok() && !request.explain;
+        candidates.push(Candidate { engine: engine.name(), can });
+        if last {
+            break;
+        }
+    }
+    Ok(candidates)
+}
+
+/// Reads the choice of an engine.
+///
+/// # Errors
+/// Lists what was expected.
+pub(crate) fn parse_engine(text: &str) -> Result<Choice<String>, String> {
+    among(text, ENGINES.into_iter().map(Engine::name))
+}
+
+/// Reads the choice of an accelerator.
+///
+/// # Errors
+/// Lists what was expected.
+pub(crate) fn parse_accelerator(text: &str) -> Result<Choice<String>, String> {
+    among(text, ENGINES.into_iter().flat_map(Engine::accelerators).copied())
+}
+
+/// Reads the choice of a machine type.
+///
+/// # Errors
+/// Lists what was expected.
+pub(crate) fn parse_machine(text: &str) -> Result<Choice<String>, String> {
+    among(text, ENGINES.into_iter().flat_map(Engine::machines).copied())
+}
+
+fn among(text: &str, names: impl Iterator<Item = &'static str>) -> Result<Choice<String>, String> {
+    let mut once: Vec<&str> = Vec::new();
+    for name in names {
+        if !once.contains(&name) {
+            once.push(name);
+        }
+    }
+    Choice::read(text, once.into_iter().map(|name| (name, name.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_all_engines_can_be_chosen_and_no_others() {
+        for engine in ENGINES {
+            assert_eq!(parse_engine(engine.name()), Ok(Choice::Forced(engine.name().to_owned())));
+            assert_eq!(find(engine.name()).unwrap().name(), engine.name());
+        }
+        assert_eq!(parse_accelerator("auto"), Ok(Choice::Auto));
+        assert_eq!(parse_accelerator("abacus"), Err("expected auto, kvm, tcg".to_owned()));
+        assert_eq!(parse_machine("pdp11"), Err("expected auto, microvm, q35".to_owned()));
+        assert!(find("bochs").unwrap_err().to_string().contains("engine bochs"));
+    }
+}
