@@ -22,7 +22,7 @@ pub(crate) trait Documents {
     /// Why a document cannot be had.
     type Error;
 
-    /// The document that `descriptor` stands for, verified. `what` names it in errors.
+    /// Returns the document that `descriptor` names, verified. `what` names it in errors.
     fn document(&self, what: &str, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, Self::Error>;
 
     /// Whether the error says that the document is not there, so that others still may be.

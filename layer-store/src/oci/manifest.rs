@@ -96,7 +96,7 @@ impl Descriptor {
         short(&self.digest)
     }
 
-    /// Checks that `bytes` are what this descriptor stands for; `what` names them in the error.
+    /// Checks that `bytes` are what this descriptor describes; `what` names them in the error.
     pub(crate) fn verify(&self, what: &str, bytes: &[u8]) -> Result<(), ImageError> {
         if bytes.len() as u64 != self.size {
             return Err(ImageError::WrongSize {

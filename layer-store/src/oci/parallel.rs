@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-/// Does `work` on every item, on up to `threads` threads, and gives the results in the items' order.
+/// Does `work` on every item, on up to `threads` threads, and returns the results in the items' order.
 ///
 /// The items with the greatest `weight` start first, so that no big one is left for the end. The first
 /// error calls `stop`, which should make the work that is left end early, and is returned once every thread has stopped.
@@ -37,7 +37,7 @@ pub(crate) fn for_each<T: Sync, R: Send, E: Send>(
         }
     };
     thread::scope(|scope| {
-        // This thread works too, so a host that gives no more threads only takes longer.
+        // This thread works too, so if no more threads can be started, it only takes longer.
         for _ in 1..threads.min(items.len()) {
             let _ = thread::Builder::new().name("layer".to_owned()).spawn_scoped(scope, worker);
         }

@@ -75,7 +75,7 @@ impl Platform {
         self.level()?.checked_sub(offered.level()?)
     }
 
-    /// The variant as a number: `v7` is 7, none is 0. Words that are not numbers match nobody.
+    /// The variant as a number: `v7` is 7, none is 0. A word that is not a number matches nothing.
     fn level(&self) -> Option<u32> {
         match &self.variant {
             None => Some(0),

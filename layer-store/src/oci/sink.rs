@@ -10,7 +10,7 @@ pub(crate) type SinkError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Keeps layers and documents. Its methods may be called from several threads at once.
 pub(crate) trait LayerSink: Sync {
-    /// Waits until nobody else, in this process or another, brings in this layer, then keeps others
+    /// Waits until no other thread or process brings in this layer, then keeps others
     /// waiting until the claim is dropped or its process dies. `observer` is told of a wait, with `name` for the
     /// layer, and can end it, which is an error.
     fn claim(&self, layer: &DiffId, name: &str, observer: &dyn Observer) -> Result<Box<dyn Send>, SinkError>;

@@ -138,7 +138,7 @@ fn is_map(name: &str) -> bool {
     ["Volumes", "ExposedPorts", "Labels", "annotations"].iter().any(|map| map.eq_ignore_ascii_case(name))
 }
 
-/// Gives fields that are written in other letters, `Os` for `os`, the names that are meant: Go reads them so.
+/// Renames fields that are written with other capitals, such as `Os` for `os`. Go reads them as the same.
 fn fold_names(fields: &mut Fields, names: &[&str]) {
     for name in names {
         if fields.contains_key(*name) {
@@ -243,7 +243,7 @@ fn texts(value: Value) -> Option<Value> {
     }
 }
 
-/// The keys of a map, each with nothing behind it; lists are what some tools write in their place.
+/// The keys of a map, each with an empty object. Some tools write a list instead.
 fn set(value: Value) -> Option<Value> {
     let names: Vec<String> = match value {
         Value::Object(map) => map.into_iter().map(|(name, _)| name).collect(),

@@ -2,8 +2,8 @@
 //!
 //! A registry answers 401 with challenges (RFC 9110, section 11.6.1): `Basic`, or `Bearer` with the
 //! token service to go to, as the token authentication of the distribution project describes. The
-//! client of `oci-distribution` follows the same steps, but gives no way to tell a token service that is
-//! busy from one that refuses, nor to use an identity token; so the steps are taken here.
+//! client of `oci-distribution` follows the same steps, but its callers cannot tell a token service that is
+//! busy from one that refuses, and it cannot use identity tokens. So the steps are taken here.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -101,7 +101,7 @@ fn parameter_value(text: &str) -> (String, &str) {
 
 /// The request that fetches a token, or why none may be sent.
 ///
-/// A password or identity token that came to be used over TLS is not sent to a token service without it.
+/// A login is sent to a token service without TLS only if the registry itself has none.
 pub(super) fn token_request(
     client: &Client,
     url: Url,

@@ -26,8 +26,8 @@ pub(super) struct Authorization {
 }
 
 impl Repository {
-    /// A new authorization, unless another request has got one since `generation`. `None` where the challenge wants
-    /// a login and there is none.
+    /// A new authorization, unless another request has got one since `generation`. `None` if the challenge wants
+    /// a login and none is stored.
     pub(super) async fn renew(&self, generation: u64, challenge: &Challenge) -> Result<Option<Authorization>, Failure> {
         let mut authorization = self.authorization.lock().await;
         if authorization.generation != generation {
@@ -97,7 +97,8 @@ impl Repository {
         Ok(auth::bearer_of(&answer).map_err(unusable)?)
     }
 
-    /// The image is not for everybody. The lock of the authorization is held, so its notes are not added here.
+    /// The error for an image that is not public. The caller holds the lock of the authorization and adds the notes on
+    /// unused logins.
     fn refusal(&self, reason: String) -> PullError {
         let registry = self.reference.registry().to_owned();
         PullError::Denied { image: self.name(), registry, reason, unused: Vec::new() }

@@ -12,7 +12,7 @@ pub struct Patience {
     pub connect: Duration,
     /// For the next bytes of an answer. A transfer may take any time as long as bytes keep coming.
     pub stall: Duration,
-    /// Attempts in a row that may fail, at least 1. Progress of a megabyte starts the count anew.
+    /// Attempts in a row that may fail, at least 1. Progress of a megabyte resets the count.
     pub attempts: u32,
     /// The wait after the first failure; each further one doubles it.
     pub first_wait: Duration,

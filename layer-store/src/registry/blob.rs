@@ -74,7 +74,7 @@ impl<'a> LayerReader<'a> {
                 () = sender.closed() => Ok(()),
             };
             if let Err(error) = outcome {
-                // Nobody listens any more: then nobody misses it.
+                // This fails if the reader was dropped, and then the error does not matter.
                 let _ = sender.send(Err(error)).await;
             }
         });
@@ -176,7 +176,7 @@ impl Read for LayerReader<'_> {
 
 /// Why one attempt at the bytes of a layer ended.
 enum Stop {
-    /// Everything is there, or nobody reads it any more.
+    /// The layer is complete, or its reader was dropped.
     Done,
     /// The answer had a part of what was asked for, so the next part is asked for at once.
     More,
@@ -188,7 +188,7 @@ enum Stop {
 struct Transfer {
     repository: Arc<Repository>,
     layer: Descriptor,
-    /// Bytes that are there.
+    /// The bytes received so far.
     offset: u64,
     pieces: mpsc::Sender<Result<Bytes, PullError>>,
     answers: Arc<AtomicUsize>,

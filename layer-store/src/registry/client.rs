@@ -94,7 +94,7 @@ impl Repository {
         Backoff::new(&self.options.patience, &*self.observer)
     }
 
-    /// The manifest or index behind a tag or digest, unverified.
+    /// Returns the manifest or index that a tag or digest names, unverified.
     pub(super) async fn manifest(&self, tag_or_digest: &str) -> Result<Answer, PullError> {
         let url = format!("{}/manifests/{tag_or_digest}", self.base);
         let ask = || self.client.get(&url).header(ACCEPT, MANIFESTS.join(", "));
@@ -145,7 +145,7 @@ impl Repository {
         (self.reference.registry(), self.reference.repository())
     }
 
-    /// The server behind an address to which a request for `purpose` came, directly or by redirects.
+    /// Returns the server at an address that a request for `purpose` reached, directly or by redirects.
     pub(super) fn server(&self, url: &Url, purpose: Purpose) -> Server {
         let (host, registry) = (server::host(url), self.reference.registry().to_owned());
         match purpose {
@@ -156,7 +156,7 @@ impl Repository {
         }
     }
 
-    /// What a failed request or a broken body means. `url` is where the request had come to.
+    /// Returns what a failed request or a broken body means. `url` is the last address of the request.
     pub(super) fn failure(&self, url: Url, purpose: Purpose, error: reqwest::Error) -> Failure {
         let url = error.url().cloned().unwrap_or(url);
         let server = self.server(&url, purpose);
@@ -377,7 +377,7 @@ fn messages(answer: &Value) -> String {
     }
 }
 
-/// `Retry-After` in seconds (RFC 9110, section 10.2.3). A date is not read: the waits of one's own do as well.
+/// `Retry-After` in seconds (RFC 9110, section 10.2.3). A date is ignored, and the usual waits apply.
 fn retry_after(value: &HeaderValue) -> Option<Duration> {
     value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }

@@ -1,7 +1,7 @@
 //! The logins that docker, podman and skopeo have stored.
 //!
-//! The files are read by this module and not by `docker_credential`: that crate refuses a whole file for one
-//! odd entry, and most people who pull a public image do not know what is in their login files.
+//! The files are read by this module and not by `docker_credential`: that crate refuses a whole file because of one
+//! odd entry, which must not stop the pull of a public image.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

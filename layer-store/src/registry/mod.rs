@@ -78,7 +78,7 @@ struct Layer {
     diff_id: DiffId,
 }
 
-/// Brings the image that `reference` names into the store, and gives it that name there.
+/// Fetches the image that `reference` names into the store, and names it there.
 pub(crate) fn pull_into(
     sink: &dyn LayerSink,
     reference: &Reference,

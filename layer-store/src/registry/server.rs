@@ -17,7 +17,7 @@ pub enum Server {
         /// The host that serves it, where that is another: Docker Hub's is `registry-1.docker.io`.
         host: String,
     },
-    /// The service that gives tokens for a registry.
+    /// The service that issues tokens for a registry.
     TokenService {
         /// With its port.
         host: String,

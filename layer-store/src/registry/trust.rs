@@ -1,4 +1,4 @@
-//! Which servers are believed to be who they say.
+//! Which server certificates are trusted.
 //!
 //! The certificates trusted are the system's (or those of `SSL_CERT_FILE` and `SSL_CERT_DIR` in their
 //! place) and the user's CA file. In one case the usual rules are too strict: `openssl req -x509`, with
@@ -31,7 +31,7 @@ pub(super) fn tls(options: &PullOptions) -> Result<ClientConfig, PullError> {
 struct Trust {
     /// From the user's CA file.
     given: Vec<CertificateDer<'static>>,
-    /// Read when the first server shows a certificate: for a registry without TLS nobody needs them.
+    /// Read when the first server shows a certificate, because a registry without TLS does not need them.
     all: OnceLock<Trusted>,
     provider: Arc<CryptoProvider>,
 }

@@ -1,6 +1,7 @@
 //! Pulls from a real docker-registry, and from one that misbehaves.
 
 mod odd_images;
+mod proxies;
 mod resume;
 mod servers;
 #[path = "../support/mod.rs"]
@@ -22,7 +23,7 @@ use support::registry::Registry;
 use support::{names, run, skopeo};
 use tempfile::TempDir;
 
-/// Short waits, no logins of whoever runs the test.
+/// Short waits, and no logins of the user that runs the test.
 fn options() -> PullOptions {
     PullOptions {
         patience: Patience {
@@ -295,7 +296,7 @@ fn what_is_not_there_is_named() {
 #[test]
 fn a_registry_that_is_not_there_is_named() {
     let place = Place::new();
-    // Port 1 of this host: nobody listens.
+    // Port 1 of this host: no process listens.
     let notices = Arc::new(Notices::default());
     let progress: Arc<dyn Observer> = Arc::clone(&notices) as Arc<dyn Observer>;
     let error = place.watched("localhost:1/app:1", &options(), &progress).unwrap_err().to_string();
