@@ -194,7 +194,7 @@ fn results_as_json(machines: &Machines) {
     assert_eq!(object(&much)["stdout"].as_str().map(str::len), Some(3_000_000));
     session
         .run(["exec", "--json", "-t", "web", "--", "true"])
-        .refused_usage("--json: standard output is for a terminal");
+        .refused_usage("--json: standard output carries a terminal");
 
     // Failing to write the result is a failure.
     let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
@@ -212,7 +212,7 @@ fn results_as_json(machines: &Machines) {
     for (from, to) in [(path("from"), "web:/srv/counted".to_owned()), ("web:/srv/counted".to_owned(), path("back"))] {
         assert_eq!(object(&session.run(["cp", "--json", &from, &to]).succeeded()), arrived, "{from}");
     }
-    session.run(["cp", "--json", "web:/srv/counted", "-"]).refused_usage("--json: standard output is for the tar");
+    session.run(["cp", "--json", "web:/srv/counted", "-"]).refused_usage("--json: standard output carries the tar");
     let console = session.ok(["logs", "--console", "--json", "web"]);
     let mut lines = console.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     assert!(lines.any(|line| line == json!({ "stream": "console", "text": "lamina: init is up" })), "{console}");
