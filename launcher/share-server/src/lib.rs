@@ -107,7 +107,7 @@ pub enum Error {
 }
 
 /// Open files that the server needs beside those of the guest: one for each range of the guest's memory, and some.
-const OWN_OPEN_FILES: u64 = 609;
+pub const OWN_OPEN_FILES: u64 = 609;
 /// The fewest open files with which a guest can do anything.
 const MIN_OPEN_FILES: u64 = OWN_OPEN_FILES + 128;
 /// The most that are asked for.

@@ -1,14 +1,8 @@
-//! What other commands ask of a machine's supervisor, over the socket `api.sock` of that machine.
-//!
-//! A connection begins with one line of JSON, a [`Request`], which is answered by one line, a [`Reply`]. Behind
-//! [`Request::Exec`] both sides go on in the frames of the guest's control channel ([`guest_protocol`]), with
-//! [`STREAM`] for the stream: the supervisor only changes that number, so the windows of the process's channels reach
-//! from the guest to the command that started it. The connection ends behind the process's last message.
-//!
-//! Who can connect is who may enter the directory of sockets: its owner.
+//! The server of a machine's requests, see [`super::request`]: starts further processes in the guest, and passes on their
+//! channels.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,70 +10,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use guest_protocol::{Channel, Message, Process};
-use serde::{Deserialize, Serialize};
 
 use super::event::Event;
+use super::request::{Reply, Request, SOCKET, STREAM, read_line, write_line};
 use super::session::Control;
 
-/// The name of the socket.
-pub(crate) const SOCKET: &str = "api";
-/// The stream of the process on a connection.
-pub(crate) const STREAM: u32 = 1;
-/// The longest request in bytes, as for a message to the guest.
-const LONGEST: u64 = guest_protocol::MAX_PAYLOAD as u64;
-
-/// What is asked for.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Request {
-    /// Start a process beside the machine's first one, with that one's environment, directory and user where it has
-    /// none of its own; a tool of init's as it is.
-    Exec(Process),
-    /// End the first process: by SIGTERM, and by SIGKILL when it has not ended in time.
-    Stop {
-        /// Milliseconds.
-        timeout: u64,
-    },
-    /// Send a signal to the first process.
-    Signal(u32),
-    /// End the machine at once.
-    Kill,
-}
-
-/// Whether it is done.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Reply {
-    /// It is.
-    Accepted,
-    /// It cannot be, because of this.
-    Refused(String),
-}
-
-/// Writes one line of JSON.
-pub(crate) fn write_line(mut to: impl Write, value: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(value)?;
-    line.push(b'\n');
-    to.write_all(&line)
-}
-
-/// Reads one line of JSON and not a byte more.
-pub(crate) fn read_line<T: for<'de> Deserialize<'de>>(mut from: impl Read) -> io::Result<T> {
-    let mut line = Vec::new();
-    let mut byte = [0];
-    loop {
-        from.read_exact(&mut byte)?;
-        if byte == *b"\n" {
-            return Ok(serde_json::from_slice(&line)?);
-        }
-        line.extend(byte);
-        if line.len() as u64 > LONGEST {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the line is too long"));
-        }
-    }
-}
-
-/// Where requests are taken, and the guest's answers are given to whoever asked.
+/// Takes requests, and hands the guest's answers to those that asked.
 #[derive(Debug)]
 pub(crate) struct ApiServer {
     /// The way to the guest, once processes can be started, and the first of them.
@@ -97,12 +33,12 @@ impl ApiServer {
 
     /// Takes requests from now on, in threads of its own.
     pub(crate) fn open(self: &Arc<Self>, listener: UnixListener) {
-        let desk = Arc::clone(self);
+        let server = Arc::clone(self);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let desk = Arc::clone(&desk);
+                let server = Arc::clone(&server);
                 std::thread::spawn(move || {
-                    if let Err(error) = desk.attend(&stream) {
+                    if let Err(error) = server.attend(&stream) {
                         tracing::debug!("{SOCKET}.sock: {error}");
                     }
                 });
@@ -127,7 +63,7 @@ impl ApiServer {
         }
     }
 
-    /// Stdio all connections, once what is under way has been passed on.
+    /// Ends all connections, once what is under way has been passed on.
     pub(crate) fn close(&self) {
         self.askers.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -159,7 +95,7 @@ impl ApiServer {
             }
         }
         if self.askers.lock().unwrap_or_else(PoisonError::into_inner).remove(&number).is_some() {
-            // Whoever asked has gone away: for the process, its terminal or its pipes have.
+            // The command that asked is gone. For the process, its terminal or its pipes are.
             control.send(number, Message::Signal(signal_hook::consts::SIGHUP as u32));
             control.send(number, Message::Stdin(Vec::new()));
             control.send(number, Message::Close(Channel::Stdout));
@@ -188,11 +124,11 @@ fn answer(stream: &UnixStream, answers: Receiver<Message>) {
             break;
         }
     }
-    // Stdio the reading side as well, which then sees that the process is over.
+    // Ends the reading side as well, which then sees that the process is over.
     let _ = stream.shutdown(Shutdown::Both);
 }
 
-/// What a command may say to its process; all else is between supervisor and guest.
+/// Whether a command may send this to its process. All else is between supervisor and guest.
 const fn is_for_a_process(message: &Message) -> bool {
     matches!(
         message,
@@ -202,23 +138,14 @@ const fn is_for_a_process(message: &Message) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     #[test]
-    fn a_line_is_read_and_not_a_byte_more() {
-        let mut wire = Vec::new();
-        write_line(&mut wire, &Request::Stop { timeout: 7 }).unwrap();
-        wire.extend(b"rest");
-        let mut from = wire.as_slice();
-        assert!(matches!(read_line(&mut from).unwrap(), Request::Stop { timeout: 7 }));
-        assert_eq!(from, b"rest");
-        assert!(read_line::<Request>(b"{\"kill\"".as_slice()).is_err());
-    }
-
-    #[test]
-    fn answers_reach_who_asked_and_the_last_one_ends_the_connection() {
+    fn answers_reach_those_that_asked_and_the_last_one_ends_the_connection() {
         let (events, _inbox) = channel();
-        let desk = ApiServer::new(events);
+        let api = ApiServer::new(events);
         let (guest, host) = UnixStream::pair().unwrap();
         let first = Process {
             env: vec![("A".into(), "1".into())],
@@ -226,7 +153,7 @@ mod tests {
             user: Some("web".into()),
             ..Process::tool(&["first"])
         };
-        desk.ready(Control::new(host), first);
+        api.ready(Control::new(host), first);
         let (mut client, server) = UnixStream::pair().unwrap();
         let process = Process {
             argv: vec!["x".into()],
@@ -239,7 +166,7 @@ mod tests {
         let env = vec![("A".into(), "1".into()), ("B".into(), "2".into())];
         let process = Process { env, user: Some("web".into()), ..process };
         std::thread::scope(|scope| {
-            let attending = scope.spawn(|| desk.attend(&server));
+            let attending = scope.spawn(|| api.attend(&server));
             assert!(matches!(read_line(&client).unwrap(), Reply::Accepted));
             assert_eq!(Message::read(&guest).unwrap(), Some((2, Message::Start(process))));
             Message::Stdin(b"in".to_vec()).write(STREAM, &client).unwrap();
@@ -248,8 +175,8 @@ mod tests {
             assert_eq!(Message::read(&guest).unwrap(), Some((2, Message::Stdin(b"in".to_vec()))));
             // Nobody but the supervisor powers the guest off.
             assert_eq!(Message::read(&guest).unwrap(), Some((2, Message::Signal(2))));
-            desk.deliver(2, Message::Stdout(b"out".to_vec()));
-            desk.deliver(2, Message::Exited(guest_protocol::Ending::Status(3)));
+            api.deliver(2, Message::Stdout(b"out".to_vec()));
+            api.deliver(2, Message::Exited(guest_protocol::Ending::Status(3)));
             assert_eq!(Message::read(&client).unwrap(), Some((STREAM, Message::Stdout(b"out".to_vec()))));
             assert!(matches!(Message::read(&client).unwrap(), Some((STREAM, Message::Exited(_)))));
             assert_eq!(client.read(&mut [0]).unwrap(), 0);

@@ -4,6 +4,7 @@ use std::sync::mpsc::Sender;
 
 use super::directory::Directory;
 use super::event::Event;
+use super::limits;
 use super::record::ProcessRecord;
 use crate::failure::Failure;
 use crate::host::command_line::CommandLine;
@@ -61,6 +62,18 @@ impl Children {
     /// The last lines of a helper's output.
     pub(crate) fn last_words(&self, number: usize) -> String {
         self.processes.get(number).map_or(String::new(), |helper| helper.process.last_words())
+    }
+
+    /// A warning for each helper that has nearly as many files open as it may.
+    pub(crate) fn short_of_files(&self) -> Vec<String> {
+        let living = self.processes.iter().filter(|helper| !helper.ended);
+        let short = living.filter_map(|helper| Some((&helper.role, limits::short_of_files(helper.process.pid())?)));
+        let warning = |(role, limit): (&String, u64)| {
+            format!(
+                "the server of its {role} has nearly as many files open as it may ({limit}); raise the limit: ulimit -n"
+            )
+        };
+        short.map(warning).collect()
     }
 
     /// The helpers that run.

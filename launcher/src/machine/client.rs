@@ -13,13 +13,13 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 use rustix::process::{Signal, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGTERM, SIGWINCH};
 
-use super::api::{self, Reply, Request, STREAM, read_line, write_line};
 use super::directory::{existing, one};
 use super::event::Event;
 use super::exit_record::ExitRecord;
+use super::phase::GRACE;
 use super::record::{Record, State};
+use super::request::{self, Reply, Request, STREAM, read_line, write_line};
 use super::session::{Control, Session};
-use super::shutdown::GRACE;
 use super::signals::Signals;
 use super::stdio::Stdio;
 use super::{session, terminal};
@@ -91,7 +91,7 @@ impl Machine {
         if !self.record.state.is_active() {
             return Err(self.not_running());
         }
-        let path = self.record.socket_directory()?.join(format!("{}.sock", api::SOCKET));
+        let path = self.record.socket_directory()?.join(format!("{}.sock", request::SOCKET));
         let stream = connect(&path).map_err(|error| self.unreachable(&path, &error))?;
         write_line(&stream, request).map_err(|error| self.unreachable(&path, &error))?;
         match read_line(&stream) {
@@ -137,7 +137,7 @@ impl Machine {
         let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         // An ephemeral one may be gone by now.
         let Ok(directory) = self.directory() else { return Ok(Stopped::Before) };
-        let word = ExitRecord::of(&directory).about(directory.display())?;
+        let exit_record = ExitRecord::of(&directory).about(directory.display())?;
         // A supervisor without its socket still gets signals, and SIGTERM means the same.
         let asked = self
             .ask(&Request::Stop { timeout: milliseconds })
@@ -146,8 +146,8 @@ impl Machine {
         let has_a_disk = directory.join(kept_disk::FILE).exists();
         let tidy = if has_a_disk { TIDY_A_DISK } else { TIDY };
         if asked.is_ok() && ends_within(&supervisor, timeout.saturating_add(tidy)) {
-            let killed = Some(super::supervisor::KILLED.shell_status());
-            let status = word.heard().and_then(|state| state.status());
+            let killed = Some(super::end::KILLED.shell_status());
+            let status = exit_record.read().and_then(|state| state.status());
             return Ok(if status == killed { Stopped::Killed } else { Stopped::Asked });
         }
         self.end_supervisor(&supervisor)
@@ -185,18 +185,18 @@ impl Machine {
     pub(crate) fn wait(&self, signals: &Signals) -> Result<u8, Failure> {
         let name = &self.record.name;
         let directory = self.directory()?;
-        let word = ExitRecord::of(&directory).about(directory.display())?;
+        let exit_record = ExitRecord::of(&directory).about(directory.display())?;
         loop {
             let seen = one(name);
             // The record may be gone by now, or be about the next run.
-            let state = match (word.heard(), seen) {
+            let state = match (exit_record.read(), seen) {
                 (Some(state), _) => state,
                 (None, Ok(record)) if record.state.is_active() => {
                     record.supervisor().map_or(Ok(()), |supervisor| await_end(&supervisor, signals))?;
                     continue;
                 }
                 (None, Ok(record)) => record.state,
-                (None, Err(failure)) => word.heard().ok_or(failure)?,
+                (None, Err(failure)) => exit_record.read().ok_or(failure)?,
             };
             return Ok(state.status().unwrap_or(MACHINE_FAILED));
         }
@@ -291,8 +291,8 @@ fn ends(signal: i32) -> bool {
     matches!(signal, SIGTERM | SIGHUP)
 }
 
-/// Connects to a supervisor's socket, with [`ANSWER`] as the limit of every wait for it: also a process that stands
-/// still has a socket.
+/// Connects to a supervisor's socket, with [`ANSWER`] as the limit of every wait for it: a process that is
+/// stopped still has its socket.
 fn connect(path: &Path) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(path)?;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;

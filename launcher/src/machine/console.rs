@@ -17,7 +17,7 @@ pub(crate) const PANIC: &str = "Kernel panic - not syncing: ";
 /// The longest line of which the end is waited for, in bytes.
 const LONGEST_LINE: usize = 4096;
 
-/// Makes the console's file anew and reads it as it grows, for as long as this process lives: copies it to standard
+/// Truncates the console's file and reads it as it grows, for as long as this process lives: copies it to standard
 /// error if it is to be shown, and tells when the kernel panics. All else the guest tells by the control channel.
 ///
 /// # Errors

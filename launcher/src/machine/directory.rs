@@ -1,30 +1,24 @@
-//! A machine's two directories: what is known of it, and its sockets.
+//! A machine's two directories: its state, and its sockets.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use super::exit_record;
+use super::exit_record::{self, lock};
 use super::home::{self, make_private};
 use super::reconcile::{reconcile, reconcile_all};
-use super::record::{self, ProcessRecord, Record, State, current_boot, now};
+use super::record::{self, MOUNT_POINT, ProcessRecord, Record, State, current_boot, now};
 use crate::failure::{About, Failure};
 
-/// How many warnings are written down of one machine.
+/// How many warnings of one machine are recorded.
 const MOST_WARNINGS: usize = 64;
 
-/// The file that a machine's supervisor keeps locked. The kernel lets go of it when the supervisor dies, however
-/// it dies.
-pub(super) const LOCK: &str = "lock";
-/// The name of a machine's mount point in its directory.
-pub(super) const MOUNT_POINT: &str = "root";
 /// The name of the socket at which a machine's root answers with its counters.
 const STATS_SOCKET: &str = "stats";
 
-/// The directories of a machine that this process looks after. Dropping it removes the sockets, and of an ephemeral
-/// machine everything.
+/// The directories of a machine that this process supervises. Dropping it removes the sockets and, of an ephemeral
+/// machine, everything.
 #[derive(Debug)]
 pub(crate) struct Directory {
     state: PathBuf,
@@ -68,7 +62,7 @@ impl Directory {
         Self::of(state, record, lock, false)
     }
 
-    /// Takes over a machine whose lock another process hands on; `new` says whether this is its first start.
+    /// Takes over a machine whose lock another process has handed over; `new` says whether this is its first start.
     ///
     /// # Errors
     /// There is no such machine.
@@ -119,7 +113,7 @@ impl Directory {
         self.sockets.join(format!("{name}.sock"))
     }
 
-    /// Where the machine tells what its root was asked: see [`stats_socket`].
+    /// The socket of its root's counters: see [`stats_socket`].
     #[must_use]
     pub(crate) fn stats_socket(&self) -> PathBuf {
         self.sockets.join(STATS_SOCKET)
@@ -143,7 +137,7 @@ impl Directory {
         self.new
     }
 
-    /// Writes down that the machine could not be started, and lets it go if it is new.
+    /// Records that the machine could not be started, and removes it when this is dropped if it is new.
     pub(crate) fn give_up(&mut self, failure: &Failure) {
         let state = State::Failed { reason: failure.cause().to_owned(), status: failure.status(), at: now() };
         if let Err(failure) = self.enter(state) {
@@ -152,12 +146,12 @@ impl Directory {
         self.forget_if_new();
     }
 
-    /// Lets a new machine go whose command never ran: nobody has been told of it.
+    /// Makes a new machine ephemeral if its command never ran: nobody has been told of it.
     pub(crate) fn forget_if_new(&mut self) {
         self.record.ephemeral |= self.new;
     }
 
-    /// Writes down the machine's processes: this one, and the living `children`.
+    /// Records the machine's processes: this one and its `children`.
     ///
     /// # Errors
     /// The record cannot be written.
@@ -168,7 +162,7 @@ impl Directory {
         self.record.write(&self.state)
     }
 
-    /// Writes down how the machine is from now on.
+    /// Records the state of the machine.
     ///
     /// # Errors
     /// The record cannot be written.
@@ -179,12 +173,12 @@ impl Directory {
         self.record.state = state;
         let written = self.record.write(&self.state);
         if !self.record.state.is_active() {
-            exit_record::leave(&self.lock, &self.record.state).about(self.state.display())?;
+            exit_record::write(&self.lock, &self.record.state).about(self.state.display())?;
         }
         written
     }
 
-    /// Tells, and writes down once, what went wrong without ending the machine.
+    /// Prints and records, once, what went wrong without ending the machine.
     pub(crate) fn warn(&mut self, warning: &str) {
         // A guest that goes on warning is cut off.
         if self.record.warnings.len() >= MOST_WARNINGS || self.record.warnings.iter().any(|known| known == warning) {
@@ -226,7 +220,7 @@ impl Drop for Directory {
     }
 }
 
-/// The socket at which the root of the machine called `name` answers with its counters, while that machine runs.
+/// The socket on which the machine called `name` returns the counters of its root, while it runs.
 ///
 /// # Errors
 /// There is no such machine.
@@ -258,22 +252,6 @@ fn exists(name: &str, state: &Path) -> Failure {
             .with_hint(format_args!("choose another --name, or remove it: lamina rm {name}")),
         _ => failure("it is already running").with_hint("choose another --name"),
     }
-}
-
-/// How long somebody may hold a lock only to look.
-const LOOK: Duration = Duration::from_millis(500);
-
-pub(super) fn lock(state: &Path, name: &str) -> Result<File, Failure> {
-    let path = state.join(LOCK);
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).about(path.display())?;
-    let start = Instant::now();
-    while file.try_lock().is_err() {
-        if start.elapsed() > LOOK {
-            return Err(Failure::new(format_args!("machine {name}"), "it is already running"));
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(file)
 }
 
 /// All machines, by name, as they are now.
@@ -315,7 +293,7 @@ pub(crate) fn one(name: &str) -> Result<Record, Failure> {
     }
 }
 
-/// Removes all that is left of a machine that has ended.
+/// Removes a machine that has ended.
 ///
 /// # Errors
 /// It runs, or something cannot be removed.
@@ -327,21 +305,4 @@ pub(crate) fn remove(name: &str) -> Result<(), Failure> {
         running().with_hint(format_args!("end it first (lamina stop {name}), or do both: lamina rm --force {name}"))
     })?;
     fs::remove_dir_all(&state).about(state.display())
-}
-
-/// A new record, of a machine that is about to start.
-#[must_use]
-pub(crate) fn new_record(name: &str, root: &str, command: &[String], ephemeral: bool) -> Record {
-    Record {
-        name: name.to_owned(),
-        root: root.to_owned(),
-        command: command.to_vec(),
-        created: now(),
-        ephemeral,
-        boot_id: current_boot(),
-        state: State::Starting,
-        processes: Vec::new(),
-        sockets: None,
-        warnings: Vec::new(),
-    }
 }

@@ -5,7 +5,7 @@ use std::process::ExitStatus;
 
 use guest_protocol::Message;
 
-use super::api::Request;
+use super::request::Request;
 use crate::engine;
 
 /// Something that happened to a machine.
@@ -17,7 +17,7 @@ pub(crate) enum Event {
     Control(u32, Message),
     /// The control channel ended, by an error or by its end.
     ControlClosed(Option<io::Error>),
-    /// The guest's kernel says on its console that it panics.
+    /// The console says that the guest's kernel panics. A guest can forge that, to its own end only.
     Panicked,
     /// A helper process besides the engine ended.
     Ended(usize, ExitStatus),

@@ -1,41 +1,65 @@
-//! How a machine ended, told to those who wait for it, also where its directory goes right behind.
+//! A machine's lock, and the record of how it ended, for those who wait for it even if nothing else of it is left.
 //!
-//! The word is a line of JSON, a [`State`], at the end of the machine's lock: who has that file open reads it there when
-//! the file has lost its name. Each run adds one line.
+//! The record is a line of JSON, a [`State`], at the end of the lock's file: a process that has the file open reads it
+//! there after the file has lost its name. Each run adds one line.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use super::directory::LOCK;
 use super::record::State;
+use crate::failure::{About, Failure};
 
-/// Leaves the word in the lock, which must have been opened to append.
-pub(super) fn leave(mut lock: &File, state: &State) -> io::Result<()> {
+/// The file that a machine's supervisor keeps locked. The kernel releases it when the supervisor dies, however it dies.
+pub(super) const LOCK: &str = "lock";
+
+/// How long another process may hold a lock, to look at the machine.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Takes the lock of the machine called `name`.
+///
+/// # Errors
+/// The machine runs.
+pub(super) fn lock(state: &Path, name: &str) -> Result<File, Failure> {
+    let path = state.join(LOCK);
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).about(path.display())?;
+    let start = Instant::now();
+    while file.try_lock().is_err() {
+        if start.elapsed() > LOOK {
+            return Err(Failure::new(format_args!("machine {name}"), "it is already running"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(file)
+}
+
+/// Writes the record to the lock, which must have been opened to append.
+pub(super) fn write(mut lock: &File, state: &State) -> io::Result<()> {
     let mut line = serde_json::to_vec(state)?;
     line.push(b'\n');
     lock.write_all(&line)
 }
 
-/// Hears the word of the run that is under way.
+/// The record of the run that is under way, before it is written.
 #[derive(Debug)]
 pub(super) struct ExitRecord {
     lock: File,
-    /// Where it will stand.
+    /// The place where it will be.
     from: u64,
 }
 
 impl ExitRecord {
-    /// Listens beside the machine whose directory is `state`.
+    /// Of the machine whose directory is `state`.
     pub(super) fn of(state: &Path) -> io::Result<Self> {
         let lock = File::open(state.join(LOCK))?;
         let from = lock.metadata()?.len();
         Ok(Self { lock, from })
     }
 
-    /// The word, once it has been left.
-    pub(super) fn heard(&self) -> Option<State> {
+    /// The record, once it is written.
+    pub(super) fn read(&self) -> Option<State> {
         let length = self.lock.metadata().ok()?.len().checked_sub(self.from)?;
         let mut lines = vec![0; usize::try_from(length).ok()?];
         self.lock.read_exact_at(&mut lines, self.from).ok()?;
@@ -46,7 +70,6 @@ impl ExitRecord {
 
 #[cfg(test)]
 mod tests {
-    use super::super::directory::lock;
     use super::*;
 
     #[test]
@@ -55,14 +78,14 @@ mod tests {
         let state = home.path().join("m");
         std::fs::create_dir(&state).unwrap();
         let lock = lock(&state, "m").unwrap();
-        leave(&lock, &State::Exited { status: 1, at: 1 }).unwrap();
+        write(&lock, &State::Exited { status: 1, at: 1 }).unwrap();
         let waiting = [(); 3].map(|()| ExitRecord::of(&state).unwrap());
-        assert!(waiting.iter().all(|word| word.heard().is_none()), "an earlier end is not this one's");
+        assert!(waiting.iter().all(|record| record.read().is_none()), "an earlier end is not this one's");
         let end = State::Failed { reason: "two\nlines".into(), status: 5, at: 2 };
-        leave(&lock, &end).unwrap();
-        leave(&lock, &State::Exited { status: 6, at: 3 }).unwrap();
+        write(&lock, &end).unwrap();
+        write(&lock, &State::Exited { status: 6, at: 3 }).unwrap();
         std::fs::remove_dir_all(&state).unwrap();
         drop(lock);
-        assert!(waiting.iter().all(|word| word.heard().as_ref() == Some(&end)));
+        assert!(waiting.iter().all(|record| record.read().as_ref() == Some(&end)));
     }
 }

@@ -11,10 +11,10 @@ use crate::host::child;
 /// The file's name in the machine's directory.
 pub(crate) const FILE: &str = "disk.ext4";
 
-/// Makes an empty one of `size` bytes, for this user's eyes only. It takes room as it is filled, about 1 MiB at first.
+/// Creates an empty disk of `size` bytes that only this user can read. It takes room as it is filled, about 1 MiB at first.
 ///
 /// # Errors
-/// There is no mkfs.ext4, or no room.
+/// mkfs.ext4 is missing, or the file system is full.
 pub(crate) fn make(path: &Path, size: u64) -> Result<(), Failure> {
     let mkfs = find_mkfs()?;
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).about(path.display())?;
@@ -31,13 +31,13 @@ pub(crate) fn make(path: &Path, size: u64) -> Result<(), Failure> {
     Err(Failure::new(path.display(), words).with_hint("make room on its file system, or ask for less: --keep=2G"))
 }
 
-/// mkfs.ext4, which lies where ordinary users do not look.
+/// Finds mkfs.ext4, which is in a directory that the `PATH` of ordinary users lacks.
 ///
 /// # Errors
-/// There is none.
+/// It is not installed.
 pub(crate) fn find_mkfs() -> Result<PathBuf, Failure> {
     child::find("mkfs.ext4", &["/usr/sbin", "/sbin"]).ok_or_else(|| {
-        Failure::new("--keep", "mkfs.ext4 is not there").with_hint("install it (Debian: apt-get install e2fsprogs)")
+        Failure::new("--keep", "mkfs.ext4 is not installed").with_hint("install it (Debian: apt-get install e2fsprogs)")
     })
 }
 

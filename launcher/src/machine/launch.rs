@@ -1,4 +1,4 @@
-//! From a request to a machine: the pieces put together.
+//! From a spec to a machine that runs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,16 +30,16 @@ const ROOT: &str = "root";
 /// The serial of the disk with what the machine has written.
 const KEPT: &str = "kept";
 
-/// The name of the socket of the network's carrier.
+/// The name of the socket of the network's server.
 const NETWORK: &str = "network";
 
 /// The counters of what a root is asked, where this process answers.
 pub(crate) type Counters = Option<Arc<Stats>>;
 
-/// Everything that is settled before anything is started.
+/// A spec, and what was decided for it on this host, before anything is started.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    /// What is done, and why.
+    /// The decision, with its reasons.
     decision: Decision,
     /// What executes the guest.
     engine: &'static dyn Engine,
@@ -87,7 +87,8 @@ impl Prepared {
             self.account = (account.uid, account.gid);
         }
         let Served { server, stats, image } =
-            root::serve(tree, self.decision.backend, self.tools.virtiofsd.clone(), signals)?;
+            root::serve(tree, self.decision.backend, self.tools.virtiofsd.clone(), &signals.caught())
+                .and_then(|served| signals.check().map(|()| served))?;
         self.root_image = image;
         Ok((server, stats))
     }
@@ -160,8 +161,7 @@ impl Prepared {
         Ok(servers)
     }
 
-    /// What would be started, as a shell would take it: the servers, then the engine; then the same machine as each other
-    /// engine would be given it.
+    /// What would be started, as shell commands: the servers, then the engine, then the same machine by each other engine.
     ///
     /// # Errors
     /// The engine cannot carry out the plan.
@@ -169,7 +169,7 @@ impl Prepared {
         let plan = self.plan(directory);
         engine::check(self.engine, &plan)?;
         let mut text: String = self.decision.reasons.iter().map(|reason| format!("# {reason}\n")).collect();
-        let root = root.command_line(&directory.socket(ROOT), directory)?;
+        let root = root.command_line(&directory.socket(ROOT), &directory.mount_point())?;
         let servers = self.servers(directory)?.into_iter().map(|(server, _)| server);
         let description = self.engine.describe(&plan)?;
         for command in root.into_iter().chain(servers) {
@@ -182,45 +182,39 @@ impl Prepared {
         Ok(text)
     }
 
-    /// All that a run takes and that may not be had, with the counters of its root and the socket that tells them.
-    fn parts(
-        &mut self,
+    /// Makes everything that the run in `directory` needs; also returns the counters of its root.
+    ///
+    /// # Errors
+    /// A port is taken, something of the spec does not fit the engine, or as for [`Prepared::root_server`].
+    fn run_config(
+        mut self,
         tree: Tree,
         directory: &Directory,
         signals: &Signals,
-    ) -> Result<(Parts, Counters, Option<StatsSocket>), Failure> {
+    ) -> Result<(RunConfig, Counters), Failure> {
         network::can_listen(&self.spec.published)?;
-        let (root, asked) = self.root_server(tree, signals)?;
-        let socket = match &asked {
-            Some(asked) => {
+        let (root, counters) = self.root_server(tree, signals)?;
+        let stats = match &counters {
+            Some(counters) => {
                 let path = self.spec.stats.clone().unwrap_or_else(|| directory.stats_socket());
-                Some(StatsSocket::bind(&path, Arc::clone(asked)).about("lamina run")?)
+                Some(StatsSocket::bind(&path, Arc::clone(counters)).about("lamina run")?)
             }
             None => None,
         };
         let plan = self.plan(directory);
         engine::check(self.engine, &plan)?;
-        let shares = self.servers(directory)?;
-        let parts = Parts { root, shares, setup: self.setup()?, plan };
-        Ok((parts, asked, socket))
-    }
-
-    /// The machine, ready to run.
-    fn order(self, parts: Parts, directory: Directory, ends: Stdio, handover: ReadyPipe) -> RunConfig {
-        let Parts { root, shares, setup, plan } = parts;
-        RunConfig {
+        let config = RunConfig {
             root: (root, directory.socket(ROOT)),
-            shares,
+            _stats: stats,
+            shares: self.servers(directory)?,
             engine: (self.engine, plan),
             show_console: self.spec.show_console,
-            setup,
-            directory,
+            setup: self.setup()?,
             process: self.spec.process,
-            ends: Some(ends),
-            handover,
             ready: self.spec.ready,
             ready_timeout: Duration::from_secs(self.spec.ready_timeout),
-        }
+        };
+        Ok((config, counters))
     }
 
     /// What the guest is told to mount.
@@ -252,14 +246,6 @@ impl Prepared {
     }
 }
 
-/// What a run takes and may not be had.
-struct Parts {
-    root: Box<dyn RootServer>,
-    shares: Vec<(CommandLine, PathBuf)>,
-    setup: Setup,
-    plan: Plan,
-}
-
 /// The same machine as another engine would be given it, or why that engine cannot have it. What cannot be written for
 /// an engine that is not used is no reason to fail.
 fn other(engine: &dyn Engine, plan: &Plan) -> String {
@@ -273,16 +259,16 @@ fn other(engine: &dyn Engine, plan: &Plan) -> String {
     }
 }
 
-/// Runs a machine to its end in this process; gives how its command ended.
+/// Runs a machine to its end in this process. Returns how its command ended, and the counters of its root.
 ///
 /// # Errors
-/// As for [`Prepared::new`] and [`machine::run`].
+/// Something that it needs is missing, or as for [`machine::run`].
 pub(crate) fn run(
-    mut prepared: Prepared,
+    prepared: Prepared,
     tree: Tree,
     mut directory: Directory,
-    ends: Stdio,
-    mut handover: ReadyPipe,
+    stdio: Stdio,
+    mut ready_pipe: ReadyPipe,
     signals: Signals,
 ) -> Result<(Ending, Counters), Failure> {
     if prepared.decision.network != NetworkBackend::None
@@ -290,14 +276,11 @@ pub(crate) fn run(
     {
         directory.warn(&warning);
     }
-    match prepared.parts(tree, &directory, &signals) {
-        Ok((parts, asked, _socket)) => {
-            let ending = machine::run(prepared.order(parts, directory, ends, handover), signals)?;
-            Ok((ending, asked))
-        }
+    match prepared.run_config(tree, &directory, &signals) {
+        Ok((config, counters)) => Ok((machine::run(config, directory, stdio, ready_pipe, signals)?, counters)),
         Err(failure) => {
             directory.give_up(&failure);
-            handover.failed(&failure);
+            ready_pipe.failed(&failure);
             Err(failure)
         }
     }
@@ -308,9 +291,9 @@ pub(crate) fn run(
 ///
 /// # Errors
 /// The machine does not run and has no disk, or as for [`run`].
-pub(crate) fn run_tool(machine: &Machine, tool: Process, ends: Stdio, signals: Signals) -> Result<u8, Failure> {
+pub(crate) fn run_tool(machine: &Machine, tool: Process, stdio: Stdio, signals: Signals) -> Result<u8, Failure> {
     if machine.runs() {
-        return Ok(machine.exec(tool, ends, signals)?.shell_status());
+        return Ok(machine.exec(tool, stdio, signals)?.shell_status());
     }
     let name = &machine.record.name;
     let spec = Spec::read_of(name, &machine.directory()?)?;
@@ -325,38 +308,38 @@ pub(crate) fn run_tool(machine: &Machine, tool: Process, ends: Stdio, signals: S
     let tree = spec.root.open(name);
     let outcome = tree.and_then(|tree| {
         let prepared = Prepared::new(spec, &signals)?;
-        run(prepared, tree, directory, ends, ReadyPipe::none(), signals)
+        run(prepared, tree, directory, stdio, ReadyPipe::none(), signals)
     });
     // Its record says again how it ended.
     machine.restore()?;
     outcome.map(|(ending, _)| ending.shell_status())
 }
 
-/// Takes up a machine whose spec stands in its directory, and runs it to its end in this process. `join` may change how
-/// the spec's command is run, and says where its channels lead.
+/// Runs the machine whose spec is in `directory` to its end in this process. `join` may change how the spec's command is
+/// run, and returns where its channels lead.
 ///
 /// # Errors
 /// As for [`run`].
 pub(crate) fn take_up(
     mut directory: Directory,
     join: impl FnOnce(&mut Spec, &Directory) -> Result<Stdio, Failure>,
-    mut handover: ReadyPipe,
+    mut ready_pipe: ReadyPipe,
     signals: Signals,
 ) -> Result<Ending, Failure> {
     let started = || {
         let mut spec = Spec::read(directory.path())?;
         let tree = spec.root.open(directory.name())?;
-        let ends = join(&mut spec, &directory)?;
-        Ok((Prepared::new(spec, &signals)?, tree, ends))
+        let stdio = join(&mut spec, &directory)?;
+        Ok((Prepared::new(spec, &signals)?, tree, stdio))
     };
     match started() {
-        Ok((prepared, tree, ends)) => {
-            handover.tell(prepared.notice());
-            run(prepared, tree, directory, ends, handover, signals).map(|(ending, _)| ending)
+        Ok((prepared, tree, stdio)) => {
+            ready_pipe.tell(prepared.notice());
+            run(prepared, tree, directory, stdio, ready_pipe, signals).map(|(ending, _)| ending)
         }
         Err(failure) => {
             directory.give_up(&failure);
-            handover.failed(&failure);
+            ready_pipe.failed(&failure);
             Err(failure)
         }
     }
@@ -367,11 +350,11 @@ pub(crate) fn take_up(
 /// # Errors
 /// As for [`run`].
 pub(crate) fn supervise(name: &str, new: bool) -> Result<u8, Failure> {
-    let (handover, lock) = ReadyPipe::take()?;
+    let (ready_pipe, lock) = ReadyPipe::take()?;
     let signals = Signals::catch()?;
     let directory = Directory::inherit(name, lock, new)?;
-    let log = |_: &mut Spec, directory: &Directory| Stdio::log(&directory.file(machine::OUTPUT_LOG));
-    take_up(directory, log, handover, signals).map(Ending::shell_status)
+    let log = |_: &mut Spec, directory: &Directory| machine::log_stdio(&directory.file(machine::OUTPUT_LOG));
+    take_up(directory, log, ready_pipe, signals).map(Ending::shell_status)
 }
 
 #[cfg(test)]

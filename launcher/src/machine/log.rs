@@ -13,12 +13,13 @@ use std::time::SystemTime;
 use chrono::{DateTime, SecondsFormat, Utc};
 use guest_protocol::Channel;
 
-use super::stdio::Output;
+use super::stdio::{Output, Stdio};
+use crate::failure::{About, Failure};
 
 /// The file's name in the machine's directory.
 pub(crate) const FILE: &str = "output.log";
 
-/// Writes the log. What finds no room on the disk is lost, and the command goes on.
+/// Writes the log. If the disk is full, output is lost and the command goes on.
 #[derive(Debug)]
 pub(crate) struct Writer {
     file: File,
@@ -27,10 +28,18 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Goes on with the log at `path`, which is there from now on.
+    /// Appends to the log at `path`, and creates it.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(|file| Self { file, torn: false })
     }
+}
+
+/// The log at `path` as the output of a process without an input.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn stdio(path: &Path) -> Result<Stdio, Failure> {
+    Ok(Stdio::output(Writer::open(path).about(path.display())?))
 }
 
 impl Output for Writer {

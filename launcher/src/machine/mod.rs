@@ -1,4 +1,46 @@
 //! One machine: its directories, its processes, and the run of its first command.
+//!
+//! # Its forms
+//!
+//! | form | what it is for |
+//! |---|---|
+//! | [`Spec`](crate::spec::Spec) | what was asked for: all that is needed to start it, now or again; `spec.json` of a machine that lasts |
+//! | [`Prepared`](launch::Prepared) | the spec with what was decided for it on this host, so that `--dry-run` and a run agree |
+//! | [`Plan`](crate::engine::Plan) | what the engine is told: the same for every engine |
+//! | [`Setup`](guest_protocol::Setup) | what the guest's init is told |
+//! | [`RunConfig`] | everything that a run uses, made and checked before anything is started |
+//! | [`Record`] | what other commands know of it: `machine.json` |
+//!
+//! # Every wait, and how it ends
+//!
+//! No wait on a guest, an engine, a lock or a socket lasts longer than its deadline, and a second signal to the process
+//! that waits ends each of them (the first one is the command's, where there is one).
+//!
+//! | who waits | for what | at most |
+//! |---|---|---|
+//! | supervisor | servers to make their sockets | 10 s |
+//! | supervisor | the guest to be ready, up to its command's start, and then `--ready port:N` | `--ready-timeout`, 120 s |
+//! | supervisor | the command, while it runs | unlimited: it ends by signals, `stop` and `kill` |
+//! | supervisor | the command to end after SIGTERM, SIGHUP or `stop` | 10 s, `stop --timeout` |
+//! | supervisor | the command to end after SIGKILL | 2 s, then the guest is killed |
+//! | supervisor | the guest to power off | 10 s, and again for as long as it writes to its disk |
+//! | supervisor | a guest that panicked to reset | 1 s |
+//! | supervisor | the engine to end after a server that it uses | 0.5 s |
+//! | supervisor | messages under way when the engine has ended | 0.5 s |
+//! | supervisor | the engine, or another process that it has killed | 10 s each |
+//! | supervisor | the reader of the command's output | unlimited, as for every program with a pipe |
+//! | supervisor | the guest to read its control channel | never: a thread of its own writes |
+//! | supervisor | its cleaner to end | 5 s |
+//! | `run --detach`, `start` | the supervisor to say that the machine is ready | what the supervisor may take |
+//! | `exec`, `cp`, `diff`, `commit` | the supervisor to answer | 10 s |
+//! | `exec`, `cp`, `diff`, `commit` | the process in the guest | unlimited; after SIGTERM or SIGHUP 10 s |
+//! | `stop` | the machine to end | `--timeout` and 15 s, or a day while it writes its disk; then it is killed |
+//! | `kill`, `rm --force` | the machine to end | 15 s, then its supervisor is killed, and 15 s for that |
+//! | `wait` | the machine to end | unlimited: that is what it is for |
+//! | every command | a machine's lock | 0.5 s |
+//! | every command | a lock of the store | unlimited, with a notice; the layer that is waited for arrives |
+//!
+//! A supervisor whose socket was removed makes it again within a second, see `restore_api` in [`supervisor`].
 
 mod api;
 mod children;
@@ -6,7 +48,7 @@ mod cleaner;
 mod client;
 mod console;
 mod directory;
-mod ending;
+mod end;
 mod event;
 mod exit_record;
 mod file_watch;
@@ -14,27 +56,28 @@ mod guest_warning;
 mod home;
 pub(crate) mod kept_disk;
 pub(crate) mod launch;
+mod limits;
 mod log;
+mod phase;
 mod ready_pipe;
 mod reconcile;
 mod record;
+mod request;
 mod run_config;
 mod session;
-mod shutdown;
 mod signals;
 mod stdio;
 mod supervisor;
 mod terminal;
 
-pub(crate) use children::Children;
 pub(crate) use cleaner::{CLEAN, clean};
 pub(crate) use client::{Machine, Stopped};
-pub(crate) use directory::{Directory, all, new_record, remove, stats_socket};
+pub(crate) use directory::{Directory, all, remove, stats_socket};
 pub(crate) use file_watch::FileWatch;
 pub(crate) use home::{cache_home, is_valid_name, random_name};
-pub(crate) use log::{Entry as LogEntry, FILE as OUTPUT_LOG};
+pub(crate) use log::{Entry as LogEntry, FILE as OUTPUT_LOG, stdio as log_stdio};
 pub(crate) use ready_pipe::{ReadyPipe, SUPERVISE, start as start_detached};
-pub(crate) use record::{Record, State, now};
+pub(crate) use record::{Record, State, new_record, now};
 pub(crate) use run_config::RunConfig;
 pub(crate) use signals::Signals;
 pub(crate) use stdio::{Captured, Piped, SharedBuffer, Stdio, WriteFailure};

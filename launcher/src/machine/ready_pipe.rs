@@ -1,8 +1,8 @@
-//! A machine that outlives the terminal: started by one process, looked after by another.
+//! A machine that outlives the terminal: started by one process, supervised by another.
 //!
 //! `lamina run --detach` makes the machine's directory and starts `lamina __supervise NAME new|again` in a session of its own.
 //! That process gets the machine's lock as its standard input and the writing end of a pipe as its standard output,
-//! through which it says once how the start went: one line of JSON, [`Word`].
+//! through which it says once how the start went: one line of JSON, [`Started`].
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write};
@@ -25,16 +25,16 @@ use crate::host::child;
 /// The first argument by which `lamina` runs as [`crate::machine::launch::supervise`]: not a command for users.
 pub(crate) const SUPERVISE: &str = "__supervise";
 
-/// What the supervisor says of the start.
+/// How the start went.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Word {
-    /// The machine is ready; what its user is to know of how it is carried, a line each.
+enum Started {
+    /// The machine is ready; what its user is told of how it is run, a line each.
     Ready(Vec<String>),
     Failed(Failure),
 }
 
-/// The supervisor's end: says once how the start went.
+/// The supervisor's side of the pipe: says once how the start went.
 #[derive(Debug)]
 pub(crate) struct ReadyPipe {
     pipe: Option<File>,
@@ -58,13 +58,13 @@ impl ReadyPipe {
         Ok((Self { pipe: Some(pipe), notice: Vec::new() }, lock))
     }
 
-    /// Nobody waits for a word.
+    /// Nobody waits.
     #[must_use]
     pub(crate) const fn none() -> Self {
         Self { pipe: None, notice: Vec::new() }
     }
 
-    /// What its user is to know once the machine is ready; at once where nobody waits for a word.
+    /// What its user is told once the machine is ready; at once if nobody waits.
     pub(crate) fn tell(&mut self, notice: Vec<String>) {
         if self.is_awaited() {
             self.notice = notice;
@@ -76,30 +76,30 @@ impl ReadyPipe {
     /// The machine is ready.
     pub(crate) fn ready(&mut self) {
         let notice = std::mem::take(&mut self.notice);
-        self.say(&Word::Ready(notice));
+        self.say(&Started::Ready(notice));
     }
 
     /// The machine could not be started.
     pub(crate) fn failed(&mut self, failure: &Failure) {
-        self.say(&Word::Failed(failure.clone()));
+        self.say(&Started::Failed(failure.clone()));
     }
 
-    /// Whether somebody waits for a word.
+    /// Whether a process waits.
     pub(super) const fn is_awaited(&self) -> bool {
         self.pipe.is_some()
     }
 
-    fn say(&mut self, word: &Word) {
+    fn say(&mut self, started: &Started) {
         if let Some(mut pipe) = self.pipe.take() {
-            let line = serde_json::to_string(word).unwrap_or_default();
-            // Whoever started the machine may be gone by now.
+            let line = serde_json::to_string(started).unwrap_or_default();
+            // The process that started the machine may be gone by now.
             let _ = pipe.write_all(format!("{line}\n").as_bytes());
         }
     }
 }
 
-/// Starts the supervisor of a machine whose spec stands in its directory, and waits until it is ready. A signal to
-/// this process ends the machine again.
+/// Starts the supervisor of a machine whose spec is in its directory, and waits until it is ready. A signal to this
+/// process ends the machine again, and a second one kills its supervisor.
 ///
 /// # Errors
 /// The machine could not be started; it is gone then, or, if it is kept, as it was.
@@ -109,10 +109,10 @@ pub(crate) fn start(directory: Directory, signals: &Signals) -> Result<(), Failu
     let (reader, writer) = std::io::pipe().about("pipe")?;
     let lock = directory.hand_over()?;
     let mut child = spawn([SUPERVISE, &name, start], lock, writer, &log)?;
-    let words = reader_thread(reader, signals.events.clone());
+    let reading = reader_thread(reader, signals.events.clone());
     let mut told = None;
     let _attended = signals.attend();
-    let word = loop {
+    let said = loop {
         match (signals.inbox.recv(), told) {
             (Ok(Event::Signal(SIGWINCH)), _) => {}
             (Ok(Event::Signal(signal)), None) => {
@@ -125,7 +125,7 @@ pub(crate) fn start(directory: Directory, signals: &Signals) -> Result<(), Failu
                 let _ = child.wait();
                 return Err(interrupted(signal));
             }
-            (Ok(Event::Flushed) | Err(_), None) => break words.join().unwrap_or_default(),
+            (Ok(Event::Flushed) | Err(_), None) => break reading.join().unwrap_or_default(),
             (Ok(Event::Flushed) | Err(_), Some(signal)) => {
                 let _ = child.wait();
                 return Err(interrupted(signal));
@@ -133,12 +133,12 @@ pub(crate) fn start(directory: Directory, signals: &Signals) -> Result<(), Failu
             (Ok(_), _) => {}
         }
     };
-    match serde_json::from_str(&word) {
-        Ok(Word::Ready(notice)) => {
+    match serde_json::from_str(&said) {
+        Ok(Started::Ready(notice)) => {
             notice.iter().for_each(|line| tell!("lamina: {line}"));
             Ok(())
         }
-        Ok(Word::Failed(failure)) => {
+        Ok(Started::Failed(failure)) => {
             let _ = child.wait();
             Err(failure)
         }
@@ -154,7 +154,7 @@ fn spawn(arguments: [&str; 3], lock: File, writer: PipeWriter, log: &Path) -> Re
     command.spawn().about(SUPERVISE)
 }
 
-/// Reads the supervisor's word; its end is told as [`Event::Flushed`].
+/// Reads what the supervisor says, and sends [`Event::Flushed`] after that.
 fn reader_thread(reader: PipeReader, events: Sender<Event>) -> std::thread::JoinHandle<String> {
     std::thread::spawn(move || {
         let mut line = String::new();

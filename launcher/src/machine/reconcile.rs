@@ -7,13 +7,12 @@ use std::time::Duration;
 use composefs_fuse::linux::{Unmount, unmount};
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::directory::{LOCK, MOUNT_POINT};
-use super::exit_record;
-use super::record::{self, Record};
+use super::exit_record::{self, LOCK};
+use super::record::{self, MOUNT_POINT, Record};
 use crate::failure::{About, Failure};
 use crate::machine::kept_disk;
 
-/// Removes what killed supervisors left behind, of every machine. What cannot be removed is left for the next time.
+/// Removes what killed supervisors left, for every machine. What cannot be removed is left for the next time.
 pub(super) fn reconcile_all(machines: &Path) -> Result<(), Failure> {
     for entry in fs::read_dir(machines).about(machines.display())?.flatten() {
         reconcile(&entry.path());
@@ -21,11 +20,11 @@ pub(super) fn reconcile_all(machines: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Brings the files of one machine in line with its processes: of one whose supervisor was killed the rest is ended,
-/// mount and sockets go, and it is marked failed, or removed if it was to go with its end.
+/// Brings the files of one machine in line with its processes. If its supervisor was killed, this ends its other processes,
+/// removes its mount and sockets, and marks it as failed; an ephemeral machine is removed.
 pub(super) fn reconcile(state: &Path) {
     let Ok(record) = Record::read(state) else {
-        // One whose record is there and cannot be read is for its user to look at: it may have a disk.
+        // A record that cannot be read is for the user to look at: the machine may have a disk.
         if is_half_made(state) {
             let _ = fs::remove_dir_all(state);
         }
@@ -35,7 +34,7 @@ pub(super) fn reconcile(state: &Path) {
     if seen.state == record.state {
         return;
     }
-    // Whoever holds it is alive after all, or is doing this.
+    // A process that holds it is alive after all, or is doing this.
     let Ok(lock) = OpenOptions::new().append(true).open(state.join(LOCK)) else { return };
     if lock.try_lock().is_err() {
         return;
@@ -52,7 +51,7 @@ pub(super) fn reconcile(state: &Path) {
         let _ = fs::remove_dir_all(sockets);
     }
     // Lost on a disk that is full.
-    let _ = exit_record::leave(&lock, &seen.state);
+    let _ = exit_record::write(&lock, &seen.state);
     if record.ephemeral {
         let _ = fs::remove_dir_all(state);
     } else if let Err(failure) = seen.write(state) {
@@ -60,7 +59,7 @@ pub(super) fn reconcile(state: &Path) {
     }
 }
 
-/// Whether a directory was left behind before it had a record, and is not just being made.
+/// Whether a directory was left before it had a record, and is not just being made.
 fn is_half_made(state: &Path) -> bool {
     let nothing = |name: &str| matches!(state.join(name).try_exists(), Ok(false));
     let age = fs::metadata(state).and_then(|directory| directory.modified()).map(|made| made.elapsed());
@@ -71,8 +70,8 @@ fn is_half_made(state: &Path) -> bool {
 mod tests {
     use std::fs::File;
 
-    use super::super::directory::{lock, new_record};
-    use super::super::record::{ProcessRecord, State};
+    use super::super::exit_record::lock;
+    use super::super::record::{ProcessRecord, State, new_record};
     use super::*;
 
     fn machine(state: &Path, ephemeral: bool) {

@@ -1,4 +1,4 @@
-//! `machine.json`: what is known of a machine, and what of it still holds.
+//! `machine.json`: what is known of a machine, checked against its processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,10 @@ use crate::host::json_file;
 
 /// The file's name in the machine's directory.
 pub(crate) const FILE: &str = "machine.json";
+/// The name of a machine's mount point in its directory.
+pub(super) const MOUNT_POINT: &str = "root";
 
-/// What `machine.json` tells about a machine. The environment that it was given stands elsewhere.
+/// What `machine.json` says of a machine. The environment that it was given is in its spec only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// The machine's name.
@@ -27,16 +29,16 @@ pub(crate) struct Record {
     pub(crate) command: Vec<String>,
     /// When it was made, in seconds since 1970.
     pub(crate) created: u64,
-    /// Whether its directory goes with its end.
+    /// Whether it is removed when it ends.
     pub(crate) ephemeral: bool,
     /// The id of the host's boot in which `processes` have their meaning.
     pub(crate) boot_id: String,
-    /// How it is.
+    /// Its state.
     #[serde(flatten)]
     pub(crate) state: State,
     /// The processes, the supervisor first.
     pub(crate) processes: Vec<ProcessRecord>,
-    /// Where its sockets are: the variable that says so may differ for who looks.
+    /// Where its sockets are. The variable that says so may have another value for other processes.
     #[serde(default)]
     pub(crate) sockets: Option<PathBuf>,
     /// What went wrong since its last start without ending it, a line each.
@@ -44,7 +46,7 @@ pub(crate) struct Record {
     pub(crate) warnings: Vec<String>,
 }
 
-/// How a machine is.
+/// The state of a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub(crate) enum State {
@@ -74,7 +76,7 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// Whether something of it should be running.
+    /// Whether its processes should be running.
     #[must_use]
     pub(crate) const fn is_active(&self) -> bool {
         matches!(self, Self::Starting | Self::Running { .. })
@@ -114,7 +116,7 @@ impl ProcessRecord {
     pub(crate) fn open(&self, boot_id: &str) -> Option<OwnedFd> {
         let pid = Pid::from_raw(self.pid).filter(|_| boot_id == current_boot())?;
         let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // Looked at once the descriptor is there: from here on the id cannot come to mean another process unseen.
+        // Read after the descriptor was opened: the id cannot change its meaning unnoticed any more.
         (child::start_time(pid) == Some(self.started)).then_some(handle)
     }
 }
@@ -140,7 +142,7 @@ impl Record {
         self.processes.first()?.open(&self.boot_id)
     }
 
-    /// The record with the state that the processes show: they are the truth.
+    /// The record with the state that the processes show.
     #[must_use]
     pub(crate) fn seen_now(mut self) -> Self {
         if self.state.is_active() && self.supervisor().is_none() {
@@ -150,15 +152,32 @@ impl Record {
         self
     }
 
-    /// Why a machine is gone that did not say so itself.
+    /// Why a machine is gone that did not record its end.
     fn loss(&self) -> String {
         if self.boot_id != current_boot() {
-            return "the host was started anew".to_owned();
+            return "the host was restarted".to_owned();
         }
         match self.processes.first() {
             Some(supervisor) => format!("its launcher (process {}) was killed", supervisor.pid),
             None => "its launcher was killed".to_owned(),
         }
+    }
+}
+
+/// A new record, of a machine that is about to start.
+#[must_use]
+pub(crate) fn new_record(name: &str, root: &str, command: &[String], ephemeral: bool) -> Record {
+    Record {
+        name: name.to_owned(),
+        root: root.to_owned(),
+        command: command.to_vec(),
+        created: now(),
+        ephemeral,
+        boot_id: current_boot(),
+        state: State::Starting,
+        processes: Vec::new(),
+        sockets: None,
+        warnings: Vec::new(),
     }
 }
 
@@ -209,7 +228,9 @@ mod tests {
         let mut record = running();
         record.boot_id = "00000000-0000-0000-0000-000000000000".into();
         assert!(record.supervisor().is_none());
-        assert!(matches!(record.seen_now().state, State::Failed { reason, .. } if reason.contains("host was started")));
+        assert!(
+            matches!(record.seen_now().state, State::Failed { reason, .. } if reason.contains("host was restarted"))
+        );
     }
 
     #[test]

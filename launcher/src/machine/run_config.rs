@@ -1,26 +1,24 @@
-//! What a machine's run is made of.
+//! What a machine's run consists of.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use composefs_fuse::linux::StatsSocket;
 use guest_protocol::{Process, Setup};
 
-use super::directory::Directory;
-use super::ready_pipe::ReadyPipe;
-use super::stdio::Stdio;
 use crate::engine::{Engine, Plan};
 use crate::host::command_line::CommandLine;
 use crate::root::RootServer;
 use crate::spec::ready::Ready;
 
-/// A machine to run.
+/// A machine, ready to run.
 #[derive(Debug)]
 pub(crate) struct RunConfig {
     /// The server of its root, and that root's socket.
     pub(crate) root: (Box<dyn RootServer>, PathBuf),
-    /// The machine's directories, which go last.
-    pub(crate) directory: Directory,
-    /// The servers of its further shares and of its network, each with its socket, which is named after what it serves.
+    /// Where the root's counters are told, while this lives.
+    pub(crate) _stats: Option<StatsSocket>,
+    /// The servers of its further shares and of its network, each with its socket, whose name says what it serves.
     pub(crate) shares: Vec<(CommandLine, PathBuf)>,
     /// What executes the guest, and how.
     pub(crate) engine: (&'static dyn Engine, Plan),
@@ -30,10 +28,6 @@ pub(crate) struct RunConfig {
     pub(crate) setup: Setup,
     /// The command.
     pub(crate) process: Process,
-    /// Where the command's channels lead.
-    pub(crate) ends: Option<Stdio>,
-    /// Who waits for the word that the command runs.
-    pub(crate) handover: ReadyPipe,
     /// When the machine counts as ready.
     pub(crate) ready: Ready,
     /// How long the guest may take until it is.

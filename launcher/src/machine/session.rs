@@ -134,8 +134,8 @@ pub(crate) struct Session {
 impl Session {
     /// Starts passing on: input to stream `stream`, and output that [`Session::output`] is given. When nobody
     /// takes the output any more, the process learns of it as it would from a pipe.
-    pub(crate) fn attach(stream: u32, control: &Control, events: Sender<Event>, ends: Stdio) -> Self {
-        let Stdio { input, mut output } = ends;
+    pub(crate) fn attach(stream: u32, control: &Control, events: Sender<Event>, stdio: Stdio) -> Self {
+        let Stdio { input, mut output } = stdio;
         let stdin = Arc::new(Window::default());
         match input {
             Some(input) => {
@@ -186,7 +186,7 @@ impl Session {
 }
 
 /// Reads only what the guest has room for, so that input that the command never asks for is not lost more
-/// than one window deep to whoever reads the same input next.
+/// than one window deep to the next reader of the same input.
 fn send_input(stream: u32, mut input: Box<dyn Read + Send>, window: &Window, control: &Control) {
     let mut buffer = vec![0; MAX_CHUNK];
     while let Some(room) = window.wait(MAX_CHUNK) {

@@ -1,21 +1,19 @@
-//! The host's ends of a process's three channels.
+//! Where the three channels of a process lead on this host.
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use guest_protocol::Channel;
 
-use super::log;
-use crate::failure::{About, Failure};
+use crate::failure::Failure;
 
 /// Takes what a process writes.
 pub(crate) trait Output: Send {
     /// Takes bytes of standard output or standard error.
     ///
     /// # Errors
-    /// Nobody wants any more: the process learns of it as it would from a pipe.
+    /// The output is not wanted any more: the process sees that as it would see a closed pipe.
     fn take(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()>;
 }
 
@@ -32,18 +30,10 @@ impl fmt::Debug for Stdio {
 }
 
 impl Stdio {
-    /// This process's own; what of the output cannot be written is noted in `lost`.
+    /// This process's own. Output that cannot be written is noted in `lost`.
     #[must_use]
     pub(crate) fn own(input: bool, lost: WriteFailure) -> Self {
         Self { input: input.then(|| Box::new(io::stdin()) as Box<dyn Read + Send>), output: Box::new(Own(lost)) }
-    }
-
-    /// The log at `path`, and no input.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub(crate) fn log(path: &Path) -> Result<Self, Failure> {
-        Ok(Self { input: None, output: Box::new(log::Writer::open(path).about(path.display())?) })
     }
 
     /// An output without an input.
@@ -59,12 +49,13 @@ impl Stdio {
     }
 }
 
-/// The first output that could not be written, for who has a clone of it. Who has stopped reading has read enough.
+/// The first output that could not be written, shared by its clones. A closed pipe does not count: its reader has read
+/// enough.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WriteFailure(Arc<OnceLock<Failure>>);
 
 impl WriteFailure {
-    /// Fails if something is lost.
+    /// Fails if output was lost.
     ///
     /// # Errors
     /// Names what could not be written, and why.
@@ -94,7 +85,7 @@ impl Output for Own {
     }
 }
 
-/// Memory that something is written to, for who has a clone of it.
+/// Memory that is written to, shared by its clones.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
 

@@ -1,4 +1,4 @@
-//! Who serves a root: a server made of an open tree, as was decided.
+//! The server of a machine's root, made of an open tree in the way that was decided.
 
 mod server;
 
@@ -15,14 +15,13 @@ use layer_store::{BaseId, Observer, Store};
 use crate::engine::Backend;
 use crate::failure::{About, Failure};
 use crate::host::virtiofsd::{Purpose, Virtiofsd};
-use crate::machine::Signals;
 use crate::meter::Meter;
 use crate::spec::Tree;
 
 /// A root that is ready to be served.
 #[derive(Debug)]
 pub(crate) struct Served {
-    /// Who serves it.
+    /// The server.
     pub(crate) server: Box<dyn RootServer>,
     /// The counters of what it is asked, where this process answers.
     pub(crate) stats: Option<Arc<Stats>>,
@@ -36,15 +35,16 @@ impl Served {
     }
 }
 
-/// Makes what `backend` serves `tree` from, if it is not there yet, and a server for it.
+/// Makes what `backend` serves `tree` from, if it does not exist yet, and a server for it. `caught` becomes the number of a
+/// signal when the user wants this to end.
 ///
 /// # Errors
-/// virtiofsd is wanted and missing, or what it takes cannot be made; a signal came meanwhile.
+/// virtiofsd is needed and missing, something cannot be made, or a signal came.
 pub(crate) fn serve(
     tree: Tree,
     backend: Backend,
     virtiofsd: Result<Virtiofsd, Failure>,
-    signals: &Signals,
+    caught: &Arc<AtomicI32>,
 ) -> Result<Served, Failure> {
     let (view, store, base) = match tree {
         Tree::Directory(path) => {
@@ -55,12 +55,12 @@ pub(crate) fn serve(
     };
     match backend {
         Backend::Block => {
-            let image = block_image(&store, &base, signals)?;
+            let image = block_image(&store, &base, caught)?;
             Ok(Served { image: Some(image), ..Served::by(ImageRoot { _view: view }) })
         }
         Backend::Materialize => {
             let own = !rustix::process::geteuid().is_root();
-            let path = unpacked(&store, &base, own, signals)?;
+            let path = unpacked(&store, &base, own, caught)?;
             let purpose = if own { Purpose::OwnRoot } else { Purpose::Root };
             Ok(Served::by(DirectoryRoot { path, virtiofsd: virtiofsd?, purpose, _view: Some(view) }))
         }
@@ -77,18 +77,17 @@ pub(crate) fn serve(
 }
 
 /// The image of a base, made by the first machine that wants it.
-fn block_image(store: &Store, base: &BaseId, signals: &Signals) -> Result<PathBuf, Failure> {
+fn block_image(store: &Store, base: &BaseId, caught: &Arc<AtomicI32>) -> Result<PathBuf, Failure> {
     let doing = "making a block image, once for this base:";
-    let image = making(doing, signals, |observer| store.bases().block_image(base, observer));
-    image?.about("block image")
+    let image = making(doing, caught, |observer| store.bases().block_image(base, observer));
+    image.about("block image")
 }
 
 /// The directory of a base, made by the first machine that wants it. Of an ordinary user it belongs to that user.
-fn unpacked(store: &Store, base: &BaseId, without_owners: bool, signals: &Signals) -> Result<PathBuf, Failure> {
-    let made = making("unpacking, once for this base:", signals, |observer| {
-        store.bases().tree(base, without_owners, observer)
-    });
-    let (path, _) = made?.about("tree")?;
+fn unpacked(store: &Store, base: &BaseId, without_owners: bool, caught: &Arc<AtomicI32>) -> Result<PathBuf, Failure> {
+    let made =
+        making("unpacking, once for this base:", caught, |observer| store.bases().tree(base, without_owners, observer));
+    let (path, _) = made.about("tree")?;
     if without_owners {
         tell!(
             "lamina: all files of the root belong to root in the guest, and devices and set-user-ID bits are left out"
@@ -98,12 +97,8 @@ fn unpacked(store: &Store, base: &BaseId, without_owners: bool, signals: &Signal
 }
 
 /// Makes something in the store, showing how far it is, until it is done or a signal comes.
-fn making<T>(doing: &str, signals: &Signals, make: impl FnOnce(&dyn Observer) -> T) -> Result<T, Failure> {
-    let observer = Making { meter: Meter::new(doing, false), caught: signals.caught() };
-    let made = make(&observer);
-    drop(observer);
-    signals.check()?;
-    Ok(made)
+fn making<T>(doing: &str, caught: &Arc<AtomicI32>, make: impl FnOnce(&dyn Observer) -> T) -> T {
+    make(&Making { meter: Meter::new(doing, false), caught: Arc::clone(caught) })
 }
 
 /// Shows how far the work is, and ends it when a signal comes.

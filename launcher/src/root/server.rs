@@ -1,4 +1,4 @@
-//! Who serves a machine's root.
+//! The ways to serve a machine's root.
 
 use std::fmt;
 use std::fs;
@@ -14,24 +14,23 @@ use vhost_user::VhostUserFs;
 use crate::failure::{About, Failure};
 use crate::host::command_line::CommandLine;
 use crate::host::virtiofsd::{Owner, Purpose, Virtiofsd};
-use crate::machine::Children;
-use crate::machine::Directory;
 
-/// A way to serve a root as a vhost-user-fs device. Dropping it ends the service and removes what it needed
-/// (a mount, threads); processes are the [`Children`]'s, and are gone by then.
+/// A way to serve a root as a vhost-user-fs device. Dropping it ends the service and removes what it needed (a mount,
+/// threads). A program that serves is started and ended by the caller, before this is dropped.
 pub(crate) trait RootServer: fmt::Debug {
-    /// Starts to serve on `socket`, which exists when this returns, or soon after.
+    /// Starts to serve on `socket`, which exists when this returns, or soon after the program has been started that this
+    /// returns. A mount that it needs is made at `mount_point`.
     ///
     /// # Errors
-    /// What it needs is not there.
-    fn start(&mut self, socket: &Path, children: &mut Children, directory: &Directory) -> Result<(), Failure>;
+    /// Something that it needs is missing.
+    fn start(&mut self, socket: &Path, mount_point: &Path) -> Result<Option<CommandLine>, Failure>;
 
-    /// Whether it serves on the socket at all: a root that the hypervisor reads by itself does not.
+    /// Whether it serves on the socket: a root that the hypervisor reads itself does not.
     fn is_device(&self) -> bool {
         true
     }
 
-    /// Whether threads of this process served it and have ended. A program's end is for [`Children`] to tell.
+    /// Whether threads of this process served it and have ended. A program is watched by the caller.
     fn has_ended(&self) -> bool {
         false
     }
@@ -40,7 +39,7 @@ pub(crate) trait RootServer: fmt::Debug {
     ///
     /// # Errors
     /// As for [`RootServer::start`].
-    fn command_line(&self, socket: &Path, directory: &Directory) -> Result<Option<CommandLine>, Failure>;
+    fn command_line(&self, socket: &Path, mount_point: &Path) -> Result<Option<CommandLine>, Failure>;
 }
 
 /// A view, served by threads of this process.
@@ -59,17 +58,17 @@ impl DirectRoot {
 }
 
 impl RootServer for DirectRoot {
-    fn start(&mut self, socket: &Path, _children: &mut Children, _directory: &Directory) -> Result<(), Failure> {
+    fn start(&mut self, socket: &Path, _mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
         let device = VhostUserFs::listen(Arc::clone(&self.server), socket).about("root")?;
         self.device = Some(device);
-        Ok(())
+        Ok(None)
     }
 
     fn has_ended(&self) -> bool {
         self.device.as_ref().is_some_and(VhostUserFs::has_ended)
     }
 
-    fn command_line(&self, _socket: &Path, _directory: &Directory) -> Result<Option<CommandLine>, Failure> {
+    fn command_line(&self, _socket: &Path, _mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
         Ok(None)
     }
 }
@@ -82,15 +81,15 @@ pub(crate) struct ImageRoot {
 }
 
 impl RootServer for ImageRoot {
-    fn start(&mut self, _socket: &Path, _children: &mut Children, _directory: &Directory) -> Result<(), Failure> {
-        Ok(())
+    fn start(&mut self, _socket: &Path, _mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
+        Ok(None)
     }
 
     fn is_device(&self) -> bool {
         false
     }
 
-    fn command_line(&self, _socket: &Path, _directory: &Directory) -> Result<Option<CommandLine>, Failure> {
+    fn command_line(&self, _socket: &Path, _mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
         Ok(None)
     }
 }
@@ -109,12 +108,11 @@ pub(crate) struct DirectoryRoot {
 }
 
 impl RootServer for DirectoryRoot {
-    fn start(&mut self, socket: &Path, children: &mut Children, directory: &Directory) -> Result<(), Failure> {
-        let command = self.virtiofsd.command(&self.path, socket, self.purpose, &Owner::ourselves())?;
-        children.spawn("root", &command, directory).map(drop)
+    fn start(&mut self, socket: &Path, mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
+        self.command_line(socket, mount_point)
     }
 
-    fn command_line(&self, socket: &Path, _directory: &Directory) -> Result<Option<CommandLine>, Failure> {
+    fn command_line(&self, socket: &Path, _mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
         self.virtiofsd.command(&self.path, socket, self.purpose, &Owner::ourselves()).map(Some)
     }
 }
@@ -139,35 +137,31 @@ impl MountedRoot {
 }
 
 impl RootServer for MountedRoot {
-    fn start(&mut self, socket: &Path, children: &mut Children, directory: &Directory) -> Result<(), Failure> {
-        let path = directory.mount_point();
-        fs::create_dir(&path).about(path.display())?;
-        let point = MountPoint::new(&path).about("root")?;
+    fn start(&mut self, socket: &Path, mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
+        fs::create_dir(mount_point).about(mount_point.display())?;
+        let point = MountPoint::new(mount_point).about("root")?;
         // Only this user gets in, and no mode is checked: the guest's kernel does that.
         let device = point.mount(&MountOptions::default()).about("root")?;
         let (_, workers) = self.mounted.insert((point, None));
         // Whether its threads live is asked of the workers.
         let (events, _) = channel();
         *workers = Some(Workers::start(&self.server, device, THREADS, &events).about("root")?);
-        if let Some(command) = self.command_line(socket, directory)? {
-            children.spawn("root", &command, directory)?;
-        }
-        Ok(())
+        self.command_line(socket, mount_point)
     }
 
     fn has_ended(&self) -> bool {
         self.mounted.as_ref().and_then(|(_, workers)| workers.as_ref()).is_some_and(Workers::has_ended)
     }
 
-    fn command_line(&self, socket: &Path, directory: &Directory) -> Result<Option<CommandLine>, Failure> {
-        self.virtiofsd.command(&directory.mount_point(), socket, Purpose::Root, &Owner::ourselves()).map(Some)
+    fn command_line(&self, socket: &Path, mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
+        self.virtiofsd.command(mount_point, socket, Purpose::Root, &Owner::ourselves()).map(Some)
     }
 }
 
 impl Drop for MountedRoot {
     fn drop(&mut self) {
         let Some((point, workers)) = self.mounted.take() else { return };
-        // Busy is who looks into it from outside; they lose it.
+        // Busy if another process looks into it; that process loses it.
         let gone = point.unmount(Unmount::Clean).or_else(|_| point.unmount(Unmount::Lazy));
         match (gone, workers) {
             (Ok(()), Some(workers)) => workers.join(),

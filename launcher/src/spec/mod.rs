@@ -227,7 +227,7 @@ impl Root {
         }
     }
 
-    /// Opens it; makes its base anew if that is not there.
+    /// Opens it, and makes its base if that is missing.
     ///
     /// # Errors
     /// The store lacks a layer, or cannot be read.

@@ -1,4 +1,4 @@
-//! When a machine counts as ready, so that whoever started it in the background goes on.
+//! When a machine counts as ready, so that the command that started it in the background returns.
 
 use std::fmt;
 use std::str::FromStr;

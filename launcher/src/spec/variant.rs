@@ -11,7 +11,7 @@
 //! ]
 //! ```
 //!
-//! The first layer lies lowest. Paths are relative to the file. A base is named by what the layers hold, so the same
+//! The first layer is the lowest. Paths are relative to the file. A base is named by what the layers hold, so the same
 //! content gives the same base however it is called.
 
 use std::collections::BTreeMap;

@@ -1,0 +1,87 @@
+//! What other commands ask of a machine's supervisor, over the socket `api.sock` of that machine.
+//!
+//! A connection begins with one line of JSON, a [`Request`], which is answered by one line, a [`Reply`]. After
+//! [`Request::Exec`] both sides go on in the frames of the guest's control channel ([`guest_protocol`]), with [`STREAM`]
+//! for the stream. The supervisor only changes that number, so the windows of the process's channels reach from the guest
+//! to the command that started it. The connection ends after the process's last message.
+//!
+//! Every process that may enter the directory of sockets can connect: those of its owner.
+
+use std::io::{self, Read, Write};
+
+use guest_protocol::Process;
+use serde::{Deserialize, Serialize};
+
+/// The name of the socket.
+pub(crate) const SOCKET: &str = "api";
+/// The stream of the process on a connection.
+pub(crate) const STREAM: u32 = 1;
+/// The longest request in bytes, as for a message to the guest.
+const LONGEST: u64 = guest_protocol::MAX_PAYLOAD as u64;
+
+/// What is asked for.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Request {
+    /// Start a process beside the machine's first one. It gets the first one's environment, directory and user unless it
+    /// has its own; a tool of init's is started as it is.
+    Exec(Process),
+    /// End the first process: by its stop signal, and by SIGKILL if it has not ended in time.
+    Stop {
+        /// Milliseconds.
+        timeout: u64,
+    },
+    /// Send a signal to the first process.
+    Signal(u32),
+    /// End the machine at once.
+    Kill,
+}
+
+/// Whether it is done.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reply {
+    /// It is.
+    Accepted,
+    /// It cannot be, because of this.
+    Refused(String),
+}
+
+/// Writes one line of JSON.
+pub(crate) fn write_line(mut to: impl Write, value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    to.write_all(&line)
+}
+
+/// Reads one line of JSON and not a byte more.
+pub(crate) fn read_line<T: for<'de> Deserialize<'de>>(mut from: impl Read) -> io::Result<T> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    loop {
+        from.read_exact(&mut byte)?;
+        if byte == *b"\n" {
+            return Ok(serde_json::from_slice(&line)?);
+        }
+        line.extend(byte);
+        if line.len() as u64 > LONGEST {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the line is too long"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_and_not_a_byte_more() {
+        let mut wire = Vec::new();
+        write_line(&mut wire, &Request::Stop { timeout: 7 }).unwrap();
+        wire.extend(b"rest");
+        let mut from = wire.as_slice();
+        assert!(matches!(read_line(&mut from).unwrap(), Request::Stop { timeout: 7 }));
+        assert_eq!(from, b"rest");
+        assert!(read_line::<Request>(b"{\"kill\"".as_slice()).is_err());
+    }
+}
