@@ -16,8 +16,8 @@ use crate::host::command_line::CommandLine;
 pub(crate) const DIE_WITH_PARENT: &str = "__die_with_parent";
 
 /// A command that starts `command` in a process group of its own (a Ctrl-C at the terminal is for us to
-/// pass on), in the root directory (it would keep alive the file system that it stands in, after its own mount namespace has
-/// left it), with no input, and killed by the kernel when the calling *thread* ends.
+/// pass on), in the root directory (a process keeps the file system of its working directory alive, even in a mount
+/// namespace that has left it), with no input, and killed by the kernel when the calling *thread* ends.
 ///
 /// # Errors
 /// This program's own path cannot be found.
@@ -57,19 +57,19 @@ pub(crate) fn die_with_parent(arguments: &[OsString]) -> Result<std::convert::In
 #[must_use]
 pub(crate) fn processor_time(pid: u32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // proc_pid_stat(5): the name may contain anything; behind its ")" follow the fields from 3 on.
+    // proc_pid_stat(5): the name may contain anything; after its ")" come the fields from 3 on.
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
     let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     Some(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
 }
 
-/// When a process that has not ended was started, in clock ticks since the host's start: with the id it names one process for
-/// ever, where the id alone may be used again.
+/// When a running process was started, in clock ticks since the host's start. Together with the id this names one process,
+/// while the id alone may be used again.
 #[must_use]
 pub(crate) fn start_time(pid: Pid) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-    // One that has ended and is only waited for runs no more.
+    // A zombie has ended and waits to be reaped.
     let state = fields.next()?;
     if matches!(state, "Z" | "X") {
         return None;

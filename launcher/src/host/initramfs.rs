@@ -16,8 +16,8 @@ const INIT: &[u8] = include_bytes!(env!("LAMINA_GUEST_INIT"));
 
 /// Finds the initramfs for `kernel` with `modules` in `cache`, or makes it there.
 ///
-/// It is named by the kernel's release and by a hash of everything that is in it, and appears by a rename,
-/// so two starts at once make it twice and either is whole.
+/// It is named after the kernel's release and a hash of everything in it, and appears by a rename, so two starts at once
+/// make it twice, and each of the two is complete.
 ///
 /// # Errors
 /// Names the module that cannot be read or the file that cannot be written.
@@ -35,7 +35,7 @@ pub(crate) fn for_kernel(kernel: &Kernel, modules: &Modules, cache: &Path) -> Re
     Ok(path)
 }
 
-/// How long an initramfs that is not made any more is kept: who starts a guest from it has long read it.
+/// How long an initramfs is kept that is no longer made. A guest that was started from it has read it long before.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// Removes the old initramfs of other kernels and of other builds of this program.
@@ -93,7 +93,7 @@ impl Cpio {
         self.entry(name, 0o040_755, (0, 0), &[]);
     }
 
-    /// A directory of modules, numbered in the order in which they are to be loaded.
+    /// A directory of modules, numbered in the order in which they are loaded.
     fn modules(&mut self, directory: &str, files: &[PathBuf]) -> Result<(), Failure> {
         self.directory(directory);
         for (position, module) in files.iter().enumerate() {

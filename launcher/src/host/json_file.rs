@@ -16,8 +16,8 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     serde_json::from_slice(&json).about(path.display())
 }
 
-/// Writes the file at `path` by a rename, for its owner's eyes only (mode 0600), so that a power cut leaves the old
-/// document or the new one. On a disk that is full it is written over the old one, whose block it needs no other for.
+/// Writes the file at `path` by a rename, readable by its owner only (mode 0600), so that a power cut leaves the old
+/// document or the new one. On a full disk it is written over the old one, because it then needs no new block.
 pub(crate) fn write(path: &Path, document: &impl Serialize) -> Result<(), Failure> {
     let json = serde_json::to_vec_pretty(document).about(path.display())?;
     let written = match replace(path, &json) {

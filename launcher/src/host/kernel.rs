@@ -14,7 +14,7 @@ use crate::failure::{About, Failure};
 const BOOT: &str = "/boot";
 /// Where modules are looked for, one directory for each release.
 const MODULES: &str = "/lib/modules";
-/// The package that brings both, and the remedy for their absence.
+/// The hint for when either is missing.
 const REMEDY: &str =
     "install a kernel for guests (Debian: apt-get install linux-image-cloud-amd64) or name one with --kernel";
 
@@ -33,7 +33,7 @@ const fn needed_by(part: Part) -> &'static [&'static str] {
     }
 }
 
-/// The modules that guests may need, each behind those it depends on. What is built into the kernel is not among them.
+/// The modules that guests may need, each after those it depends on. What is built into the kernel is not among them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Modules {
     /// Those that every guest loads.
@@ -149,7 +149,7 @@ impl Kernel {
     }
 }
 
-/// Reads the release from a bzImage: the offset of the version text stands at 0x20e of the set-up header,
+/// Reads the release from a bzImage: the offset of the version text is at 0x20e of the set-up header,
 /// counted from 0x200 (`Documentation/arch/x86/boot.rst`, "kernel_version").
 fn release_of(file: &mut (impl Read + Seek)) -> Result<String, String> {
     let mut header = [0; 0x210];
@@ -164,7 +164,7 @@ fn release_of(file: &mut (impl Read + Seek)) -> Result<String, String> {
     let end = text.iter().position(|&byte| byte == b' ' || byte == 0).unwrap_or(0);
     match std::str::from_utf8(&text[..end]) {
         Ok(release) if !release.is_empty() && !release.contains('/') => Ok(release.to_owned()),
-        _ => Err("it does not tell its release".to_owned()),
+        _ => Err("it does not name its release".to_owned()),
     }
 }
 
@@ -230,7 +230,7 @@ kernel/fs/fuse/fuse.ko:
 ";
 
     #[test]
-    fn every_module_comes_behind_what_it_depends_on_and_once() {
+    fn every_module_comes_once_and_after_what_it_depends_on() {
         let order = load_order(&NEEDED, DEPENDENCIES, "kernel/fs/overlayfs/overlay.ko\n").unwrap();
         let names: Vec<_> = order.iter().map(|path| module_name(path)).collect();
         assert_eq!(names, ["virtio_ring", "virtio", "virtio_pci", "virtio_console", "fuse", "virtiofs"]);

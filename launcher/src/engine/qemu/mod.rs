@@ -57,7 +57,7 @@ impl Engine for Qemu {
             Choice::Forced(name) => Machine::of(name).unwrap_or(Machine::Microvm),
             Choice::Auto => Machine::Microvm,
         };
-        let probe = Probe { program: &program, machine, host };
+        let probe = Probe { engine: self, program: &program, machine, host };
         let kvm = match &request.accelerator {
             Choice::Forced(name) if name == Accelerator::Kvm.name() && !host.thorough => probe::opens(),
             Choice::Forced(_) if !host.thorough => Err("not tried".to_owned()),

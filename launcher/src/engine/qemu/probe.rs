@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::Qemu;
 use super::machine::{Accelerator, Machine};
 use crate::engine::contract::{Engine, Event, Exit, Host};
 use crate::engine::plan::Plan;
@@ -109,6 +108,8 @@ fn judge(sight: &Sight, limits: Limits) -> Option<Verdict> {
 /// Where and with what a test guest boots.
 pub(super) struct Probe<'a> {
     /// QEMU.
+    pub(super) engine: &'a dyn Engine,
+    /// Its program.
     pub(super) program: &'a Path,
     /// The machine type that guests get.
     pub(super) machine: Machine,
@@ -154,7 +155,7 @@ impl Probe<'_> {
         let plan = self.plan(accelerator, scratch.path());
         plan.check()?;
         let (events, inbox) = channel();
-        let running = Qemu.start(&plan, Arc::new(move |event| drop(events.send(event))))?;
+        let running = self.engine.start(&plan, Arc::new(move |event| drop(events.send(event))))?;
         let pid = running.process().pid().as_raw_nonzero().get().unsigned_abs();
         let (start, mut told) = (Instant::now(), false);
         let mut sight = Sight::default();
