@@ -33,6 +33,9 @@ pub enum StoreError {
         /// How much.
         shortage: Shortage,
     },
+    /// The name of a new image has a digest.
+    #[error("{0}: the digest of a new image is not known before it is made; give a name without a digest")]
+    Promise(String),
     /// The store is of a format that this program does not know.
     #[error("{path}: this store has format {found}, and {PROGRAM} knows formats up to {known}; use a newer lamina")]
     Format {

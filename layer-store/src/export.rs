@@ -103,8 +103,7 @@ impl Store {
     fn write_layout(&self, image: &Image, layout: &Path, observer: &dyn Observer) -> Result<Digest, ExportError> {
         let blobs = layout.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(target(&blobs))?;
-        let config_digest = image.manifest.config().digest().to_string();
-        let config_digest = config_digest.parse().map_err(|error| bad("config", error))?;
+        let config_digest = image.config_digest;
         let config = self.images().manifest_bytes(&config_digest)?;
         put(&blobs, &config)?;
         // An image may name a layer several times.

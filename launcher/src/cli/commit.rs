@@ -10,7 +10,7 @@ use layer_store::{DiffId, Digest, ExpectedLayer, Provenance, Store};
 
 use super::limits::SharingArgs;
 use super::{Global, store};
-use crate::failure::{About, Failure};
+use crate::failure::{About, Failure, USAGE};
 use crate::machine::launch;
 use crate::machine::{Machine, Piped, Signals, Stdio};
 use crate::spec::{Root, Spec, open_store};
@@ -46,7 +46,13 @@ pub(super) struct Commit {
 impl Commit {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let signals = Signals::catch()?;
-        let reference = store::reference(&self.reference)?.to_string();
+        let reference = store::reference(&self.reference)?;
+        if reference.digest().is_some() {
+            // Before the work: it would fail after it.
+            let failure = Failure::new(&self.reference, "the digest of a new image is not known before it is made");
+            return Err(failure.with_hint("give a name without a digest").with_status(USAGE));
+        }
+        let reference = reference.to_string();
         let machine = Machine::find(&self.name)?;
         let (opened, base, variant) = self.base(&machine)?;
         let layer = self.layer(&machine, &opened, signals)?;

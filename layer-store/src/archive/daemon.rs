@@ -36,12 +36,13 @@ pub(super) struct Saved<'a> {
 }
 
 impl<'a> Saved<'a> {
-    /// Asks the daemon for an image.
-    pub(super) fn ask(image: &str, halt: &'a Halt) -> io::Result<Self> {
+    /// Asks the daemon at `host` for an image.
+    pub(super) fn ask(image: &str, host: Option<&str>, halt: &'a Halt) -> io::Result<Self> {
         let name = asked_for(image)?;
-        let address = match std::env::var("DOCKER_HOST") {
-            Ok(host) if !host.is_empty() => address(&host)?,
-            _ => usual_socket()?,
+        let host = host.map(str::to_owned).or_else(|| std::env::var("DOCKER_HOST").ok());
+        let address = match host.filter(|host| !host.is_empty()) {
+            Some(host) => address(&host)?,
+            None => usual_socket()?,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (builder, host) = match &address {

@@ -70,7 +70,7 @@ pub(super) fn image(
     let described = item.described.as_ref().map_err(|cause| malformed(source_name, cause))?;
     let config_bytes = document(files, source_name, &described.config, CONFIG_LIMIT)?;
     if let Some(promised) = digest_in(&described.config) {
-        manifest::verify("config", &config_bytes, &promised).map_err(bad)?;
+        manifest::verify("config", &config_bytes, &promised.into()).map_err(bad)?;
     }
     let layers = described.layers.as_deref().unwrap_or_default();
     let config = manifest::parse_config(&config_bytes, layers.len()).map_err(bad)?;

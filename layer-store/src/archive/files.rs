@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 
 use super::error::ImportError;
+use crate::BlobDigest;
 use crate::DiffId;
-use crate::Digest;
 
 /// What an archive can give of one layer.
 pub(super) enum Supply<'a> {
@@ -34,7 +34,7 @@ impl Supply<'_> {
 #[derive(Clone, Debug)]
 pub(super) struct Passed {
     pub(super) diff_id: DiffId,
-    pub(super) compressed: Digest,
+    pub(super) compressed: BlobDigest,
     /// Bytes in the archive.
     pub(super) length: u64,
     /// Bytes of its tar; `None` where it was in the store before, so that it was not read.

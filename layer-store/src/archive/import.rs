@@ -14,7 +14,7 @@ use crate::oci::parallel;
 use crate::oci::platform::Platform;
 use crate::oci::sink::{LayerSink, SinkError};
 use crate::oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
-use crate::{DiffId, Digest, ExpectedLayer, LayerProgress, LayerState, Observer, Reference};
+use crate::{BlobDigest, DiffId, Digest, ExpectedLayer, LayerProgress, LayerState, Observer, Reference};
 
 /// A layer that is in the store.
 #[derive(Clone)]
@@ -117,7 +117,7 @@ impl Import<'_> {
             Some(Supply::Bytes { reader, length }) => self.read(layer, reader, length),
             Some(Supply::Ingested(passed)) => {
                 let what = "its tar".to_owned();
-                let (expected, actual) = (layer.diff_id.0, passed.diff_id.0);
+                let (expected, actual) = (layer.diff_id.to_string(), passed.diff_id.to_string());
                 Err(self.failed(layer, Box::new(ImageError::WrongDigest { what, expected, actual })))
             }
             Some(Supply::Refused(cause)) => Err(self.failed(layer, cause.into())),
@@ -151,7 +151,7 @@ impl Import<'_> {
         let ingested = self.sink.ingest(&mut Counted::new(&mut reader, self.halt, tell), &expected).map_err(failed)?;
         self.report(layer, LayerState::Done, length, length);
         Ok(Brought {
-            source: self.layer_source(layer, ingested.compressed_digest, length),
+            source: self.layer_source(layer, compressed.unwrap_or_else(|| ingested.compressed_digest.into()), length),
             blob_bytes: Some(ingested.blob_bytes),
             was_present: ingested.was_present,
         })
@@ -163,7 +163,7 @@ impl Import<'_> {
         let described = layer.blob.as_ref().map(|blob| blob.size);
         let length = described.or(length).or(blob_bytes).unwrap_or_default();
         self.report(layer, LayerState::Present, length, length);
-        let digest = layer.blob.as_ref().map_or(layer.diff_id.0, |blob| blob.digest);
+        let digest = layer.blob.as_ref().map_or(layer.diff_id.0.into(), |blob| blob.digest);
         Brought { source: self.layer_source(layer, digest, length), blob_bytes, was_present: true }
     }
 
@@ -178,7 +178,7 @@ impl Import<'_> {
         ImportError::Layer { source_name: self.source_name.to_owned(), layer: layer.path.clone(), cause }
     }
 
-    fn layer_source(&self, layer: &FoundLayer, compressed: Digest, bytes: u64) -> LayerSource {
+    fn layer_source(&self, layer: &FoundLayer, compressed: BlobDigest, bytes: u64) -> LayerSource {
         // For a repair from any other directory. What came from a pipe or a daemon cannot be read again.
         let again = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
         let origin = self.source.path().map_or_else(|| "-".to_owned(), again);

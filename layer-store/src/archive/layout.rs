@@ -9,7 +9,7 @@ use super::{Found, FoundLayer};
 use crate::oci::choose::{Choice, ChoiceError, Chosen, Documents};
 use crate::oci::manifest::{self, Descriptor, Index, MANIFEST_LIMIT};
 use crate::oci::platform::{Described, Platform};
-use crate::{Digest, ImageError};
+use crate::{BlobDigest, Digest, ImageError};
 
 /// The list of images. `oci-layout` beside it says nothing that is needed.
 pub(super) const LIST: &str = "index.json";
@@ -100,7 +100,7 @@ impl Layout<'_> {
         }
         // What was read of an entry alone is what its digest says.
         let entry = match described.entries.as_slice() {
-            [only] => Some(only.descriptor.digest),
+            [only] => only.descriptor.digest.sha256(),
             _ => None,
         };
         let choice = Choice { documents: self, wanted: self.wanted, is_asked_for: self.is_asked_for };
@@ -141,6 +141,6 @@ impl Layout<'_> {
 }
 
 /// Where a layout keeps the blob with this digest.
-fn path(digest: &Digest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
+fn path(digest: &BlobDigest) -> String {
+    format!("blobs/{}/{}", digest.algorithm(), digest.hex())
 }

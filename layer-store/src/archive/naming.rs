@@ -115,18 +115,15 @@ impl Names<'_> {
             (self.notice)(&format!("left out {written:?}, which is not an image name"));
             return None;
         };
-        let Some(digest) = reference.digest().filter(|digest| !image.proved.contains(digest)) else {
+        if reference.digest().is_none_or(|digest| image.proved.contains(&digest)) {
             return Some(reference);
-        };
+        }
         let without = reference.without_digest();
         let instead = match &without {
             Some(name) => format!("it is called {}", name.familiar()),
             None => "the name is left out".to_owned(),
         };
-        (self.notice)(&format!(
-            "{} is not the image with the digest {digest} that its name promises: {instead}",
-            image.manifest
-        ));
+        (self.notice)(&format!("{}: {written} promises another digest: {instead}", image.manifest));
         without
     }
 

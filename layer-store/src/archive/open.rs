@@ -22,12 +22,12 @@ pub(super) fn open(source: &ImportSource, reception: &Reception<'_>) -> Result<B
     match source {
         ImportSource::StandardInput => receive(rustix::stdio::stdin(), reception),
         ImportSource::Path(path) => open_path(path, reception),
-        ImportSource::Daemon(image) => {
+        ImportSource::Daemon { image, host } => {
             let failed = |cause| match reception.cancellation.cancelled() {
                 true => ImportError::Cancelled,
                 false => ImportError::Read { source_name: reception.source_name.to_owned(), cause },
             };
-            let mut saved = Saved::ask(image, reception.cancellation).map_err(failed)?;
+            let mut saved = Saved::ask(image, host.as_deref(), reception.cancellation).map_err(failed)?;
             let mut head = Vec::new();
             (&mut saved).take(sniff::HEAD).read_to_end(&mut head).map_err(failed)?;
             stream(head, saved, reception)

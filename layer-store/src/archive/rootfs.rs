@@ -49,7 +49,7 @@ pub(crate) fn import_into(
         |reason: &str| ImportError::NotARootfs { source_name: source_name.clone(), reason: reason.to_owned() };
     let file;
     let (mut reader, total): (Box<dyn Read + Send + '_>, _) = match source {
-        ImportSource::Daemon(_) => return Err(not_a_tar("a daemon sends images")),
+        ImportSource::Daemon { .. } => return Err(not_a_tar("a daemon sends images")),
         ImportSource::StandardInput => {
             let source = Pipe { source: rustix::stdio::stdin() };
             (Box::new(Watched { source, cancellation: halt }), None)
@@ -95,7 +95,7 @@ pub(crate) fn import_into(
     let source = LayerSource {
         // It is no archive of images, in which a repair could look for the layer.
         origin: Origin::Archive("-".to_owned()),
-        compressed: ingested.compressed_digest,
+        compressed: ingested.compressed_digest.into(),
         media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
         bytes: total.unwrap_or(ingested.blob_bytes),
         urls: Vec::new(),

@@ -14,11 +14,14 @@ pub enum ImportSource {
     StandardInput,
     /// A layout directory, an archive, or a FIFO that gives one.
     Path(PathBuf),
-    /// A docker daemon, or podman's service, that has the image under this name.
-    ///
-    /// It is the one that `DOCKER_HOST` names (`unix:///run/docker.sock` or `tcp://localhost:2375`). Without that it is
-    /// the first of the usual sockets of docker and podman that is there.
-    Daemon(String),
+    /// A docker daemon, or podman's service.
+    Daemon {
+        /// The name that the image has there.
+        image: String,
+        /// Where it listens, as `DOCKER_HOST` has it: `unix:///run/docker.sock` or `tcp://localhost:2375`. `None` is what
+        /// `DOCKER_HOST` says, else the first of the usual sockets of docker and podman that is there.
+        host: Option<String>,
+    },
 }
 
 /// A source with what it says of the archive: `oci:layout:1.0`.
@@ -48,7 +51,7 @@ impl ImportSource {
             b"oci" | b"oci-archive" => Form::Layout,
             b"docker-archive" => Form::Docker,
             b"docker-daemon" => {
-                let source = Self::Daemon(String::from_utf8_lossy(rest).into_owned());
+                let source = Self::Daemon { image: String::from_utf8_lossy(rest).into_owned(), host: None };
                 return Some(Located { source, form: Some(Form::Docker), image: None });
             }
             _ => return None,
@@ -62,7 +65,7 @@ impl ImportSource {
     pub(super) fn path(&self) -> Option<&Path> {
         match self {
             Self::Path(path) => Some(path),
-            Self::StandardInput | Self::Daemon(_) => None,
+            Self::StandardInput | Self::Daemon { .. } => None,
         }
     }
 }
@@ -92,7 +95,7 @@ impl fmt::Display for ImportSource {
         match self {
             Self::StandardInput => f.write_str("standard input"),
             Self::Path(path) => path.display().fmt(f),
-            Self::Daemon(image) => write!(f, "docker-daemon:{}", image.escape_debug()),
+            Self::Daemon { image, .. } => write!(f, "docker-daemon:{}", image.escape_debug()),
         }
     }
 }
@@ -125,7 +128,7 @@ mod tests {
             assert_eq!(ImportSource::located(text.as_ref()), Some(expected), "{text}");
         }
         let daemon = ImportSource::located("docker-daemon:a/b:1".as_ref()).unwrap();
-        assert_eq!(daemon.source, ImportSource::Daemon("a/b:1".to_owned()));
+        assert_eq!(daemon.source, ImportSource::Daemon { image: "a/b:1".to_owned(), host: None });
         for none in ["oci", "oci:", "dir/x:1", "debian:12", "./oci:x", "-", ""] {
             assert_eq!(ImportSource::located(none.as_ref()), None, "{none}");
         }

@@ -13,9 +13,9 @@ use super::sniff::{self, Form};
 use super::tarball::Names;
 use super::watch::Counted;
 use crate::observer::Halt;
-use crate::oci::manifest::{CONFIG_LIMIT, short};
+use crate::oci::manifest::CONFIG_LIMIT;
 use crate::oci::sink::LayerSink;
-use crate::{DiffId, Digest, ExpectedLayer, ImageError, LayerProgress, LayerState, Observer};
+use crate::{BlobDigest, DiffId, ExpectedLayer, ImageError, LayerProgress, LayerState, Observer};
 
 /// Bytes of all documents kept, together. An archive of a hundred images has some megabytes.
 const DOCUMENTS_LIMIT: u64 = 64 << 20;
@@ -93,12 +93,14 @@ impl Reception<'_> {
 
     fn ingest(&self, path: &str, content: &mut (dyn Read + Send), length: u64) -> Kept {
         // The name of a blob in a layout is a promise that can be checked, and can save the reading.
-        let promised = path.strip_prefix("blobs/sha256/").and_then(|hex| Digest::from_hex(hex).ok());
-        let known = promised.and_then(|digest| {
+        let promised =
+            path.strip_prefix("blobs/").and_then(|blob| blob.replacen('/', ":", 1).parse::<BlobDigest>().ok());
+        let known = promised.and_then(|promised| {
+            let digest = promised.sha256()?;
             let plain = Some(DiffId(digest)).filter(|layer| self.sink.has_layer(layer));
-            Some((digest, plain.or_else(|| self.sink.layer_by_compressed(&digest))?))
+            Some((promised, plain.or_else(|| self.sink.layer_by_compressed(&digest))?))
         });
-        let name = promised.as_ref().map_or_else(|| path.to_owned(), short);
+        let name = promised.map_or_else(|| path.to_owned(), |digest| digest.hex().chars().take(12).collect());
         let report = |state, bytes| {
             self.progress.layer(&LayerProgress { name: &name, state, bytes, total: Some(length) });
         };
@@ -113,7 +115,7 @@ impl Reception<'_> {
                 report(LayerState::Done, length);
                 Kept::Layer(Passed {
                     diff_id: layer.diff_id,
-                    compressed: layer.compressed_digest,
+                    compressed: promised.unwrap_or_else(|| layer.compressed_digest.into()),
                     length,
                     blob_bytes: Some(layer.blob_bytes),
                     was_present: layer.was_present,

@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::Path;
 
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 
 pub use limits::{LimitExceeded, Limits};
 
@@ -23,13 +23,13 @@ use crate::fault::{self, FaultPoint};
 use crate::layer::{EntryRefused, TreeBuilder, WriteError};
 use crate::sharing::{Lender, NewLayer};
 use crate::tar::{Parser, TarError};
-use crate::{DiffId, Digest};
+use crate::{BlobDigest, DiffId, Digest};
 
 /// The digests that a layer must have. `None` is not checked.
 #[derive(Clone, Debug, Default)]
 pub struct ExpectedLayer {
     /// The digest of its bytes as transferred.
-    pub compressed: Option<Digest>,
+    pub compressed: Option<BlobDigest>,
     /// The digest of its tar.
     pub diff_id: Option<DiffId>,
 }
@@ -61,9 +61,9 @@ pub enum IngestError {
     #[error("the digest of its bytes is {actual}, not {expected}: it was changed or cut off on the way")]
     WrongDigest {
         /// As announced.
-        expected: Digest,
+        expected: String,
         /// As it came.
-        actual: Digest,
+        actual: String,
     },
     /// The tar is not the one that the image's config names.
     #[error("the digest of its tar is {actual}, not {expected}, as the image's config has it")]
@@ -106,9 +106,21 @@ pub(crate) fn ingest<'store>(
     let blob_path = directory.join("blob");
     let blob = File::options().read(true).write(true).create_new(true).open(&blob_path);
     let blob = blob.map_err(StoreError::io(&blob_path))?;
-    let streamed = pipeline::stream(source, &blob, &blob_path, limits)?;
-    if let Some(wanted) = expected.compressed.filter(|wanted| *wanted != streamed.compressed_digest) {
-        return Err(IngestError::WrongDigest { expected: wanted, actual: streamed.compressed_digest });
+    let streamed = match expected.compressed {
+        Some(expected @ BlobDigest::Sha512(_)) => {
+            let mut hashing = Sha512Reader { source, hasher: Sha512::new() };
+            let streamed = pipeline::stream(&mut hashing, &blob, &blob_path, limits)?;
+            let actual = BlobDigest::Sha512(hashing.hasher.finalize().into());
+            if actual != expected {
+                return Err(IngestError::WrongDigest { expected: expected.to_string(), actual: actual.to_string() });
+            }
+            streamed
+        }
+        _ => pipeline::stream(source, &blob, &blob_path, limits)?,
+    };
+    let actual = streamed.compressed_digest;
+    if let Some(expected) = expected.compressed.and_then(|wanted| wanted.sha256()).filter(|wanted| *wanted != actual) {
+        return Err(IngestError::WrongDigest { expected: expected.to_string(), actual: actual.to_string() });
     }
     if let Some(wanted) = expected.diff_id.filter(|wanted| *wanted != streamed.diff_id) {
         return Err(IngestError::WrongDiffId { expected: wanted, actual: streamed.diff_id });
@@ -135,6 +147,20 @@ pub(crate) fn ingest<'store>(
         was_present: false,
     };
     Ok((layer, blob, new))
+}
+
+/// Hashes what is read: the few layers that have a SHA-512 digest need it besides the SHA-256.
+struct Sha512Reader<'source> {
+    source: &'source mut (dyn Read + Send),
+    hasher: Sha512,
+}
+
+impl Read for Sha512Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let filled = self.source.read(buffer)?;
+        self.hasher.update(buffer.get(..filled).unwrap_or_default());
+        Ok(filled)
+    }
 }
 
 fn write_index<W: Write + Seek>(

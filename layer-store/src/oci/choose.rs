@@ -208,7 +208,7 @@ impl<D: Documents> Choice<'_, D> {
         let descriptor = &entry.descriptor;
         let bytes = self.document("manifest", descriptor, MANIFEST_LIMIT)?;
         match manifest::parse(&bytes, Some(&descriptor.media_type))? {
-            Document::Manifest(manifest) => self.image(manifest, descriptor.digest, bytes, platform),
+            Document::Manifest(manifest) => self.image(manifest, Digest::of(&bytes), bytes, platform),
             Document::Index(_) if depth == INDEX_DEPTH => {
                 Err(endless("its indexes lead to indexes without end").into())
             }
@@ -293,24 +293,25 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::BlobDigest;
     use crate::oci::media_type::{OCI_INDEX, OCI_MANIFEST};
 
     /// Documents by their digests, and how often each was asked for.
     #[derive(Default)]
     struct Shelf {
-        documents: HashMap<Digest, Vec<u8>>,
-        asked: RefCell<Vec<Digest>>,
+        documents: HashMap<BlobDigest, Vec<u8>>,
+        asked: RefCell<Vec<BlobDigest>>,
     }
 
     impl Documents for Shelf {
-        type Error = Digest;
+        type Error = BlobDigest;
 
-        fn document(&self, _what: &str, descriptor: &Descriptor, _limit: u64) -> Result<Vec<u8>, Digest> {
+        fn document(&self, _what: &str, descriptor: &Descriptor, _limit: u64) -> Result<Vec<u8>, BlobDigest> {
             self.asked.borrow_mut().push(descriptor.digest);
             self.documents.get(&descriptor.digest).cloned().ok_or(descriptor.digest)
         }
 
-        fn is_absent(&self, _error: &Digest) -> bool {
+        fn is_absent(&self, _error: &BlobDigest) -> bool {
             true
         }
     }
@@ -320,7 +321,7 @@ mod tests {
             let bytes = document.to_string().into_bytes();
             let digest = Digest::of(&bytes);
             let descriptor = json!({"mediaType": media_type, "digest": digest.to_string(), "size": bytes.len()});
-            self.documents.insert(digest, bytes);
+            self.documents.insert(digest.into(), bytes);
             descriptor
         }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::media_type::{self, DOCKER_CONFIG, DOCKER_LIST, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
 use super::platform::Described;
 use super::{ImageError, tolerant};
-use crate::{DiffId, Digest};
+use crate::{BlobDigest, DiffId, Digest};
 
 /// The largest manifest or index read, in bytes: what registries must accept at least (distribution
 /// specification, "Pushing Manifests").
@@ -20,7 +20,7 @@ pub(crate) const CONFIG_LIMIT: u64 = 16 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Descriptor {
     pub(crate) media_type: String,
-    pub(crate) digest: Digest,
+    pub(crate) digest: BlobDigest,
     pub(crate) size: u64,
     /// Other places that have the bytes: of foreign layers, which registries may not keep.
     pub(crate) urls: Vec<String>,
@@ -93,7 +93,7 @@ impl Descriptor {
 
     /// The first 12 hex digits: how people name a blob to each other.
     pub(crate) fn short(&self) -> String {
-        short(&self.digest)
+        self.digest.hex().chars().take(12).collect()
     }
 
     /// Checks that `bytes` are what this descriptor describes; `what` names them in the error.
@@ -114,12 +114,13 @@ pub(crate) fn short(digest: &Digest) -> String {
 }
 
 /// Checks that `bytes` have the digest `expected`.
-pub(crate) fn verify(what: &str, bytes: &[u8], expected: &Digest) -> Result<(), ImageError> {
-    let actual = Digest::of(bytes);
+pub(crate) fn verify(what: &str, bytes: &[u8], expected: &BlobDigest) -> Result<(), ImageError> {
+    let actual = expected.of_same_kind(bytes);
     if actual == *expected {
         return Ok(());
     }
-    Err(ImageError::WrongDigest { what: what.to_owned(), expected: *expected, actual })
+    let (expected, actual) = (expected.to_string(), actual.to_string());
+    Err(ImageError::WrongDigest { what: what.to_owned(), expected, actual })
 }
 
 impl Entry {
@@ -229,7 +230,14 @@ pub(crate) fn parse_config(bytes: &[u8], layers: usize) -> Result<Config, ImageE
         platform: tolerant::config_platform(bytes),
         diff_ids: diff_ids
             .iter()
-            .map(|text| text.parse::<DiffId>().map_err(|e| malformed(e.to_string())))
+            .map(|text| {
+                let sha512 = text.starts_with("sha512:");
+                let named = |error: crate::DigestError| match sha512 {
+                    true => format!("its DiffID {text} is a SHA-512; only layers with SHA-256 DiffIDs are read"),
+                    false => error.to_string(),
+                };
+                text.parse::<DiffId>().map_err(|error| malformed(named(error)))
+            })
             .collect::<Result<_, _>>()?,
     })
 }
@@ -281,15 +289,15 @@ mod tests {
         wasm["layers"] = json!([descriptor("application/wasm")]);
         let mut negative = manifest();
         negative["layers"][0]["size"] = json!(-1);
-        let mut sha512 = manifest();
-        sha512["config"]["digest"] = json!(format!("sha512:{}", "0".repeat(128)));
+        let mut sha384 = manifest();
+        sha384["config"]["digest"] = json!(format!("sha384:{}", "0".repeat(96)));
         let table = [
             (both, "image index at the same time"),
             (chart, "helm"),
             (encrypted, "is encrypted"),
             (wasm, "application/wasm"),
             (negative, "-1"),
-            (sha512, "sha512"),
+            (sha384, "sha384"),
             (json!({"schemaVersion": 1, "fsLayers": []}), "schema 1"),
             (json!([]), "manifest"),
         ];
@@ -332,7 +340,8 @@ mod tests {
 
     #[test]
     fn bytes_that_differ_from_their_descriptor_are_refused() {
-        let good = Descriptor { media_type: String::new(), digest: Digest::of(b"abc"), size: 3, urls: Vec::new() };
+        let good =
+            Descriptor { media_type: String::new(), digest: Digest::of(b"abc").into(), size: 3, urls: Vec::new() };
         good.verify("config", b"abc").unwrap();
         assert!(matches!(good.verify("config", b"abd"), Err(ImageError::WrongDigest { .. })));
         assert!(matches!(good.verify("config", b"ab"), Err(ImageError::WrongSize { .. })));

@@ -11,7 +11,7 @@ pub(crate) mod tolerant;
 
 use std::fmt;
 
-use crate::{DiffId, Digest, Reference};
+use crate::{BlobDigest, DiffId, Digest, Reference};
 
 /// What is wrong with an image, wherever it came from.
 #[derive(Debug, thiserror::Error)]
@@ -23,9 +23,9 @@ pub enum ImageError {
         /// What was read.
         what: String,
         /// The digest promised.
-        expected: Digest,
+        expected: String,
         /// The digest of what came.
-        actual: Digest,
+        actual: String,
     },
     /// A document is shorter or longer than promised.
     #[error("{what}: {actual} bytes, not {expected}: it was changed or cut off on the way, or at its source")]
@@ -100,7 +100,7 @@ pub struct LayerSource {
     /// The registry or archive.
     pub origin: Origin,
     /// The digest of the bytes as they travel.
-    pub compressed: Digest,
+    pub compressed: BlobDigest,
     /// What they are, as the manifest says: `application/vnd.oci.image.layer.v1.tar+gzip`.
     pub media_type: String,
     /// How many bytes travel.

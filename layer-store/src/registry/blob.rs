@@ -324,6 +324,6 @@ impl Transfer {
     }
 
     fn wrong_length(&self, server: Server, actual: u64) -> PullError {
-        PullError::WrongLength { layer: self.layer.digest, server, expected: self.layer.size, actual }
+        PullError::WrongLength { layer: Box::new(self.layer.digest), server, expected: self.layer.size, actual }
     }
 }

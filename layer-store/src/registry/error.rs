@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::server::Server;
-use crate::Digest;
+use crate::BlobDigest;
 use crate::oci::ImageError;
 
 /// What went wrong below: in the system, in a protocol, or in the store.
@@ -133,7 +133,7 @@ pub enum PullError {
     )]
     WrongLength {
         /// The digest in the manifest.
-        layer: Digest,
+        layer: Box<BlobDigest>,
         /// The server.
         server: Server,
         /// Bytes that the manifest promises.
@@ -145,7 +145,7 @@ pub enum PullError {
     #[error("layer {layer} is kept outside of the registry: {source}")]
     Foreign {
         /// The digest in the manifest.
-        layer: Digest,
+        layer: BlobDigest,
         /// What the last of the places said.
         source: Box<PullError>,
     },
@@ -170,7 +170,7 @@ pub enum PullError {
     #[error("layer {layer}: {cause}")]
     Layer {
         /// The digest in the manifest.
-        layer: Digest,
+        layer: BlobDigest,
         /// What the store said.
         #[source]
         cause: Source,

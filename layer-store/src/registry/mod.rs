@@ -205,14 +205,15 @@ fn acquire(
     if sink.has_layer(&layer.diff_id) {
         return Ok(finished(true));
     }
-    if let Some(known) = sink.layer_by_compressed(&descriptor.digest).filter(|known| *known != layer.diff_id) {
-        let expected = layer.diff_id.0;
-        let cause = ImageError::WrongDigest { what: "its tar".to_owned(), expected, actual: known.0 };
+    let known = descriptor.digest.sha256().and_then(|digest| sink.layer_by_compressed(&digest));
+    if let Some(known) = known.filter(|known| *known != layer.diff_id) {
+        let (expected, actual) = (layer.diff_id.to_string(), known.to_string());
+        let cause = ImageError::WrongDigest { what: "its tar".to_owned(), expected, actual };
         return Err(failed(Box::new(cause)));
     }
     report(observer, layer, LayerState::Fetching, 0);
     let expected = ExpectedLayer { compressed: Some(descriptor.digest), diff_id: Some(layer.diff_id) };
-    let partial = sink.partial(&descriptor.digest, descriptor.size);
+    let partial = descriptor.digest.sha256().and_then(|digest| sink.partial(&digest, descriptor.size));
     match transfer(runtime, sink, repository, layer, &expected, partial, halt) {
         Ok(()) => Ok(finished(false)),
         Err(refused) if refused.may_be_pieced_wrong => {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::images::Images;
 use crate::error::StoreError;
 use crate::oci::manifest::descriptor;
-use crate::{DiffId, Digest};
+use crate::{DiffId, Digest, Reference};
 
 /// What the history of a new image says about its layers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,8 +23,8 @@ pub struct Provenance {
 
 impl Images<'_> {
     /// Makes a new image from the one with the manifest `base`: adds `on_top` (layers of this store, lowest first) above its
-    /// layers and names it `reference`, which is a canonical name. Returns the digest of its manifest. Layers that only
-    /// additional stores have are copied into this one.
+    /// layers and names it `reference`, which is a canonical name without a digest. Returns the digest of its manifest.
+    /// Layers that only additional stores have are copied into this one.
     ///
     /// The rest of its config is that of the base. In its manifest every layer is a plain tar, so its digest is its DiffID.
     /// Fails if the base or a layer is missing.
@@ -36,10 +36,11 @@ impl Images<'_> {
         reference: &str,
     ) -> Result<Digest, StoreError> {
         let image = self.store.image_by_manifest(reference, base)?;
-        let config_digest = image.manifest.config().digest().to_string();
+        if reference.parse::<Reference>().is_ok_and(|reference| reference.digest().is_some()) {
+            return Err(StoreError::Promise(reference.to_owned()));
+        }
         let malformed = |cause: String| StoreError::Document { path: self.store.layout.manifest(base), cause };
-        let config_digest: Digest = config_digest.parse().map_err(|error| malformed(format!("{error}")))?;
-        let bytes = self.manifest_bytes(&config_digest)?;
+        let bytes = self.manifest_bytes(&image.config_digest)?;
         // Not with a type for configs, which would drop fields that it does not know.
         let mut config: Value = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
         extend(&mut config, on_top, provenance).ok_or_else(|| malformed("its config has no rootfs".to_owned()))?;

@@ -13,7 +13,7 @@ use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::lease::Held;
 use crate::oci::tolerant;
-use crate::{DiffId, Digest, ImageError};
+use crate::{BlobDigest, DiffId, Digest, ImageError};
 
 /// One file of `images/`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub struct Image {
     pub manifest_digest: Digest,
     /// The manifest.
     pub manifest: ImageManifest,
+    /// The digest of its config: its name in the store, whatever algorithm the manifest uses.
+    pub config_digest: Digest,
     /// The config: entrypoint, environment, user and so on.
     pub config: ImageConfiguration,
     /// Its layers, bottom first.
@@ -51,7 +53,7 @@ pub struct ImageSummary {
 impl Image {
     /// Its manifest and its config.
     pub(super) fn documents(&self) -> impl Iterator<Item = Digest> {
-        [self.manifest_digest].into_iter().chain(self.manifest.config().digest().to_string().parse())
+        [self.manifest_digest, self.config_digest].into_iter()
     }
 }
 
@@ -197,18 +199,32 @@ impl Store {
 
     pub(super) fn image_by_manifest(&self, reference: &str, digest: &Digest) -> Result<Image, StoreError> {
         let manifest: ImageManifest = self.document(digest, tolerant::manifest)?;
-        let config_digest = manifest.config().digest().to_string();
-        let config_digest = config_digest.parse().map_err(|error: crate::DigestError| StoreError::Document {
-            path: self.layout.manifest(digest),
-            cause: error.to_string(),
-        })?;
+        let bad = |cause: String| StoreError::Document { path: self.layout.manifest(digest), cause };
+        let config_digest: BlobDigest =
+            manifest.config().digest().to_string().parse().map_err(|error| bad(format!("{error}")))?;
+        let config_digest = match config_digest {
+            BlobDigest::Sha256(digest) => digest,
+            sha512 => {
+                let found = self.each().find_map(|store| store.document_by(&sha512, manifest.config().size()));
+                found.ok_or_else(|| bad(format!("its config {sha512} is not in the store")))?
+            }
+        };
         let config: ImageConfiguration = self.document(&config_digest, tolerant::config)?;
         let layers = config.rootfs().diff_ids().iter().map(|diff_id| diff_id.parse()).collect::<Result<_, _>>();
         let layers = layers.map_err(|error: crate::DigestError| StoreError::Document {
             path: self.layout.manifest(&config_digest),
             cause: error.to_string(),
         })?;
-        Ok(Image { reference: reference.to_owned(), manifest_digest: *digest, manifest, config, layers })
+        Ok(Image { reference: reference.to_owned(), manifest_digest: *digest, manifest, config_digest, config, layers })
+    }
+
+    /// The document of `length` bytes with a digest by which no document is named here.
+    fn document_by(&self, digest: &BlobDigest, length: u64) -> Option<Digest> {
+        let documents = fs::read_dir(self.layout.join("manifests/sha256")).ok()?;
+        let fits = |path: &Path| fs::metadata(path).is_ok_and(|status| status.len() == length);
+        let is_it = |path: &PathBuf| fs::read(path).is_ok_and(|bytes| digest.of_same_kind(&bytes) == *digest);
+        let paths = documents.flatten().map(|entry| entry.path()).filter(|path| fits(path));
+        paths.filter(is_it).find_map(|path| Digest::from_hex(path.file_name()?.to_str()?).ok())
     }
 
     fn own_manifest_bytes(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {

@@ -148,9 +148,14 @@ pub(crate) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
         header.set_size(content.len() as u64);
         header.set_mode(0o644);
         // As written: the builder would refuse some paths.
-        header.as_gnu_mut().unwrap().name[..path.len()].copy_from_slice(path.as_bytes());
-        header.set_cksum();
-        builder.append(&header, *content).unwrap();
+        match header.as_gnu_mut().unwrap().name.get_mut(..path.len()) {
+            Some(name) => {
+                name.copy_from_slice(path.as_bytes());
+                header.set_cksum();
+                builder.append(&header, *content).unwrap();
+            }
+            None => builder.append_data(&mut header, path, *content).unwrap(),
+        }
     }
     builder.into_inner().unwrap()
 }

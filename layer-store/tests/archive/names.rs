@@ -1,11 +1,13 @@
 //! What imported images are called.
 
-use layer_store::{Digest, ImportOptions};
+use layer_store::{Digest, ImportOptions, Silent};
 use serde_json::{Value, json};
 
 use crate::fixture::{Place, archive, docker_files, layout_files, layout_of, names_of, packed};
-use crate::support::image::{Image, Layer, MANIFEST, Packing, descriptor, entry, three_layers, write_layout};
-use crate::support::names;
+use crate::support::image::{
+    Image, Layer, MANIFEST, Packing, blob_path, descriptor, entry, three_layers, write_layout,
+};
+use crate::support::{names, skopeo};
 
 #[test]
 fn an_image_without_a_name_is_named_after_its_archive() {
@@ -176,4 +178,60 @@ fn without_named(image: &Image, name: &str) -> Value {
     let mut entry = without_platform(image);
     entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
     entry
+}
+
+#[test]
+fn an_exported_image_is_named_by_no_digest_that_its_manifest_lacks() {
+    let image = Image::new(vec![Layer::new("a", b"a", Packing::Gzip)]);
+    for (name, in_layout) in [
+        (format!("example.test/app:1@{}", image.digest()), Some("example.test/app:1")),
+        (format!("example.test/app@{}", image.digest()), None),
+        ("example.test/app:1".to_owned(), Some("example.test/app:1")),
+    ] {
+        let place = Place::new();
+        let options = ImportOptions { tag: Some(name.parse().unwrap()), ..ImportOptions::default() };
+        place.import_with(&layout_of(&place, &image, None), &options).unwrap();
+        let index = exported(&place, &name, "out");
+        assert_eq!(index["annotations"]["org.opencontainers.image.ref.name"].as_str(), in_layout, "{index}");
+        place.import(&place.path("out")).unwrap();
+    }
+    // The manifest of plain layers is as it was, and so is a name that promises it.
+    let plain = small("a");
+    let name = format!("example.test/app@{}", plain.digest());
+    let place = Place::new();
+    let options = ImportOptions { tag: Some(name.parse().unwrap()), ..ImportOptions::default() };
+    place.import_with(&layout_of(&place, &plain, None), &options).unwrap();
+    let index = exported(&place, &name, "out");
+    assert_eq!(index["digest"], plain.digest());
+    assert_eq!(index["annotations"]["org.opencontainers.image.ref.name"], name);
+    assert_eq!(names_of(&place.import(&place.path("out")).unwrap()), [name]);
+}
+
+/// Exports an image; returns the only entry of the layout's index.
+fn exported(place: &Place, name: &str, directory: &str) -> Value {
+    let store = place.store();
+    let image = store.images().get(name).unwrap();
+    store.images().export(&image, &place.path(directory), &Silent).unwrap();
+    let index = std::fs::read(place.path(directory).join("index.json")).unwrap();
+    let mut index: Value = serde_json::from_slice(&index).unwrap();
+    index["manifests"].as_array_mut().unwrap().pop().unwrap()
+}
+
+#[test]
+fn a_layer_twice_in_an_image_is_exported_once_and_named_as_often() {
+    let (base, empty) = (Layer::new("a", b"a", Packing::Gzip), Layer::empty(Packing::Gzip));
+    let image = Image::new(vec![base.clone(), empty.clone(), base, empty.clone(), empty]);
+    let place = Place::new();
+    let layout = layout_of(&place, &image, Some("x:1"));
+    place.import(&layout).unwrap();
+    let index = exported(&place, "docker.io/library/x:1", "out");
+    let manifest = blob_path(&place.path("out"), index["digest"].as_str().unwrap());
+    let manifest: Value = serde_json::from_slice(&std::fs::read(manifest).unwrap()).unwrap();
+    let digests: Vec<&str> =
+        manifest["layers"].as_array().unwrap().iter().map(|l| l["digest"].as_str().unwrap()).collect();
+    assert_eq!(digests, image.diff_ids());
+    let again = Place::new();
+    again.import(&place.path("out")).unwrap();
+    again.assert_holds("docker.io/library/x:1", &image);
+    skopeo(&["copy", &format!("oci:{}", place.path("out").display()), &format!("dir:{}", place.path("dir").display())]);
 }

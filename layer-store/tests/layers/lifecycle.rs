@@ -159,7 +159,7 @@ fn a_layer_that_is_not_what_was_announced_leaves_nothing() {
     let bytes = tar(&[Node::File("a", "1")]);
     let other = layer_store::Digest::of(b"other");
     let wrong = [
-        layer_store::ExpectedLayer { compressed: Some(other), diff_id: None },
+        layer_store::ExpectedLayer { compressed: Some(other.into()), diff_id: None },
         layer_store::ExpectedLayer { compressed: None, diff_id: Some(DiffId(other)) },
     ];
     for expected in wrong {

@@ -649,3 +649,29 @@ fn the_programs_that_these_tests_need_are_installed() {
         run(program, &[if program == "openssl" { "version" } else { "--version" }]);
     }
 }
+
+#[test]
+fn a_layer_that_an_image_names_several_times_is_fetched_once() {
+    let (base, empty) = (Layer::new("a", &noise(1, 40_000), Packing::Gzip), Layer::empty(Packing::Gzip));
+    let plain = Layer::of_tar(base.tar.clone(), Packing::Plain);
+    for layers in [vec![base.clone(); 3], vec![empty.clone(), base.clone(), empty.clone(), empty], vec![base, plain]] {
+        let image = Image::new(layers);
+        let fake = Fake::start(&[&image], |_| Reply::Serve);
+        let (place, name) = (Place::new(), fake.name("test:0"));
+        let acquired = place.pull(&name, &options()).unwrap();
+        assert_eq!(acquired.layers.len(), image.layers.len());
+        place.assert_holds(&name, &image);
+        let mut distinct = image.diff_ids();
+        distinct.sort();
+        distinct.dedup();
+        let blobs: Vec<String> = image.layers.iter().map(Layer::digest).collect();
+        let fetched = fake
+            .requests("/blobs/")
+            .iter()
+            .filter(|request| blobs.iter().any(|blob| request.path.contains(blob)))
+            .count();
+        assert_eq!(fetched, distinct.len());
+        let again = place.pull(&name, &options()).unwrap();
+        assert!(again.layers.iter().all(|layer| layer.was_present));
+    }
+}

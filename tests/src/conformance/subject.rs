@@ -40,7 +40,7 @@ impl Subject {
     /// Where the implementation refuses it.
     pub fn ingest(&self, layer: &Layer) -> Result<()> {
         let expected = ExpectedLayer {
-            compressed: Some(Digest::of(&layer.packed())),
+            compressed: Some(Digest::of(&layer.packed()).into()),
             diff_id: Some(DiffId(Digest::of(&layer.tar()))),
         };
         self.store.layers().ingest(&mut Cursor::new(layer.packed()), &expected)?;

@@ -36,7 +36,7 @@ fn layer_is_stored_once_however_it_is_packed() {
     for (packing, members) in [(Packing::Gzip, 1), (Packing::Zstd, 1), (Packing::Plain, 1), (Packing::Gzip, 3)] {
         (layer.frame.packing, layer.frame.members) = (packing, members);
         let was_there = subject.store().layers().has(&name);
-        let expected = ExpectedLayer { compressed: Some(Digest::of(&layer.packed())), diff_id: Some(name) };
+        let expected = ExpectedLayer { compressed: Some(Digest::of(&layer.packed()).into()), diff_id: Some(name) };
         let taken = subject.store().layers().ingest(&mut &layer.packed()[..], &expected).expect("the layer is taken");
         assert_eq!((taken.diff_id, taken.was_present), (name, was_there), "{packing:?}");
         assert_eq!(subject.store().layers().by_compressed(&Digest::of(&layer.packed())), Some(name), "{packing:?}");
@@ -49,7 +49,7 @@ fn layer_of_another_digest_is_refused() {
     let layer = stack("layer gzip\n file a \"a\"").layers.remove(0);
     let other = Digest::of(b"something else");
     let subject = subject();
-    let expected = ExpectedLayer { compressed: Some(other), diff_id: None };
+    let expected = ExpectedLayer { compressed: Some(other.into()), diff_id: None };
     let refused = subject.store().layers().ingest(&mut &layer.packed()[..], &expected);
     assert!(matches!(refused, Err(IngestError::WrongDigest { .. })), "{refused:?}");
     let expected = ExpectedLayer { compressed: None, diff_id: Some(DiffId(other)) };
