@@ -1,4 +1,4 @@
-//! From the kernel's hand-over to an open control channel, and the way out.
+//! The start of init, from the kernel's handover to an open control channel, and the power-off.
 
 use std::ffi::CStr;
 use std::fs::{self, File, OpenOptions};
@@ -14,10 +14,10 @@ use rustix::system::RebootCommand;
 /// `MODULE_INIT_COMPRESSED_FILE` of `include/uapi/linux/module.h`: the kernel unpacks the file itself.
 const COMPRESSED: i32 = 4;
 
-/// The host answers the port's hand-shake at once; only a guest that the host starves needs this long.
+/// The host answers the port's handshake at once; only a guest that gets hardly any processor time needs this long.
 const PORT_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Mounts one file system, making the mount point.
+/// Mounts one file system, and creates its mount point.
 pub(crate) fn mount_at(
     source: &str,
     target: &str,
@@ -38,13 +38,13 @@ pub(crate) fn mount_kernel_filesystems() -> Result<(), String> {
     mount_at("devtmpfs", "/dev", "devtmpfs", MountFlags::NOSUID, Some(c"mode=0755"))
 }
 
-/// Loads the modules that every guest needs. One that fails is named on the console; whether it was needed
-/// shows when what it drives is used.
+/// Loads the modules that every guest needs. A module that fails to load is named on the console. If it was needed, the
+/// step that uses its device fails.
 pub(crate) fn load_modules() {
     load_directory(Path::new(MODULES));
 }
 
-/// Loads the modules of a part. Before the root is entered, which hides the initramfs.
+/// Loads the modules of a part. Must be called before the root is entered, which hides the initramfs.
 pub(crate) fn load_part(part: Part) {
     load_directory(&Path::new(MODULES).join(part.name()));
 }
@@ -95,7 +95,7 @@ fn find_port() -> Option<std::ffi::OsString> {
     })
 }
 
-/// Writes dirty pages back and powers off. Never returns: init that ends is a kernel panic.
+/// Writes dirty pages back and powers off. Never returns, because the kernel panics if init ends.
 pub(crate) fn power_off() -> ! {
     rustix::fs::sync();
     loop {

@@ -1,4 +1,4 @@
-//! What a guest's processes find without having asked for it: what Docker and Podman give a container.
+//! What a guest's processes get by default. The model is what Docker and Podman give a container.
 //!
 //! | what | Docker | Podman | here |
 //! |---|---|---|---|
@@ -23,8 +23,8 @@ use rustix::process::{Resource, Rlimit};
 
 use crate::boot::mount_at;
 
-/// System controls, as paths below `/proc/sys`. After the first two, which container engines set, those that systemd
-/// and distributions set on the hosts of containers.
+/// System controls, as paths below `/proc/sys`. Container engines set the first two; systemd and distributions set the
+/// others on the hosts of containers.
 const SYSTEM_CONTROLS: [(&str, &str); 12] = [
     ("net/ipv4/ip_unprivileged_port_start", "0"),
     ("net/ipv4/ping_group_range", "0 2147483647"),
@@ -47,19 +47,19 @@ pub(crate) fn set_limits() {
     };
     // The kernel's own maximum of 4,096 breaks databases.
     set(Resource::Nofile, Some(1024), Some(1 << 20));
-    // The kernel's own is so many as the guest's memory would hold; that still counts (`threads-max`).
+    // The kernel's default is as many as the guest's memory can hold. That limit still applies (`threads-max`).
     set(Resource::Nproc, None, None);
     set(Resource::Memlock, Some(8 << 20), Some(8 << 20));
 }
 
-/// Sets the system controls. A kernel may lack one.
+/// Sets the system controls, except those that the kernel lacks.
 pub(crate) fn set_system_controls() {
     for (name, value) in SYSTEM_CONTROLS {
         let _ = fs::write(Path::new("/proc/sys").join(name), value);
     }
 }
 
-/// Mounts and links that programs expect of a running Linux; a guest without one of them still runs.
+/// Creates the mounts and links that programs expect of a running Linux. A guest without one of them still runs.
 pub(crate) fn mount_and_link() {
     let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
     let hardened = quiet | MountFlags::NODEV;
@@ -77,7 +77,7 @@ pub(crate) fn mount_and_link() {
     for (name, target) in
         [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2"), ("core", "/proc/kcore")]
     {
-        // devtmpfs makes none of these; one that a later kernel does make is as good.
+        // devtmpfs creates none of these. If a later kernel creates one, that is as good.
         let _ = symlink(target, Path::new("/dev").join(name));
     }
 }

@@ -1,4 +1,4 @@
-//! Virtio disks, found by the serial that the host gave them: their names depend on the order of their discovery.
+//! Finds virtio disks by the serial that the host gave them, because their names depend on the order of discovery.
 
 use std::fs;
 use std::path::Path;
@@ -8,10 +8,10 @@ use guest_protocol::Part;
 
 use crate::boot;
 
-/// A disk is found while its driver loads; only a guest that the host starves needs this long.
+/// A disk is found while its driver loads; only a guest that gets hardly any processor time needs this long.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The path of the device with this serial, once it is there.
+/// Waits for the device with this serial, and returns its path.
 pub(crate) fn find(serial: &str) -> Result<String, String> {
     boot::load_part(Part::Disk);
     let start = Instant::now();

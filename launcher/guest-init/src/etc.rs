@@ -1,7 +1,7 @@
 //! The files of `/etc` that belong to the machine and not to its image: its name, its hosts, its name servers, its mounts.
 //!
-//! They are files of the root and not mounts over it, so that the root is one file system. What a user has put in the
-//! place of one at an earlier start stays.
+//! They are files of the root, not mounts over it, so that the root is one file system. A file that a user replaced at
+//! an earlier start stays as it is.
 
 use std::fs;
 use std::io;
@@ -12,27 +12,26 @@ use guest_protocol::Network;
 
 use crate::writes;
 
-/// What an image without `/etc/hosts` gets, besides the machine's own name: what Docker writes.
+/// What an image without `/etc/hosts` gets, besides the machine's own name: the lines that Docker writes.
 const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
     ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 
-/// Writes the files of the root that has been entered. Returns the paths, without a leading slash, of those that it has
-/// had to write.
+/// Writes the files in the entered root. Returns the paths, without a leading slash, of the files that it had to write.
 pub(crate) fn write(hostname: &str, network: Option<&Network>) -> Vec<PathBuf> {
-    // As in a container the name leads to the card's address, at which others reach what listens on it.
+    // As in a container, the name resolves to the network card's address, which other machines can connect to.
     let address = network.map_or_else(|| "127.0.1.1".to_owned(), |network| network.address.to_string());
     let written = [
         put("/etc/hostname", |_| format!("{hostname}\n")),
         put("/etc/hosts", |present| hosts(present, hostname, &address)),
-        // What an image has there was true where it was built.
+        // The image's own file describes the host on which it was built.
         put("/etc/resolv.conf", |present| network.map_or_else(|| present.to_owned(), resolv_conf)),
     ];
     let _ = symlink("/proc/self/mounts", "/etc/mtab");
     written.into_iter().flatten().collect()
 }
 
-/// Puts a file in the place of the present one, whose text `content` gets, unless it has the content already. Returns the
-/// path of one that was written.
+/// Replaces a file with what `content` returns for its present text, unless that is the same. Returns the path if it
+/// wrote the file.
 fn put(path: &str, content: impl Fn(&str) -> String) -> Option<PathBuf> {
     if writes::is_of_user(path) {
         return None;
@@ -42,7 +41,7 @@ fn put(path: &str, content: impl Fn(&str) -> String) -> Option<PathBuf> {
     let content = content(&text);
     let written = || -> io::Result<bool> {
         fs::create_dir_all("/etc")?;
-        // A link leads to a file of a service that does not run here, or to one that is not only for this.
+        // A symbolic link leads to the file of a service that does not run here, or to a file that has other uses too.
         let is_link = fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink());
         if !is_link && present.as_deref() == Some(content.as_bytes()) {
             return Ok(false);
@@ -59,14 +58,15 @@ fn put(path: &str, content: impl Fn(&str) -> String) -> Option<PathBuf> {
     written.then(|| path.trim_start_matches('/').into())
 }
 
-/// The image's hosts, with `localhost` and the machine's name where they are missing.
+/// Returns the image's hosts file, with `localhost` and the machine's name added where they are missing.
 fn hosts(present: &str, hostname: &str, address: &str) -> String {
     let own = format!("{address}\t{hostname}\n");
     if present.trim().is_empty() {
         return format!("{HOSTS}{own}");
     }
     let names = |wanted: &str| names_of(present).any(|(_, name)| name == wanted);
-    // Before the image's lines: the first line with a name counts, and the image may know another of its name.
+    // Before the image's lines, because the first line with a name counts, and the image may have another address for
+    // it.
     let mut text = String::new();
     if !names_of(present).any(|(at, name)| name == "localhost" && at.starts_with("127.")) {
         text.push_str("127.0.0.1\tlocalhost\n");
@@ -84,7 +84,7 @@ fn hosts(present: &str, hostname: &str, address: &str) -> String {
     text
 }
 
-/// Each name of a hosts file with its address.
+/// Returns each name in a hosts file with its address.
 fn names_of(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines().flat_map(|line| {
         let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use std::net::Ipv4Addr;
 
-    /// The first address of a name, as name resolution takes it.
+    /// Returns the first address of a name, which is the one that name resolution uses.
     fn first<'text>(text: &'text str, wanted: &str) -> Option<&'text str> {
         names_of(text).find(|(_, name)| *name == wanted).map(|(address, _)| address)
     }

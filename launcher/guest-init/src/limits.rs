@@ -1,4 +1,4 @@
-//! Watches the limits that a guest can reach, and tells the host of each by the control channel.
+//! Watches the limits that a guest can reach, and reports each to the host over the control channel.
 //!
 //! | limit | seen by |
 //! |---|---|
@@ -9,8 +9,8 @@
 //! | bytes of `/dev/shm` | `statfs` |
 //! | processes and threads | `/proc/loadavg` against `threads-max` and `pid_max` |
 //!
-//! What has no line in the log is looked at every [`TICK`], and whenever a process fails or the machine ends. Each limit
-//! is told once, but for each process that is killed.
+//! Limits that have no line in the log are checked every [`TICK`], and whenever a process fails or the machine ends.
+//! Each limit is reported once, except that every killed process is reported.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -24,13 +24,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{Guest, writes};
 
-/// How often the limits without a line in the log are looked at.
+/// How often the limits without a line in the log are checked.
 const TICK: Duration = Duration::from_secs(2);
 
 /// Room for one record of the kernel's log (`PRINTK_MESSAGE_MAX`).
 const RECORD: usize = 8192;
 
-/// What has been told already.
+/// Which limits have been reported already.
 static TOLD: [AtomicBool; 6] = [const { AtomicBool::new(false) }; 6];
 
 /// Watches for as long as the guest runs.
@@ -54,11 +54,11 @@ const NONBLOCK: i32 = 0o4000;
 
 fn wait_for(log: &File) {
     let timeout = Timespec::try_from(TICK).ok();
-    // Interrupted or timed out: what follows looks in any case.
+    // If it was interrupted or timed out, what follows still checks.
     let _ = poll(&mut [PollFd::from_borrowed_fd(log.as_fd(), PollFlags::IN)], timeout.as_ref());
 }
 
-/// Reads what is in the log and has not been read.
+/// Reads the records of the log that have not been read yet.
 fn read_log(log: &mut File, guest: &Guest) {
     let mut record = vec![0; RECORD];
     loop {
@@ -81,8 +81,9 @@ fn read_log(log: &mut File, guest: &Guest) {
     }
 }
 
-/// What a record of the log warns of. It is `PRIORITY,NUMBER,TIME,FLAGS;TEXT`, in which the priority without its three
-/// lowest bits is the facility: 0 for the kernel, which no process can write (`Documentation/ABI/testing/dev-kmsg`).
+/// Returns what a record of the log warns of. A record is `PRIORITY,NUMBER,TIME,FLAGS;TEXT`. The priority without its
+/// three lowest bits is the facility: 0 for the kernel, which no process can write
+/// (`Documentation/ABI/testing/dev-kmsg`).
 fn of_record(record: &str) -> Option<Warning> {
     let (prefix, text) = record.split_once(';')?;
     let priority: u32 = prefix.split(',').next()?.parse().ok()?;
@@ -92,7 +93,7 @@ fn of_record(record: &str) -> Option<Warning> {
     let text = text.lines().next()?;
     if let Some((_, killed)) = text.split_once("ut of memory: Killed process ") {
         let (_, name) = killed.split_once('(')?;
-        // A name may hold parentheses; what follows it does not.
+        // A name may contain parentheses; what follows it does not.
         let (name, _) = name.split_once(") total-vm")?;
         return Some(Warning::MemoryRanOut { process: name.to_owned() });
     }
@@ -103,14 +104,14 @@ fn of_record(record: &str) -> Option<Warning> {
     fails.then(|| Warning::DiskFailed { cause: text.to_owned() })
 }
 
-/// Looks at the limits that no line tells of, and tells of those that are reached.
+/// Checks the limits that the log does not show, and reports those that have been reached.
 pub(crate) fn look(guest: &Guest) {
     let tell = |warning| guest.send(MACHINE, Message::Warning(warning));
     if let Some(room) = writes::room() {
         if is_full(room.f_blocks, room.f_bfree) {
             once(1, || tell(Warning::WritesFull { bytes: bytes(&room) }));
         }
-        // Some file systems make files as long as there is room: they say 0 of 0.
+        // Some file systems create files for as long as there is room: they report 0 of 0.
         if room.f_files > 0 && room.f_ffree == 0 {
             once(2, || tell(Warning::FilesFull { files: room.f_files }));
         }
@@ -133,7 +134,8 @@ fn once(limit: usize, tell: impl FnOnce()) {
     }
 }
 
-/// Whether so little is free that hardly anything can be written: what failed may have been larger than what is left.
+/// Returns whether so little is free that hardly anything can be written. That need not be 0: the write that failed may
+/// have been larger than what is left.
 const fn is_full(blocks: u64, free: u64) -> bool {
     blocks > 0 && (free == 0 || free.saturating_mul(100) < blocks)
 }
@@ -142,14 +144,14 @@ fn bytes(room: &rustix::fs::StatFs) -> u64 {
     room.f_blocks.saturating_mul(room.f_bsize.unsigned_abs())
 }
 
-/// How many processes and threads there are, and how many there can be.
+/// Returns how many processes and threads there are, and how many there can be.
 fn threads() -> Option<(u64, u64)> {
     let number = |path: &str| fs::read_to_string(path).ok()?.trim_end().parse::<u64>().ok();
     let most = number("/proc/sys/kernel/threads-max")?.min(number("/proc/sys/kernel/pid_max")?);
     Some((in_loadavg(&fs::read_to_string("/proc/loadavg").ok()?)?, most))
 }
 
-/// The number of threads in `/proc/loadavg`: the fourth word is `RUNNING/ALL` (proc(5)).
+/// Returns the number of threads in `/proc/loadavg`: the fourth word is `RUNNING/ALL` (proc(5)).
 fn in_loadavg(text: &str) -> Option<u64> {
     text.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
 }

@@ -1,8 +1,8 @@
 //! The first process of a guest (`/init` of the initramfs).
 //!
-//! It prints [`guest_protocol::UP`] on the console as its first act, loads the modules it was packed with,
-//! opens the control channel and does what the host says there. It never reads the kernel command line and
-//! never exits: when it is done, or cannot go on, it powers the machine off.
+//! It first prints [`guest_protocol::UP`] on the console. It then loads the modules that it was packed with, opens the
+//! control channel, and does what the host says there. It never reads the kernel command line and never exits: when it
+//! is done, or cannot go on, it powers the machine off.
 
 mod boot;
 mod changes;
@@ -40,12 +40,12 @@ struct Guest {
     reaper: Reaper,
     sessions: Mutex<HashMap<u32, Arc<Session>>>,
     hostname: Mutex<String>,
-    /// That of the command, if it is an init.
+    /// The namespace of the command, if the command is an init.
     namespace: Mutex<Option<Arc<Namespace>>>,
 }
 
 impl Guest {
-    /// Sends one message. Only the end of the channel makes it fail, and then the main thread powers off.
+    /// Sends one message. This fails only when the channel has ended, and then the main thread powers off.
     fn send(&self, stream: u32, message: Message) {
         let port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = message.write(stream, &*port) {
@@ -78,7 +78,7 @@ fn main() {
     boot::power_off();
 }
 
-/// Runs from the first mount to the host's word to power off.
+/// Runs from the first mount until the host says to power off.
 fn serve() -> Result<(), String> {
     boot::mount_kernel_filesystems()?;
     boot::load_modules();

@@ -1,8 +1,8 @@
 //! The namespace of a command that is an init: in it the command is process 1, as it is in a container.
 //!
-//! Such a command also has a mount namespace with the `/proc` of its processes, a `/sys` that is read-only but for the
-//! control groups, and its terminal as `/dev/console`. When it powers off or reboots, the kernel ends it and not the
-//! guest (reboot(2), "Behavior inside PID namespaces"). What `lamina exec` and `cp` start joins it.
+//! Such a command also has a mount namespace with the `/proc` of its processes, a `/sys` that is read-only except for
+//! the control groups, and its terminal as `/dev/console`. When it powers off or reboots, the kernel ends it and not
+//! the guest (reboot(2), "Behavior inside PID namespaces"). The processes that `lamina exec` and `cp` start join it.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -25,13 +25,14 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    /// That of a process that has been started by [`prepare`].
+    /// Returns the namespace of a process whose command [`prepare`] has set up.
     pub(crate) fn of(process: Pid) -> io::Result<Self> {
         let open = |kind: &str| File::open(format!("/proc/{}/ns/{kind}", process.as_raw_pid()));
         Ok(Self { processes: open("pid")?, mounts: open("mnt")? })
     }
 
-    /// Moves the calling thread's mounts, and the processes that it starts, into it. The thread can then start no thread.
+    /// Moves the calling thread into its mounts, and the processes that the thread starts into its process namespace.
+    /// The thread cannot start other threads afterwards.
     pub(crate) fn join(&self) -> io::Result<()> {
         // A thread that shares its root and working directory with others cannot change its mounts.
         sys::unshare(UnshareFlags::FS)?;
@@ -40,20 +41,20 @@ impl Namespace {
     }
 }
 
-/// Makes the next process that the calling thread starts the first one of a new namespace. The thread can then start no
-/// thread.
+/// Makes the next process that the calling thread starts the first one of a new namespace. The thread cannot start
+/// other threads afterwards.
 pub(crate) fn begin() -> io::Result<()> {
     Ok(sys::unshare(UnshareFlags::NEWPID)?)
 }
 
-/// Gives a command that [`begin`] has been called for its mounts. `terminal` is the path of its terminal.
+/// Sets up the mounts of a command for which [`begin`] has been called. `terminal` is the path of its terminal.
 pub(crate) fn prepare(command: &mut Command, terminal: Option<CString>) {
     sys::before_exec(command, move || {
         sys::unshare(UnshareFlags::NEWNS)?;
         let hardened = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
         unmount(c"/proc", UnmountFlags::DETACH)?;
         mount(c"proc", c"/proc", c"proc", hardened, None)?;
-        // Udev and the like would set up devices that init has set up.
+        // Otherwise udev and the like would set up devices that init has already set up.
         mount_remount(c"/sys", MountFlags::BIND | MountFlags::RDONLY | hardened, c"")?;
         if let Some(terminal) = &terminal {
             mount_bind(terminal.as_c_str(), c"/dev/console")?;
@@ -62,8 +63,8 @@ pub(crate) fn prepare(command: &mut Command, terminal: Option<CString>) {
     });
 }
 
-/// How an init has ended. The kernel ends one that powers off or halts by SIGINT and one that reboots by SIGHUP; no
-/// process can send it these unless it handles them.
+/// Returns how an init has ended. The kernel ends an init that powers off or halts with SIGINT, and one that reboots
+/// with SIGHUP. No process can send an init these signals unless the init handles them.
 pub(crate) const fn ending(seen: Ending) -> Ending {
     match seen {
         Ending::Signal(1 | 2) => Ending::Status(0),
@@ -71,7 +72,7 @@ pub(crate) const fn ending(seen: Ending) -> Ending {
     }
 }
 
-/// The signal that asks a process to end.
+/// Returns the signal that asks a process to end.
 pub(crate) fn stop_signal(process: &Process) -> u32 {
     const SIGTERM: u32 = 15;
     /// `SIGRTMIN+3`: "halts the machine" (systemd(1), "SIGNALS").

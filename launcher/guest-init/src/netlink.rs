@@ -41,7 +41,7 @@ impl Request {
         Self { kind: RTM_NEWLINK, flags: REQUEST, body }
     }
 
-    /// Gives an interface an IPv4 address in a network of `prefix` bits.
+    /// Adds an IPv4 address in a network of `prefix` bits to an interface.
     pub(crate) fn address(index: u32, address: [u8; 4], prefix: u8) -> Self {
         const IFA_ADDRESS: u16 = 1;
         const IFA_LOCAL: u16 = 2;
@@ -53,7 +53,7 @@ impl Request {
         Self { kind: RTM_NEWADDR, flags: REQUEST | CREATE, body }
     }
 
-    /// Sends what is for no network of our own to `gateway`.
+    /// Sets the default route: packets for other networks go to `gateway`.
     pub(crate) fn default_route(index: u32, gateway: [u8; 4]) -> Self {
         const RTA_OIF: u16 = 4;
         const RTA_GATEWAY: u16 = 5;
@@ -85,7 +85,7 @@ fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8; 4]) {
     body.extend(value);
 }
 
-/// Sends requests one after the other, each when the kernel has granted the one before.
+/// Sends the requests in order, each after the kernel has accepted the one before.
 pub(crate) fn send(requests: &[Request]) -> io::Result<()> {
     // Protocol 0 is NETLINK_ROUTE.
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
@@ -105,7 +105,7 @@ fn granted(answer: &[u8]) -> io::Result<()> {
     match (kind, code) {
         (Some(NLMSG_ERROR), Some(0)) => Ok(()),
         (Some(NLMSG_ERROR), Some(code)) => Err(io::Error::from_raw_os_error(-code)),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer is none")),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer is not a netlink answer")),
     }
 }
 

@@ -11,10 +11,10 @@ use guest_protocol::Part;
 use crate::boot;
 use crate::netlink::{self, Request};
 
-/// A card is found while its driver loads; only a guest that the host starves needs this long.
+/// A card is found while its driver loads; only a guest that gets hardly any processor time needs this long.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Gives the one card its address and the default route.
+/// Configures the one card: its address and the default route.
 pub(crate) fn bring_up(network: &Network) -> Result<(), String> {
     boot::load_part(Part::Network);
     let start = Instant::now();
@@ -28,7 +28,7 @@ pub(crate) fn bring_up(network: &Network) -> Result<(), String> {
     configure(index, network).map_err(|error| format!("network card: {error}"))
 }
 
-/// The index of the first interface that is not the loopback, which is number 1 everywhere.
+/// Returns the index of the first interface that is not the loopback, which is number 1 everywhere.
 fn find_card(interfaces: &Path) -> Option<u32> {
     fs::read_dir(interfaces).ok()?.flatten().find_map(|interface| {
         let index = fs::read_to_string(interface.path().join("ifindex")).ok()?.trim_end().parse().ok()?;

@@ -1,4 +1,4 @@
-//! One process of the guest: started as the host says, joined to its three channels, reported when it ends.
+//! One process of the guest: started as the host says, connected to its three channels, and reported when it ends.
 
 use std::fs::{self, File};
 use std::io;
@@ -36,10 +36,10 @@ pub(crate) struct Session {
     handle: Mutex<Handle>,
 }
 
-/// What signals and sizes go to. Both may come before the process is there.
+/// Where signals and terminal sizes go. Both may arrive before the process exists.
 #[derive(Debug, Default)]
 struct Handle {
-    /// The process itself, as a descriptor: its number may be another's once it has ended.
+    /// The process itself, as a descriptor, because its number may belong to another process once it has ended.
     process: Option<OwnedFd>,
     early_signals: Vec<u32>,
     terminal: Option<OwnedFd>,
@@ -47,7 +47,7 @@ struct Handle {
     is_first: bool,
 }
 
-/// The guest's ends of what a process has as its descriptors 0 to 2.
+/// Init's ends of the process's descriptors 0 to 2.
 struct Wiring {
     stdin: File,
     stdout: File,
@@ -55,8 +55,8 @@ struct Wiring {
 }
 
 impl Session {
-    /// Registers the stream and starts the process in a thread of its own, so that what the host sends
-    /// behind the start finds the session.
+    /// Registers the stream and starts the process in a thread of its own, so that messages which the host sends right
+    /// after the start find the session.
     pub(crate) fn start(guest: &Arc<Guest>, stream: u32, process: Process) {
         let (input, chunks) = channel();
         let (stdout, stderr, handle) = (Window::default(), Window::default(), Mutex::default());
@@ -77,13 +77,13 @@ impl Session {
         });
     }
 
-    /// Hands a chunk of input to the process, in order; an empty one ends its input.
+    /// Passes a chunk of input to the process, in order. An empty chunk ends its input.
     pub(crate) fn feed(&self, chunk: Vec<u8>) {
-        // Fails once nobody reads: the bytes are lost as they are in a closed pipe.
+        // Fails when nobody reads any more: the bytes are lost, as in a closed pipe.
         let _ = self.input.send(chunk);
     }
 
-    /// Sends a signal to the process, now or as soon as it is there.
+    /// Sends a signal to the process, now or as soon as it exists.
     pub(crate) fn signal(&self, number: u32) {
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         match &handle.process {
@@ -92,7 +92,7 @@ impl Session {
         }
     }
 
-    /// Asks the process to end: by this signal or, for 0, by its own.
+    /// Asks the process to end, with this signal or, for 0, with its own stop signal.
     pub(crate) fn stop(&self, number: u32) {
         self.signal(if number == 0 { namespace::stop_signal(&self.process) } else { number });
     }
@@ -105,12 +105,12 @@ impl Session {
         }
     }
 
-    /// From the start to the last byte of output.
+    /// Runs the process, from its start to the last byte of its output.
     fn run(&self, guest: &Arc<Guest>, stream: u32, chunks: Receiver<Vec<u8>>) -> Result<Ending, StartError> {
         let (wiring, ending) = self.start_in_namespace(guest)?;
         guest.send(stream, Message::Started);
         let (feeder, terminal) = (Arc::clone(guest), self.process.terminal.is_some());
-        // Not joined: it may wait for the host for ever.
+        // Not joined, because it may wait for the host forever.
         std::thread::spawn(move || pump::receive_input(&feeder, stream, &chunks, wiring.stdin, terminal));
         let ended = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| failed("eventfd", &error))?;
         let status = std::thread::scope(|scope| {
@@ -130,14 +130,14 @@ impl Session {
         Ok(if is_first { namespace::ending(ending) } else { ending })
     }
 
-    /// Starts the process in the namespace that it belongs to: a new one if it is an init, else that of an init that
-    /// runs, if one does.
+    /// Starts the process in the namespace that it belongs to: a new one if it is an init, otherwise the namespace of
+    /// the init that runs, if there is one.
     fn start_in_namespace(&self, guest: &Guest) -> Result<(Wiring, Receiver<Ending>), StartError> {
         let is_init = self.process.is_init_system();
         let namespace = guest.namespace();
         let enter = || {
             match &namespace {
-                // Its writes and the tree below them are to be reached by paths of our own.
+                // This tool reaches the writes and the tree below them by paths of init's own namespace.
                 Some(_) if tool::looks_at_writes(&self.process) => Ok(()),
                 Some(namespace) => namespace.join(),
                 None if is_init => namespace::begin(),
@@ -146,7 +146,7 @@ impl Session {
             .map_err(|error| failed("namespace", &error))
             .and_then(|()| self.start_here(guest, is_init && namespace.is_none()))
         };
-        // In a thread of its own, which is never the same again.
+        // In a separate thread, because a thread cannot leave a namespace again.
         std::thread::scope(|scope| scope.spawn(enter).join())
             .unwrap_or_else(|_| Err(failed("namespace", &"cannot be entered")))
     }
@@ -154,7 +154,7 @@ impl Session {
     fn start_here(&self, guest: &Guest, namespace: bool) -> Result<(Wiring, Receiver<Ending>), StartError> {
         let account = find_account(self.process.user.as_deref().unwrap_or_default())?;
         let mut command = command_of(guest, &self.process, &account)?;
-        // The command holds the process's ends of its channels; while it lives they have no end of file.
+        // The command holds the process's ends of the channels, so they have no end of file while it exists.
         let (wiring, terminal) = wire(&mut command, self.process.terminal, &account)?;
         become_leader(&mut command, terminal.is_some());
         if namespace {
@@ -176,7 +176,7 @@ impl Session {
     }
 }
 
-/// Gives a command its channels; returns our ends, and its terminal if it has one.
+/// Connects a command's channels. Returns our ends, and the command's terminal if it has one.
 fn wire(
     command: &mut Command,
     terminal: Option<TerminalSize>,
@@ -195,8 +195,8 @@ fn wire(
     Ok((Wiring { stdin: our_stdin.into(), stdout: our_stdout.into(), stderr: Some(our_stderr.into()) }, None))
 }
 
-/// A pipe, its reading end first, that a process of this account can open again by its name, as `/dev/stdout` is one. So
-/// can one that has changed to another account since: nobody else gets at the name.
+/// Creates a pipe; its reading end comes first. A process of this account can open it again by a name such as
+/// `/dev/stdout`. So can a process that has changed to another account since; no other process can reach the name.
 fn open_pipe(account: &Account) -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     rustix::fs::fchown(&reader, Some(Uid::from_raw(account.uid)), Some(Gid::from_raw(account.gid)))?;
@@ -206,7 +206,7 @@ fn open_pipe(account: &Account) -> io::Result<(OwnedFd, OwnedFd)> {
 
 fn deliver(process: &OwnedFd, number: u32) {
     if let Some(signal) = sys::signal_of(number) {
-        // It may have ended meanwhile.
+        // It may have ended in the meantime.
         let _ = pidfd_send_signal(process, signal);
     }
 }
@@ -217,13 +217,13 @@ fn find_account(wanted: &str) -> Result<Account, StartError> {
         .map_err(|cause| StartError { status: 125, cause })
 }
 
-/// The command with its arguments, environment and working directory.
+/// Builds the command with its arguments, environment and working directory.
 fn command_of(guest: &Guest, process: &Process, account: &Account) -> Result<Command, StartError> {
     let Some((program, arguments)) = process.argv.split_first() else {
         return Err(StartError { status: 125, cause: "no command: the image has neither Entrypoint nor Cmd".into() });
     };
     let mut command = if process.by_init {
-        // This very program, which the root does not show.
+        // This program itself, which is not visible in the root.
         let mut command = Command::new("/proc/self/exe");
         command.arg0(program).args(tool::further_arguments(process));
         command
@@ -236,7 +236,7 @@ fn command_of(guest: &Guest, process: &Process, account: &Account) -> Result<Com
         command.env("TERM", "xterm");
     }
     if process.is_init_system() {
-        // By this an init knows that it is in a container: what it would set up of a machine is set up.
+        // Tells an init that it is in a container, so that it does not set up the machine again.
         command.env("container", "lamina");
     }
     command.envs(process.env.iter().map(|(name, value)| (name, value)));
@@ -260,7 +260,7 @@ fn become_leader(command: &mut Command, terminal: bool) {
     });
 }
 
-/// Takes root from the new process.
+/// Makes the new process run as this account instead of root.
 fn become_account(command: &mut Command, account: &Account) {
     let groups: Vec<Gid> = account.groups.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
@@ -287,7 +287,7 @@ fn set_size(terminal: &OwnedFd, size: TerminalSize) {
     let _ = rustix::termios::tcsetwinsize(terminal, size);
 }
 
-/// Turns what exec said into what a shell would say.
+/// Turns an error of exec into the status and message that a shell would report.
 fn explain(process: &Process, error: &io::Error) -> StartError {
     let program = process.argv.first().map_or("", String::as_str);
     let (status, cause) = match error.kind() {

@@ -1,4 +1,4 @@
-//! Moving bytes between a process and the control channel, within the windows.
+//! Moves bytes between a process and the control channel, within the windows.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -11,15 +11,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Guest;
 
-/// What may still stand in a pipe when the last of its writers that we wait for has ended: the largest
-/// capacity that an ordinary user can give a pipe (`/proc/sys/fs/pipe-max-size`). Other writers, left in
-/// the background, may go on for ever and are not waited for.
+/// How much a pipe may still hold when the last writer that we wait for has ended: the largest capacity that an
+/// ordinary user can set for a pipe (`/proc/sys/fs/pipe-max-size`). Other writers, left in the background, may run
+/// forever and are not waited for.
 const LEFT_OVER: usize = 1 << 20;
 
 /// The end-of-file character of a terminal in its initial state (`VEOF`, Ctrl-D).
 const END_OF_FILE: u8 = 4;
 
-/// Sends what comes out of `source` until its end, or until nothing more is there once `ended` is readable.
+/// Sends what can be read from `source`, until its end, or until it is empty after `ended` has become readable.
 pub(crate) fn send_output(
     guest: &Guest,
     stream: u32,
@@ -45,7 +45,7 @@ pub(crate) fn send_output(
             }
             continue;
         }
-        // A terminal whose last holder is gone reports EIO.
+        // A terminal that no process has open any more reports EIO.
         match source.read(&mut buffer[..room]) {
             Ok(0) | Err(_) => return,
             Ok(count) => {

@@ -1,4 +1,4 @@
-//! Waiting, as process 1 must, for every process whose parent is gone, and for our own.
+//! Waits for every process whose parent is gone, as process 1 must, and for the processes that init starts.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitOptions, WaitS
 
 use crate::Guest;
 
-/// Who waits for which of our own processes.
+/// Where to report the end of each process that init has started.
 #[derive(Debug, Default)]
 pub(crate) struct Reaper {
     waiting: Mutex<HashMap<Pid, Sender<Ending>>>,
@@ -27,7 +27,7 @@ pub(crate) struct Started {
     pub(crate) id: Pid,
     /// The process itself.
     pub(crate) process: OwnedFd,
-    /// Gets how it ends.
+    /// Receives how it ends.
     pub(crate) ending: Receiver<Ending>,
 }
 
@@ -44,8 +44,8 @@ impl Reaper {
 
     /// Starts a process.
     ///
-    /// The lock is held throughout: `Command::spawn` waits itself for a child whose exec failed, and must
-    /// find it.
+    /// The lock is held throughout, because `Command::spawn` itself waits for a child whose exec failed, and must find
+    /// it.
     pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<Started> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let child = command.spawn()?;
@@ -57,11 +57,11 @@ impl Reaper {
         Ok(Started { id, process, ending })
     }
 
-    /// Waits without reaping until something has ended, then reaps all that has, under the lock.
+    /// Waits without reaping until a process has ended, then reaps all that have ended, under the lock.
     fn reap_next(&self) {
         match waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
             Err(Errno::CHILD) => {
-                // No descendant at all. The next one can only come from `spawn`.
+                // There are no children. The next one can only come from `spawn`.
                 let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
                 if waiting.is_empty() {
                     drop(self.spawned.wait(waiting));
@@ -75,7 +75,7 @@ impl Reaper {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if let Some(sender) = waiting.remove(&pid) {
-                // A session that no longer listens does not care how its process ended.
+                // Fails if the session no longer listens.
                 let _ = sender.send(ending(status));
             }
         }

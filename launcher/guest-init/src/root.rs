@@ -1,4 +1,4 @@
-//! From the shares to the root that the image's programs see.
+//! Builds the root that the image's programs see, from the shares and disks of the machine.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,10 +12,10 @@ use rustix::mount::{MountFlags, mount_bind, mount_move, mount_remount};
 use crate::boot::{self, mount_at};
 use crate::{defaults, disk, etc, netlink, network, writes};
 
-/// Where the pieces of the root stand in the initramfs.
+/// Where the tree below the root is mounted in the initramfs.
 const LOWER: &str = "/lower";
 const ROOT: &str = "/root";
-/// Where, in the entered root, the directory behind a single-file share is mounted while the file is bound.
+/// Where the directory of a single-file share is mounted, in the entered root, while its file is bound.
 const FILE_SHARES: &str = "/run/lamina/file-shares";
 
 /// Mounts everything that `setup` names and makes the result this process's root.
@@ -33,7 +33,7 @@ pub(crate) fn enter(setup: &Setup) -> Result<(), String> {
     carry_over()?;
     switch_root()?;
     defaults::mount_and_link();
-    // Before the shares: what is there is the host's.
+    // Before the shares are mounted, because the files in them are the host's.
     let written = etc::write(&setup.hostname, setup.network.as_ref());
     for directory in &setup.directories {
         make_directory(directory);
@@ -56,14 +56,15 @@ pub(crate) fn enter(setup: &Setup) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes a directory of the command's, if it is missing. What is wrong with it shows when the command starts.
+/// Creates a directory for the command, if it is missing. A failure is not fatal here: the start of the command reports
+/// it.
 fn make_directory(path: &str) {
     if let Err(error) = fs::create_dir_all(Path::new("/").join(path)) {
         eprintln!("lamina: {path}: {error}");
     }
 }
 
-/// What an init system expects of its container: directories in memory for what must not outlive a boot.
+/// Mounts what an init system expects in a container: directories in memory for files that must not outlive a boot.
 fn mount_for_init_system() {
     let hardened = MountFlags::NOSUID | MountFlags::NODEV;
     for path in ["/run", "/run/lock"] {
@@ -76,7 +77,7 @@ fn mount_for_init_system() {
 /// Where secrets are.
 const SECRETS: &str = "/run/secrets";
 
-/// Writes the secrets to a file system of their own in memory, which then takes no change.
+/// Writes the secrets to a file system of their own in memory, which then becomes read-only.
 fn write_secrets(secrets: &[Secret]) -> Result<(), String> {
     if secrets.is_empty() {
         return Ok(());
@@ -112,7 +113,7 @@ fn mount_root(setup: &Setup) -> Result<(), String> {
     writes::mount_over(LOWER, &setup.overlay, ROOT)
 }
 
-/// Moves the kernel's file systems into the new root. The mount points are made in the overlay when the image lacks
+/// Moves the kernel's file systems into the new root. The mount points are created in the overlay if the image lacks
 /// them.
 fn carry_over() -> Result<(), String> {
     for path in ["/proc", "/sys", "/dev"] {
@@ -126,8 +127,8 @@ fn carry_over() -> Result<(), String> {
     Ok(())
 }
 
-/// What switch_root(8) does, except for emptying the initramfs: it is a few megabytes, and this very
-/// program is being run from it.
+/// Does what switch_root(8) does, but does not empty the initramfs, which has only a few megabytes and holds this
+/// running program.
 fn switch_root() -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("cannot enter the root: {error}");
     std::env::set_current_dir(ROOT).map_err(|error| failed(&error))?;
@@ -151,14 +152,14 @@ fn mount_share(share: &Share) -> Result<(), String> {
         mount_remount(share.target.as_str(), MountFlags::BIND | MountFlags::RDONLY, "")
             .map_err(|error| format!("{}: cannot make the file read-only: {error}", share.target))?;
     }
-    // The bind mount keeps the file; its siblings need not stay in view.
+    // The bind mount keeps the file; its siblings need not stay visible.
     rustix::mount::unmount(directory.as_str(), rustix::mount::UnmountFlags::DETACH)
         .map_err(|error| format!("{directory}: cannot unmount: {error}"))?;
     let _ = fs::remove_dir(&directory);
     Ok(())
 }
 
-/// Makes a file to mount on, if none is there: one that is there must not be copied into the overlay for that.
+/// Creates a file to mount on, if there is none. An existing file must not be copied into the overlay for this.
 fn make_file(path: &str) -> std::io::Result<()> {
     if Path::new(path).exists() {
         return Ok(());

@@ -4,7 +4,7 @@
 const LISTEN: &str = "0A";
 
 /// Whether a table such as `/proc/net/tcp` (`Documentation/networking/proc_net_tcp.rst`) has a socket that listens on
-/// `port`: behind the number of the line stand the local and the remote address, each ending in `:PORT` in hex, and the
+/// `port`: after the number of the line come the local and the remote address, each ending in `:PORT` in hex, and the
 /// state.
 #[must_use]
 pub(crate) fn is_listening(table: &str, port: u16) -> bool {

@@ -16,7 +16,7 @@ pub(crate) fn before_exec(command: &mut Command, prepare: impl FnMut() -> io::Re
     unsafe { command.pre_exec(prepare) };
 }
 
-/// Takes the calling thread out of what it shares with others.
+/// Stops sharing what `flags` name with other threads and processes.
 pub(crate) fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
     debug_assert!(!flags.contains(UnshareFlags::FILES), "threads keep one table of files");
     // SAFETY: the table of files stays shared, so a descriptor means the same to all threads.
@@ -26,7 +26,7 @@ pub(crate) fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
 /// The signal with this number, which may be one of those without a name (`signal(7)`, "Real-time signals").
 pub(crate) fn signal_of(number: u32) -> Option<Signal> {
     let number = i32::try_from(number).ok().filter(|number| (1..=64).contains(number))?;
-    // SAFETY: it is a signal of Linux. Those that a libc reserves may not be sent to, or handled by, a process that
-    // does not know that it runs it; it goes only to the image's processes, which have asked for what they get.
+    // SAFETY: the number is that of a Linux signal. A signal that a libc reserves must not be sent to, or handled by, a
+    // process that does not expect it. Here it goes only to the image's processes, whose user has asked for it.
     Some(unsafe { Signal::from_raw_unchecked(number) })
 }

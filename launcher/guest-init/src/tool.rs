@@ -1,16 +1,17 @@
-//! Init's own tools: what a host asks of a guest whose image may have no program for it. Each is a process of its own,
-//! started by init from its own executable, with `argv` as here:
+//! Init's own tools, for requests of the host for which the image may have no program. Each runs as a process that init
+//! starts from its own executable, with one of these `argv`:
 //!
 //! | `argv` | does |
 //! |---|---|
 //! | `pack PATH NAME` | writes PATH as a tar stream in which it is called NAME |
-//! | `unpack-into DIRECTORY` | reads a tar stream into DIRECTORY |
-//! | `unpack-at PATH NAME` | reads a tar stream to PATH, or into it as NAME where it is a directory |
+//! | `unpack-into DIRECTORY` | unpacks a tar stream into DIRECTORY |
+//! | `unpack-at PATH NAME` | unpacks a tar stream to PATH, or into PATH as NAME if that is a directory |
 //! | `await-port PORT` | ends once something listens on this TCP port |
 //! | `changes` | lists what has been written to the root, as [`Stack::list`] does |
 //! | `pack-changes` | writes that as the tar of an OCI layer |
 //!
-//! Those that read a stream say in the end what has arrived. Init gives the last two the paths by which they reach the writes and the tree below them.
+//! The tools that unpack a stream report at the end what has arrived. Init passes the last two the paths of the writes
+//! and of the tree below them.
 
 use std::fs;
 use std::io::{self, BufWriter};
@@ -36,7 +37,7 @@ pub(crate) fn further_arguments(process: &Process) -> Vec<String> {
     looks_at_writes(process).then(writes::paths).flatten().map_or(Vec::new(), Vec::from)
 }
 
-/// Runs the tool that the arguments name; gives its exit status.
+/// Runs the tool that the arguments name. Returns its exit status.
 pub(crate) fn run(arguments: &[String]) -> u8 {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
@@ -76,7 +77,7 @@ fn stdout() -> impl io::Write {
     BufWriter::with_capacity(64 << 10, io::stdout().lock())
 }
 
-/// Unpacks what comes in, and says how much that was: [`guest_protocol::archive::Copied`] as JSON.
+/// Unpacks standard input, and prints how much has arrived: [`guest_protocol::archive::Copied`] as JSON.
 fn receive(target: &Target) -> io::Result<()> {
     let copied = unpack(io::stdin().lock(), target, true)?;
     serde_json::to_writer(io::stdout(), &copied)?;

@@ -1,9 +1,9 @@
 //! Where a guest's writes to its root go: an overlay's upper directory in memory or on a disk of the machine.
 //!
-//! The place holds `upper` and `work`, as overlayfs wants them, and `own`: what init itself put into `upper`, which
-//! is no change of the user's. A root that is to be read-only has such a place too, until init has put into it what it
-//! must: it counts as none. Once the root is entered no path leads to the place any more; init's tools reach it by
-//! the descriptors that it keeps.
+//! The place holds `upper` and `work`, as overlayfs requires, and `own`, the list of what init itself put into `upper`:
+//! that is no change of the user's. A root that is to be read-only has such a place too until init has written what it
+//! must; the place does not count as one for the guest's writes. Once the root is entered, no path leads to the place
+//! any more, and init's tools reach it by the descriptors that init keeps.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -18,13 +18,13 @@ use rustix::mount::{MountFlags, mount_remount};
 use crate::boot::{self, mount_at};
 use crate::disk;
 
-/// Where the place stands in the initramfs.
+/// Where the place is mounted in the initramfs.
 const PLACE: &str = "/writes";
 
 /// The place and the tree below it.
 static KEPT: OnceLock<(File, File)> = OnceLock::new();
 
-/// Mounts at `root` the tree at `lower` with the writes that `overlay` names over it.
+/// Mounts the tree at `lower`, with the writes that `overlay` names over it, at `root`.
 pub(crate) fn mount_over(lower: &str, overlay: &Overlay, root: &str) -> Result<(), String> {
     match overlay {
         // For mount points and init's own files, until `make_read_only`.
@@ -35,7 +35,7 @@ pub(crate) fn mount_over(lower: &str, overlay: &Overlay, root: &str) -> Result<(
         }
         Overlay::Disk { serial } => {
             boot::load_part(Part::Ext4);
-            // What is deleted here is given back to the host's file system.
+            // Space that is freed here is returned to the host's file system.
             mount_at(&disk::find(serial)?, PLACE, "ext4", MountFlags::NOATIME, Some(c"discard"))?;
         }
     }
@@ -47,18 +47,19 @@ pub(crate) fn mount_over(lower: &str, overlay: &Overlay, root: &str) -> Result<(
         let open = |path: &str| File::open(path).map_err(|error| format!("{path}: {error}"));
         let _ = KEPT.set((open(PLACE)?, open(lower)?));
     }
-    // Or `upper` would hold what only the kernel can read: renamed directories and files without their content.
-    // And files and directories would be of different devices: `xino` makes one file system of the layers, whose inode
-    // numbers leave the high bits free.
+    // Without the first two options, `upper` would hold what only the kernel can read: renamed directories, and files
+    // without their content. Without `xino`, files and directories would have different device numbers. It makes the
+    // layers one file system, because their inode numbers leave the high bits free.
     let plain = "redirect_dir=off,metacopy=off,xino=on";
     let options = c_string(&format!("lowerdir={lower},upperdir={PLACE}/upper,workdir={PLACE}/work,{plain}"))?;
     mount_at("lamina", root, "overlay", MountFlags::empty(), Some(&options))
 }
 
-/// Where the volumes of a root that is read-only have their writes, in the entered root, while they are mounted.
+/// Where the writes of a read-only root's volumes are, in the entered root, while the volumes are being mounted.
 const VOLUMES: &str = "/run/lamina/volumes";
 
-/// Lets directories of the root take writes, to a file system in memory, although the root is to be read-only.
+/// Makes directories of the root writable although the root is to be read-only. The writes go to a file system in
+/// memory.
 pub(crate) fn mount_volumes(volumes: &[String]) -> Result<(), String> {
     if volumes.is_empty() {
         return Ok(());
@@ -72,19 +73,19 @@ pub(crate) fn mount_volumes(volumes: &[String]) -> Result<(), String> {
             fs::create_dir_all(format!("{place}/{part}")).map_err(|error| format!("{path}: {error}"))?;
         }
         like(path, &format!("{place}/upper"))?;
-        // A path with one of these bytes would end the option.
+        // Without the backslash, each of these bytes would be part of the option's syntax.
         let lower = path.replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,");
         let options = c_string(&format!("lowerdir={lower},upperdir={place}/upper,workdir={place}/work"))?;
         mount_at("volume", path, "overlay", MountFlags::NOSUID | MountFlags::NODEV, Some(&options))?;
     }
-    // The mounts keep it; nobody needs it in view.
+    // The mounts keep it; it need not stay visible.
     let detach = rustix::mount::UnmountFlags::DETACH;
     rustix::mount::unmount(VOLUMES, detach).map_err(|error| format!("{VOLUMES}: cannot unmount: {error}"))?;
     let _ = fs::remove_dir(VOLUMES);
     Ok(())
 }
 
-/// Gives a directory the owner and mode of another: an overlay shows those of its upper directory.
+/// Sets a directory's owner and mode to those of another one, because an overlay shows those of its upper directory.
 fn like(model: &str, directory: &str) -> Result<(), String> {
     use std::os::unix::fs::MetadataExt;
     let set = || {
@@ -95,13 +96,13 @@ fn like(model: &str, directory: &str) -> Result<(), String> {
     set().map_err(|error: std::io::Error| format!("{model}: {error}"))
 }
 
-/// Lets the entered root take no more change.
+/// Makes the entered root read-only.
 pub(crate) fn make_read_only() -> Result<(), String> {
     mount_remount("/", MountFlags::RDONLY, "").map_err(|error| format!("/: cannot make it read-only: {error}"))
 }
 
-/// Notes what init has put into `upper`, before any program of the image runs: at the first start all that is there, later
-/// what it has `written` again.
+/// Notes what init has put into `upper`, before any program of the image runs: everything in it at the first start, and
+/// at later starts the files that init has `written` again.
 pub(crate) fn note_own(written: &[PathBuf]) {
     let Some(stack) = stack() else { return };
     if let Err(error) = Own::note(&stack, written) {
@@ -109,24 +110,24 @@ pub(crate) fn note_own(written: &[PathBuf]) {
     }
 }
 
-/// Whether a user has put something at a path of the root at an earlier start.
+/// Returns whether a user has put something at a path of the root at an earlier start.
 pub(crate) fn is_of_user(path: &str) -> bool {
     let path = Path::new(path.trim_start_matches('/'));
     stack().is_some_and(|stack| stack.is_of_user(path).unwrap_or_default())
 }
 
-/// How much room there is for more, if this guest can write.
+/// Returns how much room is left, if this guest can write.
 pub(crate) fn room() -> Option<rustix::fs::StatFs> {
     KEPT.get().and_then(|(place, _)| rustix::fs::fstatfs(place).ok())
 }
 
-/// The writes and what they lie over, if this guest can write.
+/// Returns the writes and the tree below them, if this guest can write.
 fn stack() -> Option<Stack> {
     let [place, lower] = paths()?;
     Some(Stack::new(Path::new(&place), Path::new(&lower)))
 }
 
-/// Paths that lead to the place and to the tree below it from every process of root's.
+/// Returns paths to the place and to the tree below it that every process of root can use.
 pub(crate) fn paths() -> Option<[String; 2]> {
     use std::os::fd::AsRawFd;
     let (place, lower) = KEPT.get()?;

@@ -1,8 +1,8 @@
-//! Who a process runs as: an image's `User` looked up in the image's own account files.
+//! The account that a process runs as: an image's `User` looked up in the image's own account files.
 //!
-//! The rules are those of the image specification (`config.md`, "User") as container runtimes read them:
-//! a name or number before the colon, a name or number behind it; without a group, the user's own group
-//! and every group that lists the user as a member.
+//! The rules are those of the image specification (`config.md`, "User") as container runtimes read them: a name or
+//! number before the colon, and one after it; without a group, the user's own group and every group that lists the user
+//! as a member.
 
 /// What a process runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]

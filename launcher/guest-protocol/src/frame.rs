@@ -87,8 +87,8 @@ impl Message {
         })
     }
 
-    /// Writes the message as one frame, by one `write_all`: a frame of two writers never mixes as long as
-    /// they share a lock around this call.
+    /// Writes the message as one frame, with one `write_all`. The frames of two writers never mix if they share a lock
+    /// around this call.
     ///
     /// # Errors
     /// What the writer says, or `InvalidInput` for a payload longer than [`MAX_PAYLOAD`].
@@ -112,8 +112,7 @@ impl Message {
     /// Reads one frame: its stream and message, or `None` at the end of the stream.
     ///
     /// # Errors
-    /// What the reader says, `UnexpectedEof` within a frame, and `InvalidData` for a frame that is none of
-    /// [`Message`].
+    /// What the reader says, `UnexpectedEof` within a frame, and `InvalidData` for a frame that is not a [`Message`].
     pub fn read(mut from: impl Read) -> io::Result<Option<(u32, Self)>> {
         let mut header = [0; HEADER];
         let mut have = 0;

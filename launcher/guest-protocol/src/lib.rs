@@ -1,9 +1,9 @@
 //! What a launcher and the init of its guests agree on.
 //!
-//! Above all the control channel: framed messages over one byte stream, the virtio-serial port named [`PORT_NAME`]
-//! (`/sys/class/virtio-ports/*/name` in the guest).
-//! It carries everything that the guest is told, so that neither arguments nor environment are
-//! on the kernel command line, which is readable by every guest process and at most 2,047 bytes long.
+//! Above all, the control channel: framed messages over one byte stream, the virtio-serial port named [`PORT_NAME`]
+//! (`/sys/class/virtio-ports/*/name` in the guest). It carries everything that the guest is told, so that neither
+//! arguments nor environment are on the kernel command line, which every guest process can read and which has at most
+//! 2,047 bytes.
 //!
 //! # Frames
 //!
@@ -17,7 +17,7 @@
 //! | 9 | 3 | zero |
 //! | 12 | length | payload |
 //!
-//! # Course
+//! # Order of messages
 //!
 //! The guest says [`Message::Hello`], the host answers [`Message::Setup`], the guest mounts and enters the
 //! root and says [`Message::Ready`]. From then on the host may [`Message::Start`] any number of processes,
@@ -58,8 +58,8 @@ pub const PORT_NAME: &str = "lamina.control";
 /// The version of this protocol. Host and guest must say the same: both come from one build.
 pub const VERSION: u32 = 3;
 
-/// The longest payload in bytes: room for the arguments and environment that Linux lets one `execve` have
-/// (2 MiB with the usual stack limit), written as JSON.
+/// The longest payload in bytes: room for the arguments and environment that Linux allows one `execve` (2 MiB with the
+/// usual stack limit), written as JSON.
 pub const MAX_PAYLOAD: usize = 8 << 20;
 
 /// The largest chunk of process output or input in one frame, in bytes.
@@ -75,6 +75,6 @@ pub const MACHINE: u32 = 0;
 /// as far as user space.
 pub const UP: &str = "lamina: init is up";
 
-/// The directory of the initramfs that holds the kernel modules, loaded in byte order of their names. A directory in
-/// it holds those of a [`Part`], which are loaded when that is asked for.
+/// The directory of the initramfs that holds the kernel modules, loaded in byte order of their names. A directory in it
+/// holds the modules of a [`Part`], which are loaded only when that part is needed.
 pub const MODULES: &str = "/modules";

@@ -36,13 +36,13 @@ pub enum Message {
     Fatal(String),
     /// 15, host to guest: write back what is dirty and power off. No payload.
     PowerOff,
-    /// 16, host to guest: nobody reads this output of the process any more, as behind a closed pipe. One byte
-    /// for the channel, as in [`Message::Credit`].
+    /// 16, host to guest: nobody reads this output of the process any more, as with a closed pipe. One byte for the
+    /// channel, as in [`Message::Credit`].
     Close(Channel),
     /// 17, guest to host, the last message: everything is written back, and nothing is lost if the machine is
     /// ended at once. No payload.
     Halting,
-    /// 18, guest to host: the guest has reached a limit, or lacks something that it was to have. JSON of [`Warning`].
+    /// 18, guest to host: the guest has reached a limit, or lacks something that it should have. JSON of [`Warning`].
     Warning(Warning),
     /// 19, host to guest: ask the process to end, by this signal, or by its own stop signal when it is 0. One 32-bit
     /// signal number.

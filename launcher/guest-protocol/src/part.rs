@@ -7,7 +7,7 @@ pub enum Part {
     Disk,
     /// EROFS images.
     Erofs,
-    /// Disks that machines keep what they write on.
+    /// The file system of disks on which machines keep what they write.
     Ext4,
     /// Virtio network cards.
     Network,

@@ -32,8 +32,8 @@ impl Process {
         Self { argv, by_init: true, ..Self::default() }
     }
 
-    /// Whether the program is one that wants to be process 1: an init system, or a small init of containers. It gets a
-    /// namespace of processes in which it is.
+    /// Returns whether the program expects to be process 1: an init system, or a small init for containers. It gets a
+    /// process namespace in which it is process 1.
     #[must_use]
     pub fn is_init_system(&self) -> bool {
         let program = self.argv.first().map_or("", String::as_str);

@@ -4,12 +4,12 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-/// What init says of itself when it comes up.
+/// What init says about itself when it starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`VERSION`] of the guest's build.
     pub version: u32,
-    /// The release of the running kernel, as `uname -r` tells it.
+    /// The release of the running kernel, as `uname -r` prints it.
     pub kernel: String,
 }
 
@@ -24,7 +24,7 @@ pub struct Setup {
     pub nanoseconds: u32,
     /// What the root is read from.
     pub root: RootSource,
-    /// What lies over the root.
+    /// What is mounted over the root.
     pub overlay: Overlay,
     /// Further shares, mounted in this order.
     pub shares: Vec<Share>,
@@ -52,9 +52,9 @@ pub struct Setup {
 pub struct Network {
     /// The guest's address.
     pub address: Ipv4Addr,
-    /// Bits of the network's own part of the address, 0 to 32.
+    /// How many leading bits of the address name the network, 0 to 32.
     pub prefix: u8,
-    /// Where everything else goes.
+    /// Where packets for other networks go.
     pub gateway: Ipv4Addr,
     /// For `/etc/resolv.conf`.
     pub name_servers: Vec<Ipv4Addr>,
@@ -66,10 +66,10 @@ pub struct Network {
     pub options: Vec<String>,
 }
 
-/// A file that only the guest gets to see.
+/// A file that only the guest can see.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secret {
-    /// Its name: no path.
+    /// Its name, which is not a path.
     pub name: String,
     /// Its content, at most [`MAX_SECRET`] bytes.
     pub content: Vec<u8>,
@@ -99,7 +99,7 @@ pub enum RootSource {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Overlay {
-    /// To a tmpfs of at most this many bytes; it is gone with the guest.
+    /// To a tmpfs of at most this many bytes, which is lost when the guest ends.
     Memory {
         /// The size in bytes, or the kernel's default (half of the memory).
         limit: Option<u64>,
@@ -122,6 +122,6 @@ pub struct Share {
     pub target: String,
     /// Whether the guest mounts it read-only. The host enforces that too.
     pub read_only: bool,
-    /// The name of the one file in the share that is to appear at `target`, for a share of a single file.
+    /// For a share of a single file: the name of the file in the share that appears at `target`.
     pub file: Option<String>,
 }

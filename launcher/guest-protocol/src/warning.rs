@@ -1,8 +1,8 @@
-//! What a guest tells of limits that it has reached.
+//! What a guest reports about limits that it has reached.
 
 use serde::{Deserialize, Serialize};
 
-/// A limit that a guest has reached, or something that it was to have and lacks. The words for people are the host's.
+/// A limit that a guest has reached, or something that it should have and lacks. The host words the message for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Warning {
@@ -11,12 +11,12 @@ pub enum Warning {
         /// The name of that process, as the kernel has it: at most 15 bytes.
         process: String,
     },
-    /// What takes the writes to its root has no room for more bytes.
+    /// The memory or disk for writes to its root has no room for more bytes.
     WritesFull {
         /// How many it has room for.
         bytes: u64,
     },
-    /// What takes the writes to its root has no room for more files.
+    /// The memory or disk for writes to its root has no room for more files.
     FilesFull {
         /// How many it has room for.
         files: u64,
@@ -38,7 +38,7 @@ pub enum Warning {
         /// The kernel's line.
         cause: String,
     },
-    /// Something that was to be set up is missing, and the guest goes on without it.
+    /// Something that init should have set up is missing, and the guest goes on without it.
     Missing {
         /// What and why, in one line.
         cause: String,

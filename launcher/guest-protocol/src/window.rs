@@ -18,8 +18,8 @@ impl Default for Window {
 }
 
 impl Window {
-    /// Waits until at least one byte may be sent and says how many, at most `most`; `None` once closed.
-    /// They stay available until [`Window::spend`] takes them.
+    /// Waits until at least one byte may be sent. Returns how many may be sent, at most `most`, or `None` once the
+    /// channel is closed. They stay available until [`Window::spend`] takes them.
     #[must_use]
     pub fn wait(&self, most: usize) -> Option<usize> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
@@ -39,7 +39,7 @@ impl Window {
         *left = left.map(|have| have.saturating_sub(bytes));
     }
 
-    /// Gives `bytes` back: the receiver has passed them on. More than was spent is cut to [`WINDOW`].
+    /// Adds `bytes`, which the receiver has passed on, to what may be sent. That is never more than [`WINDOW`].
     pub fn credit(&self, bytes: u32) {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         *left = left.map(|have| have.saturating_add(bytes).min(WINDOW));

@@ -1,17 +1,17 @@
 //! Serves a directory of the host to one guest, as a vhost-user-fs device.
 //!
-//! The file system is virtiofsd's, used as a library, because its program cannot be told two things that make a share
-//! behave like a bind mount:
+//! The file system is virtiofsd's, used as a library, because its program has no options for two things that make a
+//! share behave like a bind mount:
 //!
-//! - **Names and attributes are valid for no time.** What the host renames, replaces or removes is seen by the next
+//! - **The guest caches no names and attributes.** What the host renames, replaces or removes is seen by the next
 //!   `open` or `stat` in the guest. File content stays in the guest's page cache between an `open` and the next one, so
-//!   shared memory maps work. (The program offers one second with a page cache, or none of both.)
-//! - **All of the share belongs to one user of the guest**, [`GuestOwner`], if an ordinary user serves it: that user
-//!   may do there what the host's user may do. Whatever owner the guest sets, the file belongs to the host's user, so
+//!   shared memory maps work. (The program offers one second with a page cache, or neither.)
+//! - **The whole share belongs to one user of the guest**, [`GuestOwner`], if an ordinary user serves it: that user may
+//!   do there what the host's user may do. Whatever owner the guest sets, the file belongs to the host's user, so
 //!   `chown`, `cp -a` and `tar` succeed.
 //!
-//! The server runs in namespaces of its own, or in a root of its own ([`Sandbox`]), with the capabilities that a file
-//! server needs, behind virtiofsd's list of system calls.
+//! The server runs in namespaces of its own, or in a root of its own ([`Sandbox`]), with only the capabilities that a
+//! file server needs and the system calls on virtiofsd's list.
 
 mod logger;
 
@@ -44,14 +44,14 @@ pub struct Share {
     pub socket: PathBuf,
     /// Whether the guest may only read.
     pub read_only: bool,
-    /// What the server is kept in.
+    /// What confines the server.
     pub sandbox: Sandbox,
     /// The user of the guest that everything belongs to. Without one, owners are as they are on the host, which only
     /// root can serve.
     pub owner: Option<GuestOwner>,
 }
 
-/// What the server is kept in.
+/// What confines the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sandbox {
     /// Namespaces of its own, with the shared directory as their root.
@@ -72,7 +72,7 @@ pub struct GuestOwner {
 /// Why a share cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The path is not UTF-8, which virtiofsd takes only.
+    /// The path is not UTF-8, and virtiofsd accepts only UTF-8.
     #[error("{0}: the path is not UTF-8")]
     Path(PathBuf),
     /// The socket cannot be made.
@@ -87,7 +87,7 @@ pub enum Error {
     #[error("the limit of open files cannot be set: {0}")]
     OpenFiles(String),
     /// The limit of open files leaves none for the guest.
-    #[error("this process may open {0} files, a share needs at least {MIN_OPEN_FILES}")]
+    #[error("this process may open only {0} files; a share needs at least {MIN_OPEN_FILES}")]
     FewOpenFiles(u64),
     /// The sandbox cannot be entered.
     #[error("the sandbox of a share cannot be entered: {0}")]
@@ -106,14 +106,15 @@ pub enum Error {
     Device(String),
 }
 
-/// Open files that the server needs beside those of the guest: one for each range of the guest's memory, and some.
+/// Open files that the server needs besides those of the guest: one for each range of the guest's memory, and a few
+/// more.
 pub const OWN_OPEN_FILES: u64 = 609;
 /// The fewest open files with which a guest can do anything.
 const MIN_OPEN_FILES: u64 = OWN_OPEN_FILES + 128;
-/// The most that are asked for.
+/// The most that the server asks for.
 const MAX_OPEN_FILES: u64 = 1_000_000;
 
-/// What a file server needs of root's rights.
+/// The capabilities that a file server needs.
 const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
@@ -163,7 +164,7 @@ pub fn serve(share: &Share) -> Result<(), Error> {
         proc_sfd_rawfd: sandbox.get_proc_self_fd(),
         proc_mountinfo_rawfd: sandbox.get_mountinfo_fd(),
         announce_submounts: true,
-        // The attributes would be asked for again at once.
+        // The guest would ask for the attributes again at once.
         readdirplus: false,
         uid_map: share.owner.map(|owner| all_to_one(owner.uid)),
         gid_map: share.owner.map(|owner| all_to_one(owner.gid)),
@@ -179,7 +180,8 @@ pub fn serve(share: &Share) -> Result<(), Error> {
     }
 }
 
-/// Every id of the guest is root of our namespace, which is the host's user; and that is `guest` in the guest.
+/// Maps every id of the guest to root of our namespace, which is the host's user, and that user to `guest` in the
+/// guest.
 fn all_to_one(guest: u32) -> Vec<IdMap> {
     vec![
         IdMap::SquashGuest { from_guest: 0, to_host: 0, count: u32::MAX },
@@ -187,11 +189,11 @@ fn all_to_one(guest: u32) -> Vec<IdMap> {
     ]
 }
 
-/// Gives up every capability that a file server does not need, also for the programs that it might start.
+/// Gives up every capability that a file server does not need, even for programs that it might start.
 fn keep_capabilities() -> io::Result<()> {
     for capability in CapabilitySet::all().iter() {
         if !CAPABILITIES.contains(capability) {
-            // Fails for one that this kernel does not know.
+            // Fails for a capability that this kernel does not know.
             let _ = remove_capability_from_bounding_set(capability);
         }
     }

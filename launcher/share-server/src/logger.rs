@@ -1,4 +1,4 @@
-//! virtiofsd's warnings, on standard error: the log of the share.
+//! Writes virtiofsd's warnings to standard error, which is the log of the share.
 
 use std::io::Write;
 

@@ -31,7 +31,7 @@ const REPLY: u64 = 0x8000;
 const TABLE: u64 = 0x1_0000;
 const MEMORY: usize = 0x2_0000;
 
-/// A guest with one queue and the memory that it lies in.
+/// A guest with one queue, and its memory.
 struct Guest {
     memory: GuestMemoryMmap,
     server: Arc<Server>,
@@ -140,13 +140,13 @@ fn a_guest_that_lies_gets_nothing_and_breaks_nothing() {
         // No room for a reply, and less than a header's.
         &[readable, (REPLY, 0, WRITE, 0)],
         &[readable, (REPLY, 15, WRITE, 0)],
-        // Nothing asked.
+        // No request.
         &[(REPLY, 200, WRITE, 0)],
     ];
     for case in cases {
         assert_eq!(guest.answer(case), 0, "{case:?}");
     }
-    // Chains that run in a circle, directly and through a table, end; what they say is not a request.
+    // Chains that form a loop, directly and through a table, end, and are not requests.
     assert!(guest.answer(&[(REQUEST, length, NEXT, 0)]) == 0);
     guest.write_descriptors(0x5000, &[(REPLY, 16, NEXT | WRITE, 1), (REPLY, 16, NEXT | WRITE, 0)]);
     guest.answer(&[(REQUEST, length, NEXT, 1), (0x5000, 32, INDIRECT, 0)]);
@@ -157,7 +157,7 @@ fn a_guest_that_lies_gets_nothing_and_breaks_nothing() {
 fn a_request_longer_than_any_is_cut_and_refused() {
     let guest = Guest::new();
     let length = guest.write_request(Opcode::Lookup, 1, b"hello\0");
-    // The length in the header is the whole chain's: far more than is taken.
+    // The length in the header is that of the whole chain, which is far more than is accepted.
     let lie = 5 * MEMORY as u32 / 2;
     guest.memory.write_obj(lie, GuestAddress(REQUEST)).unwrap();
     let half = MEMORY as u32 / 2;

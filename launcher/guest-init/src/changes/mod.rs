@@ -1,8 +1,8 @@
 //! What a machine has written to its root: the upper directory of its overlay, read as changes of the tree below it.
 //!
-//! overlayfs says a deletion by a character device 0:0 under the deleted name, and that a directory hides the one below
-//! it by the attribute `trusted.overlay.opaque` with the value `y`
-//! (`Documentation/filesystems/overlayfs.rst`, "whiteouts and opaque directories").
+//! overlayfs marks a deletion with a character device 0:0 under the deleted name, and a directory that hides the one
+//! below it with the attribute `trusted.overlay.opaque`, whose value is `y` (`Documentation/filesystems/overlayfs.rst`,
+//! "whiteouts and opaque directories").
 
 use std::fs::{self, Metadata};
 use std::io::{self, Write};
@@ -20,14 +20,14 @@ use guest_protocol::changes::{Kind, write_entry};
 
 /// The attribute of a directory that hides what is below it.
 const OPAQUE: &str = "trusted.overlay.opaque";
-/// What begins the names of attributes that are overlayfs's own.
+/// The prefix of the names of overlayfs's own attributes.
 const OVERLAY: &[u8] = b"trusted.overlay.";
-/// The OCI name of a deletion begins so (image-spec, layer.md, "Whiteouts").
+/// The prefix of the OCI name of a deletion (image-spec, layer.md, "Whiteouts").
 const WHITEOUT: &str = ".wh.";
 /// The OCI name of the file that makes its directory hide the one below.
 const OPAQUE_WHITEOUT: &str = ".wh..wh..opq";
 
-/// An upper directory with what belongs to it, and the tree that it lies over.
+/// An upper directory with what belongs to it, and the tree below it.
 #[derive(Clone, Debug)]
 pub(crate) struct Stack {
     place: PathBuf,
@@ -46,7 +46,7 @@ pub(crate) struct Change {
     pub(crate) directory: bool,
     /// It is one that hides the one below it.
     pub(crate) opaque: bool,
-    /// It is hidden by such a directory, and said so only for people: a layer needs no entry for it.
+    /// It is hidden by such a directory. Listed for people only: a layer needs no entry for it.
     pub(crate) implied: bool,
 }
 
@@ -57,8 +57,8 @@ impl Stack {
         Self { place: place.to_owned(), upper: place.join("upper"), lower: lower.to_owned() }
     }
 
-    /// All changes, each directory before what is in it, in byte order of the names. What is gone by the time that it
-    /// is reached is left out.
+    /// Returns all changes, each directory before its entries, in byte order of the names. Leaves out what is deleted
+    /// before it is reached.
     ///
     /// # Errors
     /// Names the path that cannot be read.
@@ -106,7 +106,7 @@ impl Stack {
         Ok(found.is_ok_and(|found| !is_whiteout(&found) && !own.is(path, &found)))
     }
 
-    /// What an opaque directory hides of the one below.
+    /// Returns what an opaque directory hides in the one below it.
     fn hidden(&self, directory: &Path) -> io::Result<Vec<Change>> {
         let names = names_in(&self.lower.join(directory))?.into_iter().map(|name| directory.join(name));
         let hidden = names.filter(|path| fs::symlink_metadata(self.upper.join(path)).is_err());
@@ -147,7 +147,7 @@ impl Stack {
         let path = self.upper.join(&change.path);
         let meta = fs::symlink_metadata(&path).map_err(about(&path))?;
         if is_whiteout(&meta) {
-            // Deleted meanwhile.
+            // Deleted in the meantime.
             return packer.marker(&whiteout(&change.path));
         }
         packer.entry(&path, &change.path, &meta, &xattrs(&path)?)?;
@@ -173,7 +173,7 @@ fn is_opaque(directory: &Path) -> io::Result<bool> {
     match rustix::fs::lgetxattr(directory, OPAQUE, &mut value) {
         Ok(length) => Ok(value[..length] == *b"y"),
         Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP) => Ok(false),
-        // Longer than the value that there is.
+        // The value is longer than `y`.
         Err(rustix::io::Errno::RANGE) => Ok(false),
         Err(errno) => Err(about(directory)(errno.into())),
     }

@@ -1,4 +1,4 @@
-//! What of the writes is init's.
+//! Which of the writes init made itself.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
@@ -10,19 +10,19 @@ use std::path::{Path, PathBuf};
 use super::{Change, Stack};
 use guest_protocol::archive::about;
 
-/// What init itself put into an upper directory: its paths, each with a mark by which a change is seen. In the file
-/// `own` each is `MARK PATH` and a NUL byte.
+/// What init itself put into an upper directory: paths, each with a mark that shows whether the file has changed since.
+/// The file `own` holds `MARK PATH` and a NUL byte for each.
 #[derive(Debug, Default)]
 pub(crate) struct Own(HashMap<PathBuf, String>);
 
 impl Own {
     const FILE: &str = "own";
 
-    /// Notes what is in the upper directory now, if nothing has been noted before; else only `written`, the paths without
-    /// a leading slash that init has written since.
+    /// Notes what is in the upper directory now, if nothing has been noted before. Otherwise notes only `written`, the
+    /// paths (without a leading slash) that init has written since.
     ///
     /// # Errors
-    /// It cannot be read, or the note not be written.
+    /// The directory cannot be read, or the note cannot be written.
     pub(crate) fn note(stack: &Stack, written: &[PathBuf]) -> io::Result<()> {
         let noted = Self::read(&stack.place)?;
         if noted.is_some() && written.is_empty() {
@@ -55,7 +55,7 @@ impl Own {
         fs::write(&new, lines).and_then(|()| fs::rename(&new, &file)).map_err(about(&file))
     }
 
-    /// What has been noted, if that has been done.
+    /// Returns what has been noted, or `None` if nothing has been.
     pub(super) fn read(place: &Path) -> io::Result<Option<Self>> {
         let file = place.join(Self::FILE);
         let bytes = match fs::read(&file) {
@@ -71,15 +71,15 @@ impl Own {
         Ok(Some(Self(lines.collect())))
     }
 
-    /// Whether a path is as init left it.
+    /// Returns whether a path is as init left it.
     pub(super) fn is(&self, path: &Path, meta: &Metadata) -> bool {
         self.0.get(path).is_some_and(|noted| meta.is_dir() || *noted == mark(meta))
     }
 
-    /// Leaves out the directories that init made and nobody has put anything into.
+    /// Leaves out the directories that init made and that hold no other change.
     pub(super) fn drop_empty(&self, changes: &mut Vec<Change>) {
         let mut kept: Vec<Change> = Vec::with_capacity(changes.len());
-        // From the end, so that a directory comes behind what is in it.
+        // From the end, so that a directory comes after its entries.
         for change in changes.drain(..).rev() {
             let is_used = kept.last().is_some_and(|last| last.path.starts_with(&change.path));
             if is_used || !change.directory || !self.0.contains_key(&change.path) {
@@ -91,7 +91,8 @@ impl Own {
     }
 }
 
-/// Time of change, inode and size: a file that is written anew within a tick of the clock differs at least in one.
+/// Returns the modification time, inode number and size. A file that is rewritten within one tick of the clock differs
+/// in at least one of them.
 fn mark(meta: &Metadata) -> String {
     format!("{}.{:09},{},{}", meta.mtime(), meta.mtime_nsec(), meta.ino(), meta.len())
 }

@@ -1,4 +1,4 @@
-//! Queues as no driver makes them, notified as the library does it.
+//! Queues that no driver would create, with notifications as the library sends them.
 
 use super::*;
 use crate::backend::FsBackend;
@@ -18,7 +18,7 @@ struct Device {
 }
 
 impl Device {
-    /// Of a queue in `memory`, which may be other memory than what the device last heard of.
+    /// Creates a device for a queue in `memory`, which may differ from the memory that the device last heard of.
     fn of(guest: Guest, memory: GuestMemoryMmap, available: u64) -> Self {
         let shutdown = Arc::new(Shutdown::default());
         let known = Memory::new(guest.memory.clone());
@@ -50,7 +50,7 @@ impl Device {
 
 #[test]
 fn a_ring_that_begins_in_memory_and_ends_past_it_is_refused() {
-    // Flags and index are the last that there is of the memory, and the index says that one chain waits.
+    // Flags and index are the last bytes of the memory, and the index says that one chain waits.
     let device = Device::new(MEMORY as u64 - 4);
     device.guest.memory.write_obj(1_u16, GuestAddress(MEMORY as u64 - 2)).unwrap();
     device.notify();
@@ -59,7 +59,7 @@ fn a_ring_that_begins_in_memory_and_ends_past_it_is_refused() {
 
 #[test]
 fn a_ring_whose_entries_can_never_be_read_is_looked_at_twice() {
-    // The VMM has replaced the guest's memory since: in what the device looks at nothing waits.
+    // The VMM has replaced the guest's memory since, and nothing waits in the memory that the device reads.
     let replaced = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
     replaced.write_obj(1_u16, GuestAddress(AVAILABLE + 2)).unwrap();
     let device = Device::of(Guest::new(), replaced, AVAILABLE);

@@ -1,4 +1,4 @@
-//! The device as a VMM finds it at its socket, with a guest that never lets it rest.
+//! The device as a VMM finds it at its socket, with a guest that never stops sending requests.
 
 use super::*;
 use std::path::Path;
@@ -10,8 +10,8 @@ use vmm_sys_util::eventfd::EventFd;
 /// The queue for requests.
 const QUEUE: usize = 1;
 
-/// Connects to the device at `socket` and starts the request queue of `guest` so that it never empties: both rings lie at the
-/// same place, so each chain that the device gives back is one more that waits, and one waits from the start.
+/// Connects to the device at `socket` and starts the request queue of `guest` so that it never empties: both rings are
+/// at the same place, so each chain that the device gives back is one more that waits, and one waits from the start.
 fn start_endless_queue(guest: &Guest, socket: &Path) -> Frontend {
     let mut vmm = Frontend::connect(socket, 2).unwrap();
     vmm.set_owner().unwrap();
@@ -47,7 +47,7 @@ fn a_device_ends_though_its_guest_never_stops_asking() {
     let directory = tempfile::tempdir().unwrap();
     for vmm_leaves in [false, true] {
         let guest = Guest::new();
-        // Nothing is written into the used ring but zeros: a forget has no reply.
+        // Only zeros are written to the used ring, because a forget has no reply.
         let length = guest.write_request(Opcode::Forget, 1, &[0; 8]);
         guest.write_descriptors(DESCRIPTORS, &[(REQUEST, length, 0, 0)]);
         let device = VhostUserFs::listen(Arc::clone(&guest.server), &directory.path().join("fs.sock")).unwrap();
