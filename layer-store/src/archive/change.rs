@@ -1,4 +1,4 @@
-//! Changes to the config of a new image, as instructions of a Dockerfile.
+//! Changes to the config of a new image, written as Dockerfile instructions.
 
 use std::str::FromStr;
 
@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigChange(Change);
 
-/// Text that is not such a change.
+/// The text is not a valid change to a config.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a change of an image's config: {problem}")]
+#[error("{text:?} is not a valid change to an image's config: {problem}")]
 pub struct ConfigChangeError {
     text: String,
     problem: String,
@@ -18,15 +18,15 @@ pub struct ConfigChangeError {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Change {
-    /// A field gets this value.
+    /// Sets a field to this value.
     Set(&'static str, Value),
-    /// Variables, which replace those of the same name.
+    /// Adds environment variables, which replace those with the same name.
     Env(Vec<(String, String)>),
-    /// Keys of a map.
+    /// Adds these keys to a map.
     Add(&'static str, Vec<(String, Value)>),
 }
 
-/// The instructions that are understood.
+/// The supported instructions.
 const INSTRUCTIONS: &str = "CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR";
 
 impl FromStr for ConfigChange {
@@ -38,7 +38,7 @@ impl FromStr for ConfigChange {
 }
 
 impl ConfigChange {
-    /// Makes the change in the `config` object of a config.
+    /// Applies the change to the `config` object of an image's config.
     pub(super) fn apply(&self, config: &mut Map<String, Value>) {
         match &self.0 {
             Change::Set(field, value) => drop(config.insert((*field).to_owned(), value.clone())),
@@ -83,17 +83,17 @@ fn parse(text: &str) -> Result<Change, String> {
     })
 }
 
-/// A list of words in JSON.
+/// Parses a JSON list of words.
 fn list(text: &str) -> Option<Vec<String>> {
     serde_json::from_str(text).ok()
 }
 
-/// A command: a list in JSON, else one line for the shell.
+/// Parses a command: a JSON list, or else a line for the shell.
 fn command(text: &str) -> Value {
     json!(list(text).unwrap_or_else(|| ["/bin/sh", "-c", text].map(str::to_owned).to_vec()))
 }
 
-/// `A=b C="d e"`, or the old form `A b` of one pair.
+/// Parses `A=b C="d e"`, or one pair in the old form `A b`.
 fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
     let words = words(text)?;
     if words.first().is_some_and(|word| !word.contains('=')) {
@@ -107,7 +107,7 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
     words.iter().map(pair).collect()
 }
 
-/// Splits a line at its spaces, but for those in quotes or after a backslash.
+/// Splits a line at its spaces, except those in quotes or after a backslash.
 fn words(text: &str) -> Result<Vec<String>, String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     let mut letters = text.chars();

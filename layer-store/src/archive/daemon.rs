@@ -1,4 +1,4 @@
-//! An image of a docker daemon: asked for over its socket, it comes as `docker save` writes it.
+//! Imports an image from a docker daemon: requests it over the daemon's socket and receives what `docker save` writes.
 //!
 //! Podman's service answers the same request (Docker Engine API, "Export an image").
 
@@ -14,7 +14,7 @@ use crate::observer::Halt;
 
 /// Sockets that are tried if `DOCKER_HOST` is not set: docker's, and podman's.
 const SOCKETS: [&str; 3] = ["/var/run/docker.sock", "/run/docker.sock", "/run/podman/podman.sock"];
-/// The same below the user's runtime directory.
+/// The same, relative to the user's runtime directory.
 const USER_SOCKETS: [&str; 2] = ["docker.sock", "podman/podman.sock"];
 /// The longest error message that is read, in bytes.
 const MESSAGE_LIMIT: usize = 64 << 10;
@@ -27,7 +27,7 @@ enum Address {
     Tcp(String),
 }
 
-/// An image as it comes from a daemon.
+/// The response of a daemon: an image as a `docker save` archive.
 pub(super) struct Saved<'a> {
     runtime: Runtime,
     response: Response,
@@ -36,7 +36,7 @@ pub(super) struct Saved<'a> {
 }
 
 impl<'a> Saved<'a> {
-    /// Asks the daemon at `host` for an image.
+    /// Requests an image from the daemon at `host`.
     pub(super) fn ask(image: &str, host: Option<&str>, halt: &'a Halt) -> io::Result<Self> {
         let name = asked_for(image)?;
         let host = host.map(str::to_owned).or_else(|| std::env::var("DOCKER_HOST").ok());
@@ -49,7 +49,7 @@ impl<'a> Saved<'a> {
             Address::Unix(path) => (Client::builder().unix_socket(path.as_path()), "docker"),
             Address::Tcp(host) => (Client::builder(), host.as_str()),
         };
-        // What is on this host is not asked for through a proxy.
+        // A daemon on this host is never reached through a proxy.
         let client = builder.no_proxy().build().map_err(io::Error::other)?;
         let request = client.get(format!("http://{host}/images/{name}/get")).send();
         let response = wait(&runtime, halt, request)?.map_err(|error| unreachable_daemon(&address, &error))?;
@@ -62,10 +62,10 @@ impl<'a> Saved<'a> {
         let message = serde_json::from_slice(&body).ok().and_then(|answer: serde_json::Value| {
             answer.get("message").and_then(|message| message.as_str()).map(|message| message.escape_debug().to_string())
         });
-        let message = message.unwrap_or_else(|| "it gives no reason".to_owned());
+        let message = message.unwrap_or_else(|| "it gave no reason".to_owned());
         Err(io::Error::other(match status {
             StatusCode::NOT_FOUND => format!("the daemon has no such image ({message})"),
-            status => format!("the daemon answers {status}: {message}"),
+            status => format!("the daemon answered {status}: {message}"),
         }))
     }
 }
@@ -86,7 +86,7 @@ impl Read for Saved<'_> {
     }
 }
 
-/// Waits for an answer, but no longer than the import goes on.
+/// Waits for an answer until the import is cancelled.
 fn wait<T>(runtime: &Runtime, halt: &Halt, answer: impl Future<Output = T>) -> io::Result<T> {
     runtime.block_on(async {
         tokio::select! {
@@ -107,7 +107,7 @@ fn unreachable_daemon(address: &Address, error: &reqwest::Error) -> io::Error {
     })
 }
 
-/// The image as the daemon is to be asked for it. Without a tag it would send every tag of the repository.
+/// Returns the name to request from the daemon. Without a tag it would send every tag of the repository.
 fn asked_for(image: &str) -> io::Result<String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@[]".contains(&byte);
     if image.is_empty() || !image.bytes().all(fits) || image.split('/').any(|word| matches!(word, "" | "." | "..")) {
@@ -140,12 +140,12 @@ fn usual_socket() -> io::Result<Address> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let own = runtime.iter().flat_map(|directory| USER_SOCKETS.map(|socket| directory.join(socket)));
     let sockets: Vec<PathBuf> = SOCKETS.iter().map(Path::new).map(Path::to_owned).chain(own).collect();
-    // One that this user may not open is passed over for one that it may.
+    // Skips sockets that this user may not open.
     let is_open = |path: &&PathBuf| std::os::unix::net::UnixStream::connect(path).is_ok();
     let usable = sockets.iter().find(is_open).or_else(|| sockets.iter().find(|path| path.exists()));
     usable.cloned().map(Address::Unix).ok_or_else(|| {
         let cause =
-            "neither docker nor podman listens at a usual place; set DOCKER_HOST, as to unix:///run/docker.sock";
+            "neither docker nor podman listens on a usual socket; set DOCKER_HOST, for example to unix:///run/docker.sock";
         io::Error::new(io::ErrorKind::NotFound, cause)
     })
 }

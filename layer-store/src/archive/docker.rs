@@ -1,8 +1,8 @@
 //! The images of a docker archive: what `docker save` and `skopeo copy ... docker-archive:` write.
 //!
-//! It holds no manifest that a registry would know, only a list of configs and layers (moby's
-//! `image/spec`, "Combined Image JSON + Filesystem Changeset Format"). One is made here, from nothing but
-//! the config and the tars, so that the same image gets the same manifest whichever way it was saved.
+//! Such an archive has no registry manifest, only a list of configs and layers (moby's `image/spec`,
+//! "Combined Image JSON + Filesystem Changeset Format"). The manifest is made here from only the config and
+//! the tars, so that the same image gets the same manifest regardless of how it was saved.
 
 use oci_spec::image::MediaType;
 use serde::Deserialize;
@@ -18,7 +18,7 @@ use crate::{DiffId, Digest, ImageError};
 /// The list of images.
 pub(super) const LIST: &str = "manifest.json";
 
-/// One item of the list. What is wrong with one says nothing about the others.
+/// One item of the list. A broken item does not affect the others.
 #[derive(Clone)]
 pub(super) struct Item {
     pub(super) written: Vec<String>,
@@ -43,13 +43,13 @@ impl Item {
         }
     }
 
-    /// The digest of its config, if the name of the config's file promises one.
+    /// Returns the digest of its config, if the config's file name contains one.
     pub(super) fn config(&self) -> Option<Digest> {
         digest_in(&self.described.as_ref().ok()?.config)
     }
 }
 
-/// Returns every item of the list, none of them looked into.
+/// Returns every item of the list without reading the images.
 pub(super) fn items(files: &dyn Files, source_name: &str) -> Result<Vec<Item>, ImportError> {
     let list = document(files, source_name, LIST, MANIFEST_LIMIT)?;
     match serde_json::from_slice(&list) {
@@ -96,13 +96,13 @@ fn malformed(source_name: &str, cause: &str) -> ImportError {
     ImportError::Image { source_name: source_name.to_owned(), cause }
 }
 
-/// The digest that the name of a config promises: `<hex>.json`, or a blob of a layout.
+/// Returns the digest in the file name of a config: `<hex>.json`, or a blob of a layout.
 fn digest_in(path: &str) -> Option<Digest> {
     let name = path.rsplit('/').next()?;
     Digest::from_hex(name.strip_suffix(".json").unwrap_or(name)).ok()
 }
 
-/// An OCI manifest for an image whose layers are plain tars: each with its DiffID and its bytes.
+/// Returns an OCI manifest for an image whose layers are plain tars, given each layer's DiffID and size in bytes.
 pub(super) fn manifest(config: &[u8], layers: &[(DiffId, u64)]) -> Vec<u8> {
     let descriptor = |media_type: &str, digest: Digest, size: u64| serde_json::json!({"mediaType": media_type, "digest": digest, "size": size});
     let layers: Vec<_> =

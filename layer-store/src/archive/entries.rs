@@ -1,8 +1,8 @@
-//! The entries of an archive in their order, from a reader that goes forward only.
+//! Reads the entries of an archive in order, from a reader that cannot seek.
 //!
-//! The reader of the `tar` crate cannot be used: what it lends for an entry's content must stay on one
-//! thread, and ingesting a layer takes several. Nothing of a layer is read here, only the archives that
-//! hold layers: regular files and links.
+//! The reader of the `tar` crate cannot be used: its handle to an entry's content must stay on one thread,
+//! and ingesting a layer takes several. This module reads only the archives that contain layers, not the
+//! layers themselves, so it handles only regular files and links.
 
 use std::io::{self, Read};
 
@@ -10,15 +10,15 @@ use tar::{EntryType, Header};
 
 use crate::tar::split_record;
 
-/// Bytes of a header, and the unit in which contents are padded.
+/// The size of a header in bytes, and the unit to which contents are padded.
 const BLOCK: u64 = 512;
 /// The longest extended header or long name that is read, in bytes.
 const EXTENSION_LIMIT: u64 = 1 << 20;
 
-/// What an entry is.
+/// One entry of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
-    /// A regular file of `length` bytes, which follow.
+    /// A regular file, whose `length` bytes follow.
     File { path: String, length: u64 },
     /// A link, with its target as written.
     Link { path: String, target: String, symbolic: bool },
@@ -29,14 +29,14 @@ pub(super) enum Entry {
 pub(super) struct Entries<R> {
     archive: R,
     skip: fn(&mut R, u64) -> io::Result<()>,
-    /// Bytes of the current entry that were not read, and the padding behind them.
+    /// Bytes of the current entry that have not been read yet, and the padding after them.
     left: u64,
     padding: u64,
     /// Bytes up to `left`.
     position: u64,
 }
 
-/// What extended headers say of the entry that follows them.
+/// What extended headers say about the entry that follows them.
 #[derive(Default, PartialEq)]
 struct Extension {
     path: Option<String>,
@@ -45,12 +45,12 @@ struct Extension {
 }
 
 impl<R: Read> Entries<R> {
-    /// Reads `archive`, in which `skip` moves ahead.
+    /// Reads `archive`; `skip` moves forward in it.
     pub(super) fn new(archive: R, skip: fn(&mut R, u64) -> io::Result<()>) -> Self {
         Self { archive, skip, left: 0, padding: 0, position: 0 }
     }
 
-    /// The next file or link whose name is text and stays within the archive, or `None` at the end.
+    /// Returns the next file or link whose name is text and stays within the archive, or `None` at the end.
     pub(super) fn next(&mut self) -> io::Result<Option<Entry>> {
         let mut extension = Extension::default();
         loop {
@@ -75,7 +75,7 @@ impl<R: Read> Entries<R> {
         }
     }
 
-    /// How far into the archive the content of the current entry begins, in bytes.
+    /// Returns the offset of the current entry's content in the archive, in bytes.
     pub(super) fn position(&self) -> u64 {
         self.position
     }
@@ -93,7 +93,7 @@ impl<R: Read> Entries<R> {
         }
     }
 
-    /// The next header, `None` at the end: a block of zeros, or where the archive stops at a block's edge.
+    /// Returns the next header, or `None` at the end: a block of zeros, or the end of the stream on a block boundary.
     fn header(&mut self) -> io::Result<Option<Header>> {
         let mut header = Header::new_old();
         let block = header.as_mut_bytes();
@@ -112,7 +112,7 @@ impl<R: Read> Entries<R> {
         Ok(Some(header))
     }
 
-    /// The content of an extension entry.
+    /// Reads the content of an extension entry.
     fn extension(&mut self) -> io::Result<Vec<u8>> {
         if self.left > EXTENSION_LIMIT {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it has a file name of more than a megabyte"));
@@ -125,7 +125,7 @@ impl<R: Read> Entries<R> {
     fn long_name(&mut self) -> io::Result<String> {
         let mut bytes = self.extension()?;
         bytes.truncate(bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len()));
-        // A name that is not text is one that no document mentions.
+        // No JSON file of an archive mentions a name that is not text.
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -144,8 +144,8 @@ impl<R: Read> Entries<R> {
     }
 }
 
-/// The records `length key=value\n` of an extended header (pax, "Extended Header"), up to the first bad one.
-/// They are taken by their length: a value may contain newlines.
+/// Returns the records `length key=value\n` of an extended header (pax, "Extended Header"), up to the first bad one.
+/// Records are split by their length, because a value may contain newlines.
 fn pax_records(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     std::iter::from_fn(move || {
         let (key, value, rest) = split_record(bytes)?;
@@ -154,7 +154,7 @@ fn pax_records(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// The content of the current entry.
+/// Reads the content of the current entry.
 impl<R: Read> Read for Entries<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
@@ -183,9 +183,10 @@ fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(read)
 }
 
-/// `path` seen from `directory`, without `.`, `..` and doubled slashes; `None` if it leads out of the archive.
+/// Resolves `path` relative to `directory`, without `.`, `..` and doubled slashes; `None` if it leads out of the
+/// archive.
 ///
-/// An absolute path starts at the root of the archive, never at that of the host.
+/// An absolute path starts at the root of the archive, never at the root of the host.
 pub(super) fn within(directory: &str, path: &str) -> Option<String> {
     let directory = if path.starts_with('/') { "" } else { directory };
     let mut words: Vec<&str> = Vec::new();

@@ -1,9 +1,9 @@
-//! Why an import failed, and what to do about it.
+//! Errors of an import.
 
 use crate::oci::ImageError;
 
-/// Why an import failed. Each text is one line that names the thing and the remedy. No image was
-/// named; layers that were complete by then stay until the store is next collected.
+/// Why an import failed. Each message is one line that names the thing and the remedy. No image was
+/// named; layers that were already complete stay until the next garbage collection.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {
@@ -36,7 +36,7 @@ pub enum ImportError {
         reason: String,
     },
     /// The archive lacks a file that it names itself.
-    #[error("{source_name} lacks {file:?}, which its own list names: it is incomplete, make or copy it again")]
+    #[error("{source_name} lacks {file:?}, which its own list names: it is incomplete; make or copy it again")]
     Missing {
         /// The path as given, or `standard input`.
         source_name: String,
@@ -52,7 +52,7 @@ pub enum ImportError {
         #[source]
         cause: ImageError,
     },
-    /// The archive is sound but holds no such image.
+    /// The archive can be read but has no such image.
     #[error("{source_name} has no image {wanted}; it has {there}")]
     NoSuchImage {
         /// The path as given, or `standard input`.

@@ -1,4 +1,4 @@
-//! The files of an archive, whatever shape it has, and those of a layout directory.
+//! Access to the files of an archive of any form, and to those of a layout directory.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -10,18 +10,18 @@ use super::error::ImportError;
 use crate::BlobDigest;
 use crate::DiffId;
 
-/// What an archive can give of one layer.
+/// What an archive has of one layer.
 pub(super) enum Supply<'a> {
-    /// `length` bytes that should be it.
+    /// A reader of `length` bytes that should be the layer.
     Bytes { reader: Box<dyn Read + Send + 'a>, length: u64 },
-    /// It went into the store while the archive passed by.
+    /// The layer was ingested while the archive streamed.
     Ingested(Passed),
-    /// It passed by, but the store did not take it.
+    /// The layer was in the stream, but the store did not accept it.
     Refused(String),
 }
 
 impl Supply<'_> {
-    /// Bytes in the archive, if they are the layer.
+    /// Returns how many bytes of the layer there are to read, or `None` if the stream has already passed it.
     pub(super) fn length(&self) -> Option<u64> {
         match self {
             Self::Bytes { length, .. } => Some(*length),
@@ -30,31 +30,31 @@ impl Supply<'_> {
     }
 }
 
-/// A layer that went into the store while the archive passed by.
+/// A layer that was ingested while the archive streamed.
 #[derive(Clone, Debug)]
 pub(super) struct Passed {
     pub(super) diff_id: DiffId,
     pub(super) compressed: BlobDigest,
     /// Bytes in the archive.
     pub(super) length: u64,
-    /// Bytes of its tar; `None` where it was in the store before, so that it was not read.
+    /// Bytes of its tar; `None` if it was already in the store, so that it was not read.
     pub(super) blob_bytes: Option<u64>,
     pub(super) was_present: bool,
 }
 
-/// Named files. Names are paths within the archive; none of them is ever looked up outside.
+/// Files by name. Names are paths within the archive; none of them is ever looked up outside it.
 pub(super) trait Files: Sync {
-    /// The whole of a small file, `None` where there is none. More than `limit` bytes are an error.
+    /// Returns the content of a small file, or `None` if it does not exist. More than `limit` bytes are an error.
     fn document(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ImportError>;
 
-    /// Whether there is a file for this layer. It is not read.
+    /// Whether there is a file for this layer. Does not read it.
     fn has_layer(&self, path: &str) -> bool;
 
-    /// A layer, `None` where there is no such file.
+    /// Returns a layer, or `None` if there is no such file.
     fn layer(&self, path: &str) -> Result<Option<Supply<'_>>, ImportError>;
 }
 
-/// An OCI layout that lies open in a directory.
+/// An OCI layout in a directory.
 pub(super) struct Directory {
     root: PathBuf,
     source_name: String,
@@ -65,10 +65,10 @@ impl Directory {
         Self { root: root.to_owned(), source_name: source_name.to_owned() }
     }
 
-    /// Opens a file of a layout, whose names are fixed or digests: what a document says is never a path here.
+    /// Opens a file of a layout. Its name is fixed or a digest, never a path from one of the layout's JSON files.
     fn open(&self, path: &str) -> Result<Option<(File, u64)>, ImportError> {
         let failed = |cause| ImportError::Read { source_name: format!("{}/{path}", self.source_name), cause };
-        // Without NONBLOCK a FIFO in place of a blob would wait for a writer for ever.
+        // Without NONBLOCK, opening a FIFO in place of a blob would wait forever for a writer.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = match rustix::fs::open(self.root.join(path), flags, Mode::empty()) {
             Ok(file) => File::from(file),
@@ -92,7 +92,7 @@ impl Files for Directory {
     }
 
     fn has_layer(&self, path: &str) -> bool {
-        // What is wrong with a file that is there is said when it is read.
+        // If the file exists but cannot be opened, reading it reports the error.
         !matches!(self.open(path), Ok(None))
     }
 
@@ -101,7 +101,7 @@ impl Files for Directory {
     }
 }
 
-/// Reads a document of `length` bytes, no more than `limit`.
+/// Reads a JSON file of `length` bytes, which may be at most `limit`.
 pub(super) fn read_document(
     source_name: &str,
     path: &str,

@@ -1,4 +1,4 @@
-//! One import: from the images found to the images kept.
+//! One import: brings the images that were found in an archive into the store.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -24,7 +24,7 @@ pub(super) struct Brought {
     was_present: bool,
 }
 
-/// What an import works with.
+/// The state of one import.
 pub(super) struct Import<'a> {
     pub(super) sink: &'a dyn LayerSink,
     pub(super) source: &'a ImportSource,
@@ -35,7 +35,7 @@ pub(super) struct Import<'a> {
 }
 
 impl Import<'_> {
-    /// Reads the images that the options ask for, but none of their layers.
+    /// Reads the images that the options select, but not their layers.
     pub(super) fn images(&self, files: &dyn Files, repository: &str) -> Result<Vec<Found>, ImportError> {
         let wanted = self.options.platform.clone().unwrap_or_else(Platform::host);
         let (sink, progress, source_name) = (self.sink, self.progress, self.source_name);
@@ -66,7 +66,7 @@ impl Import<'_> {
         Ok(images)
     }
 
-    /// Refuses a name with a digest that the image does not have.
+    /// Returns an error if the name has a digest that is not the image's.
     fn prove(&self, tag: &Reference, proved: &[Digest]) -> Result<(), ImportError> {
         match (tag.digest(), proved.last()) {
             (Some(digest), Some(actual)) if !proved.contains(&digest) => Err(ImportError::WrongName {
@@ -78,12 +78,12 @@ impl Import<'_> {
         }
     }
 
-    /// Brings in every layer of the images, each once.
+    /// Brings every layer of the images into the store, each once.
     pub(super) fn layers(&self, files: &dyn Files, images: &[Found]) -> Result<HashMap<DiffId, Brought>, ImportError> {
         let mut distinct: HashMap<DiffId, FoundLayer> = HashMap::new();
         for layer in images.iter().flat_map(|image| &image.layers) {
             let known = distinct.entry(layer.diff_id).or_insert_with(|| layer.clone());
-            // One image may leave out what another has.
+            // The archive may have a layer at the path that one image gives for it, and not at that of another.
             if !files.has_layer(&known.path) && files.has_layer(&layer.path) {
                 *known = layer.clone();
             }
@@ -92,7 +92,8 @@ impl Import<'_> {
         let weight = |layer: &FoundLayer| layer.blob.as_ref().map_or(0, |blob| blob.size);
         let brought = parallel::for_each(&layers, self.options.parallel, &|| self.halt.cancel(), weight, |layer| {
             let brought = self.bring(files, layer)?;
-            // An archive may be gone when another store's owner collects, so nobody could bring it in then.
+            // When the owner of the additional store collects garbage, the archive may no longer exist to import the
+            // layer from.
             self.sink.adopt(&layer.diff_id).map_err(|cause| self.failed(layer, cause))?;
             Ok(brought)
         })?;
@@ -102,7 +103,8 @@ impl Import<'_> {
         Ok(layers.iter().map(|layer| layer.diff_id).zip(brought).collect())
     }
 
-    /// Brings in one layer, unless it is there. What the store has need not be in the archive, nor be sound there.
+    /// Brings in one layer, unless the store has it. A layer that the store has may be missing or damaged in the
+    /// archive.
     fn bring(&self, files: &dyn Files, layer: &FoundLayer) -> Result<Brought, ImportError> {
         let supply = files.layer(&layer.path);
         if let Ok(Some(Supply::Ingested(passed))) = &supply
@@ -125,7 +127,7 @@ impl Import<'_> {
         }
     }
 
-    /// A layer that went into the store while the archive passed by.
+    /// Describes a layer that was ingested while the archive streamed.
     fn passed(&self, layer: &FoundLayer, passed: &Passed) -> Brought {
         let source = self.layer_source(layer, passed.compressed, passed.length);
         let blob_bytes = passed.blob_bytes.or_else(|| self.sink.layer_bytes(&layer.diff_id));
@@ -157,7 +159,7 @@ impl Import<'_> {
         })
     }
 
-    /// A layer that the store had; its archive has `length` bytes of it, if any.
+    /// Describes a layer that was already in the store; the archive has `length` bytes of it, if any.
     fn present(&self, layer: &FoundLayer, length: Option<u64>) -> Brought {
         let blob_bytes = self.sink.layer_bytes(&layer.diff_id);
         let described = layer.blob.as_ref().map(|blob| blob.size);
@@ -179,7 +181,7 @@ impl Import<'_> {
     }
 
     fn layer_source(&self, layer: &FoundLayer, compressed: BlobDigest, bytes: u64) -> LayerSource {
-        // For a repair from any other directory. What came from a pipe or a daemon cannot be read again.
+        // Absolute, so that a repair works from any directory. What came from a pipe or a daemon cannot be read again.
         let again = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
         let origin = self.source.path().map_or_else(|| "-".to_owned(), again);
         let media_type = match &layer.blob {
@@ -189,7 +191,7 @@ impl Import<'_> {
         LayerSource { origin: Origin::Archive(origin), compressed, media_type, bytes, urls: Vec::new() }
     }
 
-    /// Keeps the documents of the images, whose layers are there, and then names them.
+    /// Stores the manifests and configs of images whose layers are in the store, and then names the images.
     pub(super) fn finish(
         &self,
         images: &[Found],
@@ -242,7 +244,7 @@ impl Import<'_> {
             .collect()
     }
 
-    /// Keeps the documents of an image; returns the digest of its manifest.
+    /// Stores the manifest and config of an image, and returns the digest of the manifest.
     fn keep(&self, image: &Found, brought: &HashMap<DiffId, Brought>) -> Result<Digest, ImportError> {
         let made = || {
             let layers = image.layers.iter().filter_map(|layer| Some((layer.diff_id, brought.get(&layer.diff_id)?)));

@@ -11,7 +11,7 @@ use crate::oci::manifest::{self, Descriptor, Index, MANIFEST_LIMIT};
 use crate::oci::platform::{Described, Platform};
 use crate::{BlobDigest, Digest, ImageError};
 
-/// The list of images. `oci-layout` beside it says nothing that is needed.
+/// The list of images. The file `oci-layout` next to it has nothing that is needed.
 pub(super) const LIST: &str = "index.json";
 
 /// Reads a layout.
@@ -19,14 +19,14 @@ pub(super) struct Layout<'a> {
     pub(super) files: &'a dyn Files,
     pub(super) source_name: &'a str,
     pub(super) wanted: &'a Platform,
-    /// Whether the user asked for that platform.
+    /// Whether the user chose that platform.
     pub(super) is_asked_for: bool,
 }
 
-/// One entry of the list. What is wrong with one says nothing about the others.
+/// One entry of the list. A broken entry does not affect the others.
 #[derive(Clone)]
 pub(super) struct Entry {
-    /// The name that it is annotated with.
+    /// The name in its annotations.
     pub(super) written: Option<String>,
     pub(super) digest: Option<String>,
     described: Result<manifest::Entry, String>,
@@ -37,7 +37,7 @@ impl Entry {
         let list = json!({ "manifests": [entry] }).to_string();
         let described = match manifest::parse_index(LIST, list.as_bytes()) {
             Ok(Index { mut entries, refused }) => entries.pop().ok_or_else(|| {
-                refused.map_or_else(|| "it has an entry that is no descriptor".to_owned(), |error| error.to_string())
+                refused.map_or_else(|| "it has an entry that is not a descriptor".to_owned(), |error| error.to_string())
             }),
             Err(error) => Err(error.to_string()),
         };
@@ -48,7 +48,7 @@ impl Entry {
         }
     }
 
-    /// What the list says of its platform.
+    /// The platform of the image, if the list says it.
     pub(super) fn platform(&self) -> Option<&Described> {
         self.described.as_ref().ok().map(|entry| &entry.platform)
     }
@@ -69,7 +69,7 @@ impl Documents for Layout<'_> {
 }
 
 impl Layout<'_> {
-    /// Returns every entry of the list, none of them looked into.
+    /// Returns every entry of the list without reading the images.
     pub(super) fn entries(&self) -> Result<Vec<Entry>, ImportError> {
         let bytes = self.file(LIST, MANIFEST_LIMIT)?;
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
@@ -81,7 +81,7 @@ impl Layout<'_> {
         }
     }
 
-    /// Reads the image that entries with one name lead to: the one for the wanted platform.
+    /// Reads the image that the entries with one name lead to: the one for the wanted platform.
     pub(super) fn image(&self, entries: &[&Entry]) -> Result<Found, ImportError> {
         let mut described = Index::default();
         for entry in entries {
@@ -140,7 +140,7 @@ impl Layout<'_> {
     }
 }
 
-/// Where a layout keeps the blob with this digest.
+/// Returns the path in a layout of the blob with this digest.
 fn path(digest: &BlobDigest) -> String {
     format!("blobs/{}/{}", digest.algorithm(), digest.hex())
 }

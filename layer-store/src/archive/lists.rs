@@ -1,9 +1,9 @@
-//! The images that an archive lists, and which of them are asked for.
+//! The images that an archive lists, and which of them to import.
 //!
-//! Images are chosen by what the lists say, and only those chosen are read: what is wrong with another one in the same
-//! archive does not matter. An archive may have two lists: docker writes both since version 25. An entry of
-//! `index.json` is preferred, because it leads to the manifest as it was made; the item of `manifest.json` for the same
-//! image is used if that one is broken.
+//! Images are chosen by what the lists say, and only those chosen are read, so a broken image does not affect the
+//! others in the archive. An archive may have two lists: docker writes both since version 25. An entry of `index.json`
+//! is preferred, because it leads to the original manifest; the item of `manifest.json` for the same image is used if
+//! that entry is broken.
 
 use super::docker::{self, Item};
 use super::error::ImportError;
@@ -16,7 +16,7 @@ use crate::oci::platform::{Described, Fit, Platform};
 use crate::oci::sink::LayerSink;
 use crate::{ImageError, Observer, Reference};
 
-/// The fewest digits of a digest that choose an image.
+/// The minimum number of digits of a digest that select an image.
 const DIGITS: usize = 6;
 
 /// What an archive lists.
@@ -28,23 +28,23 @@ pub(super) struct Lists<'a> {
 
 /// One image to read.
 enum Pick<'l> {
-    /// The entries of `index.json` that have one name or are one, and the item of `manifest.json` with the same name.
+    /// The entries of `index.json` with the same name, or a single one, and the item of `manifest.json` with that name.
     Entries(Vec<&'l Entry>, Option<&'l Item>),
     /// An item of `manifest.json` alone.
     Item(&'l Item),
 }
 
-/// Where and for whom an archive is read.
+/// What the reading of an archive depends on.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub(super) files: &'a dyn Files,
     pub(super) sink: &'a dyn LayerSink,
     pub(super) progress: &'a dyn Observer,
     pub(super) source_name: &'a str,
-    /// The repository of names that are only a tag.
+    /// The repository to use for names that are only a tag.
     pub(super) repository: &'a str,
     pub(super) wanted: &'a Platform,
-    /// Whether the user asked for that platform.
+    /// Whether the user chose that platform.
     pub(super) is_asked_for: bool,
 }
 
@@ -56,10 +56,10 @@ impl<'a> Context<'a> {
 }
 
 impl<'a> Lists<'a> {
-    /// Reads the lists of an archive, of the given form only if one is given.
+    /// Reads the lists of an archive, or only that of `form` if one is given.
     pub(super) fn read(context: Context<'a>, form: Option<Form>) -> Result<Self, ImportError> {
         let Context { files, progress, source_name, .. } = context;
-        // A list that cannot be read is there too.
+        // A list that cannot be read also counts as present.
         let is_there = |list| !matches!(files.document(list, MANIFEST_LIMIT), Ok(None));
         let has_entries = form != Some(Form::Docker) && is_there(layout::LIST);
         let has_items = form != Some(Form::Layout) && is_there(docker::LIST);
@@ -88,7 +88,7 @@ impl<'a> Lists<'a> {
         Ok(Self { context, entries, items })
     }
 
-    /// Reads the images that are asked for: all, or those that `image` names.
+    /// Reads all images, or those that `image` names.
     pub(super) fn images(&self, image: Option<&str>) -> Result<Vec<Found>, ImportError> {
         let Some(image) = image else {
             return self.read_all(self.picks(|_| true)?);
@@ -112,7 +112,7 @@ impl<'a> Lists<'a> {
         self.by_digest(image)
     }
 
-    /// The images whose digest begins so: that of an entry, of its manifest, or of its config.
+    /// Returns the images whose digest (of the entry, its manifest or its config) begins with `image`.
     fn by_digest(&self, image: &str) -> Result<Vec<Found>, ImportError> {
         let hex = image.strip_prefix("sha256:").unwrap_or(image);
         if hex.len() < DIGITS || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
@@ -129,7 +129,7 @@ impl<'a> Lists<'a> {
         if !picks.is_empty() {
             return self.read_all(picks);
         }
-        // Perhaps a digest that only reading shows.
+        // It may be a digest that is only known after reading the image.
         let mut broken = None;
         let entries = self.entries.iter().map(|entry| self.alone(entry));
         let images = entries.chain(self.items.iter().map(Pick::Item)).filter_map(|pick| match self.read_one(&pick) {
@@ -143,7 +143,7 @@ impl<'a> Lists<'a> {
         if images.is_empty() { Err(self.no_such_image(image, broken)) } else { Ok(images) }
     }
 
-    /// What to read of the images whose names fit: one image for each name, and every image without one.
+    /// Returns what to read of the images whose names fit: one image for each name, and every image without a name.
     fn picks(&self, fits: impl Fn(&[String]) -> bool) -> Result<Vec<Pick<'_>>, ImportError> {
         let mut picks = Vec::new();
         for group in by_name(&self.entries) {
@@ -161,12 +161,13 @@ impl<'a> Lists<'a> {
         Ok(picks)
     }
 
-    /// An entry that is read whatever its platform is.
+    /// Picks an entry regardless of its platform.
     fn alone<'l>(&'l self, entry: &'l Entry) -> Pick<'l> {
         Pick::Entries(vec![entry], self.item_beside(entry))
     }
 
-    /// The entries with one name, without those that a later one for the same platform replaces, as a tag moves.
+    /// Returns the entries with one name, except those that a later entry for the same platform replaces, as when a tag
+    /// moves.
     fn latest<'l>(&self, group: &[&'l Entry]) -> Vec<&'l Entry> {
         let replaced = |position: usize, entry: &Entry| {
             entry.platform().is_some()
@@ -182,7 +183,7 @@ impl<'a> Lists<'a> {
         latest
     }
 
-    /// Those of the entries without a name that are not for another platform.
+    /// Returns those of the entries without a name that are not for another platform.
     fn fitting<'l>(&self, group: &[&'l Entry]) -> Result<Vec<&'l Entry>, ImportError> {
         let wanted = self.context.wanted;
         let fit = |entry: &Entry| entry.platform().map_or(Fit::Unknown, |platform| platform.fit(wanted));
@@ -199,7 +200,7 @@ impl<'a> Lists<'a> {
         let (fitting, others): (Vec<&Entry>, Vec<&Entry>) = group.iter().partition(|entry| fits(entry));
         if fitting.is_empty() {
             return match group {
-                // It is what there is; the user is told.
+                // Use the only image there is; the user is told about its platform.
                 [only] => Ok(vec![only]),
                 _ => {
                     let offered: Vec<Platform> = group.iter().filter_map(|entry| entry.platform()?.named()).collect();
@@ -226,7 +227,7 @@ impl<'a> Lists<'a> {
         self.context.progress.notice(&line.escape_debug().to_string());
     }
 
-    /// The item of `manifest.json` with the same name as an entry of `index.json`.
+    /// Returns the item of `manifest.json` with the same name as an entry of `index.json`.
     fn item_beside(&self, entry: &Entry) -> Option<&Item> {
         let name = naming::reference(entry.written.as_deref()?, self.context.repository)?;
         let is_called = |written: &String| naming::reference(written, self.context.repository).as_ref() == Some(&name);
@@ -241,7 +242,7 @@ impl<'a> Lists<'a> {
         })
     }
 
-    /// Reads what was chosen. Something that is no image is left out if images are beside it.
+    /// Reads what was chosen. Something that is not an image is left out if there are also images.
     fn read_all(&self, picks: Vec<Pick<'_>>) -> Result<Vec<Found>, ImportError> {
         let (mut images, mut failures) = (Vec::new(), Vec::new());
         for pick in picks {
@@ -252,8 +253,8 @@ impl<'a> Lists<'a> {
             }
         }
         for (is_item, failure) in failures {
-            // Signatures and attestations are kept beside images. And two lists in one archive list the same images, so
-            // the sound one is enough.
+            // Signatures and attestations are stored next to images. And two lists in one archive list the same images,
+            // so the one that can be read is enough.
             let is_image = !matches!(failure, ImportError::Image { cause: ImageError::NotAnImage(_), .. });
             if !images.iter().any(|(from_item, _)| !is_image || *from_item != is_item) {
                 return Err(failure);
@@ -285,7 +286,7 @@ impl<'a> Lists<'a> {
         }
     }
 
-    /// An image whose layers are all there, in the archive or in the store.
+    /// Returns the image if all of its layers are in the archive or in the store.
     fn whole(&self, image: Found) -> Result<Found, ImportError> {
         let lacks = |layer: &&super::FoundLayer| {
             !self.context.files.has_layer(&layer.path) && !self.context.sink.has_layer(&layer.diff_id)
@@ -299,7 +300,7 @@ impl<'a> Lists<'a> {
         }
     }
 
-    /// What the archive has, for a message.
+    /// Lists what the archive has, for a message.
     pub(super) fn offered(&self) -> String {
         let entries = self.entries.iter().map(|entry| entry.written.clone().or_else(|| entry.digest.clone()));
         let mut names: Vec<String> = entries.flatten().collect();
@@ -326,7 +327,7 @@ fn note<T: Default>(failures: &mut Vec<ImportError>, error: ImportError) -> T {
     T::default()
 }
 
-/// The entries of a list by their names, in the order of first mention; those without a name together.
+/// Groups the entries of a list by name, in the order of first mention; those without a name are one group.
 fn by_name(entries: &[Entry]) -> Vec<Vec<&Entry>> {
     let mut groups: Vec<Vec<&Entry>> = Vec::new();
     for entry in entries {
@@ -338,7 +339,7 @@ fn by_name(entries: &[Entry]) -> Vec<Vec<&Entry>> {
     groups
 }
 
-/// Joins what the two lists of an archive say of one image.
+/// Merges what the two lists of an archive say about the same image.
 fn merged(images: Vec<Found>) -> Vec<Found> {
     let mut distinct: Vec<Found> = Vec::new();
     for image in images {

@@ -1,8 +1,8 @@
 //! Importing images from archives and layouts.
 //!
-//! An OCI layout in a directory or a plain tar file is read from any place, its layers side by side. An
-//! archive from a pipe, or a compressed one, passes by once. Either way every digest that the archive
-//! names is checked, and no name in it is looked up on the host.
+//! An OCI layout in a directory or a plain tar file is read with random access, several layers at once. An
+//! archive from a pipe, or a compressed one, is read once from start to end. Either way every digest that
+//! the archive names is checked, and no name in it is looked up on the host.
 
 mod change;
 mod daemon;
@@ -53,16 +53,16 @@ pub enum Form {
 /// How to import.
 #[derive(Clone, Debug)]
 pub struct ImportOptions {
-    /// The platform to choose where there are several; `None` is [`Platform::host`].
+    /// The platform to choose if there are several; `None` is [`Platform::host`].
     pub platform: Option<Platform>,
     /// Only the image with this name, tag, digest or beginning of a digest (6 digits or more), or, as `@N`, the one at
     /// this position in the archive's list, counted from 0.
     pub image: Option<String>,
-    /// What to call the image, instead of its names in the archive. A digest in the name must be the image's.
+    /// The name for the image, instead of its names in the archive. A digest in the name must be the image's.
     pub tag: Option<Reference>,
-    /// Take the archive for this form only, even if it has both.
+    /// Read only the list of this form, even if the archive has both.
     pub form: Option<Form>,
-    /// Layers read at once, at least 1, where the archive lets itself be read from any place.
+    /// How many layers to read at once, at least 1, if the archive allows random access.
     pub parallel: usize,
 }
 
@@ -82,7 +82,8 @@ impl Default for ImportOptions {
 struct Found {
     /// Its names as the archive writes them.
     written: Vec<String>,
-    /// The digests of its manifest, the last, and of the indexes that lead to it: what a name may promise.
+    /// The digests that a name of it may have: those of the indexes that lead to its manifest, and last that of the
+    /// manifest.
     proved: Vec<Digest>,
     /// The digest of its config.
     config: Digest,
@@ -90,12 +91,12 @@ struct Found {
     /// From the bottom up.
     layers: Vec<FoundLayer>,
     config_bytes: Vec<u8>,
-    /// `None` where the archive has none and one must be made.
+    /// `None` if the archive has no manifest and one must be made.
     manifest_bytes: Option<Vec<u8>>,
 }
 
 impl Found {
-    /// Every digest that people may know it by, the best last.
+    /// Returns every digest by which users may know the image, the best last.
     fn digests(&self) -> impl DoubleEndedIterator<Item = &Digest> {
         [&self.config].into_iter().chain(&self.proved)
     }
@@ -122,12 +123,12 @@ impl Found {
 struct FoundLayer {
     path: String,
     diff_id: DiffId,
-    /// What the manifest says of it; a docker archive says nothing.
+    /// What the manifest says about it; a docker archive says nothing.
     blob: Option<Descriptor>,
 }
 
 impl FoundLayer {
-    /// What to call it while it comes in.
+    /// Returns a name for the layer, for progress messages.
     fn name(&self) -> String {
         self.blob.as_ref().map_or_else(|| self.path.clone(), Descriptor::short)
     }

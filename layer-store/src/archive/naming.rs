@@ -1,4 +1,4 @@
-//! What imported images are called.
+//! Names for imported images.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,18 +12,18 @@ use crate::{Digest, Reference};
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// The name or only the tag (image specification, `annotations.md`).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// The repository of images that nothing gives a better name.
+/// The repository of images for which there is no better name.
 const NAMELESS: &str = "imported";
 /// The tag of the only image without a name in an archive.
 const LATEST: &str = "latest";
 
-/// The name that an entry of a layout's index gives its image.
+/// Returns the name that the annotations of an entry of a layout's index give its image.
 pub(super) fn annotated(annotations: &Value) -> Option<&str> {
     annotations.get(CONTAINERD_NAME).or_else(|| annotations.get(REF_NAME)).and_then(Value::as_str)
 }
 
-/// The reference for a name as an archive writes it. A word without `:` and `/` is a tag, of a
-/// repository that is called like the archive; such names are of no registry but of this host.
+/// Returns the reference for a name as an archive writes it. A word without `:` and `/` is a tag in a repository
+/// named after the archive; such names belong to `localhost`, not to a registry.
 pub(super) fn reference(written: &str, repository: &str) -> Option<Reference> {
     if !is_tag(written) {
         return written.parse().ok();
@@ -36,7 +36,7 @@ pub(super) fn is_tag(written: &str) -> bool {
     !written.contains([':', '/'])
 }
 
-/// A repository name made from an archive's file name: `Debian-12.oci.tar.gz` becomes `debian-12`.
+/// Makes a repository name from an archive's file name: `Debian-12.oci.tar.gz` becomes `debian-12`.
 pub(super) fn repository(path: Option<&Path>) -> String {
     let real = path.and_then(|path| path.canonicalize().ok());
     let name = real.as_deref().or(path).and_then(Path::file_name).map(|name| name.to_string_lossy().to_lowercase());
@@ -47,7 +47,7 @@ pub(super) fn repository(path: Option<&Path>) -> String {
     if words.is_empty() { NAMELESS.to_owned() } else { words.join("-") }
 }
 
-/// An image that is to get its names.
+/// An image to name.
 pub(super) struct Nameable<'a> {
     /// Its names as the archive writes them.
     pub(super) written: &'a [String],
@@ -56,21 +56,21 @@ pub(super) struct Nameable<'a> {
     pub(super) manifest: Digest,
 }
 
-/// Decides about the names of the images of one archive.
+/// Decides the names of the images of one archive.
 pub(super) struct Names<'a> {
-    /// The repository of names that are only a tag.
+    /// The repository to use for names that are only a tag.
     pub(super) repository: &'a str,
     /// Whether the only image without a name may be called `latest`.
     pub(super) may_be_latest: bool,
-    /// The manifest that a name in the store means.
+    /// Returns the manifest that a name has in the store.
     pub(super) in_store: &'a dyn Fn(&str) -> Option<Digest>,
-    /// What the user should know.
+    /// Receives what the user should know.
     pub(super) notice: &'a dyn Fn(&str),
 }
 
 impl Names<'_> {
-    /// Returns the names of each image: those that it has in the archive and may have, or one made up that is no other
-    /// image's.
+    /// Returns the names of each image: those from the archive that are valid for it, or a made-up one that no other
+    /// image has.
     pub(super) fn assign(&self, images: &[Nameable<'_>]) -> Vec<Vec<Reference>> {
         let mut owners: HashMap<Reference, usize> = HashMap::new();
         let mut order = Vec::new();
@@ -97,7 +97,7 @@ impl Names<'_> {
         }
         let known: Vec<Digest> =
             images.iter().zip(&names).filter(|(_, names)| !names.is_empty()).map(|(image, _)| image.manifest).collect();
-        // The same image with and without a name has that name.
+        // An image that is listed both with and without a name keeps that name.
         let is_nameless = |(names, image): &(&mut Vec<Reference>, &Nameable<'_>)| {
             names.is_empty() && !known.contains(&image.manifest)
         };
@@ -109,7 +109,7 @@ impl Names<'_> {
         names
     }
 
-    /// The reference for a name that the archive writes, without a digest that the image does not have.
+    /// Returns the reference for a name from the archive, without a digest that the image does not have.
     fn proved(&self, written: &str, image: &Nameable<'_>) -> Option<Reference> {
         let Some(reference) = reference(written, self.repository) else {
             (self.notice)(&format!("left out {written:?}, which is not an image name"));
@@ -127,7 +127,7 @@ impl Names<'_> {
         without
     }
 
-    /// A name for an image that the archive gives none.
+    /// Makes up a name for an image that has none in the archive.
     fn invented(&self, image: &Nameable<'_>, latest: bool, taken: &[Reference]) -> Option<Reference> {
         let named = |tag: &str| reference(tag, self.repository).or_else(|| reference(tag, NAMELESS));
         let is_free = |name: &Reference| {
@@ -152,7 +152,7 @@ impl Names<'_> {
         }
     }
 
-    /// Says which names of the store have meant another image until now.
+    /// Tells the user which names of the store belonged to another image until now.
     pub(super) fn say_moved(&self, names: &[Reference], manifest: Digest) {
         for name in names {
             if let Some(before) = (self.in_store)(&name.to_string()).filter(|before| *before != manifest) {

@@ -17,7 +17,7 @@ use crate::ingest::Decoder;
 use crate::observer::Observer;
 use crate::{IngestError, Limits};
 
-/// Opens an archive or layout. One that cannot be read from any place is received on the way.
+/// Opens an archive or layout. One without random access is received completely.
 pub(super) fn open(source: &ImportSource, reception: &Reception<'_>) -> Result<Box<dyn Files>, ImportError> {
     match source {
         ImportSource::StandardInput => receive(rustix::stdio::stdin(), reception),
@@ -68,7 +68,7 @@ fn receive(source: BorrowedFd<'_>, reception: &Reception<'_>) -> Result<Box<dyn 
     stream(head, pipe, reception)
 }
 
-/// Receives an archive of which `head` was read already.
+/// Receives an archive whose first bytes, `head`, were already read.
 fn stream(head: Vec<u8>, rest: impl Read + Send, reception: &Reception<'_>) -> Result<Box<dyn Files>, ImportError> {
     let unknown = |reason: &str| {
         Err(ImportError::NotAnArchive { source_name: reception.source_name.to_owned(), reason: reason.to_owned() })
@@ -79,7 +79,7 @@ fn stream(head: Vec<u8>, rest: impl Read + Send, reception: &Reception<'_>) -> R
     let files = match form {
         Form::Tar => Stream::receive(whole, reception)?,
         Form::Compressed => {
-            // One archive may have many layers, each with a limit of its own.
+            // One archive may have many layers, and each has its own limit.
             let limits = Limits { layer_bytes: u64::MAX, ..reception.sink.limits() };
             let decoder = match Decoder::new(Counter { source: whole, taken: 0 }) {
                 Ok(decoder) => decoder,
@@ -97,7 +97,7 @@ fn stream(head: Vec<u8>, rest: impl Read + Send, reception: &Reception<'_>) -> R
     Ok(Box::new(files))
 }
 
-/// A compressed archive as it is unpacked, no larger than the limits allow for what was received.
+/// The decompressed stream of an archive. It may be no larger than the limits allow for the bytes received.
 struct Unpacked<R: Read> {
     decoder: Decoder<Counter<R>>,
     length: u64,
@@ -115,7 +115,7 @@ impl<R: Read> Read for Unpacked<R> {
     }
 }
 
-/// Counts what is received.
+/// Counts the bytes received.
 struct Counter<R> {
     source: R,
     taken: u64,

@@ -1,4 +1,4 @@
-//! An image of one layer, made of the tar of a file system: what `docker export` writes.
+//! Makes an image of one layer from the tar of a file system, such as `docker export` writes.
 
 use std::fs::File;
 use std::io::{Cursor, Read};
@@ -18,16 +18,16 @@ use crate::oci::sink::LayerSink;
 use crate::oci::{Acquired, AcquiredLayer, LayerSource, Origin};
 use crate::{ExpectedLayer, LayerProgress, LayerState, Observer, Reference};
 
-/// What to say about an image that is made of a root file system.
+/// The metadata of an image that is made from a root file system.
 #[derive(Clone, Debug, Default)]
 pub struct RootfsOptions {
     /// The platform that it is for; `None` is [`Platform::host`].
     pub platform: Option<Platform>,
-    /// Changes to its config, which is empty.
+    /// Changes to its config, which is empty otherwise.
     pub changes: Vec<ConfigChange>,
-    /// When it was made, as RFC 3339 has it. Without it the same tar gives the same image.
+    /// When it was made, in the format of RFC 3339. Without it the same tar gives the same image.
     pub created: Option<String>,
-    /// What its history says of it.
+    /// The comment in its history.
     pub comment: Option<String>,
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn import_into(
     }
     sink.tag(&reference.to_string(), &manifest_digest).map_err(ImportError::Store)?;
     let source = LayerSource {
-        // It is no archive of images, in which a repair could look for the layer.
+        // It is not an image archive, in which a repair could look for the layer.
         origin: Origin::Archive("-".to_owned()),
         compressed: ingested.compressed_digest.into(),
         media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),

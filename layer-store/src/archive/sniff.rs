@@ -1,8 +1,8 @@
-//! What some bytes are, told from their beginning.
+//! Detects the form of a file from its first bytes.
 
 use crate::ingest::Compression;
 
-/// Bytes of a beginning that [`form`] looks at: one tar header.
+/// How many bytes [`form`] looks at: one tar header.
 pub(super) const HEAD: u64 = 512;
 
 /// The form of a file.
@@ -10,13 +10,13 @@ pub(super) const HEAD: u64 = 512;
 pub(super) enum Form {
     /// A tar archive, or 512 zero bytes: the end of an empty one.
     Tar,
-    /// Something compressed, by what is read or by what is refused.
+    /// Something compressed, whether the compression is supported or not.
     Compressed,
     /// Anything else.
     Other,
 }
 
-/// Tells the form from the first bytes, 512 of them where the file has as many.
+/// Detects the form from the first 512 bytes, or from all bytes of a shorter file.
 pub(super) fn form(head: &[u8]) -> Form {
     if is_tar_header(head) || (head.len() as u64 == HEAD && head.iter().all(|byte| *byte == 0)) {
         return Form::Tar;
@@ -27,8 +27,8 @@ pub(super) fn form(head: &[u8]) -> Form {
     }
 }
 
-/// Whether the checksum of a tar header is right: the sum of its bytes, those of the checksum itself
-/// taken as spaces (pax, "ustar Interchange Format"; some old programs summed signed bytes).
+/// Whether the checksum of a tar header is right: the sum of its bytes, with those of the checksum itself
+/// counted as spaces (pax, "ustar Interchange Format"; some old programs summed signed bytes).
 fn is_tar_header(header: &[u8]) -> bool {
     let Some(field) = header.get(148..156).filter(|_| header.len() as u64 == HEAD) else { return false };
     let digits: String =

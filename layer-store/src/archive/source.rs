@@ -1,4 +1,4 @@
-//! Where an import reads, as people write it.
+//! The source of an import, as users write it.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -7,40 +7,41 @@ use std::path::{Path, PathBuf};
 
 use super::Form;
 
-/// Where an import reads.
+/// The source of an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImportSource {
     /// Descriptor 0.
     StandardInput,
-    /// A layout directory, an archive, or a FIFO that gives one.
+    /// A layout directory, an archive, or a FIFO from which one is read.
     Path(PathBuf),
     /// A docker daemon, or podman's service.
     Daemon {
-        /// The name that the image has there.
+        /// The name of the image in the daemon.
         image: String,
-        /// Where it listens, as `DOCKER_HOST` has it: `unix:///run/docker.sock` or `tcp://localhost:2375`. `None` is what
-        /// `DOCKER_HOST` says, else the first of the usual sockets of docker and podman that is there.
+        /// Its address in the format of `DOCKER_HOST`: `unix:///run/docker.sock` or `tcp://localhost:2375`. `None`
+        /// means the value of `DOCKER_HOST`, else the first of the usual sockets of docker and podman on which one
+        /// listens.
         host: Option<String>,
     },
 }
 
-/// A source with what it says of the archive: `oci:layout:1.0`.
+/// A source that also says what the archive is, such as `oci:layout:1.0`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Located {
     /// Where to read.
     pub source: ImportSource,
-    /// The form that the archive has.
+    /// The form of the archive.
     pub form: Option<Form>,
     /// The image to take, as in [`ImportOptions::image`](super::ImportOptions::image).
     pub image: Option<String>,
 }
 
 impl ImportSource {
-    /// Reads a source as skopeo and podman write it: `oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]`,
+    /// Parses a source in the syntax of skopeo and podman: `oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]`,
     /// `docker-archive:FILE[:NAME]` or `docker-daemon:NAME`. `None` if it is none of these.
     ///
-    /// `NAME` may be `@N`, the position in the archive's list. A colon in `DIR` or `FILE` is no separator if a directory
-    /// or file is called so.
+    /// `NAME` may be `@N`, the position in the archive's list. A colon is part of `DIR` or `FILE`, and not the
+    /// separator, if a directory or file with that name exists.
     #[must_use]
     pub fn located(text: &OsStr) -> Option<Located> {
         let bytes = text.as_bytes();
@@ -61,7 +62,7 @@ impl ImportSource {
         Some(Located { source: Self::Path(OsStr::from_bytes(path).into()), form: Some(form), image })
     }
 
-    /// The path, if it is one.
+    /// Returns the path, if the source is one.
     pub(super) fn path(&self) -> Option<&Path> {
         match self {
             Self::Path(path) => Some(path),
@@ -70,7 +71,7 @@ impl ImportSource {
     }
 }
 
-/// Splits a path from the name after it: at the first colon before which something is there, else at the first.
+/// Splits a path from the name after it: at the first colon whose left side exists as a path, else at the first colon.
 fn split(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     let at =
         |colon: usize| (text.get(..colon).unwrap_or_default(), text.get(colon + 1..).filter(|name| !name.is_empty()));
@@ -84,7 +85,7 @@ fn split(text: &[u8]) -> (&[u8], Option<&[u8]>) {
 }
 
 impl From<&OsStr> for ImportSource {
-    /// `-` is standard input, and anything else a path.
+    /// `-` is standard input, and anything else is a path.
     fn from(argument: &OsStr) -> Self {
         if argument == "-" { Self::StandardInput } else { Self::Path(argument.into()) }
     }

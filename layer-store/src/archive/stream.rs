@@ -1,8 +1,8 @@
-//! An archive that passes by once: from a pipe, or out of a decompressor.
+//! Reads an archive that can be read only once: from a pipe, or from a decompressor.
 //!
-//! Layers may come before the manifest that tells which they are, and there is no going back. So
-//! whatever looks like a layer goes into the store as it passes, and documents are kept in memory until
-//! the end. A layer that turns out to belong to no image is left to the collection of the store.
+//! Layers may come before the manifest that names them, and the stream cannot be rewound. So everything
+//! that looks like a layer is ingested when it is read, and JSON files are kept in memory until the end.
+//! A layer that turns out to belong to no image is left to garbage collection.
 
 use std::io::{self, Cursor, Read};
 
@@ -17,10 +17,10 @@ use crate::oci::manifest::CONFIG_LIMIT;
 use crate::oci::sink::LayerSink;
 use crate::{BlobDigest, DiffId, ExpectedLayer, ImageError, LayerProgress, LayerState, Observer};
 
-/// Bytes of all documents kept, together. An archive of a hundred images has some megabytes.
+/// The most bytes of JSON files kept in memory. An archive of a hundred images has some megabytes.
 const DOCUMENTS_LIMIT: u64 = 64 << 20;
 
-/// What stays of an archive that passed by.
+/// What is kept of an archive after its stream ended.
 pub(super) struct Stream {
     names: Names<Kept>,
     source_name: String,
@@ -30,11 +30,11 @@ enum Kept {
     Document(Vec<u8>),
     Layer(Passed),
     Refused(String),
-    /// Too large for a document, and no layer.
+    /// Too large for a JSON file, and not a layer.
     Skipped,
 }
 
-/// What is needed to bring in layers as they pass.
+/// What is needed to ingest layers from the stream.
 pub(super) struct Reception<'a> {
     pub(super) sink: &'a dyn LayerSink,
     pub(super) progress: &'a dyn Observer,
@@ -92,7 +92,7 @@ impl Reception<'_> {
     }
 
     fn ingest(&self, path: &str, content: &mut (dyn Read + Send), length: u64) -> Kept {
-        // The name of a blob in a layout is a promise that can be checked, and can save the reading.
+        // The name of a blob in a layout is its digest: if the store has that layer, the blob need not be read.
         let promised =
             path.strip_prefix("blobs/").and_then(|blob| blob.replacen('/', ":", 1).parse::<BlobDigest>().ok());
         let known = promised.and_then(|promised| {
@@ -121,7 +121,7 @@ impl Reception<'_> {
                     was_present: layer.was_present,
                 })
             }
-            // Perhaps no image needs it: whether this matters shows at the end.
+            // Perhaps no image needs it: this is only known at the end.
             Err(cause) => Kept::Refused(cause.to_string()),
         }
     }
@@ -136,7 +136,7 @@ impl Files for Stream {
                 source_name: self.source_name.clone(),
                 cause: ImageError::Malformed {
                     what: path.to_owned(),
-                    cause: "it is no document of an image".to_owned(),
+                    cause: "it is not a manifest, index or config of an image".to_owned(),
                 },
             }),
         }
@@ -150,7 +150,7 @@ impl Files for Stream {
         Ok(self.names.resolve(path).map(|kept| match kept {
             Kept::Layer(passed) => Supply::Ingested(passed.clone()),
             Kept::Refused(cause) => Supply::Refused(cause.clone()),
-            Kept::Document(_) | Kept::Skipped => Supply::Refused("it is no tar archive".to_owned()),
+            Kept::Document(_) | Kept::Skipped => Supply::Refused("it is not a tar archive".to_owned()),
         }))
     }
 }

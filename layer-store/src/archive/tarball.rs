@@ -1,4 +1,4 @@
-//! The files of a tar archive that lies in a file: found once, then read from any place.
+//! The files of a tar archive in a regular file: located once, then read with random access.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,10 +9,10 @@ use super::entries::{Entries, Entry, cut_off, within};
 use super::error::ImportError;
 use super::files::{Files, Supply, read_document};
 
-/// Links that lead to links which are followed. Docker writes one.
+/// How many links are followed one after another. Docker writes one.
 const LINK_DEPTH: usize = 8;
 
-/// Names and where they lead, as a tar archive gives them; the last entry of a name counts.
+/// The names in a tar archive and what they lead to; the last entry with a name counts.
 #[derive(Debug)]
 pub(super) struct Names<T> {
     entries: HashMap<String, Target<T>>,
@@ -35,16 +35,16 @@ impl<T> Names<T> {
         self.entries.insert(path.to_owned(), Target::File(file));
     }
 
-    /// Keeps a symbolic or hard link. One that leads out of the archive leads nowhere.
+    /// Records a symbolic or hard link. One that leads out of the archive is ignored.
     pub(super) fn insert_link(&mut self, path: &str, target: &str, symbolic: bool) {
-        // The target of a hard link is a name in the archive, that of a symbolic link is seen from its directory.
+        // The target of a hard link is a name in the archive; that of a symbolic link is relative to its directory.
         let directory = if symbolic { path.rsplit_once('/').map_or("", |(directory, _)| directory) } else { "" };
         if let Some(target) = within(directory, target) {
             self.entries.insert(path.to_owned(), Target::Link(target));
         }
     }
 
-    /// Returns the file that `path` leads to. A document may write the path as loosely as an entry may.
+    /// Returns the file that `path` leads to. Like the path of an entry, `path` need not be normalized.
     pub(super) fn resolve(&self, path: &str) -> Option<&T> {
         let path = within("", path)?;
         let mut path = path.as_str();
@@ -65,7 +65,7 @@ pub(super) struct Tarball {
     source_name: String,
 }
 
-/// Where the content of an entry lies, in bytes.
+/// The range of an entry's content in the file, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct Extent {
     offset: u64,
@@ -73,7 +73,7 @@ struct Extent {
 }
 
 impl Tarball {
-    /// Finds every entry: reads the headers and skips the contents.
+    /// Locates every entry: reads the headers and skips the contents.
     pub(super) fn open(file: File, source_name: &str) -> Result<Self, ImportError> {
         let failed = |cause| ImportError::Read { source_name: source_name.to_owned(), cause };
         let total = file.metadata().map_err(failed)?.len();
@@ -113,7 +113,7 @@ impl Files for Tarball {
     }
 }
 
-/// A part of a file, read without moving the file's own position, so that many can be read at once.
+/// A part of a file, read without moving the file's position, so that several can be read at once.
 struct Section<'a> {
     file: &'a File,
     at: u64,

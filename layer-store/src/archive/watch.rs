@@ -1,4 +1,4 @@
-//! Readers that end when the import is cancelled.
+//! Readers that stop when the import is cancelled.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::observer::{CANCELLATION_POLL, Halt, Observer};
 
-/// Ends reading when the import is cancelled.
+/// A reader that stops when the import is cancelled.
 pub(super) struct Watched<'a, R> {
     pub(super) source: R,
     pub(super) cancellation: &'a Halt,
@@ -29,7 +29,8 @@ impl<R: Read + Wait> Read for Watched<'_, R> {
 
 /// Whether reading would block.
 pub(super) trait Wait {
-    /// Waits for something to read, not longer than a cancelled import may take. `false`: nothing yet.
+    /// Waits for input, but not longer than a cancelled import may take to stop. Returns `false` if there is nothing
+    /// yet.
     fn wait(&mut self) -> io::Result<bool>;
 }
 
@@ -39,7 +40,7 @@ impl Wait for &File {
     }
 }
 
-/// A pipe, socket or terminal. Standard input has no buffer of its own here: poll would not see into it.
+/// A pipe, socket or terminal. Standard input is read without a buffer, because poll would not see what is in one.
 pub(super) struct Pipe<'a> {
     pub(super) source: BorrowedFd<'a>,
 }
@@ -62,7 +63,7 @@ impl Read for Pipe<'_> {
     }
 }
 
-/// Counts what is read, tells it every so often, and ends when the import is cancelled.
+/// Counts the bytes read, reports them from time to time, and stops when the import is cancelled.
 pub(super) struct Counted<'a, F> {
     source: &'a mut (dyn Read + Send),
     cancellation: &'a Halt,
@@ -71,7 +72,7 @@ pub(super) struct Counted<'a, F> {
     told: u64,
 }
 
-/// Bytes between two reports.
+/// How many bytes to read between two reports.
 const REPORT_EVERY: u64 = 256 << 10;
 
 impl<'a, F: Fn(u64)> Counted<'a, F> {

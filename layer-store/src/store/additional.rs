@@ -1,14 +1,14 @@
 //! Additional stores: what is not in this store is found in them and used in place.
 //!
-//! An additional store is never written, except for leases where its owner allows them. Names, layers and documents of the own
-//! store come first, then those of the additional stores in their order. Bases are made in the own store, and so is the index of
-//! a layer whose store has no index that this program can use: `indexes/<diffid>`.
+//! An additional store is never written, except for leases where its owner allows them. This store is searched first
+//! for names, layers, manifests and configs, then the additional stores in their order. Bases are made in this store,
+//! and so is the index of a layer whose store has no index that this program can use: `indexes/<diffid>`.
 //!
-//! Each layer is opened in the store that has it, with its donors, because the same donor in another store may have its holes
-//! elsewhere.
+//! Each layer is opened in the store that has it, with its donors, because the same donor in another store may have its
+//! holes elsewhere.
 //!
-//! If a collection in an additional store deletes a layer on which this process could take no lease, using that layer is an
-//! error that names it; a pull brings it into the own store.
+//! If a collection in an additional store deletes a layer on which this process could take no lease, using that layer
+//! is an error that names it; a pull brings it into this store.
 
 use std::path::{Path, PathBuf};
 
@@ -47,8 +47,8 @@ impl Store {
         self.additional.iter().map(|store| store.root().to_owned()).collect()
     }
 
-    /// Returns the additional stores that `$LAMINA_ADDITIONAL_STORES` names, separated by colons. `$LAMINA_ALSO_READ`, the
-    /// variable's old name, is read where the new one is not set.
+    /// Returns the additional stores that `$LAMINA_ADDITIONAL_STORES` names, separated by colons. `$LAMINA_ALSO_READ`,
+    /// the variable's old name, is read where the new one is not set.
     #[must_use]
     pub fn additional_roots_from_environment() -> Vec<PathBuf> {
         let set = ["LAMINA_ADDITIONAL_STORES", "LAMINA_ALSO_READ"].into_iter().find_map(std::env::var_os);
@@ -56,7 +56,7 @@ impl Store {
         std::env::split_paths(&roots).filter(|root| !root.as_os_str().is_empty()).collect()
     }
 
-    /// Adds the stores at `roots` as additional stores: what is not in this store is searched in them, in this order.
+    /// Adds the stores at `roots` as additional stores: what is not in this store is looked for in them, in this order.
     ///
     /// Fails if one of them does not exist or cannot be read by this program. This store itself is left out.
     pub fn with_additional(mut self, roots: &[PathBuf]) -> Result<Self, StoreError> {
@@ -69,7 +69,7 @@ impl Store {
         Ok(self)
     }
 
-    /// Opens a store that is there; makes none.
+    /// Opens an existing store. Never creates one.
     fn open_other(root: &Path) -> Result<Self, StoreError> {
         let layout = Layout::new(root);
         match StoreFile::read(&layout) {
@@ -80,7 +80,7 @@ impl Store {
         }
     }
 
-    /// This store, then the additional ones.
+    /// Returns this store, then the additional ones.
     pub(super) fn each(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(&self.additional)
     }
@@ -94,7 +94,7 @@ impl Store {
         self.layout.tar(layer).is_some()
     }
 
-    /// Holds those of these layers that are in this store, and returns the others.
+    /// Holds the layers that are in this store, and returns the others.
     pub(super) fn hold_own<'layers>(
         &self,
         layers: impl IntoIterator<Item = &'layers DiffId>,
@@ -107,7 +107,8 @@ impl Store {
         })
     }
 
-    /// Holds each of these layers in the store that has it, and `with` in this store. Returns the layers that no store has.
+    /// Holds each of these layers in the store that has it, and `with` in this store. Returns the layers that no store
+    /// has.
     pub(super) fn hold_where_they_are<'layers>(
         &self,
         layers: impl IntoIterator<Item = &'layers DiffId>,
@@ -123,7 +124,7 @@ impl Store {
         Ok(missing)
     }
 
-    /// Takes leases for what a view uses, in every store that has some of it and allows leases.
+    /// Takes leases for what a view uses, in every store that has a part of it and allows leases.
     pub(super) fn leases_of_view(&self, held: &[Held]) -> Result<Vec<Lease>, StoreError> {
         let mut leases = Vec::new();
         for store in self.each() {

@@ -1,12 +1,12 @@
 //! Brings layers of other stores into this one, for processes that need them permanently.
 //!
-//! A lease in an additional store ends with its process, and often this process cannot take one there. So the layers that an
-//! image made here, or a machine that keeps what it writes, needs from an additional store must be in this one before the
-//! owner of the additional store collects garbage.
+//! A lease in an additional store ends with its process, and often this process cannot take one there. An image that
+//! was made here, or a machine that keeps what it writes, may need layers from an additional store. These layers must
+//! be copied into this store before the owner of the additional store collects garbage.
 //!
-//! A whole tar shares its blocks with the file in the other store if the file system can do that, or is a hard link to that
-//! file if it belongs to this user; neither takes space. Any other layer is read like a new one: its digest is proved, and it
-//! is stored whole or thin, depending on what this store has.
+//! The copy of a whole tar shares its blocks with the file in the other store if the file system can do that, or is a
+//! hard link to that file if it belongs to this user; neither takes space. Any other layer is read like a new one: its
+//! digest is verified, and it is stored whole or thin, depending on what this store has.
 
 use std::fs;
 use std::io;
@@ -22,7 +22,7 @@ use crate::sharing::blob;
 use crate::{DiffId, Digest, ExpectedLayer, IngestError};
 
 impl Layers<'_> {
-    /// Copies those of these layers into this store that only additional stores have.
+    /// Copies into this store those of these layers that only additional stores have.
     pub fn adopt<'layers>(&self, layers: impl IntoIterator<Item = &'layers DiffId>) -> Result<(), StoreError> {
         layers.into_iter().try_for_each(|layer| self.store.adopt_layer(layer, true))
     }
@@ -32,8 +32,9 @@ impl Layers<'_> {
         layers.into_iter().try_for_each(|layer| self.store.adopt_layer(layer, false))
     }
 
-    /// Returns the additional stores that have some of these layers and in which this process cannot take a lease, so that a
-    /// collection there may delete what it uses. Stores on read-only file systems are not among them: nothing collects there.
+    /// Returns the additional stores that have some of these layers and in which this process cannot take a lease: a
+    /// collection there may delete what it uses. Stores on read-only file systems are not included, because nothing can
+    /// be collected there.
     #[must_use]
     pub fn unleased(&self, layers: &[DiffId]) -> Vec<PathBuf> {
         let is_closed =
@@ -107,8 +108,8 @@ fn share_blocks(_: &Path, _: &Path) -> bool {
     false
 }
 
-/// Creates a hard link to a file if it belongs to this user: another owner might change it. The store never removes bytes of
-/// a layer in place, and a repair replaces a name, not the file.
+/// Creates a hard link to a file if it belongs to this user: another owner might change it. The store never removes
+/// bytes of a layer in place, and a repair replaces a name, not the file.
 fn link_own(from: &Path, to: &Path) -> bool {
     let is_own = fs::metadata(from).is_ok_and(|tar| tar.uid() == rustix::process::geteuid().as_raw());
     is_own && fs::hard_link(from, to).is_ok()

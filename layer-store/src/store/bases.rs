@@ -1,4 +1,4 @@
-//! Bases: made once for an image and a variant, and opened as views.
+//! Bases: a base is made once for an image and a variant, and opened as a view.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -22,7 +22,8 @@ use crate::oci::parallel;
 use crate::view::ViewLayer;
 use crate::{BaseId, DiffId, View};
 
-/// The file `recipe` of a base: the layers of image and variant, each bottom first. Their base id is the name of the directory.
+/// The file `recipe` of a base: the layers of image and variant, each bottom first. The directory is named by their
+/// base id.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Recipe {
     pub(super) image: Vec<DiffId>,
@@ -43,14 +44,14 @@ impl Recipe {
     }
 }
 
-/// What a store does with bases: see [`Store::bases`].
+/// The operations on a store's bases: see [`Store::bases`].
 #[derive(Clone, Copy, Debug)]
 pub struct Bases<'store> {
     pub(super) store: &'store Store,
 }
 
 impl Store {
-    /// Its bases.
+    /// Returns the operations on its bases.
     #[must_use]
     pub fn bases(&self) -> Bases<'_> {
         Bases { store: self }
@@ -60,7 +61,7 @@ impl Store {
 impl Bases<'_> {
     /// Returns the base of an image with the layers of a variant on top, and makes it first if necessary.
     ///
-    /// One process makes it; others wait for that process.
+    /// If several processes need it, one makes it and the others wait.
     pub fn prepare(&self, image: &Image, variant: &[DiffId], observer: &dyn Observer) -> Result<BaseId, StoreError> {
         self.prepared(&image.layers, variant, observer, Some(&image.reference))
     }
@@ -75,7 +76,7 @@ impl Bases<'_> {
         self.prepared(layers, variant, observer, None)
     }
 
-    /// `name` is that of an image, for the words about a wait.
+    /// `name` is the image's name, for the message about a wait.
     fn prepared(
         &self,
         layers: &[DiffId],
@@ -91,7 +92,7 @@ impl Bases<'_> {
             return Ok(id);
         }
         match self.store.make_base(&recipe, (observer, &work), &|| self.store.has_base(&id)) {
-            // Opening it then merges in memory.
+            // Opening the base merges the layers in memory instead.
             Err(error) if error.is_closed() && self.store.recipe(&id).is_ok() => {}
             made => made?,
         }
@@ -126,7 +127,7 @@ impl Store {
         }
     }
 
-    /// Whether a base is complete. It is not synced, so a power cut may have left a part.
+    /// Whether a base is complete. Bases are not synced, so a power cut may have left only a part.
     fn has_base(&self, id: &BaseId) -> bool {
         self.open_base(id).is_ok() && self.recipe(id).is_ok()
     }
@@ -137,7 +138,8 @@ impl Store {
         Base::open(bytes).map_err(|cause| cause.to_string())
     }
 
-    /// Makes a base, and replaces one that may exist, unless `is_there` is true once no other process makes it.
+    /// Makes a base, and replaces one that may exist, unless `is_there` returns true once no other process is making
+    /// it.
     fn make_base(
         &self,
         recipe: &Recipe,
@@ -191,8 +193,8 @@ impl Store {
         }
     }
 
-    /// Fails if a layer has a hard link into lower layers that leads nowhere. Indexes are read as they are: while one is
-    /// missing or unusable, the question is left to the one who makes the base.
+    /// Fails if a layer has a hard link into lower layers whose target does not exist. Does not rebuild indexes: if one
+    /// is missing or unusable, this is checked when the base is made.
     pub(super) fn check_links(&self, layers: &[DiffId]) -> Result<(), StoreError> {
         let mut opened = HashMap::new();
         for layer in layers {
@@ -206,7 +208,7 @@ impl Store {
         if indexes.iter().any(leads_below) { merge(&indexes).map(drop) } else { Ok(()) }
     }
 
-    /// Opens the different layers of a base. Most of the cost is checking their indexes, so all processors do it.
+    /// Opens the distinct layers of a base. Most of the cost is checking their indexes, so this uses all processors.
     fn view_layers(&self, recipe: &Recipe) -> Result<HashMap<DiffId, ViewLayer>, StoreError> {
         let different: Vec<DiffId> = recipe.layers().copied().collect::<BTreeSet<_>>().into_iter().collect();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);

@@ -10,21 +10,22 @@ use crate::fault::{self, FaultPoint};
 use crate::lock::FileLock;
 use crate::{BaseId, Observer};
 
-/// Why a block image cannot be made. Nothing is left of it.
+/// Why a block image cannot be made. Nothing of it is left on disk.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlockImageError {
     /// The store cannot open the base or store the image.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// It cannot be made.
+    /// The image cannot be made.
     #[error(transparent)]
     Erofs(ErofsError),
 }
 
 impl Bases<'_> {
-    /// The EROFS image of a base: made if it is not there, and kept as long as the base. One process makes it, others
-    /// wait for that one. `observer` is told of bytes of content written.
+    /// Returns the path of the EROFS image of a base, and makes it first if it does not exist. It is kept as long as
+    /// the base. If several processes need it, one makes it and the others wait. `observer` is told how many bytes of
+    /// content are written.
     ///
     /// The content of every file is verified while it is written.
     pub fn block_image(&self, id: &BaseId, observer: &dyn Observer) -> Result<PathBuf, BlockImageError> {
@@ -49,7 +50,7 @@ impl Bases<'_> {
         Ok(place)
     }
 
-    /// Writes the EROFS image of a base to an empty file, whose path is for messages. Equal bases have equal images.
+    /// Writes the EROFS image of a base to an empty file. The path is only for messages. Equal bases have equal images.
     pub fn write_block_image(
         &self,
         id: &BaseId,

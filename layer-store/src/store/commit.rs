@@ -1,4 +1,4 @@
-//! A new image: one of the store with more layers on top.
+//! Makes a new image from one in the store, with more layers on top.
 
 use oci_spec::image::{ImageManifestBuilder, MediaType};
 use serde_json::{Value, json};
@@ -22,12 +22,12 @@ pub struct Provenance {
 }
 
 impl Images<'_> {
-    /// Makes a new image from the one with the manifest `base`: adds `on_top` (layers of this store, lowest first) above its
-    /// layers and names it `reference`, which is a canonical name without a digest. Returns the digest of its manifest.
-    /// Layers that only additional stores have are copied into this one.
+    /// Makes a new image from the one with the manifest `base`: adds `on_top` (layers of this store, lowest first)
+    /// above its layers and names it `reference`, which is a canonical name without a digest. Returns the digest of its
+    /// manifest. Layers that only additional stores have are copied into this one.
     ///
-    /// The rest of its config is that of the base. In its manifest every layer is a plain tar, so its digest is its DiffID.
-    /// Fails if the base or a layer is missing.
+    /// The rest of its config is that of the base. In its manifest every layer is a plain tar, so its digest is its
+    /// DiffID. Fails if the base or a layer is missing.
     pub fn commit(
         &self,
         base: &Digest,
@@ -41,12 +41,12 @@ impl Images<'_> {
         }
         let malformed = |cause: String| StoreError::Document { path: self.store.layout.manifest(base), cause };
         let bytes = self.manifest_bytes(&image.config_digest)?;
-        // Not with a type for configs, which would drop fields that it does not know.
+        // A type for configs would drop fields that it does not know.
         let mut config: Value = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
         extend(&mut config, on_top, provenance).ok_or_else(|| malformed("its config has no rootfs".to_owned()))?;
         let config = serde_json::to_vec(&config).unwrap_or_default();
 
-        // The new image is kept permanently, and so must be the layers below it.
+        // The new image is permanent, so the layers below it must be permanent too.
         self.store.layers().adopt(image.layers.iter().chain(on_top))?;
         let layers = image.layers.iter().chain(on_top).map(|layer| {
             let bytes = self.store.layers().bytes(layer).ok_or(StoreError::NoSuchLayer(*layer))?;
@@ -96,7 +96,7 @@ fn extend(config: &mut Value, on_top: &[DiffId], provenance: &Provenance) -> Opt
     Some(())
 }
 
-/// A list of a config, which starts empty where it is absent or `null`.
+/// Returns a list in a config, which is made empty if it is absent or `null`.
 fn list<'a>(fields: &'a mut serde_json::Map<String, Value>, name: &str) -> Option<&'a mut Vec<Value>> {
     let list = fields.entry(name).or_insert_with(|| json!([]));
     if list.is_null() {

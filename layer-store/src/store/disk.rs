@@ -1,4 +1,4 @@
-//! Directories of a store, listed and measured.
+//! Lists and measures directories of a store.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::{DiffId, Digest};
 
 impl Store {
-    /// Every layer of the store, and those of which others have content.
+    /// Returns every layer of the store, and the removed layers from which others borrow content.
     pub(super) fn stored_layers(&self) -> Result<Vec<DiffId>, StoreError> {
         Ok(list(&self.layout.layers())?.iter().filter_map(|path| digest(path).map(DiffId)).collect())
     }
@@ -23,8 +23,8 @@ pub(super) fn digest(path: &Path) -> Option<Digest> {
     Digest::from_hex(&file_name(path)).ok()
 }
 
-/// Lists a directory that may not exist yet, or that an earlier version did not have. Any other error is returned: it must be
-/// certain that nothing in it is needed.
+/// Lists a directory that may not exist yet, or that an earlier version did not have. Any other error is returned,
+/// because the caller must be certain that nothing in it is needed.
 pub(super) fn list_if_there(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
     match list(directory) {
         Err(StoreError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -37,7 +37,8 @@ pub(super) fn list(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
     entries.map(|entry| entry.map(|entry| entry.path()).map_err(StoreError::io(directory))).collect()
 }
 
-/// Bytes on disk of a file, or of a directory with all below it; what cannot be read counts nothing.
+/// Returns the bytes on disk of a file, or of a directory and everything below it; what cannot be read counts as
+/// nothing.
 pub(super) fn disk_bytes(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(metadata) = fs::symlink_metadata(path) else { return 0 };

@@ -4,15 +4,16 @@
 //! { "format": 1, "incompatible": ["name", ...], "read_only_compatible": ["name", ...] }
 //! ```
 //!
-//! - **format**: a number that grows when a program of today could not even find its way about. A store of a higher
-//!   format than a program knows is refused.
-//! - **incompatible**: what a program must know to read the store right. One that it does not know: refused.
-//! - **read_only_compatible**: what a program must know to change the store. One that it does not know: the store is
-//!   read, and mounted and run from, and every change is refused. Leases, their locks and `lock` are a part of the
-//!   format, so who only reads holds what it uses as everybody does.
+//! - **format**: a number that is raised when older programs could not even find things in the store. A program refuses
+//!   a store of a higher format than it knows.
+//! - **incompatible**: features that a program must know to read the store correctly. A program that does not know one
+//!   of them refuses the store.
+//! - **read_only_compatible**: features that a program must know to change the store. A program that does not know one
+//!   of them can read the store, mount from it and run from it, but refuses every change. Leases, their locks and
+//!   `lock` are part of the format, so a program that only reads holds what it uses like any other.
 //!
-//! A feature is noted before the first thing that needs it gets its place, and stays noted. Keys that this program
-//! does not know stay as they are.
+//! A feature is recorded before the first thing that needs it gets its place, and stays recorded. Keys that this
+//! program does not know are preserved.
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,13 +24,13 @@ use super::layout::Layout;
 use crate::error::StoreError;
 use crate::sharing::blob;
 
-/// The newest format of a store that this program knows, and the one that it makes.
+/// The newest store format that this program knows, and the one that it creates.
 pub(super) const FORMAT: u32 = 1;
 
-/// What a store may use beyond its format.
+/// A feature that a store may use beyond its format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Feature {
-    /// As `store.json` has it: lower case, words separated by hyphens.
+    /// The name in `store.json`: lower case, words separated by hyphens.
     pub(crate) name: &'static str,
     /// Whether a program that does not know it may still read the store.
     pub(crate) readable: bool,
@@ -55,7 +56,8 @@ pub(super) struct StoreFile {
 }
 
 impl StoreFile {
-    /// That of a store without one: a new store, or one that has lost it, whose layers tell what they need.
+    /// Returns the file for a store that has none: a new store, or one that has lost the file. In the latter case the
+    /// layers show which features they need.
     pub(super) fn new(layout: &Layout) -> Result<Self, StoreError> {
         let mut file = Self { format: FORMAT, ..Self::default() };
         let layers = fs::read_dir(layout.layers()).map_err(StoreError::io(&layout.layers()))?;
@@ -78,7 +80,8 @@ impl StoreFile {
         })
     }
 
-    /// Fails for a store that this program would misread. Returns the features because of which it must not change the store.
+    /// Fails for a store that this program would misread. Returns the features because of which it must not change the
+    /// store.
     pub(super) fn check(&self, layout: &Layout) -> Result<Option<String>, StoreError> {
         if self.format > FORMAT {
             return Err(StoreError::Format { path: layout.root().to_owned(), found: self.format, known: FORMAT });
@@ -98,7 +101,7 @@ pub(super) fn path(layout: &Layout) -> PathBuf {
     layout.join("store.json")
 }
 
-/// Those features that this program does not know, for a message.
+/// Returns the features that this program does not know, for a message.
 fn unknown(features: &[String]) -> Option<String> {
     let is_known = |name: &str| KNOWN.iter().any(|known| known.name == name);
     let unknown: Vec<String> = features.iter().filter(|name| !is_known(name)).map(|name| format!("{name:?}")).collect();

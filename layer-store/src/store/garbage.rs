@@ -1,9 +1,9 @@
-//! What a collection removes.
+//! What a garbage collection removes.
 
 /// What a collection deleted, or would delete.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Collected {
-    /// Everything, in the order of kinds and names.
+    /// All garbage, sorted by kind and name.
     pub garbage: Vec<Garbage>,
     /// Bytes that it used on disk.
     pub bytes: u64,
@@ -34,8 +34,8 @@ pub enum GarbageKind {
     Index,
     /// The part of a layer that is not needed, while other layers borrow content from it.
     Part,
-    /// The beginning of a layer whose transfer ended early.
+    /// The first part of a layer whose transfer ended early.
     Partial,
-    /// What a killed process left.
+    /// Files that a killed process left.
     Leftover,
 }

@@ -1,9 +1,10 @@
 //! Garbage collection: deletes what no image, mount, machine or running command needs.
 //!
-//! A collection holds the store's lock exclusively, so no process can begin to use anything meanwhile: adding to a lease takes
-//! it shared. Roots are the images (with their manifests, configs, layers and the base without a variant)
-//! and everything that a lease of a live process, or a pin whose holder is there, names. What is to go is renamed into `tmp/` first and
-//! deleted after the lock is free; a collection killed in between leaves that to the next.
+//! A collection holds the store's lock exclusively, so no process can begin to use anything meanwhile: adding to a
+//! lease takes the lock shared. Roots are the images (with their manifests, configs, layers and the base without a
+//! variant) and everything named by a lease of a live process or by a pin whose holder exists. Garbage is renamed into
+//! `tmp/` first and deleted after the lock is released; if the collection is killed in between, the next one deletes
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -27,13 +28,13 @@ use crate::remove::remove_tree;
 use crate::sharing::blob;
 use crate::{BaseId, DiffId, Digest};
 
-/// What is needed, and by what.
+/// Everything that is needed, and what needs it.
 #[derive(Debug, Default)]
 pub(super) struct Reachable {
     pub(super) layers: BTreeMap<DiffId, BTreeSet<String>>,
     bases: BTreeSet<BaseId>,
     manifests: BTreeSet<Digest>,
-    /// Layers of images of stores that are read also.
+    /// Layers of images of additional stores.
     borrowed: BTreeSet<DiffId>,
     /// Which layers borrow from which.
     sharing: Borrowed,
@@ -46,8 +47,8 @@ pub(super) struct Reachable {
 }
 
 impl Layers<'_> {
-    /// Returns what holds a layer: names of images, and the purposes of live processes. It is empty if the layer would be
-    /// collected.
+    /// Returns what holds a layer: names of images, and the purposes of live processes. It is empty if the layer would
+    /// be collected.
     pub fn holders(&self, layer: &DiffId) -> Result<Vec<String>, StoreError> {
         let home = self.store.home(layer);
         if !std::ptr::eq(home, self.store) {
@@ -100,14 +101,14 @@ impl Store {
                 fault::point(FaultPoint::GarbageFirstDeleted);
             }
             for remainder in &remainders {
-                // What is not trimmed is only larger than it has to be.
+                // If this fails, the remnant is only larger than necessary.
                 self.trim(remainder).unwrap_or_else(|error| tracing::warn!("not made smaller: {error}"));
             }
         }
         Ok(Collected { garbage, bytes })
     }
 
-    /// What becomes of layers that are garbage and that others borrow from.
+    /// Returns what to do with layers that are garbage but that others borrow from.
     fn remainders(&self, reachable: &Reachable) -> Vec<Remainder> {
         if let Some((layer, cause)) = &reachable.sharing.unknown {
             tracing::warn!("layer {layer}: {cause}; no layer is removed until the layer is repaired");
@@ -120,8 +121,8 @@ impl Store {
         garbage.filter_map(|(donor, needed)| self.remainder(*donor, needed)).collect()
     }
 
-    /// Renames garbage into `tmp/`, where this or a later collection deletes it. It creates no file and no directory, so it needs no
-    /// space and works on a full disk.
+    /// Renames garbage into `tmp/`, where this or a later collection deletes it. It creates no file and no directory,
+    /// so it needs no space and works on a full disk.
     fn set_aside(&self, doomed: &[(Garbage, PathBuf)]) -> Result<Vec<PathBuf>, StoreError> {
         let bin = self.layout.join("tmp").join(format!("collected-{}", unique_name()));
         let mut aside = Vec::with_capacity(doomed.len());
@@ -129,7 +130,7 @@ impl Store {
             let to = bin.with_extension(number.to_string());
             match fs::rename(path, &to) {
                 Ok(()) => aside.push(to),
-                // A collection at the same time deletes what it set aside, and a lease goes with its holder.
+                // A concurrent collection may have deleted it, and a lease disappears with its holder.
                 Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
                 Err(cause) => return Err(StoreError::io(path)(cause)),
             }
@@ -159,7 +160,7 @@ impl Store {
                 }
             }
         }
-        // The bases of images of additional stores are in this store, and the indexes that their layers lack.
+        // This store has the bases of images of additional stores, and the indexes that their layers lack.
         for other in &self.additional {
             for image in other.readable_images()? {
                 reachable.bases.insert(BaseId::of(&image.layers, &[]));
@@ -194,7 +195,7 @@ impl Store {
         Ok(names.filter_map(|name| self.image_by_manifest(&name.reference, &name.manifest_digest).ok()).collect())
     }
 
-    /// Files of a layer in the place of which others have come.
+    /// Returns the files of a layer that other files have superseded.
     fn outlived(&self, layer: &DiffId, reachable: &Reachable) -> Vec<PathBuf> {
         let is_whole = self.layout.blob(layer).is_file();
         let is_borrowed = reachable.sharing.donors.contains_key(layer) || reachable.keeps_all_layers();
@@ -266,7 +267,7 @@ impl Store {
         Ok(doomed)
     }
 
-    /// Lock files go with their locks; those of killed processes are still there.
+    /// A lock file is removed with its lock, but those of killed processes remain.
     fn remove_stale_locks(&self) {
         for path in list(&self.layout.join("locks")).unwrap_or_default() {
             drop(FileLock::try_take(&path));
@@ -275,14 +276,15 @@ impl Store {
 }
 
 impl Reachable {
-    /// Notes that an image is there and cannot be read now. What it needs may all be there, and its layers' donors.
+    /// Records that an image exists but cannot be read. Anything in the store may be needed by it, also as a donor of
+    /// its layers.
     fn not_understood(&mut self, what: &str, remedy: &str) {
         tracing::warn!("{what}; no layer, base or manifest is removed until it is pulled or imported again{remedy}");
         self.unknown = Some(format!("what cannot be read: {what}"));
     }
 
-    /// Whether any layer may be one that is needed: of an image that cannot be read, or one from which another borrows
-    /// whose map cannot be read.
+    /// Whether any layer may be needed: because an image cannot be read, or because the sharing map of a layer, which
+    /// may borrow from any other layer, cannot be read.
     fn keeps_all_layers(&self) -> bool {
         self.unknown.is_some() || self.sharing.unknown.is_some()
     }
@@ -302,7 +304,7 @@ impl Reachable {
     }
 }
 
-/// Deletes a file or a directory with all below it. Another collection may do so too.
+/// Deletes a file, or a directory with everything below it. Another collection may be deleting it at the same time.
 fn delete(path: &Path) -> io::Result<()> {
     let is_directory = fs::symlink_metadata(path).map(|metadata| metadata.is_dir());
     let deleted = is_directory.and_then(|is| if is { remove_tree(path) } else { fs::remove_file(path) });

@@ -1,4 +1,4 @@
-//! An open store: what every operation on it works with.
+//! An open store, the state that every operation on it uses.
 
 use std::io;
 use std::path::Path;
@@ -13,14 +13,14 @@ use crate::lock;
 
 /// A store, opened by this process.
 ///
-/// Everything that is added or looked up through a `Store` stays until the `Store` is dropped, even if garbage is collected
-/// meanwhile. All methods may be called from several threads.
+/// Everything that is added or looked up through a `Store` is kept until the `Store` is dropped, even if garbage is
+/// collected meanwhile. All methods may be called from several threads.
 #[derive(Debug)]
 pub struct Store {
     pub(super) layout: Layout,
     pub(super) limits: Limits,
     pub(super) purpose: String,
-    /// Features of the store that this program does not know, so that it must not change it.
+    /// Features of the store that this program does not know: it must not change the store then.
     pub(super) closed: Option<String>,
     /// The additional stores.
     pub(super) additional: Vec<Store>,
@@ -28,10 +28,10 @@ pub struct Store {
     pub(super) lease: OnceLock<Result<Lease, io::ErrorKind>>,
     /// Whether new layers leave out content that other layers have.
     pub(super) shares_files: bool,
-    /// Held while a layer gets its name, so that the later of two new layers sees the other.
+    /// Held while a layer is moved to its place, so that the later of two new layers sees the earlier one.
     ///
-    /// A lock of the standard library: it is taken once for each new layer, so a faster one such as that of `parking_lot` would
-    /// save nothing.
+    /// A lock of the standard library: it is taken once for each new layer, so a faster one such as that of
+    /// `parking_lot` would save nothing.
     pub(super) placing: Mutex<()>,
 }
 
@@ -69,13 +69,13 @@ impl Store {
         Self { purpose: purpose.replace('\n', " "), additional, ..self }
     }
 
-    /// The directory of the store.
+    /// Returns the directory of the store.
     #[must_use]
     pub fn root(&self) -> &Path {
         self.layout.root()
     }
 
-    /// The lease of this `Store`, or why it cannot have one: a process that may only read continues without.
+    /// Returns the lease of this `Store`, or why it cannot have one: a process that may only read continues without it.
     fn lease(&self) -> Result<&Result<Lease, io::ErrorKind>, StoreError> {
         if let Some(lease) = self.lease.get() {
             return Ok(lease);
@@ -84,8 +84,9 @@ impl Store {
         Ok(self.lease.get_or_init(|| lease))
     }
 
-    /// Takes a new lease that holds `things`. On a read-only file system no process can collect anything. In a store of another user
-    /// a collection may come between finding a layer and opening it, which then is an error, but what is open stays readable.
+    /// Takes a new lease that holds `things`, if this process may write the store. On a read-only file system it needs
+    /// none, because no process can collect anything there. In a store of another user, a collection may run between
+    /// finding a layer and opening it, which is then an error, but what is open stays readable.
     pub(super) fn new_lease(&self, things: &[Held]) -> Result<Result<Lease, io::ErrorKind>, StoreError> {
         let _shared = lock::shared(&self.layout.join("lock"))?;
         match Lease::take(&self.layout.join("leases"), &self.layout.join("tmp"), &self.purpose) {
@@ -109,7 +110,7 @@ impl Store {
         }
     }
 
-    /// A directory to make things in, which no collection takes while this `Store` lives.
+    /// Creates a directory to make things in. No collection removes it while this `Store` lives.
     pub(super) fn staging(&self) -> Result<tempfile::TempDir, StoreError> {
         self.may_change()?;
         match self.lease()? {
@@ -118,7 +119,8 @@ impl Store {
         }
     }
 
-    /// Runs `step`, which makes or finds things, and holds those it names, so that no collection comes between.
+    /// Runs `step`, which makes or finds things, and holds the things that it returns, so that no collection runs in
+    /// between.
     pub(super) fn holding<T>(
         &self,
         step: impl FnOnce() -> Result<(T, Vec<Held>), StoreError>,

@@ -39,7 +39,7 @@ pub struct Image {
     pub layers: Vec<DiffId>,
 }
 
-/// A name in the store and the manifest that it stands for.
+/// A name in the store and its manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageSummary {
     /// The canonical name.
@@ -51,20 +51,20 @@ pub struct ImageSummary {
 }
 
 impl Image {
-    /// Its manifest and its config.
+    /// Returns the digests of its manifest and its config.
     pub(super) fn documents(&self) -> impl Iterator<Item = Digest> {
         [self.manifest_digest, self.config_digest].into_iter()
     }
 }
 
-/// What a store does with images: see [`Store::images`].
+/// The operations on a store's images: see [`Store::images`].
 #[derive(Clone, Copy, Debug)]
 pub struct Images<'store> {
     pub(crate) store: &'store Store,
 }
 
 impl Store {
-    /// Its images, and those of its additional stores.
+    /// Returns the operations on its images and those of its additional stores.
     #[must_use]
     pub fn images(&self) -> Images<'_> {
         Images { store: self }
@@ -72,15 +72,15 @@ impl Store {
 }
 
 impl Images<'_> {
-    /// Returns the image with this canonical name: from this store, else from the first additional store that has it. The
-    /// image stays for as long as this `Store`, even if the name gets another meaning.
+    /// Returns the image with this canonical name: from this store, else from the first additional store that has it.
+    /// The image is kept until this `Store` is dropped, even if the name moves to another image.
     pub fn get(&self, reference: &str) -> Result<Image, StoreError> {
         for store in self.store.each() {
             match store.own_image(reference) {
                 Err(StoreError::NoSuchImage(_)) => {}
                 found => {
                     let image = found?;
-                    // A missing layer is an error where it is used.
+                    // A missing layer is an error only when it is used.
                     self.store.hold_where_they_are(&image.layers, &[])?;
                     return Ok(image);
                 }
@@ -132,14 +132,14 @@ impl Images<'_> {
         Ok(digest)
     }
 
-    /// Makes a canonical name stand for the manifest with this digest.
+    /// Gives the canonical name `reference` to the image whose manifest has this digest.
     ///
-    /// Fails if a hard link of the image leads nowhere: such an image could not be used.
+    /// Fails if the target of a hard link in the image does not exist: such an image could not be used.
     pub fn tag(&self, reference: &str, manifest: &Digest) -> Result<(), StoreError> {
         let path = self.store.layout.image(reference);
-        // A name that cannot be read does not count, and is repaired by this.
+        // A name that cannot be read does not count, and this replaces it.
         let is_meant = |file: ImageFile| file.reference == reference && file.manifest == *manifest;
-        // Another process may have given layers and documents their places, and not waited for the disk yet.
+        // Another process may have moved layers, manifests or configs to their places without having synced them yet.
         durable::sync_directory(&self.store.layout.layers())?;
         durable::sync_directory(&self.store.layout.join("manifests/sha256"))?;
         let layers = self.store.image_by_manifest(reference, manifest).map(|image| image.layers).unwrap_or_default();
@@ -154,8 +154,8 @@ impl Images<'_> {
         let written = staging.path().join("image");
         durable::write(&written, &serde_json::to_vec(&file).unwrap_or_default())?;
         fault::point(FaultPoint::ImageStaged);
-        // A collection that looked for names before and for leases after would miss what this process holds until
-        // then and the name from then on.
+        // Otherwise a collection could read the names before this one is written, and the leases after this process has
+        // ended: it would see neither.
         self.store.holding(|| {
             fs::rename(&written, &path).map_err(StoreError::io(&path))?;
             fault::point(FaultPoint::ImagePublished);
@@ -218,7 +218,7 @@ impl Store {
         Ok(Image { reference: reference.to_owned(), manifest_digest: *digest, manifest, config_digest, config, layers })
     }
 
-    /// The document of `length` bytes with a digest by which no document is named here.
+    /// Finds the config of `length` bytes with a digest that is not its name in the store (SHA-512).
     fn document_by(&self, digest: &BlobDigest, length: u64) -> Option<Digest> {
         let documents = fs::read_dir(self.layout.join("manifests/sha256")).ok()?;
         let fits = |path: &Path| fs::metadata(path).is_ok_and(|status| status.len() == length);
@@ -245,13 +245,14 @@ impl Store {
             .map_err(|error| StoreError::Document { path: self.layout.manifest(digest), cause: error.to_string() })
     }
 
-    /// Waits until the names of the files of layers are on the disk: they may have come one by one, beside a rest.
+    /// Waits until the names of the layers' files are on the disk: they may have been added one by one next to a
+    /// remnant.
     fn sync_places(&self, layers: &[DiffId]) -> Result<(), StoreError> {
         let own = layers.iter().filter(|layer| self.has_own_layer(layer));
         own.map(|layer| self.layout.layer(layer)).try_for_each(|place| durable::sync_directory(&place))
     }
 
-    /// The names of this store that can be read, in byte order.
+    /// Returns the names of this store that can be read, in byte order.
     pub(super) fn own_images(&self) -> Result<Vec<ImageSummary>, StoreError> {
         let (images, damaged) = self.own_names()?;
         for error in damaged {
@@ -260,7 +261,7 @@ impl Store {
         Ok(images)
     }
 
-    /// The names of this store in byte order, and why others cannot be read.
+    /// Returns the names of this store in byte order, and the errors of those that cannot be read.
     pub(super) fn own_names(&self) -> Result<(Vec<ImageSummary>, Vec<StoreError>), StoreError> {
         let directory = self.layout.join("images");
         let (mut images, mut damaged) = (BTreeMap::new(), Vec::new());

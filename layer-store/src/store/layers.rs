@@ -26,14 +26,14 @@ pub struct LayerLock {
     _lock: FileLock,
 }
 
-/// What a store does with layers: see [`Store::layers`].
+/// The operations on a store's layers: see [`Store::layers`].
 #[derive(Clone, Copy, Debug)]
 pub struct Layers<'store> {
     pub(crate) store: &'store Store,
 }
 
 impl Store {
-    /// Its layers, and those of its additional stores.
+    /// Returns the operations on its layers and those of its additional stores.
     #[must_use]
     pub fn layers(&self) -> Layers<'_> {
         Layers { store: self }
@@ -41,7 +41,7 @@ impl Store {
 }
 
 impl Layers<'_> {
-    /// Whether a layer is in the store or in an additional store. If so, it stays for as long as this `Store`.
+    /// Whether a layer is in the store or in an additional store. If so, it is kept until this `Store` is dropped.
     #[must_use]
     pub fn has(&self, diff_id: &DiffId) -> bool {
         self.store.hold_layer(diff_id).is_ok()
@@ -61,8 +61,8 @@ impl Layers<'_> {
         self.store.each().filter_map(noted).find(|diff_id| self.has(diff_id))
     }
 
-    /// Waits until no other thread or process adds this layer. `observer` is told about a wait, with `name` for the layer, and can
-    /// end it.
+    /// Waits until no other thread or process adds this layer. `observer` is told about a wait, in which `name` stands
+    /// for the layer, and can end it.
     pub fn lock(&self, diff_id: &DiffId, name: &str, observer: &dyn Observer) -> Result<LayerLock, StoreError> {
         let path = self.store.layout.lock(&format!("layer-{}", diff_id.0.hex()));
         let lock = FileLock::wait(&path, observer, &format!("brings in layer {}", name.escape_debug()))?;
@@ -72,7 +72,7 @@ impl Layers<'_> {
 
     /// Reads one layer into the store. Its first bytes tell how it is compressed.
     ///
-    /// `source` is read to its end. On any error the store is as it was.
+    /// `source` is read to its end. On an error the store is unchanged.
     pub fn ingest(
         &self,
         source: &mut (dyn Read + Send),
@@ -82,7 +82,7 @@ impl Layers<'_> {
         let sharing = self.store.shares_files.then_some(self.store as &dyn Lender);
         let (made, tar, mut new) = ingest::ingest(source, staging.path(), expected, &self.store.limits, sharing)?;
         let placing = self.store.placing.lock();
-        // Another thread may have brought in a layer since.
+        // Another thread may have added a layer since.
         if new.share(&tar) {
             tar.sync_all().map_err(|cause| StoreError::write(staging.path(), made.blob_bytes, cause))?;
             durable::sync_directory(staging.path())?;
@@ -127,7 +127,7 @@ impl Store {
                     durable::sync_directory(&layers).map(|()| (false, held))
                 }
                 Err(_) if self.layout.tar(diff_id).is_some() => Ok((true, held)),
-                // A directory with what others borrow of a layer that was collected.
+                // A directory with the remnant of a collected layer, from which others borrow.
                 Err(_) if place.is_dir() => {
                     fill_place(staging, &place)?;
                     fault::point(FaultPoint::LayerPublished);
@@ -138,11 +138,11 @@ impl Store {
         })
     }
 
-    /// Notes that a layer came with this digest, so that it is not fetched again under that name.
+    /// Records that a layer came with this digest, so that it is not fetched again by that digest.
     fn remember_compressed(&self, diff_id: &DiffId, compressed: &Digest) -> Result<(), StoreError> {
         let path = self.layout.compressed(compressed);
         let text = format!("{diff_id}\n");
-        // It is not synced: a power cut may have left a part.
+        // This file is not synced: a power cut may have left only a part of it.
         if fs::read_to_string(&path).is_ok_and(|kept| kept == text) {
             return Ok(());
         }
@@ -156,7 +156,7 @@ impl Store {
     /// Records where a layer's bytes can be fetched from again, for repairs and for pushing it unchanged.
     pub(crate) fn remember_source(&self, diff_id: &DiffId, source: &LayerSource) -> Result<(), StoreError> {
         let mut sources = self.layers().sources(diff_id);
-        // The notes of another store are not this one's to write.
+        // The records of another store are never written here.
         if sources.contains(source) || self.layers().store_of(diff_id) != Some(self.root()) {
             return Ok(());
         }
@@ -204,13 +204,14 @@ impl Store {
         let file = File::create_new(&made).map_err(StoreError::io(&made))?;
         home.index_blob(diff_id, (&made, BufWriter::new(file)))?;
         fault::point(FaultPoint::IndexRemade);
-        // The directory of indexes of other stores' layers is not there from the start.
+        // The directory of indexes of other stores' layers does not exist from the start.
         path.parent().map_or(Ok(()), fs::create_dir_all).map_err(StoreError::io(path))?;
         fs::rename(&made, path).map_err(StoreError::io(path))?;
         open_index(path, diff_id).map_err(|cause| StoreError::DamagedLayer { layer: *diff_id, cause })
     }
 
-    /// Builds the index of a layer of this store in memory, for a process that may not write it. It reads the whole blob.
+    /// Builds the index of a layer of this store in memory, for a process that may not write it. It reads the whole
+    /// blob.
     fn index_in_memory(&self, diff_id: &DiffId) -> Result<LayerIndex, StoreError> {
         let mut made = Cursor::new(Vec::new());
         self.index_blob(diff_id, (Path::new("index"), &mut made))?;
@@ -238,7 +239,7 @@ impl Store {
     }
 }
 
-/// Moves the files of a finished layer to its place, the tar last: with it the layer is there.
+/// Moves the files of a finished layer to its place, the tar last: the layer exists once its tar does.
 fn fill_place(staging: &Path, place: &Path) -> Result<(), StoreError> {
     for name in ["index", "contents", blob::MAP] {
         move_if_there(staging, place, name)?;
@@ -256,7 +257,7 @@ fn move_if_there(staging: &Path, place: &Path, name: &str) -> Result<(), StoreEr
     }
 }
 
-/// A note that only saves a later fetch is no reason to fail.
+/// Logs an error that is no reason to fail, because what was not recorded only saves a later fetch.
 pub(super) fn forget(error: &StoreError) {
     tracing::info!("not noted: {error}");
 }

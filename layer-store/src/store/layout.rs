@@ -1,4 +1,4 @@
-//! Where things are in a store.
+//! The directory layout of a store.
 //!
 //! ```text
 //! <store>/
@@ -11,29 +11,29 @@
 //!   layers/sha256/<diffid>/shared    where the bytes of the holes are
 //!   layers/sha256/<diffid>/index     the layer index (a cache)
 //!   layers/sha256/<diffid>/contents  what content its file holds, by hash (a cache)
-//!   layers/sha256/<diffid>/rest      of a layer that is gone: what others borrow of it
-//!   layers/sha256/<diffid>/sources   JSON: as what the layer came, and from where
+//!   layers/sha256/<diffid>/rest      the remnant of a removed layer: what others borrow from it
+//!   layers/sha256/<diffid>/sources   JSON: where the layer came from, and in which form
 //!   compressed/sha256/<hex>          the DiffID of the layer that came with this digest
-//!   indexes/<diffid>                 the index of a layer of another store (a cache; others.rs says when)
+//!   indexes/<diffid>                 the index of a layer of another store (a cache; see `additional.rs`)
 //!   bases/<base-id>/index            the merge index (a cache)
 //!   bases/<base-id>/recipe           JSON: DiffIDs of image and variant
-//!   bases/<base-id>/erofs-1          the base as a block image, where one was asked for (a cache)
-//!   bases/<base-id>/tree-1           the base as a directory, where one was asked for (a cache); without owners tree-1-own
-//!   partial/sha256/<hex>             the first bytes of the layer with this digest, of a transfer that ended (a cache)
-//!   leases/<id>                      what a live process uses, locked by it
+//!   bases/<base-id>/erofs-1          the base as a block image, if one was requested (a cache)
+//!   bases/<base-id>/tree-1           the base as a directory, if one was requested (a cache); without owners tree-1-own
+//!   partial/sha256/<hex>             the first bytes of the layer with this digest, if its transfer ended early (a cache)
+//!   leases/<id>                      what a live process uses; locked by that process
 //!   pins/<hex>                       what something outside the store uses: see `pins.rs`
-//!   locks/<name>                     one thing that is being made
+//!   locks/<name>                     the lock for one thing that is being made
 //!   tmp/<id>/                        where the holder of lease <id> makes things
 //! ```
 //!
-//! No name of an image becomes a file name, so the host's file system may fold case as it likes.
+//! Image names never become file names, so a file system that ignores case is no problem.
 
 use std::path::{Path, PathBuf};
 
 use crate::sharing::blob;
 use crate::{BaseId, DiffId, Digest};
 
-/// The paths of one store.
+/// The paths in one store.
 #[derive(Clone, Debug)]
 pub(super) struct Layout(PathBuf);
 
@@ -70,7 +70,7 @@ impl Layout {
         self.layer(diff_id).join(blob::THIN)
     }
 
-    /// The file of a layer's tar, whole or thin; `None` where the layer is not in the store.
+    /// Returns the file of a layer's tar, whole or thin; `None` if the layer is not in the store.
     pub(super) fn tar(&self, diff_id: &DiffId) -> Option<PathBuf> {
         [self.blob(diff_id), self.thin(diff_id)].into_iter().find(|path| path.is_file())
     }
@@ -83,12 +83,12 @@ impl Layout {
         self.layer(diff_id).join("index")
     }
 
-    /// Where the index of a layer of another store goes.
+    /// Returns the path for the index of a layer of another store.
     pub(super) fn borrowed_index(&self, diff_id: &DiffId) -> PathBuf {
         self.borrowed_indexes().join(diff_id.0.hex())
     }
 
-    /// A directory that a store has not from the start.
+    /// Returns a directory that a new store does not have.
     pub(super) fn borrowed_indexes(&self) -> PathBuf {
         self.join("indexes")
     }
@@ -97,7 +97,7 @@ impl Layout {
         self.join("compressed/sha256").join(digest.hex())
     }
 
-    /// Another directory that a store has not from the start.
+    /// Returns another directory that a new store does not have.
     pub(super) fn partials(&self) -> PathBuf {
         self.join("partial/sha256")
     }
@@ -114,12 +114,12 @@ impl Layout {
         self.join("bases").join(id.hex())
     }
 
-    /// The number is the version of the way in which images are written; images of another version are rebuilt.
+    /// The number in the name is the version of the image writer; images of another version are rebuilt.
     pub(super) fn block_image(&self, id: &BaseId) -> PathBuf {
         self.base(id).join("erofs-1")
     }
 
-    /// The same for the tree of a base.
+    /// The path of the tree of a base, with a version in the same way.
     #[cfg(target_os = "linux")]
     pub(super) fn tree(&self, id: &BaseId, without_owners: bool) -> PathBuf {
         self.base(id).join(if without_owners { "tree-1-own" } else { "tree-1" })

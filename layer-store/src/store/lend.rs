@@ -12,7 +12,7 @@ use crate::sharing::contents::ContentTable;
 use crate::sharing::map::Run;
 use crate::sharing::{Candidate, Lender, blob};
 
-/// The most layers that are searched for content of a new one: those that were added last.
+/// The most layers that are searched for content of a new layer: those that were added last.
 const CANDIDATES_MAX: usize = 128;
 
 impl Lender for Store {
@@ -34,8 +34,8 @@ impl Lender for Store {
         Ok(found.into_iter().filter_map(|(_, layer)| open(layer)).collect())
     }
 
-    // Only layers of this store, which alone knows its borrowers: the same layer in another store may be whole while
-    // only a remnant is left here, which no lease keeps.
+    // Only layers of this store lend content, because another store would not know about the borrower. The same layer
+    // may be whole in another store while only a remnant, which no lease keeps, is left here.
     fn open_donor(&self, donor: &DiffId, runs: &[Run]) -> Option<File> {
         if !self.hold_own([donor], &[]).ok()?.is_empty() {
             return None;

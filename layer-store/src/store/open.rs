@@ -14,7 +14,7 @@ use crate::observer::Silent;
 use crate::user_dirs;
 
 impl Store {
-    /// `$LAMINA_STORE`, else `$XDG_DATA_HOME/lamina`, else `~/.local/share/lamina`.
+    /// Returns `$LAMINA_STORE`, else `$XDG_DATA_HOME/lamina`, else `~/.local/share/lamina`.
     #[must_use]
     pub fn default_root() -> PathBuf {
         let named = std::env::var_os("LAMINA_STORE").filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -23,8 +23,8 @@ impl Store {
 
     /// Opens the store at `root`, and creates one if it does not exist.
     ///
-    /// Fails if the directory cannot be created or read, or if it has a store of a newer format, or with features that this
-    /// program must know to read it.
+    /// Fails if the directory cannot be created or read, or if it has a store of a newer format, or one with features
+    /// that a program must know to read it and this one does not.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let layout = Layout::new(root);
         let file = read_or_make(&layout)?;
@@ -34,15 +34,15 @@ impl Store {
     /// Opens the store at `root`, but does not create one: for commands that only read.
     pub fn open_existing(root: &Path) -> Result<Self, StoreError> {
         let layout = Layout::new(root);
-        // A store that has lost its `store.json` is one all the same.
+        // A store that has lost its `store.json` is still a store.
         if layout.join("store.json").exists() || layout.layers().is_dir() {
             return Self::open(root);
         }
         Err(StoreError::NoStoreYet(root.to_owned()))
     }
 
-    /// Notes that the store uses `feature` from now on, and waits until that is on the disk. To be called before the
-    /// first thing that needs it gets its place, and not while the store's own lock is held.
+    /// Records that the store uses `feature` from now on, and waits until that is on the disk. Must be called before
+    /// the first thing that needs the feature gets its place, and not while the store's own lock is held.
     pub(crate) fn use_feature(&self, feature: Feature) -> Result<(), StoreError> {
         let is_noted = |file: &mut StoreFile| file.list(feature).iter().any(|name| name == feature.name);
         if is_noted(&mut StoreFile::read(&self.layout)?) {
@@ -77,12 +77,13 @@ fn make(layout: &Layout) -> Result<(), StoreError> {
         let path = layout.join(directory);
         fs::create_dir_all(&path).map_err(StoreError::io(&path))?;
     }
-    // Of those who make it the first does, whose `store.json` may soon say more than that of a new store.
+    // Only the first of several processes creates the store. Its `store.json` must not be overwritten: it may soon
+    // list features that a new store does not have.
     let _one_at_a_time = FileLock::wait(&layout.lock("features"), &Silent, "writes store.json")?;
     if layout.join("store.json").exists() {
         return Ok(());
     }
-    // A collection by a process that finds the store just made must not take what this one is making.
+    // A process that finds the new store may collect garbage, which must not remove what this one is making.
     let _shared = lock::shared(&layout.join("lock"))?;
     let staging = tempfile::Builder::new().prefix("new").tempdir_in(layout.join("tmp"));
     let staging = staging.map_err(StoreError::io(layout.root()))?;
@@ -96,7 +97,7 @@ fn make(layout: &Layout) -> Result<(), StoreError> {
     fault::point(FaultPoint::StoreNamed);
     for parent in new.iter().filter_map(|path| path.parent()) {
         match durable::sync_directory(parent) {
-            // A directory may let this process make something in it and not look.
+            // This process may be allowed to create files in a directory but not to list it.
             Err(error) if error.is_closed() => {}
             synced => synced?,
         }
@@ -136,7 +137,7 @@ mod tests {
     #[test]
     fn features_noted_at_the_same_time_are_all_noted() {
         let (_, directory) = store();
-        // Opened first: a process that finds an unknown feature may only read.
+        // Opened before the feature is added: a process that finds an unknown feature may only read.
         let stores = [READABLE, OTHER].map(|feature| (feature, Store::open(directory.path()).unwrap()));
         std::thread::scope(|scope| {
             for (feature, store) in &stores {

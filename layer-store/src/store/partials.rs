@@ -1,4 +1,4 @@
-//! Parts of layers whose transfer ended early: how long they are kept, and what they take.
+//! Parts of layers whose transfer ended early: how long they are kept, and how much space they use.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -8,11 +8,11 @@ use super::handle::Store;
 use crate::error::StoreError;
 use crate::oci::partial;
 
-/// How long a part is kept after its last byte arrived. Who tries again does so within a day.
+/// How long a part is kept after its last byte arrived. A transfer that is tried again usually is within a day.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Store {
-    /// Parts that no transfer is likely to go on from.
+    /// Returns the parts that no transfer is likely to continue.
     pub(super) fn stale_partials(&self) -> Result<Vec<PathBuf>, StoreError> {
         let all = list_if_there(&self.layout.partials())?;
         Ok(all.into_iter().filter(|path| self.is_stale(path) && !partial::is_in_use(path)).collect())

@@ -1,8 +1,8 @@
-//! Pins: what must outlive the processes that use it. A stopped machine keeps its base by a pin.
+//! Pins keep what must outlive the processes that use it. For example, a pin keeps the base of a stopped machine.
 //!
-//! A lease ends with its process; a pin ends with a path outside the store. `pins/<hex>`, named by the SHA-256 of that path, is
-//! JSON: the path (`holder`), what users are told (`purpose`), and in `held` one line for each thing, as in a lease. A collection
-//! respects it for as long as something exists at the path, and deletes the pin after that.
+//! A lease ends with its process; a pin ends with a path outside the store. `pins/<hex>`, named by the SHA-256 of that
+//! path, is JSON: the path (`holder`), what users are told (`purpose`), and in `held` one line for each thing, as in a
+//! lease. A collection respects it for as long as something exists at the path, and deletes the pin after that.
 
 use std::fs;
 use std::io;
@@ -28,14 +28,14 @@ struct PinFile {
     held: Vec<String>,
 }
 
-/// What a store does with pins: see [`Store::pins`].
+/// The operations on a store's pins: see [`Store::pins`].
 #[derive(Clone, Copy, Debug)]
 pub struct Pins<'store> {
     pub(super) store: &'store Store,
 }
 
 impl Store {
-    /// Its pins.
+    /// Returns the operations on its pins.
     #[must_use]
     pub fn pins(&self) -> Pins<'_> {
         Pins { store: self }
@@ -43,9 +43,9 @@ impl Store {
 }
 
 impl Pins<'_> {
-    /// Keeps an image (by its manifest), the layers of a variant and their base for as long as something exists at `holder`, an
-    /// absolute path outside the store. `purpose` is what users are told holds them. A pin keeps nothing in additional stores:
-    /// [`crate::Layers::adopt`] copies their layers into this store.
+    /// Keeps an image (named by its manifest), the layers of a variant and their base for as long as something exists
+    /// at `holder`, an absolute path outside the store. `purpose` tells users what holds them. A pin keeps nothing in
+    /// additional stores: [`crate::Layers::adopt`] copies their layers into this store.
     ///
     /// It replaces an earlier pin of `holder`.
     pub fn add(
@@ -73,9 +73,9 @@ impl Pins<'_> {
         fault::point(FaultPoint::PinStaged);
         let place = self.store.layout.pin(holder);
         self.store.holding(|| {
-            // A store that an earlier version made has no such directory.
+            // A store that an earlier version created has no such directory.
             fs::create_dir_all(self.store.layout.pins()).map_err(StoreError::io(&place))?;
-            // The process that created it may not have synced it yet.
+            // The process that created the directory may not have synced it yet.
             durable::sync_directory(self.store.root())?;
             durable::publish(&written, &place)?;
             fault::point(FaultPoint::PinPublished);
@@ -89,7 +89,7 @@ impl Pins<'_> {
         match fs::remove_file(&place) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(cause) => Err(StoreError::io(&place)(cause)),
-            // A power cut may bring it back; a collection deletes it then.
+            // A power cut may bring the pin back; the next collection deletes it then.
             Ok(()) => {
                 fault::point(FaultPoint::PinRemoved);
                 Ok(())
@@ -110,7 +110,7 @@ pub(super) fn read(path: &Path) -> Result<Option<(String, Vec<Held>)>, StoreErro
         cause: error.to_string(),
         remedy: REMEDY,
     })?;
-    // A path that cannot be looked at may have something at it.
+    // If the path cannot be examined, something may exist there.
     if fs::symlink_metadata(&pin.holder).is_err_and(|cause| cause.kind() == io::ErrorKind::NotFound) {
         return Ok(None);
     }

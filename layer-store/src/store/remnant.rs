@@ -1,10 +1,10 @@
-//! Remnants: what other layers borrow from a layer that is garbage itself.
+//! Remnants: the content that other layers borrow from a layer that is garbage itself.
 //!
-//! Such a layer is no longer in the store: its tar is renamed to `rest`, where only its borrowers look for it. The rename needs no
-//! space. If at least a quarter of the remnant, and at least 1 MiB, is not needed, the needed parts are copied to a new file with
-//! the same offsets, which replaces the old one; a process that has the old one open keeps it. If the layer is added again, its own
-//! tar is stored next to the remnant. Because other layers may then borrow from that tar, a remnant is not replaced if the layer was
-//! added while the copy was made.
+//! Such a layer is no longer in the store: its tar is renamed to `rest`, where only its borrowers look for it. The
+//! rename needs no space. If at least a quarter of the remnant, and at least 1 MiB, is not needed, the needed parts are
+//! copied to a new file with the same offsets, which replaces the old one; a process that has the old one open keeps
+//! it. If the layer is added again, its own tar is stored next to the remnant. Because other layers may then borrow
+//! from that tar, a remnant is not replaced if the layer was added while the copy was made.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -23,7 +23,7 @@ use crate::sharing::blob::{self, REST, THIN, WHOLE};
 use crate::sharing::choose::BLOCK;
 use crate::{DiffId, durable};
 
-/// The least that a copy must free, in bytes, beside a quarter of what is there.
+/// The least that a copy must free, in bytes, in addition to a quarter of what the remnant takes.
 const WORTH_COPYING: u64 = 1 << 20;
 
 /// All files of a layer.
@@ -32,26 +32,26 @@ const NAMES: [&str; 7] = [WHOLE, THIN, REST, "index", "contents", blob::MAP, "so
 /// Bytes copied at once.
 const PIECE: usize = 1 << 20;
 
-/// What layers borrow.
+/// What layers borrow from others.
 #[derive(Debug, Default)]
 pub(super) struct Borrowed {
-    /// By donor: which parts of its tar, and how many bytes each borrower has in it.
+    /// By donor: the parts of its tar that are borrowed, and how many bytes each borrower has in it.
     pub(super) donors: BTreeMap<DiffId, Needed>,
-    /// A layer whose map cannot be read, so that its needs are unknown.
+    /// A layer whose sharing map cannot be read, so that its needs are unknown, and the error.
     pub(super) unknown: Option<(DiffId, String)>,
 }
 
 /// What other layers need from a layer.
 #[derive(Debug, Default)]
 pub(super) struct Needed {
-    /// Parts of its tar, in whole blocks, as they came.
+    /// Parts of its tar, in whole blocks, unsorted.
     parts: Vec<Range<u64>>,
     /// Bytes by borrower.
     pub(super) by: BTreeMap<DiffId, u64>,
 }
 
 impl Needed {
-    /// The parts in order, those that touch made one.
+    /// Returns the parts in order, with adjacent ones merged.
     fn parts(&self) -> Vec<Range<u64>> {
         let mut sorted = self.parts.clone();
         sorted.sort_unstable_by_key(|part| (part.start, part.end));
@@ -70,9 +70,9 @@ impl Needed {
 #[derive(Debug)]
 pub(super) struct Remainder {
     layer: DiffId,
-    /// What is copied, where that is worth it.
+    /// The parts to copy, if copying is worth it.
     copied: Option<Vec<Range<u64>>>,
-    /// Bytes that this frees.
+    /// How many bytes this frees.
     pub(super) frees: u64,
 }
 
@@ -83,7 +83,7 @@ impl Remainder {
 }
 
 impl Store {
-    /// What these layers borrow, and from which layers.
+    /// Returns what these layers borrow, and from which layers.
     pub(super) fn borrowed<'a>(&self, layers: impl Iterator<Item = &'a DiffId>) -> Borrowed {
         let mut borrowed = Borrowed::default();
         for layer in layers {
@@ -107,7 +107,7 @@ impl Store {
         borrowed
     }
 
-    /// What to do with a layer that is garbage except for what others need; `None` if nothing.
+    /// Returns what to do with a layer that is garbage except for what others need; `None` if there is nothing to do.
     pub(super) fn remainder(&self, layer: DiffId, needed: &Needed) -> Option<Remainder> {
         let directory = self.layout.layer(&layer);
         let lent = self.lent(&layer)?;
@@ -125,14 +125,14 @@ impl Store {
         Some(Remainder { layer, copied, frees })
     }
 
-    /// The file of a layer in which its borrowers find everything: the order is that in which they look.
+    /// Returns the file of a layer that has everything its borrowers need. The order is the one in which they look.
     fn lent(&self, layer: &DiffId) -> Option<PathBuf> {
         let paths = [WHOLE, REST, THIN].map(|name| self.layout.layer(layer).join(name));
         paths.into_iter().find(|path| path.is_file())
     }
 
-    /// Makes the rest of a layer of what it is. Nobody can use the layer from then on. The caller holds the lock
-    /// exclusively, and sets aside what is named as well.
+    /// Turns a layer into a remnant. Nothing can use the layer from then on. The caller holds the lock exclusively, and
+    /// also sets aside the returned files.
     pub(super) fn keep_rest(&self, remainder: &Remainder) -> Result<Vec<PathBuf>, StoreError> {
         let directory = self.layout.layer(&remainder.layer);
         let rest = directory.join(REST);
@@ -144,8 +144,8 @@ impl Store {
         Ok(others.filter(|path| *path != rest && path.exists()).collect())
     }
 
-    /// Copies what is needed of a rest, and puts that in its place. Copying holds no lock: what came meanwhile, and now
-    /// needs more of the rest, leaves it as it is.
+    /// Replaces a remnant with a copy of its needed parts. No lock is held while copying: if a layer that was added
+    /// meanwhile needs more of the remnant, the remnant stays as it is.
     pub(super) fn trim(&self, remainder: &Remainder) -> Result<(), StoreError> {
         let Some(parts) = &remainder.copied else { return Ok(()) };
         let path = self.layout.layer(&remainder.layer).join(REST);
@@ -167,10 +167,11 @@ impl Store {
         path.parent().map_or(Ok(()), durable::sync_directory)
     }
 
-    /// Whether all that anybody needs of a rest is among these parts. The caller holds the lock exclusively.
+    /// Whether these parts contain everything that any layer needs of a remnant. The caller holds the lock exclusively.
     ///
-    /// Every layer of the store counts, not only those that are reachable: a layer that is not needed at the moment may be needed
-    /// again before it is collected. A new layer that is about to borrow borrows from a layer, not from a remnant.
+    /// Every layer of the store counts, not only those that are reachable: a layer that is not needed at the moment may
+    /// be needed again before it is collected. A new layer that is about to borrow borrows from a layer, not from a
+    /// remnant.
     fn suffices(&self, layer: &DiffId, parts: &[Range<u64>]) -> Result<bool, StoreError> {
         if self.layout.tar(layer).is_some() {
             return Ok(false);
@@ -182,7 +183,7 @@ impl Store {
     }
 }
 
-/// Makes a file of the same length that has these parts of `source` and is empty elsewhere, and waits until it is on the disk.
+/// Makes a file of the same length with these parts of `source` and holes elsewhere, and waits until it is on the disk.
 fn copy_parts(source: &File, to: &Path, parts: &[Range<u64>]) -> io::Result<()> {
     let length = source.metadata()?.len();
     let copy = File::create_new(to)?;

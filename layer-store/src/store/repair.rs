@@ -22,15 +22,15 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RepairError {
-    /// It came from standard input, or its source was not recorded.
-    #[error("it is not known where layer {0} can be fetched from")]
+    /// The layer came from standard input, or its source was not recorded.
+    #[error("layer {0} has no recorded source to fetch it from")]
     NoSource(DiffId),
-    /// What it was imported from can no longer be read.
+    /// The archive or layout that the layer was imported from can no longer be read.
     #[error("layer {layer}: {cause}")]
     Import {
         /// The layer.
         layer: DiffId,
-        /// What was wrong there.
+        /// Why it cannot be read.
         #[source]
         cause: Box<ImportError>,
     },
@@ -42,18 +42,18 @@ pub enum RepairError {
         /// The layer.
         layer: DiffId,
     },
-    /// It could not be fetched from the registry.
+    /// The layer could not be fetched from the registry.
     #[error(transparent)]
     Fetch(Box<PullError>),
-    /// The store could not store it.
+    /// The store could not store the layer.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Layers<'_> {
-    /// Replaces a damaged layer: reads it from the layout or archive `from`, or else fetches it from the registry that it came
-    /// from, or else from what it was imported from. The damaged one stays until the new one is complete, and running mounts keep
-    /// what they have open. On failure the store is unchanged.
+    /// Replaces a damaged layer: reads it from the layout or archive `from`, or else fetches it from the registry that
+    /// it came from, or else reads it from what it was imported from. The damaged one stays until the new one is
+    /// complete, and running mounts keep what they have open. On failure the store is unchanged.
     pub fn repair(
         &self,
         layer: &DiffId,
@@ -79,13 +79,13 @@ impl Layers<'_> {
 }
 
 impl Store {
-    /// Reads a layer again from a layout or an archive. No image gets a name by this.
+    /// Reads a layer again from a layout or an archive. This does not name any image.
     fn import_again(&self, layer: &DiffId, path: &Path, observer: &Arc<dyn Observer>) -> Result<(), RepairError> {
         let source = ImportSource::Path(path.to_owned());
         let import = ImportOptions::default();
         let sink = Replacing::new(self, *layer);
         let imported = archive::import_into(&sink, &source, &import, observer);
-        // Whatever else is wrong with the archive.
+        // Other errors in the archive do not matter then.
         if sink.is_replaced.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -95,7 +95,7 @@ impl Store {
         }
     }
 
-    /// Ingests a layer and puts its blob and index over those that are there.
+    /// Ingests a layer and replaces its blob and index.
     fn ingest_over(
         &self,
         source: &mut (dyn Read + Send),
@@ -105,27 +105,27 @@ impl Store {
         // Whole: layers that borrow from it must find everything in it.
         let (made, _, new) = ingest::ingest(source, staging.path(), expected, &self.limits, None)?;
         new.write_contents();
-        // A collection may have taken what was damaged, and with it the place.
+        // A collection may have removed the damaged layer, and its directory.
         self.holding(|| self.put_over(staging.path(), &made.diff_id).map(|()| ((), vec![Held::Layer(made.diff_id)])))?;
         Ok(IngestedLayer { was_present: true, ..made })
     }
 
-    /// Puts a whole layer in the place of a damaged one, or of one that is gone. The caller holds the store's shared lock.
+    /// Puts a whole layer in the place of one that is damaged or missing. The caller holds the store's shared lock.
     fn put_over(&self, staging: &Path, layer: &DiffId) -> Result<(), StoreError> {
         let place = self.layout.layer(layer);
         fs::create_dir_all(&place).map_err(StoreError::io(&place))?;
-        // Each works with the old version of the other: the tar is the truth, whole before thin, and an index that does not fit
-        // is rebuilt.
+        // Each file works with the old version of the other: the tar is authoritative, whole before thin, and an index
+        // that does not match it is rebuilt.
         for (name, published) in [(blob::WHOLE, FaultPoint::BlobRepaired), ("index", FaultPoint::IndexRepaired)] {
             let to = place.join(name);
             fs::rename(staging.join(name), &to).map_err(StoreError::io(&to))?;
             fault::point(published);
         }
         durable::sync_directory(&place)?;
-        // The place may be new.
+        // The directory may be new.
         durable::sync_directory(&self.layout.layers())?;
         fault::point(FaultPoint::RepairSynced);
-        // A cache, and no reason to fail.
+        // This is a cache, so an error is no reason to fail.
         let _ = fs::rename(staging.join("contents"), place.join("contents"));
         for name in [blob::THIN, blob::MAP, blob::REST] {
             let _ = fs::remove_file(place.join(name));
@@ -135,7 +135,7 @@ impl Store {
     }
 }
 
-/// The store while a damaged layer is fetched again: nothing else is added, and no name changes.
+/// A sink that only replaces the damaged layer: nothing else is added to the store, and no name changes.
 struct Replacing<'store> {
     store: &'store Store,
     layer: DiffId,
@@ -174,7 +174,8 @@ impl LayerSink for Replacing<'_> {
     }
 
     fn ingest(&self, source: &mut (dyn Read + Send), expected: &ExpectedLayer) -> Result<IngestedLayer, SinkError> {
-        // What passes by in an archive that is read from front to back is known when it is whole: then it is as good.
+        // In an archive that is read from start to end, the DiffID of a layer is known only after all of it was read. A
+        // layer that was read completely is as good as the one that is to be replaced.
         let ingested = self.store.ingest_over(source, expected)?;
         if ingested.diff_id == self.layer {
             self.is_replaced.store(true, Ordering::Relaxed);

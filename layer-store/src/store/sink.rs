@@ -1,4 +1,4 @@
-//! The store as pulls and imports use it.
+//! The interface of the store for pulls and imports.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -67,7 +67,8 @@ impl LayerSink for Store {
 impl Images<'_> {
     /// Fetches the image that `reference` names from its registry into the store, and gives it that name.
     ///
-    /// Layers that the store has, by their DiffID or by the digest of their compressed form, are not fetched.
+    /// Layers that the store already has, known by their DiffID or by the digest of their compressed form, are not
+    /// fetched.
     pub fn pull(
         &self,
         reference: &Reference,

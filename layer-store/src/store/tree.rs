@@ -10,21 +10,22 @@ use crate::lock::FileLock;
 use crate::materialize::{MaterializeError, MaterializeOptions, Materialized};
 use crate::{BaseId, Observer};
 
-/// Why a tree cannot be made. Nothing is left of it.
+/// Why a tree cannot be made. Nothing of it is left on disk.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TreeError {
     /// The store cannot open the base or store the tree.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// It cannot be made.
+    /// The tree cannot be made.
     #[error(transparent)]
     Materialize(#[from] MaterializeError),
 }
 
 impl Bases<'_> {
-    /// The directory of a base, made if it is not there, and kept as long as the base; with it what was made now. Nobody
-    /// may write to it. One process makes it, others wait for that one.
+    /// Returns the directory of a base, and makes it first if it does not exist; also returns what was made by this
+    /// call, if anything. The directory is kept as long as the base, and must not be written to. If several processes
+    /// need it, one makes it and the others wait.
     pub fn tree(
         &self,
         id: &BaseId,

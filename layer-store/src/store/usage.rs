@@ -21,7 +21,7 @@ pub struct Usage {
     pub layers: Vec<LayerUsage>,
     /// The tars of all layers on disk.
     pub blobs: u64,
-    /// All layer indexes on disk, with sharing maps and tables of contents.
+    /// All layer indexes on disk, including sharing maps and tables of contents.
     pub indexes: u64,
     /// Remnants on disk: what layers borrow from layers that are no longer in the store.
     pub rests: u64,
@@ -29,7 +29,7 @@ pub struct Usage {
     pub bases: u64,
     /// Manifests and configs on disk.
     pub manifests: u64,
-    /// What has arrived of layers whose transfer ended early, on disk.
+    /// The received parts of layers whose transfer ended early, on disk.
     pub partial: u64,
     /// How much more the images would use if each had its own copy of its layers.
     pub saved_by_layers: u64,
@@ -52,9 +52,10 @@ pub struct ImageUsage {
     pub shared: u64,
     /// The part that only this image needs: what removing it would free.
     pub unique: u64,
-    /// Content of its layers that is stored once although other layers have it too, or the same layer has it twice.
+    /// Content of its layers that is stored only once although another layer has it too, or the same layer has it
+    /// twice.
     pub borrowed: u64,
-    /// Its layers that only additional stores have, on disk.
+    /// The size on disk of its layers that only additional stores have.
     pub elsewhere: u64,
     /// Why its layers are unknown, if they are.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,25 +71,25 @@ pub struct LayerUsage {
     pub apparent: u64,
     /// Its tar on disk.
     pub blob: u64,
-    /// Its index on disk, with sharing map and table of contents.
+    /// Its index on disk, including sharing map and table of contents.
     pub index: u64,
     /// The images that have it.
     pub images: BTreeSet<String>,
-    /// Bytes of its tar that are not in its own file, by the layer that has them. What it repeats itself is under its own
-    /// DiffID.
+    /// Bytes of its tar that are not stored for it separately, by the layer that has them. Content that the layer
+    /// repeats is listed under its own DiffID.
     pub borrows: BTreeMap<DiffId, u64>,
-    /// Bytes of other tars that are in its file, by the layer that they belong to.
+    /// Bytes of other tars that are stored in its file, by the layer that they belong to.
     pub lends: BTreeMap<DiffId, u64>,
 }
 
 impl LayerUsage {
-    /// Blob and index on disk.
+    /// The size of blob and index on disk.
     #[must_use]
     pub fn on_disk(&self) -> u64 {
         self.blob + self.index
     }
 
-    /// Bytes of its tar that are not in its own file, or there once and not twice.
+    /// Bytes of its tar that are not in its own file, or that are in it only once although the tar repeats them.
     #[must_use]
     pub fn borrowed(&self) -> u64 {
         self.borrows.values().sum()
@@ -102,7 +103,7 @@ impl Store {
         let mut rests = 0;
         for diff_id in self.stored_layers()? {
             rests += disk_bytes(&self.layout.layer(&diff_id).join(blob::REST));
-            // Only a rest is left of it, or a collection takes it away meanwhile.
+            // Only a remnant is left of it, or a collection has just removed it.
             let Some(usage) = self.layer_usage(diff_id) else { continue };
             layers.insert(diff_id, usage);
         }
@@ -174,7 +175,7 @@ impl Store {
     }
 
     fn image_usage(&self, reference: String, stack: Vec<DiffId>, layers: &BTreeMap<DiffId, LayerUsage>) -> ImageUsage {
-        // A layer that an image has twice is there once.
+        // A layer that an image has twice is stored once.
         let distinct: BTreeSet<_> = stack.iter().collect();
         let (mut apparent, mut on_disk, mut shared, mut borrowed, mut elsewhere) = (0, 0, 0, 0, 0);
         for layer in distinct {
@@ -196,7 +197,8 @@ impl Store {
         ImageUsage { reference, layers: stack, apparent, on_disk, shared, unique, borrowed, elsewhere, error: None }
     }
 
-    /// What stays of a layer when the only image that has it goes, because layers of others borrow it.
+    /// Returns how many bytes of a layer stay when the only image that has it is removed, because layers of others
+    /// borrow them.
     fn lent_to_others(&self, reference: &str, layer: &LayerUsage, layers: &BTreeMap<DiffId, LayerUsage>) -> u64 {
         let of_others = |borrower: &&DiffId| {
             let borrower = layers.get(*borrower);

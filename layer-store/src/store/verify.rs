@@ -19,8 +19,8 @@ use crate::{DiffId, Digest, Kind, Observer};
 pub struct Damage {
     /// The layer.
     pub layer: DiffId,
-    /// Paths in it whose content is not what it was, lossy where they are not UTF-8. Empty where the damage is in
-    /// the tar's headers or padding, which no file's content depends on.
+    /// Paths of files in it whose content has changed, lossy if they are not UTF-8. Empty if the damage is in the tar's
+    /// headers or padding, on which no file's content depends.
     pub paths: Vec<String>,
     /// What is wrong.
     pub cause: String,
@@ -32,8 +32,8 @@ pub struct Damage {
 const PIECE: usize = 1 << 20;
 
 impl Layers<'_> {
-    /// Returns the layers that this one borrows content from and that are in the store. They stay for as long as this `Store`:
-    /// otherwise a collection could turn them into remnants before the caller looks at them.
+    /// Returns the layers that this one borrows content from and that are in the store. They are kept until this
+    /// `Store` is dropped: otherwise a collection could turn them into remnants before the caller looks at them.
     #[must_use]
     pub fn donors(&self, layer: &DiffId) -> Vec<DiffId> {
         let home = self.store.home(layer);
@@ -43,8 +43,8 @@ impl Layers<'_> {
         donors.into_iter().filter(is_held).collect()
     }
 
-    /// Reads a layer's blob and proves its digest. Returns `None` if it is whole; a missing layer is damage too.
-    /// `observer` is told of bytes read.
+    /// Reads a layer's blob and verifies its digest. Returns `None` if it is intact; a missing layer is damage too.
+    /// `observer` is told how many bytes are read.
     ///
     /// Fails if the blob cannot be opened.
     pub fn verify(&self, layer: &DiffId, observer: &dyn Observer) -> Result<Option<Damage>, StoreError> {
@@ -71,7 +71,7 @@ impl Layers<'_> {
             Ok(actual) => format!("its digest is {actual}"),
             Err(error) => error.to_string(),
         };
-        // Without a sound index it is not known which files are affected.
+        // Without a valid index it is not known which files are affected.
         let paths = self.store.sound_index(layer).and_then(|_| self.store.view_layer(layer).ok());
         let paths = paths.map(|layer| damaged_files(&layer)).unwrap_or_default();
         damage(paths, cause, false)
@@ -79,13 +79,13 @@ impl Layers<'_> {
 }
 
 impl Store {
-    /// The index as it is. It is never rebuilt here: an index of a damaged blob would describe the damage.
+    /// Returns the existing index. Never rebuilds it: an index of a damaged blob would describe the damage.
     fn sound_index(&self, layer: &DiffId) -> Option<LayerIndex> {
         super::layers::open_index(&self.layout.layer_index(layer), layer).ok()
     }
 }
 
-/// The digest of a tar, as far as `goes_on`, which is told of the bytes that were read, lets it be read.
+/// Computes the digest of a tar. `goes_on` is told how many bytes were read, and ends the reading by returning false.
 fn digest_of(blob: &mut BlobReader<'_>, goes_on: &mut dyn FnMut(u64) -> bool) -> io::Result<Digest> {
     let mut hasher = Sha256::new();
     let mut piece = vec![0; PIECE];
@@ -101,7 +101,7 @@ fn digest_of(blob: &mut BlobReader<'_>, goes_on: &mut dyn FnMut(u64) -> bool) ->
     }
 }
 
-/// Every file of a layer whose content does not have the hash that the index keeps.
+/// Returns every file of a layer whose content does not match its hash in the index.
 fn damaged_files(layer: &ViewLayer) -> Vec<String> {
     let index = &layer.index;
     let files = (0u32..).zip(index.inodes()).filter(|(_, inode)| inode.kind() == Kind::Regular);
@@ -112,7 +112,7 @@ fn damaged_files(layer: &ViewLayer) -> Vec<String> {
 }
 
 impl ViewLayer {
-    /// Whether a regular file's stored content has the hash that the index keeps.
+    /// Whether a regular file's stored content matches its hash in the index.
     pub(crate) fn content_is_sound(&self, number: u32) -> io::Result<bool> {
         let Some(inode) = self.index.inode(number) else { return Ok(false) };
         if inode.size.get() == 0 {
