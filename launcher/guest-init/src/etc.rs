@@ -18,7 +18,7 @@ const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loop
 
 /// Writes the files in the entered root. Returns the paths, without a leading slash, of the files that it had to write.
 pub(crate) fn write(hostname: &str, network: Option<&Network>) -> Vec<PathBuf> {
-    // As in a container, the name resolves to the network card's address, which other machines can connect to.
+    // As in a container, the name resolves to the network card's address, where published ports lead.
     let address = network.map_or_else(|| "127.0.1.1".to_owned(), |network| network.address.to_string());
     let written = [
         put("/etc/hostname", |_| format!("{hostname}\n")),
