@@ -224,7 +224,7 @@ fn reason(exit: Exit) -> String {
 pub(super) fn opens() -> Result<(), String> {
     fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").map(drop).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            format!("/dev/kvm: {error}; add yourself to its group: sudo usermod -aG kvm $USER")
+            "this user may not open /dev/kvm; add yourself to its group: sudo usermod -aG kvm $USER".to_owned()
         }
         _ => format!("/dev/kvm: {error}"),
     })
