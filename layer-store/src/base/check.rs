@@ -1,4 +1,4 @@
-//! Proves a base once, when it is opened.
+//! Validates a base once, when it is opened.
 
 use super::format::{
     ATTACHED, AttachedRecord, DIRS, DirRecord, ENTRIES, EntryRecord, LAYERS, MERGED, NLINKS, NlinkRecord,
@@ -10,20 +10,20 @@ use crate::mapped::IndexBytes;
 use crate::section_file::{Unusable, require};
 
 impl Base {
-    /// Opens a base; [`Base::check`] is still due.
+    /// Opens a base. The caller must still call [`Base::check`].
     pub(crate) fn open(bytes: IndexBytes) -> Result<Self, Unusable> {
         let base = Self::unproved(bytes)?;
         check_tables(&base)?;
         Ok(base)
     }
 
-    /// Proves every reference into the layers, which are those of [`Base::layers`].
+    /// Validates every reference into `layers`, which must be those of [`Base::layers`].
     pub(crate) fn check<L: AsRef<LayerIndex>>(&self, layers: &[L]) -> Result<(), Unusable> {
         check_references(self, layers)
     }
 }
 
-/// Checks what the base says of itself: whole records, sorted names, one tree of merged directories.
+/// Checks the base by itself: whole records, sorted names, one tree of merged directories.
 fn check_tables(base: &Base) -> Result<(), Unusable> {
     let (bytes, sections) = base.sections();
     sections.check_records::<[u8; 32]>(bytes, LAYERS, "layer table")?;
@@ -69,7 +69,7 @@ fn check_name<'base>(base: &'base Base, record: &EntryRecord, previous: &mut &'b
     Ok(())
 }
 
-/// Checks every reference into the layers: it must exist and be of the type that the base says.
+/// Checks every reference into the layers: the inode must exist and have the type that the base says.
 fn check_references<L: AsRef<LayerIndex>>(base: &Base, layers: &[L]) -> Result<(), Unusable> {
     let kind_of = |layer: u32, inode: u32| {
         let layer = layers.get(layer as usize).map(AsRef::as_ref)?;
@@ -80,7 +80,7 @@ fn check_references<L: AsRef<LayerIndex>>(base: &Base, layers: &[L]) -> Result<(
         let described = kind_of(dir.layer.get(), dir.inode.get());
         require(described == Some(Kind::Directory), "directory")?;
     }
-    // Every directory of a layer that the base shows is in the attached table, once and with its parent.
+    // Every layer directory that the base shows is in the attached table once, with its parent.
     let mut directories = 0;
     for (number, dir) in (0u32..).zip(base.dirs()) {
         for record in base.records_of(dir).iter().filter(|record| record.layer.get() != MERGED) {

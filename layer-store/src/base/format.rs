@@ -1,16 +1,16 @@
 //! The base: the merge index of one stack of layers.
 //!
 //! ```text
-//! file      = frame of `container`, magic "LAMBASE\0", version VERSION, with these sections:
+//! file      = section file (see `section_file`), magic "LAMBASE\0", version VERSION, with these sections:
 //!   0 layers     32-byte DiffIDs      bottom first
-//!   1 dirs       DirRecord *          directories in which more than one layer speaks; 0 is the root
-//!   2 entries    EntryRecord *        the names of one directory together, in byte order
+//!   1 dirs       DirRecord *          directories to which more than one layer contributes; 0 is the root
+//!   2 entries    EntryRecord *        the names of one directory are contiguous, in byte order
 //!   3 heap       bytes                names
-//!   4 attached   AttachedRecord *     directories of one layer that hang below a merged one, by (layer, inode)
-//!   5 nlinks     NlinkRecord *        link counts that differ from the layer's own, by (layer, inode)
+//!   4 attached   AttachedRecord *     directories of one layer directly in a merged one, sorted by (layer, inode)
+//!   5 nlinks     NlinkRecord *        link counts that differ from the layer's own, sorted by (layer, inode)
 //! ```
 //!
-//! Everything that only one layer has is a reference `(layer, inode)` and is served from that layer's index.
+//! Everything that comes from only one layer is a reference `(layer, inode)` and is served from that layer's index.
 
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -28,16 +28,16 @@ pub(super) const ATTACHED: usize = 4;
 pub(super) const NLINKS: usize = 5;
 pub(super) const SECTIONS: usize = 6;
 
-/// In place of a layer: the target is a merged directory.
+/// In place of a layer number: the target is a merged directory.
 pub(super) const MERGED: u16 = u16::MAX;
 
 /// A merged directory: 24 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(crate) struct DirRecord {
-    /// The layer that describes it, counted from the bottom.
+    /// The layer that has its attributes, counted from the bottom.
     pub(super) layer: U32,
-    /// The inode there that holds its attributes.
+    /// The inode in that layer with its attributes.
     pub(super) inode: U32,
     /// Its first entry.
     pub(super) first: U32,
@@ -80,6 +80,6 @@ pub(crate) struct AttachedRecord {
 pub(crate) struct NlinkRecord {
     pub(super) layer: U32,
     pub(super) inode: U32,
-    /// Visible names in the merged tree.
+    /// The number of visible names in the merged tree.
     pub(super) nlink: U32,
 }

@@ -1,4 +1,4 @@
-//! A base, opened and proved.
+//! A base, opened and validated.
 
 use super::format::{
     ATTACHED, AttachedRecord, DIRS, DirRecord, ENTRIES, EntryRecord, FORMAT, HEAP, LAYERS, MERGED, NLINKS, NlinkRecord,
@@ -9,7 +9,7 @@ use crate::mapped::IndexBytes;
 use crate::section_file::{Sections, Unusable};
 use crate::{DiffId, Digest, Kind};
 
-/// The merge index of a stack, proved together with the layers it refers to.
+/// The merge index of a stack, validated together with the layers that it refers to.
 #[derive(Debug)]
 pub(crate) struct Base {
     bytes: IndexBytes,
@@ -30,7 +30,7 @@ pub(crate) struct BaseEntry<'base> {
     pub(crate) target: BaseTarget,
 }
 
-/// Where a name of a merged directory leads.
+/// What a name of a merged directory refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BaseTarget {
     Layer { layer: u32, inode: u32 },
@@ -38,7 +38,7 @@ pub(crate) enum BaseTarget {
 }
 
 impl Base {
-    /// Takes the bytes of a base that is still to be proved.
+    /// Takes the bytes of a base that has not been validated yet.
     pub(super) fn unproved(bytes: IndexBytes) -> Result<Self, Unusable> {
         let sections = Sections::open(&bytes, FORMAT)?;
         Ok(Self { bytes, sections })
@@ -68,13 +68,13 @@ impl Base {
         self.sections.records(&self.bytes, NLINKS)
     }
 
-    /// The layers, bottom first.
+    /// Returns the layers, bottom first.
     pub(crate) fn layers(&self) -> impl ExactSizeIterator<Item = DiffId> {
         let ids: &[[u8; 32]] = self.sections.records(&self.bytes, LAYERS);
         ids.iter().map(|bytes| DiffId(Digest::from_bytes(*bytes)))
     }
 
-    /// A merged directory by its number.
+    /// Returns the merged directory with this number.
     pub(crate) fn dir(&self, number: u32) -> Option<BaseDir<'_>> {
         self.dirs().get(number as usize).map(|record| BaseDir { record })
     }
@@ -98,7 +98,7 @@ impl Base {
         self.entry_records().get(first..first + count).unwrap_or_default()
     }
 
-    /// The names of a merged directory from position `start`, in byte order.
+    /// Returns the names of a merged directory from position `start`, in byte order.
     pub(crate) fn names(&self, dir: BaseDir<'_>, start: usize) -> impl ExactSizeIterator<Item = BaseEntry<'_>> {
         self.records_of(dir.record).get(start..).unwrap_or_default().iter().map(|record| self.entry(record))
     }
@@ -110,14 +110,14 @@ impl Base {
         records.get(at).map(|record| self.entry(record))
     }
 
-    /// The merged directory that contains a layer's directory, if any.
+    /// Returns the merged directory that contains a layer's directory, if any.
     pub(crate) fn parent_of(&self, layer: u32, inode: u32) -> Option<u32> {
         let key = (layer, inode);
         let at = self.attached().binary_search_by(|record| (record.layer.get(), record.inode.get()).cmp(&key));
         at.ok().and_then(|at| self.attached().get(at)).map(|record| record.parent.get())
     }
 
-    /// The link count of a layer's file in the merged tree, where it is not that in its layer.
+    /// Returns the link count of a layer's file in the merged tree, if it differs from that in its layer.
     pub(crate) fn nlink_of(&self, layer: u32, inode: u32) -> Option<u32> {
         let key = (layer, inode);
         let at = self.nlinks().binary_search_by(|record| (record.layer.get(), record.inode.get()).cmp(&key));
@@ -126,7 +126,7 @@ impl Base {
 }
 
 impl BaseDir<'_> {
-    /// The layer's inode that describes it.
+    /// Returns the layer's inode with its attributes.
     pub(crate) fn attributes(&self) -> LayerInode {
         LayerInode { layer: self.record.layer.get(), inode: self.record.inode.get() }
     }
@@ -135,7 +135,7 @@ impl BaseDir<'_> {
         self.record.nlink.get()
     }
 
-    /// The merged directory that contains it.
+    /// Returns the merged directory that contains it.
     pub(crate) fn parent(&self) -> u32 {
         self.record.parent.get()
     }

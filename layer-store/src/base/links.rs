@@ -1,4 +1,4 @@
-//! Counts the names that files with several of them have in the merged tree.
+//! Counts the names in the merged tree of files that have several.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -7,7 +7,7 @@ use super::stack::{LayerInode, Stack};
 use crate::layer::{LayerIndex, LinkRecord};
 
 impl MergedTree {
-    /// Finds every file whose link count in the merged tree is not that in its own layer.
+    /// Finds every file whose link count in the merged tree differs from that in its own layer.
     pub(super) fn count_links<L: AsRef<LayerIndex>>(&mut self, stack: &Stack<'_, L>) {
         let mut nlinks = Vec::new();
         for (layer, index) in (0u32..).zip(stack.0) {
@@ -23,7 +23,7 @@ impl MergedTree {
                 }
             }
         }
-        // Files with one name of their own are in no link table.
+        // Files with only one name in their own layer are not in its link table.
         let shown = self.shown_by_their_only_name(stack);
         for (&place, &foreign) in &self.foreign_names {
             let own = u32::from(shown.contains(&place));
@@ -33,7 +33,7 @@ impl MergedTree {
         self.nlinks = nlinks;
     }
 
-    /// Whether one name of a layer shows in the merged tree.
+    /// Whether one name of a layer is visible in the merged tree.
     fn shows(&self, layer: u32, index: &LayerIndex, link: &LinkRecord) -> bool {
         let dir = LayerInode { layer, inode: link.dir.get() };
         match self.part_of.get(&dir) {
@@ -42,7 +42,7 @@ impl MergedTree {
         }
     }
 
-    /// Whether a merged directory has this name for this very inode.
+    /// Whether this name in a merged directory refers to this inode.
     fn has_name(&self, merged: u32, name: &[u8], layer: u32, inode: u32) -> bool {
         let Some(dir) = self.dirs.get(merged as usize) else { return false };
         let (first, count) = (dir.first as usize, dir.count as usize);
@@ -51,8 +51,8 @@ impl MergedTree {
         found.is_some_and(|entry| !entry.foreign && entry.target == Target::Layer(LayerInode { layer, inode }))
     }
 
-    /// Whether a directory that no other layer speaks in is part of the merged tree: it is attached, or one
-    /// above it is before any that is merged.
+    /// Whether a directory to which no other layer contributes is part of the merged tree: it is attached, or, going
+    /// up from it, an attached directory comes before any merged one.
     fn hangs_below_attached(&self, index: &LayerIndex, dir: LayerInode) -> bool {
         let mut current = dir;
         loop {
@@ -67,8 +67,8 @@ impl MergedTree {
         }
     }
 
-    /// Those of the files that only foreign links were counted of whose own name shows: every layer that has such files
-    /// is looked through once, however many they are.
+    /// Of the files for which only foreign links were counted, returns those whose own name is visible. Every layer
+    /// with such files is searched only once, regardless of how many there are.
     fn shown_by_their_only_name<L: AsRef<LayerIndex>>(&self, stack: &Stack<'_, L>) -> HashSet<LayerInode> {
         let layers: BTreeSet<u32> = self.foreign_names.keys().map(|place| place.layer).collect();
         let mut shown = HashSet::new();

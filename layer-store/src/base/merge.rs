@@ -1,4 +1,4 @@
-//! Merges a stack of layers into the directories that more than one of them speaks in.
+//! Merges a stack of layers into the directories to which more than one of them contributes.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ pub(crate) enum MergeError {
     TooManyNames,
 }
 
-/// Where a name of a merged directory leads.
+/// What a name of a merged directory refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     Layer(LayerInode),
@@ -33,7 +33,7 @@ pub(super) struct MergedEntry {
     pub(super) name_length: u8,
     pub(super) kind: Kind,
     pub(super) target: Target,
-    /// Another layer's hard link to the inode, not a name that the inode has in its own layer.
+    /// Whether it is another layer's hard link to the inode, and not a name of the inode in its own layer.
     pub(super) foreign: bool,
 }
 
@@ -53,11 +53,11 @@ pub(crate) struct MergedTree {
     pub(super) dirs: Vec<MergedDir>,
     pub(super) entries: Vec<MergedEntry>,
     pub(super) heap: Vec<u8>,
-    /// Directories of one layer that hang below a merged one, and which.
+    /// Directories of one layer that are directly in a merged one, and which one that is.
     pub(super) attached: HashMap<LayerInode, u32>,
-    /// Which merged directory a layer's directory is part of.
+    /// The merged directory that each layer directory is part of.
     pub(super) part_of: HashMap<LayerInode, u32>,
-    /// Names in the merged tree of each file that foreign links lead to, beyond its own layer's.
+    /// For each file with foreign links, how many more names it has in the merged tree than those from its own layer.
     pub(super) foreign_names: HashMap<LayerInode, u32>,
     /// Link counts that differ from the layer's own.
     pub(super) nlinks: Vec<(LayerInode, u32)>,
@@ -76,7 +76,7 @@ impl MergedTree {
             return Ok(tree);
         };
         tree.add_dir(&root, 0);
-        // Directories are numbered when they are met and filled in the order of a walk.
+        // Directories are numbered when they are found and filled in the order of a walk.
         let mut todo = vec![(0u32, root)];
         while let Some((number, dir)) = todo.pop() {
             let mut below = tree.fill(&stack, number, &dir)?;
@@ -162,7 +162,7 @@ impl MergedTree {
     }
 }
 
-/// The one layer that a directory can be served from without the others, if there is one.
+/// Returns the layer directory from which a directory can be served without the other layers, if there is one.
 fn straight<L: AsRef<LayerIndex>>(stack: &Stack<'_, L>, dir: &Directory) -> Option<LayerInode> {
     let &[part] = dir.parts.as_slice() else { return None };
     let inode = stack.layer(part.place.layer)?.inode(part.place.inode)?;

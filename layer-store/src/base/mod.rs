@@ -1,4 +1,4 @@
-//! The merge of a stack of layers, and the base that keeps it.
+//! The merge of a stack of layers, and the base that stores it.
 //!
 //! # The rule
 //!
@@ -10,27 +10,28 @@
 //!
 //! # Decisions
 //!
-//! Where implementations disagree, or overlayfs has no word on it:
+//! Where implementations disagree, or where overlayfs does not apply:
 //!
-//! - *A directory over anything else* hides it: nothing of an older directory below shows through.
-//! - *A whiteout beside a directory of the same name* in one layer makes the directory opaque; beside
-//!   anything else it is moot.
-//! - *A path below what a lower layer has as a symbolic link* makes a directory that replaces the link. Unpackers
-//!   that run over the merged tree follow the link instead.
-//! - *A directory that a layer implies but does not describe* takes its attributes from the next layer below that
-//!   has it as a directory; where none has, it is `0755 root:root` of 1970.
-//! - *A directory that would hold nothing but whiteouts* (a "ghost") is not created by them.
-//! - *A hard link to a file of a lower layer* is another name of that very inode, as it stood below the layer that
-//!   links to it. A target that no lower layer has is an error that names the link.
+//! - *A directory over something that is not a directory* hides it, and also hides any directory in the layers below
+//!   that.
+//! - *A whiteout next to a directory of the same name* in one layer makes the directory opaque; next to
+//!   anything else it has no effect.
+//! - *A path through a name that is a symbolic link in a lower layer* makes a directory that replaces the link.
+//!   Unpackers that extract into the merged tree follow the link instead.
+//! - *A directory that a layer implies but does not describe* takes its attributes from the next lower layer that
+//!   has it as a directory; if there is none, it is `0755 root:root` with the time 1970.
+//! - *A directory that would contain only whiteouts* (a "ghost") is not created by them.
+//! - *A hard link to a file of a lower layer* is another name of the inode that the layers below the linking layer
+//!   have there. A target that no lower layer has is an error that names the link.
 //! - *Symbolic links in the directory of a hard link's target* are followed within the image's root, as umoci and
-//!   containerd do: at most 40, first those that the layer itself has in front of the link, then those of the merge of the
-//!   layers below it. The path that results is looked up in the layer itself first, then below. Symbolic links that come
-//!   later in the layer count only if they lead to a file of the layer. The last name is not followed.
+//!   containerd do: at most 40, first those that come before the link in the layer itself, then those in the merge of
+//!   the layers below it. The resulting path is looked up in the layer itself first, then below. Symbolic links that
+//!   come later in the layer count only if they lead to a file of the layer. The last name is not followed.
 //! - *The link count* is the number of names that are visible in the merged tree (overlayfs without an index shows
-//!   that of the lower directory's inode). A directory's is 2 plus its subdirectories, as on ext4.
+//!   that of the lower directory's inode). For a directory it is 2 plus its subdirectories, as on ext4.
 //! - *A real character device 0/0* is a device and deletes nothing: the image format marks deletion by names.
 //! - *Extended attributes private to overlayfs* (`trusted.overlay.*`, `user.overlay.*`) are not shown, as
-//!   overlayfs does not show them, so that an overlay over the view does not obey an image's.
+//!   overlayfs does not show them, so that an overlay over the view does not act on those from an image.
 
 mod check;
 mod format;

@@ -1,4 +1,4 @@
-//! What a name means in a stack of layers: the heart of the merge.
+//! Resolves names in a stack of layers: the core of the merge.
 
 use crate::layer::{Entry, EntryTarget, InodeRecord, LayerIndex, SYMLINKS_MAX};
 use crate::tar::NormalPath;
@@ -29,11 +29,11 @@ pub(super) struct Part {
 pub(super) struct Directory {
     /// The inode with its attributes.
     pub(super) attributes: LayerInode,
-    /// Whose names show in it, topmost first.
+    /// The layer directories whose names are visible in it, topmost first.
     pub(super) parts: Vec<Part>,
 }
 
-/// What a name leads to in the merged tree.
+/// What a name refers to in the merged tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Resolved<'stack> {
     Nothing,
@@ -42,14 +42,14 @@ pub(super) enum Resolved<'stack> {
         kind: Kind,
     },
     Directory(Directory),
-    /// A hard link that the layer has to this path of the layers below it.
+    /// A hard link in the layer to this path in the layers below it.
     Foreign {
         layer: u32,
         target: &'stack [u8],
     },
 }
 
-/// What one layer says of a name.
+/// What one layer has under a name.
 pub(super) type Statement<'stack> = (u32, EntryTarget<'stack>);
 
 impl<'stack, L: AsRef<LayerIndex>> Stack<'stack, L> {
@@ -65,7 +65,7 @@ impl<'stack, L: AsRef<LayerIndex>> Stack<'stack, L> {
         self.layer(place.layer).and_then(|layer| layer.inode(place.inode)).is_some_and(property)
     }
 
-    /// The root: every layer has one, down to the first that is opaque.
+    /// Returns the root directory, merged from the roots of all layers down to the first opaque one.
     pub(super) fn root(&self) -> Option<Directory> {
         let layers = (0..u32::try_from(self.0.len()).ok()?).rev();
         match self.resolve(layers.map(|layer| (layer, EntryTarget::Inode { number: 0, kind: Kind::Directory }))) {
@@ -74,12 +74,12 @@ impl<'stack, L: AsRef<LayerIndex>> Stack<'stack, L> {
         }
     }
 
-    /// Merges what the layers say of one name, topmost first.
+    /// Merges what the layers have under one name, topmost first.
     pub(super) fn resolve(&self, statements: impl Iterator<Item = Statement<'stack>>) -> Resolved<'stack> {
         let mut parts: Vec<Part> = Vec::new();
         let mut attributes = None;
         let mut exists = false;
-        // Behind an opaque directory lower ones add no names, but they may still describe it.
+        // Below an opaque directory, lower ones add no names, but they may still provide its attributes.
         let mut sealed = false;
         for (layer, target) in statements {
             let (number, ghost) = match target {
@@ -112,7 +112,7 @@ impl<'stack, L: AsRef<LayerIndex>> Stack<'stack, L> {
         }
     }
 
-    /// What the merged directory has under `name`.
+    /// Returns what the merged directory has under `name`.
     fn lookup(&self, dir: &Directory, name: &[u8]) -> Resolved<'stack> {
         self.resolve(dir.parts.iter().filter_map(|part| {
             let layer = self.layer(part.place.layer)?;
@@ -122,13 +122,14 @@ impl<'stack, L: AsRef<LayerIndex>> Stack<'stack, L> {
         }))
     }
 
-    /// Finds the file that a hard link of `layer` names by a normal path: in the merge of the layers below it, symbolic
-    /// links in the directory part followed. Where such a link leads to a file of `layer` itself, it is that file.
+    /// Finds the target of a hard link in `layer`, given as a normal path: in the merge of the layers below it,
+    /// following symbolic links in the directory part. If those lead to a file of `layer` itself, that file is the
+    /// target.
     pub(super) fn linked_file(&self, layer: u32, target: &[u8]) -> Option<(LayerInode, Kind)> {
         self.linked(layer, target, &mut SYMLINKS_MAX.clone())
     }
 
-    /// Links of lower layers are followed into the layers below those, so this ends.
+    /// Links of lower layers are followed into the layers below those, so the recursion ends.
     fn linked(&self, layer: u32, target: &[u8], symlinks: &mut usize) -> Option<(LayerInode, Kind)> {
         let (mut layer, mut target) = (layer, target);
         loop {
@@ -148,8 +149,8 @@ impl<'stack, L: AsRef<LayerIndex>> Stack<'stack, L> {
         }
     }
 
-    /// Walks a path from the root, symbolic links in its directory part followed. Returns the path without those, and what it
-    /// leads to.
+    /// Walks a path from the root, following symbolic links in its directory part. Returns the path without those
+    /// links, and what it refers to.
     fn walk(&self, path: NormalPath, symlinks: &mut usize) -> Option<(NormalPath, Resolved<'stack>)> {
         let mut path = path;
         'again: loop {
@@ -165,19 +166,19 @@ impl<'stack, L: AsRef<LayerIndex>> Stack<'stack, L> {
                 }
                 let Resolved::Directory(dir) = &current else { return Some((path, Resolved::Nothing)) };
                 current = self.lookup(dir, name);
-                // The slash in front of it, if it is not the first.
+                // Counts the slash before it, except for the first name.
                 length += usize::from(length > 0) + name.len();
             }
             return Some((path, current));
         }
     }
 
-    /// The target of a symbolic link, if that is what a name leads to.
+    /// Returns the target of a symbolic link, if the name refers to one.
     fn symlink(&self, resolved: &Resolved<'stack>, symlinks: &mut usize) -> Option<&'stack [u8]> {
         let place = match *resolved {
             Resolved::File { place, kind: Kind::Symlink } => place,
             Resolved::Foreign { layer, target } => {
-                // Each of them counts, so that this does not go deep.
+                // Each foreign link counts too, which limits the recursion.
                 *symlinks = symlinks.checked_sub(1)?;
                 let (place, kind) = self.linked(layer, target, symlinks)?;
                 (kind == Kind::Symlink).then_some(place)?
@@ -188,7 +189,7 @@ impl<'stack, L: AsRef<LayerIndex>> Stack<'stack, L> {
         Some(layer.link_target(layer.inode(place.inode)?))
     }
 
-    /// What one layer itself has at a path, if that is neither a directory nor a link to a lower layer.
+    /// Returns what one layer itself has at a path, if that is neither a directory nor a link to a lower layer.
     fn own_file(&self, layer: u32, path: &NormalPath) -> Option<(LayerInode, Kind)> {
         let index = self.layer(layer)?;
         let mut inode = 0;
@@ -205,7 +206,8 @@ impl<'stack, L: AsRef<LayerIndex>> Stack<'stack, L> {
         (kind != Kind::Directory).then_some((LayerInode { layer, inode }, kind))
     }
 
-    /// Walks the names of all parts of a directory in byte order, and calls `visit` with each and what it leads to.
+    /// Walks the names of all parts of a directory in byte order, and calls `visit` with each name and what it refers
+    /// to.
     pub(super) fn each_name(&self, dir: &Directory, mut visit: impl FnMut(&'stack [u8], Resolved<'stack>)) {
         let mut cursors: Vec<Cursor<'stack>> = dir
             .parts

@@ -1,4 +1,4 @@
-//! Proves a layer index once, when it is opened, so that no later code needs to check it.
+//! Validates a layer index once, when it is opened, so that no later code needs to check it.
 
 use super::format::{
     CONTROL_FOREIGN, CONTROL_GHOST, CONTROL_WHITEOUT, ENTRIES, EntryRecord, FLAG_SEGMENTS, FOREIGN, ForeignRecord,
@@ -11,7 +11,7 @@ use crate::mapped::IndexBytes;
 use crate::section_file::{Unusable, require};
 
 impl LayerIndex {
-    /// Opens an index and proves all of it in one pass.
+    /// Opens an index and validates all of it in one pass.
     pub(crate) fn open(bytes: IndexBytes) -> Result<Self, Unusable> {
         let index = Self::unproved(bytes)?;
         check(&index)?;
@@ -20,8 +20,8 @@ impl LayerIndex {
 }
 
 /// Checks that tables hold whole records, that every reference stays in bounds, that names are valid, sorted
-/// and unique, that directories form one tree whose numbers grow downwards, and that segments are in order
-/// and within their blob.
+/// and unique, that directories form one tree in which a child's number is greater than its parent's, and that
+/// segments are in order and within their blob.
 fn check(index: &LayerIndex) -> Result<(), Unusable> {
     let (bytes, sections) = index.sections();
     sections.check_records::<MetaRecord>(bytes, META, "meta record")?;
@@ -34,7 +34,7 @@ fn check(index: &LayerIndex) -> Result<(), Unusable> {
     sections.check_records::<ForeignRecord>(bytes, FOREIGN, "foreign link table")?;
     require(index.meta().is_some_and(|meta| meta.blob_length.get() <= i64::MAX.cast_unsigned()), "meta record")?;
     require(index.inodes().first().is_some_and(|root| root.is_directory() && root.parent.get() == 0), "root")?;
-    // The last inode number stays free to mean "none".
+    // The last inode number is reserved to mean "none".
     require(index.inodes().len() < u32::MAX as usize, "inode table")?;
     check_heap_references(index)?;
     let mut adopted = vec![false; index.inodes().len()];

@@ -1,4 +1,4 @@
-//! The content of a layer's files, for those who look for the same elsewhere.
+//! Lists the content of a layer's files, to find the same content in other layers.
 
 use super::nodes::Payload;
 use super::tree::TreeBuilder;
@@ -6,7 +6,7 @@ use crate::Kind;
 use crate::sharing::Content;
 
 impl TreeBuilder {
-    /// The stored content of every regular file that has any, in the order in which they came.
+    /// Returns the stored content of every regular file that has any, in the order of the index.
     pub(crate) fn contents(&self) -> Vec<Content> {
         let files = self.inodes.iter().filter(|inode| inode.kind == Kind::Regular);
         let contents = files.filter_map(|inode| {

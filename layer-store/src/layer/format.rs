@@ -1,36 +1,36 @@
 //! The layer index: the tree of one layer as flat tables over its blob.
 //!
 //! ```text
-//! file      = frame of `container`, magic "LAMLAYER", version VERSION, with these sections:
+//! file      = section file (see `section_file`), magic "LAMLAYER", version VERSION, with these sections:
 //!   0 meta       one MetaRecord
 //!   1 inodes     InodeRecord *        inode 0 is the layer's root
-//!   2 entries    EntryRecord *        the names of one directory stand together
+//!   2 entries    EntryRecord *        the names of one directory are contiguous
 //!   3 heap       bytes                names and link targets
 //!   4 segments   SegmentRecord *      content of sparse files
 //!   5 xattr sets XattrSetRecord *     set 0 is empty and not stored: set n is record n - 1
 //!   6 xattrs     XattrRecord *
 //!   7 values     bytes                names and values of extended attributes
-//!   8 links      LinkRecord *         every name of every inode that has several, by inode
+//!   8 links      LinkRecord *         every name of every inode that has several, sorted by inode
 //!   9 foreign    ForeignRecord *      hard links into the layers below
 //! ```
 //!
-//! An index is a function of the layer's tar alone. Where in the store the bytes of the tar lie, in this layer's file or
-//! in those of others, is told by `sharing`.
+//! An index depends only on the layer's tar. The module `sharing` knows where in the store the bytes of the tar are: in
+//! this layer's file or in those of others.
 //!
 //! A directory owns `visible + controls` consecutive entries. The visible ones, in byte order of their names,
-//! are what the layer shows where it is alone. The controls, in byte order again, act on the layers below:
+//! are what the layer shows by itself. The controls, also in byte order, act on the layers below:
 //! whiteouts, directories that exist only to hold whiteouts ("ghosts"), and hard links into lower layers.
 //!
-//! Inodes are numbered as a walk meets them: all children of a directory stand together, and a directory's
-//! number is less than those of the directories below it. `find` therefore reads the tables from front to
-//! back, and a cycle of directories cannot be written down.
+//! Inodes are numbered in the order of a walk: the numbers of a directory's children are contiguous, and a
+//! directory's number is less than those of the directories below it. `find` therefore reads the tables from
+//! start to end, and the format cannot express a cycle of directories.
 
 use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::section_file::Format;
 
-/// The current format. A change of any record or rule raises the version; older files are rebuilt.
+/// The current format. Any change to a record or rule raises the version; older files are rebuilt.
 pub(crate) const FORMAT: Format = Format { magic: *b"LAMLAYER", version: 2 };
 
 pub(super) const META: usize = 0;
@@ -65,9 +65,9 @@ pub(crate) struct InodeRecord {
     pub(crate) mode: U32,
     pub(crate) uid: U32,
     pub(crate) gid: U32,
-    /// Names in this layer; of a directory 2 plus its visible subdirectories.
+    /// Number of names in this layer; for a directory, 2 plus its visible subdirectories.
     pub(crate) nlink: U32,
-    /// Bytes of a regular file or of a link target, else 0.
+    /// Size of a regular file or of a link target in bytes, else 0.
     pub(crate) size: U64,
     pub(crate) mtime_seconds: I64,
     /// 0 to 999,999,999.
@@ -88,18 +88,19 @@ pub(crate) struct InodeRecord {
     pub(crate) xattrs: U32,
     /// Keeps the record at a multiple of 8 bytes.
     pub(crate) reserved: U32,
-    /// Regular file: XXH3-128 of the content that is stored, low half first. Finds damage and twins; it is
-    /// no protection against intent: that is the SHA-256 of the blob, and what is shared is compared byte by byte.
+    /// Regular file: XXH3-128 of the stored content, low half first. It finds damage and equal content. It does not
+    /// protect against attacks: for that there is the SHA-256 of the blob, and content is compared byte by byte before
+    /// it is shared.
     pub(crate) content_hash: [u8; 16],
 }
 
 /// A directory hides what the layers below have in it.
 pub(crate) const FLAG_OPAQUE: u32 = 1;
-/// A directory that no entry of the layer describes.
+/// A directory that has no entry of its own in the layer's tar.
 pub(crate) const FLAG_IMPLICIT: u32 = 1 << 1;
 /// An implicit directory with nothing but whiteouts below: it shows only where a lower layer has it.
 pub(crate) const FLAG_GHOST: u32 = 1 << 2;
-/// A directory with a hard link into lower layers in it or below.
+/// A directory that contains a hard link into lower layers, directly or in a subdirectory.
 pub(crate) const FLAG_FOREIGN_BELOW: u32 = 1 << 3;
 /// A regular file whose content is in segments.
 pub(crate) const FLAG_SEGMENTS: u32 = 1 << 4;
@@ -110,7 +111,7 @@ pub(crate) const FLAG_SEGMENTS: u32 = 1 << 4;
 pub(crate) struct EntryRecord {
     /// Start of the name in the heap.
     pub(crate) name: U32,
-    /// The inode; of a `CONTROL_FOREIGN` entry the number of its record; of a whiteout 0.
+    /// The inode; for a `CONTROL_FOREIGN` entry, the number of its record; for a whiteout, 0.
     pub(crate) inode: U32,
     /// 1 to 255 bytes.
     pub(crate) name_length: u8,
@@ -121,14 +122,14 @@ pub(crate) struct EntryRecord {
     pub(crate) reserved: u8,
 }
 
-/// The name disappears from the layers below.
+/// The name is deleted from the layers below.
 pub(crate) const CONTROL_WHITEOUT: u8 = 1;
 /// A ghost directory.
 pub(crate) const CONTROL_GHOST: u8 = 2;
 /// A hard link to a file of the layers below.
 pub(crate) const CONTROL_FOREIGN: u8 = 3;
 
-/// A run of a file's content: 24 bytes. Runs are in order and do not overlap; what none covers is zeros.
+/// A run of a file's content: 24 bytes. Runs are in order and do not overlap; what no run covers is zeros.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(crate) struct SegmentRecord {
@@ -155,7 +156,7 @@ pub(crate) struct XattrRecord {
     pub(crate) value_length: U32,
 }
 
-/// One name of an inode that has several: the directory that contains it.
+/// One name of an inode that has several, and the directory that contains it.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(crate) struct LinkRecord {

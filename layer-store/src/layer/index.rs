@@ -1,4 +1,4 @@
-//! A layer index, opened and proved.
+//! A layer index, opened and validated.
 
 use super::format::{
     CONTROL_FOREIGN, CONTROL_GHOST, ENTRIES, EntryRecord, FLAG_FOREIGN_BELOW, FLAG_GHOST, FLAG_IMPLICIT, FLAG_OPAQUE,
@@ -9,28 +9,28 @@ use crate::mapped::IndexBytes;
 use crate::section_file::{Sections, Unusable};
 use crate::{DiffId, Digest, Kind, Timestamp};
 
-/// The tables of one layer, every offset in them proved: reading it cannot fail, loop or leave its bounds.
+/// The tables of one layer. Every offset in them was validated, so reading it cannot fail, loop or leave its bounds.
 #[derive(Debug)]
 pub(crate) struct LayerIndex {
     bytes: IndexBytes,
     sections: Sections<SECTIONS>,
 }
 
-/// One name of a directory, as the index has it.
+/// One name of a directory in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry<'index> {
     pub(crate) name: &'index [u8],
     pub(crate) target: EntryTarget<'index>,
 }
 
-/// Where a name leads.
+/// What a name refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EntryTarget<'index> {
     /// An inode of this layer.
     Inode { number: u32, kind: Kind },
     /// A directory that only holds controls.
     Ghost(u32),
-    /// Nowhere: the name is gone from the layers below.
+    /// Nothing: the name is deleted from the layers below.
     Whiteout,
     /// The file that the layers below have at this normal path.
     Foreign(&'index [u8]),
@@ -41,7 +41,7 @@ pub(crate) enum EntryTarget<'index> {
 pub(crate) enum Segments<'index> {
     /// All of it in one run of the layer's tar, from this offset.
     Whole(u64),
-    /// In runs; zeros between them.
+    /// In runs, with zeros between them.
     Runs(&'index [SegmentRecord]),
 }
 
@@ -52,7 +52,7 @@ impl AsRef<Self> for LayerIndex {
 }
 
 impl LayerIndex {
-    /// Takes the bytes of an index that is still to be proved.
+    /// Takes the bytes of an index that has not been validated yet.
     pub(super) fn unproved(bytes: IndexBytes) -> Result<Self, Unusable> {
         let sections = Sections::open(&bytes, FORMAT)?;
         Ok(Self { bytes, sections })
@@ -109,12 +109,12 @@ impl LayerIndex {
         self.sections.bytes(&self.bytes, VALUES)
     }
 
-    /// The layer this index was made for.
+    /// Returns the layer that this index was made for.
     pub(crate) fn diff_id(&self) -> DiffId {
         DiffId(Digest::from_bytes(self.meta().map(|meta| meta.diff_id).unwrap_or_default()))
     }
 
-    /// Bytes of the layer's blob.
+    /// Returns the size of the layer's blob in bytes.
     pub(crate) fn blob_length(&self) -> u64 {
         self.meta().map(|meta| meta.blob_length.get()).unwrap_or_default()
     }
@@ -131,7 +131,7 @@ impl LayerIndex {
         slice(self.heap(), record.name.get(), u32::from(record.name_length))
     }
 
-    /// The name of an entry by its number.
+    /// Returns the name of the entry with this number.
     pub(crate) fn entry_name(&self, entry: u32) -> &[u8] {
         self.entry_records().get(entry as usize).map_or(&[], |record| self.name(record))
     }
@@ -161,13 +161,13 @@ impl LayerIndex {
         all.split_at(visible.min(all.len()))
     }
 
-    /// The visible names of a directory from position `start`, in byte order.
+    /// Returns the visible names of a directory from position `start`, in byte order.
     pub(crate) fn visible(&self, dir: &InodeRecord, start: usize) -> impl ExactSizeIterator<Item = Entry<'_>> {
         let (visible, _) = self.dir_records(dir);
         visible.get(start..).unwrap_or_default().iter().map(|record| self.entry(record))
     }
 
-    /// The whiteouts, ghosts and foreign links of a directory, in byte order.
+    /// Returns the whiteouts, ghosts and foreign links of a directory, in byte order.
     pub(crate) fn controls(&self, dir: &InodeRecord) -> impl ExactSizeIterator<Item = Entry<'_>> {
         let (_, controls) = self.dir_records(dir);
         controls.iter().map(|record| self.entry(record))
@@ -183,7 +183,7 @@ impl LayerIndex {
         self.find(self.dir_records(dir).1, name)
     }
 
-    /// Finds a name among records that are in the order of their names.
+    /// Finds a name among records that are sorted by name.
     fn find(&self, records: &[EntryRecord], name: &[u8]) -> Option<Entry<'_>> {
         let at = records.binary_search_by(|record| self.name(record).cmp(name)).ok()?;
         records.get(at).map(|record| self.entry(record))
@@ -198,12 +198,12 @@ impl LayerIndex {
         Segments::Runs(self.segment_records().get(first..first + count).unwrap_or_default())
     }
 
-    /// The target of a symbolic link.
+    /// Returns the target of a symbolic link.
     pub(crate) fn link_target(&self, inode: &InodeRecord) -> &[u8] {
         slice(self.heap(), inode.first.get(), inode.count.get())
     }
 
-    /// Names and values of an inode's extended attributes, in byte order of the names.
+    /// Returns the names and values of an inode's extended attributes, in byte order of the names.
     pub(crate) fn xattrs(&self, inode: &InodeRecord) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
         let set = inode.xattrs.get().checked_sub(1).and_then(|number| self.xattr_sets().get(number as usize));
         let records = set.and_then(|set| {
@@ -223,9 +223,9 @@ impl LayerIndex {
         names.any(|record| slice(self.values(), record.start.get(), record.name_length.get()) == name)
     }
 
-    /// The path of an inode in this layer, for messages: of a file with several names the first.
+    /// Returns the path of an inode in this layer, for messages. If a file has several names, this is the first.
     ///
-    /// Looks through all entries, so it is for errors only.
+    /// It searches all entries, so it is for errors only.
     pub(crate) fn path_of(&self, number: u32) -> String {
         let mut names = Vec::new();
         let mut current = number;
@@ -238,12 +238,12 @@ impl LayerIndex {
         format!("/{}", names.join("/"))
     }
 
-    /// Every name of an inode, found by looking through all entries.
+    /// Returns every name of an inode, by searching all entries.
     fn names_of(&self, number: u32) -> impl Iterator<Item = LinkRecord> {
         self.names().filter(move |link| link.inode.get() == number)
     }
 
-    /// All names of all inodes.
+    /// Returns all names of all inodes.
     pub(crate) fn names(&self) -> impl Iterator<Item = LinkRecord> {
         let dirs = (0u32..).zip(self.inodes()).filter(|(_, inode)| inode.is_directory());
         dirs.flat_map(move |(dir, inode)| {
@@ -286,7 +286,7 @@ impl InodeRecord {
     }
 }
 
-/// Bytes of a heap by a start and a length that were proved when the index was opened.
+/// Returns bytes of a heap. The start and the length were validated when the index was opened.
 pub(super) fn slice(heap: &[u8], start: u32, length: u32) -> &[u8] {
     heap.get(start as usize..start as usize + length as usize).unwrap_or_default()
 }

@@ -1,5 +1,5 @@
-//! Hard links of a layer: through symbolic links in the directory of the target, and to targets that came later in the
-//! archive, or that the layers below have.
+//! Resolves a layer's hard links: those through symbolic links in the directory of the target, and those to targets
+//! that came later in the archive or that the layers below have.
 
 use super::nodes::{Payload, ROOT, Target};
 use super::refusal::{Cause, EntryRefused};
@@ -7,23 +7,23 @@ use super::tree::TreeBuilder;
 use crate::Kind;
 use crate::tar::NormalPath;
 
-/// Symbolic links that one path may lead through, as many as Linux follows.
+/// How many symbolic links one path may lead through: as many as Linux follows.
 pub(crate) const SYMLINKS_MAX: usize = 40;
 
-/// Bytes of paths that the links of one layer may walk again because of symbolic links: some seconds of work.
+/// How many bytes of paths the links of one layer may walk again because of symbolic links: a few seconds of work.
 const FOLLOWED_MAX: u64 = 1 << 26;
 
 impl TreeBuilder {
-    /// Binds every pending link: to an inode of this layer, through other pending links if need be, or,
-    /// where this layer has no such path, to the layers below. Links in directories that are not `reachable`, because
-    /// a later entry took their place, need no target.
+    /// Binds every pending link: to an inode of this layer, through other pending links if necessary, or, if this layer
+    /// has no such path, to the layers below. Links in directories that are not `reachable`, because a later entry
+    /// replaced them, need no target.
     pub(super) fn bind_pending_links(&mut self, reachable: &[bool]) -> Result<(), EntryRefused> {
         for slot in self.slots.iter_mut().filter(|slot| matches!(slot.target, Target::Pending(_))) {
             if !reachable.get(slot.dir as usize).copied().unwrap_or_default() {
                 slot.target = Target::Nothing;
             }
         }
-        // The walk on which a link was met last, so that each link is looked at once.
+        // The last walk that visited each link, so that each link is visited once.
         let mut met = vec![None; self.pending.len()];
         for first in 0..self.pending.len() {
             self.bind(first, &mut met)?;
@@ -31,11 +31,11 @@ impl TreeBuilder {
         Ok(())
     }
 
-    /// Follows the symbolic links of this layer in the directory part of a link target. The last name is not followed: a
-    /// hard link to a symbolic link is a second name of that.
+    /// Follows the symbolic links of this layer in the directory part of a link target. The last name is not followed:
+    /// a hard link to a symbolic link is a second name of the symbolic link.
     ///
-    /// Where this layer has nothing at a directory of the path, the layers below may: the rest stays as it is. Returns `None`
-    /// for a path through more than [`SYMLINKS_MAX`] symbolic links.
+    /// If this layer has nothing at a directory of the path, the layers below may have it, so the rest of the path is
+    /// left unchanged. Returns `None` for a path through more than [`SYMLINKS_MAX`] symbolic links.
     pub(super) fn follow(&mut self, target: &NormalPath) -> Result<Option<NormalPath>, Cause> {
         let mut path = target.clone();
         for _ in 0..=SYMLINKS_MAX {
@@ -50,7 +50,7 @@ impl TreeBuilder {
         Ok(None)
     }
 
-    /// Finds the first symbolic link that a path leads through: the length of the path to it, and its target.
+    /// Finds the first symbolic link in a path. Returns the length of the path to it, and its target.
     fn symlink_on(&self, path: &NormalPath) -> Option<(usize, &[u8])> {
         let (parent, _) = path.split()?;
         let mut dir = ROOT;
@@ -80,7 +80,7 @@ impl TreeBuilder {
             let Some((link, met)) = self.pending.get(current).zip(met.get_mut(current)) else { return Ok(()) };
             let number = u32::try_from(current).unwrap_or(u32::MAX);
             if self.target(link.slot) != Target::Pending(number) {
-                // A later entry took the name.
+                // A later entry has replaced the name.
                 return Ok(());
             }
             if met.replace(first) == Some(first) {
@@ -117,8 +117,9 @@ impl TreeBuilder {
         Ok(())
     }
 
-    /// Looks for a file of this layer through symbolic links that came after the link. A reader that keeps the order of the
-    /// archive does not see those, so what is not found that way is left to the layers below.
+    /// Looks for a file of this layer through symbolic links that came after the hard link. A reader that follows the
+    /// order of the archive does not see those symbolic links, so what is not found this way is left to the layers
+    /// below.
     fn found_through_later_link(&mut self, link: usize, slot: u32, target: &NormalPath) -> Result<Option<u32>, Cause> {
         let Some(followed) = self.follow(target)?.filter(|followed| followed != target) else { return Ok(None) };
         let is_file =

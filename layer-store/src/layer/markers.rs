@@ -1,4 +1,4 @@
-//! Lays a layer's whiteouts and opaque markers over its complete tree.
+//! Applies a layer's whiteouts and opaque markers to its complete tree.
 
 use super::nodes::{Inode, ROOT, Target};
 use super::refusal::{Cause, EntryRefused};
@@ -6,7 +6,7 @@ use super::tree::TreeBuilder;
 use crate::Kind;
 
 impl TreeBuilder {
-    /// Applies all markers. Their order, and where they stood among the entries, makes no difference.
+    /// Applies all markers. Their order, and their position among the entries, makes no difference.
     pub(super) fn apply_markers(&mut self) -> Result<(), EntryRefused> {
         for marker in std::mem::take(&mut self.markers) {
             let dir = marker.dir.as_bytes();
@@ -34,8 +34,9 @@ impl TreeBuilder {
         Ok(())
     }
 
-    /// The directory that a marker stands in. Where the layer has none, one that holds nothing but markers; where it
-    /// has something else on the way, the marker has nothing to act on.
+    /// Returns the directory that contains a marker. If the layer has no such directory, creates one that only holds
+    /// markers. Returns `None` if a component of the path is not a directory in the layer: the marker has no effect
+    /// then.
     fn directory_for_marker(&mut self, path: &[u8]) -> Result<Option<u32>, Cause> {
         let mut dir = ROOT;
         for component in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
@@ -53,8 +54,8 @@ impl TreeBuilder {
         Ok(Some(dir))
     }
 
-    /// A whiteout beside a directory of the same name means that the layer has replaced the directory: nothing of the
-    /// lower one may show through, its description included.
+    /// A whiteout next to a directory of the same name means that the layer has replaced the directory: nothing of the
+    /// lower directory is visible, not even its attributes.
     fn replace_whited_directories(&mut self) {
         for slot in self.slots.iter().filter(|slot| slot.whited) {
             if let Target::Inode(number) = slot.target

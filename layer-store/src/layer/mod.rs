@@ -1,4 +1,4 @@
-//! One layer: the tree that its tar describes, and the index that keeps it.
+//! One layer: the tree that its tar describes, and the index that stores this tree.
 
 mod check;
 mod contents;

@@ -1,30 +1,30 @@
-//! What a name means in a layer: an entry, a whiteout, or something that AUFS left.
+//! The meaning of a name in a layer: an ordinary entry, a whiteout, or a file left by AUFS.
 //!
 //! Image specification, `layer.md`, "Whiteouts".
 
-/// The prefix of every name that is a marker.
+/// The prefix of all markers.
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 
-/// The one name that makes its directory opaque. One dot less is the whiteout of `.wh.opq`.
+/// The name that makes its directory opaque. With one dot less, `.wh..wh.opq` is the whiteout of `.wh.opq`.
 const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
 
-/// Names at a layer's root in which AUFS kept its own files. They are no part of the tree, but hard links
-/// lead into the first.
+/// Names at a layer's root under which AUFS kept its own files. They are not part of the tree, but hard links
+/// may refer to files in the first.
 const AUFS_NAMES: [&[u8]; 3] = [b".wh..wh.plnk", b".wh..wh.aufs", b".wh..wh.orph"];
 
-/// Extended attributes by which overlayfs itself marks whiteouts, opaque directories and redirects
+/// Extended attributes with which overlayfs itself marks whiteouts, opaque directories and redirects
 /// (`fs/overlayfs/overlayfs.h`). Kernel overlayfs never shows them, and a guest that uses the view as a
-/// lower directory must not obey those that an image brings.
+/// lower directory must not act on those from an image.
 const PRIVATE_XATTR_PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
-/// The last component of an entry's path, understood.
+/// The meaning of the last component of an entry's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Name<'path> {
     /// An ordinary name.
     Ordinary,
-    /// This name is to disappear from the layers below.
+    /// A whiteout, which deletes this name from the layers below.
     Whiteout(&'path [u8]),
-    /// The directory hides all of the layers below.
+    /// The directory hides everything that the layers below have in it.
     Opaque,
     /// A whiteout of nothing, of `.` or of `..`.
     Invalid,

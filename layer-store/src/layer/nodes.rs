@@ -1,16 +1,16 @@
-//! What the tree of one layer is made of while it is built: `tree` makes it as the tar streams by, `links` and `markers` bind
-//! what had to wait for its end, `plan` puts it in the order of the index.
+//! The parts of a layer's tree while it is built: `tree` builds it while the tar is read, `links` and `markers` resolve
+//! what had to wait for the end of the tar, and `plan` puts it into the order of the index.
 
 use crate::tar::NormalPath;
 use crate::{Kind, Timestamp};
 
-/// No inode: a name that is only whited out.
+/// No inode: the name is only a whiteout.
 pub(super) const NONE: u32 = u32::MAX;
 
 /// The inode of the layer's root directory.
 pub(super) const ROOT: u32 = 0;
 
-/// What an inode holds.
+/// The content of an inode.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Payload {
     /// Content in one run from this offset of the blob.
@@ -44,11 +44,11 @@ pub(super) struct Inode {
     pub(super) payload: Payload,
     pub(super) xattrs: u32,
     pub(super) content_hash: u128,
-    /// A directory that no entry speaks of, only paths below it.
+    /// A directory without an entry of its own, known only from paths below it.
     pub(super) implicit: bool,
     /// A directory that hides what lower layers have in it.
     pub(super) opaque: bool,
-    /// A directory that takes nothing from lower layers, not even its description.
+    /// A directory that takes nothing from lower layers, not even its attributes.
     pub(super) replaced: bool,
 }
 
@@ -63,18 +63,18 @@ pub(super) struct NameSlot {
     pub(super) target: Target,
 }
 
-/// Where a name leads.
+/// What a name refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     Nothing,
     Inode(u32),
-    /// A hard link whose target was not there when the entry came: an index into the pending links.
+    /// A hard link whose target did not exist when the entry was read: an index into the pending links.
     Pending(u32),
     /// A hard link into the layers below: an index into the pending links.
     Foreign(u32),
 }
 
-/// A hard link that could not be bound when it came.
+/// A hard link that could not be bound when it was read.
 #[derive(Clone, Debug)]
 pub(super) struct PendingLink {
     /// The entry's own path, for messages.
@@ -83,17 +83,17 @@ pub(super) struct PendingLink {
     pub(super) slot: u32,
 }
 
-/// A marker: it acts on the layers below and leaves this layer's own tree alone, so it is kept until that is complete.
+/// A marker. It acts on the layers below and not on this layer's own tree, so it is kept until that tree is complete.
 #[derive(Clone, Debug)]
 pub(super) struct Marker {
     pub(super) dir: NormalPath,
-    /// The name that disappears; `None` makes the directory opaque.
+    /// The name to delete; `None` makes the directory opaque.
     pub(super) whited: Option<Box<[u8]>>,
 }
 
 impl Inode {
-    /// A directory that a layer implies but does not describe: `0755 root:root`, as old as time. Where a
-    /// lower layer has the directory, that one's description holds.
+    /// Creates a directory that a layer implies but does not describe: `0755 root:root`, with time 0. If a lower layer
+    /// has the directory, the attributes there are used instead.
     pub(super) fn implicit_directory() -> Self {
         Self {
             kind: Kind::Directory,

@@ -14,16 +14,16 @@ pub(super) enum Role {
     Foreign(u32),
 }
 
-/// The names of every directory, found by the directory's inode.
+/// The names of every directory, indexed by the directory's inode.
 #[derive(Debug)]
 pub(super) struct Children {
-    /// Where the slots of inode n begin in `slots`; one more element than there are inodes.
+    /// The position in `slots` of the first slot of inode n; has one more element than there are inodes.
     starts: Vec<u32>,
     slots: Vec<u32>,
 }
 
 impl Children {
-    /// Sorts all slots by directory, and those of a directory by name.
+    /// Sorts all slots by directory and then by name.
     pub(super) fn of(tree: &TreeBuilder) -> Self {
         let mut starts = vec![0u32; tree.inodes.len() + 1];
         for slot in &tree.slots {
@@ -56,7 +56,7 @@ impl Children {
         children
     }
 
-    /// Which directories a walk from the root meets: entries that came later cut others off.
+    /// Returns which directories a walk from the root visits. Later entries may have made others unreachable.
     pub(super) fn reachable(&self, tree: &TreeBuilder) -> Vec<bool> {
         let mut met = vec![false; tree.inodes.len()];
         set(&mut met, ROOT, true);
@@ -94,9 +94,9 @@ fn slot_name(tree: &TreeBuilder, slot: u32) -> &[u8] {
 #[derive(Debug)]
 pub(super) struct Plan {
     children: Children,
-    /// Inodes of the tree by their number in the index.
+    /// The tree's inodes, indexed by their number in the index.
     pub(super) order: Vec<u32>,
-    /// Numbers in the index by inode of the tree, `NONE` for those that no name leads to any more.
+    /// The numbers in the index, indexed by inode of the tree; `NONE` for inodes that no longer have a name.
     numbers: Vec<u32>,
     ghosts: Vec<bool>,
     foreign_below: Vec<bool>,
@@ -116,7 +116,7 @@ impl Plan {
         plan
     }
 
-    /// Goes through the directories from the bottom: a ghost has nothing but whiteouts and ghosts in it.
+    /// Finds ghosts, from the deepest directories upwards: a ghost contains only whiteouts and ghosts.
     fn find_ghosts(&mut self, tree: &TreeBuilder) {
         let mut dirs = vec![ROOT];
         let mut at = 0;
@@ -142,7 +142,7 @@ impl Plan {
         }
     }
 
-    /// Numbers the inodes as a walk meets them, all children of a directory before their own children.
+    /// Numbers the inodes in the order of a walk: all children of a directory before their own children.
     fn number(&mut self, tree: &TreeBuilder) {
         Self::give(&mut self.numbers, &mut self.order, ROOT);
         let mut stack = vec![ROOT];
@@ -173,7 +173,7 @@ impl Plan {
         }
     }
 
-    /// What a slot becomes; `None` where nothing is left of it.
+    /// Returns what a slot becomes in the index; `None` if nothing.
     fn role(&self, slot: &NameSlot) -> Option<Role> {
         match slot.target {
             Target::Inode(inode) if flag(&self.ghosts, inode) && slot.whited => Some(Role::Whiteout),
@@ -184,7 +184,7 @@ impl Plan {
         }
     }
 
-    /// The names of a directory in byte order with what they become.
+    /// Returns the names of a directory in byte order, with what they become in the index.
     pub(super) fn names<'plan>(
         &'plan self,
         tree: &'plan TreeBuilder,
@@ -193,7 +193,7 @@ impl Plan {
         self.children.slots(tree, dir).filter_map(|slot| self.role(slot).map(|role| (slot, role)))
     }
 
-    /// The number of an inode in the index.
+    /// Returns the number of an inode in the index.
     pub(super) fn number_of(&self, inode: u32) -> u32 {
         self.numbers.get(inode as usize).copied().unwrap_or(NONE)
     }

@@ -2,25 +2,25 @@
 
 use crate::tar::PathError;
 
-/// An entry that is refused, by its name: a layer that holds it is not stored.
+/// A refused entry, with its name. A layer that contains it is not stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("entry {path:?}: {cause}")]
 pub(crate) struct EntryRefused {
-    /// The path as the archive spells it, lossy where it is not UTF-8.
+    /// The path as the archive writes it, lossy if it is not UTF-8.
     path: String,
     cause: Cause,
 }
 
 impl EntryRefused {
     pub(super) fn new(path: &[u8], cause: Cause) -> Self {
-        // A path may be a mebibyte long; a message must not.
+        // A path may be as long as a mebibyte, which is too long for a message.
         let shown = path.get(..256).unwrap_or(path);
         Self { path: String::from_utf8_lossy(shown).into_owned(), cause }
     }
 }
 
 impl EntryRefused {
-    /// The limit of inodes, if that is why.
+    /// Returns the inode limit, if the entry was refused because of it.
     pub(crate) fn inode_limit(&self) -> Option<u32> {
         match self.cause {
             Cause::TooManyInodes(most) => Some(most),
@@ -38,11 +38,11 @@ pub(crate) enum Cause {
     LinkTarget(PathError),
     #[error("it is a hard link to a directory")]
     LinkToDirectory,
-    #[error("its hard links lead in a circle")]
+    #[error("its hard links form a cycle")]
     LinkLoop,
     #[error("the layer's hard links lead through too many symbolic links")]
     TooManySymlinks,
-    #[error("it is a whiteout of no name, of \".\" or of \"..\"")]
+    #[error("it is a whiteout of an empty name, of \".\" or of \"..\"")]
     InvalidWhiteout,
     #[error("it is below a whiteout")]
     BelowMarker,

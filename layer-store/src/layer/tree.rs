@@ -1,4 +1,4 @@
-//! The tree of one layer while its tar streams by: the last entry of a path wins.
+//! Builds the tree of one layer while its tar is read: the last entry of a path wins.
 
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
@@ -22,18 +22,18 @@ pub(crate) struct TreeBuilder {
     pub(super) xattrs: XattrSets,
     pub(super) pending: Vec<PendingLink>,
     pub(super) markers: Vec<Marker>,
-    /// The regular file whose content streams by.
+    /// The regular file whose content is being read.
     open_file: Option<u32>,
     hasher: Box<Xxh3>,
     max_inodes: u32,
     /// Bytes of paths walked again because a hard link leads through a symbolic link.
     pub(super) followed: u64,
-    /// Bytes of names, link targets and extended attributes held so far.
+    /// Bytes of names, link targets, extended attributes and sparse maps held so far.
     held: usize,
 }
 
-/// The most bytes of names, link targets, extended attributes and sparse maps that one layer may hold: what a server
-/// maps and a builder keeps in memory.
+/// The most bytes of names, link targets, extended attributes and sparse maps that one layer may have, because a server
+/// maps them and a builder keeps them in memory.
 const HELD_MAX: usize = 1 << 30;
 
 fn slot_hash(dir: u32, name: &[u8]) -> u64 {
@@ -41,7 +41,7 @@ fn slot_hash(dir: u32, name: &[u8]) -> u64 {
 }
 
 impl TreeBuilder {
-    /// An empty layer, whose root is implicit. More than `max_inodes` inodes are refused.
+    /// Creates an empty layer, whose root is implicit. It refuses more than `max_inodes` inodes.
     pub(crate) fn new(max_inodes: u32) -> Self {
         let mut builder = Self {
             inodes: Vec::new(),
@@ -78,7 +78,7 @@ impl TreeBuilder {
         found.copied()
     }
 
-    /// The slot of a name, made if it is not there.
+    /// Returns the slot of a name, and creates it if it does not exist.
     pub(super) fn slot(&mut self, dir: u32, name: &[u8]) -> Result<u32, Cause> {
         if let Some(slot) = self.find(dir, name) {
             return Ok(slot);
@@ -105,7 +105,7 @@ impl TreeBuilder {
         if self.held > HELD_MAX { Err(Cause::TooManyNames) } else { Ok(()) }
     }
 
-    /// Puts bytes into the heap and says where they begin.
+    /// Appends bytes to the heap and returns where they begin.
     fn keep(&mut self, bytes: &[u8]) -> Result<u32, Cause> {
         self.hold(bytes.len())?;
         let start = u32::try_from(self.heap.len()).map_err(|_| Cause::TooManyNames)?;
@@ -132,7 +132,7 @@ impl TreeBuilder {
         self.slots.get(slot as usize).map_or(Target::Nothing, |slot| slot.target)
     }
 
-    /// The directory that a slot leads to, if it leads to one.
+    /// Returns the directory that a slot refers to, if it refers to one.
     pub(super) fn directory(&self, slot: u32) -> Option<u32> {
         match self.target(slot) {
             Target::Inode(inode) if self.inode(inode)?.kind == Kind::Directory => Some(inode),
@@ -140,7 +140,7 @@ impl TreeBuilder {
         }
     }
 
-    /// The directory of a path; what is missing on the way, or is no directory, becomes an implicit one.
+    /// Returns the directory at a path. Components that are missing or are not directories become implicit directories.
     fn make_directory(&mut self, path: &[u8]) -> Result<u32, Cause> {
         check_components(path)?;
         let mut dir = ROOT;
@@ -158,7 +158,7 @@ impl TreeBuilder {
         Ok(dir)
     }
 
-    /// Finds what a path leads to in this layer. Symbolic links are not followed: see [`Self::follow`].
+    /// Finds what is at a path in this layer. Does not follow symbolic links: see [`Self::follow`].
     pub(super) fn resolve(&self, path: &NormalPath) -> Option<u32> {
         let (parent, name) = path.split()?;
         let mut dir = ROOT;
@@ -206,7 +206,7 @@ impl TreeBuilder {
         Ok(())
     }
 
-    /// The root stays a directory whatever an entry for it claims to be.
+    /// Sets the attributes of the root. An entry for the root that is not a directory is an error.
     fn set_root(&mut self, entry: Entry) -> Result<(), Cause> {
         if entry.kind != EntryKind::Directory {
             return Err(Cause::RootNotDirectory);
@@ -216,7 +216,7 @@ impl TreeBuilder {
         Ok(())
     }
 
-    /// A directory keeps the names it has: a second entry only replaces its attributes.
+    /// Adds a directory. A second entry for it only replaces its attributes: the directory keeps its names.
     fn add_directory(&mut self, slot: u32, entry: Entry) -> Result<(), Cause> {
         let inode = self.make_inode(entry)?;
         match self.directory(slot) {
@@ -235,11 +235,11 @@ impl TreeBuilder {
         }
     }
 
-    /// Binds a link to the inode that its target names now, for a later entry may replace the target. A
-    /// target that is not there yet is looked for again when the layer is complete.
+    /// Binds a link to the inode that its target refers to now, because a later entry may replace the target. A
+    /// target that does not exist yet is looked for again when the layer is complete.
     fn add_hard_link(&mut self, path: &NormalPath, slot: u32, target: &[u8]) -> Result<(), Cause> {
         let mut target = NormalPath::of_link_target(target).map_err(Cause::LinkTarget)?;
-        // A circle of symbolic links may be cut by a later entry.
+        // A later entry may break a cycle of symbolic links.
         if let Some(followed) = self.follow(&target)? {
             target = followed;
         }
@@ -266,7 +266,7 @@ impl TreeBuilder {
             _ => {
                 self.hold(target.as_bytes().len() + path.as_bytes().len())?;
                 let number = u32::try_from(self.pending.len()).map_err(|_| self.too_many())?;
-                // What a layer links to itself before it has it can only be a lower layer's.
+                // A link to its own name, which the layer does not have yet, can only mean the file of a lower layer.
                 let bound = if target == *path { Target::Foreign(number) } else { Target::Pending(number) };
                 self.pending.push(PendingLink { path: path.clone(), target, slot });
                 self.point(slot, bound);
@@ -329,7 +329,7 @@ impl TreeBuilder {
     }
 }
 
-/// No name on the way to an entry may be a marker, but for the directories of AUFS.
+/// Refuses a path with a marker before its last component, except for the directories of AUFS.
 fn check_components(path: &[u8]) -> Result<(), Cause> {
     let mut components = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).enumerate();
     let ordinary = |(depth, name): (usize, &[u8])| depth == 0 && is_aufs(name) || Name::of(name) == Name::Ordinary;

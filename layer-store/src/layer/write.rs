@@ -16,7 +16,7 @@ use super::tree::TreeBuilder;
 use crate::section_file::SectionWriter;
 use crate::{DiffId, Kind};
 
-/// Where the tables hold what belongs to a directory (its entries) or a symbolic link (its target).
+/// The position in the tables of what belongs to a directory (its entries) or a symbolic link (its target).
 #[derive(Clone, Copy, Debug, Default)]
 struct Placement {
     first: u32,
@@ -26,14 +26,14 @@ struct Placement {
     parent: u32,
 }
 
-/// The tables of an index, all but the inodes.
+/// The tables of an index, except the inodes.
 #[derive(Debug, Default)]
 struct Tables {
     entries: Vec<EntryRecord>,
     /// The directory of each entry.
     entry_dirs: Vec<u32>,
     heap: Vec<u8>,
-    /// Visible names of each inode.
+    /// The number of visible names of each inode.
     nlinks: Vec<u32>,
     placements: Vec<Placement>,
     links: Vec<LinkRecord>,
@@ -60,7 +60,8 @@ impl TreeBuilder {
         diff_id: &DiffId,
         blob_length: u64,
     ) -> Result<W, WriteError> {
-        // Links first: a directory that only holds markers is nothing that a link could mean.
+        // Links are bound before markers are applied: a directory that only holds markers cannot be the target of a
+        // link.
         if !self.pending.is_empty() {
             let reachable = Children::of(&self).reachable(&self);
             self.bind_pending_links(&reachable)?;
@@ -286,7 +287,7 @@ impl Tables {
     }
 }
 
-/// Tables are indexed in 32 bits; a layer that needs more is refused while it streams in.
+/// Converts a table position to 32 bits. A layer that needs more is refused while it is read.
 fn position(length: usize) -> io::Result<u32> {
     u32::try_from(length).map_err(|_| io::Error::other("a table of the index has more than 2^32 elements"))
 }

@@ -1,4 +1,4 @@
-//! Sets of extended attributes: most files that have any share theirs with others.
+//! Sets of extended attributes. Files with equal attributes share a set, which is the common case.
 
 use std::collections::HashMap;
 
@@ -22,7 +22,7 @@ pub(super) struct XattrSets {
 }
 
 impl XattrSets {
-    /// The number of a set, without attributes private to overlayfs.
+    /// Returns the number of a set, without the attributes that are private to overlayfs.
     pub(super) fn intern(&mut self, mut set: XattrSet) -> Result<u32, Cause> {
         set.retain(|(name, _)| !is_private_xattr(name));
         if set.is_empty() {
@@ -45,7 +45,7 @@ impl XattrSets {
         Ok(*self.numbers.entry(set).or_insert(next))
     }
 
-    /// The sets in the order of their numbers, from 1.
+    /// Returns the sets in the order of their numbers, from 1.
     pub(super) fn sorted(&self) -> Vec<&XattrSet> {
         let mut sets: Vec<_> = self.numbers.iter().collect();
         sets.sort_unstable_by_key(|&(_, &number)| number);

@@ -1,4 +1,4 @@
-//! The bytes of one layer's tar, wherever they lie.
+//! Reads the bytes of one layer's tar, wherever they are stored.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,16 +14,17 @@ use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::mapped::IndexBytes;
 
-/// The file of a layer whose tar is whole.
+/// The name of a layer's tar if it is whole.
 pub(crate) const WHOLE: &str = "blob";
-/// The file of a layer whose tar has holes.
+/// The name of a layer's tar if it has holes.
 pub(crate) const THIN: &str = "thin";
-/// The map of those holes.
+/// The name of the map of those holes.
 pub(crate) const MAP: &str = "shared";
-/// What others borrow from a layer that is no longer in the store: its tar, with holes where it is not needed.
+/// The name of a remnant, which others borrow from a layer that is no longer in the store: its tar, with holes where it
+/// is not needed.
 pub(crate) const REST: &str = "rest";
 
-/// A layer's tar, opened for reading: as if it were one file.
+/// A layer's tar, opened for reading as if it were one file.
 #[derive(Debug)]
 pub(crate) struct Blob {
     file: File,
@@ -34,18 +35,18 @@ pub(crate) struct Blob {
 #[derive(Debug)]
 struct Borrowed {
     map: SharingMap,
-    /// Donor n is element n - 1. One that cannot be read only affects the content that is in it.
+    /// Donor n is element n - 1. A donor that cannot be read affects only the content that is borrowed from it.
     donors: Vec<Result<File, String>>,
 }
 
-/// How often opening starts again because another process put a whole tar in the place of a thin one.
+/// How often opening is tried when another process replaces a thin tar with a whole one.
 const TRIES: u32 = 3;
 
 impl Blob {
     /// Opens a layer below the directory of layers.
     ///
-    /// All names are looked up in one directory that stays open, so that no file comes from a layer of
-    /// the same name that was collected, or brought in, meanwhile.
+    /// All names are looked up in one directory that stays open, so that all files belong to the same layer even if it
+    /// is collected and added again meanwhile.
     pub(crate) fn open(layers: &Path, layer: &DiffId) -> Result<Self, StoreError> {
         let path = layers.join(layer.0.hex());
         let io = |cause| StoreError::io(&path)(cause);
@@ -70,18 +71,18 @@ impl Blob {
         Err(StoreError::NoSuchLayer(*layer))
     }
 
-    /// A tar that is no layer of a store.
+    /// Wraps a tar that is not a layer of a store.
     #[cfg(feature = "fuzzing")]
     pub(crate) fn of_file(file: File) -> Self {
         Self { file, length: 0, borrowed: None }
     }
 
-    /// The file, if all of the tar is in it.
+    /// Returns the file, if all of the tar is in it.
     pub(crate) fn whole(&self) -> Option<&File> {
         self.borrowed.is_none().then_some(&self.file)
     }
 
-    /// Reads exactly `buffer`. A tar that ends before its index says is damage, not the end of a file.
+    /// Reads exactly `buffer.len()` bytes. A tar that is shorter than its index says is damaged, so this is an error.
     pub(crate) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let Some(borrowed) = &self.borrowed else { return read_all(&self.file, buffer, offset) };
         let end = offset.checked_add(buffer.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
@@ -111,13 +112,13 @@ impl Blob {
         read_all(donor, part, run.donor_offset + within)
     }
 
-    /// The tar from its start.
+    /// Returns a reader that starts at the beginning of the tar.
     pub(crate) fn reader(&self) -> BlobReader<'_> {
         BlobReader { blob: self, at: 0 }
     }
 }
 
-/// Reads a [`Blob`] from front to back.
+/// Reads a [`Blob`] from start to end.
 #[derive(Debug)]
 pub(crate) struct BlobReader<'blob> {
     blob: &'blob Blob,
@@ -135,7 +136,7 @@ impl Read for BlobReader<'_> {
     }
 }
 
-/// The first `length` bytes of a buffer, or all of it, and what follows.
+/// Splits a buffer after `length` bytes, or at its end if it is shorter.
 fn cut(buffer: &mut [u8], length: u64) -> (&mut [u8], &mut [u8]) {
     let length = usize::try_from(length).map_or(buffer.len(), |length| length.min(buffer.len()));
     buffer.split_at_mut(length)
@@ -148,7 +149,7 @@ fn read_all(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
     })
 }
 
-/// Opens a directory; `None` where there is none.
+/// Opens a directory; `None` if it does not exist.
 fn open_directory(path: &Path) -> io::Result<Option<File>> {
     match File::open(path) {
         Ok(directory) => Ok(Some(directory)),
@@ -157,7 +158,7 @@ fn open_directory(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Opens a file of a directory; `None` where there is none.
+/// Opens a file in a directory; `None` if it does not exist.
 fn open_in(directory: &File, name: &str) -> io::Result<Option<File>> {
     match openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
         Ok(file) => Ok(Some(file.into())),
@@ -166,7 +167,7 @@ fn open_in(directory: &File, name: &str) -> io::Result<Option<File>> {
     }
 }
 
-/// Opens the map of a thin layer; `None` where there is none.
+/// Opens the map of a thin layer; `None` if it does not exist.
 fn open_map(directory: &File, layer: &DiffId) -> Result<Option<SharingMap>, String> {
     let Some(file) = open_in(directory, MAP).map_err(|cause| cause.to_string())? else { return Ok(None) };
     let bytes = IndexBytes::map(&file).map_err(|cause| cause.to_string())?;
@@ -174,12 +175,12 @@ fn open_map(directory: &File, layer: &DiffId) -> Result<Option<SharingMap>, Stri
     if map.layer() == *layer { Ok(Some(map)) } else { Err("its sharing map is that of another layer".into()) }
 }
 
-/// The sharing map of a layer of the store, or `None` where its tar is whole or it is not there.
+/// Returns the sharing map of a layer of the store, or `None` if its tar is whole or the layer does not exist.
 pub(crate) fn map_of(layers: &Path, layer: &DiffId) -> Result<Option<SharingMap>, String> {
     let Some(directory) = open_directory(&layers.join(layer.0.hex())).map_err(|cause| cause.to_string())? else {
         return Ok(None);
     };
-    // The map first: it goes last when a whole tar takes the place.
+    // The map is opened first, because it is deleted last when a whole tar replaces a thin one.
     let map = open_map(&directory, layer);
     match open_in(&directory, WHOLE) {
         Ok(Some(_)) => Ok(None),
@@ -188,9 +189,10 @@ pub(crate) fn map_of(layers: &Path, layer: &DiffId) -> Result<Option<SharingMap>
     }
 }
 
-/// Opens the file of a donor, which must hold `needed` itself.
+/// Opens the file of a donor, which must contain `needed` itself.
 ///
-/// A collection may be making the rest of it, or a repair a whole tar, so what was not found is looked for again.
+/// A collection may be turning the donor into a remnant, or a repair may be replacing it with a whole tar, so files
+/// that were not found are looked for again.
 pub(crate) fn open_donor(layers: &Path, donor: &DiffId, needed: &[Range<u64>]) -> Result<File, String> {
     let text = |cause: io::Error| format!("layer {donor}, which has content of it: {cause}");
     let gone = || format!("layer {donor}, which has content of it, is not in the store");
@@ -206,7 +208,7 @@ pub(crate) fn open_donor(layers: &Path, donor: &DiffId, needed: &[Range<u64>]) -
         let (Some(map), Some(file)) = (map, open_in(&directory, THIN).map_err(text)?) else { continue };
         return match needed.iter().all(|range| map.holds(range)) {
             true => Ok(file),
-            false => Err(format!("layer {donor} no longer holds what this one has in it")),
+            false => Err(format!("layer {donor} no longer has the content that this one borrows from it")),
         };
     }
     Err(gone())

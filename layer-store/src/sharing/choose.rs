@@ -1,4 +1,4 @@
-//! Chooses which content of a new layer is taken from whom.
+//! Chooses which content a new layer borrows, and from which layers.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -7,60 +7,61 @@ use super::contents::{Content, ContentTable};
 use super::map::{DONORS_MAX, Run};
 use crate::DiffId;
 
-/// What file systems free: holes are made of whole blocks.
+/// The unit in which file systems free space: holes consist of whole blocks.
 pub(crate) const BLOCK: u64 = 4096;
 
-/// The least that a layer must spare by a donor, in bytes: less is not worth that the one depends on the other.
+/// How many bytes a layer must save by borrowing from a donor. Less is not worth depending on another layer.
 pub(crate) const DONOR_MIN: u64 = 64 << 10;
 
-/// The blocks of a tar that lie completely within a content, if there is one.
+/// Returns the blocks of a tar that are completely within a content, if there are any.
 fn blocks_within(content: &Content) -> Option<Range<u64>> {
     let start = content.offset.checked_next_multiple_of(BLOCK)?;
     let end = content.offset.checked_add(content.length)? / BLOCK * BLOCK;
     (start < end).then_some(start..end)
 }
 
-/// Whether a hole can be made for a content at all, at this place or, of another layer, at a better one.
+/// Whether a content is large enough to contain a whole block, at this offset or at a better one in another layer.
 pub(crate) fn is_large_enough(content: &Content) -> bool {
     content.length >= BLOCK
 }
 
-/// What a new layer may borrow, and what it does.
+/// What a new layer could borrow, and what it does borrow.
 #[derive(Clone, Debug)]
 pub(crate) struct Choice {
-    /// What the layer has, its file holds, and others may have too; in the order of hash and offset.
+    /// Content of the layer that is in its own file and that others may have too; sorted by hash and offset.
     wanted: Vec<Content>,
-    /// What its file has to hold, as the layer borrows it from itself.
+    /// Content that must stay in its own file, because the layer borrows it from itself.
     pinned: Vec<Content>,
     /// The layers it borrows from.
     pub(crate) donors: Vec<DiffId>,
-    /// What it borrows, in the order of its tar.
+    /// The runs that it borrows, in the order of its tar.
     pub(crate) runs: Vec<Run>,
 }
 
 impl Choice {
-    /// Of a layer with these contents, which borrows nothing yet.
+    /// Creates the choice for a layer with these contents, which borrows nothing yet.
     pub(crate) fn new(mut contents: Vec<Content>) -> Self {
         contents.retain(is_large_enough);
         contents.sort_unstable();
         Self { wanted: contents, pinned: Vec::new(), donors: Vec::new(), runs: Vec::new() }
     }
 
-    /// Whether there is anything to be looked for.
+    /// Whether there is any content to look for in other layers.
     pub(crate) fn has_contents(&self) -> bool {
         !self.wanted.is_empty()
     }
 
-    /// The contents that the layer's file holds, in order.
+    /// Returns the contents that are in the layer's file, in order.
     pub(crate) fn held(&self) -> Vec<Content> {
         let mut held = [self.wanted.as_slice(), &self.pinned].concat();
         held.sort_unstable();
         held
     }
 
-    /// The candidate that spares most, with what it would give, if it spares enough and there may be one more donor.
+    /// Returns the candidate that saves most and the runs to borrow from it, if it saves enough and one more donor is
+    /// allowed.
     ///
-    /// `tables` are those of the candidates; the place of the best among them is given.
+    /// `tables` are the candidates' tables of contents; the candidate is returned as its position among them.
     pub(crate) fn best<'a>(&self, tables: impl Iterator<Item = &'a ContentTable>) -> Option<(usize, Vec<Run>)> {
         if self.donors.len() >= DONORS_MAX {
             return None;
@@ -83,7 +84,7 @@ impl Choice {
         Some((place, in_order(runs.collect())))
     }
 
-    /// What the layer could take from itself: of each content that it repeats all but the first.
+    /// Returns what the layer could borrow from itself: all but the first copy of each content that it repeats.
     pub(crate) fn repeated(&self) -> Vec<Run> {
         let repeated = self.wanted.chunk_by(|a, b| (a.hash, a.length) == (b.hash, b.length));
         let runs = repeated.filter_map(|same| same.split_first()).flat_map(|(first, others)| {
@@ -94,7 +95,7 @@ impl Choice {
         if spared >= DONOR_MIN { in_order(runs) } else { Vec::new() }
     }
 
-    /// Takes runs that were compared, of one donor: `None` where that is the layer itself.
+    /// Borrows runs that were compared from one donor; `None` is the layer itself.
     pub(crate) fn take(&mut self, donor: Option<DiffId>, runs: Vec<Run>) {
         if runs.is_empty() {
             return;
@@ -126,7 +127,7 @@ fn run(content: &Content, donor: usize, twin: u64) -> Option<Run> {
     Some(Run { offset: blocks.start, length: blocks.end - blocks.start, donor, donor_offset })
 }
 
-/// In the order of the tar, so that it is read from front to back.
+/// Sorts runs in the order of the tar, so that it is read from start to end.
 fn in_order(mut runs: Vec<Run>) -> Vec<Run> {
     runs.sort_unstable_by_key(|run| run.offset);
     runs

@@ -1,11 +1,11 @@
-//! The table of contents of a layer: the content that its file holds, by hash, so that twins are found.
+//! The table of contents of a layer: the content in its file, by hash, to find equal content.
 //!
 //! ```text
-//! file      = frame of `container`, magic "LAMCONTS", version VERSION, with this section:
-//!   0 contents   ContentRecord *    in the order of hash, then offset
+//! file      = section file (see `section_file`), magic "LAMCONTS", version VERSION, with this section:
+//!   0 contents   ContentRecord *    sorted by hash, then offset
 //! ```
 //!
-//! It is a cache, and it is not proved when it is opened: the bytes that it leads to are compared.
+//! It is a cache, and it is not validated when it is opened, because the bytes that it points to are compared anyway.
 
 use std::io::{self, Cursor};
 
@@ -29,7 +29,7 @@ struct ContentRecord {
     length: U64,
 }
 
-/// The stored content of one regular file. Of a sparse one it is all runs, which follow each other in a tar.
+/// The stored content of one regular file. For a sparse file this is all of its runs, which are contiguous in a tar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Content {
     /// XXH3-128 as in the layer's index.
@@ -39,7 +39,7 @@ pub(crate) struct Content {
     pub(crate) length: u64,
 }
 
-/// A table of contents, opened and not proved.
+/// A table of contents, opened but not validated.
 #[derive(Debug)]
 pub(crate) struct ContentTable {
     bytes: IndexBytes,
@@ -57,7 +57,7 @@ impl ContentTable {
         self.sections.records(&self.bytes, 0)
     }
 
-    /// For each of `wanted`, which are in order, where this layer has the same content, if it has it.
+    /// Returns, for each of `wanted` (which are sorted), the offset of the same content in this layer, if it has it.
     pub(crate) fn twins<'a>(&'a self, wanted: &'a [Content]) -> impl Iterator<Item = Option<u64>> + 'a {
         let mut rest = self.records();
         wanted.iter().map(move |content| {
@@ -69,7 +69,8 @@ impl ContentTable {
     }
 }
 
-/// How many records at the start are below `hash`: in steps that grow, as the next one is mostly near.
+/// Counts the records at the start that are below `hash`. Searches in growing steps, because the next one is usually
+/// near.
 fn count_below(records: &[ContentRecord], hash: &[u8; 16]) -> usize {
     let below = |at: usize| records.get(at).is_some_and(|record| record.hash < *hash);
     let mut end = 1;
@@ -81,7 +82,7 @@ fn count_below(records: &[ContentRecord], hash: &[u8; 16]) -> usize {
     start + near.partition_point(|record| record.hash < *hash)
 }
 
-/// The bytes of a table. `contents` are in order.
+/// Returns the bytes of a table. `contents` must be sorted.
 pub(crate) fn write(contents: &[Content]) -> io::Result<Vec<u8>> {
     let length = size_of_val(contents) as u64;
     let mut writer = SectionWriter::new(Cursor::new(Vec::new()), FORMAT, &[length])?;
@@ -123,7 +124,7 @@ mod tests {
 
     #[test]
     fn any_table_is_searched_to_its_end() {
-        // Out of order: a lie finds nothing, or something that is then compared.
+        // Records that are out of order: a wrong table finds nothing, or something that is then compared.
         let lie: Vec<_> = [7, 3, 9, 1, 200, 4].map(|hash| content(hash, 1, 1)).into();
         let table = ContentTable::open(IndexBytes::Owned(write(&lie).expect("a table"))).expect("a table");
         let wanted: Vec<_> = (0..=255).map(|hash| content(hash, 0, 1)).collect();

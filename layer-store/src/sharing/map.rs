@@ -1,7 +1,7 @@
 //! The sharing map of a thin layer: which parts of its tar are not in its file, and where they are.
 //!
 //! ```text
-//! file      = frame of `container`, magic "LAMSHARE", version VERSION, with these sections:
+//! file      = section file (see `section_file`), magic "LAMSHARE", version VERSION, with these sections:
 //!   0 meta      one MetaRecord
 //!   1 donors    32-byte DiffIDs   at most DONORS_MAX, each once
 //!   2 runs      RunRecord *       in the order of the tar, not overlapping
@@ -16,7 +16,7 @@ use crate::mapped::IndexBytes;
 use crate::section_file::{Format, SectionWriter, Sections, Unusable, require};
 use crate::{DiffId, Digest};
 
-/// The current format. A program that meets a newer one refuses the layer: the map cannot be rebuilt.
+/// The current format. A program that finds a newer one refuses the layer, because the map cannot be rebuilt.
 pub(crate) const FORMAT: Format = Format { magic: *b"LAMSHARE", version: 1 };
 
 const META: usize = 0;
@@ -24,7 +24,7 @@ const DONORS: usize = 1;
 const RUNS: usize = 2;
 const SECTIONS: usize = 3;
 
-/// The most layers that one layer borrows from, itself not counted.
+/// The most layers that one layer borrows from, not counting itself.
 pub(crate) const DONORS_MAX: usize = 2;
 
 /// The layer this map belongs to.
@@ -62,13 +62,13 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// What of the tar it is.
+    /// Returns its range in the layer's tar.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn range(&self) -> Range<u64> {
         self.offset..self.offset + self.length
     }
 
-    /// What of the donor's tar it is.
+    /// Returns its range in the donor's tar.
     pub(crate) fn donor_range(&self) -> Range<u64> {
         self.donor_offset..self.donor_offset + self.length
     }
@@ -85,7 +85,7 @@ impl RunRecord {
     }
 }
 
-/// A sharing map, opened and proved.
+/// A sharing map, opened and validated.
 #[derive(Debug)]
 pub(crate) struct SharingMap {
     bytes: IndexBytes,
@@ -93,7 +93,7 @@ pub(crate) struct SharingMap {
 }
 
 impl SharingMap {
-    /// Opens a map and proves all of it in one pass.
+    /// Opens a map and validates all of it in one pass.
     pub(crate) fn open(bytes: IndexBytes) -> Result<Self, Unusable> {
         let sections = Sections::open(&bytes, FORMAT)?;
         sections.check_records::<MetaRecord>(&bytes, META, "meta record")?;
@@ -118,7 +118,7 @@ impl SharingMap {
             require(donor_end.is_some_and(|end| end <= i64::MAX.cast_unsigned()), "run table")?;
             behind = end.ok_or(Unusable::Inconsistent("run table"))?;
         }
-        // Only when all runs are known to be in order can they be searched.
+        // The runs can only be searched after all of them are known to be in order.
         let mut own = self.runs().filter(|run| run.donor == 0);
         let held = own.all(|run| run.donor_range().end <= self.length() && self.holds(&run.donor_range()));
         require(held, "run table")
@@ -136,22 +136,22 @@ impl SharingMap {
         self.sections.records(&self.bytes, RUNS)
     }
 
-    /// The layer this map was made for.
+    /// Returns the layer that this map was made for.
     pub(crate) fn layer(&self) -> DiffId {
         DiffId(Digest::from_bytes(self.meta().map(|meta| meta.diff_id).unwrap_or_default()))
     }
 
-    /// Bytes of the layer's tar.
+    /// Returns the length of the layer's tar in bytes.
     pub(crate) fn length(&self) -> u64 {
         self.meta().map(|meta| meta.length.get()).unwrap_or_default()
     }
 
-    /// The layers it borrows from: donor n of a run is element n - 1.
+    /// Returns the layers it borrows from: donor n of a run is element n - 1.
     pub(crate) fn donors(&self) -> impl ExactSizeIterator<Item = DiffId> {
         self.donor_records().iter().map(|bytes| DiffId(Digest::from_bytes(*bytes)))
     }
 
-    /// All runs, in the order of the tar.
+    /// Returns all runs, in the order of the tar.
     pub(crate) fn runs(&self) -> impl ExactSizeIterator<Item = Run> {
         self.records().iter().map(RunRecord::run)
     }
@@ -162,13 +162,13 @@ impl SharingMap {
         self.records().get(first..).unwrap_or_default().iter().map(RunRecord::run)
     }
 
-    /// Whether the layer's own file has this part of the tar, whole.
+    /// Whether all of this part of the tar is in the layer's own file.
     pub(crate) fn holds(&self, range: &Range<u64>) -> bool {
         self.runs_from(range.start).next().is_none_or(|run| run.offset >= range.end)
     }
 }
 
-/// The bytes of a map. `runs` are in the order of the tar.
+/// Returns the bytes of a map. `runs` must be in the order of the tar.
 pub(crate) fn write(layer: &DiffId, length: u64, donors: &[DiffId], runs: &[Run]) -> std::io::Result<Vec<u8>> {
     let lengths = [size_of::<MetaRecord>(), donors.len() * 32, runs.len() * size_of::<RunRecord>()];
     let out = std::io::Cursor::new(Vec::new());

@@ -1,4 +1,4 @@
-//! Finds what a new layer has in common with those in the store.
+//! Finds the content that a new layer has in common with layers in the store.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -18,30 +18,30 @@ pub(crate) struct Candidate {
     pub(crate) table: ContentTable,
 }
 
-/// Has layers whose content a new layer may share.
+/// A source of layers from which a new layer may borrow content.
 pub(crate) trait Lender {
-    /// The layers that were added last, without those in `seen`.
+    /// Returns the layers that were added last, without those in `seen`.
     fn candidates(&self, seen: &HashSet<DiffId>) -> Result<Vec<Candidate>, StoreError>;
 
-    /// Opens a layer to borrow `runs` from it. The layer then stays for as long as the lender does, and after that for as
-    /// long as the layer that borrows from it.
+    /// Opens a layer to borrow `runs` from it. The layer is then kept for as long as the lender exists, and after that
+    /// for as long as the layer that borrows from it.
     fn open_donor(&self, donor: &DiffId, runs: &[Run]) -> Option<File>;
 }
 
-/// What a new layer shares with others.
+/// A new layer, and the content that it shares with others.
 pub(crate) struct NewLayer<'a> {
-    /// Where to look for content of it, if anywhere.
+    /// Where to look for its content, if anywhere.
     lender: Option<&'a dyn Lender>,
     directory: &'a Path,
     layer: DiffId,
     length: u64,
     choice: Choice,
-    /// Layers that were looked through.
+    /// Layers that were already searched.
     seen: HashSet<DiffId>,
 }
 
 impl<'a> NewLayer<'a> {
-    /// A layer whose tar is whole in `directory`.
+    /// Takes a layer whose whole tar is in `directory`.
     pub(crate) fn new(
         lender: Option<&'a dyn Lender>,
         directory: &'a Path,
@@ -57,8 +57,8 @@ impl<'a> NewLayer<'a> {
         !self.choice.is_whole()
     }
 
-    /// Makes holes for what layers have that are in the store and were not looked through before. `file` is its tar,
-    /// open for reading and writing; says whether it has to be synced again.
+    /// Makes holes for content of layers in the store that were not searched before. `file` is the new layer's tar,
+    /// open for reading and writing. Returns whether it has to be synced again.
     pub(crate) fn share(&mut self, file: &File) -> bool {
         let Some(lender) = self.lender.filter(|_| self.choice.has_contents()) else { return false };
         let candidates = lender.candidates(&self.seen).unwrap_or_else(|error| {
@@ -93,7 +93,7 @@ impl<'a> NewLayer<'a> {
         true
     }
 
-    /// Writes the table of contents. It is a cache: that it cannot be written is no reason to fail.
+    /// Writes the table of contents. It is a cache, so an error is no reason to fail.
     pub(crate) fn write_contents(&self) {
         let path = self.directory.join("contents");
         let written = contents::write(&self.choice.held()).and_then(|bytes| fs::write(&path, bytes));

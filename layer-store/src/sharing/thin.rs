@@ -1,4 +1,4 @@
-//! Makes a staged layer thin: compares, writes the map, makes the holes.
+//! Makes a staged layer thin: compares the bytes, writes the map and makes the holes.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,11 +12,11 @@ use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::{DiffId, durable};
 
-/// Bytes compared at once.
+/// How many bytes are compared at once.
 const PIECE: usize = 128 << 10;
 
-/// Keeps those of `runs` whose bytes are equal in `own` and in `donor`, which stores them from now on.
-/// What cannot be read is not the same.
+/// Returns those of `runs` whose bytes are equal in `own` and in `donor`, which stores them from now on.
+/// Bytes that cannot be read count as different.
 pub(crate) fn compared(own: &File, donor: &File, runs: Vec<Run>) -> Vec<Run> {
     let (mut mine, mut theirs) = (vec![0; PIECE], vec![0; PIECE]);
     let mut same = |run: &Run| match same_bytes(own, donor, run, &mut mine, &mut theirs) {
@@ -47,10 +47,10 @@ fn same_bytes(own: &File, donor: &File, run: &Run, mine: &mut [u8], theirs: &mut
     Ok(true)
 }
 
-/// Writes the map of a layer in `directory`, calls its file thin and makes the holes of `fresh`, which are among those
-/// of the choice.
+/// Writes the map of a layer in `directory`, renames its file to `thin` and makes the holes of `fresh`, which are
+/// among those of the choice.
 ///
-/// `false` where the map could not be written, or the file system cannot make holes, and nothing was changed.
+/// Returns `false` if the map could not be written or the file system cannot make holes; nothing was changed then.
 /// The caller syncs `file` and `directory`.
 pub(crate) fn make(directory: &Path, file: &File, layer: &DiffId, length: u64, choice: &Choice, fresh: &[Run]) -> bool {
     let was_whole = directory.join(WHOLE).exists();
@@ -71,12 +71,12 @@ pub(crate) fn make(directory: &Path, file: &File, layer: &DiffId, length: u64, c
         };
         tracing::info!("{}: no more holes: {cause}", directory.display());
         if number == 0 && was_whole && is_unable(cause) {
-            // Nothing was taken out, so the tar is whole still.
+            // No hole was made, so the tar is still whole.
             let _ = fs::rename(directory.join(THIN), directory.join(WHOLE));
             let _ = fs::remove_file(directory.join(MAP));
             return false;
         }
-        // The map is right about bytes that are still there too.
+        // The map is also correct for bytes that are still in the file.
         break;
     }
     fault::point(FaultPoint::SharingPunched);
@@ -89,7 +89,7 @@ fn punch(file: &File, run: &Run) -> rustix::io::Result<()> {
     fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, run.offset, run.length)
 }
 
-/// Elsewhere holes are made by other calls, if at all: every tar stays whole.
+/// Other systems make holes with other calls, if at all, so every tar stays whole.
 #[cfg(not(target_os = "linux"))]
 fn punch(_file: &File, _run: &Run) -> rustix::io::Result<()> {
     Err(rustix::io::Errno::OPNOTSUPP)

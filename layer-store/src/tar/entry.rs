@@ -1,4 +1,4 @@
-//! One entry of a tar, long names and PAX records applied.
+//! One entry of a tar, after long names and PAX records are applied.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::Timestamp;
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EntryKind {
-    /// A regular file of `size` bytes; what no segment covers is zeros.
+    /// A regular file of `size` bytes. What no segment covers is zeros.
     Regular {
         size: u64,
         segments: Vec<Segment>,
     },
-    /// Another name of `target`, as the entry spells it.
+    /// Another name of `target`, as written in the entry.
     HardLink {
         target: Vec<u8>,
     },
@@ -35,10 +35,10 @@ pub(crate) enum EntryKind {
     Fifo,
 }
 
-/// One entry of the archive, long names and PAX records applied.
+/// One entry of the archive, after long names and PAX records are applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// The path as the archive spells it.
+    /// The path as written in the archive.
     pub(crate) path: Vec<u8>,
     pub(crate) kind: EntryKind,
     /// `0` to `0o7777`.
@@ -51,7 +51,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Puts an entry together from what the header and the records say.
+    /// Makes an entry from the header and the records.
     pub(super) fn new(path: Vec<u8>, kind: EntryKind, header: &Header, records: Records) -> Result<Self, Malformed> {
         let id = |record: Option<u64>, field: Result<i64, HeaderError>, name| match record {
             Some(id) => u32::try_from(id).map_err(|_| Malformed::Range(name)),
@@ -73,7 +73,7 @@ impl Entry {
     }
 }
 
-/// Linux has 12 bits of major and 20 of minor number (`include/linux/kdev_t.h`).
+/// Returns the major and minor number. Linux has 12 bits for the major and 20 for the minor (`include/linux/kdev_t.h`).
 pub(super) fn device(header: &Header, records: &Records) -> Result<(u32, u32), Malformed> {
     let (major, minor) = header.device()?;
     let number = |record: Option<u64>, field: i64, limit: u32, name| {

@@ -7,12 +7,12 @@ use super::sparse::MapError;
 /// Why a stream is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TarError<R> {
-    /// The bytes are no tar, or a damaged one.
+    /// The bytes are not a tar, or a damaged one.
     #[error("at byte {offset}, entry {entry:?}: {cause}")]
     Malformed {
-        /// Where the header in question begins.
+        /// Where the entry's header begins, in bytes.
         offset: u64,
-        /// The entry's path, lossy; of the entry before where this one has no name yet.
+        /// The entry's path, lossy; if its name is not known yet, that of the entry before it.
         entry: String,
         /// What is wrong.
         cause: Malformed,

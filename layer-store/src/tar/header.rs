@@ -5,7 +5,7 @@ use super::number::header_number;
 /// The unit of a tar file, in bytes.
 pub(super) const BLOCK: usize = 512;
 
-/// A header block, its checksum proved.
+/// A header block with a valid checksum.
 ///
 /// Offsets are those of POSIX `ustar` (pax, "ustar Interchange Format"); GNU and star put other things
 /// after offset 345.
@@ -31,8 +31,8 @@ enum Dialect {
 }
 
 impl Header {
-    /// Proves the checksum: the sum of all bytes with the checksum's own taken as spaces. Old writers
-    /// summed signed bytes, so either sum will do.
+    /// Verifies the checksum: the sum of all bytes, with those of the checksum itself counted as spaces. Old writers
+    /// summed signed bytes, so either sum is accepted.
     pub(super) fn parse(block: &[u8; BLOCK]) -> Result<Self, HeaderError> {
         let header = Self { block: *block };
         let stored = header.number(148, 8, "chksum")?;
@@ -68,7 +68,7 @@ impl Header {
         self.block.get(156).copied().unwrap_or_default()
     }
 
-    /// The entry's path as the header has it, prefix included.
+    /// Returns the entry's path in the header, including the prefix.
     pub(super) fn path(&self) -> Vec<u8> {
         let name = self.text(0, 100);
         let prefix = match self.dialect() {
@@ -80,8 +80,8 @@ impl Header {
         if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
     }
 
-    /// Go before 1.8 wrote a ustar prefix with GNU's magic. GNU keeps access and change time there, so
-    /// text that is no number in those places is such a prefix.
+    /// Returns the ustar prefix that Go before 1.8 wrote with GNU's magic. GNU has access and change time there, so
+    /// text at that place that is not a number is such a prefix.
     fn misused_prefix(&self) -> &[u8] {
         let is_time = |field: &[u8]| field.first() == Some(&0) || header_number(field).is_some();
         if is_time(self.field(345, 12)) && is_time(self.field(357, 12)) {
@@ -115,7 +115,7 @@ impl Header {
         self.number(136, 12, "mtime")
     }
 
-    /// Major and minor number. V7 has none.
+    /// Returns the major and minor number. V7 has none.
     pub(super) fn device(&self) -> Result<(i64, i64), HeaderError> {
         match self.dialect() {
             Dialect::V7 => Ok((0, 0)),
@@ -123,7 +123,7 @@ impl Header {
         }
     }
 
-    /// The four sparse segments of an old GNU header (offset 386).
+    /// Returns the four sparse segments of an old GNU header (offset 386).
     pub(super) fn old_sparse_segments(&self) -> &[u8] {
         self.field(386, 96)
     }
@@ -133,7 +133,7 @@ impl Header {
         self.field(482, 1) != [0]
     }
 
-    /// The size of an old GNU sparse file with its holes (offset 483).
+    /// Returns the size of an old GNU sparse file, including its holes (offset 483).
     pub(super) fn old_sparse_real_size(&self) -> Result<i64, HeaderError> {
         self.number(483, 12, "realsize")
     }

@@ -5,7 +5,7 @@ use crate::Timestamp;
 /// Reads a header's numeric field: octal text between spaces and NULs, or base-256 where the first
 /// byte has its highest bit set (GNU tar manual, "Extending GNU tar format": bit 6 is the sign).
 ///
-/// An empty field is 0, as V7 wrote it. `None` where the field is neither, or does not fit.
+/// An empty field is 0, as V7 wrote it. Returns `None` if the field is neither, or does not fit.
 pub(super) fn header_number(field: &[u8]) -> Option<i64> {
     match field.first() {
         Some(first) if first & 0x80 != 0 => base_256(field),
@@ -29,7 +29,7 @@ fn base_256(field: &[u8]) -> Option<i64> {
     rest.iter().try_fold(start, |value, &byte| value.checked_mul(256)?.checked_add(i64::from(byte)))
 }
 
-/// Reads a PAX record's decimal number: digits only, as POSIX has it.
+/// Reads a PAX record's decimal number: digits only, as POSIX requires.
 pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
@@ -42,7 +42,7 @@ pub(super) fn decimal(text: &[u8]) -> Option<u64> {
 
 /// Reads a PAX time: decimal seconds with an optional fraction and sign.
 ///
-/// Digits beyond nanoseconds are cut off towards the past, so that a file never looks newer than it is.
+/// Digits beyond nanoseconds are rounded towards the past, so that a file never looks newer than it is.
 pub(super) fn time(text: &[u8]) -> Option<Timestamp> {
     let (negative, text) = match text.split_first() {
         Some((b'-', rest)) => (true, rest),
@@ -62,7 +62,7 @@ pub(super) fn time(text: &[u8]) -> Option<Timestamp> {
     })
 }
 
-/// The nanoseconds of a fraction's digits, and whether anything but zeros follows the ninth.
+/// Returns the nanoseconds of a fraction's digits, and whether anything but zeros follows the ninth digit.
 fn fraction(digits: &[u8]) -> Option<(u32, bool)> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;

@@ -7,45 +7,45 @@ use super::pax::Records;
 use super::sparse::Segment;
 use super::sparse::{Pax10Map, lay_out, old_gnu_segments};
 
-/// The longest PAX header or GNU long name that is read, in bytes: as in Go's `archive/tar`.
+/// The longest PAX header or GNU long name that is read, in bytes. It is the limit of Go's `archive/tar`.
 const EXTENSION_MAX: u64 = 1 << 20;
 
-/// The most bytes of such headers and names in front of one entry, with the blocks that announce them.
+/// The most bytes of such headers and names before one entry, including their header blocks.
 const EXTENSIONS_MAX: u64 = 4 * EXTENSION_MAX;
 
-/// Blocks of sparse map (512 bytes each) that are read in front of an entry's content.
+/// The most blocks of sparse map (512 bytes each) that are read before an entry's content.
 const MAP_BLOCKS_MAX: u32 = 1 << 15;
 
 /// Receives what the parser finds.
 pub(crate) trait Sink {
-    /// Why it will not take an entry.
+    /// Why it refuses an entry.
     type Refusal;
-    /// An entry; the content of a regular file follows.
+    /// Called for each entry. The content of a regular file follows.
     fn entry(&mut self, entry: Entry) -> Result<(), Self::Refusal>;
-    /// The next piece of the last entry's stored content.
+    /// Called with the next piece of the last entry's stored content.
     fn content(&mut self, piece: &[u8]);
-    /// The end of the last entry's content. Called for regular files only.
+    /// Called at the end of the last entry's content, for regular files only.
     fn content_end(&mut self);
 }
 
-/// What the next bytes of the stream are.
+/// The state of the parser: what the next bytes of the stream are.
 #[derive(Debug)]
 enum State {
     /// A header, or the end.
     Header,
     /// A header after one zero block: a second zero block ends the archive.
     AfterZeroBlock,
-    /// The body of an extension: its type, and how many bytes are still to come.
+    /// The body of an extension, with its type and the number of bytes still to come.
     Extension { type_flag: u8, left: u64, body: Vec<u8> },
     /// More blocks of an old GNU sparse map.
     OldSparseMap { header: Box<Header>, map: Vec<(u64, u64)>, blocks: u32 },
     /// Blocks of a PAX 1.0 sparse map.
     Pax10Map { header: Box<Header>, map: Pax10Map, blocks: u32 },
-    /// Content of a regular file that the sink is to see.
+    /// Content of a regular file for the sink.
     Content { left: u64 },
-    /// Content of an entry that is passed over, or padding.
+    /// Content of an entry that is skipped, or padding.
     Skip { left: u64 },
-    /// Behind the end of the archive.
+    /// What follows the end of the archive.
     Trailer,
 }
 
@@ -53,22 +53,22 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct Parser {
     state: State,
-    /// Bytes of a block that is not complete.
+    /// Bytes of an incomplete block.
     partial: Vec<u8>,
-    /// Bytes taken so far.
+    /// How many bytes were read so far.
     offset: u64,
     header_offset: u64,
     /// Padding after the current content.
     padding: u64,
     global: Records,
     local: Option<Records>,
-    /// What is wrong with a PAX header: reported when the name of the next entry is known.
+    /// What is wrong with a PAX header. It is reported when the name of the next entry is known.
     malformed_records: Option<Malformed>,
     long_name: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,
     /// Bytes of extensions since the last entry.
     extensions: u64,
-    /// For messages.
+    /// The path of the last entry, for messages.
     last_path: Vec<u8>,
 }
 
@@ -125,7 +125,7 @@ impl Parser {
         Ok(())
     }
 
-    /// Ends the stream: an error where an entry is not complete.
+    /// Ends the stream. Fails if an entry is incomplete.
     pub(crate) fn finish<R>(&self) -> Result<(), TarError<R>> {
         let ended = match self.state {
             State::Header => self.partial.is_empty() && self.local.is_none() && self.long_name.is_none(),
@@ -141,7 +141,7 @@ impl Parser {
         TarError::Malformed { offset: self.header_offset, entry, cause }
     }
 
-    /// Leaves states that are complete, those included that an empty body completes at once.
+    /// Leaves states that are complete, including those that an empty body completes at once.
     fn advance<S: Sink>(&mut self, sink: &mut S) -> Result<(), TarError<S::Refusal>> {
         loop {
             match &mut self.state {
@@ -252,7 +252,7 @@ impl Parser {
         Ok(None)
     }
 
-    /// An entry that needs no further block to be known.
+    /// Returns an entry that needs no more blocks.
     fn plain_entry(&mut self, header: &Header) -> Result<Option<Entry>, Malformed> {
         let records = self.local.take().unwrap_or_default();
         let stored = self.stored_size(header, &records)?;
@@ -349,7 +349,7 @@ impl Parser {
         Entry::new(self.last_path.clone(), EntryKind::Regular { size, segments }, &header, records).map(Some)
     }
 
-    /// Bytes of content in the archive; where they would end must be a position in a file.
+    /// Returns the bytes of content in the archive. Fails if the content would end beyond the largest file offset.
     fn stored_size(&self, header: &Header, records: &Records) -> Result<u64, Malformed> {
         let size = match records.size {
             Some(size) => size,
@@ -372,7 +372,7 @@ impl Parser {
     }
 
     fn extension(&mut self, type_flag: u8, body: &[u8]) {
-        // GNU ends its long names with a NUL; what follows it is no part of the name.
+        // GNU ends its long names with a NUL; what follows it is not part of the name.
         let name = || Some(body.split(|&byte| byte == 0).next().unwrap_or_default().to_vec());
         let applied = match type_flag {
             b'L' => {

@@ -3,8 +3,8 @@
 /// The longest name in a directory, in bytes (Linux `NAME_MAX`).
 pub(crate) const NAME_MAX: usize = 255;
 
-/// A path inside a layer in its one normal form: components joined by `/`, without `.`, `..`, empty
-/// components or a leading slash. The root is the empty path.
+/// A path inside a layer in normal form: components joined by `/`, without `.`, `..`, empty components or a leading
+/// slash. The root is the empty path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub(crate) struct NormalPath(Vec<u8>);
 
@@ -28,7 +28,7 @@ impl NormalPath {
         Self::normalise(raw, false)
     }
 
-    /// Normalises the target of a hard link: `..` at the root stays there, as `chroot` has it.
+    /// Normalises the target of a hard link: `..` at the root stays at the root, as with `chroot`.
     pub(crate) fn of_link_target(raw: &[u8]) -> Result<Self, PathError> {
         Self::normalise(raw, true)
     }
@@ -56,7 +56,7 @@ impl NormalPath {
         Ok(Self(path))
     }
 
-    /// Returns the path that this one stands for if its first `length` bytes name a symbolic link to `target`.
+    /// Returns the path that this one leads to if its first `length` bytes name a symbolic link to `target`.
     pub(crate) fn through_link(&self, length: usize, target: &[u8]) -> Result<Self, PathError> {
         let (link, rest) = self.0.split_at_checked(length).unwrap_or((&self.0, &[]));
         let directory = match target.first() {
@@ -66,7 +66,7 @@ impl NormalPath {
         Self::of_link_target(&[directory, b"/", target, rest].concat())
     }
 
-    /// Returns its directory and its name there; `None` for the root.
+    /// Returns its directory and its name in that directory; `None` for the root.
     pub(crate) fn split(&self) -> Option<(&[u8], &[u8])> {
         if self.0.is_empty() {
             return None;
@@ -78,12 +78,12 @@ impl NormalPath {
         })
     }
 
-    /// Returns its directory; the root is in itself.
+    /// Returns its directory. The root is its own parent.
     pub(crate) fn parent(&self) -> Self {
         Self(self.split().map(|(parent, _)| parent.to_vec()).unwrap_or_default())
     }
 
-    /// The bytes, without a leading slash.
+    /// Returns the bytes, without a leading slash.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }

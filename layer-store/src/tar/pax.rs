@@ -21,11 +21,12 @@ pub(super) enum PaxError {
     XattrsTooLong,
 }
 
-/// The most bytes of names and values of extended attributes that stand in front of one entry: what one header can hold.
-/// Those of a global header apply to all entries after it, so each further header would make every entry more expensive.
+/// The most bytes of names and values of extended attributes that apply to one entry: as many as one header can hold.
+/// Those of a global header apply to all entries after it, so each further header would make every entry more
+/// expensive.
 const XATTRS_MAX: usize = 1 << 20;
 
-/// What the records say. `None` leaves a value to the header block.
+/// The values of the records. `None` means that the header block has the value.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Records {
     pub(super) path: Option<Vec<u8>>,
@@ -36,9 +37,9 @@ pub(super) struct Records {
     pub(super) mtime: Option<Timestamp>,
     pub(super) device_major: Option<u64>,
     pub(super) device_minor: Option<u64>,
-    /// Values by name. Entries share those of a global header.
+    /// Extended attributes by name. Entries share those of a global header.
     pub(super) xattrs: Arc<BTreeMap<Vec<u8>, Vec<u8>>>,
-    /// Bytes of their names and values.
+    /// The total size of their names and values in bytes.
     xattr_bytes: usize,
     pub(super) sparse: SparseRecords,
 }
@@ -52,16 +53,16 @@ pub(super) struct SparseRecords {
     pub(super) real_size: Option<u64>,
     /// The map of format 0.1.
     map: Option<Vec<(u64, u64)>>,
-    /// Offsets and lengths of format 0.0 as they come.
+    /// Offsets and lengths of format 0.0, in the order in which they were read.
     numbers: Vec<u64>,
 }
 
 impl SparseRecords {
-    /// The map, where the records themselves hold it: formats 0.0 and 0.1.
+    /// Returns the map, if it is in the records themselves: formats 0.0 and 0.1.
     pub(super) fn map(&self) -> Result<Option<Vec<(u64, u64)>>, MapError> {
         match &self.map {
             Some(map) => Ok(Some(map.clone())),
-            // A size alone is a file that is one hole.
+            // A size alone means a file that is one hole.
             None if self.numbers.is_empty() && self.real_size.is_none() => Ok(None),
             None => pairs(&self.numbers).map(Some),
         }
@@ -69,7 +70,7 @@ impl SparseRecords {
 }
 
 impl Records {
-    /// Takes the records of one extended header on top of those it already has.
+    /// Adds the records of one extended header, which replace existing ones.
     pub(super) fn apply(&mut self, mut body: &[u8]) -> Result<(), PaxError> {
         while !body.is_empty() {
             let (keyword, value, rest) = split_record(body).ok_or(PaxError::Malformed)?;
@@ -134,7 +135,8 @@ impl Records {
         Some(())
     }
 
-    /// The records that an entry starts from: the global ones without their sparse map, which belongs to no entry.
+    /// Returns the records that an entry starts with: the global ones without a sparse map, which never applies
+    /// globally.
     pub(super) fn from_global(global: &Self) -> Self {
         Self { sparse: SparseRecords::default(), ..global.clone() }
     }
@@ -150,7 +152,7 @@ pub(crate) fn split_record(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((record.get(..equals)?, record.get(equals + 1..)?, body.get(length..)?))
 }
 
-/// Undoes the `%XX` of libarchive's attribute names. A `%` that starts no such code is kept.
+/// Decodes `%XX` in libarchive's attribute names. A `%` that does not start such a code is kept.
 fn percent_decode(text: &[u8]) -> Vec<u8> {
     let hex = |digit: Option<&u8>| digit.and_then(|&digit| char::from(digit).to_digit(16));
     let mut decoded = Vec::with_capacity(text.len());
@@ -171,7 +173,7 @@ fn percent_decode(text: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// libarchive writes base64 without padding; others pad.
+/// Decodes base64. libarchive writes it without padding, others with padding.
 fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
     const ENGINE: GeneralPurpose = GeneralPurpose::new(
         &base64::alphabet::STANDARD,

@@ -13,7 +13,7 @@ pub(crate) struct Segment {
     pub(crate) length: u64,
 }
 
-/// Why a sparse map is refused. Reading it wrongly would give wrong content.
+/// A sparse map is refused. Reading it incorrectly would give wrong content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("its sparse map is malformed")]
 pub(super) struct MapError;
@@ -48,8 +48,8 @@ pub(super) fn pairs(numbers: &[u64]) -> Result<Vec<(u64, u64)>, MapError> {
         .collect()
 }
 
-/// The map of PAX format 1.0: decimal numbers, one on a line, in front of the content and padded to
-/// whole blocks: the number of segments, then offset and length of each.
+/// Reads the map of PAX format 1.0, which is before the content and padded to whole blocks. It has decimal numbers, one
+/// on each line: the number of segments, then the offset and length of each.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pax10Map {
     expected: Option<u64>,
@@ -58,7 +58,7 @@ pub(super) struct Pax10Map {
 }
 
 impl Pax10Map {
-    /// Takes one block; `Some` with the map when it was the last one.
+    /// Reads one block. Returns the map after the last one.
     pub(super) fn block(&mut self, block: &[u8]) -> Result<Option<Vec<(u64, u64)>>, MapError> {
         for &byte in block {
             if byte != b'\n' {
@@ -82,9 +82,9 @@ impl Pax10Map {
     }
 }
 
-/// Lays a map's segments over the stored bytes that start at `blob_offset`, and proves that they are in
-/// order, do not overlap, end within `real_size` and use up exactly `stored` bytes. Empty segments only
-/// mark the end of the file and are left out.
+/// Maps a map's segments to the stored bytes that start at `blob_offset`. Fails unless they are in order, do not
+/// overlap, end within `real_size` and use exactly `stored` bytes. Empty segments only mark the end of the file and are
+/// left out.
 pub(super) fn lay_out(
     map: &[(u64, u64)],
     real_size: u64,
