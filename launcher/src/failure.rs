@@ -4,12 +4,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Prints a line on standard error, as `eprintln!` does, but does not panic where it cannot be written: a machine and a mount
-/// outlive a full disk under their log, and a reader that went away.
+/// Prints a line on standard error, as `eprintln!` does, but does not panic if it cannot be written. A machine and a
+/// mount must survive a full disk under their log, and a reader that has gone away.
 macro_rules! tell {
     ($($words:tt)*) => {{
         use std::io::Write as _;
-        // There is nobody else to tell.
+        // There is nowhere else to report this.
         let _ = std::io::stderr().lock().write_all(format!("{}\n", format_args!($($words)*)).as_bytes());
     }};
 }
@@ -27,8 +27,8 @@ pub(crate) struct Failure {
 pub(crate) const FAILED: u8 = 1;
 /// The exit status of wrong usage, the one that clap uses too.
 pub(crate) const USAGE: u8 = 2;
-/// The exit status of a command that gives the status of another one in a machine, when that was not reached: the machine
-/// failed, or what led to it.
+/// The exit status of a command that exits with the status of a command in a machine, if that command was never run:
+/// the machine failed, or something before it.
 pub(crate) const MACHINE_FAILED: u8 = 125;
 
 impl Failure {
@@ -37,7 +37,7 @@ impl Failure {
         Self { thing: thing.to_string(), cause: cause.to_string(), hint: None, status: FAILED }
     }
 
-    /// The same with what helps against an error of the store, where an option does.
+    /// Creates the failure of an error, with a hint if an option of `lamina` helps against this error of the store.
     pub(crate) fn of(thing: impl fmt::Display, error: &(dyn std::error::Error + 'static)) -> Self {
         Self { hint: crate::hint::hint(error), ..Self::new(thing, error) }
     }
@@ -54,31 +54,32 @@ impl Failure {
         Self { status, ..self }
     }
 
-    /// The same from a command whose exit status is that of another one: [`FAILED`] could be that one's.
+    /// Changes [`FAILED`] to [`MACHINE_FAILED`], for a command that exits with the status of another command, which may
+    /// be 1 too.
     #[must_use]
     pub(crate) fn before_the_command(self) -> Self {
         if self.status == FAILED { self.with_status(MACHINE_FAILED) } else { self }
     }
 
-    /// What failed and why, without the hint.
+    /// Returns what failed and why, without the hint.
     #[must_use]
     pub(crate) fn complaint(&self) -> String {
         format!("{}: {}", self.thing, self.cause)
     }
 
-    /// Why it failed, without what failed.
+    /// Returns why it failed, without what failed.
     #[must_use]
     pub(crate) fn cause(&self) -> &str {
         &self.cause
     }
 
-    /// What the user can do about it, where that is known.
+    /// Returns what the user can do about it, if that is known.
     #[must_use]
     pub(crate) fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// The exit status of a command that ends with this failure.
+    /// Returns the exit status of a command that ends with this failure.
     #[must_use]
     pub(crate) const fn status(&self) -> u8 {
         self.status

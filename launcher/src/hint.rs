@@ -8,7 +8,7 @@ use layer_store::{
     StoreError, TreeError,
 };
 
-/// What helps against an error, found in it or in its sources.
+/// Returns what helps against an error, found in the error or in its sources.
 pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -20,7 +20,7 @@ pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     None
 }
 
-/// The same for a value of any type, where that is an error of the store.
+/// Does the same for a value of any type, if it is an error of the store.
 pub(crate) fn of(error: &dyn Any) -> Option<String> {
     let store = error.downcast_ref::<StoreError>().map(|error| error as &(dyn Error + 'static));
     let ingest = || error.downcast_ref::<IngestError>().map(|error| error as &(dyn Error + 'static));
@@ -30,7 +30,7 @@ pub(crate) fn of(error: &dyn Any) -> Option<String> {
     hint(store.or_else(ingest).or_else(block).or_else(tree).or_else(export)?)
 }
 
-/// An error that shows another one as its own text is not a source of itself, so what it wraps is looked into here.
+/// Looks into the wrapped error of a transparent error, because that is not among its sources.
 fn own_hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref() {
         return store_hint(error);

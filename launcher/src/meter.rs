@@ -1,4 +1,4 @@
-//! Shows on one line how many bytes have been processed; hidden where standard error is not a terminal.
+//! Shows on one line how many bytes have been processed. Hidden if standard error is not a terminal.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use layer_store::{Cancellation, Observer};
@@ -21,7 +21,7 @@ impl Meter {
         Self { bar, cancellation: Cancellation::default() }
     }
 
-    /// The same line for work that `cancellation` ends.
+    /// Returns the same line for work that `cancellation` ends.
     pub(crate) fn until(mut self, cancellation: &Cancellation) -> Self {
         self.cancellation = cancellation.clone();
         self
@@ -55,7 +55,7 @@ impl Observer for Meter {
     }
 }
 
-/// Tells the user what the store has to say, such as that it waits for another process, and shows no progress.
+/// Prints the notices of the store, such as that it waits for another process, and shows no progress.
 #[derive(Debug)]
 pub(crate) struct Told;
 

@@ -1,4 +1,4 @@
-//! The calls of this crate that the compiler cannot check, each with what makes it sound.
+//! The unsafe calls of this crate, each with the reason why it is sound.
 #![allow(unsafe_code)]
 
 use std::fs;
@@ -6,39 +6,40 @@ use std::fs;
 use rustix::mm::{Advice, madvise};
 use rustix::thread::UnshareFlags;
 
-/// Enters namespaces of mounts and of users. The process has one thread.
+/// Enters a new mount namespace and, if asked to, a new user namespace. The process must have one thread.
 pub(crate) fn unshare_mounts(with_users: bool) -> rustix::io::Result<()> {
     let users = if with_users { UnshareFlags::NEWUSER } else { UnshareFlags::empty() };
     // SAFETY: neither flag makes threads differ in their file descriptors.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | users) }
 }
 
-/// Lets go of the pages of programs and libraries in this process's memory, which for the most part were needed to start
-/// something and are not needed to look after it. Those that are come back from the page cache when they are used.
+/// Releases the pages of programs and libraries in this process's memory. Most of them were needed to start a machine,
+/// and are not needed to supervise it. Those that are needed are read from the page cache again when they are used.
 pub(crate) fn let_go_of_programs() {
     for Pages { start, length } in unchanged(&fs::read_to_string("/proc/self/smaps").unwrap_or_default()) {
-        // SAFETY: they are private, cannot be written, and none differs from its file, so each is read from that again as
-        // it is now. Only the dynamic linker could make one of them writable, while it loads a library: nothing here does.
+        // SAFETY: they are private, cannot be written, and do not differ from their file, so each is read from the file
+        // again unchanged. Only the dynamic linker could make one of them writable, while it loads a library, and
+        // nothing here loads one.
         let _ = unsafe { madvise(std::ptr::without_provenance_mut(start), length, Advice::LinuxDontNeed) };
     }
 }
 
-/// Pages that follow each other in memory.
+/// A range of pages in memory.
 #[derive(Debug, PartialEq, Eq)]
 struct Pages {
     start: usize,
     length: usize,
 }
 
-/// The mappings that `smaps` (proc_pid_smaps(5)) shows to be of a file, private, without the right to write, and without
-/// a page of their own: relocated ones have some, though they may not be written any more.
+/// Returns the mappings in `smaps` (proc_pid_smaps(5)) that are of a file, private and not writable, and that have no
+/// page that differs from the file. Relocated mappings have such pages, although they are not writable any more.
 fn unchanged(smaps: &str) -> Vec<Pages> {
     let mut found = Vec::new();
     let mut candidate = None;
     for line in smaps.lines() {
         match line.split_once(':') {
             Some(("Anonymous" | "Swap", size)) if size.trim() != "0 kB" => candidate = None,
-            // The last line of each.
+            // The last line of each mapping.
             Some(("VmFlags", _)) => found.extend(candidate.take()),
             // Such as `55d0c8a00000-55d0c8e68000 r-xp 00468000 fe:00 1234   /usr/bin/lamina`: times have colons too.
             _ if line.starts_with(|first: char| first.is_ascii_digit() || ('a'..='f').contains(&first)) => {
@@ -89,7 +90,7 @@ mod tests {
         assert_eq!(unchanged(&both), [pages()]);
     }
 
-    /// Calls through what the dynamic linker has relocated.
+    /// Calls functions through tables that the dynamic linker has relocated.
     fn relocated() -> Vec<String> {
         let values: [&dyn std::fmt::Display; 4] = [&1_u8, &"two", &'3', &4.5_f64];
         values.iter().map(ToString::to_string).collect()
@@ -102,7 +103,7 @@ mod tests {
 
     #[test]
     fn program_runs_on_after_it_has_let_go() {
-        // Of a program that is read whole, most is not needed.
+        // All of the program has been read, and most of it is not needed.
         let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
         let text = smaps.lines().find(|line| line.contains(" r-xp ")).and_then(of_a_file).unwrap();
         assert!(unchanged(&smaps).contains(&text));

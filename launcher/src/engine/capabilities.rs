@@ -28,7 +28,7 @@ pub(crate) struct HostCapabilities {
 }
 
 impl HostCapabilities {
-    /// Finds out what `request` depends on, and no more: what is not asked for is not tried.
+    /// Finds out what `request` depends on. Tries nothing else.
     #[must_use]
     pub(crate) fn of(tools: &Tools, request: &Request, cache: &Path) -> Self {
         let fuse = if request.explain || request.backend == Choice::Forced(Backend::Virtiofsd) {
@@ -52,7 +52,7 @@ impl HostCapabilities {
 }
 
 impl Request {
-    /// The programs that it may need. Looking for one takes a process.
+    /// Returns the programs that it may need. Each one that is looked for costs a process.
     #[must_use]
     pub(crate) fn wanted(&self) -> Wanted {
         let by_virtiofsd = matches!(self.backend, Choice::Forced(Backend::Virtiofsd | Backend::Materialize));

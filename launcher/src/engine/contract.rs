@@ -1,4 +1,4 @@
-//! What an engine is to the rest of the program.
+//! What the rest of the program knows of an engine.
 
 use std::fmt;
 use std::os::unix::net::UnixStream;
@@ -21,10 +21,10 @@ pub(crate) trait Engine: fmt::Debug + Sync {
     /// The name that people choose it by.
     fn name(&self) -> &'static str;
 
-    /// The name that its makers gave it, for sentences.
+    /// The product name, for sentences.
     fn title(&self) -> &'static str;
 
-    /// The names of its accelerators, the best first. Engines that have the same one give it the same name.
+    /// The names of its accelerators, the best first. Engines with the same accelerator use the same name for it.
     fn accelerators(&self) -> &'static [&'static str];
 
     /// The names of the machine types that people may choose from.
@@ -32,49 +32,49 @@ pub(crate) trait Engine: fmt::Debug + Sync {
         &[]
     }
 
-    /// Where its program is.
+    /// Finds its program.
     ///
     /// # Errors
     /// It is missing; says how to install it.
     fn program(&self) -> Result<PathBuf, Failure>;
 
-    /// Finds out what it can do on this host for `request`, by trying, and tries no more than that request depends on.
+    /// Finds out, by trying, what it can do on this host. Tries only what `request` depends on.
     ///
     /// # Errors
-    /// It cannot be used here at all, or the probe was given up.
+    /// It cannot be used here at all, or the probe was cancelled.
     fn probe(&self, host: &Host<'_>, request: &Request) -> Result<Capabilities, Failure>;
 
-    /// Checks what it alone cannot do. What no engine can do is checked by [`check`].
+    /// Checks for what this engine cannot do. [`check`] checks for what no engine can do.
     ///
     /// # Errors
     /// Names what does not fit, and the way out.
     fn check(&self, plan: &Plan) -> Result<(), Failure>;
 
-    /// What it is given for `plan`, to be printed.
+    /// Describes what it would be given for `plan`, for printing.
     ///
     /// # Errors
     /// Names a value that it cannot be given.
     fn describe(&self, plan: &Plan) -> Result<Description, Failure>;
 
-    /// Starts it, and tells `events` from then on what happens, until [`Event::Exited`].
+    /// Starts it. Reports what happens to `events`, until [`Event::Exited`].
     ///
-    /// The servers of the plan's shares and of its network are there already. Call it in a thread that lives as long as
-    /// the machine: the kernel ends the engine's process with that thread.
+    /// The servers of the plan's shares and of its network must be running. Call this in a thread that lives as long as
+    /// the machine, because the kernel ends the engine's process with that thread.
     ///
     /// # Errors
     /// It cannot be started.
     fn start(&self, plan: &Plan, events: Events) -> Result<Box<dyn Running>, Failure>;
 }
 
-/// What a probe has to try with.
+/// What a probe uses.
 pub(crate) struct Host<'a> {
     /// What guests boot.
     pub(crate) boot: &'a Boot,
     /// The cache directory.
     pub(crate) cache: &'a Path,
-    /// Fails when the probe is to be given up, as after a signal.
+    /// Fails when the probe must be cancelled, such as after a signal.
     pub(crate) check: &'a dyn Fn() -> Result<(), Failure>,
-    /// Try everything, whatever is remembered and whatever the request depends on.
+    /// Try everything, even what is remembered and what the request does not depend on.
     pub(crate) thorough: bool,
 }
 
@@ -107,9 +107,9 @@ pub(crate) struct MachineType {
     pub(crate) name: &'static str,
     /// How many shares, disks and network cards it has room for, the root among them.
     pub(crate) most_devices: usize,
-    /// What speaks for it.
+    /// Its advantage, as a reason to choose it.
     pub(crate) advantage: &'static str,
-    /// The accelerators with which it is not chosen unless asked for, and why.
+    /// The accelerators with which it is chosen only on request, and why.
     pub(crate) unfit: Vec<(&'static str, &'static str)>,
 }
 
@@ -118,12 +118,12 @@ pub(crate) struct MachineType {
 pub(crate) struct Description {
     /// The command line by which it is started.
     pub(crate) command: CommandLine,
-    /// A document that says the same or goes with it, if there is one.
+    /// A document that describes the same machine or belongs to the command line, if there is one.
     pub(crate) document: Option<Document>,
 }
 
 impl fmt::Display for Description {
-    /// As a shell takes the command line, with the document after it as a comment and JSON.
+    /// The command line as a shell reads it, followed by the document: a comment and JSON.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.command.to_shell())?;
         match &self.document {
@@ -147,9 +147,9 @@ pub(crate) struct Document {
 /// An engine that has been started. Dropping this kills it, and returns after [`Event::Exited`] has been told.
 ///
 /// It can only be killed. A guest is asked to end over the control channel, which is the same for all engines, and its
-/// init says there when everything is on its disks; so no engine needs its own word for a stop.
+/// init says there when everything is on its disks. So no engine needs its own way to stop a guest.
 pub(crate) trait Running: fmt::Debug {
-    /// The process to be named in the machine's record.
+    /// The process to record for the machine.
     fn process(&self) -> &Process;
 
     /// Ends the guest and the engine at once. Does nothing if they have ended.
@@ -169,20 +169,20 @@ impl Running for Process {
 
 /// Something that an engine tells about its guest.
 ///
-/// There is no event for a boot: [`Event::Connected`] and the first message of the guest's init show it for every engine.
-/// A reboot, a power-off and a panic are not events of their own, because each ends the machine: they are reasons of
-/// [`Event::Exited`], so nobody has to put a reason together from what came before.
+/// There is no event for a boot: [`Event::Connected`] and the first message of the guest's init show it for every
+/// engine. A reboot, a power-off and a panic are not separate events, because each ends the machine. They are the
+/// reason in [`Event::Exited`], so the receiver need not combine several events to find the reason.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// The control channel to the guest's init is there, though init may not be.
+    /// The control channel to the guest's init exists. Init may not run yet.
     Connected(UnixStream),
     /// The host failed to read or write one of the machine's disks; why.
     DiskFailed(String),
-    /// The engine has ended, and nothing follows. All that it said before has been told.
+    /// The engine has ended. This is the last event, and everything that the engine said before has been reported.
     Exited(Exit),
 }
 
-/// Where an engine tells what happens. It may be called from any thread, and must not wait.
+/// Receives what happens to an engine. It may be called from any thread, and must not wait.
 pub(crate) type Events = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// Why an engine ended.
@@ -194,7 +194,7 @@ pub(crate) enum Exit {
     Rebooted,
     /// The guest's kernel panicked, and the engine noticed.
     Panicked,
-    /// The guest did nothing of that: the engine failed, was killed, or was told to end.
+    /// None of these: the engine failed, was killed, or was told to end.
     Ended {
         /// How its process ended.
         status: ExitStatus,
@@ -212,7 +212,7 @@ pub(crate) fn check(engine: &dyn Engine, plan: &Plan) -> Result<(), Failure> {
     engine.check(plan)
 }
 
-/// Why an engine that is only printed so far cannot be used.
+/// Returns the failure for an engine that can be printed but not started yet.
 pub(super) fn not_started_yet(engine: &dyn Engine) -> Failure {
     Failure::new(engine.title(), "lamina prints what it would be given (--dry-run), and cannot start it yet")
         .with_hint("use --engine qemu")

@@ -1,8 +1,8 @@
 //! Engines: what executes a machine's guest.
 //!
-//! Each engine has a folder of its own, which alone knows the engine's options, its language and its habits. Everything
-//! else knows it by the trait [`Engine`] and finds it in the [`table`]. To add one: write its folder, declare it here, and
-//! add its line to the table.
+//! Each engine has its own folder. Only the code there knows the engine's options and behaviour; all other code uses
+//! the trait [`Engine`] and finds engines in the [`table`]. To add one: write its folder, declare it here, and add its
+//! line to the table.
 
 mod capabilities;
 mod cloud_hypervisor;

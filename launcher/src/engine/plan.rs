@@ -1,4 +1,4 @@
-//! A plan: everything that an engine is told about a guest, in no engine's words.
+//! A plan: everything that an engine is told about a guest, independent of the engine.
 
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,7 @@ pub(crate) struct Plan {
     pub(crate) shares: Vec<ShareDevice>,
     /// Virtio disks, in the order in which the guest sees them.
     pub(crate) disks: Vec<Disk>,
-    /// The network card, if the guest is to have one.
+    /// The network card, if the guest has one.
     pub(crate) network: Option<NetworkDevice>,
     /// The socket of the control channel.
     pub(crate) control: PathBuf,
@@ -47,7 +47,7 @@ pub(crate) struct Plan {
     pub(crate) log: PathBuf,
 }
 
-/// One virtiofs share as the engine sees it.
+/// A virtiofs share as the engine sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ShareDevice {
     /// The tag, 1 to [`MAX_TAG`] bytes.
@@ -59,7 +59,7 @@ pub(crate) struct ShareDevice {
 /// One virtio disk: a file of the host, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Disk {
-    /// What the guest knows it by: 1 to [`MAX_SERIAL`] bytes.
+    /// The name by which the guest finds it: 1 to [`MAX_SERIAL`] bytes.
     pub(crate) serial: String,
     /// The file.
     pub(crate) path: PathBuf,
@@ -77,7 +77,7 @@ pub(crate) enum NetworkDevice {
 }
 
 impl Plan {
-    /// Shares, disks and network cards.
+    /// Returns the number of shares, disks and network cards.
     #[must_use]
     pub(crate) fn devices(&self) -> usize {
         self.shares.len() + self.disks.len() + usize::from(self.network.is_some())
@@ -96,13 +96,13 @@ impl Plan {
         Err(Failure::new(engine, cause).with_hint("share a directory that holds the others"))
     }
 
-    /// The kernel's command line: `first`, then the plan's own parameters.
+    /// Returns the kernel's command line: `first`, then the plan's own parameters.
     pub(crate) fn command_line(&self, first: &[&str]) -> String {
         let own = self.kernel_parameters.iter().map(String::as_str);
         first.iter().copied().chain(own).collect::<Vec<_>>().join(" ")
     }
 
-    /// Checks what every engine would refuse, often long after the start and without saying why.
+    /// Checks for what every engine would refuse, often late and without a reason.
     ///
     /// # Errors
     /// Names the tag or socket at fault.
@@ -135,7 +135,7 @@ impl Plan {
 /// Refuses a path that does not fit into a socket address.
 ///
 /// # Errors
-/// Names the path, its length and the way to a shorter one.
+/// Names the path and its length, and how to get a shorter one.
 pub(crate) fn check_socket(path: &Path) -> Result<(), Failure> {
     let length = path.as_os_str().len();
     if length <= MAX_SOCKET_PATH {
@@ -145,7 +145,7 @@ pub(crate) fn check_socket(path: &Path) -> Result<(), Failure> {
     Err(Failure::new(path.display(), cause).with_hint("set XDG_RUNTIME_DIR to a shorter directory"))
 }
 
-/// A path for an engine that takes UTF-8 only.
+/// Returns a path for an engine that accepts only UTF-8.
 pub(crate) fn utf8<'path>(engine: &str, path: &'path Path) -> Result<&'path str, Failure> {
     path.to_str().ok_or_else(|| Failure::new(path.display(), format_args!("{engine} takes UTF-8 paths only")))
 }
@@ -190,7 +190,7 @@ mod tests {
         assert!(plan.check().unwrap_err().to_string().contains("36 bytes"));
         plan.shares[1].tag = "x".repeat(36);
         plan.check().unwrap();
-        // Two long names that begin alike are two errors and never one tag.
+        // Two long names with the same beginning are two errors, never one tag.
         plan.shares[0].tag = format!("{}1", "x".repeat(36));
         plan.shares[1].tag = format!("{}2", "x".repeat(36));
         assert!(plan.check().unwrap_err().to_string().contains("36 bytes"));

@@ -1,4 +1,4 @@
-//! What a run asks of its engine, and what it leaves to us.
+//! What a run asks of its engine, and what it leaves to Lamina.
 
 use std::fmt;
 use std::str::FromStr;
@@ -32,11 +32,11 @@ impl fmt::Display for Backend {
     }
 }
 
-/// A choice that the user may leave to us.
+/// A choice that the user may leave to Lamina.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Choice<T> {
-    /// What suits best.
+    /// Whatever is best.
     #[default]
     Auto,
     /// This, or a failure that says what is missing.
@@ -110,7 +110,7 @@ pub(crate) struct Request {
     pub(crate) directory_root: bool,
     /// What the guest writes is kept on a disk.
     pub(crate) kept: bool,
-    /// Try also what the decision does not depend on, to explain it.
+    /// Also try what the decision does not depend on, to explain the decision.
     pub(crate) explain: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Every engine that there is.
+//! The table of all engines.
 
 use super::cloud_hypervisor::CloudHypervisor;
 use super::contract::{Engine, Host};
@@ -8,23 +8,23 @@ use super::qemu::Qemu;
 use super::request::{Choice, Request};
 use crate::failure::Failure;
 
-/// Of these `auto` takes the first that can be used.
+/// All engines. `auto` takes the first one that can be used.
 pub(crate) static ENGINES: [&dyn Engine; 3] = [&Qemu, &CloudHypervisor, &Firecracker];
 
-/// The engine of a name.
+/// Finds the engine with this name.
 ///
 /// # Errors
-/// No engine has it.
+/// No engine has this name.
 pub(crate) fn find(name: &str) -> Result<&'static dyn Engine, Failure> {
     let found = ENGINES.into_iter().find(|engine| engine.name() == name);
     found.ok_or_else(|| Failure::new(format_args!("engine {name}"), "this version of lamina does not have it"))
 }
 
-/// Probes those engines that `request` leaves to choose from: the one that is forced, or one after the other up to the
-/// first that can be used. To explain the choice it probes all.
+/// Probes the engines that `request` allows: only the forced one, or one after the other up to the first that can be
+/// used. Probes all of them to explain the choice.
 ///
 /// # Errors
-/// The probes were given up.
+/// The probes were cancelled.
 pub(crate) fn candidates(host: &Host<'_>, request: &Request) -> Result<Vec<Candidate>, Failure> {
     let mut candidates = Vec::new();
     for engine in ENGINES {

@@ -15,9 +15,9 @@ use crate::host::command_line::CommandLine;
 /// The first argument by which `lamina` runs as [`die_with_parent`]: not a command for users.
 pub(crate) const DIE_WITH_PARENT: &str = "__die_with_parent";
 
-/// A command that starts `command` in a process group of its own (a Ctrl-C at the terminal is for us to
-/// pass on), in the root directory (a process keeps the file system of its working directory alive, even in a mount
-/// namespace that has left it), with no input, and killed by the kernel when the calling *thread* ends.
+/// Returns a command that starts `command` with no input, in a process group of its own (because this process passes on
+/// a Ctrl-C at the terminal), and in the root directory (because a process keeps the file system of its working
+/// directory busy, even from a mount namespace that has left it). The kernel kills it when the calling *thread* ends.
 ///
 /// # Errors
 /// This program's own path cannot be found.
@@ -38,7 +38,7 @@ pub(crate) fn command(command: &CommandLine) -> Result<Command, Failure> {
 /// `PR_SET_PDEATHSIG` survives execve(2), but can only be asked for by the process itself.
 ///
 /// # Errors
-/// Returns only with one.
+/// Always: this returns only if it fails.
 pub(crate) fn die_with_parent(arguments: &[OsString]) -> Result<std::convert::Infallible, Failure> {
     let [parent, program, rest @ ..] = arguments else {
         return Err(Failure::new(DIE_WITH_PARENT, "needs a process id and a program"));
@@ -53,23 +53,24 @@ pub(crate) fn die_with_parent(arguments: &[OsString]) -> Result<std::convert::In
     Err(Failure::new(program.to_string_lossy(), error))
 }
 
-/// The processor time that a process has used, its threads' and (for a hypervisor) its guest's included.
+/// Returns the processor time that a process has used, including that of its threads and (for a hypervisor) of its
+/// guest.
 #[must_use]
 pub(crate) fn processor_time(pid: u32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // proc_pid_stat(5): the name may contain anything; after its ")" come the fields from 3 on.
+    // proc_pid_stat(5): the name may contain anything, and the fields from 3 on follow its ")".
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
     let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     Some(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
 }
 
-/// When a running process was started, in clock ticks since the host's start. Together with the id this names one process,
-/// while the id alone may be used again.
+/// Returns when a running process was started, in clock ticks since the host's start. The id and this time together
+/// identify a process; the id alone may be used again.
 #[must_use]
 pub(crate) fn start_time(pid: Pid) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-    // A zombie has ended and waits to be reaped.
+    // A zombie has ended, and has not been reaped yet.
     let state = fields.next()?;
     if matches!(state, "Z" | "X") {
         return None;
@@ -90,7 +91,7 @@ pub(crate) fn find(program: &str, further: &[&str]) -> Option<PathBuf> {
         .find(executable)
 }
 
-/// The last `lines` of a text file; empty where there is no such file.
+/// Returns the last `lines` of a text file, or nothing if there is no such file.
 #[must_use]
 pub(crate) fn tail(path: &Path, lines: usize) -> String {
     let text = String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();

@@ -1,4 +1,4 @@
-//! A program with its arguments, to be started or to be printed.
+//! A program with its arguments, for starting or printing.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -33,7 +33,7 @@ impl CommandLine {
         self
     }
 
-    /// The words as a POSIX shell would take them, one argument (with its value) to a line.
+    /// Returns the words as a POSIX shell reads them, one argument (with its value) on each line.
     #[must_use]
     pub(crate) fn to_shell(&self) -> String {
         let mut text = shell_word(self.program.as_os_str().as_bytes());

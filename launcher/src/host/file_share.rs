@@ -1,12 +1,14 @@
-//! Shares of a single file: what serves one sees that file and nothing beside it.
+//! Shares of a single file: the server of one sees that file and no other file next to it.
 //!
-//! `lamina __file-share FILE DIRECTORY NAME rw|ro SOCKET PROGRAM...` enters a mount namespace of its own (for an ordinary
-//! user within a user namespace in which that user is root), makes an empty file system the root of it, binds FILE there
-//! as DIRECTORY/NAME, beside what a program needs to run and the directory of its SOCKET, makes the rest of it read-only,
-//! and becomes PROGRAM, which serves DIRECTORY. So the guest's root finds no sibling to read, and can make none.
+//! `lamina __file-share FILE DIRECTORY NAME rw|ro SOCKET PROGRAM...` enters a mount namespace of its own (for an
+//! ordinary user within a user namespace in which that user is root) and makes an empty file system its root. It binds
+//! FILE there as DIRECTORY/NAME, and adds what a program needs to run and the directory of its SOCKET. It makes the
+//! rest read-only, and becomes PROGRAM, which serves DIRECTORY. So root in the guest finds no other file to read, and
+//! can create none.
 //!
-//! A root of its own and not the host's with one mount more: a copy of the host's mounts would keep alive whatever the
-//! host unmounts, and in a user namespace they cannot be taken away one by one (`mount_namespaces(7)`).
+//! The root is a new one, not the host's with one mount more. A copy of the host's mounts would keep every file system
+//! busy that the host unmounts, and in a user namespace such mounts cannot be removed one by one
+//! (`mount_namespaces(7)`).
 
 use std::ffi::OsString;
 use std::fs;
@@ -31,7 +33,8 @@ pub(crate) const FILE_SHARE: &str = "__file-share";
 /// Where programs, their libraries and what the loader reads are: the host's own and those of Nix and Guix.
 const NEEDED: [&str; 10] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/nix", "/gnu", "/proc"];
 
-/// The command line that serves `file` alone: `server` is that of a program that serves `directory` at `socket`.
+/// Returns the command line that serves only `file`. `server` is the command line of a program that serves `directory`
+/// at `socket`.
 ///
 /// # Errors
 /// This program's own path cannot be found.
@@ -55,10 +58,10 @@ pub(crate) fn command(
         .args(server.arguments))
 }
 
-/// Does what the module says.
+/// Does what the module's documentation says.
 ///
 /// # Errors
-/// Returns only with one.
+/// Always: this returns only if it fails.
 pub(crate) fn enter(arguments: &[OsString]) -> Result<std::convert::Infallible, Failure> {
     let [file, directory, name, access, socket, program, rest @ ..] = arguments else {
         return Err(Failure::new(FILE_SHARE, "needs a file, a directory, a name, ro or rw, a socket, and a program"));
@@ -79,7 +82,7 @@ pub(crate) fn enter(arguments: &[OsString]) -> Result<std::convert::Infallible, 
     let target = root.inside(&directory.join(name));
     root.bind_file(Path::new(file), &target)?;
     if access == "ro" {
-        // What the host has forbidden on this mount already must be forbidden again.
+        // Flags that restrict the host's mount already must be set again.
         let flags = inherited(Path::new(file))? | MountFlags::BIND | MountFlags::RDONLY;
         mount_remount(&target, flags, "").about(target.display())?;
     }
@@ -88,16 +91,17 @@ pub(crate) fn enter(arguments: &[OsString]) -> Result<std::convert::Infallible, 
     Err(Failure::new(program.display(), error))
 }
 
-/// The directory on which the file system is mounted that becomes the root.
+/// The mount point of the file system that becomes the root.
 struct Root<'a>(&'a Path);
 
 impl Root<'_> {
-    /// Where `path` of the host is to be.
+    /// Returns where the host's `path` appears in this root.
     fn inside(&self, path: &Path) -> PathBuf {
         self.0.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// Shows what the host has at `path`, with everything mounted below it; a link as a link, nothing as nothing.
+    /// Shows what the host has at `path`, with everything mounted below it. A symbolic link stays one, and a missing
+    /// path is skipped.
     fn show(&self, path: &Path) -> Result<(), Failure> {
         let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
         let target = self.inside(path);
@@ -118,19 +122,19 @@ impl Root<'_> {
         mount_bind(file, target).about(target.display())
     }
 
-    /// Makes it the root and lets go of the host's.
+    /// Makes it the root, and unmounts the host's root.
     fn enter(&self) -> Result<(), Failure> {
         let read_only = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
         mount_remount(self.0, read_only, "").about(self.0.display())?;
         std::env::set_current_dir(self.0).about(self.0.display())?;
-        // The old root comes to lie on the new one, pivot_root(2), "pivot_root(".", ".")".
+        // This mounts the old root on top of the new one, see pivot_root(2), "pivot_root(".", ".")".
         pivot_root(".", ".").about("pivot_root")?;
         unmount(".", UnmountFlags::DETACH).about("the root of the host")?;
         std::env::set_current_dir("/").about("/")
     }
 }
 
-/// Enters a mount namespace whose mounts nobody else sees.
+/// Enters a private mount namespace.
 fn own_mounts() -> Result<(), Failure> {
     let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
     let refused = |error: rustix::io::Errno| {
@@ -150,11 +154,11 @@ fn own_mounts() -> Result<(), Failure> {
     }
     // New credentials may have cleared it.
     set_parent_process_death_signal(Some(Signal::KILL)).about("prctl(PR_SET_PDEATHSIG)")?;
-    // pivot_root(2) refuses shared mounts; slaves still follow what the host unmounts meanwhile.
+    // pivot_root(2) refuses shared mounts. Slave mounts still follow what the host unmounts in the meantime.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).about("/")
 }
 
-/// The flags of the mount that holds `path` which a remount in a user namespace must repeat.
+/// Returns the flags of the mount that holds `path` that a remount in a user namespace must repeat.
 fn inherited(path: &Path) -> Result<MountFlags, Failure> {
     use rustix::fs::StatVfsMountFlags as Found;
     let found = rustix::fs::statvfs(path).about(path.display())?.f_flag;

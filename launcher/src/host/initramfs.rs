@@ -1,6 +1,7 @@
 //! The initramfs of a guest: our init, the modules that one kernel needs, and nothing else.
 //!
-//! Written uncompressed, because unpacking costs an emulated guest more than the host's page cache costs.
+//! It is not compressed, because decompression costs an emulated guest more than the larger file costs in the host's
+//! page cache.
 
 use std::fs;
 use std::hash::Hasher;
@@ -16,8 +17,8 @@ const INIT: &[u8] = include_bytes!(env!("LAMINA_GUEST_INIT"));
 
 /// Finds the initramfs for `kernel` with `modules` in `cache`, or makes it there.
 ///
-/// It is named after the kernel's release and a hash of everything in it, and appears by a rename, so two starts at once
-/// make it twice, and each of the two is complete.
+/// It is named after the kernel's release and a hash of its content, and renamed into place. If two starts create it at
+/// the same time, each of the two files is complete.
 ///
 /// # Errors
 /// Names the module that cannot be read or the file that cannot be written.
@@ -35,10 +36,10 @@ pub(crate) fn for_kernel(kernel: &Kernel, modules: &Modules, cache: &Path) -> Re
     Ok(path)
 }
 
-/// How long an initramfs is kept that is no longer made. A guest that was started from it has read it long before.
+/// How long the initramfs of another kernel or build is kept. A guest that was started from it has read it long before.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 
-/// Removes the old initramfs of other kernels and of other builds of this program.
+/// Removes old initramfs files of other kernels and of other builds of this program.
 fn forget_others(current: &Path) {
     for path in current.parent().into_iter().flat_map(fs::read_dir).flatten().flatten().map(|entry| entry.path()) {
         let ours = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("initramfs-"));
@@ -50,7 +51,7 @@ fn forget_others(current: &Path) {
     }
 }
 
-/// A hash of the init and of each module's path, size and time of change.
+/// Returns a hash of the init and of each module's path, size and modification time.
 fn fingerprint(modules: &Modules) -> Result<u64, Failure> {
     use std::os::unix::fs::MetadataExt;
     let mut hasher = std::hash::DefaultHasher::new();
@@ -67,7 +68,8 @@ fn fingerprint(modules: &Modules) -> Result<u64, Failure> {
 
 fn assemble(modules: &Modules) -> Result<Vec<u8>, Failure> {
     let mut archive = Cpio::default();
-    // The kernel opens /dev/console for init, and Rust's run-time wants /dev/null: both before devtmpfs.
+    // The kernel opens /dev/console for init, and Rust's runtime needs /dev/null. Both happen before devtmpfs is
+    // mounted.
     archive.directory("dev");
     archive.device("dev/console", 5, 1);
     archive.device("dev/null", 1, 3);
@@ -154,7 +156,7 @@ impl Cpio {
 mod tests {
     use super::*;
 
-    /// cpio(1) is the independent reader of what we write.
+    /// Uses cpio(1) as an independent reader of the archive.
     #[test]
     fn cpio_lists_what_was_written() {
         use std::process::{Command, Stdio};

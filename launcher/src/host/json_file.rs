@@ -1,4 +1,4 @@
-//! Small JSON files that are replaced whole.
+//! Small JSON files that are always replaced as a whole.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -16,8 +16,9 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     serde_json::from_slice(&json).about(path.display())
 }
 
-/// Writes the file at `path` by a rename, readable by its owner only (mode 0600), so that a power cut leaves the old
-/// document or the new one. On a full disk it is written over the old one, because it then needs no new block.
+/// Writes the file at `path`, readable only by its owner (mode 0600), and renames it into place, so that a power cut
+/// leaves either the old or the new document. On a full disk it overwrites the old document, because that needs no new
+/// block.
 pub(crate) fn write(path: &Path, document: &impl Serialize) -> Result<(), Failure> {
     let json = serde_json::to_vec_pretty(document).about(path.display())?;
     let written = match replace(path, &json) {

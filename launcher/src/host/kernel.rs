@@ -18,12 +18,12 @@ const MODULES: &str = "/lib/modules";
 const REMEDY: &str =
     "install a kernel for guests (Debian: apt-get install linux-image-cloud-amd64) or name one with --kernel";
 
-/// What a guest needs a driver for, as modules are called.
+/// The drivers that a guest needs, by their module names.
 const NEEDED: [&str; 6] = ["virtio_pci", "virtio_mmio", "virtio_console", "fuse", "virtiofs", "overlay"];
 /// Drivers without which a guest still boots on one of the machine types.
 const OPTIONAL: [&str; 2] = ["virtio_pci", "virtio_mmio"];
 
-/// What a part needs a driver for.
+/// Returns the drivers that a part needs.
 const fn needed_by(part: Part) -> &'static [&'static str] {
     match part {
         Part::Disk => &["virtio_blk"],
@@ -38,12 +38,12 @@ const fn needed_by(part: Part) -> &'static [&'static str] {
 pub(crate) struct Modules {
     /// Those that every guest loads.
     pub(crate) always: Vec<PathBuf>,
-    /// For each part those besides, or the driver that the kernel lacks for it.
+    /// For each part, the further modules that it needs, or the driver that the kernel lacks for it.
     pub(crate) parts: Vec<(Part, Result<Vec<PathBuf>, &'static str>)>,
 }
 
 impl Modules {
-    /// Whether guests can have a part.
+    /// Checks whether guests can have a part.
     ///
     /// # Errors
     /// Names the driver that is missing.
@@ -54,13 +54,13 @@ impl Modules {
         }
     }
 
-    /// Every file.
+    /// Returns every file.
     pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         self.always.iter().chain(self.parts.iter().filter_map(|(_, files)| files.as_ref().ok()).flatten())
     }
 }
 
-/// A kernel image and the release it says it is.
+/// A kernel image and the release that it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Kernel {
     /// The image, as a boot loader takes it.
@@ -72,10 +72,10 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel at `image`, or the newest under `/boot` that has its modules.
+    /// Finds the kernel at `image`, or the newest under `/boot` whose modules exist.
     ///
     /// # Errors
-    /// Names the image or the module directory that is missing, and the package that brings it.
+    /// Names the image or the module directory that is missing, and the package that contains it.
     pub(crate) fn find(image: Option<&Path>) -> Result<Self, Failure> {
         match image {
             Some(image) => Self::at(image, Path::new(MODULES)),
@@ -129,7 +129,7 @@ impl Kernel {
     /// The modules that guests may need.
     ///
     /// # Errors
-    /// Names a driver that every guest needs and the kernel has neither as a module nor built in.
+    /// Names a driver that every guest needs and that the kernel has neither as a module nor built in.
     pub(crate) fn needed_modules(&self) -> Result<Modules, Failure> {
         let read = |name: &str| {
             let path = self.modules.join(name);
@@ -186,14 +186,14 @@ fn compare_releases(a: &str, b: &str) -> Ordering {
     key(a).cmp(&key(b))
 }
 
-/// The name of a module from its path: `kernel/fs/fuse/fuse.ko.xz` is `fuse`. `-` and `_` are one.
+/// Returns the name of a module from its path: `kernel/fs/fuse/fuse.ko.xz` is `fuse`. `-` and `_` are the same.
 fn module_name(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     file.split(".ko").next().unwrap_or(file).replace('-', "_")
 }
 
-/// The needed modules and what they depend on, in the order in which they can be loaded, as paths relative
-/// to the module directory; or the name of one that is not there.
+/// Returns the needed modules and what they depend on, in the order in which they can be loaded, as paths relative to
+/// the module directory. Fails with the name of a module that is missing.
 fn load_order(needed: &[&'static str], dependencies: &str, builtin: &str) -> Result<Vec<String>, &'static str> {
     let builtin: HashSet<String> = builtin.lines().map(module_name).collect();
     let mut order: Vec<String> = Vec::new();

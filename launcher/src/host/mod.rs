@@ -75,7 +75,7 @@ pub(crate) struct Wanted {
 }
 
 impl Tools {
-    /// Finds those that are wanted.
+    /// Finds the programs that are wanted.
     ///
     /// # Errors
     /// As for [`Boot::find`].
@@ -89,11 +89,11 @@ impl Tools {
     }
 }
 
-/// Whether this host could ever hold a guest of so much memory: with what it has and may put on its swap. A guest that
-/// is larger is not refused by the kernel, but ends by it, late and with whatever else runs here.
+/// Checks whether this host has enough memory and swap for a guest of this size. The kernel does not refuse a larger
+/// guest, but kills it later, perhaps with other processes of this host.
 ///
 /// # Errors
-/// It could not.
+/// It has not.
 pub(crate) fn has_memory(mib: u64) -> Result<(), Failure> {
     let text = fs::read_to_string("/proc/meminfo").about("/proc/meminfo")?;
     // proc_meminfo(5): "MemTotal:       24612345 kB"
@@ -106,7 +106,7 @@ pub(crate) fn has_memory(mib: u64) -> Result<(), Failure> {
         .with_hint("give the VM less"))
 }
 
-/// Whether this user can make a user namespace and mounts in it, as a share of a single file needs.
+/// Checks whether this user can create a user namespace and mount in it, as a share of a single file needs.
 ///
 /// # Errors
 /// Names what is missing.
@@ -121,7 +121,7 @@ pub(crate) fn namespaces() -> Result<(), Failure> {
         .with_hint("allow them: sysctl kernel.unprivileged_userns_clone=1, or user.max_user_namespaces"))
 }
 
-/// Whether guests' memory can be shared with the servers of shares: makes some, as a hypervisor does.
+/// Checks whether guests' memory can be shared with the servers of shares, by creating some as a hypervisor does.
 ///
 /// # Errors
 /// Names what is missing.
@@ -132,8 +132,8 @@ pub(crate) fn shared_memory() -> Result<(), Failure> {
         .map_err(|failure| failure.with_hint("raise the limit of file sizes: ulimit -f unlimited"))
 }
 
-/// Whether this user can mount FUSE file systems: mounts an empty view and looks into it. With `others` for other users
-/// too.
+/// Checks whether this user can mount FUSE file systems, by mounting an empty view and listing it. With `others`, the
+/// mount is open to other users too.
 ///
 /// # Errors
 /// Names what is missing.
@@ -149,7 +149,7 @@ pub(crate) fn fuse(others: bool) -> Result<(), Failure> {
     let device = point.mount(&options).about("fuse")?;
     let (events, _) = channel();
     let served = Workers::start(&server, device, 1, &events).about("fuse");
-    // Only what is served can be read without waiting for ever.
+    // Reading waits forever unless the mount is being served.
     let seen = served.and_then(|session| Ok((session, fs::read_dir(&path).map(Iterator::count).about("fuse")?)));
     point.unmount(Unmount::Lazy).about("fuse")?;
     let (session, entries) = seen?;
@@ -157,7 +157,7 @@ pub(crate) fn fuse(others: bool) -> Result<(), Failure> {
     if entries == 0 { Ok(()) } else { Err(Failure::new("fuse", "an empty mount is not empty")) }
 }
 
-/// The first line that a program prints when asked for its version.
+/// Returns the first line that a program prints when it is asked for its version.
 ///
 /// # Errors
 /// It does not run.

@@ -1,8 +1,8 @@
-//! A guest's network: without privileges, by passt or by what the engine has built in (slirp).
+//! A guest's network, without privileges: by passt, or by the network that the engine has built in (slirp).
 //!
-//! Both show the guest the same: it has 10.0.2.15, the host's loopback is behind 10.0.2.2, and 10.0.2.3 passes
-//! questions for names on to the first IPv4 server in the host's `/etc/resolv.conf`. IPv4 only. The guest asks the host's
-//! further servers itself, as far as it reaches them.
+//! Both look the same to the guest: its address is 10.0.2.15, 10.0.2.2 leads to the host's loopback, and 10.0.2.3
+//! forwards DNS queries to the first IPv4 server in the host's `/etc/resolv.conf`. There is only IPv4. The guest asks
+//! the host's other servers itself, if it can reach them.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -45,7 +45,7 @@ impl fmt::Display for NetworkBackend {
 /// A port of the host that leads to one of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Publish {
-    /// The address of the host that is listened on; only this host itself reaches the default, 127.0.0.1.
+    /// The address of the host to listen on. Only this host itself can reach the default, 127.0.0.1.
     pub(crate) address: Ipv4Addr,
     /// The host's port, 1 to 65535.
     pub(crate) host: u16,
@@ -83,17 +83,18 @@ impl FromStr for Publish {
 }
 
 impl fmt::Display for Publish {
-    /// As [`Publish::from_str`] reads it, the address included.
+    /// Writes what [`Publish::from_str`] reads, including the address.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}{}", self.address, self.host, self.guest, if self.udp { "/udp" } else { "" })
     }
 }
 
-/// Whether the host's ends of all these can be listened on now. What carries the packets listens a moment later, and
-/// fails in its own words if somebody came between.
+/// Checks whether the host's ports can be listened on now. The program that carries the packets listens a moment later,
+/// and reports it itself if another process has taken the port in between.
 ///
 /// # Errors
-/// The first that cannot: its port is taken, perhaps by another of them, or not for this user; or the host has no such address.
+/// Names the first port that cannot be listened on: it is in use, perhaps by another port of the list, or this user may
+/// not use it, or the host has no such address.
 pub(crate) fn can_listen(publish: &[Publish]) -> Result<(), Failure> {
     let (mut streams, mut datagrams) = (Vec::new(), Vec::new());
     for port in publish {
@@ -115,7 +116,7 @@ pub(crate) fn can_listen(publish: &[Publish]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the guest is told to set up.
+/// Returns what the guest is told to set up.
 #[must_use]
 pub(crate) fn in_guest() -> Network {
     let resolver = Resolver::of_host();

@@ -1,4 +1,4 @@
-//! passt: what the one on this host understands, and its command line.
+//! passt: which options the version on this host has, and its command line.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -25,15 +25,15 @@ pub(crate) struct Passt {
 }
 
 impl Passt {
-    /// Finds it, reads what it understands, and starts it once.
+    /// Finds it, reads which options it has, and starts it once.
     ///
     /// # Errors
-    /// It is missing, or it does not make its socket; with what it wrote.
+    /// It is missing, or it does not create its socket. The failure quotes what it wrote.
     pub(crate) fn find() -> Result<Self, Failure> {
         Self::examine(locate()?)
     }
 
-    /// The same, from the probe cache if the program has not changed.
+    /// Does the same, but uses the probe cache if the program has not changed.
     ///
     /// # Errors
     /// As for [`Passt::find`].
@@ -51,7 +51,7 @@ impl Passt {
         Ok(found)
     }
 
-    /// Starts it for nobody, and waits for its socket.
+    /// Starts it without a guest, and waits for its socket.
     fn attempt(&self) -> Result<(), Failure> {
         let about = self.program.display();
         let scratch = tempfile::Builder::new().prefix("lamina-passt-").tempdir().about("temporary directory")?;
@@ -85,23 +85,23 @@ impl Passt {
         self.options.iter().any(|have| have == option)
     }
 
-    /// Whether a connection from this host's loopback reaches a published port. passt of March 2023 (Debian 12) resets
-    /// it; since `--map-host-loopback` (2024) such a connection has an address that the guest can answer to.
+    /// Returns whether a connection from this host's loopback reaches a published port. passt of March 2023 (Debian 12)
+    /// resets such a connection. Since `--map-host-loopback` (2024) it comes from an address that the guest can answer.
     #[must_use]
     pub(crate) fn can_publish(&self) -> bool {
         self.has("map-host-loopback")
     }
 
-    /// The command line of passt for one machine. It ends when the hypervisor goes away.
+    /// Returns the command line of passt for one machine. passt ends when the hypervisor disconnects.
     #[must_use]
     pub(crate) fn command(&self, socket: &Path, publish: &[Publish], as_root: bool) -> CommandLine {
         let mut command = CommandLine::new(&self.program).args(["--foreground", "--quiet", "--one-off", "--ipv4-only"]);
         if self.has("stderr") {
-            // Without it, versions that have it write to the system's log only.
+            // Versions that have this option write only to the system's log without it.
             command = command.arg("--stderr");
         }
         if as_root && self.has("runas") {
-            // It would become the user nobody, who cannot enter the directory of its socket.
+            // Otherwise it would become the user nobody, which cannot enter the directory of its socket.
             command = command.args(["--runas", "0:0"]);
         }
         command = command
@@ -110,7 +110,7 @@ impl Passt {
             .args(["--address", &ADDRESS.to_string(), "--netmask", &PREFIX.to_string()])
             .args(["--gateway", &GATEWAY.to_string(), "--dns-forward", &NAME_SERVER.to_string()]);
         if self.has("map-host-loopback") {
-            // It would not be the gateway on a host that has no route of its own.
+            // Without it, this would not be the gateway on a host that has no route.
             command = command.args(["--map-host-loopback", &GATEWAY.to_string()]);
         }
         // The guest's init needs none of them.
@@ -136,8 +136,8 @@ fn parse_options(help: &str) -> Vec<String> {
     words.filter_map(|word| word.strip_prefix("--")).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// What passt wrote last that says something, with `otherwise` before it. It complains of each line that the system's log
-/// does not take.
+/// Returns `otherwise`, followed by the last meaningful line that passt wrote. passt complains about each line that it
+/// cannot write to the system's log.
 fn explain(said: &str, otherwise: &str) -> String {
     let log_missing = |line: &str| line.starts_with("Failed to send") && line.ends_with("syslog");
     let mut lines = said.lines().map(str::trim);

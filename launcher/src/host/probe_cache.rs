@@ -1,7 +1,8 @@
-//! What probes have shown, remembered until the host restarts, so that not every start has to try again.
+//! Remembers the results of probes until the host restarts, so that not every start has to try again.
 //!
-//! One JSON file in the cache directory. What was found with a program or a file is forgotten when that changes. Failures
-//! are not remembered, because somebody may have mended the cause, unless the caller sets a time for them.
+//! The cache is one JSON file in the cache directory. A result that depends on a program or a file is forgotten when
+//! that changes. Failures are not remembered, because the cause may have been fixed since, unless the caller sets a
+//! time for them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,9 +26,9 @@ pub(crate) struct ProbeCache {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Known {
-    /// `/proc/sys/kernel/random/boot_id` of when it was found.
+    /// `/proc/sys/kernel/random/boot_id` at the time of the probes.
     boot_id: String,
-    /// What was found, by what was tried and with which files.
+    /// The results, by what was tried and with which files.
     found: BTreeMap<String, Found>,
 }
 
@@ -39,8 +40,8 @@ struct Found {
 }
 
 impl ProbeCache {
-    /// Reads what is remembered in `cache`: nothing if the file is missing, unreadable, or from before the host's last
-    /// restart.
+    /// Reads what is remembered in `cache`, which is nothing if the file is missing, unreadable, or from before the
+    /// host's last restart.
     #[must_use]
     pub(crate) fn of(cache: &Path) -> Self {
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
@@ -50,7 +51,7 @@ impl ProbeCache {
         Self { path, known: known.unwrap_or(Known { boot_id, found: BTreeMap::new() }) }
     }
 
-    /// Returns what trying `what` with these files has shown, or tries now.
+    /// Returns the remembered result of trying `what` with these files, or tries now.
     ///
     /// # Errors
     /// As `attempt` does.
@@ -68,7 +69,7 @@ impl ProbeCache {
         Ok(found)
     }
 
-    /// What trying `what` with these files has shown, if that is remembered.
+    /// Returns the result of trying `what` with these files, if it is remembered.
     #[must_use]
     pub(crate) fn get<T: DeserializeOwned>(&self, what: &str, with: &[&Path]) -> Option<T> {
         let found = self.known.found.get(&key(what, with))?;
@@ -78,7 +79,7 @@ impl ProbeCache {
         T::deserialize(&found.value).ok()
     }
 
-    /// Remembers what trying `what` with these files has shown, for `keep` or until the host restarts. A cache that
+    /// Remembers the result of trying `what` with these files, for `keep` or until the host restarts. A cache that
     /// cannot be written only costs time.
     pub(crate) fn put(&mut self, what: &str, with: &[&Path], value: &impl Serialize, keep: Option<Duration>) {
         let Ok(value) = serde_json::to_value(value) else { return };
@@ -88,7 +89,7 @@ impl ProbeCache {
         self.write();
     }
 
-    /// Writes it by a rename.
+    /// Writes the file, and renames it into place.
     fn write(&self) {
         let Some(directory) = self.path.parent() else { return };
         let written = fs::create_dir_all(directory).and_then(|()| tempfile::NamedTempFile::new_in(directory)).and_then(
@@ -107,7 +108,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// What was tried, by which user, and with which files as they are now.
+/// Returns a key of what was tried, by which user, and with which files in their present state.
 fn key(what: &str, with: &[&Path]) -> String {
     let mut hasher = std::hash::DefaultHasher::new();
     rustix::process::geteuid().as_raw().hash(&mut hasher);

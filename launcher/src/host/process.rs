@@ -31,7 +31,7 @@ pub(crate) struct Process {
     watcher: Option<JoinHandle<()>>,
 }
 
-/// The running program as a thread of its own sees it.
+/// The running program, as the thread that watches it sees it.
 #[derive(Debug)]
 pub(crate) struct Watched {
     child: Child,
@@ -44,10 +44,11 @@ pub(crate) struct Watched {
 pub(crate) struct Handle(Arc<OwnedFd>);
 
 impl Process {
-    /// Starts a program whose output goes to the new file `log`, and calls `watch` in a thread of its own, which must
-    /// wait for the program's end.
+    /// Starts a program whose output goes to the new file `log`. Calls `watch` in a separate thread; it must wait for
+    /// the program's end.
     ///
-    /// Call it in a thread that lives as long as the program is to live: the kernel ends the program with that thread.
+    /// Call this in a thread that lives as long as the program should live, because the kernel ends the program with
+    /// that thread.
     ///
     /// # Errors
     /// The program cannot be started.
@@ -91,8 +92,8 @@ impl Process {
         self.handle.kill();
     }
 
-    /// Kills the program, and waits until it has ended and `watch` has returned; no longer than [`REAP`] for a program that
-    /// the kernel holds, such as one that waits for a disk that is gone.
+    /// Kills the program, and waits until it has ended and `watch` has returned. Waits at most [`REAP`] for a program
+    /// that the kernel cannot end, such as one that waits for a disk that is gone.
     pub(crate) fn end(&mut self) {
         self.kill();
         let Some(watcher) = self.watcher.take() else { return };
@@ -139,11 +140,11 @@ impl Handle {
         ends_within(&self.0, most)
     }
 
-    /// Waits until somebody connects to `listener`; `None` if the process ended first.
+    /// Waits for a connection to `listener`. Returns `None` if the process ends first.
     pub(crate) fn accept(&self, listener: &UnixListener) -> Option<UnixStream> {
         let mut fds = [listener.as_fd(), self.0.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         while let Err(rustix::io::Errno::INTR) = poll(&mut fds, None) {}
-        // A connection that was made before the process ended may still hold what it said.
+        // A connection that was made before the process ended may still hold what the process sent.
         listener.set_nonblocking(true).ok()?;
         let (stream, _) = listener.accept().ok()?;
         stream.set_nonblocking(false).ok()?;
@@ -183,7 +184,7 @@ mod tests {
         CommandLine::new("/bin/sh").args(["-c", script])
     }
 
-    /// Starts `script` directly: the wrapper that ties a program to this process is a part of `lamina`.
+    /// Starts `script` directly, because the wrapper that ends a program with its parent is part of `lamina`.
     fn start(script: &str, log: &Path, watch: impl FnOnce(Watched) + Send + 'static) -> Process {
         let child = std::process::Command::new("/bin/sh")
             .args(["-c", script])

@@ -1,4 +1,4 @@
-//! What the host's `/etc/resolv.conf` says, and what of it a guest gets (resolv.conf(5)).
+//! What the host's `/etc/resolv.conf` says, and which part of it a guest gets (resolv.conf(5)).
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -19,7 +19,7 @@ pub(crate) struct Resolver {
 }
 
 impl Resolver {
-    /// The settings of this host. A file that cannot be read is as an empty one.
+    /// Reads the settings of this host. A file that cannot be read counts as empty.
     pub(crate) fn of_host() -> Self {
         Self::parse(&String::from_utf8_lossy(&std::fs::read(PATH).unwrap_or_default()))
     }
@@ -32,7 +32,7 @@ impl Resolver {
             let keyword = words.next();
             let words = words.map(str::to_owned);
             match keyword {
-                // The scope of a link-local address is a name of the host's.
+                // The scope of a link-local address is the name of an interface of the host.
                 Some("nameserver") => found.servers.extend(
                     words
                         .take(1)
@@ -48,8 +48,8 @@ impl Resolver {
         found
     }
 
-    /// The servers that the guest asks directly, after the one that passes its questions on to the host's first: those
-    /// that it can reach by itself.
+    /// Returns the servers that the guest asks directly: those that it can reach itself. Before them it asks the one
+    /// that forwards queries to the host's first server.
     pub(crate) fn further_servers(&self, is_of_guest: impl Fn(Ipv4Addr) -> bool) -> Vec<Ipv4Addr> {
         let reachable = |server: &Ipv4Addr| is_reachable(*server) && !is_of_guest(*server);
         self.ipv4().skip(1).filter(reachable).take(MOST_SERVERS - 1).collect()
@@ -62,7 +62,7 @@ impl Resolver {
         })
     }
 
-    /// What the user should know: that names will not resolve, or that servers of the host are not asked.
+    /// Returns what the user should know: that names will not resolve, or that some servers of the host are not asked.
     pub(crate) fn warning(&self) -> Option<String> {
         if self.servers.is_empty() {
             return Some(format!("{PATH} of this host names no name server: names do not resolve in the VM"));
@@ -94,7 +94,7 @@ impl Resolver {
     }
 }
 
-/// Whether a guest reaches an address by the host's network.
+/// Returns whether a guest can reach an address through the host's network.
 const fn is_reachable(address: Ipv4Addr) -> bool {
     !address.is_loopback() && !address.is_unspecified() && !address.is_link_local()
 }

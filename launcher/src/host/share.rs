@@ -13,7 +13,8 @@ use crate::host::file_share;
 /// The first argument by which `lamina` runs as [`serve`]: not a command for users.
 pub(crate) const SHARE: &str = "__share";
 
-/// The command line that serves `directory` at `socket`. With an `owner`, the share belongs to that user of the guest.
+/// Returns the command line that serves `directory` at `socket`. With an `owner`, the share belongs to that user of the
+/// guest.
 ///
 /// # Errors
 /// This program's own path cannot be found.
@@ -26,7 +27,7 @@ pub(crate) fn command(
     server(directory, socket, read_only, owner, "namespaces")
 }
 
-/// The command line that serves `file` alone at `socket`, in a directory that is made at `around`.
+/// Returns the command line that serves only `file` at `socket`, in a directory that is created at `around`.
 ///
 /// # Errors
 /// As for [`command`].
@@ -37,7 +38,7 @@ pub(crate) fn command_for_file(
     read_only: bool,
     owner: Option<GuestOwner>,
 ) -> Result<CommandLine, Failure> {
-    // It runs in namespaces of its own already, as their root.
+    // The server runs in namespaces of its own already, as root.
     let server = server(around, socket, read_only, owner, "root")?;
     file_share::command(file, around, read_only, socket, server)
 }
@@ -59,8 +60,8 @@ fn server(
         .arg(owner.map_or("as-on-the-host".to_owned(), |owner| format!("{}:{}", owner.uid, owner.gid))))
 }
 
-/// Who owns a share in the guest: the machine's user, if an ordinary user of the host serves it. Root's server keeps
-/// the owners that the host has.
+/// Returns which user of the guest owns a share: this one, if an ordinary user of the host serves it. A server that
+/// runs as root keeps the owners of the host.
 #[must_use]
 pub(crate) fn owner(uid: u32, gid: u32) -> Option<GuestOwner> {
     (!rustix::process::getuid().is_root()).then_some(GuestOwner { uid, gid })

@@ -1,4 +1,4 @@
-//! virtiofsd, the program: which one is installed, what it understands, and its command line for each kind of root.
+//! The program virtiofsd: which version is installed, which options it has, and its command line for each kind of root.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,11 +30,11 @@ pub(crate) struct Virtiofsd {
 pub(crate) enum Purpose {
     /// A tree whose owners are right.
     Root,
-    /// A tree that belongs to this user: all of it belongs to root in the guest.
+    /// A tree that belongs to this user. In the guest, all of it belongs to root.
     OwnRoot,
 }
 
-/// Who runs a virtiofsd.
+/// The user that runs a virtiofsd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner {
     /// User id.
@@ -62,7 +62,7 @@ impl Owner {
 const MOST_OPEN_FILES: u64 = 1_000_000;
 
 impl Virtiofsd {
-    /// Finds the program and reads what it understands.
+    /// Finds the program and reads which options it has.
     ///
     /// # Errors
     /// It is missing, does not run, or is the one written in C, which only root can use.
@@ -70,7 +70,7 @@ impl Virtiofsd {
         Self::examine(Self::locate()?)
     }
 
-    /// The same, from the probe cache if the program has not changed.
+    /// Does the same, but uses the probe cache if the program has not changed.
     ///
     /// # Errors
     /// As for [`Virtiofsd::find`].
@@ -101,7 +101,7 @@ impl Virtiofsd {
         self.options.iter().any(|have| have == option)
     }
 
-    /// The command line that serves `directory` on `socket` for `purpose`, run by `owner`.
+    /// Returns the command line that serves `directory` on `socket` for `purpose`, run by `owner`.
     ///
     /// # Errors
     /// This virtiofsd cannot serve a read-only directory.
@@ -119,7 +119,7 @@ impl Virtiofsd {
             .arg(socket)
             .args(["--log-level", "warn"]);
         if self.has("inode-file-handles") {
-            // Handles go stale over a FUSE mount, and an ordinary user cannot open them at all.
+            // File handles become stale on a FUSE mount, and an ordinary user cannot open them at all.
             command = command.arg("--inode-file-handles=never");
         }
         if !self.has("readonly") {
@@ -128,21 +128,21 @@ impl Virtiofsd {
         }
         command = command.args(["--readonly", "--cache", "always"]);
         if self.has("rlimit-nofile") {
-            // It holds one descriptor for each inode that the guest knows; its own default is refused, with
-            // a warning, where the host allows less.
+            // It holds one descriptor for each inode that the guest knows. If the host allows fewer than its default,
+            // it refuses the default with a warning.
             command = command.arg(format!("--rlimit-nofile={}", owner.open_files));
         }
         if self.has("xattr") {
             command = command.arg("--xattr");
         }
         let sandbox = match purpose {
-            // In a user namespace the owners of the image would not be mapped.
+            // In a user namespace, the owners of the image would not be mapped.
             Purpose::Root => "none",
             Purpose::OwnRoot => "namespace",
         };
         command = command.args(["--sandbox", sandbox]);
         if sandbox == "namespace" && owner.uid != 0 {
-            // The guest's root is this user, so what it makes belongs to this user.
+            // Root in the guest is this user, so files that it creates belong to this user.
             command =
                 command.args([format!("--uid-map=:0:{}:1:", owner.uid), format!("--gid-map=:0:{}:1:", owner.gid)]);
         }

@@ -1,4 +1,4 @@
-//! The server of a machine's root, made of an open tree in the way that was decided.
+//! Creates the server of a machine's root from an open tree, for the backend that was chosen.
 
 mod server;
 
@@ -23,9 +23,9 @@ use crate::spec::Tree;
 pub(crate) struct Served {
     /// The server.
     pub(crate) server: Box<dyn RootServer>,
-    /// The counters of what it is asked, where this process answers.
+    /// The counters of its requests, if this process answers them.
     pub(crate) stats: Option<Arc<Stats>>,
-    /// The file that the hypervisor reads it from, where it is one.
+    /// The image file that the hypervisor reads, for a root that is one.
     pub(crate) image: Option<PathBuf>,
 }
 
@@ -35,11 +35,11 @@ impl Served {
     }
 }
 
-/// Makes what `backend` serves `tree` from, if it does not exist yet, and a server for it. `caught` becomes the number of a
-/// signal when the user wants this to end.
+/// Creates what `backend` serves `tree` from, if it does not exist yet, and a server for it. A signal from the user
+/// sets `caught` to its number, and ends this.
 ///
 /// # Errors
-/// virtiofsd is needed and missing, something cannot be made, or a signal came.
+/// virtiofsd is needed and missing, something cannot be created, or a signal arrived.
 pub(crate) fn serve(
     tree: Tree,
     backend: Backend,
@@ -76,14 +76,15 @@ pub(crate) fn serve(
     }
 }
 
-/// The image of a base, made by the first machine that wants it.
+/// Returns the image of a base. The first machine that needs it creates it.
 fn block_image(store: &Store, base: &BaseId, caught: &Arc<AtomicI32>) -> Result<PathBuf, Failure> {
     let doing = "making a block image, once for this base:";
     let image = making(doing, caught, |observer| store.bases().block_image(base, observer));
     image.about("block image")
 }
 
-/// The directory of a base, made by the first machine that wants it. Of an ordinary user it belongs to that user.
+/// Returns the unpacked directory of a base. The first machine that needs it creates it. For an ordinary user, all of
+/// it belongs to that user.
 fn unpacked(store: &Store, base: &BaseId, without_owners: bool, caught: &Arc<AtomicI32>) -> Result<PathBuf, Failure> {
     let made =
         making("unpacking, once for this base:", caught, |observer| store.bases().tree(base, without_owners, observer));
@@ -96,12 +97,12 @@ fn unpacked(store: &Store, base: &BaseId, without_owners: bool, caught: &Arc<Ato
     Ok(path)
 }
 
-/// Makes something in the store, showing how far it is, until it is done or a signal comes.
+/// Creates something in the store and shows the progress, until it is done or a signal arrives.
 fn making<T>(doing: &str, caught: &Arc<AtomicI32>, make: impl FnOnce(&dyn Observer) -> T) -> T {
     make(&Making { meter: Meter::new(doing, false), caught: Arc::clone(caught) })
 }
 
-/// Shows how far the work is, and ends it when a signal comes.
+/// Shows the progress of the work, and ends it when a signal arrives.
 #[derive(Debug)]
 struct Making {
     meter: Meter,

@@ -16,26 +16,26 @@ use crate::host::command_line::CommandLine;
 use crate::host::virtiofsd::{Owner, Purpose, Virtiofsd};
 
 /// A way to serve a root as a vhost-user-fs device. Dropping it ends the service and removes what it needed (a mount,
-/// threads). A program that serves is started and ended by the caller, before this is dropped.
+/// threads). If a program serves the root, the caller starts it, and ends it before this is dropped.
 pub(crate) trait RootServer: fmt::Debug {
-    /// Starts to serve on `socket`, which exists when this returns, or soon after the program has been started that this
-    /// returns. A mount that it needs is made at `mount_point`.
+    /// Starts to serve on `socket`. The socket exists when this returns, or soon after the caller has started the
+    /// program that this returns. If a mount is needed, it is created at `mount_point`.
     ///
     /// # Errors
     /// Something that it needs is missing.
     fn start(&mut self, socket: &Path, mount_point: &Path) -> Result<Option<CommandLine>, Failure>;
 
-    /// Whether it serves on the socket: a root that the hypervisor reads itself does not.
+    /// Returns whether it serves on the socket. A root that the hypervisor reads itself does not.
     fn is_device(&self) -> bool {
         true
     }
 
-    /// Whether threads of this process served it and have ended. A program is watched by the caller.
+    /// Returns whether threads of this process served it and have ended. The caller watches a program.
     fn has_ended(&self) -> bool {
         false
     }
 
-    /// The command line of the program that serves, for `--dry-run`, when it is a program.
+    /// Returns the command line for `--dry-run`, if a program serves the root.
     ///
     /// # Errors
     /// As for [`RootServer::start`].
@@ -50,7 +50,7 @@ pub(crate) struct DirectRoot {
 }
 
 impl DirectRoot {
-    /// Will serve what `server` answers.
+    /// Creates a root that `server` answers.
     #[must_use]
     pub(crate) fn new(server: Arc<Server>) -> Self {
         Self { server, device: None }
@@ -73,7 +73,7 @@ impl RootServer for DirectRoot {
     }
 }
 
-/// An image of a view, which the hypervisor reads. Keeps the view, so that no collection takes the image.
+/// An image of a view, which the hypervisor reads. Keeps the view, so that `gc` does not remove the image.
 #[derive(Debug)]
 pub(crate) struct ImageRoot {
     /// The view that the image was made of.
@@ -101,9 +101,9 @@ pub(crate) struct DirectoryRoot {
     pub(crate) path: PathBuf,
     /// The virtiofsd that serves it.
     pub(crate) virtiofsd: Virtiofsd,
-    /// Whose the files are: [`Purpose::Root`] or [`Purpose::OwnRoot`].
+    /// Whom the files belong to: [`Purpose::Root`] or [`Purpose::OwnRoot`].
     pub(crate) purpose: Purpose,
-    /// The view that the directory was made of, if one was: keeps it from being collected.
+    /// The view that the directory was unpacked from, if it was. Keeps `gc` from removing the directory.
     pub(crate) _view: Option<Arc<View>>,
 }
 
@@ -125,11 +125,11 @@ pub(crate) struct MountedRoot {
     mounted: Option<(MountPoint, Option<Workers>)>,
 }
 
-/// Threads that answer virtiofsd's requests: it makes one at a time.
+/// Threads that answer virtiofsd's requests. virtiofsd makes one at a time.
 const THREADS: usize = 2;
 
 impl MountedRoot {
-    /// Will mount what `server` answers.
+    /// Creates a root that mounts what `server` answers.
     #[must_use]
     pub(crate) fn new(server: Arc<Server>, virtiofsd: Virtiofsd) -> Self {
         Self { server, virtiofsd, mounted: None }
@@ -140,10 +140,10 @@ impl RootServer for MountedRoot {
     fn start(&mut self, socket: &Path, mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
         fs::create_dir(mount_point).about(mount_point.display())?;
         let point = MountPoint::new(mount_point).about("root")?;
-        // Only this user gets in, and no mode is checked: the guest's kernel does that.
+        // Only this user can enter the mount, and no modes are checked: the guest's kernel does that.
         let device = point.mount(&MountOptions::default()).about("root")?;
         let (_, workers) = self.mounted.insert((point, None));
-        // Whether its threads live is asked of the workers.
+        // The workers themselves say whether their threads still run.
         let (events, _) = channel();
         *workers = Some(Workers::start(&self.server, device, THREADS, &events).about("root")?);
         self.command_line(socket, mount_point)
@@ -161,7 +161,7 @@ impl RootServer for MountedRoot {
 impl Drop for MountedRoot {
     fn drop(&mut self) {
         let Some((point, workers)) = self.mounted.take() else { return };
-        // Busy if another process looks into it; that process loses it.
+        // The mount is busy if another process uses it; that process loses it.
         let gone = point.unmount(Unmount::Clean).or_else(|_| point.unmount(Unmount::Lazy));
         match (gone, workers) {
             (Ok(()), Some(workers)) => workers.join(),

@@ -1,18 +1,18 @@
-//! What runs in a guest: the image's configuration, with what the user asks for instead.
+//! What runs in a guest: the image's configuration, with the user's changes.
 
 use guest_protocol::{Process, TerminalSize};
 
 use crate::failure::{Failure, USAGE};
 use crate::spec::image_config::Defaults;
 
-/// What the user asks for instead.
+/// The user's changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Overrides {
-    /// The words after the entrypoint, if there are any.
+    /// The words after the entrypoint; empty for the image's own.
     pub(crate) command: Vec<String>,
     /// Another entrypoint; an empty one means none. The image's `cmd` is then not used.
     pub(crate) entrypoint: Option<String>,
-    /// `NAME=value` sets a variable; `NAME` passes on our own, if it is set.
+    /// `NAME=value` sets a variable; `NAME` passes on the variable of this process, if it is set.
     pub(crate) env: Vec<String>,
     /// The working directory.
     pub(crate) working_dir: Option<String>,
@@ -54,8 +54,8 @@ pub(crate) fn assemble(image: Defaults, asked: Overrides) -> Result<Process, Fai
     })
 }
 
-/// What the user adds to an environment: `NAME=value` sets a variable, `NAME` passes on our own. On a terminal, our
-/// `TERM` comes first.
+/// Returns what the user adds to an environment: `NAME=value` sets a variable, `NAME` passes on the variable of this
+/// process. For a terminal, this process's `TERM` comes first.
 pub(crate) fn environment(asked: &[String], terminal: bool) -> impl Iterator<Item = (String, String)> {
     let given = asked.iter().filter_map(|entry| split(entry).or_else(|| inherited(entry)));
     our_terminal(terminal).into_iter().chain(given)

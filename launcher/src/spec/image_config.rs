@@ -1,18 +1,18 @@
 //! What an image says about running it: the field `config` of its configuration (image specification, `config.md`), with
 //! the fields that Docker adds.
 //!
-//! Read from the JSON itself and tolerantly: a field that is missing, null or of another shape than expected is as if it
-//! were not there, and one that is known and cannot be obeyed is named in [`Defaults::notices`].
+//! The JSON is read tolerantly: a field that is null or of an unexpected type counts as missing. A field that is known
+//! but cannot be followed is named in [`Defaults::notices`].
 //!
-//! | field | what becomes of it |
+//! | field | what it is used for |
 //! |---|---|
 //! | `Entrypoint`, `Cmd` | the command: lists, or a string, which is a list of one |
 //! | `Env`, `User`, `WorkingDir` | the command's; the directory is made when missing |
 //! | `StopSignal` | what `lamina stop` sends |
-//! | `Volumes` | directories that are made when missing, and take writes also with `--read-only` |
+//! | `Volumes` | directories that are created if missing, and are writable even with `--read-only` |
 //! | `Healthcheck` | a notice: nothing runs it |
 //! | `ExposedPorts`, `Labels` | nothing at run time, as with Docker: they describe the image |
-//! | `Shell`, `OnBuild`, `ArgsEscaped` | nothing: they are for those who build on the image, or for Windows |
+//! | `Shell`, `OnBuild`, `ArgsEscaped` | nothing: they are for builds on top of the image, or for Windows |
 //! | `Hostname`, `Domainname`, `Tty`, `OpenStdin`, `AttachStdin` and so on | nothing, as with Docker: they describe the container that built the image |
 
 use serde_json::Value;
@@ -34,9 +34,9 @@ pub(crate) struct Defaults {
     pub(crate) user: Option<String>,
     /// The signal that asks the command to end.
     pub(crate) stop_signal: Option<u32>,
-    /// Directories for data, which take writes in any case.
+    /// Directories for data, which are always writable.
     pub(crate) volumes: Vec<String>,
-    /// What of the image's wishes is not fulfilled: one line each.
+    /// What the image asks for and does not get, one line each.
     pub(crate) notices: Vec<String>,
 }
 
@@ -73,7 +73,7 @@ impl Defaults {
     }
 }
 
-/// A list of words; a string is a list of one, as Docker reads it.
+/// Returns a list of words. As in Docker, a string is a list of one word.
 fn words(value: &Value) -> Vec<String> {
     match value {
         Value::Array(words) => words.iter().filter_map(|word| word.as_str().map(str::to_owned)).collect(),
@@ -82,7 +82,7 @@ fn words(value: &Value) -> Vec<String> {
     }
 }
 
-/// A text that is not empty; a number is its digits.
+/// Returns a text that is not empty. A number is read as its digits.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
@@ -91,7 +91,7 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// The members of a set, which is written as an object with empty values.
+/// Returns the members of a set, which is written as an object with empty values.
 fn keys(value: &Value) -> Vec<String> {
     let members: Vec<String> = match value {
         Value::Object(members) => members.keys().cloned().collect(),
@@ -100,7 +100,7 @@ fn keys(value: &Value) -> Vec<String> {
     members.into_iter().filter(|member| !member.is_empty()).collect()
 }
 
-/// Whether a health check checks anything: `["NONE"]` switches off an inherited one.
+/// Returns whether a health check checks anything: `["NONE"]` switches off an inherited one.
 fn is_checked(healthcheck: &Value) -> bool {
     words(&healthcheck["Test"]).first().is_some_and(|first| first != "NONE")
 }

@@ -31,8 +31,8 @@ use crate::spec::share::Share;
 /// The file's name in the machine's directory.
 pub(crate) const FILE: &str = "spec.json";
 
-/// `spec.json`: what a machine was asked to be. It holds the command's environment, and so is for its owner's eyes
-/// only (mode 0600, in a directory of mode 0700); a machine that goes with its end has none on disk.
+/// `spec.json`: what a machine was asked to be. It holds the command's environment, so only its owner can read it (mode
+/// 0600, in a directory of mode 0700). An ephemeral machine has no spec on disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Spec {
     /// The machine's name.
@@ -47,18 +47,18 @@ pub(crate) struct Spec {
     pub(crate) writes: Writes,
     /// The further shares; host paths are absolute.
     pub(crate) shares: Vec<Share>,
-    /// The image's volumes: directories of the guest that take writes in any case.
+    /// The image's volumes: directories of the guest that are always writable.
     #[serde(default)]
     pub(crate) image_volumes: Vec<String>,
     /// Ports of the host that lead to the guest.
     pub(crate) published: Vec<Publish>,
-    /// What is to be in `/run/secrets`: the files' absolute paths, never their content.
+    /// What appears in `/run/secrets`: the files' absolute paths, never their content.
     pub(crate) secrets: Vec<Secret>,
     /// The command.
     pub(crate) process: Process,
-    /// How it is to be carried.
+    /// How to run it.
     pub(crate) request: Request,
-    /// The guest's kernel, or the newest there is.
+    /// The guest's kernel, or the newest one if this is absent.
     pub(crate) kernel: Option<PathBuf>,
     /// Whether the kernel's console is shown.
     pub(crate) show_console: bool,
@@ -97,7 +97,7 @@ pub(crate) enum Root {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Writes {
-    /// To its memory, of which they may fill so many bytes (half of it by default).
+    /// To its memory, of which they may fill this many bytes (half of it by default).
     Memory {
         /// Bytes.
         limit: Option<u64>,
@@ -127,7 +127,7 @@ impl fmt::Display for Writes {
 pub(crate) enum Tree {
     /// A directory of the host.
     Directory(PathBuf),
-    /// A base, kept from collection by its view's lease, and the store that it is in.
+    /// A base, which its view's lease keeps from `gc`, and the store that holds it.
     View(Arc<View>, Box<Store>, BaseId),
 }
 
@@ -140,7 +140,7 @@ impl Spec {
         json_file::read(&directory.join(FILE))
     }
 
-    /// The same of the machine called `name`, for a command that needs a machine which has a spec on disk.
+    /// Reads the spec of the machine called `name`, for a command that needs a spec on disk.
     ///
     /// # Errors
     /// The machine is ephemeral, so it has none; or the spec cannot be read.
@@ -155,7 +155,7 @@ impl Spec {
         }
     }
 
-    /// Writes it, for its owner's eyes only.
+    /// Writes it so that only its owner can read it.
     ///
     /// # Errors
     /// It cannot be written.
@@ -163,7 +163,7 @@ impl Spec {
         json_file::write(&directory.join(FILE), self)
     }
 
-    /// The spec with the names of its environment and not their values, which may be secret.
+    /// Returns the spec with the names of its environment variables, but without their values, which may be secret.
     #[must_use]
     pub(crate) fn without_secrets(mut self) -> Self {
         self.process.env.iter_mut().for_each(|(_, value)| *value = "…".to_owned());
@@ -172,7 +172,8 @@ impl Spec {
 }
 
 impl Tree {
-    /// The user and group that `user` (of an image's config, or `--user`) is in this tree, by its account files.
+    /// Returns the user and group that `user` (from an image's config, or `--user`) means in this tree, according to
+    /// its account files.
     ///
     /// # Errors
     /// There is no such user; the guest refuses it too.
@@ -180,7 +181,7 @@ impl Tree {
         account::resolve(user, &self.text("passwd"), &self.text("group"))
     }
 
-    /// A file of `/etc`; empty where it is missing, as the guest treats it.
+    /// Returns a file of `/etc`, or nothing if it is missing. The guest does the same.
     fn text(&self, name: &str) -> String {
         let bytes = match self {
             Self::Directory(path) => fs::read(path.join("etc").join(name)).ok(),
@@ -209,7 +210,7 @@ fn read_from(view: &View, name: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Opens a store with those that are read also.
+/// Opens a store with its additional stores.
 ///
 /// # Errors
 /// One of them cannot be read.
@@ -218,7 +219,7 @@ pub(crate) fn open_store(root: &Path, also_read: &[PathBuf]) -> Result<Store, Fa
 }
 
 impl Root {
-    /// What people call it.
+    /// Returns its name for people.
     #[must_use]
     pub(crate) fn name(&self) -> String {
         match self {
@@ -227,7 +228,7 @@ impl Root {
         }
     }
 
-    /// Opens it, and makes its base if that is missing.
+    /// Opens it, and creates its base if that is missing.
     ///
     /// # Errors
     /// The store lacks a layer, or cannot be read.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Ready {
-    /// The guest's init has the root up. The command may still fail to start.
+    /// The guest's init has mounted the root. The command may still fail to start.
     Root,
     /// The command has been started.
     #[default]

@@ -1,7 +1,7 @@
 //! Secrets: files that reach one guest and nothing else.
 //!
-//! They are read when the machine starts, travel over its control channel, and lie in the guest's memory. They are never
-//! in the store, a base, a log, or on a command line.
+//! They are read when the machine starts, sent over its control channel, and kept in the guest's memory. They are never
+//! in the store, a base or a log, or on a command line.
 
 use std::fs::File;
 use std::io::Read;
@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::text_file;
 use crate::failure::{About, Failure};
 
-/// A file that is to be in `/run/secrets` of a guest.
+/// A file for `/run/secrets` of a guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Secret {
     /// Its name there.
     pub(crate) name: String,
-    /// The host's file with its content.
+    /// The file of the host that holds its content.
     pub(crate) file: PathBuf,
 }
 
@@ -64,7 +64,7 @@ impl Secret {
 /// is a comment. Everything after the first `=` is the value: quotes and spaces are part of it, and nothing is expanded.
 ///
 /// # Errors
-/// The file cannot be read, or a line is neither.
+/// The file cannot be read, or a line has neither form.
 pub(crate) fn read_env_file(path: &std::path::Path) -> Result<Vec<String>, Failure> {
     let about = || format!("--env-file {}", path.display());
     let text = text_file::read(path).about(about())?;

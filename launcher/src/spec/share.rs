@@ -34,13 +34,14 @@ struct Options {
 }
 
 impl Options {
-    /// Reads options separated by commas. `None` if the text is no list of options: it is the guest's path then.
+    /// Reads options separated by commas. Returns `None` if the text is not a list of options; then it is the guest's
+    /// path.
     fn parse(text: &str) -> Option<Self> {
         let mut options = Self::default();
         for option in text.split(',') {
             match option.split_once('=') {
                 None if option == "ro" => options.read_only = true,
-                // Docker's and Podman's; they relabel files for SELinux, which guests do not see.
+                // Options of Docker and Podman. `z` and `Z` relabel files for SELinux, which guests do not see.
                 None if matches!(option, "rw" | "z" | "Z") => {}
                 Some(("uid", id)) => options.uid = Some(id.parse().ok()?),
                 Some(("gid", id)) => options.gid = Some(id.parse().ok()?),
@@ -78,10 +79,10 @@ impl FromStr for Share {
     }
 }
 
-/// A share whose host path has been looked at.
+/// A share whose host path has been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Resolved {
-    /// The host path without links: a directory, or the one file.
+    /// The host path without symbolic links: a directory, or the single file.
     pub(crate) directory: PathBuf,
     /// The name of the file, for a share of a single file.
     pub(crate) file: Option<String>,
@@ -90,7 +91,7 @@ pub(crate) struct Resolved {
 }
 
 impl Share {
-    /// Looks at the host path, before anything is started.
+    /// Checks the host path, before anything is started.
     ///
     /// # Errors
     /// The path is missing, or is neither a directory nor a regular file.
@@ -114,7 +115,7 @@ impl Share {
 /// Puts shares into the order in which they are mounted: a share that is inside another one comes after it.
 ///
 /// # Errors
-/// Two have the same target, or one is inside a read-only share that has no place for it.
+/// Two shares have the same target, or one is inside a read-only share that has no mount point for it.
 pub(crate) fn arrange(mut shares: Vec<Resolved>) -> Result<Vec<Resolved>, Failure> {
     let target = |resolved: &Resolved| Path::new(&resolved.share.guest).components().collect::<PathBuf>();
     shares.sort_by_key(|resolved| target(resolved).components().count());
@@ -126,7 +127,7 @@ pub(crate) fn arrange(mut shares: Vec<Resolved>) -> Result<Vec<Resolved>, Failur
                 Failure::new(about(), "another share has the same target").with_hint("give each a target of its own")
             );
         }
-        // The innermost share that holds it.
+        // The innermost share that contains it.
         let Some(outer) = before.iter().rev().find(|outer| target(inner).starts_with(target(outer))) else { continue };
         let within = target(inner).strip_prefix(target(outer)).map(Path::to_owned).unwrap_or_default();
         let place = outer.directory.join(within);
@@ -141,7 +142,7 @@ pub(crate) fn arrange(mut shares: Vec<Resolved>) -> Result<Vec<Resolved>, Failur
     Ok(shares)
 }
 
-/// The virtiofs tag of the share at `position`: numbered, so that it is short and unique whatever the path.
+/// Returns the virtiofs tag of the share at `position`. It is numbered, so that it is short and unique for every path.
 #[must_use]
 pub(crate) fn tag(position: usize) -> String {
     format!("share{position}")

@@ -2,7 +2,8 @@
 
 use signal_hook::low_level::signal_name;
 
-/// The first and the last real-time signal as a C library numbers them; the kernel's first two are the library's own.
+/// The first and the last real-time signal as a C library numbers them; the C library keeps the kernel's first two for
+/// itself.
 const RTMIN: u32 = 34;
 const RTMAX: u32 = 64;
 
@@ -30,7 +31,7 @@ fn named(wanted: &str) -> Option<u32> {
         "UNUSED" => "SYS",
         wanted => wanted,
     };
-    // What the C library's table of names leaves out.
+    // Names that the C library's table leaves out.
     match wanted {
         "STKFLT" => return Some(16),
         "PWR" => return Some(30),

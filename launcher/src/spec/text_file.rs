@@ -18,7 +18,8 @@ pub(crate) fn read(path: &Path) -> io::Result<String> {
     text.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
 }
 
-/// Returns the lines of `text`. A line ends with a line feed, with or without a carriage return before it, or with the file.
+/// Returns the lines of `text`. A line ends with a line feed, with or without a carriage return before it, or at the
+/// end of the file.
 pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(|line| line.strip_suffix('\r').unwrap_or(line))
 }

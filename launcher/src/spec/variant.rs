@@ -1,6 +1,6 @@
-//! Variants by name: what is put on top of images, such as an agent or a CA bundle, prepared once for many machines.
+//! Named variants: layers on top of images, such as an agent or a CA bundle, prepared once for many machines.
 //!
-//! They are written down in a TOML file, `variants.toml` in the store's directory or any that is named:
+//! They are defined in a TOML file: `variants.toml` in the store's directory, or another file that the user names:
 //!
 //! ```toml
 //! [agent]
@@ -11,8 +11,8 @@
 //! ]
 //! ```
 //!
-//! The first layer is the lowest. Paths are relative to the file. A base is named by what the layers hold, so the same
-//! content gives the same base however it is called.
+//! The first layer is the lowest. Paths are relative to the file. A base is identified by the content of its layers, so
+//! the same content gives the same base under any name.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -43,11 +43,11 @@ struct Variant {
     layers: Vec<Layer>,
 }
 
-/// The layers of the variant that `asked` names: a name in the store's file, a name in a file (`FILE:NAME`), or a file
-/// that has one variant only.
+/// Returns the layers of the variant that `asked` names: a name in the store's file, a name in another file
+/// (`FILE:NAME`), or a file with only one variant.
 ///
 /// # Errors
-/// There is no such file or variant, or the file says something that is not understood.
+/// There is no such file or variant, or the file cannot be parsed.
 pub(crate) fn find(asked: &str, store: &Path) -> Result<Vec<Layer>, Failure> {
     let (file, name) = match asked.rsplit_once(':') {
         Some((file, name)) => (PathBuf::from(file), Some(name)),

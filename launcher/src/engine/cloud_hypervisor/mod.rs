@@ -1,4 +1,4 @@
-//! Cloud Hypervisor, in the dialect of its version, and as the body of its REST interface.
+//! Cloud Hypervisor: its command line, in the dialect of its version, and the body for its REST interface.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::host::{child, version};
 enum Dialect {
     /// One flag followed by all values: every release but the next.
     OneFlag,
-    /// The flag again before each value: v30 to v35, whose parser (argh) refuses anything else.
+    /// The flag repeated before each value: v30 to v35, whose parser (argh) refuses anything else.
     RepeatedFlag,
 }
 
@@ -30,7 +30,7 @@ impl Dialect {
         }
     }
 
-    /// An option with several values; no words without any.
+    /// Adds an option with several values, or nothing if there are no values.
     fn option(self, command: CommandLine, flag: &str, values: Vec<String>) -> CommandLine {
         match self {
             _ if values.is_empty() => command,
@@ -49,13 +49,13 @@ fn parse_version(text: &str) -> Option<u32> {
     version.trim_start_matches('v').split('.').next()?.parse().ok()
 }
 
-/// Devices that it has room for: 32 slots on the one PCI segment (`NUM_DEVICE_IDS`), of which the bridge, the console,
-/// the random source and the socket device have one each.
+/// How many devices it has room for: 32 slots on its one PCI segment (`NUM_DEVICE_IDS`), less one each for the bridge,
+/// the console, the random source and the socket device.
 const MOST_DEVICES: usize = 28;
 
 const PROGRAM: &str = "cloud-hypervisor";
 
-/// Cloud Hypervisor, which is only printed so far.
+/// Cloud Hypervisor. Its command line is printed, but not started yet.
 #[derive(Debug)]
 pub(super) struct CloudHypervisor;
 
@@ -74,7 +74,8 @@ impl Engine for CloudHypervisor {
 
     fn program(&self) -> Result<PathBuf, Failure> {
         child::find(PROGRAM, &[]).ok_or_else(|| {
-            Failure::new(PROGRAM, "not found in PATH").with_hint("lamina runs VMs by QEMU, and only prints this one")
+            Failure::new(PROGRAM, "not found in PATH")
+                .with_hint("lamina runs VMs with QEMU, and only prints the command line of this one")
         })
     }
 
@@ -86,10 +87,10 @@ impl Engine for CloudHypervisor {
         plan.check_room(self.title(), MOST_DEVICES)
     }
 
-    /// In the dialect of the version on this host, or of the newest one. The document is the body of
-    /// `PUT /api/v1/vm.create`, which has no dialects: for releases from v26 on.
+    /// Uses the dialect of the version on this host, or of the newest version. The document is the body of `PUT
+    /// /api/v1/vm.create`, which is the same for all releases from v26 on.
     fn describe(&self, plan: &Plan) -> Result<Description, Failure> {
-        // What carries its guest's packets needs rights on the host that this program does without.
+        // Its network needs privileges on the host that this program does not have.
         let plan = &Plan { network: None, ..plan.clone() };
         let found = self.program().ok().and_then(|program| Some((parse_version(&version(&program).ok()?)?, program)));
         let (version, program) = found.unwrap_or((u32::MAX, PROGRAM.into()));
@@ -135,7 +136,7 @@ fn command(program: &Path, plan: &Plan, version: u32) -> Result<CommandLine, Fai
         .args(["--vsock", &format!("cid=3,socket={}", quoted_path(&plan.control)?)]);
     let dialect = Dialect::of(version);
     let command = dialect.option(dialect.option(command, "--fs", shares), "--disk", disks);
-    // Last, because the parser would take any words after `--fs` or `--disk` for further values.
+    // Last, because the parser would take any words after `--fs` or `--disk` as further values.
     Ok(command.arg("--api-socket").arg(&plan.monitor))
 }
 
@@ -167,8 +168,8 @@ fn quoted_path(path: &Path) -> Result<String, Failure> {
     quoted(utf8("Cloud Hypervisor", path)?)
 }
 
-/// A value as its option parser reads it back: one with a comma in quotes. The parser takes quotes away, counts brackets
-/// even within them, and trims values, so what has any of these in it cannot be said.
+/// Returns a value as its option parser expects it: in quotes if it has a comma. The parser removes quotes, counts
+/// brackets even within quotes, and trims values, so a value with any of these cannot be passed.
 fn quoted(text: &str) -> Result<String, Failure> {
     if text.contains(['"', '[', ']']) || text.trim() != text {
         let cause = "Cloud Hypervisor's options cannot carry a quote, a bracket, or a space at an end";

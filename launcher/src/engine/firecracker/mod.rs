@@ -14,15 +14,16 @@ use crate::failure::Failure;
 use crate::host::child;
 use crate::host::command_line::CommandLine;
 
-/// Devices that it has room for: one interrupt line of the IOAPIC each, from 5 to 23, of which the socket device has one.
+/// How many devices it has room for: one for each interrupt line of the IOAPIC from 5 to 23, less one for the socket
+/// device.
 const MOST_DEVICES: usize = 18;
 
 const PROGRAM: &str = "firecracker";
 
-/// The port of its guest's socket device under which init reaches the launcher: it has no named serial ports.
+/// The port of its guest's socket device at which init reaches the launcher, because it has no named serial ports.
 const CONTROL_PORT: u32 = 1024;
 
-/// Firecracker, which is only printed so far.
+/// Firecracker. Its command line is printed, but not started yet.
 #[derive(Debug)]
 pub(super) struct Firecracker;
 
@@ -41,7 +42,8 @@ impl Engine for Firecracker {
 
     fn program(&self) -> Result<PathBuf, Failure> {
         child::find(PROGRAM, &[]).ok_or_else(|| {
-            Failure::new(PROGRAM, "not found in PATH").with_hint("lamina runs VMs by QEMU, and only prints this one")
+            Failure::new(PROGRAM, "not found in PATH")
+                .with_hint("lamina runs VMs with QEMU, and only prints the command line of this one")
         })
     }
 
@@ -73,7 +75,8 @@ impl Engine for Firecracker {
     }
 }
 
-/// The document that it takes. A network card would need rights on the host that this program does without.
+/// Returns the document that it reads. A network card would need privileges on the host that this program does not
+/// have.
 fn document(plan: &Plan) -> Result<Document, Failure> {
     let text = |path: &Path| utf8("Firecracker", path).map(str::to_owned);
     let drive = |(position, disk): (usize, &Disk)| {

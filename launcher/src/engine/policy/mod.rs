@@ -1,4 +1,5 @@
-//! What runs a guest, and how: a pure function from what the engines and the host can do and what was asked for.
+//! Decides what runs a guest, and how: a pure function of what the engines and the host can do, and of what was asked
+//! for.
 
 use super::capabilities::HostCapabilities;
 use super::contract::{Capabilities, MachineType};
@@ -15,7 +16,7 @@ pub(crate) struct Candidate {
     pub(crate) can: Result<Capabilities, Failure>,
 }
 
-/// What is done, and why.
+/// What was decided, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Decision {
     /// The engine, by its name.
@@ -93,7 +94,7 @@ fn choose_engine<'a>(
     Err(first_failure.unwrap_or_else(|| Failure::new("engine", "there is none to choose from")))
 }
 
-/// One line for each engine that was looked at and is not taken.
+/// Returns one line for each engine that was examined but not chosen.
 fn other_engines(candidates: &[Candidate], request: &Request, taken: &str) -> Vec<String> {
     let others = candidates.iter().filter(|candidate| candidate.engine != taken);
     others
@@ -105,10 +106,10 @@ fn other_engines(candidates: &[Candidate], request: &Request, taken: &str) -> Ve
         .collect()
 }
 
-/// The ways to a root, the best first: a shared one is the normal way, a copy the last resort.
+/// The backends, the best first: a shared root is normal, and a copy is the last resort.
 const BACKENDS: [Backend; 4] = [Backend::Direct, Backend::Virtiofsd, Backend::Block, Backend::Materialize];
 
-/// What can be chosen once the engine is.
+/// What can be chosen once the engine has been chosen.
 struct Options<'a> {
     host: &'a HostCapabilities,
     name: &'static str,
@@ -142,7 +143,7 @@ impl Options<'_> {
         Err(Failure::new(self.name, why_not.join("; ")))
     }
 
-    /// Whether a backend can carry the root: what speaks for it, or what it lacks.
+    /// Returns whether a backend can serve the root: its advantage, or what it lacks.
     fn can(&self, backend: Backend) -> Result<&'static str, String> {
         let (host, request) = (self.host, self.request);
         if request.directory_root && backend != Backend::Virtiofsd {
@@ -189,7 +190,7 @@ impl Options<'_> {
         for backend in BACKENDS {
             match self.can(backend) {
                 Ok(why) => return Ok((backend, why.to_owned())),
-                // For a directory only the failure of virtiofsd says something.
+                // For a directory, only the failure of virtiofsd is of interest.
                 Err(cause) if !self.request.directory_root || backend == Backend::Virtiofsd => {
                     first_failure.get_or_insert(Failure::new(format_args!("backend {backend}"), cause));
                 }
@@ -199,7 +200,7 @@ impl Options<'_> {
         Err(first_failure.unwrap_or_else(|| Failure::new("backend", "none can carry the root")))
     }
 
-    /// One line for each backend that is not taken.
+    /// Returns one line for each backend that was not chosen.
     fn other_backends(&self, taken: Backend) -> Vec<String> {
         let rank = |backend| BACKENDS.iter().position(|known| *known == backend);
         let rest = BACKENDS.into_iter().filter(|backend| *backend != taken);
@@ -225,7 +226,7 @@ impl Options<'_> {
         }
     }
 
-    /// A network that guests have a driver for.
+    /// Checks that guests have a driver for the network.
     fn with_driver(&self, network: NetworkBackend, why: String) -> Result<Chosen<NetworkBackend>, Failure> {
         match &self.host.network_in_guest {
             Ok(()) => Ok((network, why)),

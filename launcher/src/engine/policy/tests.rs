@@ -1,4 +1,5 @@
-//! Each row of the policy's table, and the reasons that it gives. The engines are made up: the policy knows none.
+//! Tests each row of the policy's table, and the reasons for each choice. The engines are made up, because the policy
+//! knows no real ones.
 
 use super::super::contract::Accelerator;
 use super::*;
@@ -141,7 +142,7 @@ fn what_is_forced_and_cannot_work_names_what_is_missing() {
         network_in_guest: no("the guest kernel has no driver virtio_net"),
     };
     let fuseless = HostCapabilities { fuse: no("no /dev/fuse"), ..able() };
-    // What is not looked at must not fail first.
+    // So that what is not tested here does not fail first.
     let quiet = || Request { network: Forced(NetworkBackend::None), ..plain() };
     for (host, request, expected) in [
         (&poor, plain(), "no driver virtio_net"),

@@ -1,4 +1,4 @@
-//! QEMU, as a q35 or a microvm machine.
+//! QEMU's command line, for a q35 or a microvm machine.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -9,13 +9,13 @@ use crate::engine::plan::{NetworkDevice, Plan};
 use crate::host::command_line::CommandLine;
 use crate::host::network::{ADDRESS, GATEWAY, NAME_SERVER, PREFIX, Publish};
 
-/// The arguments of QEMU for `plan`.
+/// Returns QEMU's command line for `plan`.
 ///
-/// `tsc_khz` is the frequency of the host's time stamp counter, which QEMU's emulation hands to guests as it
-/// is. A microvm has neither HPET nor PM timer to calibrate it by, and the attempt with the PIT hangs a
-/// guest now and then when the host is busy, so there the kernel is told. It must also be told to believe
-/// it: all that it could compare the counter with is its own tick, of which a busy host loses some, and by
-/// which it would then count on, slow and in steps of 4 ms.
+/// `tsc_khz` is the frequency of the host's time stamp counter, which QEMU's emulation passes to guests unchanged. A
+/// microvm has neither an HPET nor a PM timer to calibrate the counter with, and calibration with the PIT sometimes
+/// hangs a guest when the host is busy. So on a microvm the kernel is told the frequency. It must also be told to trust
+/// the counter. Otherwise it compares the counter with its own tick, which loses time on a busy host, and then it may
+/// switch to the tick as its clock, which is slow and has steps of 4 ms.
 #[must_use]
 pub(super) fn command(
     program: &Path,
@@ -26,7 +26,7 @@ pub(super) fn command(
 ) -> CommandLine {
     let mut parameters = vec!["console=ttyS0".to_owned(), "panic=-1 reboot=t".to_owned()];
     if accelerator == Accelerator::Tcg {
-        // There is no speculation to mitigate in emulation, only time to lose.
+        // Emulation does not speculate, so mitigations only cost time.
         parameters.push("mitigations=off".to_owned());
         if let (Machine::Microvm, Some(khz)) = (machine, tsc_khz) {
             parameters.push(format!("tsc_early_khz={khz}"));
@@ -87,7 +87,8 @@ pub(super) fn command(
         drive.push_str("file.driver=file,file.filename=");
         let mut device = format!("virtio-blk-{bus},drive=disk{position},");
         if !disk.read_only {
-            // A host whose disk is full is the guest's error: by default QEMU would stop the guest until there is room.
+            // If the host's disk is full, the guest gets an error. By default QEMU would stop the guest until there is
+            // room.
             device.push_str("werror=report,rerror=report,");
         }
         device.push_str("serial=");
@@ -107,7 +108,7 @@ pub(super) fn command(
     command.args(["-device", &format!("virtio-net-{bus},netdev=network{rom}")])
 }
 
-/// The value of `-netdev` for QEMU's own network, under the id `network`.
+/// Returns the value of `-netdev` for QEMU's own network, with the id `network`.
 fn slirp(publish: &[Publish]) -> String {
     let mut value =
         format!("user,id=network,ipv6=off,net=10.0.2.0/{PREFIX},host={GATEWAY},dns={NAME_SERVER},dhcpstart={ADDRESS}");
@@ -118,8 +119,8 @@ fn slirp(publish: &[Publish]) -> String {
     value
 }
 
-/// The machine type with what it needs. A microvm's clock is left out under KVM by default, and a guest then waits for it
-/// for about 1 s (`rtc_cmos` polls), nested about 11 s.
+/// Returns the machine type with its options. Under KVM, a microvm has no clock by default, and a guest then waits for
+/// it for about 1 s (`rtc_cmos` polls), or about 11 s under nested KVM.
 const fn options_of(machine: Machine) -> &'static str {
     match machine {
         Machine::Q35 => "q35,",
@@ -127,7 +128,7 @@ const fn options_of(machine: Machine) -> &'static str {
     }
 }
 
-/// `before`, then `value` with its commas doubled, which QEMU's option parser takes for the end of a value.
+/// Returns `before`, then `value` with its commas doubled, because QEMU's option parser ends a value at a single comma.
 fn join(before: &str, value: impl AsRef<OsStr>) -> OsString {
     let mut text = OsString::from(before);
     text.push(doubled(value));

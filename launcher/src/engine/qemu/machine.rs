@@ -1,11 +1,11 @@
-//! What QEMU emulates, and with what.
+//! QEMU's machine types and accelerators.
 
 /// The machine types that guests run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Machine {
     /// A PC with PCI Express.
     Q35,
-    /// A machine with virtio-mmio devices and no firmware to speak of.
+    /// A machine with virtio-mmio devices and only minimal firmware.
     Microvm,
 }
 
@@ -13,13 +13,13 @@ impl Machine {
     /// All of them, the best first.
     pub(super) const ALL: [Self; 2] = [Self::Microvm, Self::Q35];
 
-    /// The machine type of a name.
+    /// Returns the machine type with this name.
     #[must_use]
     pub(super) fn of(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|machine| machine.name() == name)
     }
 
-    /// Its name as `-machine` has it.
+    /// Returns its name, as `-machine` expects it.
     #[must_use]
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -28,8 +28,9 @@ impl Machine {
         }
     }
 
-    /// How many shares and disks it has room for, the root among them: microvm has 8 virtio-mmio transports, one of
-    /// which carries the control channel; q35 has 32 slots on its root bus, of which some are taken.
+    /// Returns how many shares, disks and network cards it has room for, including the root. microvm has 8 virtio-mmio
+    /// transports, one of which carries the control channel; q35 has 32 slots on its root bus, some of which are used
+    /// already.
     #[must_use]
     pub(super) const fn most_devices(self) -> usize {
         match self {
@@ -42,9 +43,9 @@ impl Machine {
 /// What executes QEMU's guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Accelerator {
-    /// The host's processor, by the kernel's KVM.
+    /// The host's processor, through the kernel's KVM.
     Kvm,
-    /// QEMU's own translator: slow, and needs nothing.
+    /// QEMU's own translator, which is slow but needs nothing.
     Tcg,
 }
 
@@ -52,13 +53,13 @@ impl Accelerator {
     /// All of them, the best first.
     pub(super) const ALL: [Self; 2] = [Self::Kvm, Self::Tcg];
 
-    /// The accelerator of a name.
+    /// Returns the accelerator with this name.
     #[must_use]
     pub(super) fn of(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|accelerator| accelerator.name() == name)
     }
 
-    /// Its name as `-accel` has it.
+    /// Returns its name, as `-accel` expects it.
     #[must_use]
     pub(super) const fn name(self) -> &'static str {
         match self {

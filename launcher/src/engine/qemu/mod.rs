@@ -49,8 +49,8 @@ impl Engine for Qemu {
         })
     }
 
-    /// KVM is proved by a boot, unless it is asked for: then the machine itself is the proof. Emulation is taken for
-    /// granted.
+    /// Tests KVM with a boot, unless KVM is asked for: then the machine itself is the test. Emulation is assumed to
+    /// work.
     fn probe(&self, host: &Host<'_>, request: &Request) -> Result<Capabilities, Failure> {
         let program = self.program()?;
         let machine = match &request.machine {
@@ -95,7 +95,7 @@ impl Engine for Qemu {
             });
             let said = process.handle().accept(&monitor).and_then(|stream| monitor::listen(&stream, &events));
             let status = process.wait();
-            // It ends with the process, at the latest.
+            // It ends no later than the process.
             let _ = connecting.join();
             let words = process.last_words();
             events(Event::Exited(said.unwrap_or(Exit::Ended { status, words })));
@@ -116,7 +116,7 @@ fn machine_type(machine: Machine) -> MachineType {
     MachineType { name: machine.name(), most_devices: machine.most_devices(), advantage, unfit }
 }
 
-/// The machine type and the accelerator of a plan.
+/// Returns the machine type and the accelerator of a plan.
 fn chosen(plan: &Plan) -> Result<(Machine, Accelerator), Failure> {
     let unknown = |what: &str, name: &str| Failure::new("QEMU", format_args!("it has no {what} {name}"));
     let machine = Machine::of(plan.machine).ok_or_else(|| unknown("machine type", plan.machine))?;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::engine::contract::{Event, Events, Exit};
 
-/// What a message says that concerns us.
+/// The part of a message that we need.
 #[derive(Debug, PartialEq, Eq)]
 enum Said {
     /// Why the machine stops.
@@ -28,7 +28,7 @@ pub(super) fn listen(stream: &UnixStream, events: &Events) -> Option<Exit> {
     exit
 }
 
-/// Reads messages, one JSON object a line. QEMU is silent until its capabilities have been negotiated
+/// Reads messages, one JSON object on each line. QEMU sends no events until its capabilities have been negotiated
 /// (`docs/interop/qmp-spec`, "Capabilities Negotiation").
 fn read(mut stream: &UnixStream, mut take: impl FnMut(Said)) -> io::Result<()> {
     stream.write_all(b"{\"execute\":\"qmp_capabilities\"}\n")?;
@@ -38,8 +38,8 @@ fn read(mut stream: &UnixStream, mut take: impl FnMut(Said)) -> io::Result<()> {
     Ok(())
 }
 
-/// The reasons of `SHUTDOWN` are QMP's `ShutdownCause`. Those of the host (`host-signal`, `host-error`, ...) are left out:
-/// what QEMU wrote before it ended says more.
+/// The reasons of `SHUTDOWN` are QMP's `ShutdownCause`. Those of the host (`host-signal`, `host-error`, ...) are
+/// ignored, because what QEMU wrote before it ended says more.
 fn parse(line: &str) -> Option<Said> {
     let message: Value = serde_json::from_str(line).ok()?;
     let reason = message.get("data")?.get("reason")?.as_str()?;

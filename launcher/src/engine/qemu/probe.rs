@@ -1,7 +1,7 @@
-//! Whether KVM runs a guest here, found out by running one.
+//! Finds out whether KVM runs a guest here, by running one.
 //!
-//! That `/dev/kvm` opens proves little: under nested or paravirtual KVM (`kvm_pvm`) it opens and makes machines, and then
-//! interprets an ordinary kernel a hundred times too slowly, or not at all. So the proof is a boot of the same kernel and
+//! That `/dev/kvm` opens proves little. Under nested or paravirtual KVM (`kvm_pvm`) it opens and creates machines, but
+//! then interprets an ordinary kernel a hundred times too slowly, or not at all. So the test boots the same kernel and
 //! initramfs that guests get, up to the first line of their init.
 
 use std::fs;
@@ -20,20 +20,20 @@ use crate::failure::{About, Failure};
 use crate::host::child;
 use crate::host::probe_cache::ProbeCache;
 
-/// What a test guest may spend until its init speaks. Processor time is what counts, so that a busy host is not taken for a
-/// slow accelerator. A guest that does not get there by KVM in this time is better off emulated, which takes 2 s to the init
-/// on a quick host.
+/// How much a test guest may spend until the first line of its init. Processor time is what counts, so that a busy host
+/// is not mistaken for a slow accelerator. A guest that does not get there with KVM in this time is faster with
+/// emulation, which takes 2 s to the init on a fast host.
 ///
-/// KVM inside an emulated machine, the slowest that is of use, takes 5 s of processor time to the kernel's first line and
-/// 23 s to the init, and up to three times that where its host is busy. KVM that interprets the kernel says nothing for a
-/// minute.
+/// KVM inside an emulated machine, the slowest that is useful, takes 5 s of processor time to the kernel's first line
+/// and 23 s to the init, and up to three times that if its host is busy. KVM that interprets the kernel prints nothing
+/// for a minute.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     /// Processor time without a new line on the console.
     stalled: Duration,
     /// Processor time in all.
     in_all: Duration,
-    /// Time by the clock, for a guest that waits and so spends no processor time.
+    /// Wall-clock time, for a guest that waits and so spends no processor time.
     by_the_clock: Duration,
 }
 
@@ -43,10 +43,11 @@ const LIMITS: Limits = Limits {
     by_the_clock: Duration::from_secs(180),
 };
 
-/// How long a boot may take before the user is told what is waited for.
+/// How long a boot may take before the user is told what Lamina is waiting for.
 const SILENT: Duration = Duration::from_secs(3);
 
-/// How long it is remembered that a limit was reached. It may have been the host's load, so `lamina doctor` tries again.
+/// How long to remember that a limit was reached. The host's load may have been the cause, so `lamina doctor` tries
+/// again.
 const KEEP_SLOW: Duration = Duration::from_secs(3600);
 
 /// What has been seen of a test guest so far.
@@ -54,7 +55,7 @@ const KEEP_SLOW: Duration = Duration::from_secs(3600);
 struct Sight {
     console: String,
     processor_time: Duration,
-    /// How much of that had been spent when the console last grew.
+    /// How much processor time had been spent when the console last grew.
     at_last_progress: Duration,
     elapsed: Duration,
     /// Why QEMU ended, if it has.
@@ -105,7 +106,7 @@ fn judge(sight: &Sight, limits: Limits) -> Option<Verdict> {
     None
 }
 
-/// Where and with what a test guest boots.
+/// How and with what a test guest boots.
 pub(super) struct Probe<'a> {
     /// QEMU.
     pub(super) engine: &'a dyn Engine,
@@ -118,10 +119,10 @@ pub(super) struct Probe<'a> {
 }
 
 impl Probe<'_> {
-    /// Whether KVM runs this guest, by a boot, or by what an earlier one since the host's start has shown.
+    /// Finds out whether KVM runs this guest, by a boot or from the result of an earlier boot since the host's start.
     ///
     /// # Errors
-    /// The inner one says why KVM cannot be used; the outer one, that no probe could be made or that it was given up.
+    /// The inner one says why KVM cannot be used; the outer one says why there was no probe, or that it was cancelled.
     pub(super) fn kvm(&self) -> Result<Result<(), String>, Failure> {
         if let Err(cause) = opens() {
             return Ok(Err(cause));
@@ -138,8 +139,8 @@ impl Probe<'_> {
         Ok(verdict.into_result())
     }
 
-    /// Whether emulation runs this guest, by a boot. It needs nothing that could be missing, so nobody asks before a
-    /// start.
+    /// Finds out, by a boot, whether emulation runs this guest. It needs nothing that could be missing, so only `lamina
+    /// doctor` tests it.
     ///
     /// # Errors
     /// As for [`Probe::kvm`].
@@ -183,8 +184,8 @@ impl Probe<'_> {
         }
     }
 
-    /// A guest with a console and nothing else. `earlyprintk` would show its first line sooner, and costs it half of its
-    /// time where each byte of a serial line is slow.
+    /// Returns the plan of a guest with a console and nothing else. `earlyprintk` would show its first line sooner, but
+    /// takes half of its time where each byte of a serial line is slow.
     fn plan(&self, accelerator: Accelerator, scratch: &Path) -> Plan {
         Plan {
             name: "lamina-probe".into(),
@@ -206,7 +207,7 @@ impl Probe<'_> {
     }
 }
 
-/// Why QEMU ended before the guest's init was up.
+/// Returns why QEMU ended before the guest's init was up.
 fn reason(exit: Exit) -> String {
     match exit {
         Exit::PoweredOff => "the guest powered off".to_owned(),
@@ -220,7 +221,7 @@ fn reason(exit: Exit) -> String {
 /// Whether this user can open `/dev/kvm`.
 ///
 /// # Errors
-/// Says why not, and what mends it.
+/// Says why not, and how to fix it.
 pub(super) fn opens() -> Result<(), String> {
     fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").map(drop).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => {

@@ -2,15 +2,15 @@
 
 use std::fs;
 
-/// The frequency of the host's time stamp counter in kHz, where it is known exactly: emulated guests count
-/// by it, and one without other clocks would run as wrong as this number is.
+/// Returns the frequency of the host's time stamp counter in kHz, if it is known exactly. Emulated guests use the
+/// counter as their clock, and the clock of a guest without another one would be as wrong as this number is.
 #[must_use]
 pub(super) fn khz() -> Option<u64> {
     parse_tsc_khz(&fs::read_to_string("/proc/cpuinfo").ok()?)
 }
 
-/// "cpu MHz" is the counter's rate where the kernel was told that rate (`tsc_known_freq`) and does not
-/// measure the processor's current speed instead (`aperfmperf`): on virtual hosts.
+/// "cpu MHz" is the counter's rate if the kernel was told that rate (`tsc_known_freq`) and does not measure the
+/// processor's current speed instead (`aperfmperf`). That is so on virtual hosts.
 fn parse_tsc_khz(cpuinfo: &str) -> Option<u64> {
     let field = |name: &str| {
         let line = cpuinfo.lines().find(|line| line.starts_with(name))?;
