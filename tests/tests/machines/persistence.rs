@@ -27,7 +27,7 @@ os.setxattr(\"/srv/added\", \"security.capability\", bytes.fromhex(\"01000002002
 ";
 
 /// What init, not the user, puts into a guest.
-const OF_INIT: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
+const OF_INIT: [&str; 4] = ["hosts", "hostname", "mtab", "resolv.conf"];
 
 /// The lines of `find` below one top directory.
 fn below(text: &str, top: &str) -> BTreeSet<String> {
