@@ -1,8 +1,8 @@
-//! Directories: blocks of entries in byte order of their names, `.` and `..` among them.
+//! Directories: blocks of entries in byte order of their names, including `.` and `..`.
 //!
-//! Each block holds as many entries as fit: first the [`Dirent`]s, then their names in the same order, zeros up to the
-//! end. Behind the last block's last name the directory ends. The place of the first name says how many entries a
-//! block has.
+//! Each block holds as many entries as fit: first the [`Dirent`]s, then their names in the same order, then zeros up to
+//! the end. The directory ends after the last name of the last block. The offset of the first name says how many
+//! entries a block has.
 
 use zerocopy::IntoBytes;
 
@@ -12,7 +12,7 @@ use crate::{Ino, Kind, View, ViewError};
 /// One name of a directory.
 pub(super) type Name<'view> = (&'view [u8], Ino, Kind);
 
-/// All names of a directory in byte order.
+/// Returns all names of a directory in byte order.
 pub(super) fn names(view: &View, dir: Ino) -> Result<Vec<Name<'_>>, ViewError> {
     let mut names: Vec<Name<'_>> = vec![(b".", dir, Kind::Directory), (b"..", view.parent(dir)?, Kind::Directory)];
     names.extend(view.entries(dir, 0)?.map(|entry| (entry.name, entry.ino, entry.kind)));
@@ -20,12 +20,12 @@ pub(super) fn names(view: &View, dir: Ino) -> Result<Vec<Name<'_>>, ViewError> {
     Ok(names)
 }
 
-/// Bytes of a directory with these names.
+/// Returns the size in bytes of a directory with these names.
 pub(super) fn size(names: &[Name<'_>]) -> u64 {
     blocks(names).map(|(block, last)| if last { bytes(block) as u64 } else { BLOCK }).sum()
 }
 
-/// The content of a directory; `number` tells an inode's number in the image.
+/// Returns the content of a directory; `number` returns an inode's number in the image.
 pub(super) fn content(names: &[Name<'_>], number: impl Fn(Ino) -> u64) -> Vec<u8> {
     let mut content = Vec::new();
     for (block, last) in blocks(names) {
@@ -49,7 +49,7 @@ pub(super) fn content(names: &[Name<'_>], number: impl Fn(Ino) -> u64) -> Vec<u8
     content
 }
 
-/// The names of each block, and whether it is the last one.
+/// Returns the names of each block, and whether it is the last one.
 fn blocks<'a, 'view>(names: &'a [Name<'view>]) -> impl Iterator<Item = (&'a [Name<'view>], bool)> {
     let mut left = names;
     std::iter::from_fn(move || {
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn size_and_content_agree_at_the_edge_of_a_block() {
-        // 12 + 244 bytes: exactly 16 to a block.
+        // 12 + 244 bytes: exactly 16 in a block.
         let name = [b'n'; 244];
         for (count, blocks) in [(1, 0), (15, 0), (16, 1), (17, 1), (32, 2), (33, 2)] {
             let names: Vec<Name<'_>> = vec![(&name, Ino::ROOT, Kind::Regular); count];

@@ -1,24 +1,24 @@
-//! The records of an EROFS image (`fs/erofs/erofs_fs.h` of Linux), as far as uncompressed images need them.
+//! The records of an EROFS image (`fs/erofs/erofs_fs.h` of Linux) that uncompressed images need.
 
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::Kind;
 
-/// Bytes of a block: the one size that every kernel with EROFS reads (others came with Linux 6.4).
+/// The size of a block in bytes: the only size that every kernel with EROFS reads (others came with Linux 6.4).
 pub(super) const BLOCK: u64 = 4096;
 /// Where the superblock begins.
 pub(super) const SUPER_OFFSET: usize = 1024;
 /// The unit in which inodes are placed; an inode's number is its offset in the image in these units.
 pub(super) const SLOT: u64 = 32;
-/// Bytes of an extended inode.
+/// The size of an extended inode in bytes.
 pub(super) const INODE: u64 = 64;
-/// Bytes of a directory entry without its name.
+/// The size of a directory entry without its name, in bytes.
 pub(super) const DIRENT: usize = 12;
-/// Bytes in front of an inode's extended attributes.
+/// The size of the header before an inode's extended attributes, in bytes.
 pub(super) const XATTR_HEADER: usize = 12;
 
-/// `feature_compat`: `checksum` is there, and inodes hold the time of modification.
+/// `feature_compat`: `checksum` is set, and inodes have the time of modification.
 const FEATURES: u32 = 0x1 | 0x2;
 const MAGIC: u32 = 0xe0f5_e1e2;
 
@@ -27,7 +27,8 @@ const MAGIC: u32 = 0xe0f5_e1e2;
 #[repr(C)]
 pub(super) struct Superblock {
     magic: U32,
-    /// CRC-32C (without the last inversion) from here to the end of the block, this field as 0.
+    /// CRC-32C (without the final inversion) from the start of the superblock to the end of the block, with this field
+    /// as 0.
     checksum: U32,
     feature_compat: U32,
     /// Logarithm of the block size.
@@ -38,7 +39,7 @@ pub(super) struct Superblock {
     build_time: U64,
     build_time_nanoseconds: U32,
     blocks: U32,
-    /// Where inode numbers count from.
+    /// The block from which inode numbers are counted.
     meta_block: U32,
     xattr_block: U32,
     uuid: [u8; 16],
@@ -48,7 +49,7 @@ pub(super) struct Superblock {
 }
 
 impl Superblock {
-    /// One of an image with these counts, whose checksum is still to be set.
+    /// Creates the superblock of an image with these counts. Its checksum is not set yet.
     pub(super) fn new(root: u16, inodes: u64, blocks: u32, uuid: [u8; 16]) -> Self {
         Self {
             magic: MAGIC.into(),
@@ -58,7 +59,7 @@ impl Superblock {
             extra_slots: 0,
             root: root.into(),
             inodes: inodes.into(),
-            // The same base has the same bytes whenever it is written.
+            // The bytes must not depend on when the image is written.
             build_time: 0.into(),
             build_time_nanoseconds: 0.into(),
             blocks: blocks.into(),
@@ -71,7 +72,7 @@ impl Superblock {
         }
     }
 
-    /// Block 0: the superblock with its checksum, and zeros around it.
+    /// Returns block 0: the superblock with its checksum, and zeros around it.
     pub(super) fn block(mut self) -> Vec<u8> {
         let mut covered = self.as_bytes().to_vec();
         covered.resize(BLOCK as usize - SUPER_OFFSET, 0);
@@ -82,7 +83,8 @@ impl Superblock {
         block
     }
 
-    /// The length of the image whose block 0 this is; `None` where magic or checksum are not as written here.
+    /// Returns the length of the image whose block 0 this is; `None` if magic, checksum or the rest of the block differ
+    /// from what [`Self::block`] writes.
     pub(super) fn described_length(block: &[u8]) -> Option<u64> {
         let (found, _) = Self::read_from_prefix(block.get(SUPER_OFFSET..)?).ok()?;
         let unsealed = Self { checksum: 0.into(), ..found };
@@ -95,7 +97,7 @@ impl Superblock {
 pub(super) enum DataLayout {
     /// In whole blocks.
     Plain = 0,
-    /// In whole blocks, and the rest directly after the inode and its attributes, within one block.
+    /// In whole blocks, except for the rest, which is directly after the inode and its attributes, within one block.
     Inline = 2,
 }
 
@@ -105,14 +107,14 @@ pub(super) enum DataLayout {
 pub(super) struct Inode {
     /// Bit 0: extended; bits 1 to 3: the [`DataLayout`].
     pub(super) format: U16,
-    /// 0 without extended attributes, else 1 + their bytes after the header / 4.
+    /// 0 without extended attributes, else 1 + (their bytes after the header) / 4.
     pub(super) xattr_count: U16,
     pub(super) mode: U16,
     pub(super) reserved: U16,
     pub(super) size: U64,
     /// The first block of content, or the device number.
     pub(super) place: U32,
-    /// A number for programs that know 32 bits only.
+    /// An inode number for programs that only support 32 bits.
     pub(super) short_number: U32,
     pub(super) uid: U32,
     pub(super) gid: U32,
@@ -123,7 +125,7 @@ pub(super) struct Inode {
 }
 
 impl Inode {
-    /// The `format` of an extended inode.
+    /// Returns the `format` field of an extended inode.
     pub(super) fn format(layout: DataLayout) -> U16 {
         (1 | (layout as u16) << 1).into()
     }
@@ -136,12 +138,12 @@ pub(super) struct Dirent {
     pub(super) number: U64,
     /// Where the name begins in the block.
     pub(super) name: U16,
-    /// As [`file_type`] says.
+    /// The number that [`file_type`] returns.
     pub(super) kind: u8,
     pub(super) reserved: u8,
 }
 
-/// The number of a type in directory entries.
+/// Returns the number of a type in directory entries.
 pub(super) const fn file_type(kind: Kind) -> u8 {
     match kind {
         Kind::Regular => 1,

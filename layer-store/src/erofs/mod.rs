@@ -1,21 +1,21 @@
-//! Writes a view as an EROFS image: one read-only, uncompressed file that a kernel mounts as a block device.
+//! Writes a view as an EROFS image: one read-only, uncompressed file that a kernel can mount as a block device.
 //!
 //! ```text
 //! block 0             superblock at byte 1024, zeros around it
-//! blocks 1..f         inodes of 64 bytes at multiples of 32, each with its extended attributes and, where that fits
-//!                     into one block with them, the last part of its content
+//! blocks 1..f         inodes of 64 bytes at multiples of 32, each with its extended attributes and, if it fits into one
+//!                     block with them, the last part of its content
 //! blocks f..          whole blocks of content, of files and of directories
 //! ```
 //!
-//! Blocks have 4 KiB. Inodes stand in the order of a walk, level by level, and their content in the same order. The
-//! records are in `format.rs`, directories in `directory.rs`, attributes in `xattrs.rs`. Only features of Linux 5.4
-//! are used. Only the view decides what is written, so the same base has the same bytes.
+//! Blocks have 4 KiB. Inodes are in the order of a walk, level by level, and their content is in the same order. The
+//! records are in `format.rs`, directories in `directory.rs`, attributes in `xattrs.rs`. Only features of Linux 5.4 are
+//! used. What is written depends only on the view, so the same base always gives the same bytes.
 //!
-//! Content is copied by the kernel from the blobs, which on file systems with reflinks shares the blocks of what lies
-//! in a blob at a multiple of 4 KiB. Holes stay holes. The memory taken grows with the number of inodes, not with
-//! their content.
+//! The kernel copies content from the blobs. On file systems with reflinks, content at a multiple of 4 KiB in a blob
+//! shares its blocks. Holes stay holes. Memory use grows with the number of inodes, not with their content.
 //!
-//! Ours and no crate's: the `composefs` crate, which has an EROFS writer, leaves the content of files outside.
+//! This is our own code because the `composefs` crate, which has an EROFS writer, leaves the content of files outside
+//! the image.
 
 mod directory;
 mod format;
@@ -28,7 +28,7 @@ use std::io;
 
 use crate::{CopyError, Observer, View, ViewError};
 
-/// Why there is no image. What was written so far is of no use.
+/// Why an image could not be written. What was written so far is not usable.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ErofsError {
@@ -38,7 +38,7 @@ pub enum ErofsError {
     /// The image cannot be written.
     #[error("{0}")]
     Target(io::Error),
-    /// It would have more than 2^32 blocks.
+    /// The image would have more than 2^32 blocks.
     #[error("the image would take more than 16 TiB, which is the most that EROFS addresses")]
     TooLarge,
     /// It was cancelled.
@@ -55,18 +55,18 @@ impl From<CopyError> for ErofsError {
     }
 }
 
-/// What an image holds.
+/// What an image contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ErofsSummary {
     /// Bytes of the image.
     pub bytes: u64,
     /// Inodes in it.
     pub inodes: u64,
-    /// Extended attributes that EROFS has no place for: of namespaces that Linux does not know, or larger than 64 KiB.
+    /// Extended attributes that EROFS cannot store: of namespaces that Linux does not know, or larger than 64 KiB.
     pub xattrs_left_out: u64,
 }
 
-/// The length that an image's superblock says, if that has its checksum.
+/// Returns the length in an image's superblock, if its checksum is right.
 pub(crate) fn described_length(image: &File) -> Option<u64> {
     let mut block = vec![0; usize::try_from(format::BLOCK).ok()?];
     std::os::unix::fs::FileExt::read_exact_at(image, &mut block, 0).ok()?;
@@ -74,10 +74,10 @@ pub(crate) fn described_length(image: &File) -> Option<u64> {
 }
 
 impl View {
-    /// Writes the whole view as an EROFS image to an empty file. `uuid` names the file system; `observer` is told of
-    /// bytes of content as they are written.
+    /// Writes the whole view as an EROFS image to an empty file. `uuid` is the file system's UUID. `observer` is told
+    /// how many bytes of content are written.
     ///
-    /// Fails where the view cannot be read or the file not be written, and when it is cancelled.
+    /// Fails if the view cannot be read, if the file cannot be written, or if it is cancelled.
     pub fn write_erofs(
         &self,
         file: &File,

@@ -1,4 +1,4 @@
-//! Where everything goes in an image: settled before the first byte is written.
+//! Plans where everything goes in an image, before the first byte is written.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,13 +9,13 @@ use super::format::{BLOCK, DataLayout, INODE, SLOT};
 use super::xattrs::Xattrs;
 use crate::{Attr, Ino, Kind, Observer, View};
 
-/// One inode's places.
+/// Where one inode and its content are in the image.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub(super) ino: Ino,
     /// Its offset in the image: a multiple of [`SLOT`].
     pub(super) offset: u64,
-    /// The first of its whole blocks; 0 without any.
+    /// The first of its whole blocks; 0 if it has none.
     pub(super) block: u32,
 }
 
@@ -43,7 +43,7 @@ impl Shape {
         Self { layout: DataLayout::Plain, size, blocks: size.div_ceil(BLOCK), inline: 0, length: head }
     }
 
-    /// That of an inode of a view.
+    /// Returns the shape of an inode of a view.
     pub(super) fn of(view: &View, attr: &Attr, xattrs: &Xattrs) -> Result<Self, ErofsError> {
         let size = match attr.kind {
             Kind::Regular | Kind::Symlink => attr.size,
@@ -53,7 +53,8 @@ impl Shape {
         Ok(Self::new(size, xattrs.bytes.len() as u64))
     }
 
-    /// Returns the first offset from `free` on at which neither the inode nor the content after it crosses into another block.
+    /// Returns the first offset from `free` on at which neither the inode nor the content after it crosses into another
+    /// block.
     fn place(&self, free: u64) -> u64 {
         let whole = if self.inline > 0 { self.length } else { INODE };
         if free % BLOCK + whole > BLOCK { free.next_multiple_of(BLOCK) } else { free }
@@ -66,21 +67,21 @@ pub(super) struct Plan {
     /// Every inode, in the order of their offsets; the root is the first.
     pub(super) places: Vec<Place>,
     numbers: HashMap<Ino, u64>,
-    /// Where the inodes end and the blocks of content begin, in blocks.
+    /// The block at which the inodes end and the content begins.
     pub(super) first_block: u32,
-    /// Blocks in all.
+    /// The total number of blocks.
     pub(super) blocks: u32,
-    /// Attributes that find no place in the image.
+    /// Extended attributes that the image cannot store.
     pub(super) xattrs_left_out: u64,
 }
 
 impl Plan {
-    /// Plans an image of a whole view. Inodes stand as a walk meets them: all children of a directory together.
+    /// Plans an image of a whole view. Inodes are in the order of a walk: all children of a directory are contiguous.
     pub(super) fn of(view: &View, observer: &dyn Observer) -> Result<Self, ErofsError> {
         let mut places = vec![Place { ino: Ino::ROOT, offset: 0, block: 0 }];
         let mut numbers = HashMap::from([(Ino::ROOT, 0)]);
         let mut blocks: Vec<u64> = Vec::new();
-        // Block 0 is the superblock's.
+        // Block 0 is for the superblock.
         let mut free = BLOCK;
         let mut xattrs_left_out = 0;
         while let Some(place) = places.get(blocks.len()) {
@@ -119,7 +120,7 @@ impl Plan {
         Ok(Self { places, numbers, first_block, blocks: block_number(next)?, xattrs_left_out })
     }
 
-    /// The number of an inode in the image.
+    /// Returns the number of an inode in the image.
     pub(super) fn number(&self, ino: Ino) -> u64 {
         self.numbers.get(&ino).copied().unwrap_or_default()
     }

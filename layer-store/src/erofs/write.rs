@@ -1,4 +1,4 @@
-//! Writes what was planned: inodes as a stream, blocks of content at their places.
+//! Writes what was planned: inodes as a stream, blocks of content at their offsets.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -44,7 +44,7 @@ impl Writer<'_> {
         inodes.flush().map_err(ErofsError::Target)
     }
 
-    /// Returns an inode with its attributes and the content after it. Its whole blocks of content are written meanwhile.
+    /// Returns an inode with its attributes and the content after it, and writes its whole blocks of content.
     fn record(&self, number: u32, place: &Place) -> Result<Vec<u8>, ErofsError> {
         let attr = self.view.attr(place.ino)?;
         let xattrs = Xattrs::of(self.view, place.ino)?;

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! header   12 bytes, all zero: no filter, no shared attributes
-//! entry    name length (u8), name index (u8), value length (u16), name without what its index stands for, value,
-//!          zeros up to a multiple of 4; one entry after the other, in byte order of their whole names
+//! entry    name length (u8), name index (u8), value length (u16), name without the prefix that its index stands for,
+//!          value, zeros up to a multiple of 4; entries are contiguous, in byte order of their whole names
 //! ```
 
 use super::format::XATTR_HEADER;
 use crate::{Ino, View, ViewError};
 
-/// What the index of a name stands for, the longest match first.
+/// Name prefixes and their indexes. A longer prefix comes before a shorter one that also matches.
 const PREFIXES: [(&[u8], u8); 5] = [
     (b"system.posix_acl_access", 2),
     (b"system.posix_acl_default", 3),
@@ -18,15 +18,15 @@ const PREFIXES: [(&[u8], u8); 5] = [
     (b"security.", 6),
 ];
 
-/// The most bytes after an inode's header: the count in the inode has 16 bits.
+/// The most bytes after the attributes' header: the count in the inode has 16 bits.
 const MOST: usize = (u16::MAX as usize - 1) * 4;
 
-/// The attributes of one inode as the image holds them.
+/// The attributes of one inode, in the format of the image.
 #[derive(Debug, Default)]
 pub(super) struct Xattrs {
-    /// Header and entries; empty without any.
+    /// Header and entries; empty if there are no attributes.
     pub(super) bytes: Vec<u8>,
-    /// Attributes that EROFS has no place for: of a namespace that no Linux process can read, or too large.
+    /// Attributes that EROFS cannot store: of a namespace that no Linux process can read, or too large.
     pub(super) left_out: u64,
 }
 
@@ -56,7 +56,7 @@ impl Xattrs {
         }
     }
 
-    /// What the inode says of them.
+    /// Returns the `xattr_count` field of the inode.
     pub(super) fn count(&self) -> u16 {
         match self.bytes.len().checked_sub(XATTR_HEADER) {
             None => 0,

@@ -1,4 +1,4 @@
-//! Tells and undoes compression by the first bytes of a file, whatever its media type or name claims.
+//! Detects compression by the first bytes of a file, regardless of its media type or name, and decompresses it.
 
 use std::io::{self, BufReader, Chain, Cursor, Read};
 
@@ -8,19 +8,19 @@ use lzma_rust2::XzReader;
 
 use super::IngestError;
 
-/// Bytes that are read from a source at once.
+/// How many bytes are read from a source at once.
 const BUFFER: usize = 256 << 10;
 
-/// Bytes that tell one compression from another.
+/// How many bytes are needed to detect the compression.
 const MAGIC: u64 = 10;
 
-/// The memory that unpacking xz may take, in KiB: a dictionary of 128 MiB, twice that of `xz -9`, and what is around it.
+/// The memory that decompressing xz may take, in KiB: a dictionary of 128 MiB, twice that of `xz -9`, plus overhead.
 const XZ_MEMORY: u32 = 130 << 10;
 
-/// A source, its first bytes already looked at.
+/// A source whose first bytes were already read and are put back in front.
 type Peeked<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
 
-/// What the first bytes of a file say.
+/// The compression of a file, according to its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
     Plain,
@@ -30,11 +30,11 @@ pub(crate) enum Compression {
     Zstd,
     Xz,
     Bzip2,
-    /// One that is told apart only to be refused by its name.
+    /// An unsupported compression, detected only so that the error can name it.
     Unread(&'static str),
 }
 
-/// The first bytes of compressed files.
+/// The magic numbers of compressed files.
 const MAGICS: [(&[u8], Compression); 7] = [
     (b"\x1f\x8b", Compression::Gzip),
     (b"\x28\xb5\x2f\xfd", Compression::Zstd),
@@ -46,13 +46,13 @@ const MAGICS: [(&[u8], Compression); 7] = [
 ];
 
 impl Compression {
-    /// Tells the compression from the first 10 bytes.
+    /// Detects the compression from the first 10 bytes.
     pub(crate) fn of(start: &[u8]) -> Self {
         // A skippable frame, with which seekable and chunked zstd may begin.
         if matches!(start, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]) {
             return Self::Zstd;
         }
-        // A tar may begin with a file of which the name begins so; what follows the level is the first block, or the end.
+        // A tar may begin with a file whose name begins like this, so the first block or the end must follow the level.
         if let [b'B', b'Z', b'h', b'1'..=b'9', rest @ ..] = start
             && (rest.starts_with(b"1AY&SY") || rest.starts_with(b"\x17\x72\x45\x38\x50\x90"))
         {
@@ -63,7 +63,7 @@ impl Compression {
     }
 }
 
-/// A tar, read from its compressed form.
+/// Decompresses a tar.
 pub(crate) enum Decoder<R: Read> {
     Plain(Peeked<R>),
     Gzip(Box<MultiGzDecoder<Peeked<R>>>),
@@ -100,12 +100,12 @@ impl<R: Read> Decoder<R> {
         }
     }
 
-    /// The source below the decoder.
+    /// Returns the source that the decoder reads from.
     pub(crate) fn source(&mut self) -> &R {
         self.peeked().get_ref().get_ref().1
     }
 
-    /// Reads what follows the last compressed frame: it belongs to the digest of what came.
+    /// Reads what follows the last compressed frame, because it is part of the digest of the transferred bytes.
     pub(super) fn drain(&mut self) -> io::Result<u64> {
         io::copy(self.peeked(), &mut io::sink())
     }

@@ -1,6 +1,6 @@
 //! Limits for layers.
 
-/// Limits for new layers, against archives that are made to fill a disk or the memory.
+/// Limits for new layers, as a protection against archives that are made to fill the disk or the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of one layer's tar. Default 256 GiB.
@@ -34,7 +34,7 @@ pub enum LimitExceeded {
 }
 
 impl Limits {
-    /// Which limit a layer exceeds that has `tar` bytes so far, made from `received` bytes.
+    /// Returns which limit a layer exceeds that has `tar` bytes so far, decompressed from `received` bytes.
     pub(crate) fn exceeded(&self, tar: u64, received: u64) -> Option<LimitExceeded> {
         if tar > self.layer_bytes {
             return Some(LimitExceeded::LayerBytes(self.layer_bytes));

@@ -1,8 +1,8 @@
 //! Adds one layer: decompresses, hashes, writes the blob and builds the index, all in one pass over the stream.
 //!
-//! Three threads share the work: one reads, hashes what came and decompresses it; one hashes the tar; one parses
-//! and writes it. Pieces of 256 KiB go from the first to the other two, a few at a time, so memory does not depend
-//! on the layer's size.
+//! Three threads share the work: one reads, hashes the received bytes and decompresses them; one hashes the tar; one
+//! parses and writes it. Pieces of 256 KiB go from the first to the other two, a few at a time, so memory use does not
+//! depend on the layer's size.
 
 mod compression;
 mod limits;
@@ -25,7 +25,7 @@ use crate::sharing::{Lender, NewLayer};
 use crate::tar::{Parser, TarError};
 use crate::{BlobDigest, DiffId, Digest};
 
-/// The digests that a layer must have. `None` is not checked.
+/// The digests that a layer must have. A digest that is `None` is not checked.
 #[derive(Clone, Debug, Default)]
 pub struct ExpectedLayer {
     /// The digest of its bytes as transferred.
@@ -34,7 +34,7 @@ pub struct ExpectedLayer {
     pub diff_id: Option<DiffId>,
 }
 
-/// A layer that is in the store, verified.
+/// A verified layer that is in the store.
 #[derive(Clone, Debug)]
 pub struct IngestedLayer {
     /// The digest of its tar.
@@ -43,7 +43,7 @@ pub struct IngestedLayer {
     pub compressed_digest: Digest,
     /// Bytes of its tar.
     pub blob_bytes: u64,
-    /// Whether the store had it before.
+    /// Whether the store already had it.
     pub was_present: bool,
 }
 
@@ -54,13 +54,13 @@ pub enum IngestError {
     /// The source could not be read, or its compression is damaged.
     #[error("{0}")]
     Source(#[source] io::Error),
-    /// A compression that is not read.
+    /// The compression is not supported.
     #[error("it is compressed with {0}; only gzip, zstd, xz and bzip2 are read")]
     Compression(&'static str),
-    /// The bytes are not those that were announced.
+    /// The bytes do not have the expected digest.
     #[error("the digest of its bytes is {actual}, not {expected}: it was changed or cut off on the way")]
     WrongDigest {
-        /// As announced.
+        /// The expected digest.
         expected: String,
         /// As it came.
         actual: String,
@@ -68,7 +68,7 @@ pub enum IngestError {
     /// The tar is not the one that the image's config names.
     #[error("the digest of its tar is {actual}, not {expected}, as the image's config has it")]
     WrongDiffId {
-        /// As the config has it.
+        /// The DiffID in the config.
         expected: DiffId,
         /// As it came.
         actual: DiffId,
@@ -76,10 +76,10 @@ pub enum IngestError {
     /// The tar is damaged, or contains something that cannot be stored exactly.
     #[error("{0}")]
     Tar(String),
-    /// It is larger than the limits allow.
+    /// The layer is larger than the limits allow.
     #[error(transparent)]
     Limit(#[from] LimitExceeded),
-    /// The store could not store it.
+    /// The store could not store the layer.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -94,8 +94,8 @@ impl From<TarError<EntryRefused>> for IngestError {
     }
 }
 
-/// Makes tar and index of one layer in `directory`, without the content that other layers of the store `sharing` have, and
-/// waits until the tar is on the disk. Also returns the tar, open for writing, and what it shares.
+/// Makes the tar and the index of one layer in `directory`, without the content that other layers of the store
+/// `sharing` have, and waits until the tar is on the disk. Also returns the tar, open for writing, and what it shares.
 pub(crate) fn ingest<'store>(
     source: &mut (dyn Read + Send),
     directory: &'store Path,
@@ -130,7 +130,7 @@ pub(crate) fn ingest<'store>(
     new.share(&blob);
     let index_path = directory.join("index");
     let index = File::create_new(&index_path).map_err(StoreError::io(&index_path))?;
-    // The index is built while the disk takes the blob.
+    // The index is built while the blob is being synced.
     std::thread::scope(|scope| {
         let synced = scope.spawn(|| blob.sync_all());
         write_index(streamed.tree, BufWriter::new(index), &streamed.diff_id, streamed.blob_bytes, &index_path)?;
@@ -149,7 +149,7 @@ pub(crate) fn ingest<'store>(
     Ok((layer, blob, new))
 }
 
-/// Hashes what is read: the few layers that have a SHA-512 digest need it besides the SHA-256.
+/// Hashes what is read with SHA-512. The few layers with a SHA-512 digest need this in addition to SHA-256.
 struct Sha512Reader<'source> {
     source: &'source mut (dyn Read + Send),
     hasher: Sha512,
@@ -180,7 +180,8 @@ fn write_index<W: Write + Seek>(
     }
 }
 
-/// Makes the index of a blob that is in the store, and proves the blob's digest on the way. `path` is that of `out`, for messages.
+/// Makes the index of a blob that is in the store, and verifies the blob's digest at the same time. `path` is the path
+/// of `out`, for messages.
 pub(crate) fn index_blob<W: Write + Seek>(
     blob: &mut dyn Read,
     diff_id: &DiffId,

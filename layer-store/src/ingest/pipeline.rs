@@ -18,16 +18,16 @@ use crate::layer::{EntryRefused, TreeBuilder};
 use crate::tar::Parser;
 use crate::{DiffId, Digest};
 
-/// Bytes in one piece of the stream.
+/// The size of one piece of the stream in bytes.
 pub(super) const PIECE: usize = 256 << 10;
 
-/// Pieces that may wait in front of a thread.
+/// How many pieces may wait in the queue of a thread.
 const QUEUE: usize = 4;
 
-/// Bytes of a blob that the disk is given at once.
+/// How many bytes of a blob are handed to the disk at once.
 const WRITEBACK: u64 = 8 << 20;
 
-/// A layer that has streamed by.
+/// A layer whose stream was read completely.
 pub(super) struct Streamed {
     pub(super) tree: TreeBuilder,
     pub(super) diff_id: DiffId,
@@ -63,8 +63,8 @@ fn ended_early() -> IngestError {
     IngestError::Source(io::Error::other("a thread of the import ended early: this is a bug"))
 }
 
-/// Reads and decompresses. Returns the digest of the bytes read and the length of the tar, or `None` if another thread has
-/// stopped, which then has the cause.
+/// Reads and decompresses. Returns the digest of the bytes read and the length of the tar, or `None` if another thread
+/// has stopped; that thread reports the cause.
 fn decode(
     source: &mut (dyn Read + Send),
     sinks: &[SyncSender<Bytes>; 2],
@@ -90,7 +90,7 @@ fn decode(
     Ok(Some((Digest::from_bytes(hasher.finalize().into()), length)))
 }
 
-/// Reads one piece, full unless it is the last.
+/// Reads one piece, which is full unless it is the last.
 fn fill(decoder: &mut impl Read) -> io::Result<Bytes> {
     let mut piece = Vec::with_capacity(PIECE);
     decoder.take(PIECE as u64).read_to_end(&mut piece)?;

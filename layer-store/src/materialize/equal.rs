@@ -1,7 +1,7 @@
-//! Finding equal files, to be one file with several names.
+//! Finds equal files, so that they can be one file with several names.
 //!
-//! Two files are equal when content, owner, mode, time and extended attributes are. Content is compared byte for byte:
-//! the hash of the index only tells where that is worth while.
+//! Two files are equal if their content, owner, mode, time and extended attributes are equal. Content is compared byte
+//! for byte; the hash in the index only says which files are worth comparing.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,26 +14,26 @@ use rustix::fs::{CWD, Mode, OFlags};
 use super::{MaterializeError, MaterializeOptions};
 use crate::{Attr, Ino, Timestamp, View, ViewError};
 
-/// What is compared at once.
+/// How many bytes are compared at once.
 const PIECE: usize = 128 << 10;
 
-/// An equal file that is there already.
+/// An equal file that already exists.
 pub(super) enum Twin {
-    /// In the tree that is being made.
+    /// A file in the tree that is being made.
     Made(Ino),
-    /// Under the same name in this directory of another tree.
+    /// The file with the same name in this directory of another tree.
     Outside(OwnedFd),
 }
 
-/// What of a file is found by a look at the index.
+/// The properties of a file that are known from the index.
 type Key = ([u8; 16], u64, u32, u32, u32, Timestamp);
 
-/// The files that later ones may be equal to.
+/// The files to which later ones may be equal.
 pub(super) struct Equals<'a> {
     view: &'a View,
     options: &'a MaterializeOptions,
     made: HashMap<Key, Vec<Ino>>,
-    /// The directories of the other tree from its root to where the walk is; `None` from where it has none on.
+    /// The directories of the other tree from its root to the current one; `None` for those that it does not have.
     outside: Vec<Option<OwnedFd>>,
 }
 
@@ -46,7 +46,7 @@ impl<'a> Equals<'a> {
         Ok(Self { view, options, made: HashMap::new(), outside: vec![root] })
     }
 
-    /// The walk enters a directory.
+    /// Called when the walk enters a directory.
     pub(super) fn enter(&mut self, name: &[u8]) {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let above = self.outside.last().and_then(Option::as_ref);
@@ -54,7 +54,7 @@ impl<'a> Equals<'a> {
         self.outside.push(below);
     }
 
-    /// The walk leaves a directory.
+    /// Called when the walk leaves a directory.
     pub(super) fn leave(&mut self) {
         self.outside.pop();
     }
@@ -64,7 +64,7 @@ impl<'a> Equals<'a> {
         self.options.link_equal && attr.kind == crate::Kind::Regular && attr.size > 0
     }
 
-    /// An inode of the tree that can be linked to.
+    /// Records an inode of the tree that can be linked to.
     pub(super) fn made(&mut self, ino: Ino) {
         if let Ok(attr) = self.view.attr(ino)
             && self.wants_link(&attr)
@@ -74,7 +74,7 @@ impl<'a> Equals<'a> {
         }
     }
 
-    /// An equal file that is there already.
+    /// Finds an equal file that already exists.
     pub(super) fn twin(&self, attr: &Attr, name: &[u8]) -> Result<Option<Twin>, MaterializeError> {
         if let Some(directory) = self.outside.last().and_then(Option::as_ref)
             && self.equal_outside(attr, directory, name)?
@@ -112,7 +112,7 @@ impl<'a> Equals<'a> {
         self.compare(attr, |offset, piece| Ok(self.view.read(other, offset, piece)? == piece.len()))
     }
 
-    /// Compares content piece by piece with what `read` fills in.
+    /// Compares content piece by piece with what `read` reads.
     fn compare(
         &self,
         attr: &Attr,

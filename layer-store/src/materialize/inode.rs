@@ -1,4 +1,4 @@
-//! One inode of the host given what the view says of it.
+//! Sets the attributes of an inode on the host to those in the view.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -14,7 +14,7 @@ const SET_IDS: u32 = 0o6000;
 /// The extended attributes to set on one inode.
 pub(super) type Xattrs<'view> = Vec<(&'view [u8], &'view [u8])>;
 
-/// The attributes that may be set under `options`; the others are counted.
+/// Returns the attributes that may be set under `options`, and counts the others.
 pub(super) fn xattrs<'view>(
     view: &'view View,
     ino: Ino,
@@ -32,13 +32,13 @@ pub(super) fn xattrs<'view>(
     Ok(wanted)
 }
 
-/// The permissions that a file gets under `options`.
+/// Returns the permissions that a file gets under `options`.
 pub(super) fn permissions(attr: &Attr, options: &MaterializeOptions) -> u32 {
-    // Without its owner such a file would give the rights of the user who unpacked it.
+    // Without its owner, such a file would give others the rights of the user who unpacked it.
     if options.without_owners && attr.kind != Kind::Symlink { attr.permissions & !SET_IDS } else { attr.permissions }
 }
 
-/// Describes an open file or directory. Times last, because everything else changes them.
+/// Sets the attributes of an open file or directory. Times are set last, because everything else changes them.
 pub(super) fn describe_open(
     file: BorrowedFd<'_>,
     attr: &Attr,
@@ -55,7 +55,7 @@ pub(super) fn describe_open(
     Ok(rustix::fs::futimens(file, &times(attr.mtime))?)
 }
 
-/// Describes the node or link `name` in `directory`.
+/// Sets the attributes of the node or symbolic link `name` in `directory`.
 pub(super) fn describe_at(
     directory: BorrowedFd<'_>,
     name: &[u8],
@@ -69,7 +69,7 @@ pub(super) fn describe_at(
         rustix::fs::chownat(directory, name, uid, gid, itself)?;
     }
     if !xattrs.is_empty() {
-        // There is no call relative to a directory before Linux 6.13.
+        // Before Linux 6.13 there is no system call for this that is relative to a directory.
         let mut path = format!("/proc/self/fd/{}/", directory.as_fd().as_raw_fd()).into_bytes();
         path.extend_from_slice(name);
         for (attribute, value) in xattrs {

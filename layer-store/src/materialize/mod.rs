@@ -1,13 +1,13 @@
 //! Unpacks a view into a real directory, for tools that need one.
 //!
-//! The tree is made in a private directory beside its place and gets its name by a rename, so a failure leaves
-//! nothing. Names of the image are only ever used one at a time, relative to a directory that was just made, so no
-//! path from an image is resolved on the host.
+//! The tree is made in a private directory next to its place and then renamed, so a failure leaves nothing. Names from
+//! the image are only used one at a time, relative to a directory that was just made, so no path from an image is
+//! resolved on the host.
 //!
-//! Content is copied by the kernel, which on file systems with reflinks shares the blocks of what lies in a blob at a
-//! multiple of 4 KiB.
+//! The kernel copies content. On file systems with reflinks, content at a multiple of 4 KiB in a blob shares its
+//! blocks.
 //!
-//! For Linux alone: it makes device nodes and syncs whole file systems.
+//! This is only for Linux, because it makes device nodes and syncs whole file systems.
 
 mod equal;
 mod inode;
@@ -23,22 +23,22 @@ use crate::remove::remove_tree;
 use crate::space::Shortage;
 use crate::{CopyError, Observer, View, ViewError};
 
-/// How a view is unpacked.
+/// Options for unpacking a view.
 #[derive(Clone, Debug, Default)]
 pub struct MaterializeOptions {
-    /// Do not give files their owners, and so without privileges; what goes with owners is left out and counted: device
-    /// nodes, set-user-ID and set-group-ID bits, and extended attributes outside `user.`.
+    /// Do not set the owners of files, which needs no privileges. Everything that depends on owners is left out and
+    /// counted: device nodes, set-user-ID and set-group-ID bits, and extended attributes outside `user.`.
     pub without_owners: bool,
-    /// Make one file with several names of regular files that are equal in content, owner, mode, time and attributes.
+    /// Make regular files that are equal in content, owner, mode, time and attributes one file with several names.
     pub link_equal: bool,
-    /// Link to the file at the same path below this directory where it is equal in all of that.
+    /// Link to the file at the same path below this directory if it is equal in the same way.
     pub link_to: Option<PathBuf>,
 }
 
 /// What was unpacked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Materialized {
-    /// Names made, the root among them.
+    /// The number of names made, including the root.
     pub entries: u64,
     /// Bytes of content copied or shared with blobs.
     pub bytes: u64,
@@ -52,17 +52,17 @@ pub struct Materialized {
     pub set_ids_left_out: u64,
 }
 
-/// Why a view is not unpacked. Nothing is left where it was to go.
+/// Why a view could not be unpacked. Nothing is left in its place.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MaterializeError {
-    /// The directory is there and has something in it.
+    /// The directory exists and is not empty.
     #[error("{0} is not empty; give a new directory")]
     NotEmpty(PathBuf),
     /// The view cannot be read.
     #[error(transparent)]
     View(#[from] ViewError),
-    /// The host did not take something.
+    /// The host refused an operation.
     #[error("{path}: {cause}")]
     Host {
         /// Its path in the tree, lossy where it is not UTF-8; or a path of the host.
@@ -71,21 +71,21 @@ pub enum MaterializeError {
         #[source]
         cause: io::Error,
     },
-    /// It does not fit on the disk.
+    /// The tree does not fit on the disk.
     #[error(
         "{directory}: {cause}, at {path}: the tree takes about {} bytes (beside what was written of it, {}); make space, or free some with `lamina rmi` and `lamina gc`",
         shortage.needed,
         shortage.free.as_deref().unwrap_or("too little is free")
     )]
     NoSpace {
-        /// Where the tree was to go.
+        /// The directory for the tree.
         directory: PathBuf,
         /// The path in the tree that did not fit.
         path: String,
         /// The error of the host.
         #[source]
         cause: io::Error,
-        /// How much: the bytes of all layers, those that upper ones delete included.
+        /// How much space is needed: the bytes of all layers, including those that upper layers delete.
         shortage: Shortage,
     },
     /// It was cancelled.
@@ -98,7 +98,7 @@ impl MaterializeError {
         |cause| Self::Host { path: path.display().to_string(), cause }
     }
 
-    /// Says of a failure in the private directory `staging` what it means for `directory`, before all is removed.
+    /// Converts a failure in the private directory `staging` into one about `directory`, before everything is removed.
     fn in_place_of(self, staging: &Path, directory: &Path, needed: u64) -> Self {
         match self {
             Self::Host { path, cause } => match Shortage::measure(&cause, staging, needed) {
@@ -119,9 +119,10 @@ impl MaterializeError {
 }
 
 impl View {
-    /// Unpacks the whole view to `directory`, which must be new or empty. `observer` is told of bytes of content.
+    /// Unpacks the whole view to `directory`, which must be new or empty. `observer` is told how many bytes of content
+    /// are written.
     ///
-    /// Fails where the view cannot be read or the host does not take it, and when it is cancelled.
+    /// Fails if the view cannot be read, if the host refuses an operation, or if it is cancelled.
     pub fn materialize(
         &self,
         directory: &Path,
@@ -134,20 +135,21 @@ impl View {
         let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(parent).map_err(MaterializeError::host(parent))?;
         let staging = tempfile::Builder::new().prefix(".lamina-materialize-").tempdir_in(parent);
-        // It names the private directory, which is nothing to a user.
+        // The original error names the private directory, which means nothing to a user.
         let staging = staging.map_err(|cause| MaterializeError::host(parent)(cause.kind().into()))?;
         let staging = Staging(staging.keep());
         let made = tree::make(self, &staging.0, options, observer)
             .map_err(|error| error.in_place_of(&staging.0, directory, self.totals().bytes))?;
-        // An empty directory may be replaced by a rename.
+        // A rename may replace an empty directory.
         let renamed = rename_whole(&staging.0.join(tree::TREE), directory, FaultPoint::TreeBeside);
         renamed.map_err(MaterializeError::host(directory))?;
         Ok(made)
     }
 }
 
-/// Renames a directory, which its owner can only do while it may be written: `..` in it changes. It has its mode again
-/// before it has its name: within one directory no `..` changes.
+/// Renames a directory even if its mode does not allow writing. Moving a directory into another one changes its `..`,
+/// which its owner can only do while it is writable. So it is first made writable and moved to a temporary name next to
+/// its place, then gets its mode back, and is then renamed within the same directory, which changes no `..`.
 pub(crate) fn rename_whole(from: &Path, to: &Path, beside_it: FaultPoint) -> io::Result<()> {
     match fs::rename(from, to) {
         Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {
@@ -164,20 +166,20 @@ pub(crate) fn rename_whole(from: &Path, to: &Path, beside_it: FaultPoint) -> io:
     }
 }
 
-/// Removes what a process left beside `to` that was killed while it renamed. Nobody else may be about to make `to`.
+/// Removes what a process left next to `to` when it was killed while renaming. No other process may be making `to`.
 pub(crate) fn remove_left_beside(to: &Path) {
     let entries = to.parent().and_then(|parent| fs::read_dir(parent).ok());
     let is_left = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(BESIDE.as_bytes());
     for left in entries.into_iter().flatten().flatten().filter(is_left) {
-        // What stays goes with the directory.
+        // What cannot be removed is removed later with the directory.
         let _ = remove_tree(&left.path());
     }
 }
 
-/// How the name of a directory begins that is about to get another.
+/// The prefix of the temporary name of a directory that is about to be renamed.
 const BESIDE: &str = ".lamina-tree-";
 
-/// The private directory that a tree is made in; removed with all that is left in it.
+/// The private directory in which a tree is made. It is removed with everything that is left in it.
 struct Staging(PathBuf);
 
 impl Drop for Staging {

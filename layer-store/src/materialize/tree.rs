@@ -1,4 +1,4 @@
-//! The walk that makes a tree.
+//! Walks a view and makes its tree.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -14,9 +14,10 @@ use super::inode::{describe_at, describe_open, permissions, xattrs};
 use super::{MaterializeError, MaterializeOptions, Materialized};
 use crate::{Attr, Ino, Kind, Observer, View};
 
-/// The tree, in the private directory.
+/// The name of the tree in the private directory.
 pub(super) const TREE: &str = "tree";
-/// Beside it: one name for each inode that gets several, by its number. So a link needs no path.
+/// The name of a directory next to it, with one name for each inode that gets several: its number. This way a link
+/// needs no path.
 const LINKS: &str = "links";
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -59,12 +60,12 @@ struct Walk<'a> {
     linked: HashSet<Ino>,
     equals: Equals<'a>,
     made: Materialized,
-    /// Directories from the root to where the walk is, each with how many of its entries are done.
+    /// Directories from the root to the current one, each with the number of its entries that are done.
     path: Vec<(Ino, u64, Vec<u8>)>,
 }
 
 impl Walk<'_> {
-    /// Goes through the directories with one open descriptor, however deep they are: `..` leads back.
+    /// Walks the directories with one open descriptor, regardless of their depth, by returning through `..`.
     fn run(&mut self, root: OwnedFd) -> Result<(), MaterializeError> {
         let mut here = root;
         self.path.push((Ino::ROOT, 0, Vec::new()));
@@ -81,7 +82,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Makes what is left to make in a directory, up to the first directory in it, which it opens.
+    /// Makes the remaining entries of a directory, up to the first subdirectory, which it opens.
     fn fill(&mut self, here: &OwnedFd, dir: Ino, done: u64) -> Result<Option<OwnedFd>, MaterializeError> {
         for entry in self.view.entries(dir, done)? {
             if let Some((_, done, _)) = self.path.last_mut() {
@@ -105,7 +106,7 @@ impl Walk<'_> {
         let attr = self.view.attr(dir)?;
         let xattrs = xattrs(self.view, dir, self.options, &mut self.made)?;
         self.note(&attr);
-        // Before its mode may forbid it.
+        // The parent is opened before the directory gets its mode, which may forbid that.
         let above = rustix::fs::openat(here, "..", DIRECTORY, Mode::empty());
         let above = above.map_err(|errno| self.failed(b".", errno.into()))?;
         describe_open(here.as_fd(), &attr, &xattrs, self.options).map_err(|cause| self.failed(b".", cause))?;
@@ -146,7 +147,7 @@ impl Walk<'_> {
         if several || self.equals.wants_link(&attr) { self.keep_link(here, name, ino) } else { Ok(()) }
     }
 
-    /// Makes the name a link to an equal file, if there is one that can have one more.
+    /// Makes the name a link to an equal file, if there is one that can have one more link.
     fn link_twin(&mut self, here: &OwnedFd, name: &[u8], attr: &Attr) -> Result<bool, MaterializeError> {
         let linked = match self.equals.twin(attr, name)? {
             None => return Ok(false),
@@ -213,7 +214,7 @@ impl Walk<'_> {
         MaterializeError::Host { path: self.name_of(name), cause }
     }
 
-    /// The path of a name in the directory where the walk is, for people.
+    /// Returns the path of a name in the current directory, for messages.
     fn name_of(&self, name: &[u8]) -> String {
         let above = self.path.iter().skip(1).map(|(_, _, name)| name.as_slice());
         let parts: Vec<&[u8]> = above.chain([name]).collect();

@@ -1,21 +1,21 @@
-//! `st_blocks`: what a file takes where it is unpacked, so that `du` counts the same in both trees.
+//! `st_blocks`: how much space a file takes when it is unpacked, so that `du` counts the same in both trees.
 //!
-//! The count is that of ext4 with blocks of 4 KiB and inodes of 256 bytes, in the units of 512 bytes that stat(2) has.
-//! Blocks for extended attributes, and what a directory of many names takes beyond its first, are not counted.
+//! The count is that of ext4 with blocks of 4 KiB and inodes of 256 bytes, in the 512-byte units of stat(2). It does
+//! not include blocks for extended attributes, and counts only one block for a directory, however many names it has.
 
 use crate::layer::Segments;
 
-/// Bytes of one block.
+/// The size of one block in bytes.
 const BLOCK: u64 = 4096;
 
 /// Units of `st_blocks` in one block.
 const UNITS: u64 = BLOCK / 512;
 
-/// The least target of a symbolic link, in bytes, that does not lie in the inode itself: that has room for 60 bytes
-/// with the NUL (`i_block` of fs/ext4/ext4.h).
+/// The length in bytes from which the target of a symbolic link is not stored in the inode itself, which has room for
+/// 60 bytes including the NUL (`i_block` of fs/ext4/ext4.h).
 const SLOW_SYMLINK: u64 = 60;
 
-/// Of a regular file: the blocks that any of its stored content falls into. Holes take none.
+/// Returns the count for a regular file: the blocks that contain any of its stored content. Holes take none.
 pub(crate) fn of_content(segments: Segments<'_>, size: u64) -> u64 {
     let runs = match segments {
         Segments::Whole(_) => return of_length(size),
@@ -24,19 +24,19 @@ pub(crate) fn of_content(segments: Segments<'_>, size: u64) -> u64 {
     let (mut blocks, mut counted) = (0, 0);
     for run in runs {
         let end = (run.file_offset.get() + run.length.get()).div_ceil(BLOCK);
-        // The block in which the last run ended may be that in which this one begins.
+        // This run may begin in the same block in which the last one ended.
         blocks += end.saturating_sub(counted.max(run.file_offset.get() / BLOCK));
         counted = end;
     }
     blocks * UNITS
 }
 
-/// Of a symbolic link with a target of `length` bytes.
+/// Returns the count for a symbolic link with a target of `length` bytes.
 pub(crate) const fn of_symlink(length: u64) -> u64 {
     if length < SLOW_SYMLINK { 0 } else { of_length(length) }
 }
 
-/// Of `length` bytes without holes.
+/// Returns the count for `length` bytes without holes.
 pub(crate) const fn of_length(length: u64) -> u64 {
     length.div_ceil(BLOCK) * UNITS
 }

@@ -6,7 +6,7 @@ use super::ViewLayer;
 use crate::layer::Segments;
 
 impl ViewLayer {
-    /// Fills `buffer` with a file's content from `offset`; the file must have that many bytes there.
+    /// Fills `buffer` with a file's content from `offset`. The file must have that many bytes from there.
     pub(crate) fn read(&self, segments: Segments<'_>, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let runs = match segments {
             Segments::Whole(start) => {
@@ -31,7 +31,7 @@ impl ViewLayer {
         Ok(())
     }
 
-    /// Calls `visit` with offset in the tar and length of every run of a file's stored content, in order.
+    /// Calls `visit` with the offset in the tar and the length of every run of a file's stored content, in order.
     pub(crate) fn each_stored_run(
         segments: Segments<'_>,
         size: u64,
@@ -56,7 +56,7 @@ impl ViewLayer {
     }
 }
 
-/// A run of a file's content: what no run covers is zeros.
+/// A run of a file's content. What no run covers is zeros.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
     /// Its offset in the file.

@@ -1,4 +1,4 @@
-//! Content of a view copied into files of the host, by the kernel where it can.
+//! Copies content of a view into files on the host, by the kernel where possible.
 
 use std::fs::File;
 use std::io;
@@ -8,13 +8,13 @@ use super::{Node, View, ViewError, ViewLayer};
 use crate::sharing::Blob;
 use crate::{Ino, Kind};
 
-/// What file systems that share blocks share them in.
+/// The unit in which file systems with reflinks share content, in bytes.
 #[cfg(target_os = "linux")]
 const BLOCK: u64 = 4096;
-/// How much is copied at once where the kernel cannot do it alone.
+/// How many bytes are copied at once if the kernel cannot do the copy by itself.
 const PIECE: usize = 256 << 10;
 
-/// Why content is not copied.
+/// Why content could not be copied.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CopyError {
@@ -33,7 +33,7 @@ enum Side {
 }
 
 impl View {
-    /// The hash that the index keeps of a regular file's stored content: a hint where to look for equal files.
+    /// Returns the hash of a regular file's stored content in the index: a hint for finding equal files.
     #[cfg(target_os = "linux")]
     pub(crate) fn content_hash(&self, ino: Ino) -> Option<[u8; 16]> {
         match self.node(ino).ok()? {
@@ -43,10 +43,10 @@ impl View {
     }
 
     /// Copies `length` bytes of a regular file's content from its offset `from` into `target` at `at`; the file must
-    /// have that many. Holes are left out: `target` must read as zeros where they fall. `copied` is told of bytes as
-    /// they are copied.
+    /// have that many. Holes are skipped: `target` must already read as zeros there. `copied` is told how many bytes
+    /// are copied.
     ///
-    /// Where the file system shares blocks and both places are multiples of 4 KiB, nothing is copied but references.
+    /// If the file system can share blocks and both offsets are multiples of 4 KiB, only references are copied.
     pub fn copy_content(
         &self,
         ino: Ino,
@@ -104,9 +104,9 @@ fn copy(blob: &Blob, mut from: u64, target: &File, mut at: u64, mut left: u64) -
     Ok(())
 }
 
-/// Copies whole blocks from the front of a range by the kernel alone, as far as it can, and moves the range on.
+/// Lets the kernel copy as many whole blocks from the start of a range as it can, and advances the range.
 ///
-/// That is quicker only where it need not move the bytes, and the kernel knows nothing of borrowed content.
+/// This is only faster if the kernel need not move the bytes, and the kernel cannot copy borrowed content.
 #[cfg(target_os = "linux")]
 fn by_reference(blob: &Blob, from: &mut u64, target: &File, at: &mut u64, left: &mut u64) -> Result<(), Side> {
     use rustix::io::Errno;

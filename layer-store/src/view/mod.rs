@@ -16,7 +16,7 @@ use crate::sharing::Blob;
 use crate::{Attr, DiffId, Ino, Kind, Timestamp};
 pub use copy::CopyError;
 
-/// The merged tree of one base, opened for reading: knows nothing of FUSE or virtio.
+/// The merged tree of one base, opened for reading. It does not depend on FUSE or virtio.
 ///
 /// Every method takes `&self`, takes no lock, keeps no state and may be called from any number of threads.
 ///
@@ -26,10 +26,10 @@ pub use copy::CopyError;
 pub struct View {
     base: Base,
     layers: Vec<ViewLayer>,
-    /// Whether the content of each inode of each layer is known to be sound, if reads are verified. Inode numbers are dense,
-    /// so this is an array of atomics, where sparse keys would need a concurrent map such as `dashmap`.
+    /// Whether the content of each inode of each layer is known to be sound, if reads are verified. Inode numbers are
+    /// dense, so this is an array of atomics, where sparse keys would need a concurrent map such as `dashmap`.
     verdicts: Option<Vec<Box<[AtomicU8]>>>,
-    /// Keep the base and its layers from being collected.
+    /// These keep the base and its layers from being collected.
     _leases: Vec<Lease>,
 }
 
@@ -46,11 +46,11 @@ impl AsRef<LayerIndex> for ViewLayer {
     }
 }
 
-/// Why a view cannot answer.
+/// Why an operation on a view failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ViewError {
-    /// No such inode in this view (`ESTALE`).
+    /// The view has no such inode (`ESTALE`).
     #[error("no inode {0:?} in this view")]
     NoSuchInode(Ino),
     /// A directory was needed (`ENOTDIR`).
@@ -62,12 +62,12 @@ pub enum ViewError {
     /// A symbolic link was needed (`EINVAL`).
     #[error("inode {0:?} is not a symbolic link")]
     NotSymlink(Ino),
-    /// The blob could not be read, is shorter than its index says, or fails its check (`EIO`).
+    /// The blob could not be read, is shorter than its index says, or has other content (`EIO`).
     #[error("layer {layer}: {path}: {cause}")]
     Damaged {
         /// The layer whose blob is at fault.
         layer: DiffId,
-        /// A path in that layer, lossy where it is not UTF-8.
+        /// A path in that layer, lossy if it is not UTF-8.
         path: String,
         /// The error of the host.
         cause: io::Error,
@@ -87,21 +87,21 @@ pub struct DirEntry<'view> {
     pub cookie: u64,
 }
 
-/// What `statfs` tells of a view.
+/// The sizes that `statfs` reports for a view.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Inode records in all layers of the base: an upper bound of those visible.
+    /// The number of inode records in all layers of the base: an upper bound of the visible inodes.
     pub inodes: u64,
     /// Bytes of all blobs of the base.
     pub bytes: u64,
 }
 
-/// Verdicts on the content of a file.
+/// The states of a file's content: not verified yet, sound, or damaged.
 const UNKNOWN: u8 = 0;
 const SOUND: u8 = 1;
 const UNSOUND: u8 = 2;
 
-/// What an [`Ino`] stands for.
+/// What an [`Ino`] refers to.
 enum Node<'view> {
     Merged(BaseDir<'view>),
     /// The root of a base without layers.
@@ -134,9 +134,9 @@ impl View {
         Self { base, layers, verdicts: None, _leases: leases }
     }
 
-    /// The same view, proving the whole content of a file when it is first read: a file that is not what it was when
-    /// the layer was added fails with [`ViewError::Damaged`], and no other file is affected. Takes one byte of memory per
-    /// inode.
+    /// Returns the same view, but verifies the whole content of each file when it is first read. A file whose content
+    /// has changed since the layer was added fails with [`ViewError::Damaged`]; other files are not affected. This
+    /// takes one byte of memory per inode.
     #[must_use]
     pub fn verifying(mut self) -> Self {
         let unknown = |count| (0..count).map(|_| AtomicU8::new(UNKNOWN)).collect();
@@ -144,7 +144,7 @@ impl View {
         self
     }
 
-    /// Proves a file's content once.
+    /// Verifies a file's content once.
     fn verify(&self, layer: u32, number: u32, files: &ViewLayer) -> io::Result<()> {
         let verdict = self.verdicts.as_ref().and_then(|layers| layers.get(layer as usize)?.get(number as usize));
         let Some(verdict) = verdict else { return Ok(()) };
@@ -158,7 +158,7 @@ impl View {
         }
     }
 
-    /// The layers of the base, bottom first.
+    /// Returns the layers of the base, bottom first.
     pub fn layers(&self) -> impl ExactSizeIterator<Item = DiffId> {
         self.base.layers()
     }
@@ -185,7 +185,7 @@ impl View {
         Some(Node::Record { layer, number, index, inode: index.inode(number)? })
     }
 
-    /// The layer's record that holds an inode's attributes.
+    /// Returns the layer's record with an inode's attributes.
     fn described(&self, ino: Ino) -> Result<Option<(&LayerIndex, &InodeRecord)>, ViewError> {
         match self.node(ino)? {
             Node::EmptyRoot => Ok(None),
@@ -215,7 +215,7 @@ impl View {
         }
     }
 
-    /// What `stat` says of `ino`.
+    /// Returns the attributes of `ino`, as for `stat`.
     pub fn attr(&self, ino: Ino) -> Result<Attr, ViewError> {
         let node = self.node(ino)?;
         let Some((index, inode)) = self.described(ino)? else { return Ok(empty_root()) };
@@ -250,7 +250,7 @@ impl View {
         })
     }
 
-    /// The parent of a directory; the root is its own.
+    /// Returns the parent of a directory; the root is its own parent.
     pub fn parent(&self, dir: Ino) -> Result<Ino, ViewError> {
         match self.node(dir)? {
             Node::EmptyRoot => Ok(Ino::ROOT),
@@ -285,7 +285,8 @@ impl View {
         Ok(Entries { names, cookie: after })
     }
 
-    /// Reads content at `offset` into `buffer`, as much as there is: fewer bytes only at the end of the file.
+    /// Reads content at `offset` into `buffer` and returns how many bytes were read: fewer than requested only at the
+    /// end of the file.
     pub fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8]) -> Result<usize, ViewError> {
         let Node::Record { layer, number, index, inode } = self.node(ino)? else {
             return Err(ViewError::NotRegular(ino));
@@ -311,7 +312,7 @@ impl View {
         })
     }
 
-    /// The target of a symbolic link: 1 to 4,095 bytes.
+    /// Returns the target of a symbolic link: 1 to 4,095 bytes.
     pub fn readlink(&self, ino: Ino) -> Result<&[u8], ViewError> {
         match self.described(ino)? {
             Some((index, inode)) if inode.kind() == Kind::Symlink => Ok(index.link_target(inode)),
@@ -319,7 +320,7 @@ impl View {
         }
     }
 
-    /// The value of one extended attribute, or `None`.
+    /// Returns the value of one extended attribute, or `None`.
     pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Option<&[u8]>, ViewError> {
         let described = self.described(ino)?;
         Ok(described.and_then(|(index, inode)| {
@@ -328,7 +329,7 @@ impl View {
         }))
     }
 
-    /// The names of an inode's extended attributes, in byte order.
+    /// Returns the names of an inode's extended attributes, in byte order.
     pub fn xattr_names(&self, ino: Ino) -> Result<impl Iterator<Item = &[u8]>, ViewError> {
         let described = self.described(ino)?;
         Ok(described.into_iter().flat_map(|(index, inode)| index.xattrs(inode).map(|(name, _)| name)))
@@ -340,13 +341,13 @@ impl View {
         self.layers.iter().any(|layer| layer.index.has_xattrs())
     }
 
-    /// Whether any inode of the base may have the extended attribute `name`. Looks through all attributes.
+    /// Whether any inode of the base may have the extended attribute `name`. Searches all attributes.
     #[must_use]
     pub fn uses_xattr(&self, name: &[u8]) -> bool {
         self.layers.iter().any(|layer| layer.index.uses_xattr(name))
     }
 
-    /// Sizes for `statfs`.
+    /// Returns the sizes for `statfs`.
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.layers.iter().fold(Totals::default(), |totals, layer| Totals {
@@ -356,7 +357,7 @@ impl View {
     }
 }
 
-/// What `st_size` says of every directory: one block, as a small one has on ext4.
+/// The `st_size` of every directory: one block, like a small directory on ext4.
 const DIRECTORY_SIZE: u64 = 4096;
 
 fn empty_root() -> Attr {
