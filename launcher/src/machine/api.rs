@@ -1,5 +1,5 @@
-//! The server of a machine's requests, see [`super::request`]: starts further processes in the guest, and passes on their
-//! channels.
+//! The server for requests to a machine, see [`super::request`]. Starts further processes in the guest, and passes on
+//! their channels.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,10 +15,10 @@ use super::event::Event;
 use super::request::{Reply, Request, SOCKET, STREAM, read_line, write_line};
 use super::session::Control;
 
-/// Takes requests, and hands the guest's answers to those that asked.
+/// Accepts requests, and passes the guest's answers to the commands that asked.
 #[derive(Debug)]
 pub(crate) struct ApiServer {
-    /// The way to the guest, once processes can be started, and the first of them.
+    /// The channel to the guest, once processes can be started, and the first process.
     guest: OnceLock<(Control, Process)>,
     /// The stream for the next process; 1 is the first command's.
     next: AtomicU32,
@@ -31,7 +31,7 @@ impl ApiServer {
         Arc::new(Self { guest: OnceLock::new(), next: AtomicU32::new(2), askers: Mutex::default(), events })
     }
 
-    /// Takes requests from now on, in threads of its own.
+    /// Starts to accept requests, in separate threads.
     pub(crate) fn open(self: &Arc<Self>, listener: UnixListener) {
         let server = Arc::clone(self);
         std::thread::spawn(move || {
@@ -46,12 +46,12 @@ impl ApiServer {
         });
     }
 
-    /// The guest can start processes from now on.
+    /// Notes that the guest can start processes from now on.
     pub(crate) fn ready(&self, control: Control, first: Process) {
         let _ = self.guest.set((control, first));
     }
 
-    /// Passes on what the guest says of a process; the last message ends the connection.
+    /// Passes on what the guest says about a process. The last message ends the connection.
     pub(crate) fn deliver(&self, stream: u32, message: Message) {
         let last = matches!(message, Message::Exited(_) | Message::StartFailed(_));
         let mut askers = self.askers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,7 +63,7 @@ impl ApiServer {
         }
     }
 
-    /// Ends all connections, once what is under way has been passed on.
+    /// Ends all connections after everything that has arrived has been passed on.
     pub(crate) fn close(&self) {
         self.askers.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -95,7 +95,7 @@ impl ApiServer {
             }
         }
         if self.askers.lock().unwrap_or_else(PoisonError::into_inner).remove(&number).is_some() {
-            // The command that asked is gone. For the process, its terminal or its pipes are.
+            // The command that asked has ended. To the process, that means a hang-up of its terminal or pipes.
             control.send(number, Message::Signal(signal_hook::consts::SIGHUP as u32));
             control.send(number, Message::Stdin(Vec::new()));
             control.send(number, Message::Close(Channel::Stdout));
@@ -105,7 +105,7 @@ impl ApiServer {
     }
 }
 
-/// A further process beside the first.
+/// Returns a further process, with defaults from the first one.
 fn beside(first: &Process, process: Process) -> Process {
     if process.by_init {
         return process;
@@ -124,11 +124,11 @@ fn answer(stream: &UnixStream, answers: Receiver<Message>) {
             break;
         }
     }
-    // Ends the reading side as well, which then sees that the process is over.
+    // Ends the reading side as well, which then sees that the process has ended.
     let _ = stream.shutdown(Shutdown::Both);
 }
 
-/// Whether a command may send this to its process. All else is between supervisor and guest.
+/// Returns whether a command may send this to its process. All other messages are between supervisor and guest.
 const fn is_for_a_process(message: &Message) -> bool {
     matches!(
         message,
@@ -173,7 +173,7 @@ mod tests {
             Message::PowerOff.write(STREAM, &client).unwrap();
             Message::Signal(2).write(STREAM, &client).unwrap();
             assert_eq!(Message::read(&guest).unwrap(), Some((2, Message::Stdin(b"in".to_vec()))));
-            // Nobody but the supervisor powers the guest off.
+            // Only the supervisor may power the guest off.
             assert_eq!(Message::read(&guest).unwrap(), Some((2, Message::Signal(2))));
             api.deliver(2, Message::Stdout(b"out".to_vec()));
             api.deliver(2, Message::Exited(guest_protocol::Ending::Status(3)));

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::host::command_line::CommandLine;
 use crate::host::process::Process;
 
-/// The helper processes of a machine. Dropping it ends and reaps all that are left, the last first.
+/// The helper processes of a machine. Dropping it ends and reaps all that are left, in reverse order.
 #[derive(Debug)]
 pub(crate) struct Children {
     processes: Vec<Helper>,
@@ -30,8 +30,8 @@ impl Children {
         Self { processes: Vec::new(), events }
     }
 
-    /// Starts a helper, whose output goes to `<role>.log` in the machine's directory. Returns its number. The calling thread
-    /// must live as long as the helper: the kernel kills the helper when the thread ends.
+    /// Starts a helper whose output goes to `<role>.log` in the machine's directory. Returns its number. The calling
+    /// thread must live as long as the helper: the kernel kills the helper when the thread ends.
     ///
     /// # Errors
     /// It cannot be started.
@@ -39,7 +39,7 @@ impl Children {
         let number = self.processes.len();
         let events = self.events.clone();
         let process = Process::start(command, &directory.file(&format!("{role}.log")), move |mut process| {
-            // Nobody listens any more once the machine is being dropped.
+            // Fails when the machine is being dropped.
             let _ = events.send(Event::Ended(number, process.wait()));
         })?;
         let record = ProcessRecord::of(role, process.pid());
@@ -54,17 +54,17 @@ impl Children {
         }
     }
 
-    /// What the helper is for.
+    /// Returns what the helper is for.
     pub(crate) fn role(&self, number: usize) -> &str {
         self.processes.get(number).map_or("", |helper| &helper.role)
     }
 
-    /// The last lines of a helper's output.
+    /// Returns the last lines of a helper's output.
     pub(crate) fn last_words(&self, number: usize) -> String {
         self.processes.get(number).map_or(String::new(), |helper| helper.process.last_words())
     }
 
-    /// A warning for each helper that has nearly as many files open as it may.
+    /// Returns a warning for each helper that has nearly reached its limit of open files.
     pub(crate) fn short_of_files(&self) -> Vec<String> {
         let living = self.processes.iter().filter(|helper| !helper.ended);
         let short = living.filter_map(|helper| Some((&helper.role, limits::short_of_files(helper.process.pid())?)));
@@ -76,7 +76,7 @@ impl Children {
         short.map(warning).collect()
     }
 
-    /// The helpers that run.
+    /// Returns the records of the helpers that run.
     pub(crate) fn records(&self) -> Vec<ProcessRecord> {
         let living = self.processes.iter().filter(|helper| !helper.ended);
         living.filter_map(|helper| helper.record.clone()).collect()
@@ -90,7 +90,7 @@ impl Drop for Children {
 }
 
 impl Children {
-    /// Kills and reaps all that are left, the last first.
+    /// Kills and reaps all that are left, in reverse order.
     pub(crate) fn end(&mut self) {
         for helper in self.processes.iter().rev() {
             helper.process.kill();

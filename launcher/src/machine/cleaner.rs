@@ -1,9 +1,9 @@
-//! The process that tidies up after a supervisor that was killed. It does nothing but wait for the supervisor's end.
+//! The process that cleans up after a supervisor that was killed. Until then it only waits for the supervisor's end.
 //!
 //! `lamina __clean NAME` has the reading end of a pipe as its standard input; only the supervisor has the writing end.
-//! The supervisor writes [`DONE`] when it has tidied up itself. If the pipe ends without that, the supervisor was killed:
-//! the kernel then kills the hypervisor and the share servers, and the cleaner removes the mount and the sockets and
-//! marks the machine as failed. If the cleaner is killed too, the next command does that.
+//! The supervisor writes [`DONE`] when it has cleaned up itself. If the pipe ends without that, the supervisor was
+//! killed: the kernel then kills the hypervisor and the share servers, and the cleaner removes the mount and the
+//! sockets and marks the machine as failed. If the cleaner is killed too, the next command does that.
 
 use std::io::{PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
@@ -23,10 +23,10 @@ pub(crate) const CLEAN: &str = "__clean";
 
 const DONE: &[u8] = b"done";
 
-/// How long a cleaner may take to end when its work is done.
+/// How long a cleaner may take to end after its work is done.
 const LEAVE: Duration = Duration::from_secs(5);
 
-/// The supervisor's side of its cleaner. Dropped when all is tidied up.
+/// The supervisor's side of its cleaner. Dropped when everything has been cleaned up.
 #[derive(Debug)]
 pub(crate) struct Cleaner {
     pipe: PipeWriter,
@@ -52,19 +52,19 @@ impl Drop for Cleaner {
         let ended =
             pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).map(|process| ends_within(&process, LEAVE));
         if ended == Ok(false) {
-            // Somebody has stopped it.
+            // It has been stopped (SIGSTOP).
             let _ = self.child.kill();
         }
         let _ = self.child.wait();
     }
 }
 
-/// Waits until the supervisor of the machine called `name` has ended, and tidies up if it was killed.
+/// Waits until the supervisor of the machine called `name` has ended, and cleans up if it was killed.
 ///
 /// # Errors
 /// No machine has that name.
 pub(crate) fn clean(name: &str) -> Result<u8, Failure> {
-    // The terminal's Ctrl-C and hang-up must not reach this process.
+    // A Ctrl-C or hang-up of the terminal must not reach this process.
     rustix::process::setsid().about(CLEAN)?;
     let state = existing(name)?;
     sys::let_go_of_programs();
@@ -72,7 +72,7 @@ pub(crate) fn clean(name: &str) -> Result<u8, Failure> {
     if std::io::stdin().read_exact(&mut word).is_ok() && word == DONE {
         return Ok(0);
     }
-    // A process that is being killed closes its pipe a moment before its lock is free and its end can be seen.
+    // A process that is being killed closes its pipe shortly before its lock is released and its end is visible.
     for _ in 0..20 {
         reconcile(&state);
         match super::record::Record::read(&state) {

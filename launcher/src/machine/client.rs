@@ -29,17 +29,17 @@ use crate::machine::kept_disk;
 
 /// How long a supervisor may take to answer a request.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long a supervisor may take to tidy up after its guest.
+/// How long a supervisor may take to clean up after its guest.
 const TIDY: Duration = Duration::from_secs(15);
-/// The same for a machine that first writes back to its own disk, however long that takes.
+/// The same for a machine with a disk of its own, which first writes back its data, however long that takes.
 const TIDY_A_DISK: Duration = Duration::from_secs(24 * 3600);
-/// How often a wait checks whether a signal has come.
+/// How often a wait checks whether a signal has arrived.
 const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(200);
 
 /// One machine of this user.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    /// What was known of it when it was read.
+    /// Its record, as it was when this was created.
     pub(crate) record: Record,
 }
 
@@ -75,7 +75,7 @@ impl Machine {
         Failure::new(format_args!("machine {}", self.record.name), cause)
     }
 
-    /// The failure of what needs a machine that runs.
+    /// Returns the failure of a command that needs a running machine.
     #[must_use]
     pub(crate) fn not_running(&self) -> Failure {
         let name = &self.record.name;
@@ -86,7 +86,7 @@ impl Machine {
         }
     }
 
-    /// Asks its supervisor for something.
+    /// Sends a request to its supervisor.
     fn ask(&self, request: &Request) -> Result<UnixStream, Failure> {
         if !self.record.state.is_active() {
             return Err(self.not_running());
@@ -103,7 +103,7 @@ impl Machine {
         Ok(stream)
     }
 
-    /// Why its supervisor does not answer at `socket`.
+    /// Returns why its supervisor does not answer at `socket`.
     fn unreachable(&self, socket: &Path, error: &io::Error) -> Failure {
         let name = &self.record.name;
         match (error.kind(), &self.record.state) {
@@ -126,7 +126,7 @@ impl Machine {
         self.ask(&Request::Signal(number)).map(drop)
     }
 
-    /// Ends it: its command is asked to end, and has `timeout` to do so.
+    /// Stops it: asks its command to end within `timeout`.
     ///
     /// # Errors
     /// It still runs.
@@ -135,10 +135,10 @@ impl Machine {
             return Ok(Stopped::Before);
         };
         let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        // An ephemeral one may be gone by now.
+        // An ephemeral machine may have been removed by now.
         let Ok(directory) = self.directory() else { return Ok(Stopped::Before) };
         let exit_record = ExitRecord::of(&directory).about(directory.display())?;
-        // A supervisor without its socket still gets signals, and SIGTERM means the same.
+        // A supervisor without its socket still receives signals, and SIGTERM means the same.
         let asked = self
             .ask(&Request::Stop { timeout: milliseconds })
             .map(drop)
@@ -167,28 +167,28 @@ impl Machine {
         self.end_supervisor(&supervisor)
     }
 
-    /// What is left when a supervisor does not answer: the kernel ends its helpers with it.
+    /// Kills a supervisor that does not answer. The kernel ends its helpers with it.
     fn end_supervisor(&self, supervisor: &OwnedFd) -> Result<Stopped, Failure> {
-        // Fails for one that has ended meanwhile.
+        // Fails if the supervisor has ended in the meantime.
         let _ = pidfd_send_signal(supervisor, Signal::KILL);
         if !ends_within(supervisor, TIDY) {
             return Err(self.failure("its launcher cannot be killed"));
         }
-        // Tidies up.
+        // Cleans up.
         one(&self.record.name).map(|_| Stopped::Killed)
     }
 
     /// Waits until it has ended. Returns the exit status of its command.
     ///
     /// # Errors
-    /// It has been removed before this began, or a signal ended the wait.
+    /// It was removed before this began, or a signal ended the wait.
     pub(crate) fn wait(&self, signals: &Signals) -> Result<u8, Failure> {
         let name = &self.record.name;
         let directory = self.directory()?;
         let exit_record = ExitRecord::of(&directory).about(directory.display())?;
         loop {
             let seen = one(name);
-            // The record may be gone by now, or be about the next run.
+            // The record may have been removed by now, or describe the next run.
             let state = match (exit_record.read(), seen) {
                 (Some(state), _) => state,
                 (None, Ok(record)) if record.state.is_active() => {
@@ -210,21 +210,21 @@ impl Machine {
         self.record.write(&self.directory()?)
     }
 
-    /// Whether it ran when its record was read, and still runs.
+    /// Returns whether it ran when its record was read, and still runs.
     #[must_use]
     pub(crate) fn runs(&self) -> bool {
         self.record.state.is_active() && self.record.supervisor().is_some()
     }
 
-    /// Runs a process in it, whose channels lead to `stdio`. Returns how it ended. The first signal to this process goes
-    /// to the other one; a second signal ends the wait, and so does the time that follows SIGTERM or SIGHUP.
+    /// Runs a process in it, with its channels connected to `stdio`. Returns how it ended. The first signal to this
+    /// process is passed on to it. A second signal ends the wait, and so does the deadline after SIGTERM or SIGHUP.
     ///
     /// # Errors
     /// The machine does not run, or ends before the process does; the process cannot be started, or does not end when
     /// it is told to.
     pub(crate) fn exec(&self, process: Process, stdio: Stdio, signals: Signals) -> Result<Ending, Failure> {
         let terminal = process.terminal.is_some();
-        // Without input, keys are for our own terminal: Ctrl-C reaches the command as a signal.
+        // Without input, the terminal is not in raw mode: Ctrl-C reaches the command as a signal.
         let raw = terminal && stdio.input.is_some();
         let stream = self.ask(&Request::Exec(process))?;
         let _attended = signals.attend();
@@ -276,7 +276,7 @@ impl Machine {
         result
     }
 
-    /// The process did not end by a signal.
+    /// Returns the failure for a process that a signal did not end.
     fn unheeded(&self, signal: i32) -> Failure {
         let name = &self.record.name;
         let status = u8::try_from(128 + signal).unwrap_or(MACHINE_FAILED);
@@ -286,13 +286,13 @@ impl Machine {
     }
 }
 
-/// Whether a signal means that the process has to end, and not only that it is interrupted.
+/// Returns whether a signal means that the process must end, and not only that it is interrupted.
 fn ends(signal: i32) -> bool {
     matches!(signal, SIGTERM | SIGHUP)
 }
 
-/// Connects to a supervisor's socket, with [`ANSWER`] as the limit of every wait for it: a process that is
-/// stopped still has its socket.
+/// Connects to a supervisor's socket, with [`ANSWER`] as the limit of every wait for it, because a process that is
+/// stopped (SIGSTOP) still has its socket.
 fn connect(path: &Path) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(path)?;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;

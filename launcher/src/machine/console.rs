@@ -11,17 +11,17 @@ use super::file_watch::FileWatch;
 use crate::failure::{About, Failure};
 use crate::host::child;
 
-/// How the kernel begins the line by which it gives up (`kernel/panic.c`).
+/// The beginning of the line that the kernel prints when it panics (`kernel/panic.c`).
 pub(crate) const PANIC: &str = "Kernel panic - not syncing: ";
 
-/// The longest line of which the end is waited for, in bytes.
+/// The longest line, in bytes, whose end is waited for.
 const LONGEST_LINE: usize = 4096;
 
-/// Truncates the console's file and reads it as it grows, for as long as this process lives: copies it to standard
-/// error if it is to be shown, and tells when the kernel panics. All else the guest tells by the control channel.
+/// Truncates the console's file and reads it as it grows, for as long as this process runs: copies it to standard error
+/// if `show` is set, and reports a panic of the kernel. Everything else the guest reports over the control channel.
 ///
 /// # Errors
-/// The file cannot be made or watched.
+/// The file cannot be created or watched.
 pub(crate) fn watch(path: &Path, show: bool, events: Sender<Event>) -> Result<(), Failure> {
     let about = || path.display().to_string();
     drop(File::create(path).about(about())?);
@@ -48,15 +48,15 @@ pub(crate) fn watch(path: &Path, show: bool, events: Sender<Event>) -> Result<()
     Ok(())
 }
 
-/// The lines of a stream that comes in pieces.
+/// Splits a stream that arrives in pieces into lines.
 #[derive(Debug, Default)]
 struct Lines {
-    /// The beginning of a line whose end has not come.
+    /// The beginning of a line whose end has not arrived.
     begun: Vec<u8>,
 }
 
 impl Lines {
-    /// What the lines that end in this piece tell.
+    /// Returns the events of the lines that end in this piece.
     fn take(&mut self, piece: &[u8]) -> Vec<Event> {
         let mut told = Vec::new();
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
@@ -73,7 +73,7 @@ fn tells(line: &str) -> Option<Event> {
     line.contains(PANIC).then_some(Event::Panicked)
 }
 
-/// Shows the end of the console.
+/// Prints the end of the console.
 pub(crate) fn print_tail(path: &Path) {
     let tail = child::tail(path, 15);
     if !tail.is_empty() {

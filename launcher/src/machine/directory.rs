@@ -1,4 +1,4 @@
-//! A machine's two directories: its state, and its sockets.
+//! A machine's two directories: one for its state, one for its sockets.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -11,10 +11,10 @@ use super::reconcile::{reconcile, reconcile_all};
 use super::record::{self, MOUNT_POINT, ProcessRecord, Record, State, current_boot, now};
 use crate::failure::{About, Failure};
 
-/// How many warnings of one machine are recorded.
+/// The most warnings that are recorded for one machine.
 const MOST_WARNINGS: usize = 64;
 
-/// The name of the socket at which a machine's root answers with its counters.
+/// The name of the socket that returns the counters of a machine's root.
 const STATS_SOCKET: &str = "stats";
 
 /// The directories of a machine that this process supervises. Dropping it removes the sockets and, of an ephemeral
@@ -25,17 +25,17 @@ pub(crate) struct Directory {
     sockets: PathBuf,
     record: Record,
     lock: File,
-    /// Another process has taken over.
+    /// Another process has taken over the machine.
     handed_over: bool,
     /// This is the machine's first start.
     new: bool,
 }
 
 impl Directory {
-    /// Makes the directories of a new machine, which `record` describes.
+    /// Creates the directories of a new machine, which `record` describes.
     ///
     /// # Errors
-    /// A machine of that name exists, or a directory cannot be made.
+    /// A machine with that name exists, or a directory cannot be created.
     pub(crate) fn create(record: Record) -> Result<Self, Failure> {
         let machines = home::machines()?;
         make_private(&machines, true)?;
@@ -74,7 +74,7 @@ impl Directory {
 
     fn of(state: PathBuf, record: Record, lock: File, new: bool) -> Result<Self, Failure> {
         let mut directory = Self { sockets: PathBuf::new(), state, record, lock, handed_over: false, new };
-        // Before there is a record of it.
+        // This runs before a record is written, so nothing of a new machine must be left if it fails.
         let sockets = home::sockets().inspect_err(|_| directory.forget_if_new())?.join(&directory.record.name);
         directory.record.sockets = Some(sockets.clone());
         directory.note(&[])?;
@@ -87,7 +87,7 @@ impl Directory {
     /// Makes the directory of its sockets.
     ///
     /// # Errors
-    /// It cannot be made; or another user could get at it.
+    /// It cannot be created, or another user could access it.
     pub(crate) fn make_sockets(&self) -> Result<(), Failure> {
         if let Some(home) = self.sockets.parent() {
             make_private(home, false)?;
@@ -101,7 +101,7 @@ impl Directory {
         self.state.join(name)
     }
 
-    /// Where a view of its root is mounted, for a backend that needs a mount.
+    /// Returns where a view of its root is mounted, for a backend that needs a mount.
     #[must_use]
     pub(crate) fn mount_point(&self) -> PathBuf {
         self.file(MOUNT_POINT)
@@ -146,7 +146,7 @@ impl Directory {
         self.forget_if_new();
     }
 
-    /// Makes a new machine ephemeral if its command never ran: nobody has been told of it.
+    /// Makes a new machine ephemeral if its command never ran, because no user knows of it.
     pub(crate) fn forget_if_new(&mut self) {
         self.record.ephemeral |= self.new;
     }
@@ -178,21 +178,21 @@ impl Directory {
         written
     }
 
-    /// Prints and records, once, what went wrong without ending the machine.
+    /// Prints and records a problem that does not end the machine. Ignores one that is recorded already.
     pub(crate) fn warn(&mut self, warning: &str) {
-        // A guest that goes on warning is cut off.
+        // The limit protects against a guest that never stops warning.
         if self.record.warnings.len() >= MOST_WARNINGS || self.record.warnings.iter().any(|known| known == warning) {
             return;
         }
         tracing::warn!("machine {}: {warning}", self.record.name);
         self.record.warnings.push(warning.to_owned());
-        // The host's disk may be what is wrong.
+        // The host's disk may be the problem.
         if let Err(failure) = self.record.write(&self.state) {
             tracing::warn!("{failure}");
         }
     }
 
-    /// Gives the lock, and with it the machine, to a process that [`Directory::inherit`]s it.
+    /// Returns the lock, and with it the machine, for a process that calls [`Directory::inherit`].
     ///
     /// # Errors
     /// The descriptor cannot be copied.
@@ -220,7 +220,7 @@ impl Drop for Directory {
     }
 }
 
-/// The socket on which the machine called `name` returns the counters of its root, while it runs.
+/// Returns the socket on which the machine called `name` returns the counters of its root, while it runs.
 ///
 /// # Errors
 /// There is no such machine.
@@ -228,7 +228,7 @@ pub(crate) fn stats_socket(name: &str) -> Result<PathBuf, Failure> {
     Ok(Record::read(&existing(name)?)?.socket_directory()?.join(STATS_SOCKET))
 }
 
-/// The state directory of the machine called `name`.
+/// Returns the state directory of the machine called `name`.
 ///
 /// # Errors
 /// There is no such machine.
@@ -254,7 +254,7 @@ fn exists(name: &str, state: &Path) -> Failure {
     }
 }
 
-/// All machines, by name, as they are now.
+/// Returns all machines, ordered by name, in their present state.
 ///
 /// # Errors
 /// The directory of machines cannot be read.
@@ -271,7 +271,7 @@ pub(crate) fn all() -> Result<Vec<Record>, Failure> {
         match Record::read(&path) {
             Ok(record) => records.push(record.seen_now()),
             Err(failure) if path.join(record::FILE).exists() => tracing::warn!("{failure}"),
-            // Half made, or gone meanwhile.
+            // Only half created, or removed in the meantime.
             Err(_) => {}
         }
     }
@@ -279,7 +279,7 @@ pub(crate) fn all() -> Result<Vec<Record>, Failure> {
     Ok(records)
 }
 
-/// One machine as it is now.
+/// Returns one machine in its present state.
 ///
 /// # Errors
 /// There is no such machine.

@@ -1,4 +1,4 @@
-//! Why a run ended, and the words for it.
+//! Why a run ended, and the message for it.
 
 use guest_protocol::Ending;
 
@@ -18,7 +18,7 @@ pub(super) enum End {
     Command(Ending),
     /// The command could not be started.
     NotStarted {
-        /// The exit status that this gives: 125 to 127.
+        /// The exit status: 125 to 127.
         status: u8,
         /// Why.
         cause: String,
@@ -36,7 +36,7 @@ pub(super) enum End {
     },
     /// The guest could not go on, and why.
     Guest(String),
-    /// The guest does not keep to the protocol, and how.
+    /// The guest broke the protocol, and how.
     Breach(String),
     /// A server or another process of the host failed, and how.
     Server(String),
@@ -54,17 +54,17 @@ impl End {
     pub(super) fn is_on_console(&self) -> bool {
         match self {
             Self::NotReady { .. } | Self::Guest(_) => true,
-            // An engine that was killed from outside left nothing there.
+            // An engine that was killed from outside left no message there.
             Self::Engine { exit: Exit::Ended { status, .. }, .. } => status.success(),
             Self::Engine { .. } => true,
             _ => false,
         }
     }
 
-    /// The outcome of the run of the machine called `name`, with `console`, the end of what its kernel wrote.
+    /// Returns the outcome of the run of the machine called `name`. `console` is the end of what its kernel wrote.
     ///
     /// # Errors
-    /// The command did not end by itself and was not ended by another command.
+    /// The command did not end by itself, and no other command ended it.
     pub(super) fn outcome(self, name: &str, console: &str, ready: Ready) -> Result<Ending, Failure> {
         let failed = |cause: &str| Failure::new(format_args!("machine {name}"), cause).with_status(MACHINE_FAILED);
         match self {
@@ -93,7 +93,8 @@ impl End {
     }
 }
 
-/// What the kernel's last words on the console say of a panic. A guest can write them too, about itself only.
+/// Returns what the last lines of the console say about a panic. The guest's programs can write such lines too, but
+/// only about their own guest.
 fn panic_in(console: &str) -> Option<&str> {
     console.lines().find_map(|line| Some(line.split_once(PANIC)?.1.trim()))
 }

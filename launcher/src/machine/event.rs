@@ -11,13 +11,13 @@ use crate::engine;
 /// Something that happened to a machine.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// The engine tells something.
+    /// The engine reports something.
     Engine(engine::Event),
     /// The guest said something.
     Control(u32, Message),
     /// The control channel ended, by an error or by its end.
     ControlClosed(Option<io::Error>),
-    /// The console says that the guest's kernel panics. A guest can forge that, to its own end only.
+    /// The console says that the guest's kernel panics. A guest can forge that, but it only ends itself.
     Panicked,
     /// A helper process besides the engine ended.
     Ended(usize, ExitStatus),

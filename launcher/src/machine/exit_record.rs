@@ -1,7 +1,8 @@
-//! A machine's lock, and the record of how it ended, for those who wait for it even if nothing else of it is left.
+//! A machine's lock, and the record of how the machine ended. Commands that wait for the machine read the record, even
+//! if nothing else of the machine is left.
 //!
-//! The record is a line of JSON, a [`State`], at the end of the lock's file: a process that has the file open reads it
-//! there after the file has lost its name. Each run adds one line.
+//! The record is a line of JSON, a [`State`], at the end of the lock's file: a process that has the file open can read
+//! it even after the file has been removed. Each run adds one line.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -15,7 +16,7 @@ use crate::failure::{About, Failure};
 /// The file that a machine's supervisor keeps locked. The kernel releases it when the supervisor dies, however it dies.
 pub(super) const LOCK: &str = "lock";
 
-/// How long another process may hold a lock, to look at the machine.
+/// How long another process may hold a lock while it checks the machine.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Takes the lock of the machine called `name`.
@@ -35,30 +36,30 @@ pub(super) fn lock(state: &Path, name: &str) -> Result<File, Failure> {
     Ok(file)
 }
 
-/// Writes the record to the lock, which must have been opened to append.
+/// Writes the record to the lock, which must be open for appending.
 pub(super) fn write(mut lock: &File, state: &State) -> io::Result<()> {
     let mut line = serde_json::to_vec(state)?;
     line.push(b'\n');
     lock.write_all(&line)
 }
 
-/// The record of the run that is under way, before it is written.
+/// The record of the present run, which has not been written yet.
 #[derive(Debug)]
 pub(super) struct ExitRecord {
     lock: File,
-    /// The place where it will be.
+    /// The offset at which it will be.
     from: u64,
 }
 
 impl ExitRecord {
-    /// Of the machine whose directory is `state`.
+    /// Finds the record of the machine whose directory is `state`.
     pub(super) fn of(state: &Path) -> io::Result<Self> {
         let lock = File::open(state.join(LOCK))?;
         let from = lock.metadata()?.len();
         Ok(Self { lock, from })
     }
 
-    /// The record, once it is written.
+    /// Returns the record once it has been written.
     pub(super) fn read(&self) -> Option<State> {
         let length = self.lock.metadata().ok()?.len().checked_sub(self.from)?;
         let mut lines = vec![0; usize::try_from(length).ok()?];

@@ -1,8 +1,8 @@
-//! What a guest warns of, in words.
+//! The messages for a guest's warnings.
 
 use guest_protocol::Warning;
 
-/// One line for the user, with what to do. `keeps` says that the machine writes to a disk of its own.
+/// Returns one line for the user that says what to do. `keeps` says that the machine writes to its own disk.
 pub(super) fn text(warning: &Warning, keeps: bool) -> String {
     let place = if keeps { "the disk for the guest's writes" } else { "the memory for the guest's writes" };
     let remedy = if keeps { "make the machine again with a larger --keep" } else { "give it more with --tmpfs-size" };
@@ -28,12 +28,12 @@ pub(super) fn text(warning: &Warning, keeps: bool) -> String {
     }
 }
 
-/// A guest's words, as they may go to a terminal and fit on a line.
+/// Makes a guest's text safe for a terminal and short enough for a line.
 fn printable(text: &str) -> String {
     text.chars().take(200).map(|char| if char.is_control() { '?' } else { char }).collect()
 }
 
-/// A size as `--tmpfs-size` takes it, rounded down.
+/// Formats a size as `--tmpfs-size` reads it, rounded down.
 fn size(bytes: u64) -> String {
     let kib = bytes >> 10;
     if kib < 1 << 10 { format!("{kib}K") } else { format!("{}M", kib >> 10) }

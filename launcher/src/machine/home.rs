@@ -1,4 +1,4 @@
-//! Where machines and their sockets live, and what may name one.
+//! Where machines and their sockets are, and which names a machine may have.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -52,15 +52,15 @@ pub(crate) fn make_private(path: &Path, parents: bool) -> Result<(), Failure> {
     }
 }
 
-/// Whether `name` can name a machine: 1 to 40 letters, digits, `-`, `_` and `.`, the first a letter or
-/// digit. It becomes a host name and part of socket paths.
+/// Returns whether `name` can name a machine: 1 to 40 letters, digits, `-`, `_` and `.`, the first a letter or digit.
+/// It becomes a host name and part of socket paths.
 #[must_use]
 pub(crate) fn is_valid_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     (1..=40).contains(&name.len()) && name.chars().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
-/// A name for a machine that was given none: `vm-` and eight random hex digits.
+/// Returns a name for a machine without one: `vm-` and eight random hex digits.
 #[must_use]
 pub(crate) fn random_name() -> String {
     let mut bytes = [0_u8; 4];

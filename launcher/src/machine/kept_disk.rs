@@ -11,7 +11,8 @@ use crate::host::child;
 /// The file's name in the machine's directory.
 pub(crate) const FILE: &str = "disk.ext4";
 
-/// Creates an empty disk of `size` bytes that only this user can read. It takes room as it is filled, about 1 MiB at first.
+/// Creates an empty disk of `size` bytes that only this user can read. It grows as it is filled; at first it takes
+/// about 1 MiB.
 ///
 /// # Errors
 /// mkfs.ext4 is missing, or the file system is full.
@@ -31,7 +32,7 @@ pub(crate) fn make(path: &Path, size: u64) -> Result<(), Failure> {
     Err(Failure::new(path.display(), words).with_hint("make room on its file system, or ask for less: --keep=2G"))
 }
 
-/// Finds mkfs.ext4, which is in a directory that the `PATH` of ordinary users lacks.
+/// Finds mkfs.ext4, which is in a directory that is not in the `PATH` of ordinary users.
 ///
 /// # Errors
 /// It is not installed.
@@ -41,7 +42,7 @@ pub(crate) fn find_mkfs() -> Result<PathBuf, Failure> {
     })
 }
 
-/// How many bytes the disk at `path` takes of the host, if there is one.
+/// Returns how many bytes the disk at `path` takes on the host, if there is one.
 #[must_use]
 pub(crate) fn taken(path: &Path) -> Option<u64> {
     Some(path.metadata().ok()?.blocks() * 512)

@@ -1,4 +1,4 @@
-//! From a spec to a machine that runs.
+//! Turns a spec into a running machine.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ const KEPT: &str = "kept";
 /// The name of the socket of the network's server.
 const NETWORK: &str = "network";
 
-/// The counters of what a root is asked, where this process answers.
+/// The counters of a root's requests, if this process answers them.
 pub(crate) type Counters = Option<Arc<Stats>>;
 
 /// A spec, and what was decided for it on this host, before anything is started.
@@ -48,14 +48,14 @@ pub(crate) struct Prepared {
     spec: Spec,
     /// The further shares, in the order of [`share::arrange`].
     shares: Vec<Resolved>,
-    /// The root's image, where the backend wants one.
+    /// The root's image, if the backend uses one.
     root_image: Option<PathBuf>,
     /// The user and group that the command runs as, which own the shares. Known once the root is open.
     account: (u32, u32),
 }
 
 impl Prepared {
-    /// Looks at the host and decides.
+    /// Examines the host and decides how to run the machine.
     ///
     /// # Errors
     /// Something is missing, or what was forced cannot work.
@@ -73,7 +73,7 @@ impl Prepared {
         Ok(Self { decision, engine, tools, spec, shares, root_image: None, account: (0, 0) })
     }
 
-    /// A server for the root `tree`; makes what it serves from, if that is not there.
+    /// Returns a server for the root `tree`. Creates what it serves from, if that does not exist yet.
     ///
     /// # Errors
     /// As for [`root::serve`].
@@ -82,7 +82,7 @@ impl Prepared {
         tree: Tree,
         signals: &Signals,
     ) -> Result<(Box<dyn RootServer>, Counters), Failure> {
-        // A user that the root does not have is refused by the guest, by name.
+        // If the root does not have the user, the guest refuses it and names it.
         if let Ok(account) = tree.account(self.spec.process.user.as_deref().unwrap_or_default()) {
             self.account = (account.uid, account.gid);
         }
@@ -93,7 +93,7 @@ impl Prepared {
         Ok((server, stats))
     }
 
-    /// The hypervisor's view of the machine whose files are in `directory`.
+    /// Returns the engine's plan for the machine whose files are in `directory`.
     fn plan(&self, directory: &Directory) -> Plan {
         let device = |tag: String| ShareDevice { socket: directory.socket(&tag), tag };
         let further = (1..=self.shares.len()).map(share::tag);
@@ -129,13 +129,14 @@ impl Prepared {
         }
     }
 
-    /// What the user is told about how the machine is run: all reasons if asked for, otherwise what was not to be expected.
+    /// Returns what the user is told about how the machine is run: all reasons if asked for, otherwise only what is
+    /// unexpected.
     #[must_use]
     pub(crate) fn notice(&self) -> Vec<String> {
         if self.spec.request.explain { self.decision.reasons.clone() } else { self.decision.notices.clone() }
     }
 
-    /// The servers of the further shares and of the network, each with its socket.
+    /// Returns the servers of the further shares and of the network, each with its socket.
     fn servers(&self, directory: &Directory) -> Result<Vec<(CommandLine, PathBuf)>, Failure> {
         let mut servers = Vec::new();
         let (uid, gid) = self.account;
@@ -161,7 +162,8 @@ impl Prepared {
         Ok(servers)
     }
 
-    /// What would be started, as shell commands: the servers, then the engine, then the same machine by each other engine.
+    /// Returns what would be started, as shell commands: the servers, the engine, and then the same machine for each
+    /// other engine.
     ///
     /// # Errors
     /// The engine cannot carry out the plan.
@@ -182,10 +184,10 @@ impl Prepared {
         Ok(text)
     }
 
-    /// Makes everything that the run in `directory` needs; also returns the counters of its root.
+    /// Creates everything that the run in `directory` needs. Also returns the counters of its root.
     ///
     /// # Errors
-    /// A port is taken, something of the spec does not fit the engine, or as for [`Prepared::root_server`].
+    /// A port is in use, the engine cannot carry out the spec, or as for [`Prepared::root_server`].
     fn run_config(
         mut self,
         tree: Tree,
@@ -217,7 +219,7 @@ impl Prepared {
         Ok((config, counters))
     }
 
-    /// What the guest is told to mount.
+    /// Returns what the guest is told to mount.
     fn setup(&self) -> Result<Setup, Failure> {
         let share = |(position, resolved): (usize, &Resolved)| guest_protocol::Share {
             tag: share::tag(position + 1),
@@ -246,8 +248,8 @@ impl Prepared {
     }
 }
 
-/// The same machine as another engine would be given it, or why that engine cannot have it. What cannot be written for
-/// an engine that is not used is no reason to fail.
+/// Describes the same machine for another engine, or says why that engine cannot run it. That is no failure, because
+/// the other engine is not used.
 fn other(engine: &dyn Engine, plan: &Plan) -> String {
     match engine::check(engine, plan).and_then(|()| engine.describe(plan)) {
         Ok(description) => format!("# the same by {}\n{description}", engine.title()),
@@ -262,7 +264,7 @@ fn other(engine: &dyn Engine, plan: &Plan) -> String {
 /// Runs a machine to its end in this process. Returns how its command ended, and the counters of its root.
 ///
 /// # Errors
-/// Something that it needs is missing, or as for [`machine::run`].
+/// Something that the machine needs is missing, or as for [`machine::run`].
 pub(crate) fn run(
     prepared: Prepared,
     tree: Tree,
@@ -286,8 +288,8 @@ pub(crate) fn run(
     }
 }
 
-/// Runs a tool of init's in a machine: in its guest if it runs, else in a guest that has only its root and its disk.
-/// Returns the tool's exit status.
+/// Runs one of init's tools in a machine: in its guest if the machine runs, otherwise in a new guest that has only its
+/// root and its disk. Returns the tool's exit status.
 ///
 /// # Errors
 /// The machine does not run and has no disk, or as for [`run`].
@@ -310,13 +312,13 @@ pub(crate) fn run_tool(machine: &Machine, tool: Process, stdio: Stdio, signals: 
         let prepared = Prepared::new(spec, &signals)?;
         run(prepared, tree, directory, stdio, ReadyPipe::none(), signals)
     });
-    // Its record says again how it ended.
+    // Restores what its record said about how it ended.
     machine.restore()?;
     outcome.map(|(ending, _)| ending.shell_status())
 }
 
-/// Runs the machine whose spec is in `directory` to its end in this process. `join` may change how the spec's command is
-/// run, and returns where its channels lead.
+/// Runs the machine whose spec is in `directory` to its end in this process. `join` may change how the spec's command
+/// is run, and returns its standard streams.
 ///
 /// # Errors
 /// As for [`run`].
@@ -345,7 +347,7 @@ pub(crate) fn take_up(
     }
 }
 
-/// What `lamina __supervise NAME new|again` does: runs the machine whose lock it is given, away from any terminal.
+/// What `lamina __supervise NAME new|again` does: runs the machine whose lock it is given, without a terminal.
 ///
 /// # Errors
 /// As for [`run`].

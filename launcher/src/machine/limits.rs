@@ -1,6 +1,6 @@
 //! The limits that the user of a machine can reach, and where each is noticed.
 //!
-//! | limit | noticed by | told as | raised by |
+//! | limit | noticed by | reported as | raised by |
 //! |---|---|---|---|
 //! | bytes of the guest's writes | init, over the control channel | warning | `--tmpfs-size`, `--keep=SIZE` |
 //! | files of the guest's writes | init | warning | `--tmpfs-size`, `--keep=SIZE` |
@@ -12,32 +12,34 @@
 //! | room on the host's disk for the machine's disk | the engine | warning, [`disk_failed`] | room on the host |
 //! | room on the host's disk for `output.log` | the log's writer | warning in `lamina.log`, output is lost | room on the host |
 //! | room on the host's disk for a share | the program in the guest: `ENOSPC` | by that program | room on the host |
-//! | memory of the host | before the start: `--memory` is refused | failure | `--memory` |
-//! | shares, disks and network cards | before the start | failure | one share for several |
-//! | size of a secret | before the start | failure | a share |
+//! | memory of the host | check before the start, which refuses `--memory` | failure | `--memory` |
+//! | shares, disks and network cards | check before the start | failure | one share instead of several |
+//! | size of a secret | check before the start | failure | a share |
 //!
-//! Warnings are in `lamina inspect`, `lamina ps --json` and the machine's record. A guest can only warn of itself, and
-//! only over the control channel, which none but its init has: what it writes to its console is never read for this.
+//! Warnings are in `lamina inspect`, `lamina ps --json` and the machine's record. A guest can only warn about itself,
+//! and only over the control channel, which only its init can use. What it writes to its console is never read for
+//! this.
 
 use std::fs;
 use std::path::Path;
 
 use rustix::process::Pid;
 
-/// The warning of a disk of the machine that fails on this host.
+/// Returns the warning about a disk of the machine that fails on this host.
 pub(super) fn disk_failed(disk: &Path, cause: &str) -> String {
     format!("its disk {} fails on this host, and so do the guest's writes: {cause}", disk.display())
 }
 
-/// The most files that the process `pid`, or one that it has started, may have open, if it has nearly as many: then
-/// programs in the guest see "Too many open files in system".
+/// Returns the limit of open files of the process `pid`, or of one that it has started, if that process has nearly
+/// reached it. Programs in the guest then see "Too many open files in system".
 pub(super) fn short_of_files(pid: Pid) -> Option<u64> {
     let pid = pid.as_raw_nonzero().to_string();
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     children.split_whitespace().chain([pid.as_str()]).find_map(|pid| {
         let limit = open_file_limit(&fs::read_to_string(format!("/proc/{pid}/limits")).ok()?)?;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        // The table's size, which the kernel doubles as it fills: counting is only needed for a full one.
+        // The size of the table, which the kernel doubles when it is full. The files need to be counted only if the
+        // table is large enough.
         let size: u64 = status.lines().find_map(|line| line.strip_prefix("FDSize:"))?.trim().parse().ok()?;
         if size < limit / 2 {
             return None;
@@ -47,12 +49,12 @@ pub(super) fn short_of_files(pid: Pid) -> Option<u64> {
     })
 }
 
-/// A server keeps some for itself, see `share_server`.
+/// A server keeps some files for itself, see `share_server`.
 const fn is_short(open: u64, limit: u64) -> bool {
     open.saturating_add(limit / 20) >= limit.saturating_sub(share_server::OWN_OPEN_FILES)
 }
 
-/// The soft limit in the text of `/proc/PID/limits`.
+/// Returns the soft limit in the text of `/proc/PID/limits`.
 fn open_file_limit(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()

@@ -1,8 +1,8 @@
-//! `output.log`: what the command of a machine without a terminal has written.
+//! `output.log`: the output of the command of a machine without a terminal.
 //!
-//! The format is that of the Kubernetes container runtime interface, which log collectors know: a line for each line
-//! of the output, `<time> <stream> <tag> <bytes>`, with the time as RFC 3339 with nanoseconds in UTC, the stream
-//! `stdout` or `stderr`, and the tag `F`, or `P` for a part of a line whose rest is to follow.
+//! The format is that of the Kubernetes container runtime interface, which log collectors know: a line for each line of
+//! the output, `<time> <stream> <tag> <bytes>`, with the time as RFC 3339 with nanoseconds in UTC, the stream `stdout`
+//! or `stderr`, and the tag `F`, or `P` for a part of a line whose rest follows.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -19,7 +19,7 @@ use crate::failure::{About, Failure};
 /// The file's name in the machine's directory.
 pub(crate) const FILE: &str = "output.log";
 
-/// Writes the log. If the disk is full, output is lost and the command goes on.
+/// Writes the log. If the disk is full, output is lost and the command continues.
 #[derive(Debug)]
 pub(crate) struct Writer {
     file: File,
@@ -28,13 +28,13 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Appends to the log at `path`, and creates it.
+    /// Opens the log at `path` for appending, and creates it if it is missing.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(|file| Self { file, torn: false })
     }
 }
 
-/// The log at `path` as the output of a process without an input.
+/// Returns the log at `path` as the output of a process without input.
 ///
 /// # Errors
 /// It cannot be written.
@@ -75,7 +75,7 @@ impl Output for Writer {
     }
 }
 
-/// One line of a log, taken apart.
+/// The parts of one line of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry<'log> {
     /// When it was written.
@@ -89,7 +89,7 @@ pub(crate) struct Entry<'log> {
 }
 
 impl<'log> Entry<'log> {
-    /// Takes a line apart, given without its end; `None` for one that is damaged.
+    /// Parses a line, without its line end. Returns `None` if it is damaged.
     #[must_use]
     pub(crate) fn parse(line: &'log [u8]) -> Option<Self> {
         let mut words = line.splitn(4, |&byte| byte == b' ');
@@ -107,7 +107,7 @@ impl<'log> Entry<'log> {
         Some(Self { time, error, whole, bytes: words.next()? })
     }
 
-    /// The bytes that were written.
+    /// Writes the bytes of the entry, with the end of its line.
     ///
     /// # Errors
     /// What the writer says.

@@ -1,24 +1,24 @@
 //! One machine: its directories, its processes, and the run of its first command.
 //!
-//! # Its forms
+//! # The forms of a machine
 //!
 //! | form | what it is for |
 //! |---|---|
-//! | [`Spec`](crate::spec::Spec) | what was asked for: all that is needed to start it, now or again; `spec.json` of a machine that lasts |
-//! | [`Prepared`](launch::Prepared) | the spec with what was decided for it on this host, so that `--dry-run` and a run agree |
+//! | [`Spec`](crate::spec::Spec) | what was asked for: all that is needed to start it, now or again; `spec.json`, unless the machine is ephemeral |
+//! | [`Prepared`](launch::Prepared) | the spec and what was decided for it on this host, so that `--dry-run` and a run agree |
 //! | [`Plan`](crate::engine::Plan) | what the engine is told: the same for every engine |
 //! | [`Setup`](guest_protocol::Setup) | what the guest's init is told |
-//! | [`RunConfig`] | everything that a run uses, made and checked before anything is started |
-//! | [`Record`] | what other commands know of it: `machine.json` |
+//! | [`RunConfig`] | everything that a run uses, created and checked before anything is started |
+//! | [`Record`] | what other commands know about it: `machine.json` |
 //!
 //! # Every wait, and how it ends
 //!
-//! No wait on a guest, an engine, a lock or a socket lasts longer than its deadline, and a second signal to the process
-//! that waits ends each of them (the first one is the command's, where there is one).
+//! No wait on a guest, an engine, a lock or a socket lasts longer than its deadline, and a second signal to the waiting
+//! process ends each of them (the first signal goes to the command, if there is one).
 //!
-//! | who waits | for what | at most |
+//! | what waits | for what | at most |
 //! |---|---|---|
-//! | supervisor | servers to make their sockets | 10 s |
+//! | supervisor | servers to create their sockets | 10 s |
 //! | supervisor | the guest to be ready, up to its command's start, and then `--ready port:N` | `--ready-timeout`, 120 s |
 //! | supervisor | the command, while it runs | unlimited: it ends by signals, `stop` and `kill` |
 //! | supervisor | the command to end after SIGTERM, SIGHUP or `stop` | 10 s, `stop --timeout` |
@@ -26,21 +26,21 @@
 //! | supervisor | the guest to power off | 10 s, and again for as long as it writes to its disk |
 //! | supervisor | a guest that panicked to reset | 1 s |
 //! | supervisor | the engine to end after a server that it uses | 0.5 s |
-//! | supervisor | messages under way when the engine has ended | 0.5 s |
+//! | supervisor | messages that have not arrived when the engine ends | 0.5 s |
 //! | supervisor | the engine, or another process that it has killed | 10 s each |
 //! | supervisor | the reader of the command's output | unlimited, as for every program with a pipe |
-//! | supervisor | the guest to read its control channel | never: a thread of its own writes |
+//! | supervisor | the guest to read its control channel | never: a separate thread writes |
 //! | supervisor | its cleaner to end | 5 s |
-//! | `run --detach`, `start` | the supervisor to say that the machine is ready | what the supervisor may take |
+//! | `run --detach`, `start` | the supervisor to say that the machine is ready | as long as the supervisor may take |
 //! | `exec`, `cp`, `diff`, `commit` | the supervisor to answer | 10 s |
 //! | `exec`, `cp`, `diff`, `commit` | the process in the guest | unlimited; after SIGTERM or SIGHUP 10 s |
 //! | `stop` | the machine to end | `--timeout` and 15 s, or a day while it writes its disk; then it is killed |
 //! | `kill`, `rm --force` | the machine to end | 15 s, then its supervisor is killed, and 15 s for that |
-//! | `wait` | the machine to end | unlimited: that is what it is for |
+//! | `wait` | the machine to end | unlimited, because that is its purpose |
 //! | every command | a machine's lock | 0.5 s |
 //! | every command | a lock of the store | unlimited, with a notice; the layer that is waited for arrives |
 //!
-//! A supervisor whose socket was removed makes it again within a second, see `restore_api` in [`supervisor`].
+//! A supervisor whose socket was removed creates it again within a second, see `restore_api` in [`supervisor`].
 
 mod api;
 mod children;

@@ -1,14 +1,14 @@
 //! The course of a machine's run, as a function: [`Course::step`] takes what happened and when, and returns what to do.
 //!
-//! It starts nothing, waits for nothing and reads no clock; [`super::supervisor`] does. The phases:
+//! It starts nothing, waits for nothing and reads no clock; [`super::supervisor`] does that. The phases:
 //!
 //! ```text
 //! StartingServers -> Booting -> StartingCommand -> WaitingForReady -> Running -> PoweringOff -> Draining -> Ended
 //!                                      \_______________\_______________/ \-> Stopping -/
 //! ```
 //!
-//! Every phase before `Draining` goes there when the engine ends, and to `Ended` when there is nothing to wait for. Each
-//! wait has a deadline of its own, see [`Purpose`].
+//! Every phase before `Draining` changes to it when the engine ends, or to `Ended` if there is nothing to wait for.
+//! Each wait has its own deadline, see [`Purpose`].
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use super::end::End;
 use crate::engine::Exit;
 use crate::spec::ready::Ready;
 
-/// Where a run is.
+/// The phase of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// The servers of the root, the shares and the network are starting.
@@ -33,18 +33,18 @@ pub(super) enum Phase {
     WaitingForReady,
     /// The command runs.
     Running,
-    /// The command has been told to end, or got a signal that this process got.
+    /// The command has been told to end, or has been sent a signal that this process got.
     Stopping(Asked),
-    /// The command is over. The guest writes back what is dirty and powers off.
+    /// The command has ended. The guest writes back its data and powers off.
     PoweringOff(End),
-    /// The engine has ended. Messages that are under way may still say how the command ended, and the command's output
+    /// The engine has ended. Messages that have not arrived yet may say how the command ended, and the command's output
     /// is being written.
     Draining(End),
     /// Nothing is left to wait for.
     Ended(End),
 }
 
-/// Who wants the command to end.
+/// What asked the command to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     /// Another command, such as `lamina stop`.
@@ -56,7 +56,7 @@ pub(super) enum Asked {
 /// What a deadline is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Purpose {
-    /// The servers make their sockets.
+    /// The servers create their sockets.
     Servers,
     /// The guest becomes ready.
     Ready,
@@ -70,15 +70,15 @@ pub(super) enum Purpose {
     Panic,
     /// The engine ends after it was killed.
     Engine,
-    /// The engine ends after a server that it uses has ended: then the engine's end is the reason.
+    /// The engine ends after a server that it uses has ended. If it does, its end is the reason.
     Server,
-    /// What the guest said before the engine ended arrives.
+    /// What the guest sent before the engine ended arrives.
     LastMessages,
 }
 
 impl Purpose {
-    /// How long it may take. Two are the user's to set: [`Purpose::Ready`] by `--ready-timeout`, and
-    /// [`Purpose::Command`] by `stop --timeout`, which is this only for a signal.
+    /// Returns how long it may take. The user can set two of them: [`Purpose::Ready`] with `--ready-timeout`, and
+    /// [`Purpose::Command`] with `stop --timeout`; for a signal it is always this.
     const fn default(self) -> Duration {
         match self {
             Self::Servers | Self::Command | Self::PowerOff | Self::Engine => Duration::from_secs(10),
@@ -96,9 +96,9 @@ pub(super) const GRACE: Duration = Purpose::Command.default();
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Input {
-    /// The servers have made their sockets, and the engine has been started.
+    /// The servers have created their sockets, and the engine has been started.
     EngineStarted,
-    /// The control channel to the guest is there.
+    /// The control channel to the guest is open.
     ControlOpened,
     /// The control channel has ended.
     ControlClosed,
@@ -108,15 +108,15 @@ pub(super) enum Input {
     CommandStarted,
     /// The command has ended.
     CommandEnded(Ending),
-    /// The command could not be started: the exit status that this gives, and why.
+    /// The command could not be started: the exit status, and why.
     CommandFailed(u8, String),
     /// Something listens on the port that makes the machine ready.
     PortListens,
     /// Init cannot go on, and powers off.
     GuestFailed(String),
-    /// The guest does not keep to the protocol.
+    /// The guest broke the protocol.
     GuestBroke(String),
-    /// Everything is on the guest's disks.
+    /// The guest has written everything to its disks.
     Halting,
     /// The guest's kernel panicked.
     KernelPanicked,
@@ -143,7 +143,7 @@ pub(super) enum Input {
 pub(super) enum Action {
     /// Tell init to start the command.
     StartCommand,
-    /// Write down that the command runs.
+    /// Record that the command runs.
     RecordRunning,
     /// Have a tool in the guest wait until something listens on this port.
     AwaitPort(u16),
@@ -176,24 +176,24 @@ pub(super) struct Rules {
     pub(super) has_stop_signal: bool,
 }
 
-/// The course of one run.
+/// The state of one run.
 #[derive(Debug)]
 pub(super) struct Course {
     rules: Rules,
     phase: Phase,
     deadlines: BTreeMap<Purpose, Instant>,
-    /// Why the engine is about to end, if that is known before it does.
+    /// Why the engine will end, if that is known before it does.
     cause: Option<End>,
     /// A server that has ended while the engine ran.
     server: Option<String>,
     control_open: bool,
     output_open: bool,
-    /// The command has run, or a process has been told that the machine is ready: it is known to somebody.
+    /// The command has run, or a process has been told that the machine is ready, so a user may know of it.
     known: bool,
 }
 
 impl Course {
-    /// A run whose servers are being started.
+    /// Creates a run whose servers are being started.
     pub(super) fn new(rules: Rules, now: Instant) -> Self {
         let mut course = Self {
             rules,
@@ -213,22 +213,22 @@ impl Course {
         &self.phase
     }
 
-    /// Whether somebody knows of the machine, so that it must not disappear.
+    /// Returns whether a user may know of the machine, so that it must not disappear.
     pub(super) const fn is_known(&self) -> bool {
         self.known
     }
 
-    /// Whether the command has been asked for and is not known to be over.
+    /// Returns whether the command has been asked for and is not known to have ended.
     pub(super) const fn has_command(&self) -> bool {
         matches!(self.phase, Phase::StartingCommand | Phase::WaitingForReady | Phase::Running | Phase::Stopping(_))
     }
 
-    /// The next deadline.
+    /// Returns the next deadline.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.values().min().copied()
     }
 
-    /// Takes out a deadline that has passed.
+    /// Removes and returns a deadline that has passed.
     pub(super) fn expired(&mut self, now: Instant) -> Option<Purpose> {
         let (&purpose, _) = self.deadlines.iter().find(|&(_, &at)| at <= now)?;
         self.deadlines.remove(&purpose);
@@ -240,7 +240,7 @@ impl Course {
     }
 
     fn set_to(&mut self, purpose: Purpose, now: Instant, most: Duration) {
-        // An instant that the clock cannot hold is never.
+        // A time that the clock cannot represent is never reached.
         if let Some(at) = now.checked_add(most) {
             self.deadlines.insert(purpose, at);
         }
@@ -250,7 +250,7 @@ impl Course {
         self.deadlines.remove(&purpose);
     }
 
-    /// Goes on by one input.
+    /// Handles one input.
     pub(super) fn step(&mut self, now: Instant, input: Input) -> Vec<Action> {
         if matches!(self.phase, Phase::Ended(_)) {
             return Vec::new();
@@ -278,7 +278,7 @@ impl Course {
         Vec::new()
     }
 
-    /// What init says.
+    /// Handles what init says.
     fn guest(&mut self, now: Instant, said: Input) -> Vec<Action> {
         match said {
             Input::EngineStarted if self.phase == Phase::StartingServers => {
@@ -315,7 +315,7 @@ impl Course {
             }
             // What a guest does after this only takes time.
             Input::Halting => self.kill_engine(now),
-            // It came too late, or out of turn.
+            // It came too late or out of order.
             _ => Vec::new(),
         }
     }
@@ -342,10 +342,10 @@ impl Course {
         actions
     }
 
-    /// The command is over: the machine has nothing left to do.
+    /// The command has ended, so the machine has nothing left to do.
     fn command_over(&mut self, now: Instant, end: End) -> Vec<Action> {
         if matches!(self.phase, Phase::Draining(_)) {
-            // It was under way when the engine ended.
+            // The message arrived only after the engine had ended.
             self.phase = Phase::Draining(end);
             self.settle();
             return Vec::new();
@@ -380,10 +380,10 @@ impl Course {
         actions
     }
 
-    /// Ends the run if all that was under way has arrived and is written.
+    /// Ends the run if all messages have arrived and all output is written.
     fn settle(&mut self) {
         if let Phase::Draining(end) = &self.phase {
-            // A command that is known to be over says nothing more.
+            // A command that is known to have ended sends no more messages.
             let told = matches!(end, End::Command(_) | End::NotStarted { .. });
             if !self.output_open && (told || !self.control_open) {
                 self.phase = Phase::Ended(end.clone());
@@ -391,8 +391,8 @@ impl Course {
         }
     }
 
-    /// A server ends by itself when the engine does, whose end is then about to be told. Otherwise it is the reason: a
-    /// guest whose share is gone hangs, and waiting saves nothing.
+    /// A server ends by itself when the engine ends, and the engine's end is then reported soon. Otherwise the server's
+    /// end is the reason: a guest whose share is gone hangs, and waiting would not help.
     fn server_ended(&mut self, now: Instant, cause: String) {
         match self.phase {
             Phase::StartingServers => self.phase = Phase::Ended(End::Server(cause)),
@@ -416,7 +416,7 @@ impl Course {
             self.clear(Purpose::Ready);
             self.set(Purpose::Command, now);
         }
-        // What ends this process ends the command in the way that the command wants.
+        // A signal that would end this process asks the command to end with the command's own stop signal.
         vec![match signal {
             SIGINT | SIGTERM | SIGHUP if self.rules.has_stop_signal => Action::StopCommand,
             other => Action::SignalCommand(other),
@@ -445,7 +445,7 @@ impl Course {
         self.kill_engine(now)
     }
 
-    /// Its end is an input of its own.
+    /// Kills the engine. Its end is reported by a later input.
     fn kill_engine(&mut self, now: Instant) -> Vec<Action> {
         if !matches!(self.phase, Phase::Draining(_)) {
             self.set(Purpose::Engine, now);
@@ -463,7 +463,7 @@ impl Course {
                 self.phase = Phase::Ended(End::NotReady { seconds, running: self.has_command() });
             }
             Purpose::Command => {
-                // The rest of the guest still ends in good order.
+                // The guest can still power off normally.
                 self.set(Purpose::Kill, now);
                 return vec![Action::SignalCommand(SIGKILL)];
             }

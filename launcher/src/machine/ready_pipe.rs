@@ -1,8 +1,8 @@
-//! A machine that outlives the terminal: started by one process, supervised by another.
+//! Machines in the background, which one process starts and another one supervises.
 //!
-//! `lamina run --detach` makes the machine's directory and starts `lamina __supervise NAME new|again` in a session of its own.
-//! That process gets the machine's lock as its standard input and the writing end of a pipe as its standard output,
-//! through which it says once how the start went: one line of JSON, [`Started`].
+//! `lamina run --detach` creates the machine's directory and starts `lamina __supervise NAME new|again` in a session of
+//! its own. That process gets the machine's lock as its standard input and the writing end of a pipe as its standard
+//! output, to which it writes once how the start went: one line of JSON, [`Started`].
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write};
@@ -29,7 +29,7 @@ pub(crate) const SUPERVISE: &str = "__supervise";
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Started {
-    /// The machine is ready; what its user is told of how it is run, a line each.
+    /// The machine is ready. Notices for the user about how it is run, one line each.
     Ready(Vec<String>),
     Failed(Failure),
 }
@@ -58,13 +58,14 @@ impl ReadyPipe {
         Ok((Self { pipe: Some(pipe), notice: Vec::new() }, lock))
     }
 
-    /// Nobody waits.
+    /// Returns a pipe for which no process waits.
     #[must_use]
     pub(crate) const fn none() -> Self {
         Self { pipe: None, notice: Vec::new() }
     }
 
-    /// What its user is told once the machine is ready; at once if nobody waits.
+    /// Sets the notices for the user, which are sent once the machine is ready. Prints them at once if no process
+    /// waits.
     pub(crate) fn tell(&mut self, notice: Vec<String>) {
         if self.is_awaited() {
             self.notice = notice;
@@ -84,7 +85,7 @@ impl ReadyPipe {
         self.say(&Started::Failed(failure.clone()));
     }
 
-    /// Whether a process waits.
+    /// Returns whether a process waits.
     pub(super) const fn is_awaited(&self) -> bool {
         self.pipe.is_some()
     }
@@ -92,7 +93,7 @@ impl ReadyPipe {
     fn say(&mut self, started: &Started) {
         if let Some(mut pipe) = self.pipe.take() {
             let line = serde_json::to_string(started).unwrap_or_default();
-            // The process that started the machine may be gone by now.
+            // The process that started the machine may have ended by now.
             let _ = pipe.write_all(format!("{line}\n").as_bytes());
         }
     }
@@ -102,7 +103,7 @@ impl ReadyPipe {
 /// process ends the machine again, and a second one kills its supervisor.
 ///
 /// # Errors
-/// The machine could not be started; it is gone then, or, if it is kept, as it was.
+/// The machine could not be started. A new machine has been removed, and another one is as it was before.
 pub(crate) fn start(directory: Directory, signals: &Signals) -> Result<(), Failure> {
     let (name, start) = (directory.name().to_owned(), if directory.is_new() { "new" } else { "again" });
     let log = directory.file("lamina.log");
@@ -119,7 +120,7 @@ pub(crate) fn start(directory: Directory, signals: &Signals) -> Result<(), Failu
                 let _ = kill_process(Pid::from_child(&child), Signal::TERM);
                 told = Some(signal);
             }
-            // It waits for something, such as a lock of the store. Its cleaner tidies up.
+            // The supervisor waits for something, such as a lock of the store. Its cleaner cleans up.
             (Ok(Event::Signal(_)), Some(signal)) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -154,7 +155,7 @@ fn spawn(arguments: [&str; 3], lock: File, writer: PipeWriter, log: &Path) -> Re
     command.spawn().about(SUPERVISE)
 }
 
-/// Reads what the supervisor says, and sends [`Event::Flushed`] after that.
+/// Reads what the supervisor writes, and then sends [`Event::Flushed`].
 fn reader_thread(reader: PipeReader, events: Sender<Event>) -> std::thread::JoinHandle<String> {
     std::thread::spawn(move || {
         let mut line = String::new();

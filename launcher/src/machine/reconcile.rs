@@ -1,4 +1,4 @@
-//! Bringing the files of machines in line with their processes, which are the truth.
+//! Updates the files of machines to match their processes, which are the truth.
 
 use std::fs::{self, OpenOptions};
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::record::{self, MOUNT_POINT, Record};
 use crate::failure::{About, Failure};
 use crate::machine::kept_disk;
 
-/// Removes what killed supervisors left, for every machine. What cannot be removed is left for the next time.
+/// Cleans up after killed supervisors, for every machine. What cannot be removed is left for the next time.
 pub(super) fn reconcile_all(machines: &Path) -> Result<(), Failure> {
     for entry in fs::read_dir(machines).about(machines.display())?.flatten() {
         reconcile(&entry.path());
@@ -20,8 +20,8 @@ pub(super) fn reconcile_all(machines: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Brings the files of one machine in line with its processes. If its supervisor was killed, this ends its other processes,
-/// removes its mount and sockets, and marks it as failed; an ephemeral machine is removed.
+/// Updates the files of one machine to match its processes. If its supervisor was killed, this ends its other
+/// processes, removes its mount and sockets, and marks it as failed; an ephemeral machine is removed.
 pub(super) fn reconcile(state: &Path) {
     let Ok(record) = Record::read(state) else {
         // A record that cannot be read is for the user to look at: the machine may have a disk.
@@ -34,7 +34,7 @@ pub(super) fn reconcile(state: &Path) {
     if seen.state == record.state {
         return;
     }
-    // A process that holds it is alive after all, or is doing this.
+    // A process that holds the lock is still alive, or is cleaning up too.
     let Ok(lock) = OpenOptions::new().append(true).open(state.join(LOCK)) else { return };
     if lock.try_lock().is_err() {
         return;
@@ -50,7 +50,7 @@ pub(super) fn reconcile(state: &Path) {
     if let Ok(sockets) = record.socket_directory() {
         let _ = fs::remove_dir_all(sockets);
     }
-    // Lost on a disk that is full.
+    // Fails if the disk is full.
     let _ = exit_record::write(&lock, &seen.state);
     if record.ephemeral {
         let _ = fs::remove_dir_all(state);
@@ -59,7 +59,7 @@ pub(super) fn reconcile(state: &Path) {
     }
 }
 
-/// Whether a directory was left before it had a record, and is not just being made.
+/// Returns whether a directory was left behind before it had a record, and is not just being created.
 fn is_half_made(state: &Path) -> bool {
     let nothing = |name: &str| matches!(state.join(name).try_exists(), Ok(false));
     let age = fs::metadata(state).and_then(|directory| directory.modified()).map(|made| made.elapsed());

@@ -1,4 +1,4 @@
-//! `machine.json`: what is known of a machine, checked against its processes.
+//! `machine.json`: what is known about a machine, checked against its processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub(crate) const FILE: &str = "machine.json";
 /// The name of a machine's mount point in its directory.
 pub(super) const MOUNT_POINT: &str = "root";
 
-/// What `machine.json` says of a machine. The environment that it was given is in its spec only.
+/// What `machine.json` says about a machine. The environment of its command is only in its spec.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// The machine's name.
@@ -27,21 +27,21 @@ pub(crate) struct Record {
     pub(crate) root: String,
     /// The command, without its environment.
     pub(crate) command: Vec<String>,
-    /// When it was made, in seconds since 1970.
+    /// When it was created, in seconds since 1970.
     pub(crate) created: u64,
     /// Whether it is removed when it ends.
     pub(crate) ephemeral: bool,
-    /// The id of the host's boot in which `processes` have their meaning.
+    /// The id of the host's boot to which `processes` belong.
     pub(crate) boot_id: String,
     /// Its state.
     #[serde(flatten)]
     pub(crate) state: State,
     /// The processes, the supervisor first.
     pub(crate) processes: Vec<ProcessRecord>,
-    /// Where its sockets are. The variable that says so may have another value for other processes.
+    /// Where its sockets are, because `XDG_RUNTIME_DIR` may have another value in other processes.
     #[serde(default)]
     pub(crate) sockets: Option<PathBuf>,
-    /// What went wrong since its last start without ending it, a line each.
+    /// Problems since its last start that did not end it, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) warnings: Vec<String>,
 }
@@ -59,12 +59,12 @@ pub(crate) enum State {
     },
     /// Its command has ended.
     Exited {
-        /// The exit status as a shell has it.
+        /// The exit status, as a shell reports it.
         status: u8,
         /// When, in seconds since 1970.
         at: u64,
     },
-    /// It ended without its command having ended.
+    /// It ended before its command did.
     Failed {
         /// Why, in one line.
         reason: String,
@@ -76,13 +76,13 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// Whether its processes should be running.
+    /// Returns whether its processes should be running.
     #[must_use]
     pub(crate) const fn is_active(&self) -> bool {
         matches!(self, Self::Starting | Self::Running { .. })
     }
 
-    /// The exit status that its end gave.
+    /// Returns the exit status of a machine that has ended.
     #[must_use]
     pub(crate) const fn status(&self) -> Option<u8> {
         match self {
@@ -104,19 +104,19 @@ pub(crate) struct ProcessRecord {
 }
 
 impl ProcessRecord {
-    /// The record of a living process.
+    /// Returns the record of a running process.
     #[must_use]
     pub(crate) fn of(role: &str, pid: Pid) -> Option<Self> {
         Some(Self { role: role.to_owned(), pid: pid.as_raw_nonzero().get(), started: child::start_time(pid)? })
     }
 
-    /// A descriptor of the process, if it still runs in the boot `boot_id`; another process under the same id does
-    /// not count. What is done by the descriptor meets this process or none.
+    /// Returns a descriptor of the process, if it still runs and `boot_id` is that of this boot. Another process with
+    /// the same id does not count. An operation on the descriptor affects this process or none.
     #[must_use]
     pub(crate) fn open(&self, boot_id: &str) -> Option<OwnedFd> {
         let pid = Pid::from_raw(self.pid).filter(|_| boot_id == current_boot())?;
         let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // Read after the descriptor was opened: the id cannot change its meaning unnoticed any more.
+        // Read after the descriptor was opened, so that the id cannot have been used again unnoticed.
         (child::start_time(pid) == Some(self.started)).then_some(handle)
     }
 }
@@ -127,22 +127,22 @@ impl Record {
         json_file::read(&directory.join(FILE))
     }
 
-    /// Writes it, by a rename.
+    /// Writes it, and renames it into place.
     pub(crate) fn write(&self, directory: &Path) -> Result<(), Failure> {
         json_file::write(&directory.join(FILE), self)
     }
 
-    /// The directory of its sockets.
+    /// Returns the directory of its sockets.
     pub(crate) fn socket_directory(&self) -> Result<PathBuf, Failure> {
         self.sockets.clone().map_or_else(|| Ok(home::sockets()?.join(&self.name)), Ok)
     }
 
-    /// A descriptor of the supervisor, if it still runs.
+    /// Returns a descriptor of the supervisor, if it still runs.
     pub(crate) fn supervisor(&self) -> Option<OwnedFd> {
         self.processes.first()?.open(&self.boot_id)
     }
 
-    /// The record with the state that the processes show.
+    /// Returns the record with the state that the processes show.
     #[must_use]
     pub(crate) fn seen_now(mut self) -> Self {
         if self.state.is_active() && self.supervisor().is_none() {
@@ -152,7 +152,7 @@ impl Record {
         self
     }
 
-    /// Why a machine is gone that did not record its end.
+    /// Returns why a machine that did not record its end has ended.
     fn loss(&self) -> String {
         if self.boot_id != current_boot() {
             return "the host was restarted".to_owned();
@@ -164,7 +164,7 @@ impl Record {
     }
 }
 
-/// A new record, of a machine that is about to start.
+/// Creates the record of a machine that is about to start.
 #[must_use]
 pub(crate) fn new_record(name: &str, root: &str, command: &[String], ephemeral: bool) -> Record {
     Record {
@@ -181,7 +181,7 @@ pub(crate) fn new_record(name: &str, root: &str, command: &[String], ephemeral: 
     }
 }
 
-/// The id of this boot of the host, which no other boot has.
+/// Returns the id of this boot of the host, which no other boot has.
 #[must_use]
 pub(crate) fn current_boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or(String::new(), |text| text.trim().to_owned())

@@ -1,11 +1,11 @@
 //! What other commands ask of a machine's supervisor, over the socket `api.sock` of that machine.
 //!
 //! A connection begins with one line of JSON, a [`Request`], which is answered by one line, a [`Reply`]. After
-//! [`Request::Exec`] both sides go on in the frames of the guest's control channel ([`guest_protocol`]), with [`STREAM`]
-//! for the stream. The supervisor only changes that number, so the windows of the process's channels reach from the guest
-//! to the command that started it. The connection ends after the process's last message.
+//! [`Request::Exec`] both sides continue with the frames of the guest's control channel ([`guest_protocol`]), with
+//! [`STREAM`] as the stream. The supervisor only changes that number, so the windows of the process's channels reach
+//! from the guest to the command that started it. The connection ends after the process's last message.
 //!
-//! Every process that may enter the directory of sockets can connect: those of its owner.
+//! Every process that may enter the directory of sockets can connect, so only those of its owner.
 
 use std::io::{self, Read, Write};
 
@@ -23,10 +23,10 @@ const LONGEST: u64 = guest_protocol::MAX_PAYLOAD as u64;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// Start a process beside the machine's first one. It gets the first one's environment, directory and user unless it
-    /// has its own; a tool of init's is started as it is.
+    /// Start a further process in the machine. It gets the environment, directory and user of the first process unless
+    /// it has its own. One of init's tools is started unchanged.
     Exec(Process),
-    /// End the first process: by its stop signal, and by SIGKILL if it has not ended in time.
+    /// End the first process: with its stop signal, and with SIGKILL if it has not ended in time.
     Stop {
         /// Milliseconds.
         timeout: u64,
@@ -37,13 +37,13 @@ pub(crate) enum Request {
     Kill,
 }
 
-/// Whether it is done.
+/// The answer to a request.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reply {
-    /// It is.
+    /// The request is carried out.
     Accepted,
-    /// It cannot be, because of this.
+    /// The request cannot be carried out, for this reason.
     Refused(String),
 }
 

@@ -1,4 +1,4 @@
-//! What a machine's run consists of.
+//! Everything that one run of a machine uses.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::spec::ready::Ready;
 pub(crate) struct RunConfig {
     /// The server of its root, and that root's socket.
     pub(crate) root: (Box<dyn RootServer>, PathBuf),
-    /// Where the root's counters are told, while this lives.
+    /// The socket that returns the root's counters, for as long as this exists.
     pub(crate) _stats: Option<StatsSocket>,
     /// The servers of its further shares and of its network, each with its socket, whose name says what it serves.
     pub(crate) shares: Vec<(CommandLine, PathBuf)>,

@@ -1,4 +1,4 @@
-//! One process of the guest joined to what its input comes from and its output goes to.
+//! One process of the guest, connected to the source of its input and the target of its output.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -12,8 +12,8 @@ use guest_protocol::{Channel, MAX_CHUNK, Message, WINDOW};
 use super::event::Event;
 use super::stdio::Stdio;
 
-/// The sending side of a control channel, shared by threads. Sending never waits: a thread of its own writes, so a guest
-/// that has stopped reading holds up nobody who has to notice that.
+/// The sending side of a control channel, shared by threads. Sending never waits, because a separate thread writes. So
+/// a guest that has stopped reading does not block the thread that must notice that.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
     queue: Sender<(u32, Message)>,
@@ -34,21 +34,20 @@ impl Control {
         Self { queue, ledger: Arc::default() }
     }
 
-    /// What the other side has sent of what it was asked for here.
+    /// Returns the count of output that the other side has sent.
     pub(crate) fn ledger(&self) -> Arc<Ledger> {
         Arc::clone(&self.ledger)
     }
 
-    /// Sends one message, after those that were sent before. One that cannot be sent is noticed by the end of the
-    /// channel.
+    /// Sends one message, after those that were sent before. If it cannot be sent, the end of the channel shows it.
     pub(crate) fn send(&self, stream: u32, message: Message) {
         self.ledger.sends(stream, &message);
         let _ = self.queue.send((stream, message));
     }
 }
 
-/// The output of processes that is under way. What a guest has sent and nobody has passed on yet is in our memory, so it
-/// must not be more than its windows.
+/// Counts the output of processes that has arrived but has not been passed on. It is in our memory, so it must not be
+/// larger than the windows.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger(Mutex<HashMap<u32, [u32; 2]>>);
 
@@ -67,10 +66,10 @@ impl Ledger {
         }
     }
 
-    /// Counts what has come.
+    /// Counts what has arrived.
     ///
     /// # Errors
-    /// It is more than there is room for (`InvalidData`).
+    /// It is more than the window allows (`InvalidData`).
     fn receives(&self, stream: u32, message: &Message) -> io::Result<()> {
         let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (channel, bytes) = match message {
@@ -93,7 +92,7 @@ impl Ledger {
     }
 }
 
-/// The place of an output's count.
+/// Returns the index of an output's count.
 const fn output(channel: Channel) -> Option<usize> {
     match channel {
         Channel::Stdin => None,
@@ -102,7 +101,7 @@ const fn output(channel: Channel) -> Option<usize> {
     }
 }
 
-/// Passes on what the guest says until the channel ends, in a thread of its own.
+/// Starts a thread that passes on what the guest says until the channel ends.
 pub(crate) fn listen(mut stream: UnixStream, events: Sender<Event>, ledger: Arc<Ledger>) {
     std::thread::spawn(move || {
         let error = loop {
@@ -123,7 +122,7 @@ pub(crate) fn listen(mut stream: UnixStream, events: Sender<Event>, ledger: Arc<
     });
 }
 
-/// A process whose channels lead to us.
+/// A process of the guest whose channels are connected to this process.
 #[derive(Debug)]
 pub(crate) struct Session {
     /// The window of its standard input.
@@ -132,15 +131,15 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Starts passing on: input to stream `stream`, and output that [`Session::output`] is given. When nobody
-    /// takes the output any more, the process learns of it as it would from a pipe.
+    /// Starts to pass on input to the stream `stream`, and the output that [`Session::output`] is called with. When the
+    /// output can no longer be written, the process sees a closed pipe.
     pub(crate) fn attach(stream: u32, control: &Control, events: Sender<Event>, stdio: Stdio) -> Self {
         let Stdio { input, mut output } = stdio;
         let stdin = Arc::new(Window::default());
         match input {
             Some(input) => {
                 let (window, sender) = (Arc::clone(&stdin), control.clone());
-                // Not joined: a read from a terminal cannot be called off.
+                // Not joined, because a read from a terminal cannot be cancelled.
                 std::thread::spawn(move || send_input(stream, input, &window, &sender));
             }
             None => control.send(stream, Message::Stdin(Vec::new())),
@@ -159,7 +158,7 @@ impl Session {
                 };
                 control.send(stream, answer);
             }
-            // What takes it learns here that it was all.
+            // This tells the receiver that the output is complete.
             drop(output);
             let _ = events.send(Event::Flushed);
         });
@@ -178,15 +177,15 @@ impl Session {
         self.stdin.credit(bytes);
     }
 
-    /// No more is to come: [`Event::Flushed`] follows once all is written.
+    /// Notes that there is no more output. [`Event::Flushed`] follows once all of it is written.
     pub(crate) fn finish(&mut self) {
         self.stdin.close();
         self.output = None;
     }
 }
 
-/// Reads only what the guest has room for, so that input that the command never asks for is not lost more
-/// than one window deep to the next reader of the same input.
+/// Reads only what the guest has room for. So of the input that the command never reads, at most one window is lost for
+/// the next reader of the same input.
 fn send_input(stream: u32, mut input: Box<dyn Read + Send>, window: &Window, control: &Control) {
     let mut buffer = vec![0; MAX_CHUNK];
     while let Some(room) = window.wait(MAX_CHUNK) {
@@ -214,7 +213,7 @@ mod tests {
     fn a_guest_that_reads_nothing_holds_up_no_sender() {
         let (_guest, host) = UnixStream::pair().unwrap();
         let control = Control::new(host);
-        // Far more than any socket buffers.
+        // Far more than a socket can buffer.
         for _ in 0..1000 {
             control.send(7, Message::Stdin(vec![0; MAX_CHUNK]));
         }

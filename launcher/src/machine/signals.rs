@@ -1,4 +1,4 @@
-//! Signals to this process, from before anything is started that they could leave behind.
+//! Signals to this process, caught before it starts anything that a signal could leave behind.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
@@ -10,12 +10,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 use super::event::Event;
 use crate::failure::{About, Failure, MACHINE_FAILED};
 
-/// Catches the signals by which people and service managers end programs, and those of the terminal. A signal that this
-/// process was started to ignore, as by nohup(1) or in a script's `&`, stays ignored.
+/// Catches the signals with which people and service managers end programs, and those of the terminal. A signal that
+/// this process was started to ignore, as by nohup(1) or in a script's `&`, stays ignored.
 ///
-/// The first signal is for the code that checks for it, or takes it from the inbox. Where nothing does (a wait for a lock
-/// of the store, for a program that does not end), the second one ends this process: the machine's cleaner and the next
-/// command tidy up, as after a kill.
+/// The first signal is for the code that checks for it or takes it from the inbox. If no code does (during a wait for a
+/// lock of the store, or for a program that does not end), the second signal ends this process. The machine's cleaner
+/// and the next command then clean up, as after a kill.
 #[derive(Debug)]
 pub(crate) struct Signals {
     caught: Arc<AtomicI32>,
@@ -25,11 +25,11 @@ pub(crate) struct Signals {
     pub(crate) inbox: Receiver<Event>,
 }
 
-/// The same signal within so short a time counts once.
+/// The same signal twice within this time counts once.
 const TWICE: Duration = Duration::from_millis(100);
 
 impl Signals {
-    /// Starts to catch them, for as long as this process lives.
+    /// Starts to catch them, for as long as this process runs.
     ///
     /// # Errors
     /// The handlers cannot be set.
@@ -65,14 +65,14 @@ impl Signals {
         Ok(Self { caught, attended, events, inbox })
     }
 
-    /// While the returned value lives, every signal is for the loop that reads the inbox.
+    /// While the returned value exists, every signal is for the loop that reads the inbox.
     #[must_use]
     pub(crate) fn attend(&self) -> Attended {
         self.attended.fetch_add(1, Ordering::Relaxed);
         Attended(Arc::clone(&self.attended))
     }
 
-    /// The last signal that asked this process to end, 0 before the first.
+    /// Returns the last signal that asked this process to end, or 0 before the first.
     pub(crate) fn caught(&self) -> Arc<AtomicI32> {
         Arc::clone(&self.caught)
     }
@@ -99,13 +99,14 @@ impl Drop for Attended {
     }
 }
 
-/// The signals that a process ignores, a bit for each, the lowest for signal 1: `SigIgn` of proc_pid_status(5).
+/// Returns the signals that a process ignores, as a bit mask with the lowest bit for signal 1: `SigIgn` of
+/// proc_pid_status(5).
 fn ignored(status: &str) -> u64 {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
 }
 
-/// The failure of a run that a signal ended.
+/// Returns the failure of a run that a signal ended.
 pub(crate) fn interrupted(signal: i32) -> Failure {
     let status = u8::try_from(128 + signal).unwrap_or(MACHINE_FAILED);
     let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");

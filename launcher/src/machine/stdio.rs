@@ -1,4 +1,4 @@
-//! Where the three channels of a process lead on this host.
+//! What the three channels of a process are connected to on this host.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -8,12 +8,12 @@ use guest_protocol::Channel;
 
 use crate::failure::Failure;
 
-/// Takes what a process writes.
+/// Receives what a process writes.
 pub(crate) trait Output: Send {
-    /// Takes bytes of standard output or standard error.
+    /// Receives bytes of standard output or standard error.
     ///
     /// # Errors
-    /// The output is not wanted any more: the process sees that as it would see a closed pipe.
+    /// The output is not wanted any more. The process then sees a closed pipe.
     fn take(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()>;
 }
 
@@ -30,27 +30,27 @@ impl fmt::Debug for Stdio {
 }
 
 impl Stdio {
-    /// This process's own. Output that cannot be written is noted in `lost`.
+    /// Returns this process's own streams. Output that cannot be written is noted in `lost`.
     #[must_use]
     pub(crate) fn own(input: bool, lost: WriteFailure) -> Self {
         Self { input: input.then(|| Box::new(io::stdin()) as Box<dyn Read + Send>), output: Box::new(Own(lost)) }
     }
 
-    /// An output without an input.
+    /// Returns an output without an input.
     #[must_use]
     pub(crate) fn output(output: impl Output + 'static) -> Self {
         Self { input: None, output: Box::new(output) }
     }
 
-    /// An input, and an output that takes what answers it.
+    /// Returns an input and an output.
     #[must_use]
     pub(crate) fn new(input: impl Read + Send + 'static, output: impl Output + 'static) -> Self {
         Self { input: Some(Box::new(input)), output: Box::new(output) }
     }
 }
 
-/// The first output that could not be written, shared by its clones. A closed pipe does not count: its reader has read
-/// enough.
+/// The first output that could not be written, shared by its clones. A closed pipe does not count, because its reader
+/// has read enough.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WriteFailure(Arc<OnceLock<Failure>>);
 
@@ -85,12 +85,12 @@ impl Output for Own {
     }
 }
 
-/// Memory that is written to, shared by its clones.
+/// A buffer in memory, shared by its clones.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
 
 impl SharedBuffer {
-    /// Takes out what has been written.
+    /// Removes and returns what has been written.
     #[must_use]
     pub(crate) fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))

@@ -1,4 +1,4 @@
-//! The run of one machine, from its directory to its last process: does what [`Course`] says, and tells it what happens.
+//! Runs one machine, from its directory to its last process. Does what [`Course`] says, and tells it what happens.
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -34,17 +34,17 @@ use crate::sys;
 const FIRST: u32 = 1;
 /// The stream of the tool that waits for the machine to be ready.
 const AWAITING: u32 = u32::MAX;
-/// How often to look for what no event tells.
+/// How often to check for what no event reports.
 const TICK: Duration = Duration::from_secs(1);
 /// How often to look for the sockets of servers that are starting.
 const SOCKET_TICK: Duration = Duration::from_millis(2);
 
 /// Runs a machine and its command. Returns how the command ended.
 ///
-/// Must be called by a thread that lives as long as the machine: the kernel ends the helpers with it.
+/// Must be called by a thread that lives as long as the machine, because the kernel ends the helpers with that thread.
 ///
 /// # Errors
-/// The machine could not be started, or ended without the command having ended.
+/// The machine could not be started, or ended before the command did.
 pub(crate) fn run(
     config: RunConfig,
     mut directory: Directory,
@@ -54,7 +54,7 @@ pub(crate) fn run(
 ) -> Result<Ending, Failure> {
     let attended = signals.attend();
     let Signals { events, inbox, .. } = signals;
-    // Dropped last: it tidies up if this process is killed before it has done so itself.
+    // Dropped last, because it cleans up if this process is killed before it has done so itself.
     let _cleaner = match Cleaner::start(directory.name()) {
         Ok(cleaner) => cleaner,
         Err(failure) => {
@@ -95,19 +95,19 @@ struct Supervisor {
     children: Children,
     config: RunConfig,
     directory: Directory,
-    /// Where the command's channels lead, until it is started.
+    /// What the command's channels will be connected to, until it is started.
     stdio: Option<Stdio>,
     /// The process that waits until the machine is ready, if one does.
     ready_pipe: ReadyPipe,
-    /// Where the run is, and what comes next.
+    /// The state of the run.
     course: Course,
     events: Sender<Event>,
-    /// Where other commands ask.
+    /// The server for requests of other commands.
     api: Arc<ApiServer>,
     control: Option<Control>,
     session: Option<Session>,
     raw: Option<terminal::Raw>,
-    /// What the machine's own disk was like when the guest was told to power off, or was looked at since.
+    /// The state of the machine's own disk when the guest was told to power off, or at the last check since then.
     disk_seen: Option<DiskState>,
 }
 
@@ -162,7 +162,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Whether every server has made its socket.
+    /// Returns whether every server has created its socket.
     fn servers_are_ready(&self) -> bool {
         let (root, socket) = &self.config.root;
         (!root.is_device() || socket.exists()) && self.config.shares.iter().all(|(_, socket)| socket.exists())
@@ -175,7 +175,7 @@ impl Supervisor {
         console::watch(&plan.console, self.config.show_console, self.events.clone())?;
         let sender = self.events.clone();
         let events: Events = Arc::new(move |event| {
-            // Nobody listens once the machine is being dropped.
+            // Fails when the machine is being dropped.
             let _ = sender.send(Event::Engine(event));
         });
         let running = self.engine.insert(engine.start(plan, events)?);
@@ -227,7 +227,7 @@ impl Supervisor {
     }
 
     fn expired(&mut self, purpose: Purpose) {
-        // A guest that still writes syncs what the command left in its memory, however long that takes.
+        // A guest that still writes is writing back what the command left in its memory, however long that takes.
         let writes = matches!(purpose, Purpose::PowerOff | Purpose::Kill) && self.still_writes();
         self.step(if writes { Input::StillWriting } else { Input::Expired(purpose) });
     }
@@ -255,7 +255,7 @@ impl Supervisor {
             Event::Asked(Request::Signal(number)) => self.send(FIRST, Message::Signal(number)),
             Event::Asked(Request::Stop { timeout }) => self.step(Input::Stop(Duration::from_millis(timeout))),
             Event::Asked(Request::Kill) => self.step(Input::Kill),
-            // The server of requests does it itself.
+            // The server of requests handles this itself.
             Event::Asked(Request::Exec(_)) => {}
             Event::Flushed => self.step(Input::OutputWritten),
             Event::Ended(number, status) => {
@@ -346,7 +346,7 @@ impl Supervisor {
         }
     }
 
-    /// Looks for what no event tells.
+    /// Checks for what no event reports.
     fn look_around(&mut self) {
         self.restore_api();
         if self.config.root.0.has_ended() {
@@ -357,7 +357,8 @@ impl Supervisor {
         }
     }
 
-    /// Listens again if the directory of sockets was emptied, as the runtime directory is when its user logs out.
+    /// Creates the socket again if the directory of sockets was emptied, as happens to the runtime directory when its
+    /// user logs out.
     fn restore_api(&self) {
         let path = self.directory.socket(request::SOCKET);
         if self.engine.is_none() || path.exists() {
@@ -366,35 +367,35 @@ impl Supervisor {
         let bound = self.directory.make_sockets().and_then(|()| UnixListener::bind(&path).about(path.display()));
         match bound {
             Ok(listener) => self.api.open(listener),
-            // Until its user logs in again.
+            // This fails until the user logs in again.
             Err(failure) => tracing::debug!("{failure}"),
         }
     }
 
-    /// The state of the machine's own disk, if it has one.
+    /// Returns the state of the machine's own disk, if it has one.
     fn disk(&self) -> Option<DiskState> {
         let file = self.directory.file(kept_disk::FILE).metadata().ok()?;
         Some((file.modified().ok()?, file.blocks()))
     }
 
-    /// Whether the guest has written to its disk since this was last asked.
+    /// Returns whether the guest has written to its disk since the last call.
     fn still_writes(&mut self) -> bool {
         let now = self.disk();
         let before = std::mem::replace(&mut self.disk_seen, now);
         now.is_some() && now != before
     }
 
-    /// Writes down how the machine is. A full disk is no reason to end it.
+    /// Records the state of the machine. A full disk is no reason to end it.
     fn enter(&mut self, state: State) {
         if let Err(failure) = self.directory.enter(state) {
             tracing::warn!("{failure}");
         }
     }
 
-    /// Ends what is left, and records and tells how the run ended.
+    /// Ends what is left, and records and reports how the run ended.
     fn conclude(mut self, end: Result<End, Failure>) -> Result<Ending, Failure> {
         self.api.close();
-        // The terminal first: what follows may print.
+        // The terminal is restored first, because what follows may print.
         self.raw = None;
         let console = &self.config.engine.1.console;
         if end.as_ref().is_ok_and(End::is_on_console) && !self.config.show_console {

@@ -5,14 +5,14 @@ use std::io::{IsTerminal, stdin, stdout};
 use guest_protocol::TerminalSize;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
-/// Whether a command should get a terminal: when both its input and its output are one. With only one of
-/// them, a pipe would carry carriage returns, and standard error with it.
+/// Returns whether a command should get a terminal: if both its input and its output are terminals. If only one of them
+/// were, the pipe would get carriage returns and standard error too.
 #[must_use]
 pub(crate) fn wanted() -> bool {
     stdin().is_terminal() && stdout().is_terminal()
 }
 
-/// The terminal's size, 24 by 80 where it does not say.
+/// Returns the terminal's size, or 24 by 80 if it has none.
 #[must_use]
 pub(crate) fn size() -> TerminalSize {
     match tcgetwinsize(stdout()) {
@@ -21,11 +21,11 @@ pub(crate) fn size() -> TerminalSize {
     }
 }
 
-/// The terminal in raw mode: every key goes to the guest. Dropping it restores what was.
+/// The terminal in raw mode: every key goes to the guest. Dropping this restores the previous mode.
 pub(crate) struct Raw(Termios);
 
 impl Raw {
-    /// Changes the mode of the terminal at standard input.
+    /// Sets the terminal at standard input to raw mode.
     pub(crate) fn enter() -> rustix::io::Result<Self> {
         let before = tcgetattr(stdin())?;
         let mut raw = before.clone();
@@ -37,7 +37,7 @@ impl Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        // A terminal that has gone away needs no mode.
+        // Fails if the terminal has gone away.
         let _ = tcsetattr(stdin(), OptionalActions::Now, &self.0);
     }
 }

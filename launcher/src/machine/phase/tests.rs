@@ -5,7 +5,7 @@ use signal_hook::consts::SIGQUIT;
 
 use super::*;
 
-/// A run at a clock of its own.
+/// A run with its own clock.
 struct Run {
     course: Course,
     now: Instant,
@@ -26,7 +26,7 @@ impl Run {
         })
     }
 
-    /// One whose command runs.
+    /// Creates a run whose command runs.
     fn running() -> Self {
         let mut run = Self::plain();
         run.all([Input::EngineStarted, Input::ControlOpened, Input::GuestReady, Input::CommandStarted]);
@@ -90,7 +90,7 @@ fn the_guest_must_be_ready_in_time_whatever_that_means() {
     run.all(started.clone());
     run.wait();
     assert_eq!(run.end(), &End::NotReady { seconds: 60, running: true });
-    // Nobody waits: the port does not matter.
+    // No process waits, so the port does not matter.
     let mut run = Run::new(Rules { awaited: false, ..rules });
     assert_eq!(run.all(started.clone())[1..], [Action::RecordRunning]);
     let mut run = Run::new(Rules { ready: Ready::Root, ..rules });
@@ -112,12 +112,12 @@ fn the_first_signal_is_the_commands_and_the_second_ends_the_machine() {
         run.step(Input::Signal(SIGTERM));
         assert_eq!(run.end(), &End::Interrupted(SIGTERM), "there is no command yet");
     }
-    // A command that ends by a signal as it likes has its own end.
+    // A command that handles a signal in its own way has its own end.
     let mut run = Run::running();
     run.all([Input::Signal(SIGTERM), Input::CommandEnded(Ending::Status(0))]);
     run.all([Input::EngineExited(Exit::PoweredOff), Input::OutputWritten]);
     assert_eq!(run.end(), &End::Command(Ending::Status(0)));
-    // A second signal ends also what waits for a reader of the output.
+    // A second signal also ends the wait for a reader of the output.
     let mut run = Run::running();
     run.all([Input::CommandEnded(Ending::Status(0)), Input::EngineExited(Exit::PoweredOff), Input::Signal(SIGINT)]);
     assert_eq!(run.end(), &End::Interrupted(SIGINT));
@@ -149,7 +149,7 @@ fn a_command_that_does_not_stop_is_killed_and_then_its_guest_is() {
     assert_eq!(run.wait(), (Purpose::Kill, vec![Action::WarnLate, Action::KillEngine]));
     run.all([Input::EngineExited(killed()), Input::OutputWritten, Input::ControlClosed]);
     assert_eq!(run.end(), &End::Killed);
-    // By a signal it is the signal's end.
+    // If a signal asked for the end, the run is interrupted by that signal.
     let mut run = Run::running();
     run.step(Input::Signal(SIGTERM));
     run.wait();
