@@ -1,12 +1,12 @@
-//! What `stat` says of one inode, independent of any transport.
+//! The attributes of an inode, as for `stat`, independent of any transport.
 
 use std::fmt;
 
 /// The number of an inode in a view.
 ///
-/// It is a pure function of the layer's position in the base and the record within that layer, so a
-/// server needs no table, numbers survive a restart, and hard links keep one identity. The root is
-/// always [`Ino::ROOT`]. Zero is never a valid number.
+/// It depends only on the layer's position in the base and the record within that layer, so a server needs no
+/// table, numbers survive a restart, and all hard links to a file have the same number. The root is always
+/// [`Ino::ROOT`]. Zero is never a valid number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ino(u64);
 
@@ -14,13 +14,13 @@ impl Ino {
     /// The root directory of every view.
     pub const ROOT: Self = Self(1);
 
-    /// Takes a number as a transport carries it; whether it names anything is for the view to say.
+    /// Makes an inode number from the number in a request. The view checks whether such an inode exists.
     #[must_use]
     pub const fn from_raw(raw: u64) -> Self {
         Self(raw)
     }
 
-    /// The number as a transport carries it.
+    /// Returns the number for a reply.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
@@ -33,7 +33,7 @@ impl fmt::Debug for Ino {
     }
 }
 
-/// The type of an inode, as `st_mode & S_IFMT` tells it.
+/// The type of an inode, as in `st_mode & S_IFMT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// A regular file.
@@ -48,12 +48,12 @@ pub enum Kind {
     BlockDevice,
     /// A FIFO.
     Fifo,
-    /// A socket. No tar entry makes one; a layer made from a host directory may.
+    /// A socket. No tar entry makes one.
     Socket,
 }
 
 impl Kind {
-    /// The type bits of `st_mode`, from `0o010000` (FIFO) to `0o140000` (socket).
+    /// Returns the type bits of `st_mode`, from `0o010000` (FIFO) to `0o140000` (socket).
     #[must_use]
     pub const fn mode_bits(self) -> u32 {
         match self {
@@ -67,7 +67,7 @@ impl Kind {
         }
     }
 
-    /// The kind that the type bits of `mode` name, if they name one.
+    /// Returns the kind for the type bits of `mode`, or `None` if they are not valid.
     #[must_use]
     pub const fn from_mode(mode: u32) -> Option<Self> {
         Some(match mode & 0o170_000 {
@@ -82,14 +82,14 @@ impl Kind {
         })
     }
 
-    /// The `d_type` of `readdir(3)`: the type bits shifted right by 12.
+    /// Returns the `d_type` of `readdir(3)`: the type bits shifted right by 12.
     #[must_use]
     pub const fn d_type(self) -> u32 {
         self.mode_bits() >> 12
     }
 }
 
-/// A moment: seconds since 1970 (negative before it) and nanoseconds from 0 to 999,999,999.
+/// A point in time: seconds since 1970 (negative before) and nanoseconds from 0 to 999,999,999.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp {
     /// Whole seconds since the epoch, rounded towards the past.
@@ -107,18 +107,18 @@ pub struct Attr {
     pub kind: Kind,
     /// Permission bits with setuid, setgid and sticky: `0` to `0o7777`.
     pub permissions: u32,
-    /// Names that lead to it in the merged tree; for a directory 2 plus its subdirectories.
+    /// The number of its names in the merged tree; for a directory, 2 plus its subdirectories.
     pub nlink: u32,
     /// Owner.
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Bytes of content, or of the link target; 4096 for a directory.
+    /// The size of its content or link target in bytes; 4096 for a directory.
     pub size: u64,
-    /// What it takes in units of 512 bytes, as ext4 counts: whole blocks of 4 KiB of stored content (holes of sparse
-    /// files do not count), 8 for a directory, and for a symbolic link nothing unless its target has 60 bytes or more.
+    /// The space that it takes in units of 512 bytes, as on ext4: whole blocks of 4 KiB of stored content (without the
+    /// holes of sparse files), 8 for a directory, and 0 for a symbolic link unless its target has 60 bytes or more.
     pub blocks: u64,
-    /// The time of last modification, the only time that a layer records for certain.
+    /// The time of last modification, the only time that every layer records.
     pub mtime: Timestamp,
     /// Major number of a device, else 0.
     pub rdev_major: u32,
@@ -127,8 +127,9 @@ pub struct Attr {
 }
 
 impl Attr {
-    /// Returns the device number in 32 bits, as the kernel's `new_encode_dev` makes it: 12 bits of major, 20 of minor, the low
-    /// 8 bits of minor first. Bits that do not fit are lost, as they are in any 32-bit `rdev`. 0 for what is not a device.
+    /// Returns the device number in 32 bits, in the encoding of the kernel's `new_encode_dev`: 12 bits for the major
+    /// and 20 for the minor number, with the low 8 bits of the minor first. Bits that do not fit are lost, as in any
+    /// 32-bit `rdev`. Returns 0 for an inode that is not a device.
     #[must_use]
     pub const fn device_number(&self) -> u32 {
         let (major, minor) = (self.rdev_major, self.rdev_minor);

@@ -1,31 +1,31 @@
-//! The name of a base.
+//! The id of a base.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::{DiffId, Digest};
 
-/// The version of the format of a base and of the merge. A change of a record, or of the result of a merge, raises it.
+/// The version of the base format and of the merge. Any change to a record, or to the result of a merge, raises it.
 pub(crate) const VERSION: u32 = 1;
 
-/// The name of a base: a digest over the version of the merge and the DiffIDs of image and variant.
+/// The id of a base: a digest of the version of the merge and the DiffIDs of image and variant.
 ///
 /// ```text
 /// SHA-256 of "lamina-base\0", version of the base format (u32, little-endian),
-///            layers of the image (u32), layers in all (u32), each layer's 32-byte DiffID, bottom first
+///            number of image layers (u32), number of all layers (u32), each layer's 32-byte DiffID, bottom first
 /// ```
 ///
 /// Written as 64 hex digits. The same image and variant have the same base in every store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BaseId(Digest);
 
-/// Text that is not a base id.
+/// The text is not a base id.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not a base id: expected 64 lower-case hex digits, as `lamina prepare` prints them")]
 pub struct BaseIdError(String);
 
 impl BaseId {
-    /// The id of an image's layers with the layers of a variant on top, each bottom first.
+    /// Computes the id of an image's layers with the layers of a variant on top, each bottom first.
     pub(crate) fn of(image: &[DiffId], variant: &[DiffId]) -> Self {
         let mut bytes = b"lamina-base\0".to_vec();
         bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -38,12 +38,12 @@ impl BaseId {
         Self(Digest::of(&bytes))
     }
 
-    /// The first half, for what names things by 16 bytes.
+    /// Returns the first 16 bytes, to be used as a UUID.
     pub(crate) fn uuid(&self) -> [u8; 16] {
         self.0.as_bytes().first_chunk().copied().unwrap_or_default()
     }
 
-    /// The 64 hex digits.
+    /// Returns the 64 hex digits.
     #[must_use]
     pub fn hex(&self) -> String {
         self.0.hex()

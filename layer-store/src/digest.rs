@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A SHA-256 digest of some exact bytes, written `sha256:<64 lower-case hex digits>`.
 ///
-/// It names everything in a store. What manifests name may have a SHA-512 digest too: [`BlobDigest`].
+/// It names everything in a store. Manifests may also name blobs by a SHA-512 digest: see [`BlobDigest`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
@@ -30,38 +30,38 @@ pub enum BlobDigest {
     Sha512([u8; 64]),
 }
 
-/// Text that is not a SHA-256 digest.
+/// The text is not a SHA-256 digest.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not a digest: expected sha256: and 64 lower-case hex digits")]
 pub struct DigestError(String);
 
 impl Digest {
-    /// The digest with these 32 bytes.
+    /// Creates the digest with these 32 bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The 32 bytes.
+    /// Returns the 32 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The digest of `bytes`.
+    /// Computes the digest of `bytes`.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         use sha2::Digest as _;
         Self(sha2::Sha256::digest(bytes).into())
     }
 
-    /// The 64 hex digits without the algorithm: the name used inside a `sha256/` directory.
+    /// Returns the 64 hex digits without the algorithm: the name used inside a `sha256/` directory.
     #[must_use]
     pub fn hex(&self) -> String {
         to_hex(&self.0)
     }
 
-    /// Reads 64 lower-case hex digits.
+    /// Parses 64 lower-case hex digits.
     pub fn from_hex(hex: &str) -> Result<Self, DigestError> {
         read_hex(hex).map(Self).ok_or_else(|| DigestError(hex.to_owned()))
     }
@@ -76,7 +76,7 @@ fn to_hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Reads `N` bytes of lower-case hex digits.
+/// Parses `N` bytes written as lower-case hex digits.
 fn read_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
     let nibble = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit - b'0'),
@@ -95,7 +95,7 @@ fn read_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
 }
 
 impl BlobDigest {
-    /// The digest of `bytes` by the same algorithm.
+    /// Computes the digest of `bytes` with the same algorithm.
     #[must_use]
     pub fn of_same_kind(&self, bytes: &[u8]) -> Self {
         use sha2::Digest as _;
@@ -105,7 +105,7 @@ impl BlobDigest {
         }
     }
 
-    /// The digest, if it is a SHA-256.
+    /// Returns the digest, if it is a SHA-256.
     #[must_use]
     pub const fn sha256(&self) -> Option<Digest> {
         match self {
@@ -114,7 +114,7 @@ impl BlobDigest {
         }
     }
 
-    /// The name of the algorithm, which is also that of its directory in a layout.
+    /// Returns the name of the algorithm, which is also the name of its directory in a layout.
     #[must_use]
     pub const fn algorithm(&self) -> &'static str {
         match self {
@@ -123,7 +123,7 @@ impl BlobDigest {
         }
     }
 
-    /// The hex digits without the algorithm.
+    /// Returns the hex digits without the algorithm.
     #[must_use]
     pub fn hex(&self) -> String {
         match self {

@@ -1,4 +1,4 @@
-//! Makes a layer from a host directory: what a variant adds to an image.
+//! Makes a layer from a host directory. Variants are made this way.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -13,12 +13,13 @@ use crate::error::StoreError;
 use crate::{DiffId, Digest, ExpectedLayer, IngestError, Layers};
 
 impl Layers<'_> {
-    /// Stores the content of a host directory as a layer: its own name is the root's, everything in it belongs to
-    /// root, modes and times are kept, hard links stay hard links. Sockets are left out, as tar cannot hold them.
+    /// Stores the content of a host directory as a layer: the directory becomes the root, everything in it belongs to
+    /// root, modes and times are kept, and hard links stay hard links. Sockets are left out, because tar cannot store
+    /// them.
     ///
-    /// A name such as `.wh.x` means in this layer what it means in any: `x` is gone from the layers below.
+    /// A name such as `.wh.x` means the same as in any layer: `x` is deleted from the layers below.
     ///
-    /// The same content makes the same layer. If the store has it already, nothing is written.
+    /// The same content makes the same layer. If the store already has it, nothing is written.
     pub fn add_directory(&self, directory: &Path) -> Result<DiffId, IngestError> {
         let diff_id = digest_of(directory)?;
         if self.has(&diff_id) {
@@ -29,7 +30,7 @@ impl Layers<'_> {
         std::thread::scope(|scope| {
             let packing = scope.spawn(|| pack(directory, writer));
             let ingested = self.ingest(&mut reader, &expected);
-            // Lets the packer go on, to its own error, where the store stopped reading.
+            // If the store stopped reading, this makes the packer end with an error of its own.
             drop(reader);
             let packed = packing.join().unwrap_or_else(|_| Err(io::Error::other("packing ended early").into()));
             match (ingested, packed) {
@@ -45,9 +46,9 @@ impl Layers<'_> {
 /// Why a directory could not be packed.
 #[derive(Debug)]
 enum PackError {
-    /// A file of the directory.
+    /// A file of the directory could not be read.
     Source(PathBuf, io::Error),
-    /// The receiver of the tar.
+    /// The receiver of the tar failed.
     Sink(io::Error),
 }
 
@@ -77,7 +78,7 @@ fn changed(directory: &Path, seen: &IngestError, packing: PackError) -> IngestEr
     packing.into()
 }
 
-/// The DiffID that the directory's tar has, found without writing anything.
+/// Computes the DiffID of the directory's tar without writing anything.
 fn digest_of(directory: &Path) -> Result<DiffId, IngestError> {
     let (mut reader, writer) = io::pipe().map_err(StoreError::io(directory))?;
     std::thread::scope(|scope| {
@@ -118,14 +119,14 @@ impl<W: Write> Packer<W> {
             let source = |cause| PackError::Source(host.clone(), cause);
             let metadata = fs::symlink_metadata(&host).map_err(source)?;
             if metadata.is_dir() {
-                // The root's own entry would give the image's root this directory's mode.
+                // An entry for the root would give the image's root this directory's mode.
                 if !relative.as_os_str().is_empty() {
                     self.add_entry(EntryType::Directory, &relative, &metadata, None)?;
                 }
                 let mut names = fs::read_dir(&host)
                     .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>())
                     .map_err(source)?;
-                // The same directory is to give the same tar wherever and whenever it is read.
+                // Sorted, so that the same directory always gives the same tar.
                 names.sort_unstable();
                 todo.extend(names.into_iter().rev().map(|name| relative.join(name)));
             } else {
@@ -169,7 +170,7 @@ impl<W: Write> Packer<W> {
         let file = File::open(host).map_err(source)?;
         let mut header = self.header(EntryType::Regular, metadata)?;
         header.set_size(metadata.len());
-        // A file that grows or shrinks meanwhile must not spoil what follows it.
+        // A file that grows or shrinks meanwhile must not corrupt what follows it.
         let mut content = Exactly { file, left: metadata.len(), failure: None };
         let added = self.tar.append_data(&mut header, relative, &mut content);
         match content.failure {
@@ -193,7 +194,7 @@ impl<W: Write> Packer<W> {
         Ok(())
     }
 
-    /// A header for a file of root, after a PAX record with the nanoseconds of the time.
+    /// Returns the header for a file that belongs to root, after writing a PAX record with the nanoseconds of its time.
     fn header(&mut self, kind: EntryType, metadata: &Metadata) -> io::Result<Header> {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
@@ -206,7 +207,7 @@ impl<W: Write> Packer<W> {
             self.tar.append_pax_extensions([("mtime", pax_time(metadata).as_bytes())])?;
         }
         if matches!(kind, EntryType::Char | EntryType::Block) {
-            // The C library's type: Linux has 64 bits of it and macOS 32, signed.
+            // The C library's type: it has 64 bits on Linux, and 32 bits and a sign on macOS.
             let device = metadata.rdev() as rustix::fs::Dev;
             header.set_device_major(rustix::fs::major(device))?;
             header.set_device_minor(rustix::fs::minor(device))?;
@@ -215,7 +216,7 @@ impl<W: Write> Packer<W> {
     }
 }
 
-/// The time in PAX format. For a time before 1970 the fraction counts back from the second.
+/// Returns the time in PAX format. For a time before 1970, the fraction counts backwards from the second.
 fn pax_time(metadata: &Metadata) -> String {
     let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
     if seconds >= 0 || nanoseconds == 0 {

@@ -19,15 +19,16 @@ pub(crate) fn sync_directory(path: &Path) -> Result<(), StoreError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(StoreError::io(path))
 }
 
-/// Renames a finished file or directory to its place, replacing what may exist there, and waits until that is on the disk.
+/// Renames a finished file or directory to its place, replacing what may exist there, and waits until that is on the
+/// disk.
 pub(crate) fn publish(from: &Path, to: &Path) -> Result<(), StoreError> {
     fs::rename(from, to).map_err(StoreError::io(to))?;
     to.parent().map_or(Ok(()), sync_directory)
 }
 
-/// Lets the disk take a part of a file while the rest is still being written, so that the sync at the end has little to
-/// wait for. Linux begins to write what it is told not to keep (`mm/fadvise.c`), and keeps it while it is written;
-/// elsewhere there is no such call.
+/// Starts writing a part of a file to the disk while the rest is still being produced, so that the sync at the end is
+/// short. Linux begins to write back pages that it is told are not needed (`mm/fadvise.c`), and keeps them in memory
+/// while they are written. Other systems have no such call.
 pub(crate) fn begin_writeback(file: &File, offset: u64, length: u64) {
     #[cfg(target_os = "linux")]
     let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(length), rustix::fs::Advice::DontNeed);

@@ -1,4 +1,4 @@
-//! Why an operation of a store failed.
+//! Errors of store operations.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use crate::space::{Shortage, is_out_of_space};
 use crate::{BaseId, DiffId, Digest};
 
-/// This program, as messages about newer stores name it.
+/// The name and version of this program in messages about newer stores.
 const PROGRAM: &str = concat!("lamina ", env!("CARGO_PKG_VERSION"));
 
-/// Why an operation of a store failed. Every message names the thing and the cause.
+/// Why a store operation failed. Every message names the thing and the cause.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -22,7 +22,7 @@ pub enum StoreError {
         #[source]
         cause: io::Error,
     },
-    /// Something does not fit on the disk. What was written of it is deleted again.
+    /// Something does not fit on the disk. The part that was written has been deleted.
     #[error("{path}: {cause}{shortage}; make space, or free some with `lamina rmi` and `lamina gc`")]
     NoSpace {
         /// The file.
@@ -30,13 +30,13 @@ pub enum StoreError {
         /// The error of the host.
         #[source]
         cause: io::Error,
-        /// How much.
+        /// How much space is needed and free.
         shortage: Shortage,
     },
     /// The name of a new image has a digest.
     #[error("{0}: the digest of a new image is not known before it is made; give a name without a digest")]
     Promise(String),
-    /// The store is of a format that this program does not know.
+    /// The store has a format that this program does not know.
     #[error("{path}: this store has format {found}, and {PROGRAM} knows formats up to {known}; use a newer lamina")]
     Format {
         /// The store.
@@ -99,7 +99,7 @@ pub enum StoreError {
     /// An additional store is not there.
     #[error("{0}: there is no store here")]
     NoStore(PathBuf),
-    /// A document is not in the store.
+    /// A manifest is not in the store.
     #[error("manifest {0} is not in the store: pull the image again")]
     NoSuchManifest(Digest),
     /// A layer is not in the store.
@@ -108,7 +108,7 @@ pub enum StoreError {
     /// A base is not in the store.
     #[error("no base {0} in the store: `lamina prepare` makes the base of an image and prints its id")]
     NoSuchBase(BaseId),
-    /// A blob does not have the digest that it is named by.
+    /// A layer's blob or another of its files is damaged.
     #[error("layer {layer} is damaged: {cause}")]
     DamagedLayer {
         /// The layer.
@@ -116,7 +116,7 @@ pub enum StoreError {
         /// What is wrong with it.
         cause: String,
     },
-    /// The stack cannot be merged.
+    /// The stack of layers cannot be merged.
     #[error("{0}")]
     Merge(String),
     /// It was cancelled.
@@ -133,13 +133,13 @@ impl StoreError {
         move |cause| Self::write(&path, 0, cause)
     }
 
-    /// Whether the host has no space, or no quota, left.
+    /// Whether the host has no space or no quota left.
     #[must_use]
     pub fn is_out_of_space(&self) -> bool {
         matches!(self, Self::Io { cause, .. } | Self::NoSpace { cause, .. } if is_out_of_space(cause))
     }
 
-    /// Whether it says that this process may read the store and not change it.
+    /// Whether this process may read the store but not change it.
     pub(crate) fn is_closed(&self) -> bool {
         match self {
             Self::Io { cause, .. } => is_closed(cause.kind()),
@@ -148,7 +148,7 @@ impl StoreError {
         }
     }
 
-    /// A write after the first `written` bytes of a file failed.
+    /// Makes the error for a write that failed after the first `written` bytes of a file.
     pub(crate) fn write(path: &Path, written: u64, cause: io::Error) -> Self {
         let path = path.to_owned();
         match Shortage::measure(&cause, &path, written) {
@@ -157,7 +157,7 @@ impl StoreError {
         }
     }
 
-    /// Whether this process may not write where it has to.
+    /// Whether this process may not write where it needs to.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.is_closed()
@@ -171,7 +171,7 @@ fn disk_failure(cause: &io::Error) -> &'static str {
     }
 }
 
-/// Whether an error says that this process may not write, whatever it writes.
+/// Whether an error means that this process may not write at all.
 pub(crate) fn is_closed(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }

@@ -16,47 +16,48 @@ use crate::space::Shortage;
 use crate::store::{Image, Images, Store};
 use crate::{DiffId, Digest, Observer, Reference};
 
-/// Bytes that are copied at once of a layer that lies in several files.
+/// How many bytes are copied at once from a layer that is stored in several files.
 const PIECE: usize = 1 << 20;
 
-/// Bytes that the kernel is told to copy at once.
+/// How many bytes the kernel is asked to copy at once.
 const CHUNK: u64 = 64 << 20;
 
-/// Why an image is not exported. Nothing is left where it was to go.
+/// Why an image could not be exported. Nothing is left in its place.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExportError {
-    /// The directory is there and has something in it.
+    /// The directory exists and is not empty.
     #[error("{0} is not empty; give a new directory")]
     NotEmpty(PathBuf),
-    /// The store could not give it.
+    /// The image could not be read from the store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The host does not take it where it is to go.
+    /// The host refused an operation at the destination.
     #[error("{path}: {cause}{}", shortage.as_ref().map(ToString::to_string).unwrap_or_default())]
     Target {
         /// The file or directory.
         path: PathBuf,
-        /// What the host said.
+        /// The error of the host.
         #[source]
         cause: io::Error,
-        /// Of a full disk: how much does not fit.
+        /// If the disk is full: how much does not fit.
         shortage: Option<Shortage>,
     },
-    /// A document could not be written down.
+    /// A manifest, config or index could not be serialized.
     #[error("the image's {0} cannot be written: {1}")]
     Document(&'static str, String),
 }
 
 impl Images<'_> {
-    /// Writes an image to `directory` as an OCI layout whose layers are plain tars: each has its DiffID as its digest,
-    /// so importing the layout brings in no layer that the store has. Returns the digest of the layout's manifest.
+    /// Writes an image to `directory` as an OCI layout whose layers are plain tars. The digest of each is its DiffID,
+    /// so importing the layout does not read layers that the store already has. Returns the digest of the layout's
+    /// manifest.
     ///
-    /// It is another digest than that of the image's manifest if that one describes compressed layers. A digest in the
+    /// This digest differs from that of the image's manifest if the latter describes compressed layers. A digest in the
     /// image's name is then left out of the name in the layout.
     ///
-    /// Content is cloned or copied by the kernel where all of a layer is in its own file; each blob's digest is proved on the way.
-    /// `observer` is told of every byte of a layer twice: when it is copied, and when it is proved.
+    /// The kernel clones or copies the content of a layer that is completely in its own file. Each blob's digest is
+    /// verified. `observer` is told about every byte of a layer twice: when it is copied, and when it is verified.
     pub fn export(&self, image: &Image, directory: &Path, observer: &dyn Observer) -> Result<Digest, ExportError> {
         if fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(ExportError::NotEmpty(directory.to_owned()));
@@ -76,7 +77,7 @@ impl Images<'_> {
 }
 
 impl Store {
-    /// Makes a layout in `parent` and renames it.
+    /// Makes a layout in a temporary directory in `parent` and renames it.
     fn export_beside(
         &self,
         image: &Image,
@@ -91,9 +92,9 @@ impl Store {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(staging.path(), mode).map_err(target(directory))?;
         fault::point(FaultPoint::ExportStaged);
-        // An empty directory may be replaced by a rename.
+        // A rename may replace an empty directory.
         fs::rename(staging.path(), directory).map_err(|cause| match cause.kind() {
-            // Another export has come first.
+            // Another export was faster.
             io::ErrorKind::DirectoryNotEmpty => ExportError::NotEmpty(directory.to_owned()),
             _ => target(directory)(cause),
         })?;
@@ -106,7 +107,7 @@ impl Store {
         let config_digest = image.config_digest;
         let config = self.images().manifest_bytes(&config_digest)?;
         put(&blobs, &config)?;
-        // An image may name a layer several times.
+        // An image may have the same layer several times.
         let mut lengths: HashMap<DiffId, u64> = HashMap::new();
         let layers = image.layers.iter().map(|layer| {
             let length = match lengths.get(layer) {
@@ -121,7 +122,7 @@ impl Store {
         manifest.set_media_type(Some(MediaType::ImageManifest));
         manifest.set_config(descriptor(MediaType::ImageConfig, config_digest, config.len() as u64)?);
         manifest.set_layers(layers);
-        // One that says all this already keeps its digest, and with it the names that promise it.
+        // A manifest that already says the same keeps its digest, and so the names with that digest stay valid.
         let manifest = match manifest == image.manifest {
             true => self.images().manifest_bytes(&image.manifest_digest)?,
             false => json("manifest", &manifest)?,
@@ -140,7 +141,7 @@ impl Store {
         Ok(digest)
     }
 
-    /// Copies a layer's tar and proves its digest; gives its length.
+    /// Copies a layer's tar, verifies its digest and returns its length.
     fn copy_blob(&self, layer: &DiffId, to: &Path, observer: &dyn Observer) -> Result<u64, ExportError> {
         let source = self.open_blob(layer)?;
         let mut copy = File::create_new(to).map_err(target(to))?;
@@ -148,7 +149,7 @@ impl Store {
         if observer.cancelled() {
             return Err(StoreError::Cancelled.into());
         }
-        // A layer that cannot be read is no fault of where it was to go.
+        // If the layer itself cannot be read, the destination is not at fault.
         match self.layers().verify(layer, observer)? {
             None => copied,
             Some(damage) => Err(StoreError::DamagedLayer { layer: *layer, cause: damage.cause }.into()),
@@ -156,8 +157,8 @@ impl Store {
     }
 }
 
-/// The name that the image has in the layout: without a digest that its manifest there does not have. `None` if nothing
-/// is left then.
+/// Returns the name of the image in the layout, without a digest that its manifest there does not have. `None` if
+/// nothing else is left of the name.
 fn name_for(reference: &str, manifest: &Digest) -> Option<String> {
     let Ok(parsed) = reference.parse::<Reference>() else { return Some(reference.to_owned()) };
     match parsed.digest() {
@@ -188,7 +189,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
     fs::write(path, bytes).map_err(target(path))
 }
 
-/// Copies a layer's tar, told of each piece, until it is called off; gives its length.
+/// Copies a layer's tar in pieces and returns its length. `observer` is told about each piece and can cancel the copy.
 fn copy_pieces(source: &Blob, copy: &mut File, observer: &dyn Observer) -> io::Result<u64> {
     let mut pieces = BufReader::with_capacity(PIECE, source.reader());
     let mut length = 0;
@@ -209,7 +210,7 @@ fn copy_pieces(source: &Blob, copy: &mut File, observer: &dyn Observer) -> io::R
 fn target(path: &Path) -> impl FnOnce(io::Error) -> ExportError {
     let path = path.to_owned();
     move |cause| {
-        // Measured now, because the failure deletes what was written.
+        // Measured now, because the failed export is deleted afterwards.
         let shortage = Shortage::measure(&cause, &path, 0);
         ExportError::Target { path, cause, shortage }
     }

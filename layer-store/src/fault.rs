@@ -1,9 +1,9 @@
-//! Points at which the tests kill or stop a process, to look at what it leaves.
+//! Points at which the tests kill or stop a process, to check what it leaves behind.
 //!
-//! `LAMINA_FAULT=NAME` makes the process kill itself (SIGKILL: nothing is cleaned up) when it first comes to the
-//! point of that name; `LAMINA_FAULT=NAME:stop` makes it stop itself (SIGSTOP) there, with every lock that it holds, until somebody
-//! continues or kills it; `LAMINA_FAULT=NAME:panic` makes the thread panic there, once. The points are compiled into every build, so what is tested is what is shipped; without the
-//! variable each is one comparison.
+//! `LAMINA_FAULT=NAME` makes the process kill itself (SIGKILL: nothing is cleaned up) when it first reaches the point
+//! with that name. `LAMINA_FAULT=NAME:stop` makes it stop itself there (SIGSTOP), holding all of its locks, until it is
+//! continued or killed. `LAMINA_FAULT=NAME:panic` makes the thread panic there, once. The points are compiled into
+//! every build, so what is tested is what is shipped; without the variable each costs one comparison.
 
 use std::ffi::OsStr;
 use std::sync::OnceLock;
@@ -20,10 +20,10 @@ macro_rules! fault_points {
         }
 
         impl FaultPoint {
-            /// All points, in the order in which a layer's life comes to them.
+            /// All points, in the order in which they are reached in the life of a layer.
             pub const ALL: &[Self] = &[$(Self::$point,)+];
 
-            /// The name that `LAMINA_FAULT` takes.
+            /// Returns the name to use in `LAMINA_FAULT`.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -35,122 +35,122 @@ macro_rules! fault_points {
 }
 
 fault_points! {
-    /// No `store.json` is there, and nothing is made yet.
+    /// No `store.json` exists, and nothing is made yet.
     StoreSought = "store-sought",
-    /// A new store has its directories and no `store.json`.
+    /// A new store has its directories but no `store.json`.
     StoreMade = "store-made",
-    /// A new store has its `store.json`, and its directory is not on the disk.
+    /// A new store has its `store.json`, but its directory is not synced.
     StoreNamed = "store-named",
-    /// A lease file is there, locked and empty.
+    /// A lease file exists, locked and empty.
     LeaseTaken = "lease-taken",
-    /// The right to bring in a layer is taken.
+    /// The lock for adding a layer is taken.
     LayerClaimed = "layer-claimed",
-    /// A layer's first piece is in its blob.
+    /// The first piece of a layer is in its blob.
     BlobBegun = "blob-begun",
-    /// A layer's blob is complete and not synced.
+    /// A layer's blob is complete but not synced.
     BlobWritten = "blob-written",
-    /// A layer is found that has content of a new one, and nothing holds it yet.
+    /// A layer with content of a new one was found, and no lease holds it yet.
     DonorChosen = "donor-chosen",
-    /// A layer to borrow from has neither a whole tar nor a rest, and its thin one is not opened.
+    /// A layer to borrow from has neither a whole tar nor a remnant, and its thin tar is not opened yet.
     DonorSought = "donor-sought",
-    /// What a layer shares is written down, and nothing is left out of its tar yet.
+    /// A layer's sharing map is written, and its tar has no holes yet.
     SharingMapped = "sharing-mapped",
-    /// A layer's tar is called one with holes, and has none yet.
+    /// A layer's tar is renamed to `thin`, and has no holes yet.
     SharingNamed = "sharing-named",
-    /// The first of what others have is left out of a layer's tar.
+    /// The first hole is made in a layer's tar.
     SharingFirstPunched = "sharing-first-punched",
-    /// What others have is left out of a layer's tar.
+    /// All holes are made in a layer's tar.
     SharingPunched = "sharing-punched",
-    /// A layer's blob is synced and its index complete, without their place.
+    /// A layer's blob is synced and its index is complete, but they are not in their place.
     LayerStaged = "layer-staged",
-    /// That the store has layers with holes is written, without its place.
+    /// The feature for thin layers is written to a new `store.json`, which is not in its place.
     FeatureStaged = "feature-staged",
-    /// That the store has layers with holes is noted, and it has none yet.
+    /// The feature for thin layers is recorded in `store.json`, and there is no such layer yet.
     FeatureNoted = "feature-noted",
-    /// The first file of a layer has its place beside what others borrow of it, its tar has not.
+    /// The first file of a layer is in its place next to the layer's remnant, but not its tar.
     LayerBegun = "layer-begun",
-    /// All files of a layer have their places beside what others borrow of it, but its tar.
+    /// All files of a layer except its tar are in their place next to the layer's remnant.
     LayerTarLast = "layer-tar-last",
-    /// A layer has its place, which is not synced.
+    /// A layer is in its place, which is not synced.
     LayerPublished = "layer-published",
-    /// A layer is in the store, and under which digest it came is not noted.
+    /// A layer is in the store, but the digest under which it came is not recorded.
     LayerKept = "layer-kept",
-    /// Under which digest a layer came is written, without its place.
+    /// The record of the digest under which a layer came is written, but not in its place.
     CompressedStaged = "compressed-staged",
-    /// A manifest or config is complete, without its place.
+    /// A manifest or config is complete, but not in its place.
     ManifestStaged = "manifest-staged",
     /// A manifest or config is in the store.
     ManifestPublished = "manifest-published",
-    /// An image's name is complete, without its place.
+    /// The file for an image's name is complete, but not in its place.
     ImageStaged = "image-staged",
-    /// An image's name has its place, which is not synced.
+    /// The file for an image's name is in its place, which is not synced.
     ImagePublished = "image-published",
-    /// Where a layer came from is written, without its place.
+    /// The record of where a layer came from is written, but not in its place.
     SourcesStaged = "sources-staged",
-    /// What a machine keeps is written, without its place.
+    /// A pin is written, but not in its place.
     PinStaged = "pin-staged",
-    /// What a machine keeps has its place.
+    /// A pin is in its place.
     PinPublished = "pin-published",
-    /// What a machine kept is kept no more.
+    /// A pin is removed.
     PinRemoved = "pin-removed",
-    /// A base is found to be damaged, and the lock to rebuild it is not taken yet.
+    /// A base was found to be damaged, and the lock to rebuild it is not taken yet.
     BaseRefused = "base-refused",
-    /// The right to make a base is taken.
+    /// The lock for making a base is taken.
     BaseClaimed = "base-claimed",
-    /// A base is complete, without its place.
+    /// A base is complete, but not in its place.
     BaseStaged = "base-staged",
-    /// A base's recipe has its place, its index has not.
+    /// A base's recipe is in its place, but not its index.
     RecipePublished = "recipe-published",
-    /// A base has its place.
+    /// A base is in its place.
     BasePublished = "base-published",
     /// A layer's index was rebuilt, but not renamed to its place.
     IndexRemade = "index-remade",
-    /// A layer's blob was put over a damaged one, its index was not.
+    /// A layer's blob has replaced a damaged one, but not its index.
     BlobRepaired = "blob-repaired",
-    /// A layer's blob and index were put over damaged ones, which is not synced.
+    /// A layer's blob and index have replaced damaged ones, which is not synced.
     IndexRepaired = "index-repaired",
-    /// A layer was put over a damaged one, and what that had beside it is still there.
+    /// A layer has replaced a damaged one, and the superseded files are still there.
     RepairSynced = "repair-synced",
-    /// The first of what a damaged layer had beside it is gone.
+    /// The first superseded file of a damaged layer is deleted.
     RepairFirstOutlived = "repair-first-outlived",
-    /// An image's name is taken away.
+    /// An image's name is removed.
     ImageRemoved = "image-removed",
-    /// Garbage is found, and all of it is in its place.
+    /// Garbage was found, and all of it is still in its place.
     GarbageFound = "garbage-found",
     /// The first piece of garbage is set aside.
     GarbageFirstAside = "garbage-first-aside",
-    /// A layer is gone but for what others borrow of it.
+    /// A layer is turned into a remnant.
     RestKept = "rest-kept",
-    /// All garbage is set aside, and nothing is deleted.
+    /// All garbage is set aside, and nothing is deleted yet.
     GarbageAside = "garbage-aside",
     /// The first piece of garbage is deleted.
     GarbageFirstDeleted = "garbage-first-deleted",
-    /// What others borrow of a layer that is gone is copied, without its place.
+    /// The needed parts of a remnant are copied, but the copy is not in its place.
     RestCopied = "rest-copied",
-    /// What others borrow of a layer that is gone has its place, which is not synced.
+    /// The copy of a remnant is in its place, which is not synced.
     RestTrimmed = "rest-trimmed",
-    /// A base is complete as a block image, without its place.
+    /// The block image of a base is complete, but not in its place.
     BlockImageStaged = "block-image-staged",
-    /// A base is complete as a directory, without its place.
+    /// The tree of a base is complete, but not in its place.
     TreeStaged = "tree-staged",
     /// A directory that will be read-only is next to its place, and still writable.
     TreeBeside = "tree-beside",
-    /// The same, of a directory that is kept with a base.
+    /// The same for a tree that is stored with a base.
     TreeBesideBase = "tree-beside-base",
-    /// An image is complete as a layout, without its place.
+    /// The layout of an exported image is complete, but not in its place.
     ExportStaged = "export-staged",
-    /// Content of a view's file is about to be read.
+    /// The content of a file in a view is about to be read.
     ContentAsked = "content-asked",
 }
 
-/// What a process does at the point that it is asked for.
+/// What a process does at the requested point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Signal(Signal),
     Panic,
 }
 
-/// Dies, stops or panics here, if that is asked for.
+/// Kills or stops the process or panics, if `LAMINA_FAULT` requests it for this point.
 #[expect(clippy::panic, reason = "the tests ask for it, to see that it costs no more than one request")]
 pub(crate) fn point(point: FaultPoint) {
     static REACHED: AtomicBool = AtomicBool::new(false);

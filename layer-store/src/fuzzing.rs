@@ -1,8 +1,8 @@
-//! Entry points for the fuzz targets in `fuzz/`. They take any bytes; the result must be an error, or a tree that can be walked
-//! to its end.
+//! Entry points for the fuzz targets in `fuzz/`. They take any bytes. The result must be an error or a tree that can be
+//! walked completely.
 //!
-//! A checksum would stop damaged bytes before the checks that a fuzzer is meant to reach, so [`seal`] writes a header with the
-//! right checksum.
+//! A checksum would stop damaged bytes before the checks that a fuzzer is meant to reach, so [`seal`] writes a header
+//! with the right checksum.
 
 use std::fs::File;
 use std::io::Cursor;
@@ -20,7 +20,7 @@ use crate::tar::Parser;
 use crate::view::ViewLayer;
 use crate::{DiffId, Digest, Ino, Kind, View};
 
-/// The bytes of the checksum in a file. It covers everything after them.
+/// The range of the checksum in a file. The checksum covers everything after it.
 const CHECKSUM: std::ops::Range<usize> = 24..32;
 
 /// The longest file that a target reads; larger ones only cost time.
@@ -42,7 +42,7 @@ fn seal(bytes: &mut [u8], format: Format) {
     }
 }
 
-/// Reads bytes as a tar, in pieces of different sizes, and makes its index. Returns the index, if the bytes are a tar.
+/// Parses bytes as a tar, in pieces of different sizes, and makes its index. Returns the index, if the bytes are a tar.
 pub fn tar(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut parser = Parser::new();
     let mut tree = TreeBuilder::new(1 << 16);
@@ -82,7 +82,7 @@ pub fn sharing_map(bytes: &[u8]) {
     }
 }
 
-/// The bytes of a sharing map, for a corpus.
+/// Returns the bytes of a sharing map, for a corpus.
 #[must_use]
 pub fn sharing_map_of(layer: &[u8], donor: &[u8]) -> Option<Vec<u8>> {
     let [layer, donor] = [layer, donor].map(|bytes| DiffId(Digest::of(bytes)));
@@ -90,7 +90,7 @@ pub fn sharing_map_of(layer: &[u8], donor: &[u8]) -> Option<Vec<u8>> {
     map::write(&layer, 1 << 20, &[donor], &[(4096, 1, 512), (65536, 0, 12800)].map(run)).ok()
 }
 
-/// Opens bytes as the base over layers that are sound, and walks the result.
+/// Opens bytes as the base of valid layers, and walks the result.
 pub fn base(bytes: &[u8], layers: &[Vec<u8>]) {
     let mut bytes = bytes.to_vec();
     seal(&mut bytes, crate::base::FORMAT);
@@ -102,7 +102,7 @@ pub fn base(bytes: &[u8], layers: &[Vec<u8>]) {
     }
 }
 
-/// Takes bytes as the tars of a stack of layers, split at a marker, merges and walks them.
+/// Parses bytes as the tars of a stack of layers, split at a marker, merges them and walks the result.
 pub fn view(bytes: &[u8]) {
     let tars = bytes.chunk_by(|a, b| !(*a == 0xff && *b == 0xff));
     let indexes: Vec<_> =
@@ -121,7 +121,7 @@ fn stack(indexes: Vec<LayerIndex>) -> Option<View> {
     base.map(|base| View::new(base, indexes.into_iter().map(without_blob).collect(), Vec::new()))
 }
 
-/// The bytes of the base of a stack of indexes, for a corpus.
+/// Returns the bytes of the base of a stack of indexes, for a corpus.
 #[must_use]
 pub fn base_of(layers: &[Vec<u8>]) -> Option<Vec<u8>> {
     let indexes = layers.iter().map(|layer| LayerIndex::open(IndexBytes::Owned(layer.clone())).ok());
@@ -129,14 +129,14 @@ pub fn base_of(layers: &[Vec<u8>]) -> Option<Vec<u8>> {
     Some(MergedTree::of(&indexes).ok()?.write(Cursor::new(Vec::new())).ok()?.into_inner())
 }
 
-/// A layer whose blob is empty: every read of content fails, and must not do worse.
+/// Returns a layer with an empty blob: every read of content must fail with an error, and nothing worse may happen.
 fn without_blob(index: LayerIndex) -> ViewLayer {
     #[allow(clippy::expect_used, reason = "a fuzz target may end when there is no /dev/null")]
     let blob = Arc::new(Blob::of_file(File::open("/dev/null").expect("/dev/null")));
     ViewLayer { index: Arc::new(index), blob }
 }
 
-/// Visits everything that a transport could ask for. Ends because a view is a tree.
+/// Visits everything that a transport could request. Ends because a view is a tree.
 fn walk(view: &View) {
     let mut todo = vec![Ino::ROOT];
     let mut buffer = vec![0; READ_MAX];

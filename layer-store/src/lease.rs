@@ -1,4 +1,4 @@
-//! What a live process uses: nothing that a lease names is ever collected.
+//! Leases name what a live process uses. Nothing that a lease names is ever collected.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -20,7 +20,7 @@ pub(crate) enum Held {
 }
 
 impl Held {
-    /// One line of a lease file.
+    /// Returns the line for it in a lease file.
     pub(crate) fn line(&self) -> String {
         match self {
             Self::Layer(layer) => format!("layer {layer}\n"),
@@ -29,7 +29,7 @@ impl Held {
         }
     }
 
-    /// Reads such a line back; `None` for a line that its writer did not finish.
+    /// Parses such a line; `None` for an incomplete line.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let (noun, name) = line.split_once(' ')?;
         match noun {
@@ -43,9 +43,9 @@ impl Held {
 
 /// A lease: a file that names what its holder uses, locked for as long as the holder lives.
 ///
-/// Lines are added under the store's shared lock, so that a collection, which holds it exclusively, sees either
-/// the thing in use or no process using it. Next to it is `tmp/<id>/`, where the holder makes things. Both are deleted when the
-/// lease is dropped, or by the next collection after the holder died.
+/// Lines are added under the store's shared lock, so that a collection, which holds it exclusively, sees either the
+/// thing in use or no process using it. Next to it is `tmp/<id>/`, where the holder makes things. Both are deleted when
+/// the lease is dropped, or by the next collection after the holder died.
 #[derive(Debug)]
 pub(crate) struct Lease {
     lock: FileLock,
@@ -54,7 +54,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Takes a new lease. `purpose` is for people: its first line.
+    /// Takes a new lease. `purpose` tells users what it is for, and becomes its first line.
     pub(crate) fn take(leases: &Path, tmp: &Path, purpose: &str) -> Result<Self, StoreError> {
         loop {
             let id = unique_name();
@@ -63,7 +63,7 @@ impl Lease {
                 continue;
             }
             let Some(lock) = FileLock::try_take(&path)? else { continue };
-            // In a store whose owner lets others take leases, its collections read what they hold.
+            // If the owner of the store lets others take leases, the owner's collections must be able to read them.
             lock.file().set_permissions(PermissionsExt::from_mode(0o644)).map_err(StoreError::io(&path))?;
             let lease = Self { lock, tmp: tmp.join(&id), held: Mutex::default() };
             fault::point(FaultPoint::LeaseTaken);
@@ -72,7 +72,7 @@ impl Lease {
         }
     }
 
-    /// What a lease file says: its purpose and what it holds. `None` where its holder is dead.
+    /// Reads a lease file: its purpose and what it holds. `None` if its holder is dead.
     pub(crate) fn read(path: &Path) -> Result<Option<(String, Vec<Held>)>, StoreError> {
         let file = match File::open(path) {
             Ok(file) => file,
@@ -91,18 +91,18 @@ impl Lease {
         Ok(Some((purpose, lines.filter_map(Held::parse).collect())))
     }
 
-    /// Adds whole lines, or nothing: what follows a part of one, where the disk was full, would be no line either.
+    /// Adds whole lines, or nothing: if a full disk left a part of a line, the next line could not be read either.
     fn write(&self, text: &str) -> Result<(), StoreError> {
         let file = self.lock.file();
         let length = file.metadata().map_err(StoreError::io(&self.tmp))?.len();
         file.write_all_at(text.as_bytes(), length).map_err(|cause| {
-            // To cut off needs no space.
+            // Truncating needs no space.
             let _ = file.set_len(length);
             StoreError::io(&self.tmp)(cause)
         })
     }
 
-    /// Adds what is used from now on. The caller holds the store's shared lock.
+    /// Adds things to the lease. The caller holds the store's shared lock.
     pub(crate) fn hold(&self, things: &[Held]) -> Result<(), StoreError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         for thing in things {
@@ -114,10 +114,10 @@ impl Lease {
         Ok(())
     }
 
-    /// A directory for this lease's holder to make things in.
+    /// Creates a directory in which this lease's holder can make things.
     pub(crate) fn staging(&self) -> Result<tempfile::TempDir, StoreError> {
         fs::create_dir_all(&self.tmp).map_err(StoreError::io(&self.tmp))?;
-        // What is made here becomes a part of the store, which others may read where the umask lets them.
+        // What is made here becomes part of the store, which others may read if the umask allows it.
         let open = PermissionsExt::from_mode(0o777);
         let staging = tempfile::Builder::new().prefix("").permissions(open).tempdir_in(&self.tmp);
         staging.map_err(StoreError::io(&self.tmp))
@@ -126,12 +126,12 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // Only goes when it is empty: what is still being made in it belongs to someone.
+        // Only removed if it is empty: something may still be made in it.
         let _ = fs::remove_dir(&self.tmp);
     }
 }
 
-/// A name that nothing else in a store has: 16 random hex digits.
+/// Returns a unique name: 16 random hex digits.
 pub(crate) fn unique_name() -> String {
     use std::hash::{BuildHasher, Hasher};
     // Every RandomState has a new seed from the operating system.

@@ -1,4 +1,4 @@
-//! Keeps every OCI image layer once and shows a stack of layers as one read-only tree.
+//! Stores every OCI image layer once and shows a stack of layers as one read-only tree.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 

@@ -1,4 +1,4 @@
-//! Locks that end with their holders.
+//! Locks that are released when their holder dies.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -11,7 +11,8 @@ use std::time::Duration;
 use crate::error::StoreError;
 use crate::observer::Observer;
 
-/// How often a wait checks whether it is cancelled: short for a person, rare for a processor.
+/// How often a wait checks whether it is cancelled: a user does not notice the delay, and it costs little processor
+/// time.
 const POLL: Duration = Duration::from_millis(50);
 
 /// An exclusive `flock` on a file of `locks/`, or of `leases/`. The kernel releases it when the holder dies.
@@ -23,7 +24,7 @@ pub(crate) struct FileLock {
 }
 
 impl FileLock {
-    /// Waits for the lock, and has it the moment that its holder releases it or dies. `observer` is told once, before the
+    /// Waits for the lock, and takes it as soon as its holder releases it or dies. `observer` is told once, before the
     /// first wait, what `work` the other process does, and can end the wait.
     pub(crate) fn wait(path: &Path, observer: &dyn Observer, work: &str) -> Result<Self, StoreError> {
         let mut told = false;
@@ -55,7 +56,7 @@ impl FileLock {
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(cause)) => return Err(StoreError::io(path)(cause)),
             }
-            // The file may have been removed between opening and locking: then this lock locks nothing.
+            // If the file was removed between opening and locking, this lock excludes no one.
             if is_at(&file, path) {
                 return Ok(Some(Self { file, path: path.to_owned(), remove: true }));
             }
@@ -76,8 +77,8 @@ impl Drop for FileLock {
     }
 }
 
-/// Waits for a lock in a thread of its own, so that only that thread is blocked, and releases it at once; the channel closes
-/// then. A cancelled wait leaves the thread blocked until the holder ends.
+/// Waits for a lock in a separate thread, so that only that thread is blocked. The thread releases the lock at once,
+/// and the channel closes then. A cancelled wait leaves the thread blocked until the holder releases the lock or dies.
 fn until_free(path: &Path) -> Receiver<()> {
     let (ends, free) = sync_channel(0);
     let file = File::open(path);
@@ -87,13 +88,13 @@ fn until_free(path: &Path) -> Receiver<()> {
         drop::<SyncSender<()>>(ends);
     };
     if thread::Builder::new().name("lock".to_owned()).stack_size(64 << 10).spawn(wait).is_err() {
-        // On a host without free threads it only takes longer.
+        // If no thread can be created, the wait only takes longer.
         thread::sleep(POLL);
     }
     free
 }
 
-/// Whether an open file is the one that has this name.
+/// Whether an open file is the one at this path.
 pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), std::fs::metadata(path)) {
         (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
@@ -108,7 +109,7 @@ pub(crate) fn shared(path: &Path) -> Result<File, StoreError> {
     Ok(file)
 }
 
-/// Waits until no process adds anything, and keeps all from adding.
+/// Waits until no process is adding anything, and then keeps all processes from adding.
 pub(crate) fn exclusive(path: &Path) -> Result<File, StoreError> {
     let file = open(path)?;
     file.lock().map_err(StoreError::io(path))?;
@@ -117,7 +118,7 @@ pub(crate) fn exclusive(path: &Path) -> Result<File, StoreError> {
 
 fn open(path: &Path) -> Result<File, StoreError> {
     match OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path) {
-        // A process that may only read the store may still keep others from collecting what it reads.
+        // A process that may only read the store can still lock it, which keeps others from collecting what it reads.
         Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
             File::open(path).map_err(StoreError::io(path))
         }

@@ -1,4 +1,4 @@
-//! The one place where this crate maps files.
+//! The only place where this crate maps files.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -12,16 +12,16 @@ use memmap2::Mmap;
 pub(crate) enum IndexBytes {
     /// A file of the store.
     Mapped(Mmap),
-    /// Bytes that have no file, as in tests and where a store cannot be written.
+    /// Bytes without a file, as in tests and if a store cannot be written.
     Owned(Vec<u8>),
 }
 
 impl IndexBytes {
     /// Maps a whole file of the store for reading.
     ///
-    /// The file must be an index or a base in its final place: those are born in `tmp/`, renamed, and never
+    /// The file must be an index or a base in its final place: those are made in `tmp/`, renamed, and never
     /// written or truncated again, which is what makes mapping them sound. If the owner of a store breaks this
-    /// rule, the process can end with `SIGBUS`.
+    /// rule, the process may be killed by `SIGBUS`.
     pub(crate) fn map(file: &File) -> io::Result<Self> {
         if file.metadata()?.len() == 0 {
             return Ok(Self::Owned(Vec::new()));
@@ -34,16 +34,16 @@ impl IndexBytes {
     }
 }
 
-/// Reads the whole file into memory, so that a disk that cannot read it is an error here, where the index can be rebuilt,
-/// and not a `SIGBUS` while the checksum is proved. Opening an index or a base reads all of it anyway.
+/// Reads the whole file into memory. This way a read error of the disk is an error here, where the index can be
+/// rebuilt, and not a `SIGBUS` while the checksum is verified. Opening an index or a base reads all of it anyway.
 fn populate(map: &Mmap) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     match map.advise(memmap2::Advice::PopulateRead) {
-        // What madvise(2) says instead of the signal.
+        // The error of madvise(2) in place of the signal.
         Err(cause) if cause.raw_os_error() == Some(rustix::io::Errno::FAULT.raw_os_error()) => {
             return Err(rustix::io::Errno::IO.into());
         }
-        // Linux before 5.14 does not know it.
+        // Linux before 5.14 does not support this.
         _ => {}
     }
     #[cfg(not(target_os = "linux"))]

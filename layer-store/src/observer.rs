@@ -1,4 +1,4 @@
-//! How a caller watches an operation that takes time, and ends it.
+//! Lets a caller watch and cancel a long operation.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ pub enum LayerState {
     Waiting,
     /// It is being fetched or read, and ingested as it arrives.
     Fetching,
-    /// The store has it already: nothing is fetched.
+    /// The store already has it: nothing is fetched.
     Present,
-    /// It is in the store, verified.
+    /// It is in the store and verified.
     Done,
 }
 
@@ -31,33 +31,34 @@ pub struct LayerProgress<'a> {
     pub total: Option<u64>,
 }
 
-/// Watches one operation and can end it.
+/// Watches one operation and can cancel it.
 ///
-/// Every method has a default that ignores the event, so an implementation has only those that it needs. The methods
-/// may be called from several threads at once, and often.
+/// Every method has a default implementation, so an implementation only needs the methods that it uses. The methods may
+/// be called often, and from several threads at once.
 pub trait Observer: Send + Sync + Debug {
-    /// The operation waits for another process that does the same work. `work` completes the sentence "waiting for
-    /// another process that ...". It is called once for each wait, before the wait begins.
+    /// Called once before the operation waits for another process that does the same work. `work` completes the
+    /// sentence "waiting for another process that ...".
     fn waiting(&self, work: &str) {
         self.notice(&format!("waiting for another process that {work}"));
     }
 
-    /// `bytes` more bytes of content are done.
+    /// Called when `bytes` more bytes of content are done.
     fn progress(&self, bytes: u64) {
         let _ = bytes;
     }
 
-    /// The state of a layer of a pull or an import changed, or more of its bytes arrived.
+    /// Called when the state of a layer of a pull or an import has changed, or more of its bytes have arrived.
     fn layer(&self, progress: &LayerProgress<'_>) {
         let _ = progress;
     }
 
-    /// Something that the user should know and that is no failure, such as a wait before another attempt: one line.
+    /// Called with one line about something that the user should know but that is not a failure, such as a wait before
+    /// another attempt.
     fn notice(&self, line: &str) {
         tracing::info!("{line}");
     }
 
-    /// Whether the operation is to end. It is polled, and the operation then fails with an error of its own and leaves
+    /// Whether to cancel the operation. This is polled. A cancelled operation fails with an error of its own and leaves
     /// nothing unfinished.
     fn cancelled(&self) -> bool {
         false
@@ -70,7 +71,7 @@ pub struct Silent;
 
 impl Observer for Silent {}
 
-/// For operations that have no observer: a wait is logged as a warning, because a user notices it.
+/// The observer of operations that have none: a wait is logged as a warning, because the user will notice it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Logged;
 
@@ -82,7 +83,7 @@ impl Observer for Logged {
 
 /// A flag that cancels an operation. Clones share the flag, and once set it stays set.
 ///
-/// It is an [`Observer`] that watches nothing else, and a part for observers that do.
+/// It is an [`Observer`] that does nothing else, and can be a part of other observers.
 #[derive(Clone, Debug, Default)]
 pub struct Cancellation(Arc<AtomicBool>);
 
@@ -98,7 +99,7 @@ impl Cancellation {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// The flag itself, for a signal handler, which may do little more than set it.
+    /// Returns the flag itself, for a signal handler, which may do little more than set it.
     #[must_use]
     pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0)
@@ -111,7 +112,7 @@ impl Observer for Cancellation {
     }
 }
 
-/// The observer of a part of an operation: it passes everything on, and can be cancelled without the whole.
+/// The observer of a part of an operation. It forwards everything, and the part can be cancelled by itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Halt {
     own: Cancellation,
@@ -128,7 +129,7 @@ impl Halt {
         self.own.cancel();
     }
 
-    /// Resolves once cancelled. It polls, because a signal handler cannot wake a task.
+    /// Resolves once this part is cancelled. It polls, because a signal handler cannot wake a task.
     pub(crate) async fn wait(&self) {
         while !self.cancelled() {
             tokio::time::sleep(CANCELLATION_POLL).await;
@@ -158,5 +159,6 @@ impl Observer for Halt {
     }
 }
 
-/// How long a cancelled operation may go on waiting: short for a person, rare for a processor.
+/// How often an operation that waits checks whether it is cancelled: a user does not notice the delay, and it costs
+/// little processor time.
 pub(crate) const CANCELLATION_POLL: Duration = Duration::from_millis(50);

@@ -1,4 +1,4 @@
-//! Image names as people write them.
+//! Image names as users write them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,20 +18,20 @@ const TAG_MAX: usize = 128;
 
 /// The name of an image: a registry, a repository in it, and a tag, a digest or both.
 ///
-/// What is left out is filled in as docker does: no registry means `docker.io`, a single word on
-/// `docker.io` means `library/<word>`, and neither tag nor digest means the tag `latest`. The grammar
-/// is that of the `reference` package of the distribution project; registries may be host names, IPv4
-/// addresses and IPv6 addresses in brackets, each with or without a port.
+/// Missing parts are filled in as docker does: without a registry it is `docker.io`, a single word on
+/// `docker.io` means `library/<word>`, and without a tag and a digest the tag is `latest`. The grammar
+/// is that of the `reference` package of the distribution project. A registry is a host name, an IPv4
+/// address or an IPv6 address in brackets, with or without a port.
 ///
-/// [`Display`](fmt::Display) writes the canonical form (`docker.io/library/debian:12`), the one under
-/// which a store keeps an image; [`familiar`](Self::familiar) writes what a user would type.
+/// [`Display`](fmt::Display) writes the canonical form (`docker.io/library/debian:12`), which names the
+/// image in a store; [`familiar`](Self::familiar) returns what a user would type.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Reference {
     parts: Parts,
     digest: Option<Digest>,
 }
 
-/// Text that is not an image name, and what is wrong with it.
+/// The text is not an image name; says what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not an image name: {problem}")]
 pub struct ReferenceError {
@@ -40,31 +40,31 @@ pub struct ReferenceError {
 }
 
 impl Reference {
-    /// The registry, with its port where one is given: `docker.io`, `localhost:5000`, `[::1]:5000`.
+    /// Returns the registry, with its port if there is one: `docker.io`, `localhost:5000`, `[::1]:5000`.
     #[must_use]
     pub fn registry(&self) -> &str {
         self.parts.registry()
     }
 
-    /// The repository in the registry: `library/debian`.
+    /// Returns the repository in the registry: `library/debian`.
     #[must_use]
     pub fn repository(&self) -> &str {
         self.parts.repository()
     }
 
-    /// The tag: 1 to 128 bytes. Always there when [`digest`](Self::digest) is not.
+    /// Returns the tag: 1 to 128 bytes. A name without a [`digest`](Self::digest) always has one.
     #[must_use]
     pub fn tag(&self) -> Option<&str> {
         self.parts.tag()
     }
 
-    /// The digest of the manifest or image index that the name insists on.
+    /// Returns the digest that the manifest or image index must have, if the name has one.
     #[must_use]
     pub fn digest(&self) -> Option<Digest> {
         self.digest
     }
 
-    /// The same name without its digest, or `None` if it has nothing but the digest.
+    /// Returns the same name without its digest, or `None` if it has no tag.
     #[must_use]
     pub fn without_digest(&self) -> Option<Self> {
         let tag = self.tag()?.to_owned();
@@ -72,7 +72,7 @@ impl Reference {
         Some(Self { parts, digest: None })
     }
 
-    /// Whether an image called `name` is one that is asked for by this name, leaving digests aside.
+    /// Whether an image called `name` matches this name, ignoring digests.
     pub(crate) fn is_met_by(&self, name: &Self) -> bool {
         let only_digest = self.tag().is_none();
         self.registry() == name.registry()
@@ -80,7 +80,7 @@ impl Reference {
             && (only_digest || self.tag() == name.tag())
     }
 
-    /// The shortest text that means the same: `debian:12`, `grafana/grafana:latest`, `ghcr.io/a/b:c`.
+    /// Returns the shortest text with the same meaning: `debian:12`, `grafana/grafana:latest`, `ghcr.io/a/b:c`.
     #[must_use]
     pub fn familiar(&self) -> String {
         let canonical = self.to_string();
@@ -156,7 +156,7 @@ fn parse(text: &str) -> Result<Reference, String> {
     Ok(Reference { parts, digest })
 }
 
-/// The mistakes that are better named as a whole than by the first character that does not fit.
+/// Detects common mistakes for which there is a better message than one about the first invalid character.
 fn refuse_what_is_no_name(text: &str) -> Result<(), String> {
     if text.is_empty() {
         return Err("it is empty; write for example debian:12".to_owned());
@@ -177,7 +177,7 @@ fn refuse_what_is_no_name(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the part before the first slash is a registry and not the first word of a repository.
+/// Whether the part before the first slash is a registry, not the first word of a repository.
 fn names_a_registry(first: &str) -> bool {
     first == "localhost" || first.contains(['.', ':']) || first.chars().any(|c| c.is_ascii_uppercase())
 }

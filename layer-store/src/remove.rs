@@ -1,11 +1,11 @@
-//! Removes trees in which directories may not be written or read, as images have them.
+//! Removes trees from images, in which directories may not be writable or readable.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Removes a directory with all below it, whatever its modes.
+/// Removes a directory and everything below it, regardless of the modes.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {
@@ -16,13 +16,13 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Lets the owner into every directory. What cannot be changed shows when it cannot be removed.
+/// Gives the owner access to every directory. If that fails, the later removal reports the error.
 fn open_directories(path: &Path) {
     let mut todo = vec![path.to_owned()];
     while let Some(directory) = todo.pop() {
         let _ = fs::set_permissions(&directory, PermissionsExt::from_mode(0o700));
         let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
-        // The type of an entry itself: a link to a directory is none.
+        // The type of the entry itself: a link to a directory is not a directory.
         todo.extend(
             entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
         );

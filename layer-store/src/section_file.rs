@@ -1,4 +1,5 @@
-//! The frame that layer indexes, bases, sharing maps and tables of contents share: a header, a table of sections, a checksum.
+//! The common file format of layer indexes, bases, sharing maps and tables of contents: a header, a table of sections
+//! and a checksum.
 //!
 //! ```text
 //! offset  size
@@ -12,8 +13,8 @@
 //! ```
 //!
 //! All numbers are little-endian. Indexes, bases and tables of contents are caches: one that does not pass
-//! [`Sections::open`] is rebuilt from the blobs, never repaired. A sharing map is truth: a layer whose map does not pass
-//! is damaged.
+//! [`Sections::open`] is rebuilt from the blobs, never repaired. A sharing map cannot be rebuilt: a layer whose map
+//! does not pass is damaged.
 
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
@@ -22,14 +23,14 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Which format a file is in.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Format {
     pub(crate) magic: [u8; 8],
     pub(crate) version: u32,
 }
 
-/// Why a file is not used. The process that opened it rebuilds it.
+/// Why a file cannot be used. If it is a cache, the process that opened it rebuilds it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unusable {
     #[error("it is of another format or version")]
@@ -42,7 +43,7 @@ pub(crate) enum Unusable {
     Inconsistent(&'static str),
 }
 
-/// Refuses a file in which something does not hold.
+/// Returns an error unless `holds`; `what` names the inconsistent part of the file.
 pub(crate) fn require(holds: bool, what: &'static str) -> Result<(), Unusable> {
     if holds { Ok(()) } else { Err(Unusable::Inconsistent(what)) }
 }
@@ -66,7 +67,7 @@ struct SectionRecord {
 
 const HEADER_LENGTH: usize = size_of::<FileHeader>();
 
-/// Reads the header, and proves format and length.
+/// Reads the header, and checks format and length.
 fn header(bytes: &[u8], format: Format) -> Result<FileHeader, Unusable> {
     let (header, _) = FileHeader::read_from_prefix(bytes).map_err(|_| Unusable::Length)?;
     if header.magic != format.magic || header.version.get() != format.version {
@@ -75,12 +76,12 @@ fn header(bytes: &[u8], format: Format) -> Result<FileHeader, Unusable> {
     if header.file_length.get() == bytes.len() as u64 { Ok(header) } else { Err(Unusable::Length) }
 }
 
-/// Where the sections of an opened file lie, their bounds proved.
+/// The positions of the sections in an opened file, with validated bounds.
 #[derive(Debug)]
 pub(crate) struct Sections<const N: usize>([Range<usize>; N]);
 
 impl<const N: usize> Sections<N> {
-    /// Proves format, length, checksum and the bounds of all sections.
+    /// Checks format, length, checksum and the bounds of all sections.
     pub(crate) fn open(bytes: &[u8], format: Format) -> Result<Self, Unusable> {
         let header = header(bytes, format)?;
         let body = bytes.get(HEADER_LENGTH..).unwrap_or_default();
@@ -90,7 +91,8 @@ impl<const N: usize> Sections<N> {
         Self::bounds(bytes, format)
     }
 
-    /// Proves all but the checksum, for a file whose every word is doubted when it is used: touches only its start.
+    /// Checks everything except the checksum, and reads only the start of the file. It is for files whose content is
+    /// checked when it is used.
     pub(crate) fn bounds(bytes: &[u8], format: Format) -> Result<Self, Unusable> {
         let header = header(bytes, format)?;
         let body = bytes.get(HEADER_LENGTH..).unwrap_or_default();
@@ -114,12 +116,12 @@ impl<const N: usize> Sections<N> {
         if end.next_multiple_of(8) == bytes.len() { Ok(Self(ranges)) } else { Err(wrong) }
     }
 
-    /// The bytes of one section.
+    /// Returns the bytes of one section.
     pub(crate) fn bytes<'file>(&self, file: &'file [u8], section: usize) -> &'file [u8] {
         self.0.get(section).and_then(|range| file.get(range.clone())).unwrap_or_default()
     }
 
-    /// One section as records of a fixed size; `wrong` names the table in the error.
+    /// Checks that a section consists of whole records of a fixed size; `wrong` names the table in the error.
     pub(crate) fn check_records<T>(&self, file: &[u8], section: usize, wrong: &'static str) -> Result<(), Unusable>
     where
         T: FromBytes + KnownLayout + Immutable + Unaligned,
@@ -128,7 +130,7 @@ impl<const N: usize> Sections<N> {
         records.map(|_| ()).map_err(|_| Unusable::Inconsistent(wrong))
     }
 
-    /// One section as records; none where [`Sections::check_records`] would have refused it.
+    /// Returns one section as records; empty if [`Sections::check_records`] would fail for it.
     pub(crate) fn records<'file, T>(&self, file: &'file [u8], section: usize) -> &'file [T]
     where
         T: FromBytes + KnownLayout + Immutable + Unaligned,
@@ -137,7 +139,7 @@ impl<const N: usize> Sections<N> {
     }
 }
 
-/// Writes a file of sections whose lengths are known beforehand.
+/// Writes a file of sections whose lengths are known in advance.
 pub(crate) struct SectionWriter<W> {
     out: W,
     format: Format,

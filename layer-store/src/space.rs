@@ -1,21 +1,21 @@
-//! What did not fit on a disk.
+//! Measures how much space is missing on a full disk.
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// How much did not fit on a disk, and what was free when it failed. What was written until then may be deleted by the time
-/// that this is shown.
+/// How much space something needs on a disk, and how much was free when writing it failed. What had been written may be
+/// deleted before this is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shortage {
-    /// Bytes that are known to be needed: those that were written, or all of them. 0 if that is not known.
+    /// Bytes that are known to be needed: those that were written, or all of them. 0 if unknown.
     pub needed: u64,
-    /// What was free beside what was written, in words.
+    /// The free space in addition to what was written, as text.
     pub free: Option<String>,
 }
 
 impl Shortage {
-    /// Measures what is free where `path` is or would be; `None` if `cause` is not a full disk or a used-up quota.
+    /// Measures the free space where `path` is or would be; `None` if `cause` is not a full disk or an exhausted quota.
     pub(crate) fn measure(cause: &io::Error, path: &Path, needed: u64) -> Option<Self> {
         is_out_of_space(cause).then(|| Self { needed, free: free(cause, path) })
     }
@@ -36,15 +36,15 @@ pub(crate) fn is_out_of_space(cause: &io::Error) -> bool {
     matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// What an ordinary user may still write where `path` is, or would be.
+/// Returns how much an ordinary user may still write where `path` is or would be.
 fn free(cause: &io::Error, path: &Path) -> Option<String> {
     let there = path.ancestors().find(|ancestor| ancestor.exists())?;
     let stat = rustix::fs::statvfs(there).ok()?;
     let bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
     Some(match cause.kind() {
-        // Only the file system's own tools say how much of the quota is left.
+        // Only the file system's own tools know how much of the quota is left.
         io::ErrorKind::QuotaExceeded => format!("the quota is used up; the disk itself has {bytes} bytes free"),
-        // A file system that does not count its inodes says that it has none.
+        // A file system without a fixed number of inodes reports 0.
         _ if stat.f_files > 0 && stat.f_favail == 0 => "no inode is free".into(),
         _ => format!("{bytes} bytes are free"),
     })

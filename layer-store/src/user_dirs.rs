@@ -1,8 +1,7 @@
-//! Where the files of this user are: the directories of the XDG base directory specification, and what is used without
-//! them.
+//! The directories for this user's files: those of the XDG base directory specification, and their fallbacks.
 //!
-//! A crate such as `etcetera` knows the specification, but neither the private fallback for sockets nor the directories
-//! of another user, which are half of this.
+//! A crate such as `etcetera` implements the specification, but neither the private fallback for sockets nor the
+//! directories of another user, which are half of this module.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -39,8 +38,8 @@ pub enum UserDirError {
 
 /// Returns `$XDG_DATA_HOME/lamina`, else `~/.local/share/lamina`, or nothing if neither variable is set.
 ///
-/// Unlike the others it does not ask the user database for a home directory: services without `HOME` keep their store
-/// in `/var/lib/lamina`.
+/// Unlike the others, it does not look up the home directory in the user database: services without `HOME` keep their
+/// store in `/var/lib/lamina`.
 pub(crate) fn data() -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let data = set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")))?;
@@ -77,8 +76,8 @@ fn absolute(variable: &str) -> Option<PathBuf> {
 /// Creates and returns the directory for sockets: `$XDG_RUNTIME_DIR/lamina`, else `/run/lamina` for root and
 /// `/tmp/lamina-UID` for others.
 ///
-/// Its path is short, because that of a socket has at most 107 bytes. It is this user's alone (mode 0700): a process
-/// that can connect to the sockets in it controls what listens there.
+/// Its path is short, because the path of a socket has at most 107 bytes. Only this user has access (mode 0700): a
+/// process that can connect to a socket in it controls the process that listens there.
 ///
 /// # Errors
 /// [`UserDirError::Create`] or [`UserDirError::NotPrivate`].
@@ -92,8 +91,8 @@ pub fn runtime() -> Result<PathBuf, UserDirError> {
     }
 }
 
-/// Returns each directory where a process of user `uid` may have its sockets and that nobody else can write to: this
-/// process's own, that of a login session, and that of a process without `XDG_RUNTIME_DIR`.
+/// Returns each directory in which a process of user `uid` may have its sockets and to which no other user can write:
+/// this process's own directory, that of a login session, and that of a process without `XDG_RUNTIME_DIR`.
 #[must_use]
 pub fn possible_runtimes(uid: u32) -> Vec<PathBuf> {
     let own = (uid == geteuid().as_raw()).then(configured_runtime).flatten();

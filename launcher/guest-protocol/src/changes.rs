@@ -1,4 +1,4 @@
-//! The list of what a machine has written to its root, as the tool `changes` prints it.
+//! The list of what a machine has written to its root, as printed by the tool `changes`.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 /// What happened to a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It is not in the tree below.
+    /// The path is not in the lower tree.
     Added,
-    /// It is in both.
+    /// The path is in both trees.
     Changed,
-    /// It is in the tree below and no longer seen.
+    /// The path is in the lower tree but no longer visible.
     Deleted,
 }
 
 impl Kind {
-    /// The letter for it: `A`, `C` or `D`.
+    /// Returns the letter for it: `A`, `C` or `D`.
     #[must_use]
     pub const fn letter(self) -> u8 {
         match self {
@@ -28,7 +28,7 @@ impl Kind {
     }
 }
 
-/// Writes one entry: the letter, a slash, the path, which has no leading slash, and a NUL byte.
+/// Writes one entry: the letter, a slash, the path (which has no leading slash) and a NUL byte.
 ///
 /// # Errors
 /// What the writer says.
@@ -38,7 +38,7 @@ pub fn write_entry(mut out: impl Write, kind: Kind, path: &Path) -> io::Result<(
     out.write_all(&[0])
 }
 
-/// Reads a list of entries: the letter and the absolute path of each.
+/// Parses a list of entries into the letter and the absolute path of each.
 #[must_use]
 pub fn parse_list(bytes: &[u8]) -> Vec<(char, PathBuf)> {
     let records = bytes.split(|&byte| byte == 0).filter(|record| !record.is_empty());

@@ -1,8 +1,8 @@
-//! Trees as tar streams, between a guest and its host: what `lamina cp`, `diff` and `commit` are made of.
+//! Packs and unpacks trees as tar streams between a guest and its host, for `lamina cp`, `diff` and `commit`.
 //!
-//! Packing gives GNU headers with PAX records for what they cannot hold: times before 1970 or with nanoseconds
+//! Packing writes GNU headers, and PAX records for what these cannot store: times before 1970 or with nanoseconds
 //! (`mtime`), extended attributes (`SCHILY.xattr.*`). A file with several names is packed once; its other names are
-//! hard links. Sockets are left out, as tar has none.
+//! hard links. Sockets are left out, because tar cannot store them.
 
 mod pack;
 #[cfg(test)]
@@ -17,10 +17,10 @@ use std::path::Path;
 pub use pack::Packer;
 pub use unpack::{Copied, Target, unpack};
 
-/// The names in a directory, in byte order.
+/// Returns the names in a directory, in byte order.
 ///
 /// # Errors
-/// Names the directory that cannot be read.
+/// The directory cannot be read; the error names it.
 pub fn names_in(directory: &Path) -> io::Result<Vec<std::ffi::OsString>> {
     let entries = fs::read_dir(directory).map_err(about(directory))?;
     let mut names =
@@ -29,15 +29,15 @@ pub fn names_in(directory: &Path) -> io::Result<Vec<std::ffi::OsString>> {
     Ok(names)
 }
 
-/// Puts the path before an error.
+/// Adds the path to an error.
 pub fn about(path: &Path) -> impl Fn(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// What a look has found, or nothing where that is gone: other processes go on working in a tree while it is walked.
+/// Turns the error for a file that no longer exists into `None`: other processes may change a tree while it is walked.
 ///
 /// # Errors
-/// Any other error of the look.
+/// Any other error.
 pub fn unless_gone<T>(look: io::Result<T>) -> io::Result<Option<T>> {
     match look {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),

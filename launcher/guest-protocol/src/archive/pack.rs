@@ -1,4 +1,4 @@
-//! From a tree to a stream.
+//! Packs a tree into a stream.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -15,7 +15,7 @@ pub struct Packer<W: Write> {
     tar: Builder<W>,
     /// The name in the stream of each inode with several names.
     links: HashMap<(u64, u64), PathBuf>,
-    /// Whether everything belongs to root in the stream.
+    /// Whether root is the owner of everything in the stream.
     owned_by_root: bool,
 }
 
@@ -26,7 +26,7 @@ impl<W: Write> std::fmt::Debug for Packer<W> {
 }
 
 impl<W: Write> Packer<W> {
-    /// Packs into `out`. The owners are those of the files, or root where `owned_by_root`.
+    /// Packs into `out`. The owners are those of the files, or root if `owned_by_root`.
     pub fn new(out: W, owned_by_root: bool) -> Self {
         Self { tar: Builder::new(out), links: HashMap::new(), owned_by_root }
     }
@@ -39,11 +39,11 @@ impl<W: Write> Packer<W> {
         self.tar.into_inner()?.flush()
     }
 
-    /// Packs what is at `path` and all below it, under `name`; an empty name stands for the root of the stream. What is
-    /// gone by the time that it is reached is left out.
+    /// Packs what is at `path` and everything below it, under `name`; an empty name means the root of the stream. Files
+    /// that no longer exist when they are reached are left out.
     ///
     /// # Errors
-    /// Names the path that cannot be read, or says what the writer says.
+    /// A path cannot be read (the error names it), or the writer failed.
     pub fn tree(&mut self, path: &Path, name: &Path) -> io::Result<()> {
         let mut todo = self.node(path, name)?;
         while let Some((path, name)) = todo.pop() {
@@ -52,7 +52,7 @@ impl<W: Write> Packer<W> {
         Ok(())
     }
 
-    /// Packs one file or directory; gives what is in it, each path with its name, the last first.
+    /// Packs one file or directory. Returns the paths in it with their names, the last first.
     fn node(&mut self, path: &Path, name: &Path) -> io::Result<Vec<(PathBuf, PathBuf)>> {
         let found = fs::symlink_metadata(path).map_err(about(path))?;
         self.entry(path, name, &found, &[])?;
@@ -66,7 +66,7 @@ impl<W: Write> Packer<W> {
     /// Packs one file, with these extended attributes.
     ///
     /// # Errors
-    /// As for [`Packer::tree`]. Of a file that is gone nothing is in the stream.
+    /// As for [`Packer::tree`]. If the file no longer exists, nothing of it is in the stream.
     pub fn entry(
         &mut self,
         path: &Path,
@@ -84,7 +84,7 @@ impl<W: Write> Packer<W> {
         if kind.is_socket() {
             return Ok(());
         }
-        // All that may be gone comes before the first byte.
+        // Everything that may find the file gone happens before the first byte is written.
         if kind.is_symlink() {
             let target = fs::read_link(path).map_err(about(path))?;
             self.records(found, xattrs)?;
@@ -95,7 +95,7 @@ impl<W: Write> Packer<W> {
             self.records(found, xattrs)?;
             let mut header = self.header(EntryType::Regular, found);
             header.set_size(found.len());
-            // One that grows or shrinks meanwhile must not spoil what follows it.
+            // A file that grows or shrinks meanwhile must not corrupt what follows it.
             self.tar.append_data(&mut header, name, file.chain(io::repeat(0)).take(found.len()))?;
         } else {
             let entry_type = match () {
@@ -112,7 +112,7 @@ impl<W: Write> Packer<W> {
         Ok(())
     }
 
-    /// Packs an empty file of root's, as whiteouts are.
+    /// Packs an empty file that belongs to root, as for whiteouts.
     ///
     /// # Errors
     /// What the writer says.
@@ -152,7 +152,8 @@ impl<W: Write> Packer<W> {
     }
 }
 
-/// The time of change as PAX has it; of a time before 1970 the fraction counts back from the second.
+/// Returns the time of modification in PAX format. For a time before 1970, the fraction counts backwards from the
+/// second.
 fn pax_time(found: &Metadata) -> Vec<u8> {
     let (seconds, nanoseconds) = (found.mtime(), found.mtime_nsec());
     if seconds >= 0 || nanoseconds == 0 {

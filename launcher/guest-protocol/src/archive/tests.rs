@@ -43,14 +43,14 @@ fn a_tree_comes_out_as_it_went_in() {
     let modified = |root: &Path| fs::metadata(root.join("sub/file")).unwrap().modified().unwrap();
     let difference = modified(&from).duration_since(modified(&to)).unwrap_or_default();
     assert!(difference.as_secs() < 1);
-    // To a directory that is there it goes into it, and what a guest may not be trusted with is left behind.
+    // A copy to an existing directory goes into it, and bits for which a guest is not trusted are dropped.
     unpack(packed(&from, "").as_slice(), &Target::At { path: to.clone(), name: "again".into() }, false).unwrap();
     assert_eq!(mode(to.join("again/sub/file")), 0o751);
     fs::set_permissions(to.join("sub/closed"), fs::Permissions::from_mode(0o755)).unwrap();
     fs::remove_dir_all(scratch).unwrap();
 }
 
-/// Takes a stream and, once some bytes are in it, removes paths.
+/// A writer that removes paths once some bytes were written to it.
 struct Remover {
     stream: Vec<u8>,
     at: &'static [u8],
@@ -127,7 +127,7 @@ fn one_file_goes_to_a_path_or_into_a_directory() {
     fs::remove_dir_all(scratch).unwrap();
 }
 
-/// A forged stream: each entry's type, name, and what it links to or holds.
+/// Makes a forged stream, given each entry's type, name, and link target or content.
 fn forged(entries: &[(EntryType, &str, &str)]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for &(kind, name, what) in entries {
@@ -141,7 +141,7 @@ fn forged(entries: &[(EntryType, &str, &str)]) -> Vec<u8> {
         } else {
             header.set_size(what.len() as u64);
         }
-        // Past the builder, which would refuse some of these names.
+        // Bypasses the builder, which would refuse some of these names.
         header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
         header.set_cksum();
         let content = if header.size().unwrap() == 0 { "" } else { what };
@@ -178,7 +178,7 @@ fn nothing_leads_outside_of_the_target() {
         let before = fs::metadata(&outside).unwrap();
         let stream = forged(&entries);
         let done = unpack(stream.as_slice(), &Target::At { path: scratch.join("at"), name: "x".into() }, false);
-        // What is skipped is no error.
+        // Entries that are skipped are not an error.
         assert!(done.is_err() || name.contains("absolute") || name.contains("above"), "{name}");
         let _ = unpack(stream.as_slice(), &Target::Into(scratch.join("into")), true);
         let after = fs::metadata(&outside).unwrap();

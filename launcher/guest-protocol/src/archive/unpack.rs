@@ -1,4 +1,4 @@
-//! From a stream to a tree.
+//! Unpacks a stream into a tree.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -12,15 +12,15 @@ use tar::{Entries, Entry, EntryType};
 
 use super::about;
 
-/// Bits that a file from a guest does not bring to its host: set-user-id and set-group-id.
+/// Mode bits that a file from a guest does not keep on its host: set-user-id and set-group-id.
 const PRIVILEGED: u32 = 0o6000;
 
-/// Where a stream goes.
+/// Where a stream is unpacked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Into this directory, each entry under its own name.
     Into(PathBuf),
-    /// Its root to this path, or, where that is a directory already, into it under `name`: as cp(1) does.
+    /// Its root at this path, or, if that is already a directory, in it under `name`: as cp(1) does.
     At {
         /// The path.
         path: PathBuf,
@@ -29,10 +29,10 @@ pub enum Target {
     },
 }
 
-/// What has arrived.
+/// What was unpacked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Copied {
-    /// Everything that has a name and is no directory.
+    /// The number of names that are not directories.
     pub files: u64,
     /// Bytes of content.
     pub bytes: u64,
@@ -45,11 +45,11 @@ impl Copied {
     }
 }
 
-/// Unpacks a stream. Nothing in it leads outside of the target, whatever its names and links say. What is made belongs
-/// to this process's user; with `trusted` the set-user-id bits are kept too.
+/// Unpacks a stream. Nothing is written outside the target, regardless of the names and links in the stream. The files
+/// belong to this process's user; with `trusted`, the set-user-id and set-group-id bits are kept.
 ///
 /// # Errors
-/// The stream is damaged or something cannot be made; what was made before stays.
+/// The stream is damaged or a file cannot be made. What was already unpacked stays.
 pub fn unpack(stream: impl Read, target: &Target, trusted: bool) -> io::Result<Copied> {
     let mask = if trusted { 0 } else { PRIVILEGED };
     let mut archive = tar::Archive::new(stream);
@@ -67,8 +67,8 @@ pub fn unpack(stream: impl Read, target: &Target, trusted: bool) -> io::Result<C
     }
 }
 
-/// Unpacks a stream whose first entry is its root. Only a directory there may have more behind it: through a link that
-/// the stream itself has put there, all else would go to where that leads.
+/// Unpacks a stream whose first entry is its root. More entries may follow only if the root is a directory: if it were
+/// a link from the stream, they would be written wherever the link leads.
 fn unpack_at<R: Read>(root: &Path, mut entries: Entries<'_, R>, mask: u32) -> io::Result<Copied> {
     let mut copied = Copied::default();
     let Some(first) = entries.next() else { return Ok(copied) };
@@ -78,12 +78,12 @@ fn unpack_at<R: Read>(root: &Path, mut entries: Entries<'_, R>, mask: u32) -> io
         return Err(about(root)(damaged("the stream does not begin with its root")));
     }
     if !kind.is_dir() {
-        // Not by a hard link, which would be to any file of this side.
+        // A hard link is refused, because it could lead to any file on this side.
         if !kind.is_file() && !kind.is_symlink() {
             return Err(about(root)(io::Error::other("devices and pipes are not copied")));
         }
         refuse_special(root)?;
-        // One that is there is replaced and not written into: somebody may be running it.
+        // An existing file is replaced instead of written into, because it may be a running program.
         first.unpack(root).map_err(about(root))?;
         copied.count(&first);
         return match entries.next() {
@@ -95,16 +95,16 @@ fn unpack_at<R: Read>(root: &Path, mut entries: Entries<'_, R>, mask: u32) -> io
     let directory = open_directory(root).map_err(about(root))?;
     let (mode, modified) = (first.header().mode()? & !mask, first.header().mtime()?);
     let copied = unpack_below(root, entries)?;
-    // Its mode may forbid to write into it.
+    // The mode is set last, because it may forbid writing into the directory.
     set_modified(&directory, modified);
     directory.set_permissions(fs::Permissions::from_mode(mode)).map_err(about(root))?;
     Ok(copied)
 }
 
-/// Unpacks entries into a directory that is there.
+/// Unpacks entries into an existing directory.
 fn unpack_below<R: Read>(root: &Path, entries: Entries<'_, R>) -> io::Result<Copied> {
     let mut copied = Copied::default();
-    // Their modes may forbid to write into them, so they get them last.
+    // Directories get their modes last, because these may forbid writing into them.
     let mut directories = Vec::new();
     for entry in entries {
         let mut entry = entry?;
@@ -119,10 +119,10 @@ fn unpack_below<R: Read>(root: &Path, entries: Entries<'_, R>) -> io::Result<Cop
     directories.sort_by(|a, b| b.path_bytes().cmp(&a.path_bytes()));
     for mut directory in directories {
         if directory.unpack_in(root)? {
-            // As it was unpacked: a leading slash does not lead out.
+            // As it was unpacked: a leading slash is ignored.
             let below: PathBuf =
                 directory.path()?.components().filter(|part| matches!(part, Component::Normal(_))).collect();
-            // One that cannot be opened keeps another time.
+            // A directory that cannot be opened does not get its time.
             if let Ok(opened) = open_directory(&root.join(below)) {
                 set_modified(&opened, directory.header().mtime()?);
             }
@@ -140,18 +140,19 @@ fn damaged(cause: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, cause)
 }
 
-/// Opens a directory that is no link to one.
+/// Opens a directory, but not through a symbolic link.
 fn open_directory(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
-/// Gives a directory its time of change, in seconds since 1970: what was made in it meanwhile has changed that.
+/// Sets the time of modification of a directory, in seconds since 1970, because files made in it have changed the time.
 fn set_modified(directory: &File, seconds: u64) {
     let _ = directory.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
 }
 
-/// Fails where a device or a pipe is, or a link to one, as `/dev/stdout` is: a file in its place would be missed by all.
+/// Fails if there is a device or a pipe, or a link to one such as `/dev/stdout`: replacing it with a file would break
+/// the programs that use it.
 fn refuse_special(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(there) if !there.is_file() && !there.is_dir() => {
@@ -161,7 +162,7 @@ fn refuse_special(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Unpacks what is no directory, if it can be copied and has a place below the root.
+/// Unpacks an entry that is not a directory, if it can be copied and has a place below the root.
 fn place<R: Read>(entry: &mut Entry<'_, R>, root: &Path) -> io::Result<bool> {
     if matches!(entry.header().entry_type(), EntryType::Char | EntryType::Block | EntryType::Fifo) {
         let name = entry.path()?.display().to_string();
