@@ -1,7 +1,7 @@
-//! Builds the guest's init as a static program and leaves it where `src/initramfs.rs` embeds it from.
+//! Builds the guest's init as a static program, which `src/host/initramfs.rs` embeds.
 //!
-//! Static against glibc, because that is the one target that every Rust installation on the host has, and
-//! in a target directory of its own, because the outer cargo holds the lock of the other.
+//! It is linked statically with glibc, because every Rust installation on the host has that target. It is built in a
+//! separate target directory, because the outer cargo holds the lock of its own.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ fn build(manifest: &Path, target_dir: &Path) {
         .arg("--manifest-path")
         .arg(manifest.join("guest-init/Cargo.toml"));
     for (name, _) in env::vars_os() {
-        // What the outer build was told (clippy's wrapper, its profile and flags) is not meant for this one.
+        // The settings of the outer build (clippy's wrapper, its profile and flags) must not affect this one.
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_") && text != "CARGO_HOME" && !text.starts_with("CARGO_NET")
             || text.starts_with("RUSTC_W")

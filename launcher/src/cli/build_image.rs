@@ -48,7 +48,7 @@ impl BuildImage {
         let image = store::image(&opened, &self.image)?;
         let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
         let meter = Meter::new("written", self.quiet).until(&cancellation);
-        // Written beside the target under another name, so that a failure leaves nothing.
+        // Written next to the target under another name, so that a failure leaves nothing.
         let directory = self.file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let staged = tempfile::Builder::new()
             .prefix(".lamina-image-")
@@ -77,8 +77,8 @@ impl BuildImage {
         Ok(0)
     }
 
-    /// Refuses to replace a regular file without --force, and anything else in any case: of a symbolic link, the link itself
-    /// would be replaced and not its target.
+    /// Refuses to replace a regular file without --force, and always refuses to replace anything else. A symbolic link
+    /// itself would be replaced, not its target.
     fn check_place(&self) -> Result<(), Failure> {
         match std::fs::symlink_metadata(&self.file) {
             Ok(there) if !there.is_file() => {

@@ -48,7 +48,7 @@ impl Commit {
         let signals = Signals::catch()?;
         let reference = store::reference(&self.reference)?;
         if reference.digest().is_some() {
-            // Before the work: it would fail after it.
+            // Checked before the work, because it would fail after it.
             let failure = Failure::new(&self.reference, "the digest of a new image is not known before it is made");
             return Err(failure.with_hint("give a name without a digest").with_status(USAGE));
         }
@@ -92,7 +92,7 @@ impl Commit {
             let ingesting = scope.spawn(move || {
                 let expected = ExpectedLayer { compressed: None, diff_id: None };
                 let ingested = opened.layers().ingest(&mut reader, &expected);
-                // Read to the end in any case, so that the guest does not wait.
+                // Always read to the end, so that the guest does not wait.
                 let _ = io::copy(&mut reader, &mut io::sink());
                 ingested
             });

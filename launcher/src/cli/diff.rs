@@ -27,7 +27,7 @@ pub(super) struct Diff {
     name: String,
 }
 
-/// Bytes that somebody else collects.
+/// A shared buffer that collects bytes.
 #[derive(Clone, Debug, Default)]
 struct Collected(Arc<Mutex<Vec<u8>>>);
 

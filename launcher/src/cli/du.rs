@@ -77,7 +77,7 @@ impl Du {
         say!("manifests  {:>10}", size(usage.manifests));
         if usage.partial > 0 {
             say!(
-                "partial    {:>10}  of layers whose transfer ended early; the next pull goes on from there",
+                "partial    {:>10}  of layers whose transfer ended early; the next pull continues there",
                 size(usage.partial)
             );
         }

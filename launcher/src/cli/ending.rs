@@ -72,7 +72,8 @@ pub(super) struct Rm {
     force: bool,
 }
 
-/// Applies `act` to each machine and goes on after a failure. Returns the last failure, having printed the others.
+/// Applies `act` to each machine, and continues after a failure. Prints all failures except the last one, and returns
+/// that one.
 fn each(
     names: &[String],
     global: &Global,
@@ -159,7 +160,7 @@ impl Rm {
                 machine.kill()?;
             }
             let spec = Spec::read(&directory).ok();
-            // An ephemeral machine has been removed by its end.
+            // An ephemeral machine is removed when it ends.
             if directory.exists() {
                 machine::remove(name)?;
             }

@@ -38,7 +38,7 @@ pub(super) struct Exec {
     /// The command's user: a name or number, optionally followed by ":GROUP"
     #[arg(short, long)]
     user: Option<String>,
-    /// The command, behind "--"
+    /// The command, after "--"
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<String>,
 }

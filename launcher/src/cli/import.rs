@@ -17,8 +17,8 @@ use crate::failure::{Failure, USAGE};
 
 /// Add images from an OCI layout, an OCI or Docker archive, a docker daemon, or standard input to the store
 ///
-/// Archives may be compressed with gzip, zstd, xz or bzip2. All images of an archive are added, unless --image chooses. An
-/// image without a name is called after its archive.
+/// Archives may be compressed with gzip, zstd, xz or bzip2. All images of an archive are added, unless --image chooses.
+/// An image without a name is named after its archive.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,21 +29,21 @@ Examples:
   docker save app:1 | lamina import -
   docker export box | lamina import --rootfs - example.test/box --change 'CMD [\"/bin/sh\"]'")]
 pub(super) struct Import {
-    /// A layout directory, an archive, or - for standard input; as skopeo and podman write it, also oci:DIR[:NAME],
-    /// oci-archive:FILE[:NAME], docker-archive:FILE[:NAME] and docker-daemon:NAME
+    /// A layout directory, an archive, or - for standard input; also sources as skopeo and podman name them:
+    /// oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME] and docker-daemon:NAME
     #[arg(value_name = "SOURCE")]
     source: OsString,
-    /// The name of the image that is made of a root file system
+    /// The name of the image that is created from a root file system
     #[arg(value_name = "REF", requires = "rootfs", conflicts_with = "tag")]
     reference: Option<String>,
-    /// Make an image of the tar of a root file system, such as `docker export` writes
+    /// Create an image from the tar of a root file system, such as `docker export` writes
     #[arg(long, conflicts_with_all = ["image", "parallel"])]
     rootfs: bool,
     /// Change the config of that image, as an instruction of a Dockerfile does: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL,
     /// STOPSIGNAL, USER, VOLUME or WORKDIR (may be given several times)
     #[arg(short, long, value_name = "INSTRUCTION", requires = "rootfs")]
     change: Vec<ConfigChange>,
-    /// What to say of that image in its history
+    /// A comment for that image's history
     #[arg(short, long, value_name = "TEXT", requires = "rootfs")]
     message: Option<String>,
     /// The name for the image, instead of its name in the archive

@@ -1,4 +1,4 @@
-//! The commands of `lamina`: each in a file of its own, with its options beside what they do.
+//! The commands of `lamina`: each in a file of its own, with its options next to the code that uses them.
 
 /// Prints a line of a result. A closed pipe (`| head`) is no error; any other failure to write ends the program, because
 /// half a result must not look like a whole one.
@@ -144,7 +144,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(inspect) => inspect.execute(&cli.global),
         Command::Rmi(rmi) => rmi.execute(&cli.global),
         Command::Gc(gc) => {
-            // A server whose mount has just been taken away may not have let go of the store yet.
+            // A server whose mount has just been removed may still use the store.
             let _ = composefs_fuse::linux::wait_for_ending_mounts();
             gc.execute(&cli.global)
         }

@@ -17,17 +17,17 @@ use crate::failure::{About, FAILED, Failure, USAGE};
 
 /// Show an image as a read-only directory, without root and without unpacking it
 ///
-/// Returns when the tree can be read, and a process in the background serves it until `lamina umount`. Only the user who mounts
-/// gets in, and can read everything, root's files included. With --allow-other everybody gets in, and the kernel checks
-/// owners and modes (POSIX ACLs are shown but not enforced).
+/// Returns when the tree can be read, and a process in the background serves it until `lamina umount`. Only the user
+/// who mounts can enter the mount, and can read everything in it, including root's files. With --allow-other every user
+/// can enter it, and the kernel checks owners and modes (POSIX ACLs are shown but not enforced).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Options after -o, with their names in mount(8):
-  ro                              always so; rw is refused, because an image cannot be changed
+  ro                              always set; rw is refused, because an image cannot be changed
   allow_other                     as --allow-other
   default_permissions             check owners and modes without letting others in
   noexec, noatime                 as for any mount
-  suid, dev                       heed setuid files and devices of the image, if root mounts it
+  suid, dev                       honour set-user-ID files and devices of the image, if root mounts it
   fsname=NAME                     the source that /proc/self/mounts shows
   subtype=NAME                    the type that it shows, after \"fuse.\"; then only umount(8) unmounts it
   store=DIR, additional_store=DIR as --store and --additional-store
@@ -157,13 +157,13 @@ impl Mount {
         }
         words.mount.allow_other |= self.allow_other;
         if self.mount_helper {
-            // `mount.fuse3` asks for both by itself, and mount(8) does not say whether its user did.
+            // `mount.fuse3` always asks for both, and mount(8) does not say whether its user did.
             (words.mount.suid, words.mount.dev) = (false, false);
         }
         Ok(words)
     }
 
-    /// Opens the image that is to be served.
+    /// Opens the image to serve.
     fn server(&self, global: &Global, words: &Words) -> Result<Server, Failure> {
         let purpose = format!("a mount of {} on {}", self.image, self.directory.display());
         let opened = self.on_top.open(&self.stores(global, words))?.with_purpose(&purpose);

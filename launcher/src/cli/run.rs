@@ -55,7 +55,7 @@ pub(super) struct Run {
     /// Pass standard input to the command; without it, only a terminal is passed on
     #[arg(short, long, conflicts_with = "detach")]
     interactive: bool,
-    /// Give the command a terminal, even if standard input or output is none
+    /// Give the command a terminal, even if standard input or output is not one
     #[arg(short, long, conflicts_with = "detach")]
     tty: bool,
     /// Set an environment variable; without a value, pass on this process's
@@ -151,7 +151,7 @@ pub(super) struct Run {
     /// How many seconds the VM may take to become ready
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     ready_timeout: u64,
-    /// The command, behind "--"; the image's own by default
+    /// The command, after "--"; the image's own by default
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
 }

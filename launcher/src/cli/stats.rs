@@ -10,10 +10,10 @@ use super::Global;
 use crate::failure::{About, Failure};
 use crate::machine;
 
-/// Show what a mount or a machine's root was asked, and how long the answers took
+/// Show which requests a mount or a machine's root has answered, and how long that took
 ///
-/// Prints one line for each kind of message of the FUSE protocol. The kernel caches what it has been told, so these counters
-/// show only what it asked for the first time, or again after it had dropped its caches.
+/// Prints one line for each kind of message of the FUSE protocol. The kernel caches the answers, so these counters show
+/// only what it asked for the first time, or again after it had dropped its caches.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -23,7 +23,7 @@ pub(super) fn look_into(global: &Global) -> Result<Store, Failure> {
     find(global)?.map_err(|none| Failure::of("store", &none))
 }
 
-/// Like [`look_into`], for callers for which a missing store is no failure.
+/// Like [`look_into`], for callers that can do without a store.
 pub(super) fn find(global: &Global) -> Result<Result<Store, StoreError>, Failure> {
     let (root, others) = roots(global)?;
     if !others.is_empty() {
@@ -62,7 +62,8 @@ pub(super) fn image(store: &Store, name: &str) -> Result<Image, Failure> {
     }
 }
 
-/// The names of the image whose manifest's digest begins so, as `lamina images` prints it: `sha256:` and 6 digits or more.
+/// Returns the names of the image whose manifest digest starts with this prefix, as `lamina images` prints it:
+/// `sha256:` and at least 6 digits.
 pub(super) fn by_digest(store: &Store, name: &str) -> Result<Vec<String>, Failure> {
     let is_digit = |digit: char| digit.is_ascii_digit() || ('a'..='f').contains(&digit);
     if !name.strip_prefix("sha256:").is_some_and(|hex| hex.len() >= 6 && hex.chars().all(is_digit)) {

@@ -102,7 +102,7 @@ pub(crate) fn has_memory(mib: u64) -> Result<(), Failure> {
     if mib <= all {
         return Ok(());
     }
-    Err(Failure::new(format_args!("--memory {mib}M"), format_args!("this host has {all}M, its swap included"))
+    Err(Failure::new(format_args!("--memory {mib}M"), format_args!("this host has {all}M, including swap"))
         .with_hint("give the VM less"))
 }
 
@@ -168,5 +168,5 @@ pub(crate) fn version(program: &Path) -> Result<String, Failure> {
     text.lines()
         .next()
         .map(|line| line.trim().to_owned())
-        .ok_or_else(|| Failure::new(program.display(), "it does not tell its version"))
+        .ok_or_else(|| Failure::new(program.display(), "it does not print its version"))
 }

@@ -106,7 +106,7 @@ pub(crate) fn can_listen(publish: &[Publish]) -> Result<(), Failure> {
         };
         listened.map_err(|error| {
             let remedy = match error.kind() {
-                ErrorKind::AddrInUse => "publish another port of this host, or end what listens there",
+                ErrorKind::AddrInUse => "publish another port of this host, or end the program that listens there",
                 ErrorKind::PermissionDenied => "publish a port from /proc/sys/net/ipv4/ip_unprivileged_port_start on",
                 _ => "publish it at an address that this host has",
             };

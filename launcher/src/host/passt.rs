@@ -66,10 +66,10 @@ impl Passt {
             }
             if let Some(status) = started.try_wait().about(&about)? {
                 let said = std::fs::read_to_string(&log).unwrap_or_default();
-                break Err(explain(&said, &format!("it ended ({status}) before it made its socket")));
+                break Err(explain(&said, &format!("it ended ({status}) before it created its socket")));
             }
             if start.elapsed() > DEADLINE {
-                break Err(format!("it made no socket in {} s", DEADLINE.as_secs()));
+                break Err(format!("it created no socket in {} s", DEADLINE.as_secs()));
             }
             std::thread::sleep(Duration::from_millis(2));
         };

@@ -86,7 +86,7 @@ impl Resolver {
             .collect();
         (!left_out.is_empty()).then(|| {
             format!(
-                "of the name servers in {PATH} of this host the VM cannot ask {}: if {first} does not answer, names may \
+                "of the name servers in {PATH} of this host, the VM cannot ask {}: if {first} does not answer, names may \
                  not resolve in the VM",
                 list(&left_out)
             )

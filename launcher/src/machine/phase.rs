@@ -456,7 +456,7 @@ impl Course {
     fn expire(&mut self, now: Instant, purpose: Purpose) -> Vec<Action> {
         match purpose {
             Purpose::Servers => {
-                self.phase = Phase::Ended(End::Server("a server did not make its socket in time".to_owned()));
+                self.phase = Phase::Ended(End::Server("a server did not create its socket in time".to_owned()));
             }
             Purpose::Ready => {
                 let seconds = self.rules.ready_timeout.as_secs();
@@ -473,7 +473,7 @@ impl Course {
             }
             Purpose::Panic => return self.kill_engine(now),
             Purpose::Engine => {
-                let stuck = || End::Server("its hypervisor was killed, but the kernel still holds it".to_owned());
+                let stuck = || End::Server("its hypervisor was killed, but has not ended".to_owned());
                 let end = match &self.phase {
                     Phase::PoweringOff(end) => end.clone(),
                     _ => self.cause.take().unwrap_or_else(stuck),

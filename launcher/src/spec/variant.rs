@@ -55,9 +55,8 @@ pub(crate) fn find(asked: &str, store: &Path) -> Result<Vec<Layer>, Failure> {
         None => (store.join(FILE), Some(asked)),
     };
     let text = text_file::read(&file).map_err(|error| {
-        Failure::new(format_args!("variant {asked}"), format_args!("{}: {error}", file.display())).with_hint(
-            format_args!("write it down in {}, or name a file with --variant FILE", store.join(FILE).display()),
-        )
+        Failure::new(format_args!("variant {asked}"), format_args!("{}: {error}", file.display()))
+            .with_hint(format_args!("define it in {}, or name a file with --variant FILE", store.join(FILE).display()))
     })?;
     let directory = file.parent().unwrap_or(Path::new(""));
     let layers = parse(&text, name).about(file.display())?;
@@ -70,7 +69,9 @@ fn parse(text: &str, name: Option<&str>) -> Result<Vec<Layer>, String> {
     let known = variants.keys().cloned().collect::<Vec<_>>().join(", ");
     let variant = match name {
         Some(name) => variants.remove(name).ok_or_else(|| format!("no variant {name:?} in it, only: {known}"))?,
-        None if variants.len() > 1 => return Err(format!("it has several variants, say which by FILE:NAME: {known}")),
+        None if variants.len() > 1 => {
+            return Err(format!("it has several variants, choose one with FILE:NAME: {known}"));
+        }
         None => variants.into_values().next().ok_or("it has no variant")?,
     };
     if variant.layers.is_empty() {

@@ -91,7 +91,7 @@ fn choose_engine<'a>(
         return Ok((first, "the first that can be used here".to_owned()));
     }
     let first_failure = candidates.iter().find_map(|candidate| candidate.can.clone().err());
-    Err(first_failure.unwrap_or_else(|| Failure::new("engine", "there is none to choose from")))
+    Err(first_failure.unwrap_or_else(|| Failure::new("engine", "there is no engine to choose from")))
 }
 
 /// Returns one line for each engine that was examined but not chosen.
@@ -197,7 +197,7 @@ impl Options<'_> {
                 Err(_) => {}
             }
         }
-        Err(first_failure.unwrap_or_else(|| Failure::new("backend", "none can carry the root")))
+        Err(first_failure.unwrap_or_else(|| Failure::new("backend", "no backend can serve the root")))
     }
 
     /// Returns one line for each backend that was not chosen.
