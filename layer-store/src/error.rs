@@ -56,7 +56,7 @@ pub enum StoreError {
     },
     /// The store uses a feature that this program must know to change it; reading is possible.
     #[error(
-        "{path}: this store uses {features}, which {PROGRAM} does not know: it only reads; use a newer lamina to change it"
+        "{path}: this store uses {features}, which {PROGRAM} does not know, so it can only read; use a newer lamina to change it"
     )]
     Closed {
         /// The store.
@@ -86,7 +86,7 @@ pub enum StoreError {
     #[error("no image {0:?} in the store: `lamina images` lists what is there, `lamina pull` fetches more")]
     NoSuchImage(String),
     /// The image is in an additional store; its name can only be removed there.
-    #[error("image {reference} is in {store}, an additional store, which is only read")]
+    #[error("image {reference} is in {store}, an additional store, which is read-only")]
     OnlyRead {
         /// The image's name.
         reference: String,
@@ -94,7 +94,7 @@ pub enum StoreError {
         store: PathBuf,
     },
     /// The store does not exist.
-    #[error("{0}: there is no store here, and so no image")]
+    #[error("{0}: there is no store here, so there are no images")]
     NoStoreYet(PathBuf),
     /// An additional store is not there.
     #[error("{0}: there is no store here")]
@@ -166,7 +166,7 @@ impl StoreError {
 
 fn disk_failure(cause: &io::Error) -> &'static str {
     match cause.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) {
-        true => "; the disk fails: the kernel's log (`dmesg`) says how",
+        true => "; the disk fails: see the kernel's log (`dmesg`)",
         false => "",
     }
 }

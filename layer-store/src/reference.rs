@@ -274,7 +274,7 @@ fn check_repository(path: &str) -> Result<(), String> {
         if let Some(separator) =
             word.split(fits).find(|s| !matches!(*s, "" | "." | "_" | "__") && s.contains(['.', '_']))
         {
-            return Err(format!("{separator:?} cannot stand between letters in {word:?}; use one of . _ __ -"));
+            return Err(format!("{separator:?} cannot be between letters in {word:?}; use one of . _ __ -"));
         }
     }
     Ok(())

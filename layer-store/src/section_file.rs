@@ -33,7 +33,7 @@ pub(crate) struct Format {
 /// Why a file cannot be used. If it is a cache, the process that opened it rebuilds it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unusable {
-    #[error("it is of another format or version")]
+    #[error("it has another format or version")]
     OtherFormat,
     #[error("its length is not what its header says")]
     Length,

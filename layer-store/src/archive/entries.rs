@@ -115,7 +115,7 @@ impl<R: Read> Entries<R> {
     /// Reads the content of an extension entry.
     fn extension(&mut self) -> io::Result<Vec<u8>> {
         if self.left > EXTENSION_LIMIT {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it has a file name of more than a megabyte"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it has a file name longer than a megabyte"));
         }
         let mut bytes = Vec::new();
         self.read_to_end(&mut bytes)?;

@@ -63,7 +63,7 @@ pub enum ImportError {
         there: String,
     },
     /// One name was given for several images.
-    #[error("{source_name} has {count} images, and the name given is for one: {there}")]
+    #[error("{source_name} has {count} images, but the given name is for one: {there}")]
     SeveralImages {
         /// The path as given, or `standard input`.
         source_name: String,

@@ -21,7 +21,7 @@ pub(super) enum Supply<'a> {
 }
 
 impl Supply<'_> {
-    /// Returns how many bytes of the layer there are to read, or `None` if the stream has already passed it.
+    /// Returns how many bytes of the layer there are to read, or `None` if it was already read from the stream.
     pub(super) fn length(&self) -> Option<u64> {
         match self {
             Self::Bytes { length, .. } => Some(*length),

@@ -134,7 +134,7 @@ impl Import<'_> {
         Brought { source, blob_bytes, was_present: passed.was_present }
     }
 
-    /// Reads a layer of `length` bytes into the store, unless another process has brought it in meanwhile.
+    /// Reads a layer of `length` bytes into the store, unless another process has added it meanwhile.
     fn read(
         &self,
         layer: &FoundLayer,

@@ -83,7 +83,7 @@ impl<'a> Lists<'a> {
             return Err(failures.into_iter().next().unwrap_or(nothing));
         }
         for failure in failures {
-            progress.notice(&format!("{failure}: the other list of the archive is used"));
+            progress.notice(&format!("{failure}: the archive's other list is used instead"));
         }
         Ok(Self { context, entries, items })
     }

@@ -10,9 +10,7 @@ use crate::{DiffId, Kind};
 /// Why a stack cannot be merged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MergeError {
-    #[error(
-        "layer {layer}: {link:?} is a hard link to {target:?}, which neither its layer nor one below has as a file"
-    )]
+    #[error("layer {layer}: {link:?} is a hard link to {target:?}, which is not a file in this layer or in one below")]
     LinkTargetMissing { layer: DiffId, link: String, target: String },
     #[error("an image has at most 65534 layers")]
     TooManyLayers,

@@ -55,7 +55,7 @@ pub enum IngestError {
     #[error("{0}")]
     Source(#[source] io::Error),
     /// The compression is not supported.
-    #[error("it is compressed with {0}; only gzip, zstd, xz and bzip2 are read")]
+    #[error("it is compressed with {0}; only gzip, zstd, xz and bzip2 are supported")]
     Compression(&'static str),
     /// The bytes do not have the expected digest.
     #[error("the digest of its bytes is {actual}, not {expected}: it was changed or cut off on the way")]
@@ -66,7 +66,7 @@ pub enum IngestError {
         actual: String,
     },
     /// The tar is not the one that the image's config names.
-    #[error("the digest of its tar is {actual}, not {expected}, as the image's config has it")]
+    #[error("the digest of its tar is {actual}, not {expected} as in the image's config")]
     WrongDiffId {
         /// The DiffID in the config.
         expected: DiffId,

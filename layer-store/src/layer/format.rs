@@ -98,7 +98,7 @@ pub(crate) struct InodeRecord {
 pub(crate) const FLAG_OPAQUE: u32 = 1;
 /// A directory that has no entry of its own in the layer's tar.
 pub(crate) const FLAG_IMPLICIT: u32 = 1 << 1;
-/// An implicit directory with nothing but whiteouts below: it shows only where a lower layer has it.
+/// An implicit directory that contains only whiteouts: it is visible only if a lower layer has it.
 pub(crate) const FLAG_GHOST: u32 = 1 << 2;
 /// A directory that contains a hard link into lower layers, directly or in a subdirectory.
 pub(crate) const FLAG_FOREIGN_BELOW: u32 = 1 << 3;

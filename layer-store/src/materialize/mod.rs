@@ -73,7 +73,7 @@ pub enum MaterializeError {
     },
     /// The tree does not fit on the disk.
     #[error(
-        "{directory}: {cause}, at {path}: the tree takes about {} bytes (beside what was written of it, {}); make space, or free some with `lamina rmi` and `lamina gc`",
+        "{directory}: {cause}, at {path}: the tree takes about {} bytes (in addition to what was written of it, {}); make space, or free some with `lamina rmi` and `lamina gc`",
         shortage.needed,
         shortage.free.as_deref().unwrap_or("too little is free")
     )]

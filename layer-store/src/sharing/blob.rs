@@ -171,8 +171,8 @@ fn open_in(directory: &File, name: &str) -> io::Result<Option<File>> {
 fn open_map(directory: &File, layer: &DiffId) -> Result<Option<SharingMap>, String> {
     let Some(file) = open_in(directory, MAP).map_err(|cause| cause.to_string())? else { return Ok(None) };
     let bytes = IndexBytes::map(&file).map_err(|cause| cause.to_string())?;
-    let map = SharingMap::open(bytes).map_err(|cause| format!("of its sharing map, {cause}"))?;
-    if map.layer() == *layer { Ok(Some(map)) } else { Err("its sharing map is that of another layer".into()) }
+    let map = SharingMap::open(bytes).map_err(|cause| format!("its sharing map cannot be used: {cause}"))?;
+    if map.layer() == *layer { Ok(Some(map)) } else { Err("its sharing map belongs to another layer".into()) }
 }
 
 /// Returns the sharing map of a layer of the store, or `None` if its tar is whole or the layer does not exist.
@@ -194,8 +194,8 @@ pub(crate) fn map_of(layers: &Path, layer: &DiffId) -> Result<Option<SharingMap>
 /// A collection may be turning the donor into a remnant, or a repair may be replacing it with a whole tar, so files
 /// that were not found are looked for again.
 pub(crate) fn open_donor(layers: &Path, donor: &DiffId, needed: &[Range<u64>]) -> Result<File, String> {
-    let text = |cause: io::Error| format!("layer {donor}, which has content of it: {cause}");
-    let gone = || format!("layer {donor}, which has content of it, is not in the store");
+    let text = |cause: io::Error| format!("layer {donor}, from which it borrows content: {cause}");
+    let gone = || format!("layer {donor}, from which it borrows content, is not in the store");
     let directory = open_directory(&layers.join(donor.0.hex())).map_err(text)?.ok_or_else(gone)?;
     for _ in 0..TRIES {
         for name in [WHOLE, REST] {

@@ -39,7 +39,7 @@ fn same_bytes(own: &File, donor: &File, run: &Run, mine: &mut [u8], theirs: &mut
         own.read_exact_at(mine, run.offset + done)?;
         donor.read_exact_at(theirs, run.donor_offset + done)?;
         if mine != theirs {
-            tracing::info!("not shared: content of equal hash differs");
+            tracing::info!("not shared: content with the same hash differs");
             return Ok(false);
         }
         done += wanted as u64;
@@ -69,7 +69,7 @@ pub(crate) fn make(directory: &Path, file: &File, layer: &DiffId, length: u64, c
             fault::point(FaultPoint::SharingFirstPunched);
             continue;
         };
-        tracing::info!("{}: no more holes: {cause}", directory.display());
+        tracing::info!("{}: cannot make more holes: {cause}", directory.display());
         if number == 0 && was_whole && is_unable(cause) {
             // No hole was made, so the tar is still whole.
             let _ = fs::rename(directory.join(THIN), directory.join(WHOLE));

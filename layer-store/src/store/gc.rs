@@ -62,7 +62,7 @@ impl Layers<'_> {
         let mut holders = reachable.layers.remove(layer).unwrap_or_default();
         holders.extend(reachable.unknown.take());
         let needed = reachable.sharing.donors.get(layer).into_iter().flat_map(|needed| &needed.by);
-        holders.extend(needed.map(|(borrower, bytes)| format!("layer {borrower}, which has {bytes} bytes in it")));
+        holders.extend(needed.map(|(borrower, bytes)| format!("layer {borrower}, which borrows {bytes} bytes of it")));
         Ok(holders.into_iter().collect())
     }
 }
@@ -102,7 +102,7 @@ impl Store {
             }
             for remainder in &remainders {
                 // If this fails, the remnant is only larger than necessary.
-                self.trim(remainder).unwrap_or_else(|error| tracing::warn!("not made smaller: {error}"));
+                self.trim(remainder).unwrap_or_else(|error| tracing::warn!("remnant not made smaller: {error}"));
             }
         }
         Ok(Collected { garbage, bytes })

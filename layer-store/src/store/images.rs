@@ -256,7 +256,7 @@ impl Store {
     pub(super) fn own_images(&self) -> Result<Vec<ImageSummary>, StoreError> {
         let (images, damaged) = self.own_names()?;
         for error in damaged {
-            tracing::warn!("passed over: {error}");
+            tracing::warn!("skipped: {error}");
         }
         Ok(images)
     }

@@ -259,7 +259,7 @@ fn move_if_there(staging: &Path, place: &Path, name: &str) -> Result<(), StoreEr
 
 /// Logs an error that is no reason to fail, because what was not recorded only saves a later fetch.
 pub(super) fn forget(error: &StoreError) {
-    tracing::info!("not noted: {error}");
+    tracing::info!("not recorded: {error}");
 }
 
 pub(super) fn open_index(path: &Path, diff_id: &DiffId) -> Result<LayerIndex, String> {

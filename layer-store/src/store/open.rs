@@ -62,7 +62,7 @@ impl Store {
     }
 }
 
-/// Reads the file of a store; creates a store where there is none.
+/// Reads the `store.json` of a store, and creates a store if there is none.
 fn read_or_make(layout: &Layout) -> Result<StoreFile, StoreError> {
     if !features::path(layout).exists() {
         fault::point(FaultPoint::StoreSought);

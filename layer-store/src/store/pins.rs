@@ -18,7 +18,7 @@ use crate::lease::Held;
 use crate::{BaseId, DiffId, Digest};
 
 /// What to do about a pin that cannot be read.
-const REMEDY: &str = "remove it, unless a stopped machine is to be started again";
+const REMEDY: &str = "remove it, unless you want to start a stopped machine again";
 
 /// One file of `pins/`.
 #[derive(Debug, Serialize, Deserialize)]

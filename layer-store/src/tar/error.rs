@@ -37,7 +37,7 @@ pub(crate) enum Malformed {
     ExtensionTooLong,
     #[error("the extended headers before the next entry are longer than 4 MiB together")]
     ExtensionsTooLong,
-    #[error("it is continued from another volume, which is not supported")]
+    #[error("it is continued from another volume, and multi-volume archives are not supported")]
     MultiVolume,
     #[error("the archive ends within this entry")]
     Truncated,

@@ -17,7 +17,7 @@ pub(super) struct Header {
 /// What is wrong with a header block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HeaderError {
-    #[error("a header's checksum does not match: not a tar, or a damaged one")]
+    #[error("the checksum of a header does not match: this is not a tar, or it is damaged")]
     Checksum,
     #[error("the header field {0} is not a number")]
     Number(&'static str),

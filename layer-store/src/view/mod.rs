@@ -154,7 +154,7 @@ impl View {
         }
         match verdict.load(Ordering::Relaxed) {
             SOUND => Ok(()),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "its content is not what the layer brought")),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "its content has changed since the layer was added")),
         }
     }
 

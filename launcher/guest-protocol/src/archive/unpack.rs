@@ -60,7 +60,7 @@ pub fn unpack(stream: impl Read, target: &Target, trusted: bool) -> io::Result<C
     match target {
         Target::Into(path) if path.is_dir() => unpack_below(path, entries),
         Target::Into(path) => {
-            Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{}: it is not a directory", path.display())))
+            Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{}: not a directory", path.display())))
         }
         Target::At { path, name } if path.is_dir() => unpack_at(&path.join(name), entries, mask),
         Target::At { path, .. } => unpack_at(path, entries, mask),
@@ -88,7 +88,7 @@ fn unpack_at<R: Read>(root: &Path, mut entries: Entries<'_, R>, mask: u32) -> io
         copied.count(&first);
         return match entries.next() {
             None => Ok(copied),
-            Some(_) => Err(about(root)(damaged("the stream goes on behind a root that is no directory"))),
+            Some(_) => Err(about(root)(damaged("the stream continues after a root that is not a directory"))),
         };
     }
     fs::create_dir_all(root).map_err(about(root))?;
@@ -111,7 +111,7 @@ fn unpack_below<R: Read>(root: &Path, entries: Entries<'_, R>) -> io::Result<Cop
         if entry.header().entry_type().is_dir() {
             directories.push(entry);
         } else if is_root(&entry)? {
-            return Err(about(root)(damaged("the stream has a root that is no directory")));
+            return Err(about(root)(damaged("the stream has a root that is not a directory")));
         } else if place(&mut entry, root)? {
             copied.count(&entry);
         }
