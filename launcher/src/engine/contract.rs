@@ -94,7 +94,6 @@ pub(crate) struct Capabilities {
 /// What can execute an engine's guests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Accelerator {
-    /// Its name.
     pub(crate) name: &'static str,
     /// Whether it runs a guest here, or why not.
     pub(crate) works: Result<(), String>,
@@ -103,7 +102,6 @@ pub(crate) struct Accelerator {
 /// A machine type of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MachineType {
-    /// Its name.
     pub(crate) name: &'static str,
     /// How many shares, disks and network cards it has room for, the root among them.
     pub(crate) most_devices: usize,
@@ -116,7 +114,7 @@ pub(crate) struct MachineType {
 /// What an engine is given.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Description {
-    /// The command line by which it is started.
+    /// The command line that starts it.
     pub(crate) command: CommandLine,
     /// A document that describes the same machine or belongs to the command line, if there is one.
     pub(crate) document: Option<Document>,
@@ -144,7 +142,7 @@ pub(crate) struct Document {
     pub(crate) body: Value,
 }
 
-/// An engine that has been started. Dropping this kills it, and returns after [`Event::Exited`] has been told.
+/// An engine that has been started. Dropping this kills it, and returns after [`Event::Exited`] has been reported.
 ///
 /// It can only be killed. A guest is asked to end over the control channel, which is the same for all engines, and its
 /// init says there when everything is on its disks. So no engine needs its own way to stop a guest.
@@ -167,7 +165,7 @@ impl Running for Process {
     }
 }
 
-/// Something that an engine tells about its guest.
+/// Something that an engine reports about its guest.
 ///
 /// There is no event for a boot: [`Event::Connected`] and the first message of the guest's init show it for every
 /// engine. A reboot, a power-off and a panic are not separate events, because each ends the machine. They are the

@@ -27,7 +27,6 @@ pub(crate) struct Plan {
     pub(crate) memory_mib: u64,
     /// The kernel image.
     pub(crate) kernel: PathBuf,
-    /// The initramfs.
     pub(crate) initramfs: PathBuf,
     /// Kernel parameters besides those that the machine type needs.
     pub(crate) kernel_parameters: Vec<String>,

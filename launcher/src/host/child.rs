@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal};
 use crate::failure::{About, Failure};
 use crate::host::command_line::CommandLine;
 
-/// The first argument by which `lamina` runs as [`die_with_parent`]: not a command for users.
+/// The first argument with which `lamina` runs as [`die_with_parent`]. It is not a command for users.
 pub(crate) const DIE_WITH_PARENT: &str = "__die_with_parent";
 
 /// Returns a command that starts `command` with no input, in a process group of its own (because this process passes on

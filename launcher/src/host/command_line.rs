@@ -9,7 +9,6 @@ use std::path::PathBuf;
 pub(crate) struct CommandLine {
     /// The program: a path, or a name to be found in `PATH`.
     pub(crate) program: PathBuf,
-    /// Its arguments.
     pub(crate) arguments: Vec<OsString>,
 }
 

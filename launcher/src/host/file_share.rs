@@ -27,7 +27,7 @@ use crate::failure::{About, Failure};
 use crate::host::command_line::CommandLine;
 use crate::sys;
 
-/// The first argument by which `lamina` runs as [`enter`]: not a command for users.
+/// The first argument with which `lamina` runs as [`enter`]. It is not a command for users.
 pub(crate) const FILE_SHARE: &str = "__file-share";
 
 /// Where programs, their libraries and what the loader reads are: the host's own and those of Nix and Guix.

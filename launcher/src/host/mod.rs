@@ -33,11 +33,9 @@ use crate::host::virtiofsd::Virtiofsd;
 /// What guests boot.
 #[derive(Clone, Debug)]
 pub(crate) struct Boot {
-    /// The kernel.
     pub(crate) kernel: Kernel,
     /// The initramfs made for it.
     pub(crate) initramfs: PathBuf,
-    /// The modules in it.
     pub(crate) modules: Modules,
 }
 
@@ -68,9 +66,7 @@ pub(crate) struct Tools {
 /// The programs that a start may need.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted {
-    /// virtiofsd.
     pub(crate) virtiofsd: bool,
-    /// passt.
     pub(crate) passt: bool,
 }
 

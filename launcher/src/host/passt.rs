@@ -18,7 +18,6 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// A passt that starts, and the options it has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Passt {
-    /// The program.
     pub(crate) program: PathBuf,
     /// The option names in its help text.
     options: Vec<String>,

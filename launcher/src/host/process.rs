@@ -19,7 +19,7 @@ use crate::failure::{About, Failure};
 /// How long a program that was killed may take to end.
 const REAP: Duration = Duration::from_secs(10);
 
-/// How many lines of a log tell why a program ended.
+/// How many lines of a log to quote as the reason why a program ended.
 const LAST_WORDS: usize = 3;
 
 /// A program that runs. Dropping this kills it and waits for its end.

@@ -10,7 +10,7 @@ use crate::failure::{About, Failure};
 use crate::host::command_line::CommandLine;
 use crate::host::file_share;
 
-/// The first argument by which `lamina` runs as [`serve`]: not a command for users.
+/// The first argument with which `lamina` runs as [`serve`]. It is not a command for users.
 pub(crate) const SHARE: &str = "__share";
 
 /// Returns the command line that serves `directory` at `socket`. With an `owner`, the share belongs to that user of the

@@ -19,7 +19,6 @@ const REMEDY: &str =
 /// A virtiofsd and the options it has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Virtiofsd {
-    /// The program.
     pub(crate) program: PathBuf,
     /// The option names in its help text.
     options: Vec<String>,

@@ -18,7 +18,7 @@ use crate::failure::{About, Failure};
 use crate::host::process::ends_within;
 use crate::sys;
 
-/// The first argument by which `lamina` runs as [`clean`]: not a command for users.
+/// The first argument with which `lamina` runs as [`clean`]. It is not a command for users.
 pub(crate) const CLEAN: &str = "__clean";
 
 const DONE: &[u8] = b"done";

@@ -217,7 +217,8 @@ impl Machine {
     }
 
     /// Runs a process in it, with its channels connected to `stdio`. Returns how it ended. The first signal to this
-    /// process is passed on to it. A second signal ends the wait, and so does the deadline after SIGTERM or SIGHUP.
+    /// process is passed on to that process. A second signal ends the wait, and so does the deadline after SIGTERM or
+    /// SIGHUP.
     ///
     /// # Errors
     /// The machine does not run, or ends before the process does; the process cannot be started, or does not end when

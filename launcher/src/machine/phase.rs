@@ -159,7 +159,6 @@ pub(super) enum Action {
     PowerOff,
     /// Warn that the guest did not end in time.
     WarnLate,
-    /// Kill the engine.
     KillEngine,
 }
 

@@ -22,7 +22,7 @@ use super::signals::{Signals, interrupted};
 use crate::failure::{About, Failure, MACHINE_FAILED};
 use crate::host::child;
 
-/// The first argument by which `lamina` runs as [`crate::machine::launch::supervise`]: not a command for users.
+/// The first argument with which `lamina` runs as [`crate::machine::launch::supervise`]. It is not a command for users.
 pub(crate) const SUPERVISE: &str = "__supervise";
 
 /// How the start went.
@@ -58,7 +58,7 @@ impl ReadyPipe {
         Ok((Self { pipe: Some(pipe), notice: Vec::new() }, lock))
     }
 
-    /// Returns a pipe for which no process waits.
+    /// Returns a pipe for a start that no process waits for.
     #[must_use]
     pub(crate) const fn none() -> Self {
         Self { pipe: None, notice: Vec::new() }

@@ -33,7 +33,6 @@ pub(crate) struct Record {
     pub(crate) ephemeral: bool,
     /// The id of the host's boot to which `processes` belong.
     pub(crate) boot_id: String,
-    /// Its state.
     #[serde(flatten)]
     pub(crate) state: State,
     /// The processes, the supervisor first.
@@ -97,7 +96,6 @@ impl State {
 pub(crate) struct ProcessRecord {
     /// What it does: `lamina`, `hypervisor`, or the share it serves.
     pub(crate) role: String,
-    /// Its id.
     pub(crate) pid: i32,
     /// When it started, in clock ticks since the host's start.
     pub(crate) started: u64,

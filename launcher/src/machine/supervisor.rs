@@ -1,4 +1,5 @@
-//! Runs one machine, from its directory to its last process. Does what [`Course`] says, and tells it what happens.
+//! Runs one machine, from its directory to its last process. Carries out the actions of [`Course`], and reports to it
+//! what happens.
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -21,7 +21,6 @@ use crate::spec::Tree;
 /// A root that is ready to be served.
 #[derive(Debug)]
 pub(crate) struct Served {
-    /// The server.
     pub(crate) server: Box<dyn RootServer>,
     /// The counters of its requests, if this process answers them.
     pub(crate) stats: Option<Arc<Stats>>,

@@ -76,7 +76,6 @@ pub(crate) struct Spec {
 pub(crate) enum Root {
     /// Layers of a store.
     Image {
-        /// The store.
         store: PathBuf,
         /// The stores whose layers are used in place.
         also_read: Vec<PathBuf>,

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use vhost_user_backend::ShutdownHandle;
 
-/// Whether a device has been told to end, and the connection to end then. Its owner and the serving thread share this.
+/// Whether a device has been told to end, and which connection to end then. Its owner and the serving thread share
+/// this.
 #[derive(Default)]
 pub(crate) struct Shutdown {
     stopped: AtomicBool,

@@ -22,7 +22,6 @@ use crate::host::process::Process;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
-/// QEMU.
 #[derive(Debug)]
 pub(super) struct Qemu;
 

@@ -110,7 +110,6 @@ fn judge(sight: &Sight, limits: Limits) -> Option<Verdict> {
 pub(super) struct Probe<'a> {
     /// QEMU.
     pub(super) engine: &'a dyn Engine,
-    /// Its program.
     pub(super) program: &'a Path,
     /// The machine type that guests get.
     pub(super) machine: Machine,
