@@ -1,10 +1,12 @@
 //! Parts of layers whose transfer ended early: how long they are kept, and how much space they use.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::disk::{digest, list_if_there};
 use super::handle::Store;
+use crate::digest::{DiffId, Digest};
 use crate::error::StoreError;
 use crate::oci::partial;
 
@@ -19,9 +21,17 @@ impl Store {
     }
 
     fn is_stale(&self, path: &Path) -> bool {
-        let is_complete = digest(path).is_none_or(|digest| self.layers().by_compressed(&digest).is_some());
+        let is_complete = digest(path).is_none_or(|digest| self.was_added(&digest));
         let written = path.metadata().and_then(|metadata| metadata.modified());
         let age = written.ok().and_then(|written| SystemTime::now().duration_since(written).ok());
         is_complete || age.is_some_and(|age| age > KEPT)
+    }
+
+    /// Whether the layer with these compressed bytes is in this store. Takes no lease, because a collection holds the lock
+    /// that a new lease waits for.
+    fn was_added(&self, compressed: &Digest) -> bool {
+        let noted = fs::read_to_string(self.layout.compressed(compressed)).ok();
+        let layer = noted.and_then(|text| text.trim_end().parse::<DiffId>().ok());
+        layer.is_some_and(|layer| self.layout.tar(&layer).is_some())
     }
 }

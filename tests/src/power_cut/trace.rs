@@ -63,7 +63,8 @@ fn calls(log: &str) -> Vec<Call> {
         let (thread, rest) = line.split_once(' ').unwrap_or_else(|| panic!("strace: {line}"));
         let thread = thread.parse().unwrap_or_else(|_| panic!("strace: {line}"));
         let rest = rest.trim_start();
-        if rest.starts_with("+++") || rest.starts_with("---") {
+        // An exit, a signal, and a thread that strace had not seen in a call before it ended.
+        if rest.starts_with("+++") || rest.starts_with("---") || rest.starts_with("???(") {
             continue;
         }
         if let Some(start) = rest.strip_suffix("<unfinished ...>") {
