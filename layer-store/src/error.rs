@@ -96,7 +96,7 @@ pub enum StoreError {
     /// The store does not exist.
     #[error("{0}: there is no store here, so there are no images")]
     NoStoreYet(PathBuf),
-    /// An additional store is not there.
+    /// An additional store does not exist.
     #[error("{0}: there is no store here")]
     NoStore(PathBuf),
     /// A manifest is not in the store.

@@ -13,7 +13,7 @@ use rustix::process::{Signal, getpid, kill_process};
 
 macro_rules! fault_points {
     ($($(#[doc = $doc:literal])+ $point:ident = $name:literal,)+) => {
-        /// A step after which a process may die.
+        /// A point at which a process may die.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum FaultPoint {
             $($(#[doc = $doc])+ $point,)+

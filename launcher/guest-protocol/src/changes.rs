@@ -31,7 +31,7 @@ impl Kind {
 /// Writes one entry: the letter, a slash, the path (which has no leading slash) and a NUL byte.
 ///
 /// # Errors
-/// What the writer says.
+/// The writer failed.
 pub fn write_entry(mut out: impl Write, kind: Kind, path: &Path) -> io::Result<()> {
     out.write_all(&[kind.letter(), b'/'])?;
     out.write_all(path.as_os_str().as_bytes())?;

@@ -119,7 +119,7 @@ fn asked_for(image: &str) -> io::Result<String> {
     Ok(if last.contains([':', '@']) || is_id { image.to_owned() } else { format!("{image}:latest") })
 }
 
-/// Reads `DOCKER_HOST`.
+/// Parses the value of `DOCKER_HOST`.
 fn address(host: &str) -> io::Result<Address> {
     let unsupported = |cause: String| io::Error::new(io::ErrorKind::Unsupported, cause);
     match host.split_once("://") {

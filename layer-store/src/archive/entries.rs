@@ -32,7 +32,7 @@ pub(super) struct Entries<R> {
     /// Bytes of the current entry that have not been read yet, and the padding after them.
     left: u64,
     padding: u64,
-    /// Bytes up to `left`.
+    /// The current offset in the archive, in bytes.
     position: u64,
 }
 

@@ -12,7 +12,7 @@ pub enum ImportError {
     Read {
         /// The path as given, or `standard input`.
         source_name: String,
-        /// What the system said.
+        /// The error of the host.
         #[source]
         cause: std::io::Error,
     },
@@ -57,7 +57,7 @@ pub enum ImportError {
     NoSuchImage {
         /// The path as given, or `standard input`.
         source_name: String,
-        /// What was asked for.
+        /// The name, digest or position that was given.
         wanted: String,
         /// The names and digests there are.
         there: String,
@@ -72,7 +72,7 @@ pub enum ImportError {
         /// The names and digests there are.
         there: String,
     },
-    /// The name given promises the digest of something else.
+    /// The given name has a digest that is not the image's.
     #[error("{source_name}: the image is {actual}, and {name} promises another digest")]
     WrongName {
         /// The path as given, or `standard input`.
@@ -82,21 +82,21 @@ pub enum ImportError {
         /// The digest of the image's manifest.
         actual: crate::Digest,
     },
-    /// A layer could not be read, verified or kept.
+    /// A layer could not be read, verified or stored.
     #[error("{source_name}: layer {layer:?}: {cause}")]
     Layer {
         /// The path as given, or `standard input`.
         source_name: String,
         /// The path of the layer in the archive.
         layer: String,
-        /// What the store said.
+        /// The error of the store.
         #[source]
         cause: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A manifest, config or tag could not be kept.
+    /// A manifest, config or tag could not be stored.
     #[error("{0}")]
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The caller asked for the end.
+    /// The import was cancelled.
     #[error("cancelled")]
     Cancelled,
 }

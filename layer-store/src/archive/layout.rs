@@ -98,7 +98,7 @@ impl Layout<'_> {
         {
             return Err(self.bad(cause));
         }
-        // What was read of an entry alone is what its digest says.
+        // Only if there is a single entry does its digest cover everything that was read.
         let entry = match described.entries.as_slice() {
             [only] => only.descriptor.digest.sha256(),
             _ => None,

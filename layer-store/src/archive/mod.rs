@@ -1,4 +1,4 @@
-//! Importing images from archives and layouts.
+//! Imports images from archives and layouts.
 //!
 //! An OCI layout in a directory or a plain tar file is read with random access, several layers at once. An
 //! archive from a pipe, or a compressed one, is read once from start to end. Either way every digest that
@@ -50,7 +50,7 @@ pub enum Form {
     Docker,
 }
 
-/// How to import.
+/// Options for an import.
 #[derive(Clone, Debug)]
 pub struct ImportOptions {
     /// The platform to choose if there are several; `None` is [`Platform::host`].
@@ -134,7 +134,7 @@ impl FoundLayer {
     }
 }
 
-/// Brings the images of an archive into the store, and names them there.
+/// Imports the images of an archive into the store and names them.
 pub(crate) fn import_into(
     sink: &dyn LayerSink,
     source: &ImportSource,

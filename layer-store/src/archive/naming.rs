@@ -204,8 +204,8 @@ mod tests {
         assert_eq!(annotated(&both), Some("docker.io/library/debian:12"));
     }
 
-    /// The names that images get, given what the archive writes for each, and the notices. The store has `in_store`, a
-    /// name of the image 9.
+    /// Returns the names that images get, given their names in the archive, and the notices. The store has the name
+    /// `in_store`, which belongs to image 9.
     fn assigned(images: &[(u8, &[&str])], in_store: &str) -> (Vec<Vec<String>>, Vec<String>) {
         let written: Vec<Vec<String>> =
             images.iter().map(|(_, written)| written.iter().map(|name| (*name).to_owned()).collect()).collect();

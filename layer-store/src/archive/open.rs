@@ -1,4 +1,4 @@
-//! Finds out what a path or a pipe holds, and opens it.
+//! Detects what a path or a pipe contains, and opens it.
 
 use std::fs::File;
 use std::io::{Cursor, Read};

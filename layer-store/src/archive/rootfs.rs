@@ -31,7 +31,7 @@ pub struct RootfsOptions {
     pub comment: Option<String>,
 }
 
-/// Brings the tar of a file system, compressed or not, into the store as an image of one layer.
+/// Imports the tar of a file system, compressed or not, as an image of one layer.
 pub(crate) fn import_into(
     sink: &dyn LayerSink,
     source: &ImportSource,

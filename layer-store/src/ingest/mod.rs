@@ -62,7 +62,7 @@ pub enum IngestError {
     WrongDigest {
         /// The expected digest.
         expected: String,
-        /// As it came.
+        /// The actual digest.
         actual: String,
     },
     /// The tar is not the one that the image's config names.
@@ -70,7 +70,7 @@ pub enum IngestError {
     WrongDiffId {
         /// The DiffID in the config.
         expected: DiffId,
-        /// As it came.
+        /// The actual DiffID.
         actual: DiffId,
     },
     /// The tar is damaged, or contains something that cannot be stored exactly.

@@ -1,4 +1,4 @@
-//! The threads through which a layer streams.
+//! The threads that process the stream of a layer.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

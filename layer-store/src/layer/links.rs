@@ -66,7 +66,7 @@ impl TreeBuilder {
                 _ if self.inode(inode)?.kind == Kind::Directory => dir = inode,
                 _ => return None,
             }
-            // The slash.
+            // Counts the slash.
             length += 1;
         }
         None

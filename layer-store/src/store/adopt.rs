@@ -1,4 +1,4 @@
-//! Brings layers of other stores into this one, for processes that need them permanently.
+//! Copies layers of other stores into this one if they are needed permanently.
 //!
 //! A lease in an additional store ends with its process, and often this process cannot take one there. An image that
 //! was made here, or a machine that keeps what it writes, may need layers from an additional store. These layers must

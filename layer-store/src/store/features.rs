@@ -50,7 +50,7 @@ pub(super) struct StoreFile {
     pub(super) incompatible: Vec<String>,
     #[serde(default)]
     pub(super) read_only_compatible: Vec<String>,
-    /// Whatever else newer programs keep here.
+    /// Other keys, written by newer programs.
     #[serde(flatten)]
     pub(super) other: serde_json::Map<String, serde_json::Value>,
 }

@@ -40,7 +40,7 @@ pub(super) struct Reachable {
     sharing: Borrowed,
     /// An image whose needs are unknown, and why.
     unknown: Option<String>,
-    /// Leases whose holders are dead, and pins whose holders are gone.
+    /// Leases whose holders are dead, and pins whose holders no longer exist.
     dead: Vec<PathBuf>,
     /// Staging directories of live leases.
     staging: BTreeSet<String>,

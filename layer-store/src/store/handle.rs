@@ -62,7 +62,7 @@ impl Store {
         Self { shares_files, ..self }
     }
 
-    /// Sets the purpose of its leases, which users are told: one line.
+    /// Sets the purpose of its leases: one line, which is shown to users.
     #[must_use]
     pub fn with_purpose(self, purpose: &str) -> Self {
         let additional = self.additional.into_iter().map(|store| store.with_purpose(purpose)).collect();

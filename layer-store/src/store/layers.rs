@@ -115,7 +115,7 @@ impl Store {
         }
     }
 
-    /// Moves a finished layer to its place. Returns whether the layer was there already.
+    /// Moves a finished layer to its place. Returns whether the layer already existed.
     pub(super) fn publish_layer(&self, staging: &Path, diff_id: &DiffId) -> Result<bool, StoreError> {
         let place = self.layout.layer(diff_id);
         let layers = self.layout.layers();

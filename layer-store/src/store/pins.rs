@@ -98,7 +98,7 @@ impl Pins<'_> {
     }
 }
 
-/// Returns the purpose of a pin and what it holds, or `None` if nothing exists at its holder's path any more.
+/// Returns the purpose of a pin and what it holds, or `None` if nothing exists at its holder's path anymore.
 pub(super) fn read(path: &Path) -> Result<Option<(String, Vec<Held>)>, StoreError> {
     let text = match fs::read(path) {
         Ok(text) => text,

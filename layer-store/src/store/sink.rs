@@ -92,7 +92,7 @@ impl Images<'_> {
         Ok(images)
     }
 
-    /// Brings the tar of a file system, such as `docker export` writes, into the store as an image of one layer.
+    /// Imports the tar of a file system, such as `docker export` writes, as an image of one layer.
     pub fn import_rootfs(
         &self,
         source: &ImportSource,

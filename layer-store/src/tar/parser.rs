@@ -90,7 +90,7 @@ impl Parser {
         }
     }
 
-    /// Takes the next piece of the stream.
+    /// Parses the next piece of the stream.
     pub(crate) fn feed<S: Sink>(&mut self, mut bytes: &[u8], sink: &mut S) -> Result<(), TarError<S::Refusal>> {
         while !bytes.is_empty() {
             let taken = match &mut self.state {
@@ -197,7 +197,7 @@ impl Parser {
         }
     }
 
-    /// Takes a header block: an extension, an entry, or the start of a sparse map.
+    /// Handles a header block: that of an extension, an entry, or the start of a sparse map.
     fn header(&mut self, block: &[u8; BLOCK]) -> Result<Option<Entry>, Malformed> {
         let header = Header::parse(block)?;
         let type_flag = header.type_flag();

@@ -1,4 +1,4 @@
-//! Reads file content out of layers.
+//! Reads file content from layers.
 
 use std::io;
 

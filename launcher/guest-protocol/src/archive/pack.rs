@@ -34,7 +34,7 @@ impl<W: Write> Packer<W> {
     /// Ends the stream.
     ///
     /// # Errors
-    /// What the writer says.
+    /// The writer failed.
     pub fn finish(self) -> io::Result<()> {
         self.tar.into_inner()?.flush()
     }
@@ -115,7 +115,7 @@ impl<W: Write> Packer<W> {
     /// Packs an empty file that belongs to root, as for whiteouts.
     ///
     /// # Errors
-    /// What the writer says.
+    /// The writer failed.
     pub fn marker(&mut self, name: &Path) -> io::Result<()> {
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::Regular);
