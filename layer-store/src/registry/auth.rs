@@ -11,7 +11,28 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Client, RequestBuilder, Url};
 use serde::Deserialize;
 
-use super::credentials::Credential;
+use super::credential::Credential;
+
+/// What requests carry to be let in.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Authorization {
+    /// How many there were before.
+    pub(super) generation: u64,
+    pub(super) header: Option<HeaderValue>,
+    /// Whose login the header carries, where it carries one.
+    pub(super) user: Option<String>,
+    /// Stored logins that cannot be used, and why.
+    pub(super) unused: Vec<String>,
+}
+
+impl Authorization {
+    pub(super) fn sign(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.header {
+            Some(header) => request.header(AUTHORIZATION, header.clone()),
+            None => request,
+        }
+    }
+}
 
 /// What a registry wants to see.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,34 +1,62 @@
 //! Getting a repository's requests let in: the login, the token service, and what to do when either fails.
 
 use reqwest::header::HeaderValue;
+use reqwest::{RequestBuilder, Response, StatusCode};
 
-use super::auth::{self, Challenge};
+use super::auth::{self, Authorization, Challenge};
 use super::backoff::Failure;
 use super::client::Repository;
 use super::connect;
-use super::credentials::{self, Credential, Found};
+use super::credential::Credential;
+use super::credentials::{self, Found};
 use super::error::PullError;
-use super::server::Purpose;
+use super::server::{self, Purpose};
 
 /// Bytes of a token service's answer that are read. Tokens reach some kilobytes.
 const TOKEN_LIMIT: u64 = 1 << 20;
 
-/// What requests carry to be let in.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Authorization {
-    /// How many there were before.
-    pub(super) generation: u64,
-    pub(super) header: Option<HeaderValue>,
-    /// Whose login the header carries, where it carries one.
-    pub(super) user: Option<String>,
-    /// Stored logins that cannot be used, and why.
-    pub(super) unused: Vec<String>,
-}
-
 impl Repository {
+    /// One request to the registry, with a new authorization where it wants one.
+    pub(super) async fn attempt(&self, what: &str, ask: impl Fn() -> RequestBuilder) -> Result<Response, Failure> {
+        let mut used = self.authorization.lock().await.clone();
+        let mut response = self.send(used.sign(ask()), Purpose::Content).await?;
+        let mut refusal = None;
+        if self.is_challenge(&response) {
+            for challenge in Challenge::all(response.headers()) {
+                used = match self.renew(used.generation, &challenge).await {
+                    Ok(Some(renewed)) => renewed,
+                    Ok(None) => continue,
+                    Err(Failure::Final(error)) => {
+                        refusal.get_or_insert(error);
+                        continue;
+                    }
+                    Err(passing) => return Err(passing),
+                };
+                response = self.send(used.sign(ask()), Purpose::Content).await?;
+                if !self.is_challenge(&response) {
+                    return self.success(what, response, Purpose::Content).await;
+                }
+                if let Some(user) = &used.user {
+                    let reason = self.reason(&mut response, Purpose::Content).await;
+                    refusal.get_or_insert(self.login_refused(user.clone(), reason));
+                }
+            }
+        }
+        match refusal {
+            Some(PullError::Denied { reason, .. }) => Err(self.denied(reason).await.into()),
+            Some(refusal) => Err(refusal.into()),
+            None => self.success(what, response, Purpose::Content).await,
+        }
+    }
+
+    /// Whether an answer asks for authorization. A storage that does so is not given the login of the registry.
+    fn is_challenge(&self, response: &Response) -> bool {
+        response.status() == StatusCode::UNAUTHORIZED && server::host(response.url()) == self.host
+    }
+
     /// A new authorization, unless another request has got one since `generation`. `None` if the challenge wants
     /// a login and none is stored.
-    pub(super) async fn renew(&self, generation: u64, challenge: &Challenge) -> Result<Option<Authorization>, Failure> {
+    async fn renew(&self, generation: u64, challenge: &Challenge) -> Result<Option<Authorization>, Failure> {
         let mut authorization = self.authorization.lock().await;
         if authorization.generation != generation {
             return Ok(Some(authorization.clone()));

@@ -9,8 +9,9 @@ use reqwest::{StatusCode, Url};
 use tokio::sync::mpsc;
 
 use super::backoff::Failure;
-use super::client::{Place, Repository};
+use super::client::Repository;
 use super::connect;
+use super::content::Place;
 use super::error::PullError;
 use super::range::{self, Ask};
 use super::server::{Purpose, Server};

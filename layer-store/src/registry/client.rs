@@ -1,4 +1,4 @@
-//! The requests that a pull makes: manifests and blobs of one repository.
+//! Requests for one repository of a registry, and what their failures mean.
 //!
 //! The client of `oci-distribution` is not used for them: it keeps an answer's headers to itself
 //! (`Retry-After`, `Content-Range`), reads a manifest of any length into memory, and asks again without a login when
@@ -8,22 +8,18 @@ use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RANGE, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use super::authorize::Authorization;
+use super::PullOptions;
+use super::auth::Authorization;
 use super::backoff::{Backoff, Failure};
 use super::connect::{self, ConnectTimeout, Kind};
 use super::error::PullError;
 use super::proxy::Proxies;
-use super::range::Ask;
 use super::server::{self, Purpose, Server};
-use super::{PullOptions, auth};
-use crate::oci::ImageError;
-use crate::oci::manifest::{Descriptor, MANIFEST_LIMIT};
-use crate::oci::media_type::MANIFESTS;
 use crate::{Observer, Reference};
 
 /// Bytes of an error's text that are read.
@@ -37,9 +33,9 @@ const REDIRECTS: usize = 10;
 pub(super) struct Repository {
     pub(super) client: Client,
     /// `https://host/v2/repository`
-    base: String,
+    pub(super) base: String,
     /// The host of `base`, with its port.
-    host: String,
+    pub(super) host: String,
     pub(super) plain_http: bool,
     pub(super) reference: Reference,
     pub(super) options: PullOptions,
@@ -48,21 +44,6 @@ pub(super) struct Repository {
     pub(super) authorization: Mutex<Authorization>,
     /// The hosts that have answered.
     contacts: std::sync::Mutex<HashSet<String>>,
-}
-
-/// A document as a registry sent it.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) bytes: Vec<u8>,
-    pub(super) content_type: Option<String>,
-}
-
-/// Where the bytes of a blob come from.
-#[derive(Clone, Debug)]
-pub(super) enum Place {
-    Registry,
-    /// An address that the image's manifest names. No login is sent there.
-    Elsewhere(Url),
 }
 
 impl Repository {
@@ -92,47 +73,6 @@ impl Repository {
 
     pub(super) fn backoff(&self) -> Backoff<'_> {
         Backoff::new(&self.options.patience, &*self.observer)
-    }
-
-    /// Returns the manifest or index that a tag or digest names, unverified.
-    pub(super) async fn manifest(&self, tag_or_digest: &str) -> Result<Answer, PullError> {
-        let url = format!("{}/manifests/{tag_or_digest}", self.base);
-        let ask = || self.client.get(&url).header(ACCEPT, MANIFESTS.join(", "));
-        let separator = if tag_or_digest.contains(':') { '@' } else { ':' };
-        let what = format!("{}{separator}{tag_or_digest}", self.name());
-        self.document(&what, ask, MANIFEST_LIMIT).await
-    }
-
-    /// A small blob, unverified: at most `limit` bytes.
-    pub(super) async fn small_blob(&self, blob: &Descriptor, limit: u64) -> Result<Answer, PullError> {
-        let url = self.blob_url(blob);
-        self.document(&format!("{}@{}", self.name(), blob.digest), || self.client.get(&url), limit).await
-    }
-
-    /// Starts one attempt at the bytes of a blob from `offset` on. What the answer has is for it to say.
-    pub(super) async fn blob(
-        &self,
-        place: &Place,
-        blob: &Descriptor,
-        ask: Ask,
-        offset: u64,
-    ) -> Result<Response, Failure> {
-        let what = format!("layer {} of {}", blob.digest, self.name());
-        let ranged = |request: RequestBuilder| match ask.header(offset, blob.size) {
-            Some(range) => request.header(RANGE, range),
-            None => request,
-        };
-        match place {
-            Place::Registry => self.attempt(&what, || ranged(self.client.get(self.blob_url(blob)))).await,
-            Place::Elsewhere(url) => {
-                let response = self.send(ranged(self.client.get(url.clone())), Purpose::Foreign).await?;
-                self.success(&what, response, Purpose::Foreign).await
-            }
-        }
-    }
-
-    fn blob_url(&self, blob: &Descriptor) -> String {
-        format!("{}/blobs/{}", self.base, blob.digest)
     }
 
     /// Registry and repository, as a user knows them.
@@ -198,28 +138,6 @@ impl Repository {
         self.contacts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn document(&self, what: &str, ask: impl Fn() -> RequestBuilder, limit: u64) -> Result<Answer, PullError> {
-        let mut backoff = self.backoff();
-        loop {
-            let failure = match self.attempt(what, &ask).await {
-                Ok(mut response) => {
-                    let content_type = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
-                    let content_type = content_type.map(str::to_owned);
-                    match self.body(&mut response, limit, Purpose::Content).await {
-                        Ok(Some(bytes)) => return Ok(Answer { bytes, content_type }),
-                        Ok(None) => {
-                            let cause = ImageError::TooLarge { what: "document".to_owned(), limit };
-                            return Err(PullError::Image { image: what.to_owned(), cause });
-                        }
-                        Err(failure) => failure,
-                    }
-                }
-                Err(failure) => failure,
-            };
-            self.wait_after(&mut backoff, failure).await?;
-        }
-    }
-
     /// A body of at most `limit` bytes; `None` where it is longer.
     pub(super) async fn body(
         &self,
@@ -236,44 +154,6 @@ impl Repository {
             bytes.extend_from_slice(&chunk);
         }
         Ok(Some(bytes))
-    }
-
-    /// One request to the registry, with a new authorization where it wants one.
-    async fn attempt(&self, what: &str, ask: impl Fn() -> RequestBuilder) -> Result<Response, Failure> {
-        let mut used = self.authorization.lock().await.clone();
-        let mut response = self.send(used.sign(ask()), Purpose::Content).await?;
-        let mut refusal = None;
-        if self.is_challenge(&response) {
-            for challenge in auth::Challenge::all(response.headers()) {
-                used = match self.renew(used.generation, &challenge).await {
-                    Ok(Some(renewed)) => renewed,
-                    Ok(None) => continue,
-                    Err(Failure::Final(error)) => {
-                        refusal.get_or_insert(error);
-                        continue;
-                    }
-                    Err(passing) => return Err(passing),
-                };
-                response = self.send(used.sign(ask()), Purpose::Content).await?;
-                if !self.is_challenge(&response) {
-                    return self.success(what, response, Purpose::Content).await;
-                }
-                if let Some(user) = &used.user {
-                    let reason = self.reason(&mut response, Purpose::Content).await;
-                    refusal.get_or_insert(self.login_refused(user.clone(), reason));
-                }
-            }
-        }
-        match refusal {
-            Some(PullError::Denied { reason, .. }) => Err(self.denied(reason).await.into()),
-            Some(refusal) => Err(refusal.into()),
-            None => self.success(what, response, Purpose::Content).await,
-        }
-    }
-
-    /// Whether an answer asks for authorization. A storage that does so is not given the login of the registry.
-    fn is_challenge(&self, response: &Response) -> bool {
-        response.status() == StatusCode::UNAUTHORIZED && server::host(response.url()) == self.host
     }
 
     /// Sends a request, notes the hosts that answer, and follows redirects.
@@ -380,15 +260,6 @@ fn messages(answer: &Value) -> String {
 /// `Retry-After` in seconds (RFC 9110, section 10.2.3). A date is ignored, and the usual waits apply.
 fn retry_after(value: &HeaderValue) -> Option<Duration> {
     value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
-impl Authorization {
-    fn sign(&self, request: RequestBuilder) -> RequestBuilder {
-        match &self.header {
-            Some(header) => request.header(AUTHORIZATION, header.clone()),
-            None => request,
-        }
-    }
 }
 
 #[cfg(test)]

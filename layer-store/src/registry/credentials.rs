@@ -6,35 +6,9 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use super::credential::Credential;
 use super::login_file::LoginFile;
 use super::login_helper;
-
-/// What a user has to show to a registry.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) enum Credential {
-    Anonymous,
-    /// Bytes, because a password need not be UTF-8.
-    Password {
-        user: Vec<u8>,
-        password: Vec<u8>,
-    },
-    /// An OAuth 2 refresh token, to be exchanged for an access token.
-    IdentityToken(String),
-    /// An access token.
-    RegistryToken(String),
-}
-
-impl Credential {
-    /// A name for it that a message may show.
-    pub(super) fn user(&self) -> String {
-        match self {
-            Self::Anonymous => "nobody".to_owned(),
-            Self::Password { user, .. } => String::from_utf8_lossy(user).into_owned(),
-            Self::IdentityToken(_) => "an identity token".to_owned(),
-            Self::RegistryToken(_) => "a registry token".to_owned(),
-        }
-    }
-}
 
 /// The result of a search.
 pub(super) struct Found {

@@ -1,6 +1,7 @@
 //! From a name to the manifest and config of one platform, verified.
 
-use super::client::{Answer, Repository};
+use super::client::Repository;
+use super::content::Answer;
 use super::{PullError, PullOptions};
 use crate::observer::Halt;
 use crate::oci::choose::{Choice, ChoiceError, Chosen, Documents};

@@ -5,16 +5,13 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
-use super::credentials::Credential;
+use super::credential::Credential;
 
 /// Base64 with or without padding.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
-
-/// The user name under which helpers give an identity token.
-pub(super) const TOKEN_USER: &str = "<token>";
 
 #[derive(Debug, Default)]
 pub(super) struct LoginFile {
@@ -96,7 +93,7 @@ fn read_entry(entry: &Value) -> Result<Option<Credential>, String> {
         return Ok(Some(Credential::RegistryToken(token.trim().to_owned())));
     }
     let written = field("username").map(|user| (user, field("password").unwrap_or_default()));
-    let written = written.and_then(|(user, password)| login(user.as_bytes(), password.as_bytes()));
+    let written = written.and_then(|(user, password)| Credential::login(user.as_bytes(), password.as_bytes()));
     match field("auth").map(decode) {
         Some(Ok(decoded)) => Ok(decoded.or(written)),
         Some(Err(_)) if written.is_some() => Ok(written),
@@ -113,18 +110,5 @@ fn decode(auth: &str) -> Result<Option<Credential>, String> {
     let bytes = LENIENT.decode(compact).map_err(|_| "its \"auth\" is not base64".to_owned())?;
     let colon = bytes.iter().position(|byte| *byte == b':').ok_or_else(|| "its \"auth\" has no colon".to_owned())?;
     let (user, password) = bytes.split_at(colon);
-    Ok(login(user, password.get(1..).unwrap_or_default()))
-}
-
-/// A login, without what editors and old programs leave at the end of a password.
-pub(super) fn login(user: &[u8], password: &[u8]) -> Option<Credential> {
-    let end = password.iter().rposition(|byte| !matches!(byte, 0 | b'\n' | b'\r')).map_or(0, |last| last + 1);
-    let password = password.get(..end).unwrap_or_default();
-    if user.is_empty() && password.is_empty() {
-        return None;
-    }
-    if user == TOKEN_USER.as_bytes() {
-        return Some(Credential::IdentityToken(String::from_utf8_lossy(password).into_owned()));
-    }
-    Some(Credential::Password { user: user.to_owned(), password: password.to_owned() })
+    Ok(Credential::login(user, password.get(1..).unwrap_or_default()))
 }

@@ -8,8 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::credentials::Credential;
-use super::login_file;
+use super::credential::Credential;
 
 /// Asks the helper `name` for the login to `server`. Blocks for as long as the helper takes.
 pub(super) fn ask(name: &str, server: &str) -> Result<Option<Credential>, String> {
@@ -48,5 +47,5 @@ pub(super) fn ask(name: &str, server: &str) -> Result<Option<Credential>, String
     };
     let field = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
     let (user, secret) = (field("Username"), field("Secret"));
-    Ok(if secret.is_empty() { None } else { login_file::login(user.as_bytes(), secret.as_bytes()) })
+    Ok(if secret.is_empty() { None } else { Credential::login(user.as_bytes(), secret.as_bytes()) })
 }

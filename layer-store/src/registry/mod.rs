@@ -11,6 +11,8 @@ mod backoff;
 mod blob;
 mod client;
 mod connect;
+mod content;
+mod credential;
 mod credentials;
 mod describe;
 mod error;

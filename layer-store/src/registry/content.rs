@@ -1,0 +1,93 @@
+//! The manifests and blobs of a repository.
+
+use reqwest::header::{ACCEPT, CONTENT_TYPE, RANGE};
+use reqwest::{RequestBuilder, Response, Url};
+
+use super::backoff::Failure;
+use super::client::Repository;
+use super::error::PullError;
+use super::range::Ask;
+use super::server::Purpose;
+use crate::oci::ImageError;
+use crate::oci::manifest::{Descriptor, MANIFEST_LIMIT};
+use crate::oci::media_type::MANIFESTS;
+
+/// A document as a registry sent it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) bytes: Vec<u8>,
+    pub(super) content_type: Option<String>,
+}
+
+/// Where the bytes of a blob come from.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    Registry,
+    /// An address that the image's manifest names. No login is sent there.
+    Elsewhere(Url),
+}
+
+impl Repository {
+    /// Returns the manifest or index that a tag or digest names, unverified.
+    pub(super) async fn manifest(&self, tag_or_digest: &str) -> Result<Answer, PullError> {
+        let url = format!("{}/manifests/{tag_or_digest}", self.base);
+        let ask = || self.client.get(&url).header(ACCEPT, MANIFESTS.join(", "));
+        let separator = if tag_or_digest.contains(':') { '@' } else { ':' };
+        let what = format!("{}{separator}{tag_or_digest}", self.name());
+        self.document(&what, ask, MANIFEST_LIMIT).await
+    }
+
+    /// A small blob, unverified: at most `limit` bytes.
+    pub(super) async fn small_blob(&self, blob: &Descriptor, limit: u64) -> Result<Answer, PullError> {
+        let url = self.blob_url(blob);
+        self.document(&format!("{}@{}", self.name(), blob.digest), || self.client.get(&url), limit).await
+    }
+
+    /// Starts one attempt at the bytes of a blob from `offset` on. What the answer has is for it to say.
+    pub(super) async fn blob(
+        &self,
+        place: &Place,
+        blob: &Descriptor,
+        ask: Ask,
+        offset: u64,
+    ) -> Result<Response, Failure> {
+        let what = format!("layer {} of {}", blob.digest, self.name());
+        let ranged = |request: RequestBuilder| match ask.header(offset, blob.size) {
+            Some(range) => request.header(RANGE, range),
+            None => request,
+        };
+        match place {
+            Place::Registry => self.attempt(&what, || ranged(self.client.get(self.blob_url(blob)))).await,
+            Place::Elsewhere(url) => {
+                let response = self.send(ranged(self.client.get(url.clone())), Purpose::Foreign).await?;
+                self.success(&what, response, Purpose::Foreign).await
+            }
+        }
+    }
+
+    fn blob_url(&self, blob: &Descriptor) -> String {
+        format!("{}/blobs/{}", self.base, blob.digest)
+    }
+
+    async fn document(&self, what: &str, ask: impl Fn() -> RequestBuilder, limit: u64) -> Result<Answer, PullError> {
+        let mut backoff = self.backoff();
+        loop {
+            let failure = match self.attempt(what, &ask).await {
+                Ok(mut response) => {
+                    let content_type = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+                    let content_type = content_type.map(str::to_owned);
+                    match self.body(&mut response, limit, Purpose::Content).await {
+                        Ok(Some(bytes)) => return Ok(Answer { bytes, content_type }),
+                        Ok(None) => {
+                            let cause = ImageError::TooLarge { what: "document".to_owned(), limit };
+                            return Err(PullError::Image { image: what.to_owned(), cause });
+                        }
+                        Err(failure) => failure,
+                    }
+                }
+                Err(failure) => failure,
+            };
+            self.wait_after(&mut backoff, failure).await?;
+        }
+    }
+}
