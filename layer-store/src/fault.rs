@@ -112,7 +112,7 @@ fault_points! {
     /// A layer has replaced a damaged one, and the superseded files are still there.
     RepairSynced = "repair-synced",
     /// The first superseded file of a damaged layer is deleted.
-    RepairFirstOutlived = "repair-first-outlived",
+    RepairFirstSuperseded = "repair-first-outlived",
     /// An image's name is removed.
     ImageRemoved = "image-removed",
     /// Garbage was found, and all of it is still in its place.
@@ -120,15 +120,15 @@ fault_points! {
     /// The first piece of garbage is set aside.
     GarbageFirstAside = "garbage-first-aside",
     /// A layer is turned into a remnant.
-    RestKept = "rest-kept",
+    RemnantKept = "rest-kept",
     /// All garbage is set aside, and nothing is deleted yet.
     GarbageAside = "garbage-aside",
     /// The first piece of garbage is deleted.
     GarbageFirstDeleted = "garbage-first-deleted",
     /// The needed parts of a remnant are copied, but the copy is not in its place.
-    RestCopied = "rest-copied",
+    RemnantCopied = "rest-copied",
     /// The copy of a remnant is in its place, which is not synced.
-    RestTrimmed = "rest-trimmed",
+    RemnantTrimmed = "rest-trimmed",
     /// The block image of a base is complete, but not in its place.
     BlockImageStaged = "block-image-staged",
     /// The tree of a base is complete, but not in its place.

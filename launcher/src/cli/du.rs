@@ -70,8 +70,8 @@ impl Du {
         say!("");
         say!("layers     {:>10}", size(usage.blobs));
         say!("indexes    {:>10}", size(usage.indexes));
-        if usage.rests > 0 {
-            say!("remnants   {:>10}  of removed layers, kept for layers that borrow from them", size(usage.rests));
+        if usage.remnants > 0 {
+            say!("remnants   {:>10}  of removed layers, kept for layers that borrow from them", size(usage.remnants));
         }
         say!("bases      {:>10}", size(usage.bases));
         say!("manifests  {:>10}", size(usage.manifests));

@@ -22,7 +22,7 @@ pub(crate) const THIN: &str = "thin";
 pub(crate) const MAP: &str = "shared";
 /// The name of a remnant, which others borrow from a layer that is no longer in the store: its tar, with holes where it
 /// is not needed.
-pub(crate) const REST: &str = "rest";
+pub(crate) const REMNANT: &str = "rest";
 
 /// A layer's tar, opened for reading as if it were one file.
 #[derive(Debug)]
@@ -198,7 +198,7 @@ pub(crate) fn open_donor(layers: &Path, donor: &DiffId, needed: &[Range<u64>]) -
     let gone = || format!("layer {donor}, from which it borrows content, is not in the store");
     let directory = open_directory(&layers.join(donor.0.hex())).map_err(text)?.ok_or_else(gone)?;
     for _ in 0..TRIES {
-        for name in [WHOLE, REST] {
+        for name in [WHOLE, REMNANT] {
             if let Some(file) = open_in(&directory, name).map_err(text)? {
                 return Ok(file);
             }

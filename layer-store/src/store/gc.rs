@@ -17,7 +17,7 @@ use super::handle::Store;
 use super::images::Image;
 use super::layers::Layers;
 use super::pins;
-use super::remnant::{Borrowed, Remainder};
+use super::remnant::{Borrowed, Remnant};
 use crate::durable;
 use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
@@ -76,9 +76,9 @@ impl Store {
         let exclusive = lock::exclusive(&self.layout.join("lock"))?;
         let reachable = self.reachable()?;
         let mut doomed = self.garbage(&reachable)?;
-        let remainders = self.remainders(&reachable);
+        let remnants = self.remnants(&reachable);
         let mut garbage: Vec<Garbage> = doomed.iter().map(|(garbage, _)| garbage.clone()).collect();
-        garbage.extend(remainders.iter().map(Remainder::garbage));
+        garbage.extend(remnants.iter().map(Remnant::garbage));
         garbage.sort();
         let bytes = garbage.iter().map(|garbage| garbage.bytes).sum();
         if !dry_run {
@@ -88,9 +88,9 @@ impl Store {
                 durable::sync_directory(&self.layout.join("images"))?;
             }
             fault::point(FaultPoint::GarbageFound);
-            for remainder in &remainders {
-                let parts = self.keep_rest(remainder)?;
-                doomed.extend(parts.into_iter().map(|path| (remainder.garbage(), path)));
+            for remnant in &remnants {
+                let parts = self.keep_remnant(remnant)?;
+                doomed.extend(parts.into_iter().map(|path| (remnant.garbage(), path)));
             }
             let aside = self.set_aside(&doomed)?;
             self.remove_stale_locks();
@@ -100,16 +100,16 @@ impl Store {
                 delete(path).map_err(StoreError::io(path))?;
                 fault::point(FaultPoint::GarbageFirstDeleted);
             }
-            for remainder in &remainders {
+            for remnant in &remnants {
                 // If this fails, the remnant is only larger than necessary.
-                self.trim(remainder).unwrap_or_else(|error| tracing::warn!("remnant not made smaller: {error}"));
+                self.trim(remnant).unwrap_or_else(|error| tracing::warn!("remnant not made smaller: {error}"));
             }
         }
         Ok(Collected { garbage, bytes })
     }
 
     /// Returns what to do with layers that are garbage but that others borrow from.
-    fn remainders(&self, reachable: &Reachable) -> Vec<Remainder> {
+    fn remnants(&self, reachable: &Reachable) -> Vec<Remnant> {
         if let Some((layer, cause)) = &reachable.sharing.unknown {
             tracing::warn!("layer {layer}: {cause}; no layer is removed until the layer is repaired");
         }
@@ -118,7 +118,7 @@ impl Store {
         }
         let donors = reachable.sharing.donors.iter();
         let garbage = donors.filter(|(donor, _)| !reachable.layers.contains_key(donor));
-        garbage.filter_map(|(donor, needed)| self.remainder(*donor, needed)).collect()
+        garbage.filter_map(|(donor, needed)| self.remnant(*donor, needed)).collect()
     }
 
     /// Renames garbage into `tmp/`, where this or a later collection deletes it. It creates no file and no directory,
@@ -196,16 +196,16 @@ impl Store {
     }
 
     /// Returns the files of a layer that other files have superseded.
-    fn outlived(&self, layer: &DiffId, reachable: &Reachable) -> Vec<PathBuf> {
+    fn superseded(&self, layer: &DiffId, reachable: &Reachable) -> Vec<PathBuf> {
         let is_whole = self.layout.blob(layer).is_file();
         let is_borrowed = reachable.sharing.donors.contains_key(layer) || reachable.keeps_all_layers();
-        let mut outlived = Vec::new();
+        let mut superseded = Vec::new();
         if is_whole {
-            outlived.extend([blob::THIN, blob::MAP, blob::REST]);
+            superseded.extend([blob::THIN, blob::MAP, blob::REMNANT]);
         } else if !is_borrowed {
-            outlived.push(blob::REST);
+            superseded.push(blob::REMNANT);
         }
-        let paths = outlived.into_iter().map(|name| self.layout.layer(layer).join(name));
+        let paths = superseded.into_iter().map(|name| self.layout.layer(layer).join(name));
         paths.filter(|path| path.exists()).collect()
     }
 
@@ -217,7 +217,7 @@ impl Store {
         for path in list(&self.layout.layers())? {
             match digest(&path).map(DiffId) {
                 Some(layer) if reachable.layers.contains_key(&layer) => {
-                    for path in self.outlived(&layer, reachable) {
+                    for path in self.superseded(&layer, reachable) {
                         let name = format!("{layer}/{}", file_name(&path));
                         doom(GarbageKind::Leftover, name, path);
                     }

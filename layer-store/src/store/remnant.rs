@@ -19,7 +19,7 @@ use super::handle::Store;
 use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::lock;
-use crate::sharing::blob::{self, REST, THIN, WHOLE};
+use crate::sharing::blob::{self, REMNANT, THIN, WHOLE};
 use crate::sharing::choose::BLOCK;
 use crate::{DiffId, durable};
 
@@ -27,7 +27,7 @@ use crate::{DiffId, durable};
 const WORTH_COPYING: u64 = 1 << 20;
 
 /// All files of a layer.
-const NAMES: [&str; 7] = [WHOLE, THIN, REST, "index", "contents", blob::MAP, "sources"];
+const NAMES: [&str; 7] = [WHOLE, THIN, REMNANT, "index", "contents", blob::MAP, "sources"];
 
 /// Bytes copied at once.
 const PIECE: usize = 1 << 20;
@@ -68,7 +68,7 @@ impl Needed {
 
 /// What happens to a layer that is garbage while others borrow from it.
 #[derive(Debug)]
-pub(super) struct Remainder {
+pub(super) struct Remnant {
     layer: DiffId,
     /// The parts to copy, if copying is worth it.
     copied: Option<Vec<Range<u64>>>,
@@ -76,7 +76,7 @@ pub(super) struct Remainder {
     pub(super) frees: u64,
 }
 
-impl Remainder {
+impl Remnant {
     pub(super) fn garbage(&self) -> Garbage {
         Garbage { kind: GarbageKind::Part, name: self.layer.to_string(), bytes: self.frees }
     }
@@ -108,7 +108,7 @@ impl Store {
     }
 
     /// Returns what to do with a layer that is garbage except for what others need; `None` if there is nothing to do.
-    pub(super) fn remainder(&self, layer: DiffId, needed: &Needed) -> Option<Remainder> {
+    pub(super) fn remnant(&self, layer: DiffId, needed: &Needed) -> Option<Remnant> {
         let directory = self.layout.layer(&layer);
         let lent = self.lent(&layer)?;
         let kept = disk_bytes(&lent);
@@ -117,53 +117,53 @@ impl Store {
         let spared = kept.saturating_sub(wanted);
         let copied = (spared >= WORTH_COPYING.max(kept / 4)).then_some(parts);
         let others: Vec<_> = NAMES.map(|name| directory.join(name)).into_iter().filter(|path| *path != lent).collect();
-        if copied.is_none() && !others.iter().any(|path| path.exists()) && lent.ends_with(REST) {
+        if copied.is_none() && !others.iter().any(|path| path.exists()) && lent.ends_with(REMNANT) {
             return None;
         }
         let others: u64 = others.iter().map(|path| disk_bytes(path)).sum();
         let frees = others + if copied.is_some() { spared } else { 0 };
-        Some(Remainder { layer, copied, frees })
+        Some(Remnant { layer, copied, frees })
     }
 
     /// Returns the file of a layer that has everything its borrowers need. The order is the one in which they look.
     fn lent(&self, layer: &DiffId) -> Option<PathBuf> {
-        let paths = [WHOLE, REST, THIN].map(|name| self.layout.layer(layer).join(name));
+        let paths = [WHOLE, REMNANT, THIN].map(|name| self.layout.layer(layer).join(name));
         paths.into_iter().find(|path| path.is_file())
     }
 
     /// Turns a layer into a remnant. Nothing can use the layer from then on. The caller holds the lock exclusively, and
     /// also sets aside the returned files.
-    pub(super) fn keep_rest(&self, remainder: &Remainder) -> Result<Vec<PathBuf>, StoreError> {
-        let directory = self.layout.layer(&remainder.layer);
-        let rest = directory.join(REST);
-        if let Some(lent) = self.lent(&remainder.layer).filter(|lent| *lent != rest) {
-            fs::rename(&lent, &rest).map_err(StoreError::io(&rest))?;
-            fault::point(FaultPoint::RestKept);
+    pub(super) fn keep_remnant(&self, remnant: &Remnant) -> Result<Vec<PathBuf>, StoreError> {
+        let directory = self.layout.layer(&remnant.layer);
+        let path = directory.join(REMNANT);
+        if let Some(lent) = self.lent(&remnant.layer).filter(|lent| *lent != path) {
+            fs::rename(&lent, &path).map_err(StoreError::io(&path))?;
+            fault::point(FaultPoint::RemnantKept);
         }
         let others = NAMES.map(|name| directory.join(name)).into_iter();
-        Ok(others.filter(|path| *path != rest && path.exists()).collect())
+        Ok(others.filter(|other| *other != path && other.exists()).collect())
     }
 
     /// Replaces a remnant with a copy of its needed parts. No lock is held while copying: if a layer that was added
     /// meanwhile needs more of the remnant, the remnant stays as it is.
-    pub(super) fn trim(&self, remainder: &Remainder) -> Result<(), StoreError> {
-        let Some(parts) = &remainder.copied else { return Ok(()) };
-        let path = self.layout.layer(&remainder.layer).join(REST);
+    pub(super) fn trim(&self, remnant: &Remnant) -> Result<(), StoreError> {
+        let Some(parts) = &remnant.copied else { return Ok(()) };
+        let path = self.layout.layer(&remnant.layer).join(REMNANT);
         let staging = self.staging()?;
-        let made = staging.path().join(REST);
+        let made = staging.path().join(REMNANT);
         let source = match File::open(&path) {
             // Another collection found that it is no longer needed.
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
             source => source.map_err(StoreError::io(&path))?,
         };
         copy_parts(&source, &made, parts).map_err(StoreError::io(&path))?;
-        fault::point(FaultPoint::RestCopied);
+        fault::point(FaultPoint::RemnantCopied);
         let _exclusive = lock::exclusive(&self.layout.join("lock"))?;
-        if !lock::is_at(&source, &path) || !self.suffices(&remainder.layer, parts)? {
+        if !lock::is_at(&source, &path) || !self.suffices(&remnant.layer, parts)? {
             return Ok(());
         }
         fs::rename(&made, &path).map_err(StoreError::io(&path))?;
-        fault::point(FaultPoint::RestTrimmed);
+        fault::point(FaultPoint::RemnantTrimmed);
         path.parent().map_or(Ok(()), durable::sync_directory)
     }
 

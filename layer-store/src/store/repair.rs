@@ -127,9 +127,9 @@ impl Store {
         fault::point(FaultPoint::RepairSynced);
         // This is a cache, so an error is no reason to fail.
         let _ = fs::rename(staging.join("contents"), place.join("contents"));
-        for name in [blob::THIN, blob::MAP, blob::REST] {
+        for name in [blob::THIN, blob::MAP, blob::REMNANT] {
             let _ = fs::remove_file(place.join(name));
-            fault::point(FaultPoint::RepairFirstOutlived);
+            fault::point(FaultPoint::RepairFirstSuperseded);
         }
         Ok(())
     }

@@ -24,7 +24,8 @@ pub struct Usage {
     /// All layer indexes on disk, including sharing maps and tables of contents.
     pub indexes: u64,
     /// Remnants on disk: what layers borrow from layers that are no longer in the store.
-    pub rests: u64,
+    #[serde(rename = "rests")]
+    pub remnants: u64,
     /// All bases on disk.
     pub bases: u64,
     /// Manifests and configs on disk.
@@ -100,9 +101,9 @@ impl Store {
     /// Measures everything.
     pub fn usage(&self) -> Result<Usage, StoreError> {
         let mut layers: BTreeMap<DiffId, LayerUsage> = BTreeMap::new();
-        let mut rests = 0;
+        let mut remnants = 0;
         for diff_id in self.stored_layers()? {
-            rests += disk_bytes(&self.layout.layer(&diff_id).join(blob::REST));
+            remnants += disk_bytes(&self.layout.layer(&diff_id).join(blob::REMNANT));
             // Only a remnant is left of it, or a collection has just removed it.
             let Some(usage) = self.layer_usage(diff_id) else { continue };
             layers.insert(diff_id, usage);
@@ -138,7 +139,7 @@ impl Store {
         Ok(Usage {
             blobs: layers.values().map(|layer| layer.blob).sum(),
             indexes: layers.values().map(|layer| layer.index).sum(),
-            rests,
+            remnants,
             bases: disk_bytes(&self.layout.join("bases")),
             manifests: disk_bytes(&self.layout.join("manifests")),
             partial: list_if_there(&self.layout.partials())?.iter().map(|path| disk_bytes(path)).sum(),
@@ -207,7 +208,7 @@ impl Store {
         let borrowers: Vec<&DiffId> = layer.lends.keys().filter(of_others).collect();
         let borrowed = self.borrowed(borrowers.into_iter());
         let needed = borrowed.donors.get(&layer.diff_id);
-        let remainder = needed.and_then(|needed| self.remainder(layer.diff_id, needed));
-        remainder.map_or(0, |remainder| layer.on_disk().saturating_sub(remainder.frees))
+        let remnant = needed.and_then(|needed| self.remnant(layer.diff_id, needed));
+        remnant.map_or(0, |remnant| layer.on_disk().saturating_sub(remnant.frees))
     }
 }

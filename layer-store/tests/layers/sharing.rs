@@ -229,11 +229,13 @@ fn collecting_a_donor_keeps_what_is_borrowed_of_it_and_no_more() {
     assert!((3 * LARGE as u64..4 * LARGE as u64).contains(&part.bytes), "what only it had: {}", part.bytes);
 
     assert!(!kept.store.layers().has(&old), "it is no layer any more");
-    let rest = fs::metadata(kept.file(&old, "rest")).expect("the rest").blocks() * 512;
-    assert!(rest <= 2 * LARGE as u64 + 8192, "{rest}");
-    assert_eq!(kept.store.usage().expect("usage").rests, rest);
+    let remnant = fs::metadata(kept.file(&old, "rest")).expect("the remnant").blocks() * 512;
+    assert!(remnant <= 2 * LARGE as u64 + 8192, "{remnant}");
+    let usage = kept.store.usage().expect("usage");
+    assert_eq!(usage.remnants, remnant);
+    assert_eq!(serde_json::to_value(&usage).expect("JSON")["rests"], remnant, "programs read it under this name");
     let names = fs::read_dir(kept.file(&old, "")).expect("what is left").count();
-    assert_eq!(names, 1, "nothing but the rest");
+    assert_eq!(names, 1, "nothing but the remnant");
     kept.is_sound(&new);
     assert!(read(&view, "shared").expect("content") == shared, "an open view goes on");
     assert!(read(&kept.view(&[new]), "shared").expect("content") == shared);

@@ -45,14 +45,14 @@ fn way_to<'a>(point: FaultPoint, session: &Session, import: &'a [&'a str; 4], tw
             session.import(twins.donor.path(), DONOR);
             vec!["import", twins.borrower.path().to_str().expect("a plain path"), "--tag", BORROWER]
         }
-        P::RestKept | P::RestCopied | P::RestTrimmed => {
+        P::RemnantKept | P::RemnantCopied | P::RemnantTrimmed => {
             session.import(twins.donor.path(), DONOR);
             session.import(twins.borrower.path(), BORROWER);
             session.ok(["rmi", DONOR]);
             vec!["gc"]
         }
         P::LayerBegun | P::LayerTarLast => {
-            let again = way_to(P::RestKept, session, import, twins);
+            let again = way_to(P::RemnantKept, session, import, twins);
             session.ok(again);
             vec!["import", twins.donor.path().to_str().expect("a plain path"), "--tag", DONOR]
         }
@@ -126,7 +126,7 @@ fn kill_at_every_step_leaves_a_store_that_the_next_command_uses() {
 
 /// The points that only a repair reaches.
 const REPAIR: [FaultPoint; 4] =
-    [FaultPoint::BlobRepaired, FaultPoint::IndexRepaired, FaultPoint::RepairSynced, FaultPoint::RepairFirstOutlived];
+    [FaultPoint::BlobRepaired, FaultPoint::IndexRepaired, FaultPoint::RepairSynced, FaultPoint::RepairFirstSuperseded];
 
 /// The points that readers reach: `remnants.rs`, `concurrent_commands.rs` and the tests of mounts stop there.
 const READING: [FaultPoint; 3] = [FaultPoint::DonorSought, FaultPoint::BaseRefused, FaultPoint::ContentAsked];

@@ -50,7 +50,7 @@ fn layer_that_borrows_while_a_rest_is_made_smaller_keeps_its_bytes() {
         import(&session, &lending.lender, LENDER);
         import(&session, &lending.first, FIRST);
         session.ok(["rmi", LENDER]);
-        let collector = session.start(session.faulty(FaultPoint::RestCopied, true, &["gc"]));
+        let collector = session.start(session.faulty(FaultPoint::RemnantCopied, true, &["gc"]));
         collector.await_stop();
         import(&session, &lending.lender, LENDER);
         assert_eq!(session.layer_file(&lending.lender, "thin").exists(), is_thin);
@@ -84,7 +84,7 @@ fn layer_that_nothing_leads_to_any_more_and_is_not_collected_keeps_what_it_borro
     import(&session, &lending.lender, LENDER);
     import(&session, &lending.first, FIRST);
     session.ok(["rmi", LENDER]);
-    let collector = session.start(session.faulty(FaultPoint::RestCopied, true, &["gc"]));
+    let collector = session.start(session.faulty(FaultPoint::RemnantCopied, true, &["gc"]));
     collector.await_stop();
     import(&session, &lending.lender, LENDER);
     import(&session, &lending.later, LATER);

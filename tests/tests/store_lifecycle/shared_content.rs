@@ -238,7 +238,7 @@ fn repairing_the_donor_heals_all_that_borrow_from_it() {
     session.run(["verify", "--repair", &borrower]).succeeded();
     assert!(session.layer_file(&twins.layers[1], "blob").exists());
     for name in ["thin", "shared"] {
-        assert!(!session.layer_file(&twins.layers[1], name).exists(), "{name} is outlived");
+        assert!(!session.layer_file(&twins.layers[1], name).exists(), "{name} is superseded");
     }
     assert_eq!(session.ok(["verify"]), "2 layers are intact\n");
     session.traces().assert_nothing_left();
