@@ -23,7 +23,7 @@ use crate::{
 #[non_exhaustive]
 pub enum RepairError {
     /// The layer came from standard input, or its source was not recorded.
-    #[error("layer {0} has no recorded source to fetch it from")]
+    #[error("it is not known where layer {0} can be fetched from")]
     NoSource(DiffId),
     /// The archive or layout that the layer was imported from can no longer be read.
     #[error("layer {layer}: {cause}")]
