@@ -303,7 +303,7 @@ fn the_root_of_a_vm_is_asked_no_more_than_it_must_be() {
     let socket: PathBuf = session.directory().join("run/vm.stats");
     // Enough memory to cache the whole tree: the counts are those of a guest without memory pressure.
     // A network would have the init write /etc/resolv.conf.
-    let fixed = ["run", "--accel", "tcg", "--backend", "direct", "--network", "none", "--memory", "1G"];
+    let fixed = ["run", "-i", "--accel", "tcg", "--backend", "direct", "--network", "none", "--memory", "1G"];
     let run = [&fixed[..], &["--stats", socket.to_str().unwrap()]].concat();
     let boot = || {
         let mut lamina = session.lamina(&run);
