@@ -104,7 +104,9 @@ fn the_image_has_what_the_guest_saw(machines: &Machines, in_guest: &str) {
     let mut shell = session.command(Path::new("sh"));
     let mounted = Finished::of(shell.args(["-c", &look, "sh"]).arg(&point)).succeeded().stdout;
     for top in ["etc", "usr/share", "srv", "var"] {
-        let (seen, expected) = (below(&mounted, top), below(in_guest, top));
+        let (mut seen, expected) = (below(&mounted, top), below(in_guest, top));
+        // `cp` put it there after the guest had looked.
+        seen.retain(|line| !(top == "srv" && line.starts_with("/given ")));
         assert!(expected.len() > 3, "{in_guest}");
         let differ: Vec<_> = seen.symmetric_difference(&expected).take(10).collect();
         assert!(differ.is_empty(), "/{top} differs: {differ:#?}");
