@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// What init says about itself when it starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// [`VERSION`] of the guest's build.
+    /// [`VERSION`](crate::VERSION) of the guest's build.
     pub version: u32,
     /// The release of the running kernel, as `uname -r` prints it.
     pub kernel: String,
