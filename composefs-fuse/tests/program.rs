@@ -250,6 +250,8 @@ fn options_of_mount_are_accepted_as_mount_fuse3_passes_them() {
         let line = mounts.lines().find(|line| line.contains(stage.mount_point().to_str().unwrap())).unwrap();
         assert!(line.contains(&format!(" fuse.lamina {shown},")), "{options}: {line}");
         unmount(&stage.mount_point(), Unmount::Clean).unwrap();
+        // The next server has the same socket.
+        until("the socket to vanish", || !stage.socket().exists());
     }
     let mut command = stage.program();
     command.args(["-o", r"fsname=a\,b,subtype=image"]).arg(&stage.base).arg(stage.mount_point());
