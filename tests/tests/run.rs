@@ -52,7 +52,7 @@ impl Guests {
 
     /// Starts a guest that says in the shared directory that it runs, and then sleeps; returns when it has said so.
     fn sleeper(&self, options: &[&str]) -> Started {
-        let mut guest = self.start(options, &["/bin/sh", "-c", "echo here > /media/here; sleep 600"]);
+        let mut guest = self.start(options, &["/bin/sh", "-c", "echo here > /media/here; exec sleep 600"]);
         guest.await_file(&self.shared.join("here"));
         guest
     }
