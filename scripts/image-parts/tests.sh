@@ -79,10 +79,20 @@ make_work() {
   publish work "$1"
 }
 
+# Where lamina runs in a guest of its own, under real KVM: what it needs on a host, and a user for it.
+make_outer() {
+  debian_root outer.tar qemu-system-x86,fuse3,passt,kmod,e2fsprogs,attr,libcap-ng0,libseccomp2,uidmap
+  new_layout outer
+  add_layer outer outer.tar 'mmdebstrap --variant=minbase bookworm, qemu-system-x86 fuse3 passt kmod e2fsprogs'
+  configure outer "${debian_env[@]}" --config.cmd /bin/bash
+  publish outer "$1"
+}
+
 make_tests_images() {
   step 'Debian 12' debian_root base.tar
   step 'image debian' make_debian "$1"
   step 'image trees' make_trees "$1"
   step 'image corners' make_corners "$1"
   step 'image work' make_work "$1"
+  step 'image outer' make_outer "$1"
 }

@@ -13,6 +13,8 @@ pub enum Image {
     Corners,
     /// Debian 12 with git, node, npm and pip, to work in; see [`Image::WORK_FILES`].
     Work,
+    /// Debian 12 with QEMU, FUSE and passt, in which `lamina` itself runs: see `tests/nested_kvm.rs`.
+    Outer,
 }
 
 impl Image {
@@ -30,6 +32,7 @@ impl Image {
             Self::Trees => "trees",
             Self::Corners => "corners",
             Self::Work => "work",
+            Self::Outer => "outer",
         }
     }
 

@@ -16,6 +16,13 @@ use crate::layout::Layer;
 use crate::traces::{MARK, Traces};
 use crate::{Actor, TreeDump, programs, until};
 
+/// The variable that names the accelerator of all guests, where it is not TCG.
+pub const ACCELERATOR: &str = "LAMINA_TEST_ACCELERATOR";
+
+/// The variable that names a store of the test user's to start from, where importing images takes too long. Its files are
+/// hard-linked into each session's store.
+pub const FILLED_STORE: &str = "LAMINA_TEST_STORE";
+
 /// A directory for everything that one test's `lamina` may write:
 /// `store`, `home`, `run` (XDG_RUNTIME_DIR), `state` (XDG_STATE_HOME), `tmp` (TMPDIR), and `work` for the test itself.
 #[derive(Debug)]
@@ -42,6 +49,15 @@ impl Session {
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755))
                 .expect("mode of a directory of the session");
             actor.own(&path);
+        }
+        if let Some(store) = std::env::var_os(FILLED_STORE).filter(|_| actor == Actor::User) {
+            let copied = actor
+                .command(Path::new("cp"))
+                .args(["-al", "-T"])
+                .arg(store)
+                .arg(directory.path().join("store"))
+                .status();
+            assert!(copied.is_ok_and(|status| status.success()), "the store to start from can be linked");
         }
         let bin = directory.path().join("bin");
         let programs = ["lamina", "composefs-fuse", "tree-dump"]
@@ -118,10 +134,17 @@ impl Session {
         command
     }
 
-    /// `lamina` with arguments.
+    /// `lamina` with arguments. Tests ask for `--accel tcg`; [`ACCELERATOR`] replaces that.
     pub fn lamina<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = self.program("lamina");
-        command.args(arguments);
+        let accelerator = std::env::var_os(ACCELERATOR);
+        let mut after_accel = false;
+        for argument in arguments {
+            let argument = argument.as_ref();
+            let replaced = accelerator.as_deref().filter(|_| after_accel && argument == "tcg");
+            command.arg(replaced.unwrap_or(argument));
+            after_accel = argument == "--accel";
+        }
         command
     }
 
