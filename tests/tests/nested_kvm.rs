@@ -50,7 +50,7 @@ const CHOSEN: [(&str, &[&str]); 4] = [
             "lifecycle::detached_machine_is_seen_asked_stopped_started_and_removed",
             "lifecycle::ready_means_that_something_listens_when_that_is_asked_for",
             "persistence::kept_machine_has_what_it_wrote_after_its_end_and_gives_it_to_a_new_image",
-            "wait::exit_status_of_a_machine_that_goes_with_its_end_reaches_all_who_wait",
+            "wait::exit_status_of_an_ephemeral_machine_reaches_every_waiting_command",
         ],
     ),
 ];
