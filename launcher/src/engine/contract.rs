@@ -12,6 +12,7 @@ use super::plan::Plan;
 use super::request::Request;
 use crate::failure::Failure;
 use crate::host::Boot;
+use crate::host::child;
 use crate::host::command_line::CommandLine;
 use crate::host::network::NetworkBackend;
 use crate::host::process::Process;
@@ -208,6 +209,17 @@ pub(crate) enum Exit {
 pub(crate) fn check(engine: &dyn Engine, plan: &Plan) -> Result<(), Failure> {
     plan.check()?;
     engine.check(plan)
+}
+
+/// Finds the program of an engine whose command line is only printed.
+///
+/// # Errors
+/// It is missing; says that it is not needed.
+pub(super) fn find_printed(program: &str) -> Result<PathBuf, Failure> {
+    child::find(program, &[]).ok_or_else(|| {
+        Failure::new(program, "not found in PATH")
+            .with_hint("lamina runs VMs with QEMU, and only prints the command line of this one")
+    })
 }
 
 /// Returns the failure for an engine that can be printed but not started yet.

@@ -1,4 +1,4 @@
-//! Parts of layers whose transfer ended early: how long they are kept, and how much space they use.
+//! Parts of layers whose transfer ended early: how long a collection keeps them.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::contract::{Capabilities, Description, Document, Engine, Events, Host, Running, not_started_yet};
+use super::contract::{
+    Capabilities, Description, Document, Engine, Events, Host, Running, find_printed, not_started_yet,
+};
 use super::plan::{Disk, Plan, ShareDevice, utf8};
 use super::request::Request;
 use crate::failure::Failure;
 use crate::host::command_line::CommandLine;
-use crate::host::{child, version};
+use crate::host::version;
 
 /// How a version of Cloud Hypervisor takes several values of one option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,10 +75,7 @@ impl Engine for CloudHypervisor {
     }
 
     fn program(&self) -> Result<PathBuf, Failure> {
-        child::find(PROGRAM, &[]).ok_or_else(|| {
-            Failure::new(PROGRAM, "not found in PATH")
-                .with_hint("lamina runs VMs with QEMU, and only prints the command line of this one")
-        })
+        find_printed(PROGRAM)
     }
 
     fn probe(&self, _host: &Host<'_>, _request: &Request) -> Result<Capabilities, Failure> {

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::contract::{Capabilities, Description, Document, Engine, Events, Host, Running, not_started_yet};
+use super::contract::{
+    Capabilities, Description, Document, Engine, Events, Host, Running, find_printed, not_started_yet,
+};
 use super::plan::{Disk, Plan, utf8};
 use super::request::Request;
 use crate::failure::Failure;
-use crate::host::child;
 use crate::host::command_line::CommandLine;
 
 /// How many devices it has room for: one for each interrupt line of the IOAPIC from 5 to 23, less one for the socket
@@ -41,10 +42,7 @@ impl Engine for Firecracker {
     }
 
     fn program(&self) -> Result<PathBuf, Failure> {
-        child::find(PROGRAM, &[]).ok_or_else(|| {
-            Failure::new(PROGRAM, "not found in PATH")
-                .with_hint("lamina runs VMs with QEMU, and only prints the command line of this one")
-        })
+        find_printed(PROGRAM)
     }
 
     fn probe(&self, _host: &Host<'_>, _request: &Request) -> Result<Capabilities, Failure> {
