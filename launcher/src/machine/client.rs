@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGTERM, SIGWINCH};
 use super::directory::{existing, one};
 use super::event::Event;
 use super::exit_record::ExitRecord;
-use super::phase::GRACE;
+use super::lifecycle::GRACE;
 use super::record::{Record, State};
 use super::request::{self, Reply, Request, STREAM, read_line, write_line};
 use super::session::{Control, Session};

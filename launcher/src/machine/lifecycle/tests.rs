@@ -1,20 +1,21 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+use guest_protocol::Ending;
 use signal_hook::consts::SIGQUIT;
 
 use super::*;
 
 /// A run with its own clock.
 struct Run {
-    course: Course,
+    lifecycle: Lifecycle,
     now: Instant,
 }
 
 impl Run {
     fn new(rules: Rules) -> Self {
         let now = Instant::now();
-        Self { course: Course::new(rules, now), now }
+        Self { lifecycle: Lifecycle::new(rules, now), now }
     }
 
     fn plain() -> Self {
@@ -30,12 +31,12 @@ impl Run {
     fn running() -> Self {
         let mut run = Self::plain();
         run.all([Input::EngineStarted, Input::ControlOpened, Input::GuestReady, Input::CommandStarted]);
-        assert_eq!(run.course.phase(), &Phase::Running);
+        assert_eq!(run.lifecycle.phase(), &Phase::Running);
         run
     }
 
     fn step(&mut self, input: Input) -> Vec<Action> {
-        self.course.step(self.now, input)
+        self.lifecycle.step(self.now, input)
     }
 
     fn all(&mut self, inputs: impl IntoIterator<Item = Input>) -> Vec<Action> {
@@ -44,13 +45,13 @@ impl Run {
 
     /// Lets the next deadline pass.
     fn wait(&mut self) -> (Purpose, Vec<Action>) {
-        self.now = self.course.next_deadline().expect("a deadline");
-        let purpose = self.course.expired(self.now).expect("a deadline that has passed");
+        self.now = self.lifecycle.next_deadline().expect("a deadline");
+        let purpose = self.lifecycle.expired(self.now).expect("a deadline that has passed");
         (purpose, self.step(Input::Expired(purpose)))
     }
 
     fn end(&self) -> &End {
-        let Phase::Ended(end) = self.course.phase() else { panic!("{:?}", self.course.phase()) };
+        let Phase::Ended(end) = self.lifecycle.phase() else { panic!("{:?}", self.lifecycle.phase()) };
         end
     }
 }
@@ -63,9 +64,9 @@ fn killed() -> Exit {
 fn a_command_runs_and_its_end_ends_the_machine() {
     let mut run = Run::plain();
     assert_eq!(run.all([Input::EngineStarted, Input::ControlOpened, Input::GuestReady]), [Action::StartCommand]);
-    assert!(!run.course.is_known());
+    assert!(!run.lifecycle.is_known());
     assert_eq!(run.step(Input::CommandStarted), [Action::RecordRunning, Action::TellReady]);
-    assert!(run.course.is_known() && run.course.next_deadline().is_none(), "a command may run for any time");
+    assert!(run.lifecycle.is_known() && run.lifecycle.next_deadline().is_none(), "a command may run for any time");
     let over = run.step(Input::CommandEnded(Ending::Status(3)));
     assert_eq!(over, [Action::EndOutput, Action::PowerOff]);
     assert_eq!(run.step(Input::Halting), [Action::KillEngine]);
@@ -79,13 +80,13 @@ fn the_guest_must_be_ready_in_time_whatever_that_means() {
     run.step(Input::EngineStarted);
     assert_eq!(run.wait().0, Purpose::Ready);
     assert_eq!(run.end(), &End::NotReady { seconds: 60, running: false });
-    let rules = Rules { ready: Ready::Port(80), ..run.course.rules };
+    let rules = Rules { ready: Ready::Port(80), ..run.lifecycle.rules };
     let started = [Input::EngineStarted, Input::ControlOpened, Input::GuestReady, Input::CommandStarted];
     let mut run = Run::new(rules);
     assert_eq!(run.all(started.clone())[1..], [Action::RecordRunning, Action::AwaitPort(80)]);
-    assert_eq!(run.course.phase(), &Phase::WaitingForReady);
+    assert_eq!(run.lifecycle.phase(), &Phase::WaitingForReady);
     assert_eq!(run.step(Input::PortListens), [Action::TellReady]);
-    assert_eq!((run.course.phase(), run.course.next_deadline()), (&Phase::Running, None));
+    assert_eq!((run.lifecycle.phase(), run.lifecycle.next_deadline()), (&Phase::Running, None));
     let mut run = Run::new(rules);
     run.all(started.clone());
     run.wait();
@@ -102,7 +103,7 @@ fn the_first_signal_is_the_commands_and_the_second_ends_the_machine() {
     for (signal, has_deadline) in [(SIGINT, false), (SIGQUIT, false), (SIGTERM, true), (SIGHUP, true)] {
         let mut run = Run::running();
         assert_eq!(run.step(Input::Signal(signal)), [Action::SignalCommand(signal)]);
-        assert_eq!(run.course.next_deadline().is_some(), has_deadline);
+        assert_eq!(run.lifecycle.next_deadline().is_some(), has_deadline);
         assert_eq!(run.step(Input::Signal(SIGINT)), [Action::KillEngine]);
         assert_eq!(run.end(), &End::Interrupted(SIGINT));
     }
@@ -135,7 +136,7 @@ fn the_stop_signal_asks_the_command_to_end() {
     ] {
         for (has_stop_signal, expected) in [(true, with), (false, without)] {
             let mut run = Run::running();
-            run.course.rules.has_stop_signal = has_stop_signal;
+            run.lifecycle.rules.has_stop_signal = has_stop_signal;
             assert_eq!(run.step(input.clone()), [expected]);
         }
     }
@@ -154,7 +155,7 @@ fn a_command_that_does_not_stop_is_killed_and_then_its_guest_is() {
     run.step(Input::Signal(SIGTERM));
     run.wait();
     run.wait();
-    assert_eq!(run.course.next_deadline(), run.now.checked_add(Purpose::Engine.default()));
+    assert_eq!(run.lifecycle.next_deadline(), run.now.checked_add(Purpose::Engine.default()));
     run.all([Input::EngineExited(killed()), Input::OutputWritten, Input::ControlClosed]);
     assert_eq!(run.end(), &End::Interrupted(SIGTERM));
 }
@@ -164,8 +165,8 @@ fn a_guest_that_writes_its_disk_may_take_its_time_to_power_off() {
     let mut run = Run::running();
     run.step(Input::CommandEnded(Ending::Status(0)));
     for _ in 0..3 {
-        run.now = run.course.next_deadline().unwrap();
-        assert_eq!(run.course.expired(run.now), Some(Purpose::PowerOff));
+        run.now = run.lifecycle.next_deadline().unwrap();
+        assert_eq!(run.lifecycle.expired(run.now), Some(Purpose::PowerOff));
         assert_eq!(run.step(Input::StillWriting), []);
     }
     assert_eq!(run.wait(), (Purpose::PowerOff, vec![Action::WarnLate, Action::KillEngine]));
@@ -179,7 +180,7 @@ fn the_end_of_the_engine_is_the_end_unless_the_command_said_how_it_ended() {
     for exit in [Exit::PoweredOff, Exit::Rebooted, Exit::Panicked, killed()] {
         let mut run = Run::running();
         run.all(ended(&exit));
-        assert!(matches!(run.course.phase(), Phase::Draining(_)), "its last message may be under way");
+        assert!(matches!(run.lifecycle.phase(), Phase::Draining(_)), "its last message may be under way");
         run.step(Input::ControlClosed);
         assert_eq!(run.end(), &End::Engine { exit: exit.clone(), running: true });
         let mut run = Run::plain();
@@ -234,7 +235,7 @@ fn a_server_that_ends_ends_the_machine_unless_the_engine_ended_first() {
     assert_eq!(run.end(), &End::Engine { exit: killed(), running: true });
     let mut run = Run::running();
     run.all([Input::CommandEnded(Ending::Status(1)), gone()]);
-    assert!(matches!(run.course.phase(), Phase::PoweringOff(_)));
+    assert!(matches!(run.lifecycle.phase(), Phase::PoweringOff(_)));
     let mut run = Run::plain();
     assert_eq!(run.wait().0, Purpose::Servers);
     assert!(matches!(run.end(), End::Server(_)));
@@ -269,12 +270,12 @@ fn no_input_in_any_phase_leaves_a_wait_without_an_end_but_that_of_a_command() {
                 let mut run = Run::plain();
                 let said = [first.clone(), second.clone(), third.clone()];
                 run.all(said.clone());
-                let bounded = match run.course.phase() {
+                let bounded = match run.lifecycle.phase() {
                     // A command may run for any time, and a reader of its output may be slow.
                     Phase::Running | Phase::Draining(_) | Phase::Ended(_) => true,
-                    _ => run.course.next_deadline().is_some(),
+                    _ => run.lifecycle.next_deadline().is_some(),
                 };
-                assert!(bounded, "{said:?} leads to {:?}", run.course);
+                assert!(bounded, "{said:?} leads to {:?}", run.lifecycle);
             }
         }
     }

@@ -1,13 +1,17 @@
-//! Runs one machine, from its directory to its last process. Carries out the actions of [`Course`], and reports to it
+//! Runs one machine, from its directory to its last process. Carries out the actions of [`Lifecycle`], and reports to it
 //! what happens.
 
+mod guest;
+
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
-use guest_protocol::{Channel, Ending, MACHINE, Message, Process, VERSION};
+use composefs_fuse::linux::StatsSocket;
+use guest_protocol::{Ending, MACHINE, Message, Process, Setup};
 use signal_hook::consts::SIGWINCH;
 
 use super::api::ApiServer;
@@ -16,19 +20,20 @@ use super::cleaner::Cleaner;
 use super::directory::Directory;
 use super::end::End;
 use super::event::Event;
-use super::phase::{Action, Course, Input, Phase, Purpose, Rules};
+use super::lifecycle::{Action, Input, Lifecycle, Phase, Purpose, Rules};
 use super::ready_pipe::ReadyPipe;
 use super::record::{ProcessRecord, State, now};
 use super::request::{self, Request};
-use super::run_config::RunConfig;
 use super::session::{Control, Session};
 use super::signals::Signals;
 use super::stdio::Stdio;
-use super::{console, guest_warning, limits, session, terminal};
-use crate::engine::{self, Events, Running};
+use super::{console, kept_disk, limits, terminal};
+use crate::engine::{self, Engine, Events, Plan, Running};
 use crate::failure::{About, Failure, MACHINE_FAILED};
 use crate::host::child;
-use crate::machine::kept_disk;
+use crate::host::command_line::CommandLine;
+use crate::root::RootServer;
+use crate::spec::ready::Ready;
 use crate::sys;
 
 /// The stream of the machine's first command.
@@ -39,6 +44,29 @@ const AWAITING: u32 = u32::MAX;
 const TICK: Duration = Duration::from_secs(1);
 /// How often to look for the sockets of servers that are starting.
 const SOCKET_TICK: Duration = Duration::from_millis(2);
+
+/// Everything that one run of a machine uses.
+#[derive(Debug)]
+pub(crate) struct RunConfig {
+    /// The server of its root, and that root's socket.
+    pub(crate) root: (Box<dyn RootServer>, PathBuf),
+    /// The socket that returns the root's counters, for as long as this exists.
+    pub(crate) _stats: Option<StatsSocket>,
+    /// The servers of its further shares and of its network, each with its socket, whose name says what it serves.
+    pub(crate) shares: Vec<(CommandLine, PathBuf)>,
+    /// What executes the guest, and how.
+    pub(crate) engine: (&'static dyn Engine, Plan),
+    /// Whether to show the console as it grows.
+    pub(crate) show_console: bool,
+    /// What the guest mounts. The clock is filled in when it is sent.
+    pub(crate) setup: Setup,
+    /// The command.
+    pub(crate) process: Process,
+    /// When the machine counts as ready.
+    pub(crate) ready: Ready,
+    /// How long the guest may take until it is.
+    pub(crate) ready_timeout: Duration,
+}
 
 /// Runs a machine and its command. Returns how the command ended.
 ///
@@ -74,7 +102,7 @@ pub(crate) fn run(
         engine: None,
         children: Children::new(events.clone()),
         api: ApiServer::new(events.clone()),
-        course: Course::new(rules, Instant::now()),
+        lifecycle: Lifecycle::new(rules, Instant::now()),
         config,
         directory,
         stdio: Some(stdio),
@@ -101,7 +129,7 @@ struct Supervisor {
     /// The process that waits until the machine is ready, if one does.
     ready_pipe: ReadyPipe,
     /// The state of the run.
-    course: Course,
+    lifecycle: Lifecycle,
     events: Sender<Event>,
     /// The server for requests of other commands.
     api: Arc<ApiServer>,
@@ -124,16 +152,16 @@ impl Supervisor {
         self.start_servers()?;
         let mut looked = Instant::now();
         loop {
-            if let Phase::Ended(end) = self.course.phase() {
+            if let Phase::Ended(end) = self.lifecycle.phase() {
                 return Ok(end.clone());
             }
-            let starting = *self.course.phase() == Phase::StartingServers;
+            let starting = *self.lifecycle.phase() == Phase::StartingServers;
             if starting && self.servers_are_ready() {
                 self.start_engine()?;
                 continue;
             }
             let time = Instant::now();
-            if let Some(purpose) = self.course.expired(time) {
+            if let Some(purpose) = self.lifecycle.expired(time) {
                 self.expired(purpose);
                 continue;
             }
@@ -142,7 +170,7 @@ impl Supervisor {
                 self.look_around();
             }
             let tick = if starting { SOCKET_TICK } else { TICK };
-            let left = self.course.next_deadline().map_or(tick, |at| at.saturating_duration_since(time).min(tick));
+            let left = self.lifecycle.next_deadline().map_or(tick, |at| at.saturating_duration_since(time).min(tick));
             match inbox.recv_timeout(left) {
                 Ok(event) => self.handle(event)?,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
@@ -188,8 +216,8 @@ impl Supervisor {
     }
 
     fn step(&mut self, input: Input) {
-        tracing::debug!("{:?}: {input:?}", self.course.phase());
-        for action in self.course.step(Instant::now(), input) {
+        tracing::debug!("{:?}: {input:?}", self.lifecycle.phase());
+        for action in self.lifecycle.step(Instant::now(), input) {
             self.act(action);
         }
     }
@@ -278,75 +306,6 @@ impl Supervisor {
         Ok(())
     }
 
-    fn connect(&mut self, stream: UnixStream) -> Result<(), Failure> {
-        let control = Control::new(stream.try_clone().about("control channel")?);
-        session::listen(stream, self.events.clone(), control.ledger());
-        self.control = Some(control);
-        self.step(Input::ControlOpened);
-        Ok(())
-    }
-
-    /// Handles what the guest says.
-    fn hear(&mut self, stream: u32, message: Message) {
-        match (stream, message) {
-            (MACHINE, Message::Hello(hello)) if hello.version != VERSION => {
-                self.step(Input::GuestBroke(format!("its init speaks version {} of the protocol", hello.version)));
-            }
-            (MACHINE, Message::Hello(hello)) => {
-                tracing::debug!("guest kernel {}", hello.kernel);
-                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-                self.config.setup.seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-                self.config.setup.nanoseconds = now.subsec_nanos();
-                self.send(MACHINE, Message::Setup(self.config.setup.clone()));
-            }
-            (MACHINE, Message::Ready) => self.step(Input::GuestReady),
-            (MACHINE, Message::Fatal(cause)) => self.step(Input::GuestFailed(cause)),
-            (MACHINE, Message::Halting) => self.step(Input::Halting),
-            (MACHINE, Message::Warning(warning)) => {
-                let keeps = self.directory.file(kept_disk::FILE).exists();
-                self.directory.warn(&guest_warning::text(&warning, keeps));
-            }
-            (FIRST, Message::Stdout(bytes)) => self.pass_on(Channel::Stdout, bytes),
-            (FIRST, Message::Stderr(bytes)) => self.pass_on(Channel::Stderr, bytes),
-            (FIRST, Message::Credit(Channel::Stdin, bytes)) => {
-                if let Some(session) = &self.session {
-                    session.credit(bytes);
-                }
-            }
-            (FIRST, Message::Started) => self.step(Input::CommandStarted),
-            (FIRST, Message::Exited(ending)) => self.step(Input::CommandEnded(ending)),
-            (FIRST, Message::StartFailed(error)) => self.step(Input::CommandFailed(error.status, error.cause)),
-            (AWAITING, Message::Exited(Ending::Status(0))) => self.step(Input::PortListens),
-            (AWAITING, _) => {}
-            (stream, message) if stream > FIRST => self.api.deliver(stream, message),
-            (stream, unexpected) => tracing::debug!("ignored on stream {stream}: {unexpected:?}"),
-        }
-    }
-
-    fn start_command(&mut self) {
-        if self.config.process.terminal.is_some() {
-            self.config.process.terminal = Some(terminal::size());
-            self.raw = terminal::Raw::enter().inspect_err(|error| tracing::warn!("terminal: {error}")).ok();
-        }
-        self.send(FIRST, Message::Start(self.config.process.clone()));
-        if let (Some(control), Some(stdio)) = (&self.control, self.stdio.take()) {
-            self.session = Some(Session::attach(FIRST, control, self.events.clone(), stdio));
-            self.api.ready(control.clone(), self.config.process.clone());
-        }
-    }
-
-    fn pass_on(&self, channel: Channel, bytes: Vec<u8>) {
-        if let Some(session) = &self.session {
-            session.output(channel, bytes);
-        }
-    }
-
-    fn send(&self, stream: u32, message: Message) {
-        if let Some(control) = &self.control {
-            control.send(stream, message);
-        }
-    }
-
     /// Checks for what no event reports.
     fn look_around(&mut self) {
         self.restore_api();
@@ -421,7 +380,7 @@ impl Supervisor {
             }
             Ok(_) => {}
             Err(failure) => {
-                if !self.course.is_known() {
+                if !self.lifecycle.is_known() {
                     self.directory.forget_if_new();
                 }
                 self.ready_pipe.failed(failure);

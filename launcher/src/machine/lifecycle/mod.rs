@@ -1,4 +1,5 @@
-//! The course of a machine's run, as a function: [`Course::step`] takes what happened and when, and returns what to do.
+//! The lifecycle of a machine's run, as a function: [`Lifecycle::step`] takes what happened and when, and returns what to
+//! do.
 //!
 //! It starts nothing, waits for nothing and reads no clock; [`super::supervisor`] does that. The phases:
 //!
@@ -10,157 +11,22 @@
 //! Every phase before `Draining` changes to it when the engine ends, or to `Ended` if there is nothing to wait for.
 //! Each wait has its own deadline, see [`Purpose`].
 
-use std::collections::BTreeMap;
+mod deadline;
+mod input;
+mod phase;
+
 use std::time::{Duration, Instant};
 
-use guest_protocol::Ending;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGTERM};
 
+use self::deadline::Deadlines;
+pub(super) use self::deadline::{GRACE, Purpose};
+pub(super) use self::input::{Action, Input};
+use self::phase::Asked;
+pub(super) use self::phase::Phase;
 use super::end::End;
 use crate::engine::Exit;
 use crate::spec::ready::Ready;
-
-/// The phase of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// The servers of the root, the shares and the network are starting.
-    StartingServers,
-    /// The engine runs. The guest's init has not entered the root yet.
-    Booting,
-    /// Init has been told to start the command.
-    StartingCommand,
-    /// The command runs, and a tool in the guest waits for what makes the machine ready.
-    WaitingForReady,
-    /// The command runs.
-    Running,
-    /// The command has been told to end, or has been sent a signal that this process got.
-    Stopping(Asked),
-    /// The command has ended. The guest writes back its data and powers off.
-    PoweringOff(End),
-    /// The engine has ended. Messages that have not arrived yet may say how the command ended, and the command's output
-    /// is being written.
-    Draining(End),
-    /// Nothing is left to wait for.
-    Ended(End),
-}
-
-/// What asked the command to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// Another command, such as `lamina stop`.
-    Request,
-    /// A signal to this process.
-    Signal(i32),
-}
-
-/// What a deadline is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Purpose {
-    /// The servers create their sockets.
-    Servers,
-    /// The guest becomes ready.
-    Ready,
-    /// The command ends after it was told to.
-    Command,
-    /// The command ends after SIGKILL.
-    Kill,
-    /// The guest powers off.
-    PowerOff,
-    /// A guest whose kernel panicked writes why, and resets.
-    Panic,
-    /// The engine ends after it was killed.
-    Engine,
-    /// The engine ends after a server that it uses has ended. If it does, its end is the reason.
-    Server,
-    /// What the guest sent before the engine ended arrives.
-    LastMessages,
-}
-
-impl Purpose {
-    /// Returns how long it may take. The user can set two of them: [`Purpose::Ready`] with `--ready-timeout`, and
-    /// [`Purpose::Command`] with `stop --timeout`; for a signal it is always this.
-    const fn default(self) -> Duration {
-        match self {
-            Self::Servers | Self::Command | Self::PowerOff | Self::Engine => Duration::from_secs(10),
-            Self::Ready => Duration::from_secs(120),
-            Self::Kill => Duration::from_secs(2),
-            Self::Panic => Duration::from_secs(1),
-            Self::Server | Self::LastMessages => Duration::from_millis(500),
-        }
-    }
-}
-
-/// How long a command may take to end after a signal to this process.
-pub(super) const GRACE: Duration = Purpose::Command.default();
-
-/// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Input {
-    /// The servers have created their sockets, and the engine has been started.
-    EngineStarted,
-    /// The control channel to the guest is open.
-    ControlOpened,
-    /// The control channel has ended.
-    ControlClosed,
-    /// Init has entered the root.
-    GuestReady,
-    /// Init has started the command.
-    CommandStarted,
-    /// The command has ended.
-    CommandEnded(Ending),
-    /// The command could not be started: the exit status, and why.
-    CommandFailed(u8, String),
-    /// Something listens on the port that makes the machine ready.
-    PortListens,
-    /// Init cannot go on, and powers off.
-    GuestFailed(String),
-    /// The guest broke the protocol.
-    GuestBroke(String),
-    /// The guest has written everything to its disks.
-    Halting,
-    /// The guest's kernel panicked.
-    KernelPanicked,
-    /// The engine has ended.
-    EngineExited(Exit),
-    /// A server that the guest uses has ended; which, and how.
-    ServerEnded(String),
-    /// All output of the command has been written.
-    OutputWritten,
-    /// This process got a signal.
-    Signal(i32),
-    /// Another command wants the command to end within this time.
-    Stop(Duration),
-    /// Another command wants the machine to end at once.
-    Kill,
-    /// A deadline has passed.
-    Expired(Purpose),
-    /// The deadline to power off has passed, but the guest still writes to its disk.
-    StillWriting,
-}
-
-/// Something to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Tell init to start the command.
-    StartCommand,
-    /// Record that the command runs.
-    RecordRunning,
-    /// Have a tool in the guest wait until something listens on this port.
-    AwaitPort(u16),
-    /// Tell the process that started the machine that it is ready.
-    TellReady,
-    /// Ask the command to end, by its own signal.
-    StopCommand,
-    /// Send a signal to the command.
-    SignalCommand(i32),
-    /// No more output follows: write what is left.
-    EndOutput,
-    /// Tell the guest to power off.
-    PowerOff,
-    /// Warn that the guest did not end in time.
-    WarnLate,
-    KillEngine,
-}
 
 /// What a run depends on.
 #[derive(Clone, Copy, Debug)]
@@ -177,10 +43,10 @@ pub(super) struct Rules {
 
 /// The state of one run.
 #[derive(Debug)]
-pub(super) struct Course {
+pub(super) struct Lifecycle {
     rules: Rules,
     phase: Phase,
-    deadlines: BTreeMap<Purpose, Instant>,
+    deadlines: Deadlines,
     /// Why the engine will end, if that is known before it does.
     cause: Option<End>,
     /// A server that has ended while the engine ran.
@@ -191,21 +57,21 @@ pub(super) struct Course {
     known: bool,
 }
 
-impl Course {
+impl Lifecycle {
     /// Creates a run whose servers are being started.
     pub(super) fn new(rules: Rules, now: Instant) -> Self {
-        let mut course = Self {
+        let mut lifecycle = Self {
             rules,
             phase: Phase::StartingServers,
-            deadlines: BTreeMap::new(),
+            deadlines: Deadlines::default(),
             cause: None,
             server: None,
             control_open: false,
             output_open: false,
             known: false,
         };
-        course.set(Purpose::Servers, now);
-        course
+        lifecycle.deadlines.set(Purpose::Servers, now);
+        lifecycle
     }
 
     pub(super) const fn phase(&self) -> &Phase {
@@ -224,29 +90,12 @@ impl Course {
 
     /// Returns the next deadline.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.values().min().copied()
+        self.deadlines.next()
     }
 
     /// Removes and returns a deadline that has passed.
     pub(super) fn expired(&mut self, now: Instant) -> Option<Purpose> {
-        let (&purpose, _) = self.deadlines.iter().find(|&(_, &at)| at <= now)?;
-        self.deadlines.remove(&purpose);
-        Some(purpose)
-    }
-
-    fn set(&mut self, purpose: Purpose, now: Instant) {
-        self.set_to(purpose, now, purpose.default());
-    }
-
-    fn set_to(&mut self, purpose: Purpose, now: Instant, most: Duration) {
-        // A time that the clock cannot represent is never reached.
-        if let Some(at) = now.checked_add(most) {
-            self.deadlines.insert(purpose, at);
-        }
-    }
-
-    fn clear(&mut self, purpose: Purpose) {
-        self.deadlines.remove(&purpose);
+        self.deadlines.expired(now)
     }
 
     /// Handles one input.
@@ -266,12 +115,14 @@ impl Course {
             }
             Input::EngineExited(exit) => return self.engine_exited(now, exit),
             Input::ServerEnded(cause) => self.server_ended(now, cause),
-            Input::KernelPanicked if !matches!(self.phase, Phase::Draining(_)) => self.set(Purpose::Panic, now),
+            Input::KernelPanicked if !matches!(self.phase, Phase::Draining(_)) => {
+                self.deadlines.set(Purpose::Panic, now);
+            }
             Input::Signal(signal) => return self.signal(now, signal),
             Input::Stop(timeout) => return self.stop(now, timeout),
             Input::Kill => return self.kill(now),
             Input::Expired(purpose) => return self.expire(now, purpose),
-            Input::StillWriting => self.set(Purpose::PowerOff, now),
+            Input::StillWriting => self.deadlines.set(Purpose::PowerOff, now),
             said => return self.guest(now, said),
         }
         Vec::new()
@@ -281,8 +132,8 @@ impl Course {
     fn guest(&mut self, now: Instant, said: Input) -> Vec<Action> {
         match said {
             Input::EngineStarted if self.phase == Phase::StartingServers => {
-                self.clear(Purpose::Servers);
-                self.set_to(Purpose::Ready, now, self.rules.ready_timeout);
+                self.deadlines.clear(Purpose::Servers);
+                self.deadlines.set_to(Purpose::Ready, now, self.rules.ready_timeout);
                 self.phase = Phase::Booting;
                 Vec::new()
             }
@@ -297,7 +148,7 @@ impl Course {
             }
             Input::CommandStarted if self.has_command() => self.command_started(now),
             Input::PortListens if self.phase == Phase::WaitingForReady => {
-                self.clear(Purpose::Ready);
+                self.deadlines.clear(Purpose::Ready);
                 self.phase = Phase::Running;
                 vec![Action::TellReady]
             }
@@ -305,7 +156,7 @@ impl Course {
             Input::CommandFailed(status, cause) => self.command_over(now, End::NotStarted { status, cause }),
             Input::GuestFailed(cause) => {
                 self.cause.get_or_insert(End::Guest(cause));
-                self.set(Purpose::PowerOff, now);
+                self.deadlines.set(Purpose::PowerOff, now);
                 Vec::new()
             }
             Input::GuestBroke(cause) => {
@@ -321,11 +172,11 @@ impl Course {
 
     fn command_started(&mut self, now: Instant) -> Vec<Action> {
         self.known = true;
-        self.clear(Purpose::Ready);
+        self.deadlines.clear(Purpose::Ready);
         let mut actions = vec![Action::RecordRunning];
         match (self.rules.ready, &self.phase) {
             (Ready::Port(port), Phase::StartingCommand) if self.rules.awaited => {
-                self.set_to(Purpose::Ready, now, self.rules.ready_timeout);
+                self.deadlines.set_to(Purpose::Ready, now, self.rules.ready_timeout);
                 self.phase = Phase::WaitingForReady;
                 actions.push(Action::AwaitPort(port));
             }
@@ -352,8 +203,8 @@ impl Course {
         if !self.has_command() {
             return Vec::new();
         }
-        self.deadlines.clear();
-        self.set(Purpose::PowerOff, now);
+        self.deadlines.clear_all();
+        self.deadlines.set(Purpose::PowerOff, now);
         self.phase = Phase::PoweringOff(end);
         vec![Action::EndOutput, Action::PowerOff]
     }
@@ -372,8 +223,8 @@ impl Course {
                 (end, vec![Action::EndOutput])
             }
         };
-        self.deadlines.clear();
-        self.set(Purpose::LastMessages, now);
+        self.deadlines.clear_all();
+        self.deadlines.set(Purpose::LastMessages, now);
         self.phase = Phase::Draining(end);
         self.settle();
         actions
@@ -398,7 +249,7 @@ impl Course {
             Phase::PoweringOff(_) | Phase::Draining(_) | Phase::Ended(_) => {}
             _ if self.server.is_none() => {
                 self.server = Some(cause);
-                self.set(Purpose::Server, now);
+                self.deadlines.set(Purpose::Server, now);
             }
             _ => {}
         }
@@ -412,8 +263,8 @@ impl Course {
         }
         self.phase = Phase::Stopping(Asked::Signal(signal));
         if signal == SIGTERM || signal == SIGHUP {
-            self.clear(Purpose::Ready);
-            self.set(Purpose::Command, now);
+            self.deadlines.clear(Purpose::Ready);
+            self.deadlines.set(Purpose::Command, now);
         }
         // A signal that would end this process asks the command to end with the command's own stop signal.
         vec![match signal {
@@ -426,8 +277,8 @@ impl Course {
         match self.phase {
             _ if self.has_command() => {
                 self.phase = Phase::Stopping(Asked::Request);
-                self.clear(Purpose::Ready);
-                self.set_to(Purpose::Command, now, timeout);
+                self.deadlines.clear(Purpose::Ready);
+                self.deadlines.set_to(Purpose::Command, now, timeout);
                 vec![Action::StopCommand]
             }
             Phase::StartingServers | Phase::Booting => self.kill(now),
@@ -447,7 +298,7 @@ impl Course {
     /// Kills the engine. Its end is reported by a later input.
     fn kill_engine(&mut self, now: Instant) -> Vec<Action> {
         if !matches!(self.phase, Phase::Draining(_)) {
-            self.set(Purpose::Engine, now);
+            self.deadlines.set(Purpose::Engine, now);
         }
         vec![Action::KillEngine]
     }
@@ -463,7 +314,7 @@ impl Course {
             }
             Purpose::Command => {
                 // The guest can still power off normally.
-                self.set(Purpose::Kill, now);
+                self.deadlines.set(Purpose::Kill, now);
                 return vec![Action::SignalCommand(SIGKILL)];
             }
             Purpose::Kill | Purpose::PowerOff => {

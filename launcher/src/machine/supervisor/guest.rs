@@ -1,0 +1,83 @@
+//! Talks to the guest.
+
+use std::os::unix::net::UnixStream;
+use std::time::SystemTime;
+
+use guest_protocol::{Channel, Ending, MACHINE, Message, VERSION};
+
+use super::{AWAITING, FIRST, Supervisor};
+use crate::failure::{About, Failure};
+use crate::machine::lifecycle::Input;
+use crate::machine::session::{Control, Session};
+use crate::machine::{guest_warning, kept_disk, session, terminal};
+
+impl Supervisor {
+    pub(super) fn connect(&mut self, stream: UnixStream) -> Result<(), Failure> {
+        let control = Control::new(stream.try_clone().about("control channel")?);
+        session::listen(stream, self.events.clone(), control.ledger());
+        self.control = Some(control);
+        self.step(Input::ControlOpened);
+        Ok(())
+    }
+
+    /// Handles what the guest says.
+    pub(super) fn hear(&mut self, stream: u32, message: Message) {
+        match (stream, message) {
+            (MACHINE, Message::Hello(hello)) if hello.version != VERSION => {
+                self.step(Input::GuestBroke(format!("its init speaks version {} of the protocol", hello.version)));
+            }
+            (MACHINE, Message::Hello(hello)) => {
+                tracing::debug!("guest kernel {}", hello.kernel);
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                self.config.setup.seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+                self.config.setup.nanoseconds = now.subsec_nanos();
+                self.send(MACHINE, Message::Setup(self.config.setup.clone()));
+            }
+            (MACHINE, Message::Ready) => self.step(Input::GuestReady),
+            (MACHINE, Message::Fatal(cause)) => self.step(Input::GuestFailed(cause)),
+            (MACHINE, Message::Halting) => self.step(Input::Halting),
+            (MACHINE, Message::Warning(warning)) => {
+                let keeps = self.directory.file(kept_disk::FILE).exists();
+                self.directory.warn(&guest_warning::text(&warning, keeps));
+            }
+            (FIRST, Message::Stdout(bytes)) => self.pass_on(Channel::Stdout, bytes),
+            (FIRST, Message::Stderr(bytes)) => self.pass_on(Channel::Stderr, bytes),
+            (FIRST, Message::Credit(Channel::Stdin, bytes)) => {
+                if let Some(session) = &self.session {
+                    session.credit(bytes);
+                }
+            }
+            (FIRST, Message::Started) => self.step(Input::CommandStarted),
+            (FIRST, Message::Exited(ending)) => self.step(Input::CommandEnded(ending)),
+            (FIRST, Message::StartFailed(error)) => self.step(Input::CommandFailed(error.status, error.cause)),
+            (AWAITING, Message::Exited(Ending::Status(0))) => self.step(Input::PortListens),
+            (AWAITING, _) => {}
+            (stream, message) if stream > FIRST => self.api.deliver(stream, message),
+            (stream, unexpected) => tracing::debug!("ignored on stream {stream}: {unexpected:?}"),
+        }
+    }
+
+    pub(super) fn start_command(&mut self) {
+        if self.config.process.terminal.is_some() {
+            self.config.process.terminal = Some(terminal::size());
+            self.raw = terminal::Raw::enter().inspect_err(|error| tracing::warn!("terminal: {error}")).ok();
+        }
+        self.send(FIRST, Message::Start(self.config.process.clone()));
+        if let (Some(control), Some(stdio)) = (&self.control, self.stdio.take()) {
+            self.session = Some(Session::attach(FIRST, control, self.events.clone(), stdio));
+            self.api.ready(control.clone(), self.config.process.clone());
+        }
+    }
+
+    pub(super) fn pass_on(&self, channel: Channel, bytes: Vec<u8>) {
+        if let Some(session) = &self.session {
+            session.output(channel, bytes);
+        }
+    }
+
+    pub(super) fn send(&self, stream: u32, message: Message) {
+        if let Some(control) = &self.control {
+            control.send(stream, message);
+        }
+    }
+}
