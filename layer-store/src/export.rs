@@ -34,7 +34,7 @@ pub enum ExportError {
     Store(#[from] StoreError),
     /// The host refused an operation at the destination.
     #[error("{path}: {cause}{}", shortage.as_ref().map(ToString::to_string).unwrap_or_default())]
-    Target {
+    Host {
         /// The file or directory.
         path: PathBuf,
         /// The error of the host.
@@ -68,8 +68,8 @@ impl Images<'_> {
         };
         let needed = image.layers.iter().filter_map(|layer| self.store.layers().bytes(layer)).sum();
         self.store.export_beside(image, parent, directory, observer).map_err(|error| match error {
-            ExportError::Target { path, cause, shortage } => {
-                ExportError::Target { path, cause, shortage: shortage.map(|shortage| Shortage { needed, ..shortage }) }
+            ExportError::Host { path, cause, shortage } => {
+                ExportError::Host { path, cause, shortage: shortage.map(|shortage| Shortage { needed, ..shortage }) }
             }
             other => other,
         })
@@ -212,6 +212,6 @@ fn target(path: &Path) -> impl FnOnce(io::Error) -> ExportError {
     move |cause| {
         // Measured now, because the failed export is deleted afterwards.
         let shortage = Shortage::measure(&cause, &path, 0);
-        ExportError::Target { path, cause, shortage }
+        ExportError::Host { path, cause, shortage }
     }
 }

@@ -23,13 +23,13 @@ const AF_INET: u8 = 2;
 
 /// One message.
 #[derive(Debug)]
-pub(crate) struct Request {
+pub(crate) struct RouteRequest {
     kind: u16,
     flags: u16,
     body: Vec<u8>,
 }
 
-impl Request {
+impl RouteRequest {
     /// Sets `IFF_UP` on an interface.
     pub(crate) fn link_up(index: u32) -> Self {
         const IFF_UP: u32 = 1;
@@ -86,7 +86,7 @@ fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8; 4]) {
 }
 
 /// Sends the requests in order, each after the kernel has accepted the one before.
-pub(crate) fn send(requests: &[Request]) -> io::Result<()> {
+pub(crate) fn send(requests: &[RouteRequest]) -> io::Result<()> {
     // Protocol 0 is NETLINK_ROUTE.
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
     for request in requests {
@@ -115,8 +115,11 @@ mod tests {
 
     #[test]
     fn a_message_says_its_own_length() {
-        for request in [Request::link_up(2), Request::address(2, [10, 0, 2, 15], 24), Request::default_route(2, [1; 4])]
-        {
+        for request in [
+            RouteRequest::link_up(2),
+            RouteRequest::address(2, [10, 0, 2, 15], 24),
+            RouteRequest::default_route(2, [1; 4]),
+        ] {
             let bytes = request.bytes();
             assert_eq!(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize, bytes.len());
             assert_eq!(bytes.len() % 4, 0);

@@ -9,7 +9,7 @@ use guest_protocol::Network;
 use guest_protocol::Part;
 
 use crate::boot;
-use crate::netlink::{self, Request};
+use crate::netlink::{self, RouteRequest};
 
 /// A card is found while its driver loads; only a guest that gets hardly any processor time needs this long.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -39,8 +39,8 @@ fn find_card(interfaces: &Path) -> Option<u32> {
 fn configure(index: u32, network: &Network) -> io::Result<()> {
     let address = network.address.octets();
     netlink::send(&[
-        Request::address(index, address, network.prefix),
-        Request::link_up(index),
-        Request::default_route(index, network.gateway.octets()),
+        RouteRequest::address(index, address, network.prefix),
+        RouteRequest::link_up(index),
+        RouteRequest::default_route(index, network.gateway.octets()),
     ])
 }

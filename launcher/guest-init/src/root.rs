@@ -45,7 +45,7 @@ pub(crate) fn enter(setup: &Setup) -> Result<(), String> {
     for share in &setup.shares {
         mount_share(share)?;
     }
-    if let Err(error) = netlink::send(&[netlink::Request::link_up(netlink::LOOPBACK)]) {
+    if let Err(error) = netlink::send(&[netlink::RouteRequest::link_up(netlink::LOOPBACK)]) {
         eprintln!("lamina: lo: cannot bring the loopback interface up: {error}");
     }
     write_secrets(&setup.secrets)?;

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crate::changes::Stack;
 use crate::sockets;
-use guest_protocol::archive::{Packer, Target, unpack};
+use guest_protocol::archive::{Destination, Packer, unpack};
 
 use guest_protocol::Process;
 
@@ -42,8 +42,8 @@ pub(crate) fn run(arguments: &[String]) -> u8 {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["pack", path, name] => pack(Path::new(path), Path::new(name)),
-        ["unpack-into", path] => receive(&Target::Into(path.into())),
-        ["unpack-at", path, name] => receive(&Target::At { path: path.into(), name: name.into() }),
+        ["unpack-into", path] => receive(&Destination::Into(path.into())),
+        ["unpack-at", path, name] => receive(&Destination::At { path: path.into(), name: name.into() }),
         ["changes" | "pack-changes"] => Err(io::Error::other("a read-only root has no changes")),
         ["changes", place, lower] => Stack::new(Path::new(place), Path::new(lower)).list(stdout()),
         ["pack-changes", place, lower] => Stack::new(Path::new(place), Path::new(lower)).pack(stdout()),
@@ -78,8 +78,8 @@ fn stdout() -> impl io::Write {
 }
 
 /// Unpacks standard input, and prints how much has arrived: [`guest_protocol::archive::Copied`] as JSON.
-fn receive(target: &Target) -> io::Result<()> {
-    let copied = unpack(io::stdin().lock(), target, true)?;
+fn receive(destination: &Destination) -> io::Result<()> {
+    let copied = unpack(io::stdin().lock(), destination, true)?;
     serde_json::to_writer(io::stdout(), &copied)?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, PipeReader, PipeWriter, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use guest_protocol::archive::{Copied, Packer, Target, unpack};
+use guest_protocol::archive::{Copied, Destination, Packer, unpack};
 use guest_protocol::{Ending, Process};
 
 use super::Global;
@@ -135,8 +135,8 @@ fn run(machine: &Machine, tool: &[&str], ends: Stdio, signals: Signals) -> Resul
 fn from_guest(machine: &str, path: &str, to: &Path, signals: Signals) -> Result<Arrived, Failure> {
     let machine = Machine::find(machine)?;
     let (reader, writer) = io::pipe().about("pipe")?;
-    let target = Target::At { name: last_component(path).into(), path: to.to_owned() };
-    let unpacking = thread::spawn(move || unpacked(reader, &target));
+    let destination = Destination::At { name: last_component(path).into(), path: to.to_owned() };
+    let unpacking = thread::spawn(move || unpacked(reader, &destination));
     let status = run(&machine, &["pack", path, ""], Stdio::output(Piped(writer)), signals);
     let unpacked = unpacking.join().unwrap_or_else(|_| Err(io::Error::other("unpacking ended early")));
     Ok(Arrived(match status? {
@@ -146,8 +146,8 @@ fn from_guest(machine: &str, path: &str, to: &Path, signals: Signals) -> Result<
 }
 
 /// Unpacks a stream. Reads it to its end even after an error, so that the guest does not wait.
-fn unpacked(mut reader: PipeReader, target: &Target) -> io::Result<Copied> {
-    let done = unpack(&mut reader, target, false);
+fn unpacked(mut reader: PipeReader, destination: &Destination) -> io::Result<Copied> {
+    let done = unpack(&mut reader, destination, false);
     io::copy(&mut reader, &mut io::sink())?;
     done
 }

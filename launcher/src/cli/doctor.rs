@@ -7,7 +7,7 @@ use guest_protocol::Part;
 use serde::Serialize;
 
 use super::Global;
-use crate::engine::{Accelerator, Host, Request, check_socket, table};
+use crate::engine::{Accelerator, Host, RunRequest, check_socket, table};
 use crate::failure::{About, Failure};
 use crate::host::passt::Passt;
 use crate::host::virtiofsd::{Owner, Virtiofsd};
@@ -128,7 +128,7 @@ fn engines(
                 continue;
             }
         };
-        let probed = engine.probe(&Host { boot, cache, check, thorough: true }, &Request::default());
+        let probed = engine.probe(&Host { boot, cache, check, thorough: true }, &RunRequest::default());
         check()?;
         match probed {
             Ok(can) => {

@@ -7,7 +7,7 @@ use layer_store::Store;
 use super::on_top::OnTop;
 use super::outcome::{Outcome, refuse_json};
 use super::{Global, parse_size, store};
-use crate::engine::{Backend, Choice, Request, table};
+use crate::engine::{Backend, Choice, RunRequest, table};
 use crate::failure::{About, Failure};
 use crate::host::network::{NetworkBackend, Publish};
 use crate::machine::kept_disk;
@@ -252,7 +252,7 @@ impl Run {
             published: self.publish.clone(),
             secrets: secrets.collect::<Result<_, Failure>>()?,
             process: command::assemble(defaults, self.overrides(global)?)?,
-            request: Request {
+            request: RunRequest {
                 engine: self.engine.clone(),
                 accelerator: self.accel.clone(),
                 backend: self.backend,

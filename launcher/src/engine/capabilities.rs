@@ -4,7 +4,7 @@ use std::path::Path;
 
 use guest_protocol::Part;
 
-use super::request::{Backend, Choice, Request};
+use super::request::{Backend, Choice, RunRequest};
 use crate::host::network::NetworkBackend;
 use crate::host::passt::Passt;
 use crate::host::probe_cache::ProbeCache;
@@ -30,7 +30,7 @@ pub(crate) struct HostCapabilities {
 impl HostCapabilities {
     /// Finds out what `request` depends on. Tries nothing else.
     #[must_use]
-    pub(crate) fn of(tools: &Tools, request: &Request, cache: &Path) -> Self {
+    pub(crate) fn of(tools: &Tools, request: &RunRequest, cache: &Path) -> Self {
         let fuse = if request.explain || request.backend == Choice::Forced(Backend::Virtiofsd) {
             let mut probes = ProbeCache::of(cache);
             probes
@@ -51,7 +51,7 @@ impl HostCapabilities {
     }
 }
 
-impl Request {
+impl RunRequest {
     /// Returns the programs that it may need. Each one that is looked for costs a process.
     #[must_use]
     pub(crate) fn wanted(&self) -> Wanted {

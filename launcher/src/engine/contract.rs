@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::plan::Plan;
-use super::request::Request;
+use super::request::RunRequest;
 use crate::failure::Failure;
 use crate::host::Boot;
 use crate::host::child;
@@ -43,7 +43,7 @@ pub(crate) trait Engine: fmt::Debug + Sync {
     ///
     /// # Errors
     /// It cannot be used here at all, or the probe was cancelled.
-    fn probe(&self, host: &Host<'_>, request: &Request) -> Result<Capabilities, Failure>;
+    fn probe(&self, host: &Host<'_>, request: &RunRequest) -> Result<Capabilities, Failure>;
 
     /// Checks for what this engine cannot do. [`check`] checks for what no engine can do.
     ///

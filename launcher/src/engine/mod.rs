@@ -17,7 +17,7 @@ pub(crate) mod table;
 pub(crate) use capabilities::HostCapabilities;
 pub(crate) use contract::{Accelerator, Engine, Event, Events, Exit, Host, Running, check};
 pub(crate) use plan::{Disk, NetworkDevice, Plan, ShareDevice, check_socket};
-pub(crate) use request::{Backend, Choice, Request};
+pub(crate) use request::{Backend, Choice, RunRequest};
 
 #[cfg(test)]
 pub(crate) use plan::example;

@@ -90,7 +90,7 @@ impl FromStr for Choice<NetworkBackend> {
 
 /// What a run asks for.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Request {
+pub(crate) struct RunRequest {
     /// The engine, by its name.
     #[serde(default)]
     pub(crate) engine: Choice<String>,
@@ -131,7 +131,7 @@ mod tests {
     fn request_of_a_machine_from_before_there_were_engines_is_read() {
         let old = r#"{"accelerator":{"forced":"tcg"},"backend":"auto","machine":{"forced":"q35"},"network":"auto",
             "published":0,"shares":0,"directory_root":false,"kept":true,"explain":false}"#;
-        let request: Request = serde_json::from_str(old).unwrap();
+        let request: RunRequest = serde_json::from_str(old).unwrap();
         assert_eq!((request.engine, request.machine), (Choice::Auto, Choice::Forced("q35".to_owned())));
     }
 }

@@ -5,7 +5,7 @@ use super::contract::{Engine, Host};
 use super::firecracker::Firecracker;
 use super::policy::Candidate;
 use super::qemu::Qemu;
-use super::request::{Choice, Request};
+use super::request::{Choice, RunRequest};
 use crate::failure::Failure;
 
 /// All engines. `auto` takes the first one that can be used.
@@ -25,7 +25,7 @@ pub(crate) fn find(name: &str) -> Result<&'static dyn Engine, Failure> {
 ///
 /// # Errors
 /// The probes were cancelled.
-pub(crate) fn candidates(host: &Host<'_>, request: &Request) -> Result<Vec<Candidate>, Failure> {
+pub(crate) fn candidates(host: &Host<'_>, request: &RunRequest) -> Result<Vec<Candidate>, Failure> {
     let mut candidates = Vec::new();
     for engine in ENGINES {
         if matches!(&request.engine, Choice::Forced(forced) if forced != engine.name()) && !request.explain {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use guest_protocol::{Channel, Message, Process};
 
 use super::event::Event;
-use super::request::{Reply, Request, SOCKET, STREAM, read_line, write_line};
+use super::request::{ApiRequest, Reply, SOCKET, STREAM, read_line, write_line};
 use super::session::Control;
 
 /// Accepts requests, and passes the guest's answers to the commands that asked.
@@ -70,7 +70,7 @@ impl ApiServer {
 
     fn attend(&self, stream: &UnixStream) -> io::Result<()> {
         match read_line(stream)? {
-            Request::Exec(process) => match self.guest.get() {
+            ApiRequest::Exec(process) => match self.guest.get() {
                 Some((control, first)) => self.exec(beside(first, process), stream, control),
                 None => write_line(stream, &Reply::Refused("it is still starting".to_owned())),
             },
@@ -162,7 +162,7 @@ mod tests {
             ..Process::tool(&[])
         };
         let process = Process { cwd: Some("/".into()), ..process };
-        write_line(&client, &Request::Exec(process.clone())).unwrap();
+        write_line(&client, &ApiRequest::Exec(process.clone())).unwrap();
         let env = vec![("A".into(), "1".into()), ("B".into(), "2".into())];
         let process = Process { env, user: Some("web".into()), ..process };
         std::thread::scope(|scope| {

@@ -18,7 +18,7 @@ use super::event::Event;
 use super::exit_record::ExitRecord;
 use super::lifecycle::GRACE;
 use super::record::{Record, State};
-use super::request::{self, Reply, Request, STREAM, read_line, write_line};
+use super::request::{self, ApiRequest, Reply, STREAM, read_line, write_line};
 use super::session::{Control, Session};
 use super::signals::Signals;
 use super::stdio::Stdio;
@@ -87,7 +87,7 @@ impl Machine {
     }
 
     /// Sends a request to its supervisor.
-    fn ask(&self, request: &Request) -> Result<UnixStream, Failure> {
+    fn ask(&self, request: &ApiRequest) -> Result<UnixStream, Failure> {
         if !self.record.state.is_active() {
             return Err(self.not_running());
         }
@@ -123,7 +123,7 @@ impl Machine {
     /// # Errors
     /// It does not run.
     pub(crate) fn signal(&self, number: u32) -> Result<(), Failure> {
-        self.ask(&Request::Signal(number)).map(drop)
+        self.ask(&ApiRequest::Signal(number)).map(drop)
     }
 
     /// Stops it: asks its command to end within `timeout`.
@@ -140,7 +140,7 @@ impl Machine {
         let exit_record = ExitRecord::of(&directory).about(directory.display())?;
         // A supervisor without its socket still receives signals, and SIGTERM means the same.
         let asked = self
-            .ask(&Request::Stop { timeout: milliseconds })
+            .ask(&ApiRequest::Stop { timeout: milliseconds })
             .map(drop)
             .or_else(|_| pidfd_send_signal(&supervisor, Signal::TERM).about("SIGTERM"));
         let has_a_disk = directory.join(kept_disk::FILE).exists();
@@ -161,7 +161,7 @@ impl Machine {
         let Some(supervisor) = self.record.supervisor().filter(|_| self.record.state.is_active()) else {
             return Ok(Stopped::Before);
         };
-        if self.ask(&Request::Kill).is_ok() && ends_within(&supervisor, TIDY) {
+        if self.ask(&ApiRequest::Kill).is_ok() && ends_within(&supervisor, TIDY) {
             return Ok(Stopped::Killed);
         }
         self.end_supervisor(&supervisor)
@@ -227,7 +227,7 @@ impl Machine {
         let terminal = process.terminal.is_some();
         // Without input, the terminal is not in raw mode: Ctrl-C reaches the command as a signal.
         let raw = terminal && stdio.input.is_some();
-        let stream = self.ask(&Request::Exec(process))?;
+        let stream = self.ask(&ApiRequest::Exec(process))?;
         let _attended = signals.attend();
         let Signals { events, inbox, .. } = signals;
         let control = Control::new(stream.try_clone().about("api")?);

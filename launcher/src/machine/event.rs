@@ -5,7 +5,7 @@ use std::process::ExitStatus;
 
 use guest_protocol::Message;
 
-use super::request::Request;
+use super::request::ApiRequest;
 use crate::engine;
 
 /// Something that happened to a machine.
@@ -24,7 +24,7 @@ pub(crate) enum Event {
     /// All output of the command has been passed on.
     Flushed,
     /// Another command asks for something that concerns the machine as a whole.
-    Asked(Request),
+    Asked(ApiRequest),
     /// This process got a signal.
     Signal(i32),
 }

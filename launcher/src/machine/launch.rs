@@ -10,7 +10,7 @@ use guest_protocol::{Ending, Overlay, Process, RootSource, Setup};
 
 use crate::engine::policy::{self, Decision};
 use crate::engine::{
-    self, Choice, Disk, Engine, Host, HostCapabilities, NetworkDevice, Plan, Request, ShareDevice, table,
+    self, Choice, Disk, Engine, Host, HostCapabilities, NetworkDevice, Plan, RunRequest, ShareDevice, table,
 };
 use crate::failure::{About, Failure};
 use crate::host::command_line::CommandLine;
@@ -303,7 +303,7 @@ pub(crate) fn run_tool(machine: &Machine, tool: Process, stdio: Stdio, signals: 
         return Err(Failure::new(format_args!("machine {name}"), "it has ended, and what it wrote was in its memory")
             .with_hint("run it with --keep"));
     }
-    let request = Request { network: Choice::Forced(NetworkBackend::None), published: 0, shares: 0, ..spec.request };
+    let request = RunRequest { network: Choice::Forced(NetworkBackend::None), published: 0, shares: 0, ..spec.request };
     let (shares, published, secrets) = (Vec::new(), Vec::new(), Vec::new());
     let spec = Spec { shares, published, secrets, process: tool, request, show_console: false, stats: None, ..spec };
     let directory = Directory::reopen(name)?;

@@ -77,7 +77,7 @@ impl Output for Writer {
 
 /// The parts of one line of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry<'log> {
+pub(crate) struct LogEntry<'log> {
     /// When it was written.
     pub(crate) time: &'log str,
     /// Whether it went to standard error.
@@ -88,7 +88,7 @@ pub(crate) struct Entry<'log> {
     pub(crate) bytes: &'log [u8],
 }
 
-impl<'log> Entry<'log> {
+impl<'log> LogEntry<'log> {
     /// Parses a line, without its line end. Returns `None` if it is damaged.
     #[must_use]
     pub(crate) fn parse(line: &'log [u8]) -> Option<Self> {
@@ -139,7 +139,7 @@ mod tests {
         let log = std::fs::read(&path).unwrap();
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         for line in log.strip_suffix(b"\n").unwrap().split(|&byte| byte == b'\n') {
-            let entry = Entry::parse(line).unwrap();
+            let entry = LogEntry::parse(line).unwrap();
             assert!(entry.time.ends_with('Z') && entry.time.len() == 30, "{}", entry.time);
             entry.write(if entry.error { &mut stderr } else { &mut stdout }).unwrap();
         }
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn a_damaged_line_is_no_entry() {
         for line in ["", "time", "time stdout F", "time other F x", "time stdout X x"] {
-            assert_eq!(Entry::parse(line.as_bytes()), None, "{line}");
+            assert_eq!(LogEntry::parse(line.as_bytes()), None, "{line}");
         }
     }
 }

@@ -74,7 +74,7 @@ pub(crate) use client::{Machine, Stopped};
 pub(crate) use directory::{Directory, all, remove, stats_socket};
 pub(crate) use file_watch::FileWatch;
 pub(crate) use home::{cache_home, is_valid_name, random_name};
-pub(crate) use log::{Entry as LogEntry, FILE as OUTPUT_LOG, stdio as log_stdio};
+pub(crate) use log::{FILE as OUTPUT_LOG, LogEntry, stdio as log_stdio};
 pub(crate) use ready_pipe::{ReadyPipe, SUPERVISE, start as start_detached};
 pub(crate) use record::{Record, State, new_record, now};
 pub(crate) use signals::Signals;

@@ -1,7 +1,7 @@
 //! What other commands ask of a machine's supervisor, over the socket `api.sock` of that machine.
 //!
-//! A connection begins with one line of JSON, a [`Request`], which is answered by one line, a [`Reply`]. After
-//! [`Request::Exec`] both sides continue with the frames of the guest's control channel ([`guest_protocol`]), with
+//! A connection begins with one line of JSON, a [`ApiRequest`], which is answered by one line, a [`Reply`]. After
+//! [`ApiRequest::Exec`] both sides continue with the frames of the guest's control channel ([`guest_protocol`]), with
 //! [`STREAM`] as the stream. The supervisor only changes that number, so the windows of the process's channels reach
 //! from the guest to the command that started it. The connection ends after the process's last message.
 //!
@@ -22,7 +22,7 @@ const LONGEST: u64 = guest_protocol::MAX_PAYLOAD as u64;
 /// What is asked for.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Request {
+pub(crate) enum ApiRequest {
     /// Start a further process in the machine. It gets the environment, directory and user of the first process unless
     /// it has its own. One of init's tools is started unchanged.
     Exec(Process),
@@ -77,11 +77,11 @@ mod tests {
     #[test]
     fn a_line_is_read_and_not_a_byte_more() {
         let mut wire = Vec::new();
-        write_line(&mut wire, &Request::Stop { timeout: 7 }).unwrap();
+        write_line(&mut wire, &ApiRequest::Stop { timeout: 7 }).unwrap();
         wire.extend(b"rest");
         let mut from = wire.as_slice();
-        assert!(matches!(read_line(&mut from).unwrap(), Request::Stop { timeout: 7 }));
+        assert!(matches!(read_line(&mut from).unwrap(), ApiRequest::Stop { timeout: 7 }));
         assert_eq!(from, b"rest");
-        assert!(read_line::<Request>(b"{\"kill\"".as_slice()).is_err());
+        assert!(read_line::<ApiRequest>(b"{\"kill\"".as_slice()).is_err());
     }
 }

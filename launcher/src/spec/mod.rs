@@ -19,7 +19,7 @@ use guest_protocol::account::{self, Account};
 use layer_store::{BaseId, DiffId, Digest, Ino, Store, View};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Request;
+use crate::engine::RunRequest;
 use crate::failure::{About, Failure};
 use crate::host::json_file;
 use crate::host::network::Publish;
@@ -57,7 +57,7 @@ pub(crate) struct Spec {
     /// The command.
     pub(crate) process: Process,
     /// How to run it.
-    pub(crate) request: Request,
+    pub(crate) request: RunRequest,
     /// The guest's kernel, or the newest one if this is absent.
     pub(crate) kernel: Option<PathBuf>,
     /// Whether the kernel's console is shown.

@@ -17,7 +17,7 @@ const EXTENSION_LIMIT: u64 = 1 << 20;
 
 /// One entry of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum Member {
     /// A regular file, whose `length` bytes follow.
     File { path: String, length: u64 },
     /// A link, with its target as written.
@@ -51,7 +51,7 @@ impl<R: Read> Entries<R> {
     }
 
     /// Returns the next file or link whose name is text and stays within the archive, or `None` at the end.
-    pub(super) fn next(&mut self) -> io::Result<Option<Entry>> {
+    pub(super) fn next(&mut self) -> io::Result<Option<Member>> {
         let mut extension = Extension::default();
         loop {
             (self.skip)(&mut self.archive, self.left + self.padding)?;
@@ -80,14 +80,14 @@ impl<R: Read> Entries<R> {
         self.position
     }
 
-    fn entry(&self, header: &Header, kind: EntryType, extension: Extension) -> Option<Entry> {
+    fn entry(&self, header: &Header, kind: EntryType, extension: Extension) -> Option<Member> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
         let path = within("", &extension.path.or_else(|| text(&header.path_bytes()))?)?;
         match kind {
-            EntryType::Regular | EntryType::Continuous => Some(Entry::File { path, length: self.left }),
+            EntryType::Regular | EntryType::Continuous => Some(Member::File { path, length: self.left }),
             EntryType::Symlink | EntryType::Link => {
                 let target = extension.target.or_else(|| text(&header.link_name_bytes()?))?;
-                Some(Entry::Link { path, target, symbolic: kind == EntryType::Symlink })
+                Some(Member::Link { path, target, symbolic: kind == EntryType::Symlink })
             }
             _ => None,
         }
@@ -234,14 +234,14 @@ mod tests {
         let bytes = archive();
         let mut entries = Entries::new(bytes.as_slice(), skip);
         let long = format!("{}/layer.tar", "d".repeat(200));
-        assert_eq!(entries.next().unwrap(), Some(Entry::File { path: long, length: 600 }));
+        assert_eq!(entries.next().unwrap(), Some(Member::File { path: long, length: 600 }));
         let at = usize::try_from(entries.position()).unwrap();
         assert_eq!(bytes[at..at + 600], [7; 600]);
-        assert_eq!(entries.next().unwrap(), Some(Entry::File { path: "pax/named".to_owned(), length: 2 }));
+        assert_eq!(entries.next().unwrap(), Some(Member::File { path: "pax/named".to_owned(), length: 2 }));
         let mut content = String::new();
         entries.read_to_string(&mut content).unwrap();
         assert_eq!(content, "hi");
-        let link = Entry::Link { path: "a/b".to_owned(), target: "../c".to_owned(), symbolic: true };
+        let link = Member::Link { path: "a/b".to_owned(), target: "../c".to_owned(), symbolic: true };
         assert_eq!(entries.next().unwrap(), Some(link));
         assert_eq!(entries.next().unwrap(), None);
     }

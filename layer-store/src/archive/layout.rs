@@ -25,14 +25,14 @@ pub(super) struct Layout<'a> {
 
 /// One entry of the list. A broken entry does not affect the others.
 #[derive(Clone)]
-pub(super) struct Entry {
+pub(super) struct ListEntry {
     /// The name in its annotations.
     pub(super) written: Option<String>,
     pub(super) digest: Option<String>,
-    described: Result<manifest::Entry, String>,
+    described: Result<manifest::IndexEntry, String>,
 }
 
-impl Entry {
+impl ListEntry {
     fn read(entry: &Value) -> Self {
         let list = json!({ "manifests": [entry] }).to_string();
         let described = match manifest::parse_index(LIST, list.as_bytes()) {
@@ -70,19 +70,19 @@ impl Documents for Layout<'_> {
 
 impl Layout<'_> {
     /// Returns every entry of the list without reading the images.
-    pub(super) fn entries(&self) -> Result<Vec<Entry>, ImportError> {
+    pub(super) fn entries(&self) -> Result<Vec<ListEntry>, ImportError> {
         let bytes = self.file(LIST, MANIFEST_LIMIT)?;
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
         let list: Value = serde_json::from_slice(bytes).map_err(|error| self.malformed(&error.to_string()))?;
         match list.get("manifests") {
-            Some(Value::Array(entries)) => Ok(entries.iter().map(Entry::read).collect()),
+            Some(Value::Array(entries)) => Ok(entries.iter().map(ListEntry::read).collect()),
             Some(Value::Null) | None if list.is_object() => Ok(Vec::new()),
             _ => Err(self.malformed("it is not an image index")),
         }
     }
 
     /// Reads the image that the entries with one name lead to: the one for the wanted platform.
-    pub(super) fn image(&self, entries: &[&Entry]) -> Result<Found, ImportError> {
+    pub(super) fn image(&self, entries: &[&ListEntry]) -> Result<Found, ImportError> {
         let mut described = Index::default();
         for entry in entries {
             match &entry.described {

@@ -8,7 +8,7 @@
 use super::docker::{self, Item};
 use super::error::ImportError;
 use super::files::Files;
-use super::layout::{self, Entry, Layout};
+use super::layout::{self, Layout, ListEntry};
 use super::naming;
 use super::{Form, Found};
 use crate::oci::manifest::MANIFEST_LIMIT;
@@ -22,14 +22,14 @@ const DIGITS: usize = 6;
 /// What an archive lists.
 pub(super) struct Lists<'a> {
     context: Context<'a>,
-    entries: Vec<Entry>,
+    entries: Vec<ListEntry>,
     items: Vec<Item>,
 }
 
 /// One image to read.
 enum Pick<'l> {
     /// The entries of `index.json` with the same name, or a single one, and the item of `manifest.json` with that name.
-    Entries(Vec<&'l Entry>, Option<&'l Item>),
+    Entries(Vec<&'l ListEntry>, Option<&'l Item>),
     /// An item of `manifest.json` alone.
     Item(&'l Item),
 }
@@ -162,14 +162,14 @@ impl<'a> Lists<'a> {
     }
 
     /// Picks an entry regardless of its platform.
-    fn alone<'l>(&'l self, entry: &'l Entry) -> Pick<'l> {
+    fn alone<'l>(&'l self, entry: &'l ListEntry) -> Pick<'l> {
         Pick::Entries(vec![entry], self.item_beside(entry))
     }
 
     /// Returns the entries with one name, except those that a later entry for the same platform replaces, as when a tag
     /// moves.
-    fn latest<'l>(&self, group: &[&'l Entry]) -> Vec<&'l Entry> {
-        let replaced = |position: usize, entry: &Entry| {
+    fn latest<'l>(&self, group: &[&'l ListEntry]) -> Vec<&'l ListEntry> {
+        let replaced = |position: usize, entry: &ListEntry| {
             entry.platform().is_some()
                 && group.iter().skip(position + 1).any(|later| later.platform() == entry.platform())
         };
@@ -184,20 +184,20 @@ impl<'a> Lists<'a> {
     }
 
     /// Returns those of the entries without a name that are not for another platform.
-    fn fitting<'l>(&self, group: &[&'l Entry]) -> Result<Vec<&'l Entry>, ImportError> {
+    fn fitting<'l>(&self, group: &[&'l ListEntry]) -> Result<Vec<&'l ListEntry>, ImportError> {
         let wanted = self.context.wanted;
-        let fit = |entry: &Entry| entry.platform().map_or(Fit::Unknown, |platform| platform.fit(wanted));
+        let fit = |entry: &ListEntry| entry.platform().map_or(Fit::Unknown, |platform| platform.fit(wanted));
         let best = group.iter().filter_map(|entry| match fit(entry) {
             Fit::Yes(distance) => Some(distance),
             _ => None,
         });
         let best = best.min();
-        let fits = |entry: &Entry| match fit(entry) {
+        let fits = |entry: &ListEntry| match fit(entry) {
             Fit::Yes(distance) => Some(distance) == best,
             Fit::Unknown => true,
             Fit::No => false,
         };
-        let (fitting, others): (Vec<&Entry>, Vec<&Entry>) = group.iter().partition(|entry| fits(entry));
+        let (fitting, others): (Vec<&ListEntry>, Vec<&ListEntry>) = group.iter().partition(|entry| fits(entry));
         if fitting.is_empty() {
             return match group {
                 // Use the only image there is; the user is told about its platform.
@@ -220,7 +220,7 @@ impl<'a> Lists<'a> {
         Ok(fitting)
     }
 
-    fn say_left_out(&self, entry: &Entry, why: &str) {
+    fn say_left_out(&self, entry: &ListEntry, why: &str) {
         let name = entry.written.iter().map(|name| format!("{name} ")).collect::<String>();
         let what = entry.digest.as_deref().unwrap_or("an entry without a digest");
         let line = format!("{}: left out {name}{what}, {why}", self.context.source_name);
@@ -228,7 +228,7 @@ impl<'a> Lists<'a> {
     }
 
     /// Returns the item of `manifest.json` with the same name as an entry of `index.json`.
-    fn item_beside(&self, entry: &Entry) -> Option<&Item> {
+    fn item_beside(&self, entry: &ListEntry) -> Option<&Item> {
         let name = naming::reference(entry.written.as_deref()?, self.context.repository)?;
         let is_called = |written: &String| naming::reference(written, self.context.repository).as_ref() == Some(&name);
         self.items.iter().find(|item| item.written.iter().any(is_called))
@@ -328,8 +328,8 @@ fn note<T: Default>(failures: &mut Vec<ImportError>, error: ImportError) -> T {
 }
 
 /// Groups the entries of a list by name, in the order of first mention; those without a name are one group.
-fn by_name(entries: &[Entry]) -> Vec<Vec<&Entry>> {
-    let mut groups: Vec<Vec<&Entry>> = Vec::new();
+fn by_name(entries: &[ListEntry]) -> Vec<Vec<&ListEntry>> {
+    let mut groups: Vec<Vec<&ListEntry>> = Vec::new();
     for entry in entries {
         match groups.iter_mut().find(|group| group.first().is_some_and(|first| first.written == entry.written)) {
             Some(group) => group.push(entry),

@@ -6,7 +6,7 @@
 
 use std::io::{self, Cursor, Read};
 
-use super::entries::{Entries, Entry, cut_off};
+use super::entries::{Entries, Member, cut_off};
 use super::error::ImportError;
 use super::files::{Files, Passed, Supply};
 use super::sniff::{self, Form};
@@ -54,14 +54,14 @@ impl Stream {
         let mut entries = Entries::new(archive, skip);
         while let Some(entry) = entries.next().map_err(failed)? {
             match entry {
-                Entry::File { path, length } => {
+                Member::File { path, length } => {
                     let kept = reception.keep(&path, &mut entries, length, &mut documents).map_err(failed)?;
                     if reception.cancellation.cancelled() {
                         return Err(ImportError::Cancelled);
                     }
                     names.insert_file(&path, kept);
                 }
-                Entry::Link { path, target, symbolic } => names.insert_link(&path, &target, symbolic),
+                Member::Link { path, target, symbolic } => names.insert_link(&path, &target, symbolic),
             }
         }
         Ok(Self { names, source_name: reception.source_name.to_owned() })

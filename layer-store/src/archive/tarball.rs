@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
-use super::entries::{Entries, Entry, cut_off, within};
+use super::entries::{Entries, Member, cut_off, within};
 use super::error::ImportError;
 use super::files::{Files, Supply, read_document};
 
@@ -15,11 +15,11 @@ const LINK_DEPTH: usize = 8;
 /// The names in a tar archive and what they lead to; the last entry with a name counts.
 #[derive(Debug)]
 pub(super) struct Names<T> {
-    entries: HashMap<String, Target<T>>,
+    entries: HashMap<String, Named<T>>,
 }
 
 #[derive(Debug)]
-enum Target<T> {
+enum Named<T> {
     File(T),
     Link(String),
 }
@@ -32,7 +32,7 @@ impl<T> Default for Names<T> {
 
 impl<T> Names<T> {
     pub(super) fn insert_file(&mut self, path: &str, file: T) {
-        self.entries.insert(path.to_owned(), Target::File(file));
+        self.entries.insert(path.to_owned(), Named::File(file));
     }
 
     /// Records a symbolic or hard link. One that leads out of the archive is ignored.
@@ -40,7 +40,7 @@ impl<T> Names<T> {
         // The target of a hard link is a name in the archive; that of a symbolic link is relative to its directory.
         let directory = if symbolic { path.rsplit_once('/').map_or("", |(directory, _)| directory) } else { "" };
         if let Some(target) = within(directory, target) {
-            self.entries.insert(path.to_owned(), Target::Link(target));
+            self.entries.insert(path.to_owned(), Named::Link(target));
         }
     }
 
@@ -50,8 +50,8 @@ impl<T> Names<T> {
         let mut path = path.as_str();
         for _ in 0..=LINK_DEPTH {
             match self.entries.get(path)? {
-                Target::File(file) => return Some(file),
-                Target::Link(target) => path = target,
+                Named::File(file) => return Some(file),
+                Named::Link(target) => path = target,
             }
         }
         None
@@ -82,10 +82,10 @@ impl Tarball {
         let mut entries = Entries::new(whole, Section::skip);
         while let Some(entry) = entries.next().map_err(failed)? {
             match entry {
-                Entry::File { path, length } => {
+                Member::File { path, length } => {
                     names.insert_file(&path, Extent { offset: entries.position(), length });
                 }
-                Entry::Link { path, target, symbolic } => names.insert_link(&path, &target, symbolic),
+                Member::Link { path, target, symbolic } => names.insert_link(&path, &target, symbolic),
             }
         }
         Ok(Self { file, names, source_name: source_name.to_owned() })
@@ -150,8 +150,8 @@ mod tests {
     #[test]
     fn links_in_a_circle_lead_nowhere() {
         let mut names = Names::<()>::default();
-        names.entries.insert("a".to_owned(), Target::Link("b".to_owned()));
-        names.entries.insert("b".to_owned(), Target::Link("a".to_owned()));
+        names.entries.insert("a".to_owned(), Named::Link("b".to_owned()));
+        names.entries.insert("b".to_owned(), Named::Link("a".to_owned()));
         assert!(names.resolve("a").is_none());
         names.insert_file("b", ());
         assert!(names.resolve("a").is_some());

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::merge::{MergedTree, Target};
+use super::merge::{MergedTarget, MergedTree};
 use super::stack::{LayerInode, Stack};
 use crate::layer::{LayerIndex, LinkRecord};
 
@@ -48,7 +48,7 @@ impl MergedTree {
         let (first, count) = (dir.first as usize, dir.count as usize);
         let entries = self.entries.get(first..first + count).unwrap_or_default();
         let found = entries.binary_search_by(|entry| self.name(entry).cmp(name)).ok().and_then(|at| entries.get(at));
-        found.is_some_and(|entry| !entry.foreign && entry.target == Target::Layer(LayerInode { layer, inode }))
+        found.is_some_and(|entry| !entry.foreign && entry.target == MergedTarget::Layer(LayerInode { layer, inode }))
     }
 
     /// Whether a directory to which no other layer contributes is part of the merged tree: it is attached, or, going

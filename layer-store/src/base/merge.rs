@@ -20,7 +20,7 @@ pub(crate) enum MergeError {
 
 /// What a name of a merged directory refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum MergedTarget {
     Layer(LayerInode),
     Merged(u32),
 }
@@ -30,7 +30,7 @@ pub(super) struct MergedEntry {
     pub(super) name_start: u32,
     pub(super) name_length: u8,
     pub(super) kind: Kind,
-    pub(super) target: Target,
+    pub(super) target: MergedTarget,
     /// Whether it is another layer's hard link to the inode, and not a name of the inode in its own layer.
     pub(super) foreign: bool,
 }
@@ -110,25 +110,25 @@ impl MergedTree {
             let foreign = matches!(resolved, Resolved::Foreign { .. });
             let (kind, target) = match resolved {
                 Resolved::Nothing => return,
-                Resolved::File { place, kind } => (kind, Target::Layer(place)),
+                Resolved::File { place, kind } => (kind, MergedTarget::Layer(place)),
                 Resolved::Directory(dir) => {
                     subdirectories += 1;
                     match straight(stack, &dir) {
                         Some(place) => {
                             self.attached.insert(place, number);
-                            (Kind::Directory, Target::Layer(place))
+                            (Kind::Directory, MergedTarget::Layer(place))
                         }
                         None => {
                             let child = self.add_dir(&dir, number);
                             below.push((child, dir));
-                            (Kind::Directory, Target::Merged(child))
+                            (Kind::Directory, MergedTarget::Merged(child))
                         }
                     }
                 }
                 Resolved::Foreign { layer, target } => match stack.linked_file(layer, target) {
                     Some((place, kind)) => {
                         *self.foreign_names.entry(place).or_default() += 1;
-                        (kind, Target::Layer(place))
+                        (kind, MergedTarget::Layer(place))
                     }
                     None => {
                         outcome = Err(missing_target(stack, layer, name, target));
@@ -146,7 +146,7 @@ impl MergedTree {
         Ok(below)
     }
 
-    fn push_entry(&mut self, name: &[u8], kind: Kind, target: Target, foreign: bool) -> Result<(), MergeError> {
+    fn push_entry(&mut self, name: &[u8], kind: Kind, target: MergedTarget, foreign: bool) -> Result<(), MergeError> {
         let name_start = position(self.heap.len())?;
         self.heap.extend_from_slice(name);
         let name_length = u8::try_from(name.len()).map_err(|_| MergeError::TooManyNames)?;

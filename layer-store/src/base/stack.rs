@@ -1,6 +1,6 @@
 //! Resolves names in a stack of layers: the core of the merge.
 
-use crate::layer::{Entry, EntryTarget, InodeRecord, LayerIndex, SYMLINKS_MAX};
+use crate::layer::{EntryTarget, InodeRecord, LayerIndex, NameEntry, SYMLINKS_MAX};
 use crate::tar::NormalPath;
 use crate::{DiffId, Kind};
 
@@ -237,5 +237,5 @@ impl<'stack, L: AsRef<LayerIndex>> Stack<'stack, L> {
 
 struct Cursor<'stack> {
     layer: u32,
-    names: std::iter::Peekable<std::vec::IntoIter<Entry<'stack>>>,
+    names: std::iter::Peekable<std::vec::IntoIter<NameEntry<'stack>>>,
 }

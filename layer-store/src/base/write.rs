@@ -5,7 +5,7 @@ use std::io::{self, Seek, Write};
 use zerocopy::IntoBytes;
 
 use super::format::{AttachedRecord, DirRecord, EntryRecord, FORMAT, MERGED, NlinkRecord};
-use super::merge::{MergedEntry, MergedTree, Target};
+use super::merge::{MergedEntry, MergedTarget, MergedTree};
 use crate::section_file::SectionWriter;
 
 impl MergedTree {
@@ -55,8 +55,8 @@ impl MergedTree {
 
 fn entry_record(entry: &MergedEntry) -> io::Result<EntryRecord> {
     let (layer, target) = match entry.target {
-        Target::Layer(place) => (u16::try_from(place.layer).map_err(io::Error::other)?, place.inode),
-        Target::Merged(number) => (MERGED, number),
+        MergedTarget::Layer(place) => (u16::try_from(place.layer).map_err(io::Error::other)?, place.inode),
+        MergedTarget::Merged(number) => (MERGED, number),
     };
     Ok(EntryRecord {
         name: entry.name_start.into(),

@@ -37,7 +37,7 @@ pub enum ErofsError {
     View(#[from] ViewError),
     /// The image cannot be written.
     #[error("{0}")]
-    Target(io::Error),
+    Write(#[source] io::Error),
     /// The image would have more than 2^32 blocks.
     #[error("the image would take more than 16 TiB, which is the most that EROFS addresses")]
     TooLarge,
@@ -50,7 +50,7 @@ impl From<CopyError> for ErofsError {
     fn from(error: CopyError) -> Self {
         match error {
             CopyError::View(error) => Self::View(error),
-            CopyError::Target(cause) => Self::Target(cause),
+            CopyError::Write(cause) => Self::Write(cause),
         }
     }
 }

@@ -23,13 +23,13 @@ pub(super) struct Writer<'a> {
 impl Writer<'_> {
     pub(super) fn write(&self, uuid: [u8; 16]) -> Result<(), ErofsError> {
         let length = u64::from(self.plan.blocks) * BLOCK;
-        self.file.set_len(length).map_err(ErofsError::Target)?;
+        self.file.set_len(length).map_err(ErofsError::Write)?;
         let root = self.plan.places.first().map_or(0, |root| root.offset / SLOT);
         let root = u16::try_from(root).map_err(|_| ErofsError::TooLarge)?;
         let superblock = Superblock::new(root, self.plan.places.len() as u64, self.plan.blocks, uuid);
         let mut inodes = BufWriter::with_capacity(256 << 10, self.file);
-        inodes.seek(SeekFrom::Start(0)).map_err(ErofsError::Target)?;
-        inodes.write_all(&superblock.block()).map_err(ErofsError::Target)?;
+        inodes.seek(SeekFrom::Start(0)).map_err(ErofsError::Write)?;
+        inodes.write_all(&superblock.block()).map_err(ErofsError::Write)?;
         let mut at = BLOCK;
         for (number, place) in (1u32..).zip(&self.plan.places) {
             if self.observer.cancelled() {
@@ -37,11 +37,11 @@ impl Writer<'_> {
             }
             let record = self.record(number, place)?;
             at = pad(&mut inodes, at, place.offset)?;
-            inodes.write_all(&record).map_err(ErofsError::Target)?;
+            inodes.write_all(&record).map_err(ErofsError::Write)?;
             at += record.len() as u64;
         }
         pad(&mut inodes, at, u64::from(self.plan.first_block) * BLOCK)?;
-        inodes.flush().map_err(ErofsError::Target)
+        inodes.flush().map_err(ErofsError::Write)
     }
 
     /// Returns an inode with its attributes and the content after it, and writes its whole blocks of content.
@@ -83,7 +83,7 @@ impl Writer<'_> {
     fn bytes(&self, place: &Place, shape: Shape, content: &[u8], record: &mut Vec<u8>) -> Result<(), ErofsError> {
         let inline = usize::try_from(shape.inline).unwrap_or_default();
         let (in_blocks, rest) = content.split_at_checked(content.len().saturating_sub(inline)).unwrap_or_default();
-        self.file.write_all_at(in_blocks, u64::from(place.block) * BLOCK).map_err(ErofsError::Target)?;
+        self.file.write_all_at(in_blocks, u64::from(place.block) * BLOCK).map_err(ErofsError::Write)?;
         record.extend_from_slice(rest);
         Ok(())
     }
@@ -92,7 +92,7 @@ impl Writer<'_> {
 /// Writes zeros from `at` to `offset`, and returns `offset`.
 fn pad(out: &mut impl Write, at: u64, offset: u64) -> Result<u64, ErofsError> {
     let gap = usize::try_from(offset.saturating_sub(at)).unwrap_or_default();
-    out.write_all(&vec![0; gap]).map_err(ErofsError::Target)?;
+    out.write_all(&vec![0; gap]).map_err(ErofsError::Write)?;
     Ok(offset)
 }
 

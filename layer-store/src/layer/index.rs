@@ -18,7 +18,7 @@ pub(crate) struct LayerIndex {
 
 /// One name of a directory in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry<'index> {
+pub(crate) struct NameEntry<'index> {
     pub(crate) name: &'index [u8],
     pub(crate) target: EntryTarget<'index>,
 }
@@ -136,7 +136,7 @@ impl LayerIndex {
         self.entry_records().get(entry as usize).map_or(&[], |record| self.name(record))
     }
 
-    fn entry(&self, record: &EntryRecord) -> Entry<'_> {
+    fn entry(&self, record: &EntryRecord) -> NameEntry<'_> {
         let number = record.inode.get();
         let target = match record.control {
             0 => {
@@ -152,7 +152,7 @@ impl LayerIndex {
             }
             _ => EntryTarget::Whiteout,
         };
-        Entry { name: self.name(record), target }
+        NameEntry { name: self.name(record), target }
     }
 
     fn dir_records(&self, dir: &InodeRecord) -> (&[EntryRecord], &[EntryRecord]) {
@@ -162,29 +162,29 @@ impl LayerIndex {
     }
 
     /// Returns the visible names of a directory from position `start`, in byte order.
-    pub(crate) fn visible(&self, dir: &InodeRecord, start: usize) -> impl ExactSizeIterator<Item = Entry<'_>> {
+    pub(crate) fn visible(&self, dir: &InodeRecord, start: usize) -> impl ExactSizeIterator<Item = NameEntry<'_>> {
         let (visible, _) = self.dir_records(dir);
         visible.get(start..).unwrap_or_default().iter().map(|record| self.entry(record))
     }
 
     /// Returns the whiteouts, ghosts and foreign links of a directory, in byte order.
-    pub(crate) fn controls(&self, dir: &InodeRecord) -> impl ExactSizeIterator<Item = Entry<'_>> {
+    pub(crate) fn controls(&self, dir: &InodeRecord) -> impl ExactSizeIterator<Item = NameEntry<'_>> {
         let (_, controls) = self.dir_records(dir);
         controls.iter().map(|record| self.entry(record))
     }
 
     /// Finds a visible name of a directory.
-    pub(crate) fn lookup(&self, dir: &InodeRecord, name: &[u8]) -> Option<Entry<'_>> {
+    pub(crate) fn lookup(&self, dir: &InodeRecord, name: &[u8]) -> Option<NameEntry<'_>> {
         self.find(self.dir_records(dir).0, name)
     }
 
     /// Finds a whiteout, ghost or foreign link of a directory.
-    pub(crate) fn control(&self, dir: &InodeRecord, name: &[u8]) -> Option<Entry<'_>> {
+    pub(crate) fn control(&self, dir: &InodeRecord, name: &[u8]) -> Option<NameEntry<'_>> {
         self.find(self.dir_records(dir).1, name)
     }
 
     /// Finds a name among records that are sorted by name.
-    fn find(&self, records: &[EntryRecord], name: &[u8]) -> Option<Entry<'_>> {
+    fn find(&self, records: &[EntryRecord], name: &[u8]) -> Option<NameEntry<'_>> {
         let at = records.binary_search_by(|record| self.name(record).cmp(name)).ok()?;
         records.get(at).map(|record| self.entry(record))
     }

@@ -1,7 +1,7 @@
 //! Resolves a layer's hard links: those through symbolic links in the directory of the target, and those to targets
 //! that came later in the archive or that the layers below have.
 
-use super::nodes::{Payload, ROOT, Target};
+use super::nodes::{Payload, ROOT, SlotTarget};
 use super::refusal::{Cause, EntryRefused};
 use super::tree::TreeBuilder;
 use crate::Kind;
@@ -18,9 +18,9 @@ impl TreeBuilder {
     /// has no such path, to the layers below. Links in directories that are not `reachable`, because a later entry
     /// replaced them, need no target.
     pub(super) fn bind_pending_links(&mut self, reachable: &[bool]) -> Result<(), EntryRefused> {
-        for slot in self.slots.iter_mut().filter(|slot| matches!(slot.target, Target::Pending(_))) {
+        for slot in self.slots.iter_mut().filter(|slot| matches!(slot.target, SlotTarget::Pending(_))) {
             if !reachable.get(slot.dir as usize).copied().unwrap_or_default() {
-                slot.target = Target::Nothing;
+                slot.target = SlotTarget::Nothing;
             }
         }
         // The last walk that visited each link, so that each link is visited once.
@@ -57,7 +57,7 @@ impl TreeBuilder {
         let mut length = 0;
         for component in parent.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
             length += component.len();
-            let Target::Inode(inode) = self.target(self.find(dir, component)?) else { return None };
+            let SlotTarget::Inode(inode) = self.target(self.find(dir, component)?) else { return None };
             match self.inode(inode)?.payload {
                 Payload::Symlink { start, length: bytes } => {
                     let start = start as usize;
@@ -79,7 +79,7 @@ impl TreeBuilder {
         let end = loop {
             let Some((link, met)) = self.pending.get(current).zip(met.get_mut(current)) else { return Ok(()) };
             let number = u32::try_from(current).unwrap_or(u32::MAX);
-            if self.target(link.slot) != Target::Pending(number) {
+            if self.target(link.slot) != SlotTarget::Pending(number) {
                 // A later entry has replaced the name.
                 return Ok(());
             }
@@ -87,9 +87,9 @@ impl TreeBuilder {
                 return Err(self.refuse(first, Cause::LinkLoop));
             }
             chain.push(link.slot);
-            let foreign = Target::Foreign(number);
+            let foreign = SlotTarget::Foreign(number);
             let (slot, target) = (link.slot, link.target.clone());
-            let mut found = self.resolve(&target).filter(|found| self.target(*found) != Target::Nothing);
+            let mut found = self.resolve(&target).filter(|found| self.target(*found) != SlotTarget::Nothing);
             if found.is_none() {
                 found =
                     self.found_through_later_link(current, slot, &target).map_err(|cause| self.refuse(first, cause))?;
@@ -98,15 +98,15 @@ impl TreeBuilder {
                 // A link to itself means the file that a lower layer has under this name.
                 Some(found) if found == slot => break foreign,
                 Some(found) => match self.target(found) {
-                    Target::Pending(next) => current = next as usize,
-                    Target::Inode(inode) => {
+                    SlotTarget::Pending(next) => current = next as usize,
+                    SlotTarget::Inode(inode) => {
                         if self.inode(inode).is_some_and(|inode| inode.kind == Kind::Directory) {
                             return Err(self.refuse(first, Cause::LinkToDirectory));
                         }
-                        break Target::Inode(inode);
+                        break SlotTarget::Inode(inode);
                     }
-                    Target::Foreign(next) => break Target::Foreign(next),
-                    Target::Nothing => break foreign,
+                    SlotTarget::Foreign(next) => break SlotTarget::Foreign(next),
+                    SlotTarget::Nothing => break foreign,
                 },
                 None => break foreign,
             }
@@ -122,8 +122,9 @@ impl TreeBuilder {
     /// below.
     fn found_through_later_link(&mut self, link: usize, slot: u32, target: &NormalPath) -> Result<Option<u32>, Cause> {
         let Some(followed) = self.follow(target)?.filter(|followed| followed != target) else { return Ok(None) };
-        let is_file =
-            |found: &u32| *found != slot && self.target(*found) != Target::Nothing && self.directory(*found).is_none();
+        let is_file = |found: &u32| {
+            *found != slot && self.target(*found) != SlotTarget::Nothing && self.directory(*found).is_none()
+        };
         let Some(found) = self.resolve(&followed).filter(is_file) else { return Ok(None) };
         if let Some(link) = self.pending.get_mut(link) {
             link.target = followed;

@@ -1,6 +1,6 @@
 //! Applies a layer's whiteouts and opaque markers to its complete tree.
 
-use super::nodes::{Inode, ROOT, Target};
+use super::nodes::{Inode, ROOT, SlotTarget};
 use super::refusal::{Cause, EntryRefused};
 use super::tree::TreeBuilder;
 use crate::Kind;
@@ -43,9 +43,9 @@ impl TreeBuilder {
             let slot = self.slot(dir, component)?;
             dir = match (self.directory(slot), self.target(slot)) {
                 (Some(dir), _) => dir,
-                (None, Target::Nothing) => {
+                (None, SlotTarget::Nothing) => {
                     let inode = self.new_inode(Inode::implicit_directory())?;
-                    self.point(slot, Target::Inode(inode));
+                    self.point(slot, SlotTarget::Inode(inode));
                     inode
                 }
                 (None, _) => return Ok(None),
@@ -58,7 +58,7 @@ impl TreeBuilder {
     /// lower directory is visible, not even its attributes.
     fn replace_whited_directories(&mut self) {
         for slot in self.slots.iter().filter(|slot| slot.whited) {
-            if let Target::Inode(number) = slot.target
+            if let SlotTarget::Inode(number) = slot.target
                 && let Some(inode) = self.inodes.get_mut(number as usize)
                 && inode.kind == Kind::Directory
             {

@@ -17,7 +17,7 @@ mod xattrs;
 #[cfg(feature = "fuzzing")]
 pub(crate) use format::FORMAT;
 pub(crate) use format::{InodeRecord, LinkRecord};
-pub(crate) use index::{Entry, EntryTarget, LayerIndex, Segments};
+pub(crate) use index::{EntryTarget, LayerIndex, NameEntry, Segments};
 pub(crate) use links::SYMLINKS_MAX;
 pub(crate) use refusal::EntryRefused;
 pub(crate) use tree::TreeBuilder;

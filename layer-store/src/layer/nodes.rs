@@ -60,12 +60,12 @@ pub(super) struct NameSlot {
     pub(super) name_length: u8,
     /// The layer also has a whiteout of this name.
     pub(super) whited: bool,
-    pub(super) target: Target,
+    pub(super) target: SlotTarget,
 }
 
 /// What a name refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum SlotTarget {
     Nothing,
     Inode(u32),
     /// A hard link whose target did not exist when the entry was read: an index into the pending links.

@@ -1,7 +1,7 @@
 //! Puts a layer's tree into the order of its index.
 
 use super::names::is_aufs;
-use super::nodes::{NONE, NameSlot, ROOT, Target};
+use super::nodes::{NONE, NameSlot, ROOT, SlotTarget};
 use super::tree::TreeBuilder;
 use crate::Kind;
 
@@ -129,12 +129,12 @@ impl Plan {
             let (mut ghost, mut foreign) = (implicit, false);
             for slot in self.children.slots(tree, dir) {
                 match slot.target {
-                    Target::Inode(inode) => {
+                    SlotTarget::Inode(inode) => {
                         ghost &= flag(&self.ghosts, inode);
                         foreign |= flag(&self.foreign_below, inode);
                     }
-                    Target::Foreign(_) => (ghost, foreign) = (false, true),
-                    Target::Nothing | Target::Pending(_) => {}
+                    SlotTarget::Foreign(_) => (ghost, foreign) = (false, true),
+                    SlotTarget::Nothing | SlotTarget::Pending(_) => {}
                 }
             }
             set(&mut self.ghosts, dir, ghost && dir != ROOT);
@@ -176,11 +176,11 @@ impl Plan {
     /// Returns what a slot becomes in the index; `None` if nothing.
     fn role(&self, slot: &NameSlot) -> Option<Role> {
         match slot.target {
-            Target::Inode(inode) if flag(&self.ghosts, inode) && slot.whited => Some(Role::Whiteout),
-            Target::Inode(inode) if flag(&self.ghosts, inode) => Some(Role::Ghost(inode)),
-            Target::Inode(inode) => Some(Role::Visible(inode)),
-            Target::Foreign(link) => Some(Role::Foreign(link)),
-            Target::Nothing | Target::Pending(_) => slot.whited.then_some(Role::Whiteout),
+            SlotTarget::Inode(inode) if flag(&self.ghosts, inode) && slot.whited => Some(Role::Whiteout),
+            SlotTarget::Inode(inode) if flag(&self.ghosts, inode) => Some(Role::Ghost(inode)),
+            SlotTarget::Inode(inode) => Some(Role::Visible(inode)),
+            SlotTarget::Foreign(link) => Some(Role::Foreign(link)),
+            SlotTarget::Nothing | SlotTarget::Pending(_) => slot.whited.then_some(Role::Whiteout),
         }
     }
 
@@ -209,7 +209,7 @@ impl Plan {
 
 fn directory(tree: &TreeBuilder, slot: &NameSlot) -> Option<u32> {
     match slot.target {
-        Target::Inode(inode) if tree.inode(inode)?.kind == Kind::Directory => Some(inode),
+        SlotTarget::Inode(inode) if tree.inode(inode)?.kind == Kind::Directory => Some(inode),
         _ => None,
     }
 }

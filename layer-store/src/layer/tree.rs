@@ -4,7 +4,7 @@ use hashbrown::HashTable;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use super::names::{Name, is_aufs};
-use super::nodes::{Inode, Marker, NameSlot, Payload, PendingLink, ROOT, Target};
+use super::nodes::{Inode, Marker, NameSlot, Payload, PendingLink, ROOT, SlotTarget};
 use super::refusal::{Cause, EntryRefused};
 use super::xattrs::XattrSets;
 use crate::Kind;
@@ -86,7 +86,7 @@ impl TreeBuilder {
         let number = u32::try_from(self.slots.len()).map_err(|_| self.too_many())?;
         let name_start = self.keep(name)?;
         let name_length = u8::try_from(name.len()).map_err(|_| Cause::Path(PathError::ComponentTooLong))?;
-        self.slots.push(NameSlot { dir, name_start, name_length, whited: false, target: Target::Nothing });
+        self.slots.push(NameSlot { dir, name_start, name_length, whited: false, target: SlotTarget::Nothing });
         let (slots, heap) = (&self.slots, &self.heap);
         self.table.insert_unique(slot_hash(dir, name), number, |&slot| {
             let Some(slot) = slots.get(slot as usize) else { return 0 };
@@ -122,20 +122,20 @@ impl TreeBuilder {
         Ok(number)
     }
 
-    pub(super) fn point(&mut self, slot: u32, target: Target) {
+    pub(super) fn point(&mut self, slot: u32, target: SlotTarget) {
         if let Some(slot) = self.slots.get_mut(slot as usize) {
             slot.target = target;
         }
     }
 
-    pub(super) fn target(&self, slot: u32) -> Target {
-        self.slots.get(slot as usize).map_or(Target::Nothing, |slot| slot.target)
+    pub(super) fn target(&self, slot: u32) -> SlotTarget {
+        self.slots.get(slot as usize).map_or(SlotTarget::Nothing, |slot| slot.target)
     }
 
     /// Returns the directory that a slot refers to, if it refers to one.
     pub(super) fn directory(&self, slot: u32) -> Option<u32> {
         match self.target(slot) {
-            Target::Inode(inode) if self.inode(inode)?.kind == Kind::Directory => Some(inode),
+            SlotTarget::Inode(inode) if self.inode(inode)?.kind == Kind::Directory => Some(inode),
             _ => None,
         }
     }
@@ -150,7 +150,7 @@ impl TreeBuilder {
                 Some(dir) => dir,
                 None => {
                     let inode = self.new_inode(Inode::implicit_directory())?;
-                    self.point(slot, Target::Inode(inode));
+                    self.point(slot, SlotTarget::Inode(inode));
                     inode
                 }
             };
@@ -192,7 +192,7 @@ impl TreeBuilder {
                     self.open_file = u32::try_from(self.inodes.len()).ok();
                 }
                 let number = self.new_inode(inode)?;
-                self.point(slot, Target::Inode(number));
+                self.point(slot, SlotTarget::Inode(number));
                 Ok(())
             }
         }
@@ -223,7 +223,7 @@ impl TreeBuilder {
             Some(dir) => self.describe_directory(dir, inode),
             None => {
                 let number = self.new_inode(inode)?;
-                self.point(slot, Target::Inode(number));
+                self.point(slot, SlotTarget::Inode(number));
             }
         }
         Ok(())
@@ -245,29 +245,29 @@ impl TreeBuilder {
         }
         let found = self.resolve(&target).map(|found| (found, self.target(found)));
         // A link to a link is bound to the current target of that link.
-        if let Some((_, Target::Pending(link))) = found
+        if let Some((_, SlotTarget::Pending(link))) = found
             && let Some(link) = self.pending.get(link as usize)
         {
             target = link.target.clone();
         }
         match found {
-            Some((found, _)) if found == slot && self.target(slot) != Target::Nothing => Ok(()),
-            Some((_, Target::Foreign(link))) => {
-                self.point(slot, Target::Foreign(link));
+            Some((found, _)) if found == slot && self.target(slot) != SlotTarget::Nothing => Ok(()),
+            Some((_, SlotTarget::Foreign(link))) => {
+                self.point(slot, SlotTarget::Foreign(link));
                 Ok(())
             }
-            Some((_, Target::Inode(inode))) => {
+            Some((_, SlotTarget::Inode(inode))) => {
                 if self.inode(inode).is_some_and(|inode| inode.kind == Kind::Directory) {
                     return Err(Cause::LinkToDirectory);
                 }
-                self.point(slot, Target::Inode(inode));
+                self.point(slot, SlotTarget::Inode(inode));
                 Ok(())
             }
             _ => {
                 self.hold(target.as_bytes().len() + path.as_bytes().len())?;
                 let number = u32::try_from(self.pending.len()).map_err(|_| self.too_many())?;
                 // A link to its own name, which the layer does not have yet, can only mean the file of a lower layer.
-                let bound = if target == *path { Target::Foreign(number) } else { Target::Pending(number) };
+                let bound = if target == *path { SlotTarget::Foreign(number) } else { SlotTarget::Pending(number) };
                 self.pending.push(PendingLink { path: path.clone(), target, slot });
                 self.point(slot, bound);
                 Ok(())

@@ -113,7 +113,7 @@ impl MaterializeError {
     fn of_copy(path: impl FnOnce() -> String) -> impl FnOnce(CopyError) -> Self {
         |error| match error {
             CopyError::View(error) => Self::View(error),
-            CopyError::Target(cause) => Self::Host { path: path(), cause },
+            CopyError::Write(cause) => Self::Host { path: path(), cause },
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 
 use super::ImageError;
-use super::manifest::{self, CONFIG_LIMIT, Config, Descriptor, Document, Entry, Index, MANIFEST_LIMIT, Manifest};
+use super::manifest::{self, CONFIG_LIMIT, Config, Descriptor, Document, Index, IndexEntry, MANIFEST_LIMIT, Manifest};
 use super::media_type::{self, MANIFESTS, OCI_CONFIG};
 use super::platform::{Described, Fit, Platform};
 use crate::Digest;
@@ -177,7 +177,7 @@ impl<D: Documents> Choice<'_, D> {
     }
 
     /// How good a candidate an entry is; `None` where it is none.
-    fn rank(&self, entry: &Entry, platform: &Described) -> Option<Rank> {
+    fn rank(&self, entry: &IndexEntry, platform: &Described) -> Option<Rank> {
         if platform.is_none_on_purpose() || entry.annotations.contains_key("vnd.docker.reference.type") {
             return None;
         }
@@ -195,7 +195,7 @@ impl<D: Documents> Choice<'_, D> {
     /// The image of one entry, which may be an index again.
     fn look(
         &self,
-        entry: &Entry,
+        entry: &IndexEntry,
         platform: &Described,
         depth: usize,
         looks: &Looks,
@@ -236,7 +236,7 @@ impl<D: Documents> Choice<'_, D> {
     }
 
     /// Whether the manifest of an entry can be had, so that naming its platform helps.
-    fn is_there(&self, entry: &Entry) -> bool {
+    fn is_there(&self, entry: &IndexEntry) -> bool {
         self.documents.document("manifest", &entry.descriptor, MANIFEST_LIMIT).is_ok()
     }
 

@@ -51,14 +51,14 @@ pub(crate) enum Document {
 /// The entries of an image index that can be read.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<IndexEntry>,
     /// What is wrong with the first that cannot.
     pub(crate) refused: Option<ImageError>,
 }
 
 /// One entry of an image index: a manifest, or another index.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct IndexEntry {
     pub(crate) descriptor: Descriptor,
     pub(crate) platform: Described,
     /// Features of the operating system that it needs.
@@ -123,7 +123,7 @@ pub(crate) fn verify(what: &str, bytes: &[u8], expected: &BlobDigest) -> Result<
     Err(ImageError::WrongDigest { what: what.to_owned(), expected, actual })
 }
 
-impl Entry {
+impl IndexEntry {
     fn read(entry: &image::Descriptor) -> Result<Self, ImageError> {
         let platform = entry.platform().as_ref();
         let said = platform.map(|it| (it.os().to_string(), it.architecture().to_string()));
@@ -185,7 +185,7 @@ pub(crate) fn parse_index(what: &str, bytes: &[u8]) -> Result<Index, ImageError>
 fn read_entries(entries: Vec<Result<image::Descriptor, ImageError>>) -> Index {
     let mut index = Index::default();
     for entry in entries {
-        match entry.and_then(|entry| Entry::read(&entry)) {
+        match entry.and_then(|entry| IndexEntry::read(&entry)) {
             Ok(entry) => index.entries.push(entry),
             Err(error) => drop(index.refused.get_or_insert(error)),
         }

@@ -59,7 +59,7 @@ impl Bases<'_> {
     ) -> Result<ErofsSummary, BlockImageError> {
         let view = self.open(id)?.verifying();
         view.write_erofs(file, id.uuid(), observer).map_err(|error| match error {
-            ErofsError::Target(cause) => StoreError::io(path)(cause).into(),
+            ErofsError::Write(cause) => StoreError::io(path)(cause).into(),
             other => BlockImageError::Erofs(other),
         })
     }

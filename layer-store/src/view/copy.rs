@@ -23,13 +23,13 @@ pub enum CopyError {
     View(#[from] ViewError),
     /// The file cannot be written.
     #[error("{0}")]
-    Target(io::Error),
+    Write(#[source] io::Error),
 }
 
 /// Which side of a copy failed.
 enum Side {
     Blob(io::Error),
-    Target(io::Error),
+    Destination(io::Error),
 }
 
 impl View {
@@ -76,7 +76,7 @@ impl View {
             match copy(&files.blob, source, target, at + (start - from), stop - start) {
                 Ok(()) => copied(stop - start),
                 Err(Side::Blob(cause)) => return Err(cause),
-                Err(Side::Target(cause)) => {
+                Err(Side::Destination(cause)) => {
                     failed = Some(cause);
                     return Err(io::ErrorKind::Other.into());
                 }
@@ -84,7 +84,7 @@ impl View {
             Ok(())
         });
         match (failed, outcome) {
-            (Some(cause), _) => Err(CopyError::Target(cause)),
+            (Some(cause), _) => Err(CopyError::Write(cause)),
             (None, outcome) => Ok(outcome.map_err(damaged)?),
         }
     }
@@ -98,7 +98,7 @@ fn copy(blob: &Blob, mut from: u64, target: &File, mut at: u64, mut left: u64) -
         let wanted = usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len()));
         let part = piece.get_mut(..wanted).unwrap_or_default();
         blob.read_exact_at(part, from).map_err(Side::Blob)?;
-        target.write_all_at(part, at).map_err(Side::Target)?;
+        target.write_all_at(part, at).map_err(Side::Destination)?;
         (from, at, left) = (from + wanted as u64, at + wanted as u64, left - wanted as u64);
     }
     Ok(())
@@ -127,7 +127,7 @@ fn by_reference(blob: &Blob, from: &mut u64, target: &File, at: &mut u64, left: 
             Err(Errno::INTR) => {}
             Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::BADF) => break,
             Err(errno @ Errno::IO) => return Err(Side::Blob(errno.into())),
-            Err(errno) => return Err(Side::Target(errno.into())),
+            Err(errno) => return Err(Side::Destination(errno.into())),
         }
     }
     Ok(())

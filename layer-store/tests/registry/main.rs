@@ -15,7 +15,7 @@ use layer_store::{
     Acquired, Cancellation, Digest, LayerProgress, Observer, Patience, PullError, PullOptions, Reference, Silent, Store,
 };
 use serde_json::json;
-use support::fake::{Fake, Reply, Request};
+use support::fake::{Fake, HttpRequest, Reply};
 use support::image::{
     INDEX, Image, Layer, Packing, blob_path, entry, go_architecture, noise, three_layers, write_layout,
 };
@@ -351,7 +351,7 @@ fn documents_that_are_not_what_was_named_are_refused() {
     let (image, other) = (three_layers(1), three_layers(2));
     let lying = String::from_utf8(other.manifest.clone()).unwrap();
     let (digest, config) = (image.digest(), Digest::of(&image.config).to_string());
-    let fake = Fake::start(&[&image], move |request: &Request| {
+    let fake = Fake::start(&[&image], move |request: &HttpRequest| {
         let lies = request.path.ends_with(&digest) || request.path.ends_with(&config);
         if lies { Reply::Answer(200, Vec::new(), lying.clone()) } else { Reply::Serve }
     });

@@ -8,7 +8,7 @@ use std::thread;
 
 use layer_store::PullOptions;
 
-use super::support::fake::{Fake, Reply, Request};
+use super::support::fake::{Fake, HttpRequest, Reply};
 use super::support::image::{Image, digest, three_layers};
 use super::{Place, options};
 
@@ -41,7 +41,7 @@ fn pull_with(variables: &[(&str, &str)]) -> Result<(), String> {
 /// Answers as the registry of `image`, also for addresses in the form that proxies get.
 fn serve(image: &Image) -> Fake {
     let image = image.clone();
-    Fake::start(&[], move |request: &Request| {
+    Fake::start(&[], move |request: &HttpRequest| {
         let blobs = image.blobs();
         let blob = blobs.iter().find(|blob| request.path.ends_with(&digest(blob)));
         match blob {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use layer_store::{Observer, Patience, PullOptions, Store};
 
-use super::support::fake::{Fake, Reply, Request};
+use super::support::fake::{Fake, HttpRequest, Reply};
 use super::support::image::{Image, Layer, Packing, noise};
 use super::support::names;
 use super::{Notices, Place, options};
@@ -20,7 +20,7 @@ fn big() -> Image {
 fn breaking(image: &Image, ranged: impl Fn(usize, &[u8]) -> Reply + Send + Sync + 'static) -> Fake {
     let (digest, bytes) = (image.layers[0].digest(), image.layers[0].packed.clone());
     let first = Arc::new(std::sync::atomic::AtomicBool::new(true));
-    Fake::start(&[image], move |request: &Request| {
+    Fake::start(&[image], move |request: &HttpRequest| {
         if !request.path.contains(&digest) {
             return Reply::Serve;
         }

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 
-use super::support::fake::{Fake, Reply, Request};
+use super::support::fake::{Fake, HttpRequest, Reply};
 use super::support::image::{Image, Layer, Packing, noise, three_layers};
 use super::{Place, options};
 
@@ -77,7 +77,7 @@ fn a_storage_gets_no_login_of_its_registry() {
 fn with_tokens(image: &Image, challenges: &'static [&'static str], token: &'static str) -> Fake {
     let port = Arc::new(OnceLock::<u16>::new());
     let own = Arc::clone(&port);
-    let fake = Fake::start(&[image], move |request: &Request| {
+    let fake = Fake::start(&[image], move |request: &HttpRequest| {
         if request.path.starts_with("/token") {
             return match request.headers.contains_key("authorization") {
                 true => Reply::Answer(401, Vec::new(), String::new()),

@@ -6,7 +6,7 @@ use std::path::Path;
 pub use test_support::programs::run;
 
 pub mod fake {
-    pub use test_support::fake_registry::{FakeRegistry as Fake, Reply, Request};
+    pub use test_support::fake_registry::{FakeRegistry as Fake, HttpRequest, Reply};
 }
 
 pub mod image {

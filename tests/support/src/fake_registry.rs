@@ -10,7 +10,7 @@ use crate::image::{INDEX, Image, MANIFEST, digest};
 
 /// A request.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct HttpRequest {
     /// `GET` and so on.
     pub method: String,
     /// The path with its query.
@@ -38,21 +38,21 @@ pub enum Reply {
     StallAfter(usize),
 }
 
-type Behaviour = dyn Fn(&Request) -> Reply + Send + Sync;
+type Behaviour = dyn Fn(&HttpRequest) -> Reply + Send + Sync;
 
 /// A running registry.
 #[derive(Debug)]
 pub struct FakeRegistry {
     /// The port on the loopback interface.
     pub port: u16,
-    requests: Arc<Mutex<Vec<Request>>>,
+    requests: Arc<Mutex<Vec<HttpRequest>>>,
 }
 
 struct Content {
     behaviour: Box<Behaviour>,
     /// Path to media type and bytes.
     files: HashMap<String, (String, Vec<u8>)>,
-    requests: Arc<Mutex<Vec<Request>>>,
+    requests: Arc<Mutex<Vec<HttpRequest>>>,
 }
 
 impl FakeRegistry {
@@ -61,7 +61,7 @@ impl FakeRegistry {
     /// # Panics
     /// When no port is free.
     #[must_use]
-    pub fn start(images: &[&Image], behaviour: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+    pub fn start(images: &[&Image], behaviour: impl Fn(&HttpRequest) -> Reply + Send + Sync + 'static) -> Self {
         let mut files = HashMap::new();
         for (number, image) in images.iter().enumerate() {
             let manifest = (MANIFEST.to_owned(), image.manifest.clone());
@@ -100,7 +100,7 @@ impl FakeRegistry {
 
     fn serve(
         files: HashMap<String, (String, Vec<u8>)>,
-        behaviour: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+        behaviour: impl Fn(&HttpRequest) -> Reply + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -127,7 +127,7 @@ impl FakeRegistry {
     /// # Panics
     /// When a thread of the registry has panicked.
     #[must_use]
-    pub fn requests(&self, part: &str) -> Vec<Request> {
+    pub fn requests(&self, part: &str) -> Vec<HttpRequest> {
         self.requests.lock().unwrap().iter().filter(|request| request.path.contains(part)).cloned().collect()
     }
 }
@@ -144,7 +144,7 @@ impl Content {
         }
     }
 
-    fn read(&self, reader: &mut impl BufRead) -> Option<Request> {
+    fn read(&self, reader: &mut impl BufRead) -> Option<HttpRequest> {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
         let mut words = line.split(' ');
@@ -161,13 +161,13 @@ impl Content {
         reader.read_exact(&mut body).ok()?;
         let mut requests = self.requests.lock().unwrap();
         let earlier = requests.iter().filter(|request| request.path == path).count();
-        let request = Request { method, path, headers, body: String::from_utf8(body).unwrap(), earlier };
+        let request = HttpRequest { method, path, headers, body: String::from_utf8(body).unwrap(), earlier };
         requests.push(request.clone());
         Some(request)
     }
 
     /// Returns `None` if the connection ends here.
-    fn answer(&self, mut connection: &TcpStream, request: &Request, reply: &Reply) -> Option<()> {
+    fn answer(&self, mut connection: &TcpStream, request: &HttpRequest, reply: &Reply) -> Option<()> {
         let write = |mut connection: &TcpStream, head: String, body: &[u8]| {
             connection.write_all(head.as_bytes()).ok()?;
             connection.write_all(body).ok()

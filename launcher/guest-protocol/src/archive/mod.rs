@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 pub use pack::Packer;
-pub use unpack::{Copied, Target, unpack};
+pub use unpack::{Copied, Destination, unpack};
 
 /// Returns the names in a directory, in byte order.
 ///

@@ -34,7 +34,7 @@ fn a_tree_comes_out_as_it_went_in() {
     fs::set_permissions(from.join("sub/file"), fs::Permissions::from_mode(0o4751)).unwrap();
     fs::set_permissions(from.join("sub/closed"), fs::Permissions::from_mode(0o555)).unwrap();
     let to = scratch.join("to");
-    unpack(packed(&from, "").as_slice(), &Target::At { path: to.clone(), name: "from".into() }, true).unwrap();
+    unpack(packed(&from, "").as_slice(), &Destination::At { path: to.clone(), name: "from".into() }, true).unwrap();
     let mode = |path: PathBuf| fs::metadata(path).unwrap().mode() & 0o7777;
     assert_eq!(fs::read_to_string(to.join("sub/other")).unwrap(), "content");
     assert_eq!(fs::metadata(to.join("sub/file")).unwrap().nlink(), 2);
@@ -44,7 +44,7 @@ fn a_tree_comes_out_as_it_went_in() {
     let difference = modified(&from).duration_since(modified(&to)).unwrap_or_default();
     assert!(difference.as_secs() < 1);
     // A copy to an existing directory goes into it, and bits for which a guest is not trusted are dropped.
-    unpack(packed(&from, "").as_slice(), &Target::At { path: to.clone(), name: "again".into() }, false).unwrap();
+    unpack(packed(&from, "").as_slice(), &Destination::At { path: to.clone(), name: "again".into() }, false).unwrap();
     assert_eq!(mode(to.join("again/sub/file")), 0o751);
     fs::set_permissions(to.join("sub/closed"), fs::Permissions::from_mode(0o755)).unwrap();
     fs::remove_dir_all(scratch).unwrap();
@@ -118,10 +118,10 @@ fn one_file_goes_to_a_path_or_into_a_directory() {
     let scratch = scratch("file");
     let from = scratch.join("from");
     fs::write(&from, "content").unwrap();
-    let at = |path: &str| Target::At { path: scratch.join(path), name: "from".into() };
+    let at = |path: &str| Destination::At { path: scratch.join(path), name: "from".into() };
     fs::create_dir(scratch.join("there")).unwrap();
-    for (target, expected) in [(at("new"), "new"), (at("there"), "there/from")] {
-        unpack(packed(&from, "").as_slice(), &target, false).unwrap();
+    for (destination, expected) in [(at("new"), "new"), (at("there"), "there/from")] {
+        unpack(packed(&from, "").as_slice(), &destination, false).unwrap();
         assert_eq!(fs::read_to_string(scratch.join(expected)).unwrap(), "content");
     }
     fs::remove_dir_all(scratch).unwrap();
@@ -151,7 +151,7 @@ fn forged(entries: &[(EntryType, &str, &str)]) -> Vec<u8> {
 }
 
 #[test]
-fn nothing_leads_outside_of_the_target() {
+fn nothing_leads_outside_of_the_destination() {
     use EntryType::{Directory, Link, Regular, Symlink};
     let scratch = scratch("outside");
     let outside = scratch.join("outside");
@@ -177,10 +177,10 @@ fn nothing_leads_outside_of_the_target() {
         fs::write(&precious, "precious").unwrap();
         let before = fs::metadata(&outside).unwrap();
         let stream = forged(&entries);
-        let done = unpack(stream.as_slice(), &Target::At { path: scratch.join("at"), name: "x".into() }, false);
+        let done = unpack(stream.as_slice(), &Destination::At { path: scratch.join("at"), name: "x".into() }, false);
         // Entries that are skipped are not an error.
         assert!(done.is_err() || name.contains("absolute") || name.contains("above"), "{name}");
-        let _ = unpack(stream.as_slice(), &Target::Into(scratch.join("into")), true);
+        let _ = unpack(stream.as_slice(), &Destination::Into(scratch.join("into")), true);
         let after = fs::metadata(&outside).unwrap();
         assert_eq!((before.mtime(), before.mode()), (after.mtime(), after.mode()), "{name}");
         assert_eq!(fs::metadata(&precious).unwrap().nlink(), 1, "{name}");
@@ -190,33 +190,33 @@ fn nothing_leads_outside_of_the_target() {
 }
 
 #[test]
-fn a_link_at_the_target_is_not_followed_to_a_directory() {
+fn a_link_at_the_destination_is_not_followed_to_a_directory() {
     let scratch = scratch("link-there");
     fs::create_dir_all(scratch.join("outside")).unwrap();
     fs::create_dir(scratch.join("there")).unwrap();
     symlink("../outside", scratch.join("there/from")).unwrap();
     let stream = forged(&[(EntryType::Directory, "./", ""), (EntryType::Regular, "escaped", "evil")]);
-    let target = Target::At { path: scratch.join("there"), name: "from".into() };
-    assert!(unpack(stream.as_slice(), &target, false).is_err());
+    let destination = Destination::At { path: scratch.join("there"), name: "from".into() };
+    assert!(unpack(stream.as_slice(), &destination, false).is_err());
     assert!(names_in(&scratch.join("outside")).unwrap().is_empty());
     fs::remove_dir_all(scratch).unwrap();
 }
 
 #[test]
-fn a_pipe_or_a_device_at_the_target_stays() {
+fn a_pipe_or_a_device_at_the_destination_stays() {
     let scratch = scratch("special");
     fs::write(scratch.join("from"), "content").unwrap();
     fs::create_dir(scratch.join("there")).unwrap();
     let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
     rustix::fs::mknodat(rustix::fs::CWD, scratch.join("there/from"), kind, mode, 0).unwrap();
     symlink("there/from", scratch.join("link")).unwrap();
-    let at = |path: &str| Target::At { path: scratch.join(path), name: "from".into() };
-    for target in [at("there"), at("there/from"), at("link")] {
-        let error = unpack(packed(&scratch.join("from"), "").as_slice(), &target, true).unwrap_err();
-        assert!(error.to_string().contains("a device or a pipe is there"), "{target:?}: {error}");
+    let at = |path: &str| Destination::At { path: scratch.join(path), name: "from".into() };
+    for destination in [at("there"), at("there/from"), at("link")] {
+        let error = unpack(packed(&scratch.join("from"), "").as_slice(), &destination, true).unwrap_err();
+        assert!(error.to_string().contains("a device or a pipe is there"), "{destination:?}: {error}");
     }
     let stream = packed(&scratch.join("from"), "from");
-    assert!(unpack(stream.as_slice(), &Target::Into(scratch.join("there")), true).is_err());
+    assert!(unpack(stream.as_slice(), &Destination::Into(scratch.join("there")), true).is_err());
     assert!(!fs::symlink_metadata(scratch.join("there/from")).unwrap().is_file());
     assert!(fs::symlink_metadata(scratch.join("link")).unwrap().is_symlink());
     fs::remove_dir_all(scratch).unwrap();
@@ -226,8 +226,8 @@ fn a_pipe_or_a_device_at_the_target_stays() {
 fn a_link_alone_is_copied_as_one() {
     let scratch = scratch("link");
     symlink("/nowhere", scratch.join("from")).unwrap();
-    let target = Target::At { path: scratch.join("to"), name: "from".into() };
-    unpack(packed(&scratch.join("from"), "").as_slice(), &target, false).unwrap();
+    let destination = Destination::At { path: scratch.join("to"), name: "from".into() };
+    unpack(packed(&scratch.join("from"), "").as_slice(), &destination, false).unwrap();
     assert_eq!(fs::read_link(scratch.join("to")).unwrap(), Path::new("/nowhere"));
     fs::remove_dir_all(scratch).unwrap();
 }

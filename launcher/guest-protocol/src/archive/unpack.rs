@@ -17,7 +17,7 @@ const PRIVILEGED: u32 = 0o6000;
 
 /// Where a stream is unpacked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum Destination {
     /// Into this directory, each entry under its own name.
     Into(PathBuf),
     /// Its root at this path, or, if that is already a directory, in it under `name`: as cp(1) does.
@@ -45,25 +45,25 @@ impl Copied {
     }
 }
 
-/// Unpacks a stream. Nothing is written outside the target, regardless of the names and links in the stream. The files
+/// Unpacks a stream. Nothing is written outside the destination, regardless of the names and links in the stream. The files
 /// belong to this process's user; with `trusted`, the set-user-id and set-group-id bits are kept.
 ///
 /// # Errors
 /// The stream is damaged or a file cannot be made. What was already unpacked stays.
-pub fn unpack(stream: impl Read, target: &Target, trusted: bool) -> io::Result<Copied> {
+pub fn unpack(stream: impl Read, destination: &Destination, trusted: bool) -> io::Result<Copied> {
     let mask = if trusted { 0 } else { PRIVILEGED };
     let mut archive = tar::Archive::new(stream);
     archive.set_preserve_permissions(true);
     archive.set_preserve_mtime(true);
     archive.set_mask(mask);
     let entries = archive.entries()?;
-    match target {
-        Target::Into(path) if path.is_dir() => unpack_below(path, entries),
-        Target::Into(path) => {
+    match destination {
+        Destination::Into(path) if path.is_dir() => unpack_below(path, entries),
+        Destination::Into(path) => {
             Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{}: not a directory", path.display())))
         }
-        Target::At { path, name } if path.is_dir() => unpack_at(&path.join(name), entries, mask),
-        Target::At { path, .. } => unpack_at(path, entries, mask),
+        Destination::At { path, name } if path.is_dir() => unpack_at(&path.join(name), entries, mask),
+        Destination::At { path, .. } => unpack_at(path, entries, mask),
     }
 }
 

@@ -8,7 +8,7 @@ use super::contract::{
     Capabilities, Description, Document, Engine, Events, Host, Running, find_printed, not_started_yet,
 };
 use super::plan::{Disk, Plan, ShareDevice, utf8};
-use super::request::Request;
+use super::request::RunRequest;
 use crate::failure::Failure;
 use crate::host::command_line::CommandLine;
 use crate::host::version;
@@ -78,7 +78,7 @@ impl Engine for CloudHypervisor {
         find_printed(PROGRAM)
     }
 
-    fn probe(&self, _host: &Host<'_>, _request: &Request) -> Result<Capabilities, Failure> {
+    fn probe(&self, _host: &Host<'_>, _request: &RunRequest) -> Result<Capabilities, Failure> {
         Err(not_started_yet(self))
     }
 

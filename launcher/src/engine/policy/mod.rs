@@ -3,7 +3,7 @@
 
 use super::capabilities::HostCapabilities;
 use super::contract::{Capabilities, MachineType};
-use super::request::{Backend, Choice, Request};
+use super::request::{Backend, Choice, RunRequest};
 use crate::failure::Failure;
 use crate::host::network::NetworkBackend;
 
@@ -45,7 +45,7 @@ type Chosen<T> = (T, String);
 pub(crate) fn decide(
     host: &HostCapabilities,
     candidates: &[Candidate],
-    request: &Request,
+    request: &RunRequest,
 ) -> Result<Decision, Failure> {
     let ((name, engine), why_engine) = choose_engine(candidates, request)?;
     let choice = Options { host, name, engine, request };
@@ -71,7 +71,7 @@ pub(crate) fn decide(
 
 fn choose_engine<'a>(
     candidates: &'a [Candidate],
-    request: &Request,
+    request: &RunRequest,
 ) -> Result<Chosen<(&'static str, &'a Capabilities)>, Failure> {
     if let Choice::Forced(forced) = &request.engine {
         let about = format!("--engine {forced}");
@@ -95,7 +95,7 @@ fn choose_engine<'a>(
 }
 
 /// Returns one line for each engine that was examined but not chosen.
-fn other_engines(candidates: &[Candidate], request: &Request, taken: &str) -> Vec<String> {
+fn other_engines(candidates: &[Candidate], request: &RunRequest, taken: &str) -> Vec<String> {
     let others = candidates.iter().filter(|candidate| candidate.engine != taken);
     others
         .map(|other| match &other.can {
@@ -114,7 +114,7 @@ struct Options<'a> {
     host: &'a HostCapabilities,
     name: &'static str,
     engine: &'a Capabilities,
-    request: &'a Request,
+    request: &'a RunRequest,
 }
 
 impl Options<'_> {

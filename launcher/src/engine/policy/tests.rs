@@ -42,11 +42,11 @@ fn forced(name: &str) -> Choice<String> {
     Choice::Forced(name.to_owned())
 }
 
-fn plain() -> Request {
-    Request::default()
+fn plain() -> RunRequest {
+    RunRequest::default()
 }
 
-fn decide_by(engine: Capabilities, host: &HostCapabilities, request: &Request) -> Result<Decision, Failure> {
+fn decide_by(engine: Capabilities, host: &HostCapabilities, request: &RunRequest) -> Result<Decision, Failure> {
     decide(host, &[Candidate { engine: "first", can: Ok(engine) }], request)
 }
 
@@ -67,45 +67,45 @@ fn each_row_of_the_policy() {
             "forced accelerator",
             engine(),
             able(),
-            Request { accelerator: forced("slow"), ..plain() },
+            RunRequest { accelerator: forced("slow"), ..plain() },
             ("slow", Direct, "small"),
         ),
         (
             "forced virtiofsd",
             engine(),
             able(),
-            Request { backend: Forced(Virtiofsd), ..plain() },
+            RunRequest { backend: Forced(Virtiofsd), ..plain() },
             ("fast", Virtiofsd, "small"),
         ),
         (
             "forced materialize",
             engine(),
             able(),
-            Request { backend: Forced(Materialize), ..plain() },
+            RunRequest { backend: Forced(Materialize), ..plain() },
             ("fast", Materialize, "small"),
         ),
-        ("forced block", engine(), able(), Request { backend: Forced(Block), ..plain() }, ("fast", Block, "small")),
-        ("a directory", engine(), able(), Request { directory_root: true, ..plain() }, ("fast", Virtiofsd, "small")),
+        ("forced block", engine(), able(), RunRequest { backend: Forced(Block), ..plain() }, ("fast", Block, "small")),
+        ("a directory", engine(), able(), RunRequest { directory_root: true, ..plain() }, ("fast", Virtiofsd, "small")),
         (
             "as many shares as there is room for",
             engine(),
             able(),
-            Request { shares: 5, ..plain() },
+            RunRequest { shares: 5, ..plain() },
             ("fast", Direct, "small"),
         ),
         (
             "one in place of the network card",
             engine(),
             able(),
-            Request { shares: 6, network: Forced(NetworkBackend::None), ..plain() },
+            RunRequest { shares: 6, network: Forced(NetworkBackend::None), ..plain() },
             ("fast", Direct, "small"),
         ),
-        ("one more", engine(), able(), Request { shares: 6, ..plain() }, ("fast", Direct, "large")),
+        ("one more", engine(), able(), RunRequest { shares: 6, ..plain() }, ("fast", Direct, "large")),
         (
             "forced machine type",
             engine(),
             able(),
-            Request { machine: forced("large"), ..plain() },
+            RunRequest { machine: forced("large"), ..plain() },
             ("fast", Direct, "large"),
         ),
         (
@@ -143,34 +143,34 @@ fn what_is_forced_and_cannot_work_names_what_is_missing() {
     };
     let fuseless = HostCapabilities { fuse: no("no /dev/fuse"), ..able() };
     // So that what is not tested here does not fail first.
-    let quiet = || Request { network: Forced(NetworkBackend::None), ..plain() };
+    let quiet = || RunRequest { network: Forced(NetworkBackend::None), ..plain() };
     for (host, request, expected) in [
         (&poor, plain(), "no driver virtio_net"),
         (
             &poor,
-            Request { network: Forced(NetworkBackend::Passt), ..quiet() },
+            RunRequest { network: Forced(NetworkBackend::Passt), ..quiet() },
             "--network passt: no passt; use --network slirp",
         ),
-        (&poor, Request { published: 1, ..quiet() }, "-p: a guest without a network"),
-        (&poor, Request { accelerator: forced("fast"), ..quiet() }, "--accel fast: MSR 0x10a; use --accel slow"),
-        (&able(), Request { accelerator: forced("warp"), ..quiet() }, "--accel warp: first does not have it"),
-        (&able(), Request { engine: forced("second"), ..quiet() }, "--engine second: this version of lamina"),
-        (&able(), Request { machine: forced("odd"), ..quiet() }, "--machine odd: first does not have it"),
-        (&poor, Request { backend: Forced(Backend::Virtiofsd), ..quiet() }, "--backend virtiofsd: no virtiofsd"),
-        (&fuseless, Request { backend: Forced(Backend::Virtiofsd), ..quiet() }, "no /dev/fuse"),
+        (&poor, RunRequest { published: 1, ..quiet() }, "-p: a guest without a network"),
+        (&poor, RunRequest { accelerator: forced("fast"), ..quiet() }, "--accel fast: MSR 0x10a; use --accel slow"),
+        (&able(), RunRequest { accelerator: forced("warp"), ..quiet() }, "--accel warp: first does not have it"),
+        (&able(), RunRequest { engine: forced("second"), ..quiet() }, "--engine second: this version of lamina"),
+        (&able(), RunRequest { machine: forced("odd"), ..quiet() }, "--machine odd: first does not have it"),
+        (&poor, RunRequest { backend: Forced(Backend::Virtiofsd), ..quiet() }, "--backend virtiofsd: no virtiofsd"),
+        (&fuseless, RunRequest { backend: Forced(Backend::Virtiofsd), ..quiet() }, "no /dev/fuse"),
         (
             &poor,
-            Request { backend: Forced(Backend::Block), ..quiet() },
+            RunRequest { backend: Forced(Backend::Block), ..quiet() },
             "--backend block: the guest kernel has no driver",
         ),
-        (&poor, Request { backend: Forced(Backend::Materialize), ..quiet() }, "--backend materialize: no virtiofsd"),
-        (&poor, Request { kept: true, ..quiet() }, "--keep: the guest kernel has no driver ext4"),
-        (&poor, Request { directory_root: true, ..quiet() }, "no virtiofsd"),
-        (&able(), Request { backend: Forced(Backend::Direct), directory_root: true, ..quiet() }, "--backend direct"),
-        (&able(), Request { shares: 25, ..quiet() }, "room for 25 shares"),
+        (&poor, RunRequest { backend: Forced(Backend::Materialize), ..quiet() }, "--backend materialize: no virtiofsd"),
+        (&poor, RunRequest { kept: true, ..quiet() }, "--keep: the guest kernel has no driver ext4"),
+        (&poor, RunRequest { directory_root: true, ..quiet() }, "no virtiofsd"),
+        (&able(), RunRequest { backend: Forced(Backend::Direct), directory_root: true, ..quiet() }, "--backend direct"),
+        (&able(), RunRequest { shares: 25, ..quiet() }, "room for 25 shares"),
         (
             &able(),
-            Request { shares: 7, machine: forced("small"), ..quiet() },
+            RunRequest { shares: 7, machine: forced("small"), ..quiet() },
             "not for 8; share a directory that holds the others, or use --machine large",
         ),
     ] {
@@ -195,7 +195,7 @@ fn first_engine_that_can_be_used_is_taken_and_the_others_have_their_reasons() {
         "not third: second is preferred",
     ];
     assert_eq!(decision.reasons[..3], expected);
-    let by = |name| decide(&able(), &candidates, &Request { engine: forced(name), ..plain() });
+    let by = |name| decide(&able(), &candidates, &RunRequest { engine: forced(name), ..plain() });
     let third = by("third").unwrap();
     assert_eq!((third.engine, third.reasons[2].as_str()), ("third", "not second: third was asked for"));
     let failure = by("first").unwrap_err().to_string();
@@ -208,21 +208,21 @@ fn first_engine_that_can_be_used_is_taken_and_the_others_have_their_reasons() {
 fn network_is_passt_unless_it_is_missing_or_cannot_publish_ports() {
     use NetworkBackend::{None, Passt, Slirp};
     let network = |host: &HostCapabilities, request| decide_by(engine(), host, &request).unwrap().network;
-    let published = || Request { published: 1, ..plain() };
+    let published = || RunRequest { published: 1, ..plain() };
     let (old, missing) =
         (HostCapabilities { passt: Ok(false), ..able() }, HostCapabilities { passt: no("none"), ..able() });
     assert_eq!(network(&able(), plain()), Passt);
     assert_eq!(network(&able(), published()), Passt);
     assert_eq!(network(&old, plain()), Passt);
     assert_eq!(network(&old, published()), Slirp);
-    assert_eq!(network(&old, Request { network: Choice::Forced(Passt), ..published() }), Passt);
+    assert_eq!(network(&old, RunRequest { network: Choice::Forced(Passt), ..published() }), Passt);
     assert_eq!(network(&missing, plain()), Slirp);
 
     let only_passt = || Capabilities { networks: vec![Passt], ..engine() };
     assert_eq!(decide_by(only_passt(), &missing, &plain()).unwrap().network, None);
     let refused = |request| decide_by(only_passt(), &missing, &request).unwrap_err().to_string();
     assert!(refused(published()).starts_with("-p: passt cannot be used"));
-    let slirp = Request { network: Choice::Forced(Slirp), ..plain() };
+    let slirp = RunRequest { network: Choice::Forced(Slirp), ..plain() };
     assert_eq!(refused(slirp), "--network slirp: first does not have it");
 }
 
@@ -247,5 +247,5 @@ fn second_best_accelerator_is_a_notice_unless_it_was_asked_for() {
     let expected = "accelerator slow: fast does not run a guest here (failed to set MSR 0x10a)";
     assert_eq!(notices(without_fast("failed to set MSR 0x10a"), plain()), [expected]);
     assert!(notices(engine(), plain()).is_empty());
-    assert!(notices(engine(), Request { accelerator: forced("slow"), ..plain() }).is_empty());
+    assert!(notices(engine(), RunRequest { accelerator: forced("slow"), ..plain() }).is_empty());
 }

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use super::machine::{Accelerator, Machine};
+use super::machine::{Accelerator, Board};
 use crate::engine::plan::{NetworkDevice, Plan};
 use crate::host::command_line::CommandLine;
 use crate::host::network::{ADDRESS, GATEWAY, NAME_SERVER, PREFIX, Publish};
@@ -20,7 +20,7 @@ use crate::host::network::{ADDRESS, GATEWAY, NAME_SERVER, PREFIX, Publish};
 pub(super) fn command(
     program: &Path,
     plan: &Plan,
-    machine: Machine,
+    machine: Board,
     accelerator: Accelerator,
     tsc_khz: Option<u64>,
 ) -> CommandLine {
@@ -28,7 +28,7 @@ pub(super) fn command(
     if accelerator == Accelerator::Tcg {
         // Emulation does not speculate, so mitigations only cost time.
         parameters.push("mitigations=off".to_owned());
-        if let (Machine::Microvm, Some(khz)) = (machine, tsc_khz) {
+        if let (Board::Microvm, Some(khz)) = (machine, tsc_khz) {
             parameters.push(format!("tsc_early_khz={khz}"));
             parameters.push("tsc=reliable".to_owned());
         }
@@ -39,8 +39,8 @@ pub(super) fn command(
         Accelerator::Tcg => ("tcg,thread=multi", "max"),
     };
     let bus = match machine {
-        Machine::Q35 => "pci",
-        Machine::Microvm => "device",
+        Board::Q35 => "pci",
+        Board::Microvm => "device",
     };
     let mut command = CommandLine::new(program)
         .arg("-name")
@@ -50,7 +50,7 @@ pub(super) fn command(
         .args(["-m", &format!("{}M", plan.memory_mib)])
         .args(["-object", &format!("memory-backend-memfd,id=memory,size={}M,share=on", plan.memory_mib)])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-    if machine == Machine::Microvm {
+    if machine == Board::Microvm {
         // vhost-user-fs has no legacy mode, and virtio-mmio starts in it.
         command = command.args(["-global", "virtio-mmio.force-legacy=false"]);
     }
@@ -104,7 +104,7 @@ pub(super) fn command(
         }
     }
     // Its option ROM would boot from the network.
-    let rom = if machine == Machine::Q35 { ",romfile=" } else { "" };
+    let rom = if machine == Board::Q35 { ",romfile=" } else { "" };
     command.args(["-device", &format!("virtio-net-{bus},netdev=network{rom}")])
 }
 
@@ -121,10 +121,10 @@ fn slirp(publish: &[Publish]) -> String {
 
 /// Returns the machine type with its options. Under KVM, a microvm has no clock by default, and a guest then waits for
 /// it for about 1 s (`rtc_cmos` polls), or about 11 s under nested KVM.
-const fn options_of(machine: Machine) -> &'static str {
+const fn options_of(machine: Board) -> &'static str {
     match machine {
-        Machine::Q35 => "q35,",
-        Machine::Microvm => "microvm,rtc=on,",
+        Board::Q35 => "q35,",
+        Board::Microvm => "microvm,rtc=on,",
     }
 }
 
@@ -153,34 +153,34 @@ mod tests {
     use crate::engine::plan::{Disk, example};
     use crate::engine::qemu::Qemu;
 
-    fn text(shares: usize, machine: Machine, accelerator: Accelerator) -> String {
+    fn text(shares: usize, machine: Board, accelerator: Accelerator) -> String {
         command(Path::new("qemu-system-x86_64"), &example(shares), machine, accelerator, Some(2_600_000)).to_shell()
     }
 
     #[test]
     fn q35_under_kvm_with_one_share() {
-        insta::assert_snapshot!(text(1, Machine::Q35, Accelerator::Kvm));
+        insta::assert_snapshot!(text(1, Board::Q35, Accelerator::Kvm));
     }
 
     #[test]
     fn q35_under_tcg_calibrates_its_own_clock() {
-        insta::assert_snapshot!(text(0, Machine::Q35, Accelerator::Tcg));
+        insta::assert_snapshot!(text(0, Board::Q35, Accelerator::Tcg));
     }
 
     #[test]
     fn microvm_under_tcg_is_told_the_clock_rate() {
-        insta::assert_snapshot!(text(2, Machine::Microvm, Accelerator::Tcg));
+        insta::assert_snapshot!(text(2, Board::Microvm, Accelerator::Tcg));
     }
 
     #[test]
     fn microvm_under_kvm_needs_no_clock_rate() {
-        insta::assert_snapshot!(text(0, Machine::Microvm, Accelerator::Kvm));
+        insta::assert_snapshot!(text(0, Board::Microvm, Accelerator::Kvm));
     }
 
     #[test]
     fn every_share_gets_a_chardev_and_a_device() {
         for shares in [0, 1, 2, 8, 24] {
-            let text = text(shares, Machine::Q35, Accelerator::Tcg);
+            let text = text(shares, Board::Q35, Accelerator::Tcg);
             assert_eq!(text.matches("vhost-user-fs-pci").count(), shares + 1);
             assert_eq!(text.matches("-chardev socket,id=fs").count(), shares + 1);
         }
@@ -188,13 +188,13 @@ mod tests {
 
     #[test]
     fn more_devices_than_slots_are_refused_with_the_way_out() {
-        let plan_of = |machine: Machine, shares| Plan { machine: machine.name(), ..example(shares) };
+        let plan_of = |machine: Board, shares| Plan { machine: machine.name(), ..example(shares) };
         for (machine, shares, fits) in [
-            (Machine::Microvm, 6, true),
-            (Machine::Microvm, 7, false),
-            (Machine::Q35, 24, true),
-            (Machine::Q35, 25, false),
-            (Machine::Q35, 40, false),
+            (Board::Microvm, 6, true),
+            (Board::Microvm, 7, false),
+            (Board::Q35, 24, true),
+            (Board::Q35, 25, false),
+            (Board::Q35, 40, false),
         ] {
             let outcome = check(&Qemu, &plan_of(machine, shares));
             assert_eq!(outcome.is_ok(), fits, "{machine:?} with {shares} shares");
@@ -202,7 +202,7 @@ mod tests {
                 assert!(failure.to_string().contains("share a directory that holds the others"), "{failure}");
             }
         }
-        let mut plan = plan_of(Machine::Microvm, 6);
+        let mut plan = plan_of(Board::Microvm, 6);
         plan.network = Some(NetworkDevice::Slirp(Vec::new()));
         assert!(check(&Qemu, &plan).is_err(), "the network card takes a slot too");
     }
@@ -210,13 +210,13 @@ mod tests {
     #[test]
     fn microvm_has_a_clock_under_every_accelerator() {
         for accelerator in [Accelerator::Kvm, Accelerator::Tcg] {
-            assert!(text(0, Machine::Microvm, accelerator).contains("-machine microvm,rtc=on,"));
+            assert!(text(0, Board::Microvm, accelerator).contains("-machine microvm,rtc=on,"));
         }
     }
 
     #[test]
     fn memory_is_shared_with_the_servers_of_shares() {
-        for machine in [Machine::Q35, Machine::Microvm] {
+        for machine in [Board::Q35, Board::Microvm] {
             let text = text(1, machine, Accelerator::Tcg);
             assert!(text.contains("memory-backend=memory") && text.contains("share=on"), "{text}");
         }
@@ -227,9 +227,9 @@ mod tests {
         let mut plan = example(0);
         plan.network =
             Some(NetworkDevice::Slirp(vec!["8080:80".parse().unwrap(), "0.0.0.0:5353:53/udp".parse().unwrap()]));
-        let slirp = command(Path::new("q"), &plan, Machine::Q35, Accelerator::Kvm, None).to_shell();
+        let slirp = command(Path::new("q"), &plan, Board::Q35, Accelerator::Kvm, None).to_shell();
         plan.network = Some(NetworkDevice::Passt("/run/m,1/network.sock".into()));
-        let passt = command(Path::new("q"), &plan, Machine::Microvm, Accelerator::Kvm, None).to_shell();
+        let passt = command(Path::new("q"), &plan, Board::Microvm, Accelerator::Kvm, None).to_shell();
         let network =
             |text: &str| text.lines().filter(|line| line.contains("net")).map(str::to_owned).collect::<Vec<_>>();
         insta::assert_snapshot!([network(&slirp), network(&passt)].concat().join("\n"));
@@ -240,7 +240,7 @@ mod tests {
         let mut plan = example(1);
         plan.shares[1].socket = "/run/a b/it's \"x\" = ü.sock".into();
         plan.shares[1].tag = "t = \"ü'".into();
-        let line = command(Path::new("q"), &plan, Machine::Q35, Accelerator::Tcg, None);
+        let line = command(Path::new("q"), &plan, Board::Q35, Accelerator::Tcg, None);
         for expected in [
             "socket,id=fs1,path=/run/a b/it's \"x\" = ü.sock",
             "vhost-user-fs-pci,chardev=fs1,queue-size=1024,tag=t = \"ü'",
@@ -256,7 +256,7 @@ mod tests {
         let disk =
             |serial: &str, read_only| Disk { serial: serial.into(), path: format!("/d/{serial}").into(), read_only };
         plan.disks = vec![disk("root", true), disk("kept", false)];
-        insta::assert_snapshot!(command(Path::new("q"), &plan, Machine::Microvm, Accelerator::Kvm, None).to_shell());
+        insta::assert_snapshot!(command(Path::new("q"), &plan, Board::Microvm, Accelerator::Kvm, None).to_shell());
     }
 
     #[test]
@@ -266,7 +266,7 @@ mod tests {
         plan.shares[0].socket = "/run/a,b/x.sock".into();
         plan.shares[0].tag = "t,1".into();
         plan.console = "/state/c,d".into();
-        let text = command(Path::new("q"), &plan, Machine::Q35, Accelerator::Tcg, None).to_shell();
+        let text = command(Path::new("q"), &plan, Board::Q35, Accelerator::Tcg, None).to_shell();
         for expected in ["path=/run/a,,b/x.sock", "tag=t,,1", "path=/state/c,,d", "filename=/disks/e,,f"] {
             assert!(text.contains(expected), "{text}");
         }

@@ -1,15 +1,15 @@
 //! QEMU's machine types and accelerators.
 
-/// The machine types that guests run on.
+/// The machine types that guests run on. QEMU calls them boards too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Machine {
+pub(super) enum Board {
     /// A PC with PCI Express.
     Q35,
     /// A machine with virtio-mmio devices and only minimal firmware.
     Microvm,
 }
 
-impl Machine {
+impl Board {
     /// All of them, the best first.
     pub(super) const ALL: [Self; 2] = [Self::Microvm, Self::Q35];
 
@@ -75,12 +75,12 @@ mod tests {
 
     #[test]
     fn every_name_leads_back_to_what_it_names() {
-        for machine in Machine::ALL {
-            assert_eq!(Machine::of(machine.name()), Some(machine));
+        for machine in Board::ALL {
+            assert_eq!(Board::of(machine.name()), Some(machine));
         }
         for accelerator in Accelerator::ALL {
             assert_eq!(Accelerator::of(accelerator.name()), Some(accelerator));
         }
-        assert_eq!((Machine::of("kvm"), Accelerator::of("q35")), (None, None));
+        assert_eq!((Board::of("kvm"), Accelerator::of("q35")), (None, None));
     }
 }

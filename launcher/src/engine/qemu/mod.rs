@@ -9,11 +9,11 @@ mod tsc;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-use self::machine::{Accelerator, Machine};
+use self::machine::{Accelerator, Board};
 use self::probe::Probe;
 use super::contract::{self, Capabilities, Description, Engine, Event, Events, Exit, Host, MachineType, Running};
 use super::plan::Plan;
-use super::request::{Choice, Request};
+use super::request::{Choice, RunRequest};
 use crate::failure::{About, Failure};
 use crate::host::child;
 use crate::host::command_line::CommandLine;
@@ -39,7 +39,7 @@ impl Engine for Qemu {
     }
 
     fn machines(&self) -> &'static [&'static str] {
-        const { &[Machine::ALL[0].name(), Machine::ALL[1].name()] }
+        const { &[Board::ALL[0].name(), Board::ALL[1].name()] }
     }
 
     fn program(&self) -> Result<PathBuf, Failure> {
@@ -50,11 +50,11 @@ impl Engine for Qemu {
 
     /// Tests KVM with a boot, unless KVM is asked for: then the machine itself is the test. Emulation is assumed to
     /// work.
-    fn probe(&self, host: &Host<'_>, request: &Request) -> Result<Capabilities, Failure> {
+    fn probe(&self, host: &Host<'_>, request: &RunRequest) -> Result<Capabilities, Failure> {
         let program = self.program()?;
         let machine = match &request.machine {
-            Choice::Forced(name) => Machine::of(name).unwrap_or(Machine::Microvm),
-            Choice::Auto => Machine::Microvm,
+            Choice::Forced(name) => Board::of(name).unwrap_or(Board::Microvm),
+            Choice::Auto => Board::Microvm,
         };
         let probe = Probe { engine: self, program: &program, machine, host };
         let kvm = match &request.accelerator {
@@ -66,7 +66,7 @@ impl Engine for Qemu {
         let accelerator = |accelerator: Accelerator, works| contract::Accelerator { name: accelerator.name(), works };
         Ok(Capabilities {
             accelerators: vec![accelerator(Accelerator::Kvm, kvm), accelerator(Accelerator::Tcg, tcg)],
-            machines: Machine::ALL.map(machine_type).into(),
+            machines: Board::ALL.map(machine_type).into(),
             shares: Ok(()),
             networks: vec![NetworkBackend::Passt, NetworkBackend::Slirp],
         })
@@ -103,22 +103,22 @@ impl Engine for Qemu {
     }
 }
 
-fn machine_type(machine: Machine) -> MachineType {
+fn machine_type(machine: Board) -> MachineType {
     let (advantage, unfit) = match machine {
-        Machine::Microvm if tsc::khz().is_none() => {
+        Board::Microvm if tsc::khz().is_none() => {
             let cause = "an emulated microvm needs the rate of the time stamp counter, which is not known here";
             ("it boots faster than q35", vec![(Accelerator::Tcg.name(), cause)])
         }
-        Machine::Microvm => ("it boots faster than q35", Vec::new()),
-        Machine::Q35 => ("it has room for more devices than microvm", Vec::new()),
+        Board::Microvm => ("it boots faster than q35", Vec::new()),
+        Board::Q35 => ("it has room for more devices than microvm", Vec::new()),
     };
     MachineType { name: machine.name(), most_devices: machine.most_devices(), advantage, unfit }
 }
 
 /// Returns the machine type and the accelerator of a plan.
-fn chosen(plan: &Plan) -> Result<(Machine, Accelerator), Failure> {
+fn chosen(plan: &Plan) -> Result<(Board, Accelerator), Failure> {
     let unknown = |what: &str, name: &str| Failure::new("QEMU", format_args!("it has no {what} {name}"));
-    let machine = Machine::of(plan.machine).ok_or_else(|| unknown("machine type", plan.machine))?;
+    let machine = Board::of(plan.machine).ok_or_else(|| unknown("machine type", plan.machine))?;
     let accelerator = Accelerator::of(plan.accelerator).ok_or_else(|| unknown("accelerator", plan.accelerator))?;
     Ok((machine, accelerator))
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::{Accelerator, Machine};
+use super::machine::{Accelerator, Board};
 use crate::engine::contract::{Engine, Event, Exit, Host};
 use crate::engine::plan::Plan;
 use crate::failure::{About, Failure};
@@ -112,7 +112,7 @@ pub(super) struct Probe<'a> {
     pub(super) engine: &'a dyn Engine,
     pub(super) program: &'a Path,
     /// The machine type that guests get.
-    pub(super) machine: Machine,
+    pub(super) machine: Board,
     /// What guests boot, and the cache.
     pub(super) host: &'a Host<'a>,
 }

@@ -215,7 +215,7 @@ impl Lifecycle {
             Phase::PoweringOff(end) => (end.clone(), Vec::new()),
             phase => {
                 let asked = match phase {
-                    Phase::Stopping(Asked::Request) => Some(End::Killed),
+                    Phase::Stopping(Asked::Command) => Some(End::Killed),
                     Phase::Stopping(Asked::Signal(signal)) => Some(End::Interrupted(*signal)),
                     _ => None,
                 };
@@ -276,7 +276,7 @@ impl Lifecycle {
     fn stop(&mut self, now: Instant, timeout: Duration) -> Vec<Action> {
         match self.phase {
             _ if self.has_command() => {
-                self.phase = Phase::Stopping(Asked::Request);
+                self.phase = Phase::Stopping(Asked::Command);
                 self.deadlines.clear(Purpose::Ready);
                 self.deadlines.set_to(Purpose::Command, now, timeout);
                 vec![Action::StopCommand]

@@ -30,7 +30,7 @@ pub(in crate::machine) enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::machine) enum Asked {
     /// Another command, such as `lamina stop`.
-    Request,
+    Command,
     /// A signal to this process.
     Signal(i32),
 }

@@ -23,7 +23,7 @@ use super::event::Event;
 use super::lifecycle::{Action, Input, Lifecycle, Phase, Purpose, Rules};
 use super::ready_pipe::ReadyPipe;
 use super::record::{ProcessRecord, State, now};
-use super::request::{self, Request};
+use super::request::{self, ApiRequest};
 use super::session::{Control, Session};
 use super::signals::Signals;
 use super::stdio::Stdio;
@@ -281,11 +281,11 @@ impl Supervisor {
                 self.step(Input::ControlClosed);
             }
             Event::Panicked => self.step(Input::KernelPanicked),
-            Event::Asked(Request::Signal(number)) => self.send(FIRST, Message::Signal(number)),
-            Event::Asked(Request::Stop { timeout }) => self.step(Input::Stop(Duration::from_millis(timeout))),
-            Event::Asked(Request::Kill) => self.step(Input::Kill),
+            Event::Asked(ApiRequest::Signal(number)) => self.send(FIRST, Message::Signal(number)),
+            Event::Asked(ApiRequest::Stop { timeout }) => self.step(Input::Stop(Duration::from_millis(timeout))),
+            Event::Asked(ApiRequest::Kill) => self.step(Input::Kill),
             // The server of requests handles this itself.
-            Event::Asked(Request::Exec(_)) => {}
+            Event::Asked(ApiRequest::Exec(_)) => {}
             Event::Flushed => self.step(Input::OutputWritten),
             Event::Ended(number, status) => {
                 self.children.note_end(number);
