@@ -4,13 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use guest_protocol::Part;
-use guest_protocol::{Overlay, RootSource, Secret, Setup, Share};
+use guest_protocol::{Overlay, Part, RootSource, Secret, Setup, Share};
 use rustix::fs::Timespec;
 use rustix::mount::{MountFlags, mount_bind, mount_move, mount_remount};
 
 use crate::boot::{self, mount_at};
-use crate::{defaults, disk, etc, netlink, network, writes};
+use crate::{defaults, device, etc, netlink, writes};
 
 /// Where the tree below the root is mounted in the initramfs.
 const LOWER: &str = "/lower";
@@ -28,7 +27,7 @@ pub(crate) fn enter(setup: &Setup) -> Result<(), String> {
     mount_root(setup)?;
     if let Some(settings) = &setup.network {
         // Its modules are in the initramfs, which the root hides.
-        network::bring_up(settings)?;
+        device::configure_network(settings)?;
     }
     carry_over()?;
     switch_root()?;
@@ -106,7 +105,7 @@ fn mount_root(setup: &Setup) -> Result<(), String> {
         RootSource::Share(tag) => ("virtiofs", tag.clone()),
         RootSource::Image(serial) => {
             boot::load_part(Part::Erofs);
-            ("erofs", disk::find(serial)?)
+            ("erofs", device::disk(serial)?)
         }
     };
     mount_at(&source, LOWER, kind, MountFlags::RDONLY, None)?;

@@ -19,12 +19,10 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::changes::Stack;
-use crate::sockets;
+use guest_protocol::Process;
 use guest_protocol::archive::{Destination, Packer, unpack};
 
-use guest_protocol::Process;
-
+use crate::changes::Stack;
 use crate::writes;
 
 /// Whether a process is a tool that reads what has been written to the root.
@@ -66,11 +64,25 @@ fn await_port(port: &str) -> io::Result<()> {
     let port = port.parse().map_err(io::Error::other)?;
     while !["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
-        .any(|table| fs::read_to_string(table).is_ok_and(|text| sockets::is_listening(&text, port)))
+        .any(|table| fs::read_to_string(table).is_ok_and(|text| is_listening(&text, port)))
     {
         thread::sleep(LOOK);
     }
     Ok(())
+}
+
+/// The state `TCP_LISTEN` (`include/net/tcp_states.h`) as the tables have it.
+const LISTEN: &str = "0A";
+
+/// Returns whether a table of TCP sockets such as `/proc/net/tcp` (`Documentation/networking/proc_net_tcp.rst`) has a socket that listens on
+/// `port`: after the number of the line come the local and the remote address, each ending in `:PORT` in hex, and the
+/// state.
+fn is_listening(table: &str, port: u16) -> bool {
+    let port = format!(":{port:04X}");
+    table.lines().skip(1).any(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        words.next().is_some_and(|local| local.ends_with(&port)) && words.nth(1) == Some(LISTEN)
+    })
 }
 
 fn stdout() -> impl io::Write {
@@ -88,4 +100,27 @@ fn pack(path: &Path, name: &Path) -> io::Result<()> {
     let mut packer = Packer::new(stdout(), false);
     packer.tree(path, name)?;
     packer.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_listener_on_the_port_counts() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue\n\
+            \x20  0: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0\n\
+            \x20  1: 0100007F:1F91 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0\n";
+        assert!(is_listening(table, 8080));
+        assert!(!is_listening(table, 8081), "it is connected");
+        assert!(!is_listening(table, 80) && !is_listening("", 8080));
+    }
+
+    #[test]
+    fn tables_of_this_host_are_read() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let table = fs::read_to_string("/proc/self/net/tcp").unwrap();
+        assert!(is_listening(&table, port), "{port} {table}");
+    }
 }

@@ -10,13 +10,12 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::changes::{Own, Stack};
-use guest_protocol::Overlay;
-use guest_protocol::Part;
+use guest_protocol::{Overlay, Part};
 use rustix::mount::{MountFlags, mount_remount};
 
 use crate::boot::{self, mount_at};
-use crate::disk;
+use crate::changes::{Own, Stack};
+use crate::device;
 
 /// Where the place is mounted in the initramfs.
 const PLACE: &str = "/writes";
@@ -36,7 +35,7 @@ pub(crate) fn mount_over(lower: &str, overlay: &Overlay, root: &str) -> Result<(
         Overlay::Disk { serial } => {
             boot::load_part(Part::Ext4);
             // Space that is freed here is returned to the host's file system.
-            mount_at(&disk::find(serial)?, PLACE, "ext4", MountFlags::NOATIME, Some(c"discard"))?;
+            mount_at(&device::disk(serial)?, PLACE, "ext4", MountFlags::NOATIME, Some(c"discard"))?;
         }
     }
     for part in ["upper", "work"] {

@@ -37,7 +37,6 @@ pub mod archive;
 pub mod changes;
 mod frame;
 mod message;
-mod part;
 mod process;
 mod setup;
 #[cfg(test)]
@@ -46,9 +45,8 @@ mod warning;
 mod window;
 
 pub use message::{Channel, Message};
-pub use part::Part;
 pub use process::{Ending, Process, StartError, TerminalSize};
-pub use setup::{Hello, MAX_SECRET, Network, Overlay, RootSource, Secret, Setup, Share};
+pub use setup::{Hello, MAX_SECRET, Network, Overlay, Part, RootSource, Secret, Setup, Share};
 pub use warning::Warning;
 pub use window::Window;
 

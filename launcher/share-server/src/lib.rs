@@ -13,13 +13,12 @@
 //! The server runs in namespaces of its own, or in a root of its own ([`Sandbox`]), with only the capabilities that a
 //! file server needs and the system calls on virtiofsd's list.
 
-mod logger;
-
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use log::{LevelFilter, Log, Metadata, Record};
 use rustix::process::{Resource, getgid, getrlimit, getuid};
 use rustix::thread::{CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities};
 use vhost::vhost_user::Listener;
@@ -129,7 +128,7 @@ const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
 /// # Errors
 /// The share cannot be served.
 pub fn serve(share: &Share) -> Result<(), Error> {
-    logger::init();
+    start_logger();
     let directory = share.directory.to_str().ok_or_else(|| Error::Path(share.directory.clone()))?;
     let socket = share.socket.to_str().ok_or_else(|| Error::Path(share.socket.clone()))?;
     let listener = {
@@ -214,4 +213,28 @@ where
     // The hypervisor has closed the connection: it has ended, however that is reported.
     let _ = daemon.wait();
     Ok(())
+}
+
+/// Writes virtiofsd's warnings to standard error, which is the log of the share.
+struct Logger;
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            // A log that cannot be written is no reason to end.
+            let _ = io::stderr().write_all(format!("{}\n", record.args()).as_bytes());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn start_logger() {
+    if log::set_logger(&Logger).is_ok() {
+        log::set_max_level(LevelFilter::Warn);
+    }
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::host::process::current_boot;
 
 /// The probe cache of one directory.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl ProbeCache {
     /// host's last restart.
     #[must_use]
     pub(crate) fn of(cache: &Path) -> Self {
-        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        let boot_id = current_boot();
         let path = cache.join("found.json");
         let known = fs::read(&path).ok().and_then(|json| serde_json::from_slice::<Known>(&json).ok());
         let known = known.filter(|known| known.boot_id == boot_id && !boot_id.is_empty());

@@ -1,5 +1,6 @@
 //! A program that a machine needs while it runs: started so that it ends with this process, watched, and killed.
 
+use std::fs;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -170,6 +171,12 @@ pub(crate) fn ends_within(handle: &OwnedFd, most: Duration) -> bool {
 
 fn last_words(log: &Path) -> String {
     child::tail(log, LAST_WORDS).replace('\n', "; ")
+}
+
+/// Returns the id of this boot of the host, which no other boot has; or nothing if the kernel does not tell it.
+#[must_use]
+pub(crate) fn current_boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or(String::new(), |text| text.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use super::exit_record::{self, lock};
 use super::home::{self, make_private};
 use super::reconcile::{reconcile, reconcile_all};
-use super::record::{self, MOUNT_POINT, ProcessRecord, Record, State, current_boot, now};
+use super::record::{self, MOUNT_POINT, ProcessRecord, Record, State, now};
 use crate::failure::{About, Failure};
+use crate::host::process::current_boot;
 
 /// The most warnings that are recorded for one machine.
 const MOST_WARNINGS: usize = 64;

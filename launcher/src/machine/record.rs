@@ -1,6 +1,5 @@
 //! `machine.json`: what is known about a machine, checked against its processes.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -12,6 +11,7 @@ use super::home;
 use crate::failure::{Failure, MACHINE_FAILED};
 use crate::host::child;
 use crate::host::json_file;
+use crate::host::process::current_boot;
 
 /// The file's name in the machine's directory.
 pub(crate) const FILE: &str = "machine.json";
@@ -177,12 +177,6 @@ pub(crate) fn new_record(name: &str, root: &str, command: &[String], ephemeral: 
         sockets: None,
         warnings: Vec::new(),
     }
-}
-
-/// Returns the id of this boot of the host, which no other boot has.
-#[must_use]
-pub(crate) fn current_boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or(String::new(), |text| text.trim().to_owned())
 }
 
 /// Seconds since 1970.

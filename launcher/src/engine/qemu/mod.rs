@@ -4,12 +4,11 @@ mod command;
 mod machine;
 mod monitor;
 mod probe;
-mod tsc;
 
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-use self::machine::{Accelerator, Board};
+use self::machine::{Accelerator, Board, tsc_khz};
 use self::probe::Probe;
 use super::contract::{self, Capabilities, Description, Engine, Event, Events, Exit, Host, MachineType, Running};
 use super::plan::Plan;
@@ -105,7 +104,7 @@ impl Engine for Qemu {
 
 fn machine_type(machine: Board) -> MachineType {
     let (advantage, unfit) = match machine {
-        Board::Microvm if tsc::khz().is_none() => {
+        Board::Microvm if tsc_khz().is_none() => {
             let cause = "an emulated microvm needs the rate of the time stamp counter, which is not known here";
             ("it boots faster than q35", vec![(Accelerator::Tcg.name(), cause)])
         }
@@ -125,5 +124,5 @@ fn chosen(plan: &Plan) -> Result<(Board, Accelerator), Failure> {
 
 fn command_line(plan: &Plan) -> Result<CommandLine, Failure> {
     let (machine, accelerator) = chosen(plan)?;
-    Ok(command::command(&Qemu.program()?, plan, machine, accelerator, tsc::khz()))
+    Ok(command::command(&Qemu.program()?, plan, machine, accelerator, tsc_khz()))
 }

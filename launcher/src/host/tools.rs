@@ -1,0 +1,80 @@
+//! The programs and files of the host that a start uses.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::failure::Failure;
+use crate::host::initramfs;
+use crate::host::kernel::{Kernel, Modules};
+use crate::host::passt::Passt;
+use crate::host::probe_cache::ProbeCache;
+use crate::host::virtiofsd::Virtiofsd;
+
+/// What guests boot.
+#[derive(Clone, Debug)]
+pub(crate) struct Boot {
+    pub(crate) kernel: Kernel,
+    /// The initramfs made for it.
+    pub(crate) initramfs: PathBuf,
+    pub(crate) modules: Modules,
+}
+
+impl Boot {
+    /// Finds the kernel, and makes the initramfs in `cache` if it is not there yet.
+    ///
+    /// # Errors
+    /// Names what is missing.
+    pub(crate) fn find(kernel: Option<&Path>, cache: &Path) -> Result<Self, Failure> {
+        let kernel = Kernel::find(kernel)?;
+        let modules = kernel.needed_modules()?;
+        let initramfs = initramfs::for_kernel(&kernel, &modules, cache)?;
+        Ok(Self { kernel, initramfs, modules })
+    }
+}
+
+/// The programs and files that a start uses, besides those of its engine.
+#[derive(Clone, Debug)]
+pub(crate) struct Tools {
+    /// What the guest boots.
+    pub(crate) boot: Boot,
+    /// virtiofsd, or why it cannot be used.
+    pub(crate) virtiofsd: Result<Virtiofsd, Failure>,
+    /// passt, or why it cannot be used.
+    pub(crate) passt: Result<Passt, Failure>,
+}
+
+/// The programs that a start may need.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) virtiofsd: bool,
+    pub(crate) passt: bool,
+}
+
+impl Tools {
+    /// Finds the programs that are wanted.
+    ///
+    /// # Errors
+    /// As for [`Boot::find`].
+    pub(crate) fn find(kernel: Option<&Path>, cache: &Path, wanted: Wanted) -> Result<Self, Failure> {
+        let boot = Boot::find(kernel, cache)?;
+        let mut probes = ProbeCache::of(cache);
+        let not_tried = |program| Failure::new(program, "not tried");
+        let virtiofsd = if wanted.virtiofsd { Virtiofsd::cached(&mut probes) } else { Err(not_tried("virtiofsd")) };
+        let passt = if wanted.passt { Passt::cached(&mut probes) } else { Err(not_tried("passt")) };
+        Ok(Self { boot, virtiofsd, passt })
+    }
+}
+
+/// Returns the first line that a program prints when it is asked for its version.
+///
+/// # Errors
+/// It does not run.
+pub(crate) fn version(program: &Path) -> Result<String, Failure> {
+    let output = Command::new(program).arg("--version").output();
+    let output = output.map_err(|error| Failure::new(program.display(), error))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines()
+        .next()
+        .map(|line| line.trim().to_owned())
+        .ok_or_else(|| Failure::new(program.display(), "it does not print its version"))
+}
