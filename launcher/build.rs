@@ -13,7 +13,8 @@ fn main() {
     let manifest = PathBuf::from(required("CARGO_MANIFEST_DIR"));
     let out = PathBuf::from(required("OUT_DIR"));
     let crates = ["guest-init/src", "guest-init/Cargo.toml", "guest-protocol/src", "guest-protocol/Cargo.toml"];
-    for watched in crates.into_iter().chain(["../Cargo.toml", "../Cargo.lock", "build.rs"]) {
+    let shared = ["../tree-packer/src", "../tree-packer/Cargo.toml"];
+    for watched in crates.into_iter().chain(shared).chain(["../Cargo.toml", "../Cargo.lock", "build.rs"]) {
         println!("cargo::rerun-if-changed={}", manifest.join(watched).display());
     }
     let target_dir = out.join("guest-init");

@@ -20,7 +20,7 @@ use std::thread;
 use std::time::Duration;
 
 use guest_protocol::Process;
-use guest_protocol::archive::{Destination, Packer, unpack};
+use guest_protocol::archive::{Destination, Packer, pack_tree, unpack};
 
 use crate::changes::Stack;
 use crate::writes;
@@ -97,9 +97,9 @@ fn receive(destination: &Destination) -> io::Result<()> {
 }
 
 fn pack(path: &Path, name: &Path) -> io::Result<()> {
-    let mut packer = Packer::new(stdout(), false);
-    packer.tree(path, name)?;
-    packer.finish()
+    let mut packer = Packer::new(stdout()).padding();
+    pack_tree(&mut packer, path, name)?;
+    packer.finish().map(drop)
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! `lamina cp`.
 
 use std::fs::File;
-use std::io::{self, BufWriter, PipeReader, PipeWriter, Write};
+use std::io::{self, BufWriter, PipeReader, PipeWriter};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use guest_protocol::archive::{Copied, Destination, Packer, unpack};
+use guest_protocol::archive::{Copied, Destination, Packer, pack_tree, unpack};
 use guest_protocol::{Ending, Process};
 
 use super::Global;
@@ -175,11 +175,9 @@ fn to_guest(from: &Path, machine: &str, path: &str, signals: Signals) -> Result<
 }
 
 fn packed(from: &Path, writer: PipeWriter) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(64 << 10, writer);
-    let mut packer = Packer::new(&mut out, true);
-    packer.tree(from, Path::new(""))?;
-    packer.finish()?;
-    out.flush()
+    let mut packer = Packer::new(BufWriter::with_capacity(64 << 10, writer)).owned_by_root().padding();
+    pack_tree(&mut packer, from, Path::new(""))?;
+    packer.finish().map(drop)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! A program that a machine needs while it runs: started so that it ends with this process, watched, and killed.
 
-use std::fs;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};

@@ -131,7 +131,7 @@ impl Stack {
     /// # Errors
     /// As for [`Stack::changes`], or what the writer says.
     pub(crate) fn pack(&self, out: impl Write) -> io::Result<()> {
-        let mut packer = Packer::new(out, false);
+        let mut packer = Packer::new(out).padding();
         for change in self.changes()?.into_iter().filter(|change| !change.implied) {
             if change.kind == Kind::Deleted {
                 packer.marker(&whiteout(&change.path))?;
@@ -139,7 +139,7 @@ impl Stack {
             }
             unless_gone(self.pack_one(&mut packer, &change))?;
         }
-        packer.finish()
+        packer.finish().map(drop)
     }
 
     /// Packs what is in the upper tree.

@@ -9,8 +9,8 @@ use super::*;
 
 fn packed(path: &Path, name: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut packer = Packer::new(&mut bytes, false);
-    packer.tree(path, Path::new(name)).unwrap();
+    let mut packer = Packer::new(&mut bytes);
+    pack_tree(&mut packer, path, Path::new(name)).unwrap();
     packer.finish().unwrap();
     bytes
 }
@@ -82,13 +82,13 @@ fn what_is_gone_when_it_is_reached_is_left_out() {
     }
     let doomed = ["b", "directory"].map(|name| scratch.join(name)).into();
     let mut out = Remover { stream: Vec::new(), at: b"the first", doomed };
-    let mut packer = Packer::new(&mut out, false);
-    packer.tree(&scratch, Path::new("")).unwrap();
+    let mut packer = Packer::new(&mut out);
+    pack_tree(&mut packer, &scratch, Path::new("")).unwrap();
     packer.finish().unwrap();
     let mut archive = tar::Archive::new(out.stream.as_slice());
     let names: Vec<_> = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
     assert_eq!(names, [Path::new("."), Path::new("a"), Path::new("z")]);
-    assert!(Packer::new(io::sink(), false).tree(&scratch.join("b"), Path::new("")).is_err(), "the top is missed");
+    assert!(pack_tree(&mut Packer::new(io::sink()), &scratch.join("b"), Path::new("")).is_err(), "the top is missed");
     fs::remove_dir_all(scratch).unwrap();
 }
 
@@ -101,10 +101,10 @@ fn a_file_that_goes_between_look_and_packing_leaves_nothing_in_the_stream() {
     let found = fs::symlink_metadata(&first).unwrap();
     fs::remove_file(&first).unwrap();
     let mut bytes = Vec::new();
-    let mut packer = Packer::new(&mut bytes, false);
+    let mut packer = Packer::new(&mut bytes);
     let xattrs = [("user.of".to_owned(), b"first".to_vec())];
     let gone = packer.entry(&first, Path::new("first"), &found, &xattrs);
-    assert_eq!(gone.unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert_eq!(io::Error::from(gone.unwrap_err()).kind(), io::ErrorKind::NotFound);
     packer.entry(&second, Path::new("second"), &found, &[]).unwrap();
     packer.finish().unwrap();
     assert!(!bytes.windows(7).any(|window| window == b"user.of"));
