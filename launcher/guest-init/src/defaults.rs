@@ -22,6 +22,7 @@ use rustix::mount::MountFlags;
 use rustix::process::{Resource, Rlimit};
 
 use crate::boot::mount_at;
+use crate::missing;
 
 /// System controls, as paths below `/proc/sys`. Container engines set the first two; systemd and distributions set the
 /// others on the hosts of containers.
@@ -71,7 +72,7 @@ pub(crate) fn mount_and_link() {
     ];
     for (source, target, kind, flags, options) in mounts {
         if let Err(cause) = mount_at(source, target, kind, flags, options) {
-            eprintln!("lamina: {cause}");
+            missing::note(cause);
         }
     }
     for (name, target) in

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use guest_protocol::Network;
 
-use crate::writes;
+use crate::{missing, writes};
 
 /// What an image without `/etc/hosts` gets, besides the machine's own name: the lines that Docker writes.
 const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
@@ -52,7 +52,7 @@ fn put(path: &str, content: impl Fn(&str) -> String) -> Option<PathBuf> {
         fs::write(path, &content).map(|()| true)
     };
     let written = written().unwrap_or_else(|error| {
-        eprintln!("lamina: {path}: {error}");
+        missing::note(format!("{path}: cannot write it: {error}"));
         false
     });
     written.then(|| path.trim_start_matches('/').into())

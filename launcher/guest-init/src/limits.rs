@@ -22,7 +22,7 @@ use std::time::Duration;
 use guest_protocol::{MACHINE, Message, Warning};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::{Guest, writes};
+use crate::{Guest, missing, writes};
 
 /// How often the limits without a line in the log are checked.
 const TICK: Duration = Duration::from_secs(2);
@@ -36,7 +36,8 @@ static TOLD: [AtomicBool; 6] = [const { AtomicBool::new(false) }; 6];
 /// Watches for as long as the guest runs.
 pub(crate) fn watch(guest: &Guest) {
     let log = fs::OpenOptions::new().read(true).custom_flags(NONBLOCK).open("/dev/kmsg");
-    let mut log = log.inspect_err(|error| eprintln!("lamina: /dev/kmsg: {error}")).ok();
+    let mut log = log.inspect_err(|error| missing::note(format!("/dev/kmsg: {error}"))).ok();
+    missing::report(guest);
     loop {
         match &mut log {
             Some(log) => {

@@ -10,6 +10,7 @@ mod defaults;
 mod device;
 mod etc;
 mod limits;
+mod missing;
 mod namespace;
 mod netlink;
 mod process;
@@ -119,6 +120,7 @@ fn obey(guest: &Arc<Guest>, stream: u32, message: Message) -> Result<(), String>
         Message::Setup(setup) => {
             *guest.hostname.lock().unwrap_or_else(PoisonError::into_inner) = setup.hostname.clone();
             root::enter(&setup)?;
+            missing::report(guest);
             let watcher = Arc::clone(guest);
             std::thread::spawn(move || limits::watch(&watcher));
             guest.send(MACHINE, Message::Ready);

@@ -9,7 +9,7 @@ use rustix::fs::Timespec;
 use rustix::mount::{MountFlags, mount_bind, mount_move, mount_remount};
 
 use crate::boot::{self, mount_at};
-use crate::{defaults, device, etc, netlink, writes};
+use crate::{defaults, device, etc, missing, netlink, writes};
 
 /// Where the tree below the root is mounted in the initramfs.
 const LOWER: &str = "/lower";
@@ -45,7 +45,7 @@ pub(crate) fn enter(setup: &Setup) -> Result<(), String> {
         mount_share(share)?;
     }
     if let Err(error) = netlink::send(&[netlink::RouteRequest::link_up(netlink::LOOPBACK)]) {
-        eprintln!("lamina: lo: cannot bring the loopback interface up: {error}");
+        missing::note(format!("lo: cannot bring the loopback interface up: {error}"));
     }
     write_secrets(&setup.secrets)?;
     if setup.overlay == Overlay::ReadOnly {
@@ -68,7 +68,7 @@ fn mount_for_init_system() {
     let hardened = MountFlags::NOSUID | MountFlags::NODEV;
     for path in ["/run", "/run/lock"] {
         if let Err(cause) = mount_at("tmpfs", path, "tmpfs", hardened, Some(c"mode=0755")) {
-            eprintln!("lamina: {cause}");
+            missing::note(cause);
         }
     }
 }
@@ -96,7 +96,7 @@ fn write_secrets(secrets: &[Secret]) -> Result<(), String> {
 fn set_clock(setup: &Setup) {
     let now = Timespec { tv_sec: setup.seconds, tv_nsec: setup.nanoseconds.into() };
     if let Err(error) = rustix::time::clock_settime(rustix::time::ClockId::Realtime, now) {
-        eprintln!("lamina: cannot set the clock: {error}");
+        missing::note(format!("the clock: cannot set it: {error}"));
     }
 }
 

@@ -15,7 +15,7 @@ use rustix::mount::{MountFlags, mount_remount};
 
 use crate::boot::{self, mount_at};
 use crate::changes::{Own, Stack};
-use crate::device;
+use crate::{device, missing};
 
 /// Where the place is mounted in the initramfs.
 const PLACE: &str = "/writes";
@@ -105,7 +105,7 @@ pub(crate) fn make_read_only() -> Result<(), String> {
 pub(crate) fn note_own(written: &[PathBuf]) {
     let Some(stack) = stack() else { return };
     if let Err(error) = Own::note(&stack, written) {
-        eprintln!("lamina: {error}");
+        missing::note(format!("the list of what belongs to the machine: {error}"));
     }
 }
 

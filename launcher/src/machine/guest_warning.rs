@@ -24,7 +24,9 @@ pub(super) fn text(warning: &Warning, keeps: bool) -> String {
             "the guest has as many files open as its kernel allows; more memory, with --memory, allows more".to_owned()
         }
         Warning::DiskFailed { cause } => format!("the guest cannot use a disk: {}", printable(cause)),
-        Warning::Missing { cause } => format!("the guest lacks something: {}", printable(cause)),
+        Warning::Missing { cause } => {
+            format!("the guest runs, but something in it could not be set up: {}", printable(cause))
+        }
     }
 }
 

@@ -97,6 +97,19 @@ fn name_of_a_machine_resolves_in_it_whatever_its_image_has_in_etc() {
 }
 
 #[test]
+fn what_init_could_not_set_up_is_told_and_the_command_runs() {
+    let made = "mkdir -p etc/hosts etc/resolv.conf";
+    let machines = Machines::with_config(&[Layer::of_script(made)], &json!({}));
+    let finished = machines.run(&["--network", "slirp"], &["echo", "ran"]).succeeded();
+    assert_eq!(finished.stdout, "ran\n", "{finished}");
+    for path in ["/etc/hosts", "/etc/resolv.conf"] {
+        let told = format!("could not be set up: {path}: cannot write it: Is a directory");
+        assert!(finished.stderr.contains(&told), "{finished}");
+    }
+    machines.session.traces().assert_nothing_left();
+}
+
+#[test]
 fn signal_goes_to_the_command_and_not_to_its_children() {
     let machines = Machines::of(Image::Debian);
     let script = "sh -c 'trap \"echo child\" USR1 TERM; while :; do sleep 0.1; done' & \

@@ -51,8 +51,11 @@ impl Engine for Firecracker {
 
     fn check(&self, plan: &Plan) -> Result<(), Failure> {
         if !plan.shares.is_empty() {
-            let count = plan.shares.len();
-            let cause = format!("it has no virtiofs, and the plan has {count} shares, the root among them");
+            let shares = match plan.shares.len() {
+                1 => "1 share".to_owned(),
+                count => format!("{count} shares"),
+            };
+            let cause = format!("it has no virtiofs, which the machine needs for {shares} (-v, or its root)");
             return Err(Failure::new(self.title(), cause).with_hint("use --backend block and no -v, or another engine"));
         }
         plan.check_room(self.title(), MOST_DEVICES)
@@ -126,10 +129,8 @@ mod tests {
     fn shares_are_refused_with_the_way_out() {
         for shares in [0, 1, 2, 8, 40] {
             let failure = Firecracker.check(&example(shares)).unwrap_err().to_string();
-            assert!(
-                failure.contains(&format!("{} shares", shares + 1)) && failure.contains("--backend block"),
-                "{failure}"
-            );
+            let counted = if shares == 0 { "for 1 share (".into() } else { format!("for {} shares (", shares + 1) };
+            assert!(failure.contains(&counted) && failure.contains("--backend block"), "{failure}");
         }
     }
 }
