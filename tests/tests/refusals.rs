@@ -132,3 +132,14 @@ fn damaged_store_file_is_written_again_once_it_is_removed() {
     assert_eq!(session.ok(["images", "--quiet"]), format!("{REFERENCE}\n"));
     assert!(file.exists());
 }
+
+#[test]
+fn commit_takes_no_name_with_a_digest_because_it_cannot_keep_what_that_promises() {
+    let (session, _layout) = session();
+    let digest = format!("sha256:{}", "0".repeat(64));
+    for name in [format!("lamina.test/new@{digest}"), format!("lamina.test/new:1@{digest}")] {
+        session.run(["commit", "m", &name]).refused_usage("give a name without a digest");
+        session.run(["commit", "--json", "m", &name]).refused_usage("give a name without a digest");
+    }
+    assert_eq!(session.ok(["images", "--quiet"]), format!("{REFERENCE}\n"));
+}

@@ -395,6 +395,40 @@ fn interrupted_repair_ends_at_once_and_leaves_the_store_as_it_was() {
 }
 
 #[test]
+fn image_that_repeats_a_layer_goes_through_every_command() {
+    let (registry, session) = (Registry::plain(), Session::user());
+    let first = Layer::of_files(&[("etc/name", b"first\n"), ("noise", &noise(3, 200_000))]);
+    let second = Layer::of_files(&[("etc/name", b"second\n"), ("etc/.wh.gone", b""), ("only", b"here\n")]);
+    let layout = Layout::of(&[first.clone(), second.clone(), first.clone(), first.clone()]);
+    let pulled = registry.push_layout(layout.path(), "test/repeats", "1");
+    session.ok(["pull", &pulled]);
+    session.import(layout.path(), "lamina.test/repeats:1");
+    assert_eq!(Inventory::of(&session.store()).layers().len(), 2, "each is kept once");
+    let layers = session.json(["inspect", "--json", &pulled])["layers"].as_array().map(Vec::len);
+    assert_eq!(layers, Some(4), "and named as often as the image names it");
+
+    session.ok(["prepare", &pulled]);
+    session.ok(["verify", &pulled]);
+    session.ok(["gc"]);
+    let exported = session.work("exports").join("layout");
+    session.ok(["export", &pulled, exported.to_str().unwrap()]);
+    session.ok(["import", exported.to_str().unwrap(), "--tag", "lamina.test/exported:1"]);
+    assert_eq!(Inventory::of(&session.store()).layers().len(), 2, "the export has the same layers");
+    for reference in [&pulled, "lamina.test/repeats:1", "lamina.test/exported:1"] {
+        let point = session.mount(reference, "mounted");
+        assert_eq!(session.read(&point.join("etc/name")), b"first\n", "{reference}: the topmost one counts");
+        assert_eq!(session.read(&point.join("only")), b"here\n", "{reference}");
+        assert_eq!(session.read(&point.join("noise")), noise(3, 200_000), "{reference}");
+        session.umount(&point);
+    }
+    session.await_no_process();
+    session.ok(["rmi", &pulled, "lamina.test/repeats:1", "lamina.test/exported:1"]);
+    session.ok(["gc"]);
+    assert_eq!(Inventory::of(&session.store()).layers(), Vec::<&Path>::new());
+    session.traces().assert_nothing_left();
+}
+
+#[test]
 fn store_is_usable_after_an_import_was_killed() {
     let session = Session::user();
     let layout = Image::Trees.layout();
