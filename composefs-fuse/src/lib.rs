@@ -21,10 +21,12 @@
 
 #[cfg(target_os = "linux")]
 pub mod linux;
+mod log_format;
 mod reply;
 mod request;
 mod server;
 pub mod stats;
 pub mod wire;
 
+pub use log_format::LogFormat;
 pub use server::{CACHE_SECONDS, MAX_REPLY, MAX_REQUEST, Server, report};

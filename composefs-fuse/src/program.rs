@@ -2,14 +2,15 @@
 
 use anyhow::anyhow;
 use clap::Parser;
-use composefs_fuse::Server;
 use composefs_fuse::linux::{
     MountOptions, MountProgram, OptionError, ProgramEnd, ServeOptions, ServerProcess, StatsOutlet, run as run_program,
     split_options,
 };
-use layer_store::{BaseId, Store};
+use composefs_fuse::{LogFormat, Server};
+use layer_store::{BaseId, Store, printable};
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -65,9 +66,26 @@ struct Arguments {
 
 const BACKGROUND_CHILD: &str = "--background-child";
 
+/// Parses the command line. The message about a wrong one quotes words of it, so it is made from words that are safe to
+/// print.
+fn parse() -> Arguments {
+    let error = match Arguments::try_parse() {
+        Ok(arguments) => return arguments,
+        Err(error) => error,
+    };
+    let words = std::env::args_os().map(|word| printable::bytes(word.as_bytes()));
+    match Arguments::try_parse_from(words) {
+        Err(error) => error.exit(),
+        Ok(_) => {
+            report(&error.to_string().trim_end());
+            std::process::exit(error.exit_code());
+        }
+    }
+}
+
 /// Runs the program. Returns the exit status of the process.
 pub(crate) fn run() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = parse();
     let level = if arguments.verbose { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("LAMINA_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt()
@@ -76,13 +94,13 @@ pub(crate) fn run() -> ExitCode {
         .with_ansi(io::stderr().is_terminal())
         // It would report with `eprintln!` that it cannot write, and panic for the same reason.
         .log_internal_errors(false)
-        .with_target(false)
+        .event_format(LogFormat { time: true })
         .init();
 
     let mount = match mount_options(&arguments.options) {
         Ok(mount) => mount,
         Err(error) => {
-            eprintln!("composefs-fuse: {error}");
+            report(&error);
             return ExitCode::from(2);
         }
     };
@@ -90,7 +108,7 @@ pub(crate) fn run() -> ExitCode {
         Ok(status) => status,
         Err(error) => {
             // Its text has the causes in it.
-            eprintln!("composefs-fuse: {error}");
+            report(&error);
             ExitCode::FAILURE
         }
     }
@@ -126,11 +144,17 @@ fn mount_and_serve(arguments: &Arguments, mount: MountOptions) -> anyhow::Result
         }
         ProgramEnd::Served(served) => {
             if arguments.verbose {
-                eprint!("{}", served.stats.snapshot());
+                let _ = write!(io::stderr(), "{}", served.stats.snapshot());
             }
             ExitCode::SUCCESS
         }
     })
+}
+
+/// Prints an error, which may quote words of others. A standard error that is closed is no reason to panic.
+fn report(error: &dyn std::fmt::Display) {
+    let line = format!("composefs-fuse: {error}");
+    let _ = io::stderr().write_all(format!("{}\n", printable::line(&line)).as_bytes());
 }
 
 /// Adds the argument that makes this program serve in the background: before `--`, after which nothing is an option.

@@ -4,16 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Prints a line on standard error, as `eprintln!` does, but does not panic if it cannot be written. A machine and a
-/// mount must survive a full disk under their log, and a reader that has gone away.
-macro_rules! tell {
-    ($($words:tt)*) => {{
-        use std::io::Write as _;
-        // There is nowhere else to report this.
-        let _ = std::io::stderr().lock().write_all(format!("{}\n", format_args!($($words)*)).as_bytes());
-    }};
-}
-
 /// A failure as the user reads it: `<thing>: <cause>; <hint>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {

@@ -5,7 +5,11 @@
 //! and `machine` runs the result and supervises it. In the guest, the crate `guest-init` is at the other end of the
 //! control channel.
 
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
+
 #[macro_use]
+mod print;
+
 mod failure;
 mod hint;
 

@@ -1,7 +1,7 @@
 //! Shows on one line how many bytes have been processed. Hidden if standard error is not a terminal.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use layer_store::{Cancellation, Observer};
+use layer_store::{Cancellation, Observer, printable};
 
 /// The line on standard error.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ impl Meter {
         let bar = ProgressBar::with_draw_target(None, target);
         let style = ProgressStyle::with_template("{msg} {bytes:>10} {bytes_per_sec:>12}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_message(doing.to_owned());
+        bar.set_message(printable::line(doing).into_owned());
         Self { bar, cancellation: Cancellation::default() }
     }
 

@@ -24,6 +24,7 @@ mod mapped;
 mod materialize;
 mod observer;
 mod oci;
+pub mod printable;
 mod reference;
 mod registry;
 mod remove;

@@ -1,5 +1,7 @@
 //! The options and output that `lamina pull` and `lamina import` share.
 
+use crate::failure::Failure;
+use crate::print;
 use layer_store::{Acquired, AcquiredLayer};
 use serde::Serialize;
 
@@ -44,11 +46,10 @@ pub(super) fn parallel(text: &str) -> Result<usize, String> {
 }
 
 /// Prints the images that were added to the store.
-pub(super) fn print(images: &[Acquired], json: bool, quiet: bool) {
+pub(super) fn show(images: &[Acquired], json: bool, quiet: bool) -> Result<(), Failure> {
     if json {
         let rows: Vec<Row> = images.iter().map(row).collect();
-        say!("{}", serde_json::json!(rows));
-        return;
+        return print::json(&rows);
     }
     for image in images {
         for reference in &image.references {
@@ -59,6 +60,7 @@ pub(super) fn print(images: &[Acquired], json: bool, quiet: bool) {
             }
         }
     }
+    Ok(())
 }
 
 fn row(image: &Acquired) -> Row {

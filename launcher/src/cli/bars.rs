@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use layer_store::{Cancellation, LayerProgress, LayerState, Observer};
+use layer_store::{Cancellation, LayerProgress, LayerState, Observer, printable};
 
 /// A progress line on standard error for each layer.
 #[derive(Debug)]
@@ -37,8 +37,7 @@ impl Observer for Bars {
             // Hidden until its style is set.
             let bar = ProgressBar::hidden();
             bar.set_style(style(LayerState::Waiting));
-            // A name in an archive may hold any byte.
-            bar.set_prefix(progress.name.escape_debug().to_string());
+            bar.set_prefix(printable::line(progress.name).into_owned());
             (LayerState::Waiting, self.lines.add(bar))
         });
         let word = match progress.state {
@@ -66,7 +65,7 @@ impl Observer for Bars {
             tell!("lamina: {line}");
         } else {
             // The layers' lines are redrawn below it.
-            let _ = self.lines.println(format!("lamina: {line}"));
+            let _ = self.lines.println(format!("lamina: {}", printable::line(line)));
         }
     }
 

@@ -10,6 +10,7 @@ use super::on_top::OnTop;
 use super::{Global, store};
 use crate::failure::{About, Failure};
 use crate::meter::Meter;
+use crate::print;
 
 /// Write an image as one read-only file that a kernel mounts (EROFS)
 ///
@@ -70,7 +71,7 @@ impl BuildImage {
             tell!("lamina: {count} extended attributes were left out: EROFS cannot store them");
         }
         if global.json {
-            say!("{}", serde_json::json!({ "file": self.file, "base": base.to_string(), "image": summary }));
+            print::json(&serde_json::json!({ "file": self.file, "base": base.to_string(), "image": summary }))?;
         } else if !self.quiet {
             say!("wrote {} ({}, {} inodes)", self.file.display(), super::size(summary.bytes), summary.inodes);
         }

@@ -13,6 +13,7 @@ use super::{Global, store};
 use crate::failure::{About, Failure, USAGE};
 use crate::machine::launch;
 use crate::machine::{Machine, Piped, Signals, Stdio};
+use crate::print;
 use crate::spec::{Root, Spec, open_store};
 
 /// Create an image from what a machine has written
@@ -65,7 +66,7 @@ impl Commit {
         let on_top: Vec<DiffId> = variant.into_iter().chain([layer]).collect();
         let manifest = opened.images().commit(&base, &on_top, &provenance, &reference).about(&reference)?;
         if global.json {
-            say!("{}", serde_json::json!({ "reference": reference, "manifest": manifest, "layer": layer }));
+            print::json(&serde_json::json!({ "reference": reference, "manifest": manifest, "layer": layer }))?;
         } else {
             let bytes = opened.layers().bytes(&layer).unwrap_or_default();
             say!("{reference}: added a layer of {}", super::size(bytes));
@@ -96,7 +97,7 @@ impl Commit {
                 let _ = io::copy(&mut reader, &mut io::sink());
                 ingested
             });
-            let ends = Stdio::output(Piped(writer));
+            let ends = Stdio::output(Piped::new(writer));
             let status = launch::run_tool(machine, Process::tool(&["pack-changes"]), ends, signals);
             let ingested = ingesting.join().map_err(|_| Failure::new(&about, "its changes could not be read"))?;
             match status? {

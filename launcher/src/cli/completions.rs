@@ -7,6 +7,7 @@ use clap_complete::Shell;
 
 use super::Cli;
 use crate::failure::{About, Failure};
+use crate::print;
 
 /// Print completions for a shell
 #[derive(Debug, clap::Args)]
@@ -25,7 +26,7 @@ impl Completions {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let mut text = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "lamina", &mut text);
-        super::print(&String::from_utf8_lossy(&text))?;
+        print::result_lines(&String::from_utf8_lossy(&text))?;
         Ok(0)
     }
 }

@@ -13,6 +13,7 @@ use super::outcome::{Outcome, refuse_json};
 use crate::failure::{About, Failure, USAGE};
 use crate::machine::launch;
 use crate::machine::{Machine, Piped, SharedBuffer, Signals, Stdio};
+use crate::print;
 
 /// Copy files and directories between a machine and the host
 ///
@@ -78,7 +79,7 @@ impl Cp {
             }
             (Place::Stream, Place::Guest { machine, path }) => {
                 let said = SharedBuffer::default();
-                let ends = Stdio::new(io::stdin(), Piped(said.clone()));
+                let ends = Stdio::new(io::stdin(), Piped::new(said.clone()));
                 let status = run(&Machine::find(&machine)?, &["unpack-into", &path], ends, signals)?;
                 Arrived::in_guest(status, &said).tell(&machine, global)
             }
@@ -118,7 +119,7 @@ impl Arrived {
     fn tell(self, machine: &str, global: &Global) -> Result<u8, Failure> {
         match self.0 {
             Ok(Copied { files, bytes }) if global.json => {
-                say!("{}", serde_json::json!({ "name": machine, "files": files, "bytes": bytes }));
+                print::json(&serde_json::json!({ "name": machine, "files": files, "bytes": bytes }))?;
                 Ok(0)
             }
             Ok(_) => Ok(0),
@@ -137,7 +138,7 @@ fn from_guest(machine: &str, path: &str, to: &Path, signals: Signals) -> Result<
     let (reader, writer) = io::pipe().about("pipe")?;
     let destination = Destination::At { name: last_component(path).into(), path: to.to_owned() };
     let unpacking = thread::spawn(move || unpacked(reader, &destination));
-    let status = run(&machine, &["pack", path, ""], Stdio::output(Piped(writer)), signals);
+    let status = run(&machine, &["pack", path, ""], Stdio::output(Piped::new(writer)), signals);
     let unpacked = unpacking.join().unwrap_or_else(|_| Err(io::Error::other("unpacking ended early")));
     Ok(Arrived(match status? {
         0 => Ok(unpacked.about(to.display())?),
@@ -164,7 +165,7 @@ fn to_guest(from: &Path, machine: &str, path: &str, signals: Signals) -> Result<
     let packing = thread::spawn(move || packed(&found, writer));
     // The reader moves into the session: when that ends, the closed pipe stops the packer.
     let said = SharedBuffer::default();
-    let status = run(&machine, &["unpack-at", path, &name], Stdio::new(reader, Piped(said.clone())), signals)?;
+    let status = run(&machine, &["unpack-at", path, &name], Stdio::new(reader, Piped::new(said.clone())), signals)?;
     let packed = packing.join().unwrap_or_else(|_| Err(io::Error::other("packing ended early")));
     match packed {
         Err(error) if status == 0 || error.kind() != io::ErrorKind::BrokenPipe => {

@@ -1,16 +1,20 @@
 //! `lamina diff`.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use guest_protocol::Process;
 use guest_protocol::changes::parse_list;
 
+use layer_store::printable;
+
 use super::Global;
-use crate::failure::{About, Failure, MACHINE_FAILED};
+use crate::failure::{Failure, MACHINE_FAILED};
 use crate::machine::launch;
 use crate::machine::{Machine, Piped, Signals, Stdio};
+use crate::print;
 
 /// List the files that a machine has added (A), changed (C) and deleted (D)
 ///
@@ -46,7 +50,7 @@ impl Diff {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let machine = Machine::find(&self.name)?;
         let collected = Collected::default();
-        let ends = Stdio::output(Piped(collected.clone()));
+        let ends = Stdio::output(Piped::new(collected.clone()));
         let status = launch::run_tool(&machine, Process::tool(&["changes"]), ends, Signals::catch()?)?;
         if status != 0 {
             return Err(Failure::new(format_args!("machine {}", self.name), "its changes could not be read")
@@ -58,11 +62,12 @@ impl Diff {
             let changes = changes.iter().map(
                 |(letter, path)| serde_json::json!({ "change": letter.to_string(), "path": path.to_string_lossy() }),
             );
-            let text = serde_json::to_string_pretty(&changes.collect::<Vec<_>>()).about("JSON")?;
-            super::print(&(text + "\n"))?;
+            print::json_pretty(&changes.collect::<Vec<_>>())?;
         } else {
-            let line = |(letter, path): &(char, PathBuf)| format!("{letter} {}\n", path.display());
-            super::print(&changes.iter().map(line).collect::<String>())?;
+            let line = |(letter, path): &(char, PathBuf)| {
+                format!("{letter} {}\n", printable::bytes(path.as_os_str().as_bytes()))
+            };
+            print::result_lines(&changes.iter().map(line).collect::<String>())?;
         }
         Ok(0)
     }

@@ -8,11 +8,12 @@ use serde::Serialize;
 
 use super::Global;
 use crate::engine::{Accelerator, Host, RunRequest, check_socket, table};
-use crate::failure::{About, Failure};
+use crate::failure::Failure;
 use crate::host::passt::Passt;
 use crate::host::virtiofsd::{Owner, Virtiofsd};
 use crate::host::{self, Boot};
 use crate::machine::{self, Directory, Signals};
+use crate::print;
 use crate::spec::share;
 
 /// Find out what this host can do, by trying
@@ -77,9 +78,9 @@ impl Doctor {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let findings = self.examine(global)?;
         if global.json {
-            super::print(&(serde_json::to_string_pretty(&findings).about("JSON")? + "\n"))?;
+            print::json_pretty(&findings)?;
         } else {
-            super::print(&findings.iter().map(ToString::to_string).collect::<String>())?;
+            print::result_lines(&findings.iter().map(ToString::to_string).collect::<String>())?;
         }
         Ok(u8::from(findings.iter().any(|finding| finding.required && !finding.works)))
     }

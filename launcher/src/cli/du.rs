@@ -7,6 +7,7 @@ use layer_store::Usage;
 use super::{Global, size, store};
 use crate::cli::du_svg;
 use crate::failure::{About, Failure};
+use crate::print;
 
 /// Show the disk space of images and layers, and what sharing saves
 #[derive(Debug, clap::Args)]
@@ -32,7 +33,7 @@ impl Du {
             std::fs::write(path, du_svg::shared_layers(&usage)).about(path.display())?;
         }
         if global.json {
-            say!("{}", serde_json::to_string_pretty(&usage).about("JSON")?);
+            print::json_pretty(&usage)?;
         } else {
             self.print(&usage);
         }

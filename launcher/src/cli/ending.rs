@@ -7,6 +7,7 @@ use layer_store::Store;
 use super::Global;
 use crate::failure::{About, Failure};
 use crate::machine::{self, Machine, Signals, Stopped};
+use crate::print;
 use crate::spec::{Root, Spec, signal};
 
 /// Stop machines
@@ -92,7 +93,7 @@ fn each(
         }
     }
     if global.json {
-        say!("{}", serde_json::Value::from(done));
+        print::json(&done)?;
     }
     failed.map_or(Ok(0), Err)
 }

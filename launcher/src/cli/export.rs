@@ -8,6 +8,7 @@ use layer_store::{Cancellation, DiffId, Reference};
 use super::{Global, store};
 use crate::failure::{About, Failure};
 use crate::meter::Meter;
+use crate::print;
 
 /// Write an image as an OCI layout
 ///
@@ -49,7 +50,7 @@ impl Export {
             );
         }
         if global.json {
-            say!("{}", serde_json::json!({ "directory": self.directory, "manifest": manifest }));
+            print::json(&serde_json::json!({ "directory": self.directory, "manifest": manifest }))?;
         } else if !self.quiet {
             say!("exported {} to {}", self.image, self.directory.display());
         }

@@ -4,6 +4,7 @@ use layer_store::{Collected, DiffId, Store};
 
 use super::{Global, store};
 use crate::failure::{About, Failure, USAGE};
+use crate::print;
 
 /// Remove layers and caches that no image, mount or machine needs
 ///
@@ -39,7 +40,7 @@ impl Gc {
             let layer = meant(&opened, layer)?;
             let holders = opened.layers().holders(&layer).about("lamina gc")?;
             if global.json {
-                say!("{}", serde_json::json!({ "layer": layer, "holders": holders }));
+                print::json(&serde_json::json!({ "layer": layer, "holders": holders }))?;
             } else if holders.is_empty() {
                 say!("nothing: the next `lamina gc` removes it");
             }
@@ -51,7 +52,7 @@ impl Gc {
 
     fn print(&self, collected: &Collected, global: &Global) -> Result<u8, Failure> {
         if global.json {
-            say!("{}", serde_json::to_string_pretty(collected).about("JSON")?);
+            print::json_pretty(collected)?;
             return Ok(0);
         }
         let verb = if self.dry_run { "would remove" } else { "removed" };

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use layer_store::{ImageSummary, Reference, Store};
+use layer_store::{ImageSummary, Reference, Store, printable};
 use serde::Serialize;
 
 use super::{Global, store};
 use crate::failure::{About, Failure};
+use crate::print;
 
 /// List the images of the store
 #[derive(Debug, clap::Args)]
@@ -45,7 +46,7 @@ impl Images {
         let images = opened.images().list().about("store")?;
         let rows: Vec<Row> = images.iter().map(|image| row(&opened, image)).collect();
         if global.json {
-            say!("{}", serde_json::to_string_pretty(&rows).about("JSON")?);
+            print::json_pretty(&rows)?;
             return Ok(0);
         }
         let names: Vec<String> = rows.iter().map(|row| familiar(&row.reference)).collect();
@@ -89,5 +90,6 @@ fn row(opened: &Store, summary: &ImageSummary) -> Row {
 
 /// Returns the short name that people write.
 fn familiar(reference: &str) -> String {
-    reference.parse::<Reference>().map_or_else(|_| reference.to_owned(), |reference| reference.familiar())
+    let name = reference.parse::<Reference>().map_or_else(|_| reference.to_owned(), |reference| reference.familiar());
+    printable::line(&name).into_owned()
 }

@@ -115,7 +115,7 @@ impl Import {
         let imported = opened.images().import_rootfs(&source, &reference, &options, &observer);
         bars.finish();
         let image = imported.map_err(|error| Failure::of("import", &error))?;
-        acquired::print(&[image], global.json, self.quiet.quiet);
+        acquired::show(&[image], global.json, self.quiet.quiet)?;
         Ok(0)
     }
 }
@@ -132,7 +132,7 @@ pub(super) fn import(
     let imported = opened.images().import(source, options, &observer);
     bars.finish();
     let images = imported.map_err(|error| Failure::of("import", &error))?;
-    acquired::print(&images, global.json, quiet.quiet);
+    acquired::show(&images, global.json, quiet.quiet)?;
     Ok(0)
 }
 

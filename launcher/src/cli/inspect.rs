@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{Global, ps, store};
-use crate::failure::{About, Failure, USAGE};
+use crate::failure::{Failure, USAGE};
 use crate::machine::kept_disk;
 use crate::machine::{self, Machine, Record};
+use crate::print;
 use crate::spec::Spec;
 
 /// Show the details of an image or a machine
@@ -93,7 +94,7 @@ impl Inspect {
             config: &image.config,
         };
         if global.json {
-            say!("{}", serde_json::to_string_pretty(&report).about("JSON")?);
+            print::json_pretty(&report)?;
         } else {
             report.print(opened.root());
         }
@@ -117,7 +118,7 @@ fn show_machine(machine: &Machine, json: bool) -> Result<u8, Failure> {
     let record = &machine.record;
     if json {
         let report = MachineReport { record, directory: &directory, spec: spec.as_ref() };
-        say!("{}", serde_json::to_string_pretty(&report).about("JSON")?);
+        print::json_pretty(&report)?;
         return Ok(0);
     }
     say!("machine     {}", record.name);

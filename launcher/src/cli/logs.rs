@@ -5,6 +5,8 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use layer_store::printable;
+
 use super::Global;
 use crate::failure::{About, Failure};
 use crate::machine::{FileWatch, LogEntry, Machine, OUTPUT_LOG, Signals};
@@ -85,6 +87,8 @@ impl Logs {
         }
     }
 
+    /// Prints a line: what a guest wrote as it is, and our own messages, which may quote others, as text.
+    #[expect(clippy::disallowed_methods, reason = "what a guest wrote stays byte-exact")]
     fn print(&self, line: &[u8], json: bool) -> io::Result<()> {
         if self.console || self.launcher {
             let mut stdout = io::stdout().lock();
@@ -92,7 +96,10 @@ impl Logs {
                 let stream = if self.console { "console" } else { "launcher" };
                 let text = String::from_utf8_lossy(line);
                 let row = serde_json::json!({ "stream": stream, "text": text.trim_end_matches('\r') });
-                return writeln!(stdout, "{row}");
+                return writeln!(stdout, "{}", printable::json(&row.to_string()));
+            }
+            if self.launcher {
+                return writeln!(stdout, "{}", printable::bytes(line));
             }
             stdout.write_all(line)?;
             return stdout.write_all(b"\n");
@@ -102,7 +109,7 @@ impl Logs {
             let text = String::from_utf8_lossy(entry.bytes);
             let stream = if entry.error { "stderr" } else { "stdout" };
             let row = serde_json::json!({ "time": entry.time, "stream": stream, "text": text, "whole": entry.whole });
-            return writeln!(io::stdout(), "{row}");
+            return writeln!(io::stdout(), "{}", printable::json(&row.to_string()));
         }
         let mut to: Box<dyn Write> = if entry.error { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
         if self.timestamps {

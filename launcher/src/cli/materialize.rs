@@ -8,6 +8,7 @@ use super::on_top::OnTop;
 use super::{Global, store};
 use crate::failure::{About, Failure};
 use crate::meter::Meter;
+use crate::print;
 
 /// Unpack an image into a directory, for tools that need one
 ///
@@ -68,7 +69,7 @@ impl Materialize {
         drop(meter);
         let made = made.about("lamina materialize")?;
         if global.json {
-            say!("{}", serde_json::json!({ "directory": self.directory, "base": base.to_string(), "made": made }));
+            print::json(&serde_json::json!({ "directory": self.directory, "base": base.to_string(), "made": made }))?;
         } else if !self.quiet {
             say!("unpacked {} entries, {} to {}", made.entries, super::size(made.bytes), self.directory.display());
         }

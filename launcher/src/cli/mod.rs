@@ -1,13 +1,5 @@
 //! The commands of `lamina`: each in a file of its own, with its options next to the code that uses them.
 
-/// Prints a line of a result. A closed pipe (`| head`) is no error; any other failure to write ends the program, because
-/// half a result must not look like a whole one.
-macro_rules! say {
-    ($($words:tt)*) => {
-        $crate::cli::print_line(format_args!($($words)*))
-    };
-}
-
 mod acquired;
 mod bars;
 mod build_image;
@@ -44,15 +36,19 @@ mod umount;
 mod verify;
 
 use std::ffi::{OsStr, OsString};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use composefs_fuse::LogFormat;
+use layer_store::printable;
 
 use crate::failure::Failure;
 use crate::host::{child, file_share, share};
 use crate::machine::{self, launch};
+use crate::print;
 
 /// Options of every command.
 #[derive(Clone, Debug, clap::Args)]
@@ -134,7 +130,7 @@ pub fn main() -> ExitCode {
         Some(Err(failure)) => return report(Err(failure)),
         None => arguments,
     };
-    let cli = Cli::parse_from(&arguments);
+    let cli = parse(&arguments);
     log_to_stderr(cli.global.verbose);
     report(match cli.command {
         Command::Pull(pull) => pull.execute(&cli.global),
@@ -172,6 +168,24 @@ pub fn main() -> ExitCode {
         Command::Completions(completions) => completions.execute(),
         Command::Man(man) => man.execute(),
     })
+}
+
+/// Parses the command line, and ends the program if it is wrong or asks for help. The message about a wrong one quotes
+/// words of it, so it is made from words that are safe to print.
+fn parse(arguments: &[OsString]) -> Cli {
+    let error = match Cli::try_parse_from(arguments) {
+        Ok(cli) => return cli,
+        Err(error) => error,
+    };
+    let words = arguments.iter().map(|word| printable::bytes(word.as_bytes()));
+    match Cli::try_parse_from(words) {
+        Err(error) => error.exit(),
+        // What is wrong is a character that has been replaced.
+        Ok(_) => {
+            print::message_lines(error.to_string().trim_end());
+            std::process::exit(error.exit_code());
+        }
+    }
 }
 
 /// Handles the arguments with which this program starts itself. They are not commands for users.
@@ -217,22 +231,6 @@ fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).filter(|&bytes| bytes > 0).ok_or_else(wrong)
 }
 
-/// Prints a result. A closed pipe (`| head`) is no error.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new("standard output", error)),
-        _ => Ok(()),
-    }
-}
-
-fn print_line(line: std::fmt::Arguments<'_>) {
-    if let Err(failure) = print(&format!("{line}\n")) {
-        tell!("lamina: {failure}");
-        std::process::exit(failure.status().into());
-    }
-}
-
 /// Prints a failure and turns it into an exit status.
 fn report(result: Result<u8, Failure>) -> ExitCode {
     match result {
@@ -244,6 +242,7 @@ fn report(result: Result<u8, Failure>) -> ExitCode {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the format escapes what it writes")]
 fn log_to_stderr(verbose: u8) {
     let level = match verbose {
         0 => tracing::Level::WARN,
@@ -256,8 +255,7 @@ fn log_to_stderr(verbose: u8) {
         .with_ansi(std::io::stderr().is_terminal())
         // Otherwise a failed write is reported by `eprintln!`, which panics when that fails too.
         .log_internal_errors(false)
-        .without_time()
-        .with_target(false)
+        .event_format(LogFormat { time: false })
         .init();
 }
 

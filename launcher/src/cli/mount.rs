@@ -14,6 +14,7 @@ use layer_store::Store;
 use super::on_top::OnTop;
 use super::{Global, mount_helper, store};
 use crate::failure::{About, FAILED, Failure, USAGE};
+use crate::print;
 
 /// Show an image as a read-only directory, without root and without unpacking it
 ///
@@ -135,7 +136,7 @@ impl Mount {
             ProgramEnd::Reported(status) => status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED),
             ProgramEnd::Served(served) => {
                 if global.verbose > 0 {
-                    tell!("{}", served.stats.snapshot().to_string().trim_end());
+                    print::message_lines(served.stats.snapshot().to_string().trim_end());
                 }
                 0
             }

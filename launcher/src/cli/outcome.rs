@@ -7,6 +7,7 @@ use guest_protocol::Ending;
 use super::Global;
 use crate::failure::{Failure, USAGE};
 use crate::machine::{Captured, Stdio, WriteFailure};
+use crate::print;
 
 /// Where a command's output goes.
 #[derive(Debug)]
@@ -42,23 +43,22 @@ impl Outcome {
                 Err(failure) => tell!("lamina: {failure}"),
                 Ok(()) => {}
             },
-            Self::Captured(captured) => print(captured, name, ending),
+            Self::Captured(captured) => report(captured, name, ending)?,
         }
         Ok(status)
     }
 }
 
-fn print(captured: Captured, name: &str, ending: Ending) {
+fn report(captured: Captured, name: &str, ending: Ending) -> Result<(), Failure> {
     let signal = match ending {
         Ending::Signal(number) => Some(number),
         Ending::Status(_) => None,
     };
     let [stdout, stderr] =
         [captured.stdout, captured.stderr].map(|kept| String::from_utf8_lossy(&kept.take()).into_owned());
-    let row = serde_json::json!({
+    print::json(&serde_json::json!({
         "name": name, "status": ending.shell_status(), "signal": signal, "stdout": stdout, "stderr": stderr,
-    });
-    say!("{row}");
+    }))
 }
 
 /// Refuses `--json` where standard output has another use.

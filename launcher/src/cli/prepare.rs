@@ -3,6 +3,7 @@
 use super::on_top::OnTop;
 use super::{Global, store};
 use crate::failure::Failure;
+use crate::print;
 
 /// Prepare an image for mounting and running, and print its base id
 ///
@@ -28,8 +29,7 @@ impl Prepare {
         let image = store::image(&opened, &self.image)?;
         let base = store::prepare(&opened, &image, &self.on_top.layers(&opened)?)?;
         if global.json {
-            let result = serde_json::json!({ "reference": image.reference, "base": base.to_string() });
-            say!("{result}");
+            print::json(&serde_json::json!({ "reference": image.reference, "base": base.to_string() }))?;
         } else {
             say!("{base}");
         }

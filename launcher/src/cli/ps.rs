@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use layer_store::printable;
+
 use super::Global;
-use crate::failure::{About, Failure};
+use crate::failure::Failure;
 use crate::machine::{self, Record, State};
+use crate::print;
 
 /// List machines
 ///
@@ -29,7 +32,7 @@ impl Ps {
         let mut records = machine::all()?;
         records.retain(|record| self.all || record.state.is_active());
         if global.json {
-            say!("{}", serde_json::to_string_pretty(&records).about("JSON")?);
+            print::json_pretty(&records)?;
         } else if self.quiet {
             records.iter().for_each(|record| say!("{}", record.name));
         } else {
@@ -42,8 +45,9 @@ impl Ps {
 fn print_table(records: &[Record]) {
     let heads = ["NAME", "ROOT", "STATE", "COMMAND"].map(str::to_owned);
     let rows = records.iter().map(|record| {
-        let command = record.command.join(" ").replace(char::is_control, " ");
+        let command = record.command.join(" ");
         [record.name.clone(), record.root.clone(), describe(&record.state), cut(&command, 40)]
+            .map(|text| printable::line(&text).into_owned())
     });
     let rows: Vec<[String; 4]> = std::iter::once(heads).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();

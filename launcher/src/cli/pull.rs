@@ -68,7 +68,7 @@ impl Pull {
         let pulled = opened.images().pull(&reference, &options, &observer);
         bars.finish();
         let image = pulled.map_err(|error| Failure::of("pull", &error))?;
-        acquired::print(&[image], global.json, self.quiet.quiet);
+        acquired::show(&[image], global.json, self.quiet.quiet)?;
         Ok(0)
     }
 

@@ -4,6 +4,7 @@ use layer_store::Store;
 
 use super::{Global, store};
 use crate::failure::{About, FAILED, Failure, USAGE};
+use crate::print;
 
 /// Remove images from the store
 ///
@@ -46,7 +47,7 @@ impl Rmi {
             removed.push(reference);
         }
         if global.json {
-            say!("{}", serde_json::json!({ "removed": removed, "failed": failed, "frees": frees }));
+            print::json(&serde_json::json!({ "removed": removed, "failed": failed, "frees": frees }))?;
         }
         Ok(if failed.is_empty() { 0 } else { FAILED })
     }

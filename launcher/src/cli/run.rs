@@ -13,6 +13,7 @@ use crate::host::network::{NetworkBackend, Publish};
 use crate::machine::kept_disk;
 use crate::machine::launch::{self, Prepared};
 use crate::machine::{self, Directory, ReadyPipe, Record, Signals};
+use crate::print;
 use crate::spec::command::{self, Overrides};
 use crate::spec::image_config::Defaults;
 use crate::spec::ready::Ready;
@@ -179,7 +180,7 @@ impl Run {
         if self.dry_run {
             let directory = Directory::create(Record { ephemeral: true, ..record })?;
             let (server, _) = prepared.root_server(tree, &signals)?;
-            super::print(&prepared.describe(server.as_ref(), &directory)?)?;
+            print::result_lines(&prepared.describe(server.as_ref(), &directory)?)?;
             return Ok(0);
         }
         let directory = create(&spec, record, false)?;
@@ -188,7 +189,7 @@ impl Run {
         let name = spec.name;
         let (ending, asked) = launch::run(prepared, tree, directory, ends, ReadyPipe::none(), signals)?;
         if let Some(asked) = asked.filter(|_| global.verbose > 0) {
-            tell!("{}", asked.snapshot().to_string().trim_end());
+            print::message_lines(asked.snapshot().to_string().trim_end());
         }
         outcome.tell(&name, ending)
     }
@@ -196,7 +197,7 @@ impl Run {
     fn start_detached(global: &Global, spec: &Spec, record: Record, signals: &Signals) -> Result<u8, Failure> {
         machine::start_detached(create(spec, record, true)?, signals)?;
         if global.json {
-            say!("{}", serde_json::json!({ "name": spec.name }));
+            print::json(&serde_json::json!({ "name": spec.name }))?;
         } else {
             say!("{}", spec.name);
         }

@@ -5,6 +5,7 @@ use super::outcome::Outcome;
 use crate::failure::{Failure, USAGE};
 use crate::machine::launch;
 use crate::machine::{self, Directory, Machine, ReadyPipe, Signals};
+use crate::print;
 use crate::spec::Spec;
 
 /// Start stopped machines again
@@ -48,7 +49,7 @@ impl Start {
             Ok(())
         });
         if global.json {
-            say!("{}", serde_json::Value::from(started));
+            print::json(&started)?;
         }
         outcome.map(|()| 0)
     }

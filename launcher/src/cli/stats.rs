@@ -9,6 +9,7 @@ use composefs_fuse::stats::Snapshot;
 use super::Global;
 use crate::failure::{About, Failure};
 use crate::machine;
+use crate::print;
 
 /// Show which requests a mount or a machine's root has answered, and how long that took
 ///
@@ -68,7 +69,7 @@ impl Stats {
 /// Prints a table, or one line of JSON.
 fn show(snapshot: &Snapshot, json: bool) -> Result<(), Failure> {
     if json {
-        return super::print(&format!("{}\n", serde_json::to_string(snapshot).about("JSON")?));
+        return print::json(snapshot);
     }
-    super::print(&snapshot.to_string())
+    print::result_lines(&snapshot.to_string())
 }

@@ -9,6 +9,7 @@ use layer_store::{Cancellation, Damage, DiffId, Observer, PullOptions, Store};
 use super::{Global, store};
 use crate::failure::{About, FAILED, Failure};
 use crate::meter::Meter;
+use crate::print;
 
 /// Check that the layers of images match their digests
 ///
@@ -72,10 +73,9 @@ impl Verify {
         let Findings { damages, repaired, unreadable } = &found;
         if global.json {
             let count = layers.len();
-            let report = serde_json::json!({
+            print::json(&serde_json::json!({
                 "layers": count, "damaged": damages, "repaired": repaired, "unreadable": unreadable,
-            });
-            say!("{report}");
+            }))?;
         } else if damages.is_empty() {
             say!("{}", intact(layers.len()));
         }

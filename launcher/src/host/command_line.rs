@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use layer_store::printable;
+
 /// A program with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CommandLine {
@@ -47,12 +49,19 @@ impl CommandLine {
 
 /// Quotes one word for a POSIX shell where it needs quoting.
 fn shell_word(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.into_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./,=:+@%".contains(byte);
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.is_empty() && bytes.iter().all(plain) => text.to_owned(),
+        Ok(text) if printable::line(text) == text => format!("'{}'", text.replace('\'', r"'\''")),
+        // Dollar-quotes, which POSIX has had since 2024, name what is not safe to print. Octal digits end after three.
+        _ => {
+            let byte = |byte: &u8| match byte {
+                b'\\' | b'\'' => format!("\\{}", char::from(*byte)),
+                b' '..=b'~' => char::from(*byte).to_string(),
+                byte => format!("\\{byte:03o}"),
+            };
+            format!("$'{}'", bytes.iter().map(byte).collect::<String>())
+        }
     }
 }
 
@@ -69,5 +78,15 @@ mod tests {
             .output()
             .unwrap();
         assert_eq!(output.stdout, b"-a|it's a b||k=v,w:1|");
+    }
+
+    #[test]
+    fn words_that_are_not_safe_to_print_are_quoted_by_number() {
+        use std::os::unix::ffi::OsStringExt;
+        let word = b"\x1b[2J'\\\n1\xff\xe2\x80\xae\tx".to_vec();
+        let text = CommandLine::new("printf").arg("%s").arg(OsString::from_vec(word.clone())).to_shell();
+        assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{text}");
+        let output = std::process::Command::new("bash").args(["-c", &text]).output().unwrap();
+        assert_eq!(output.stdout, word);
     }
 }

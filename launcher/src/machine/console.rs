@@ -10,6 +10,7 @@ use super::event::Event;
 use super::file_watch::FileWatch;
 use crate::failure::{About, Failure};
 use crate::host::child;
+use crate::print;
 
 /// The beginning of the line that the kernel prints when it panics (`kernel/panic.c`).
 pub(crate) const PANIC: &str = "Kernel panic - not syncing: ";
@@ -27,6 +28,7 @@ pub(crate) fn watch(path: &Path, show: bool, events: Sender<Event>) -> Result<()
     drop(File::create(path).about(about())?);
     let mut file = File::open(path).about(about())?;
     let growth = FileWatch::of(path).about(about())?;
+    #[expect(clippy::disallowed_methods, reason = "the console is asked for as the guest writes it")]
     thread::spawn(move || {
         let mut lines = Lines::default();
         let mut buffer = vec![0; 8192];
@@ -77,7 +79,7 @@ fn tells(line: &str) -> Option<Event> {
 pub(crate) fn print_tail(path: &Path) {
     let tail = child::tail(path, 15);
     if !tail.is_empty() {
-        tell!("--- last lines of the guest's console ---\n{tail}\n---");
+        print::message_lines(&format!("--- last lines of the guest's console ---\n{tail}\n---"));
     }
 }
 

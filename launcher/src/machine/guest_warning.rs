@@ -32,7 +32,7 @@ pub(super) fn text(warning: &Warning, keeps: bool) -> String {
 
 /// Makes a guest's text safe for a terminal and short enough for a line.
 fn printable(text: &str) -> String {
-    text.chars().take(200).map(|char| if char.is_control() { '?' } else { char }).collect()
+    layer_store::printable::line(&text.chars().take(200).collect::<String>()).into_owned()
 }
 
 /// Formats a size as `--tmpfs-size` reads it, rounded down.
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn a_guest_reaches_no_terminal_with_what_it_says() {
         let told = text(&Warning::MemoryRanOut { process: "a\u{1b}[2J\nb".into() }, false);
-        assert!(told.contains("a?[2J?b") && !told.contains('\u{1b}'), "{told}");
+        assert!(told.contains("a\\x1b[2J\\nb") && !told.contains('\u{1b}'), "{told}");
         assert!(text(&Warning::DiskFailed { cause: "x".repeat(10_000) }, false).len() < 300);
     }
 }

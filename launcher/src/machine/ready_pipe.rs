@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -47,9 +47,9 @@ impl ReadyPipe {
     /// # Errors
     /// This process was not started by [`start`].
     pub(crate) fn take() -> Result<(Self, File), Failure> {
-        let copy = |fd: &dyn Fn() -> std::io::Result<OwnedFd>| fd().map(File::from).about(SUPERVISE);
-        let lock = copy(&|| std::io::stdin().as_fd().try_clone_to_owned())?;
-        let pipe = copy(&|| std::io::stdout().as_fd().try_clone_to_owned())?;
+        let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(File::from).about(SUPERVISE);
+        let lock = copy(rustix::stdio::stdin())?;
+        let pipe = copy(rustix::stdio::stdout())?;
         let null = OpenOptions::new().read(true).write(true).open("/dev/null").about("/dev/null")?;
         rustix::stdio::dup2_stdin(&null).about(SUPERVISE)?;
         rustix::stdio::dup2_stdout(&null).about(SUPERVISE)?;

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use guest_protocol::Channel;
+use layer_store::printable::Printable;
 
 use crate::failure::Failure;
 
@@ -69,6 +70,7 @@ impl WriteFailure {
 struct Own(WriteFailure);
 
 impl Output for Own {
+    #[expect(clippy::disallowed_methods, reason = "the output of a command stays byte-exact")]
     fn take(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()> {
         let (name, written) = match channel {
             Channel::Stderr => ("standard error", io::stderr().write_all(bytes)),
@@ -126,15 +128,25 @@ impl Output for Captured {
     }
 }
 
-/// Standard output into a writer; standard error into our own.
+/// Standard output into a writer. Standard error, where a tool in the guest writes messages, into our own, as text.
 #[derive(Debug)]
-pub(crate) struct Piped<W>(pub(crate) W);
+pub(crate) struct Piped<W> {
+    to: W,
+    messages: Printable<io::Stderr>,
+}
+
+impl<W> Piped<W> {
+    #[expect(clippy::disallowed_methods, reason = "it is written through `Printable`")]
+    pub(crate) fn new(to: W) -> Self {
+        Self { to, messages: Printable::new(io::stderr()) }
+    }
+}
 
 impl<W: Write + Send> Output for Piped<W> {
     fn take(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()> {
         match channel {
-            Channel::Stderr => io::stderr().write_all(bytes),
-            _ => self.0.write_all(bytes),
+            Channel::Stderr => self.messages.write_all(bytes),
+            _ => self.to.write_all(bytes),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! This process's own terminal.
 
-use std::io::{IsTerminal, stdin, stdout};
+use std::io::IsTerminal;
 
 use guest_protocol::TerminalSize;
+use rustix::stdio::{stdin, stdout};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// Returns whether a command should get a terminal: if both its input and its output are terminals. If only one of them

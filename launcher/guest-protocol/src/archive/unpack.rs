@@ -166,7 +166,8 @@ fn refuse_special(path: &Path) -> io::Result<()> {
 fn place<R: Read>(entry: &mut Entry<'_, R>, root: &Path) -> io::Result<bool> {
     if matches!(entry.header().entry_type(), EntryType::Char | EntryType::Block | EntryType::Fifo) {
         let name = entry.path()?.display().to_string();
-        eprintln!("lamina: {name}: devices and pipes are not copied");
+        // The name is from a guest, and this process may write to a terminal.
+        eprintln!("lamina: {}: devices and pipes are not copied", name.escape_debug());
         return Ok(false);
     }
     let below: PathBuf = entry.path()?.components().filter(|part| matches!(part, Component::Normal(_))).collect();
