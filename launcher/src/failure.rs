@@ -44,11 +44,11 @@ impl Failure {
         Self { status, ..self }
     }
 
-    /// Changes [`FAILED`] to [`MACHINE_FAILED`], for a command that exits with the status of another command, which may
-    /// be 1 too.
+    /// Changes [`FAILED`] and [`USAGE`] to [`MACHINE_FAILED`], for a command that exits with the status of another command,
+    /// which may be 1 or 2 too.
     #[must_use]
     pub(crate) fn before_the_command(self) -> Self {
-        if self.status == FAILED { self.with_status(MACHINE_FAILED) } else { self }
+        if matches!(self.status, FAILED | USAGE) { self.with_status(MACHINE_FAILED) } else { self }
     }
 
     /// Returns what failed and why, without the hint.

@@ -421,6 +421,14 @@ impl Finished {
         self.refused_with(2, thing);
     }
 
+    /// The same for `lamina run` and `exec`, whose exit status is then 125.
+    ///
+    /// # Panics
+    /// When it behaved otherwise.
+    pub fn failed_usage(&self, thing: &str) {
+        self.refused_with(125, thing);
+    }
+
     fn refused_in_one_line(&self, status: i32, thing: &str) {
         self.refused_with(status, thing);
         let message: Vec<&str> = self.stderr.lines().filter(|line| !is_retry_notice(line)).collect();

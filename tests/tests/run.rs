@@ -260,7 +260,7 @@ fn accelerator_is_chosen_by_trying_and_a_command_that_is_not_in_the_image_is_nam
     assert_eq!(finished.status.code(), Some(127), "{finished}");
     assert!(format!("{}{}", finished.stdout, finished.stderr).contains("/nowhere/program"), "{finished}");
     let mut forced = guests.session.lamina(["run", "--accel", "abacus", REFERENCE, "--", "/bin/true"]);
-    Finished::of(&mut forced).refused_usage("abacus");
+    Finished::of(&mut forced).failed_usage("abacus");
 }
 
 #[test]
@@ -280,8 +280,8 @@ fn what_a_guest_needs_and_is_missing_is_refused_by_name() {
     let guests = Guests::of(Image::Debian);
     guests.run(&["-v", "/nowhere/at-all:/mnt"], &["/bin/true"]).failed("/nowhere/at-all");
     guests.run(&["--kernel", "/nowhere/vmlinuz"], &["/bin/true"]).failed("/nowhere/vmlinuz");
-    guests.run(&["-v", "no-guest-path"], &["/bin/true"]).refused_usage("no-guest-path");
-    guests.run(&["--memory", "many"], &["/bin/true"]).refused_usage("many");
+    guests.run(&["-v", "no-guest-path"], &["/bin/true"]).failed_usage("no-guest-path");
+    guests.run(&["--memory", "many"], &["/bin/true"]).failed_usage("many");
     guests.session.traces().assert_nothing_left();
 }
 

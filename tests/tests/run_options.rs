@@ -331,7 +331,7 @@ fn what_cannot_work_is_refused_before_anything_starts() {
     run(&["-v", &volume("/a"), "-v", &volume("/a/")]).failed("same target");
     run(&["-v", &volume("/a:ro"), "-v", &volume("/a/b")]).failed("create it on the host");
     run(&["--network", "none", "-p", "8080:80"]).failed("-p");
-    run(&["-p", "8080"]).refused_usage("8080");
+    run(&["-p", "many"]).failed_usage("many");
     let listening = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = listening.local_addr().unwrap().port();
     run(&["-p", &format!("{taken}:80")]).failed("Address already in use");

@@ -63,6 +63,13 @@ pub(super) fn show(images: &[Acquired], json: bool, quiet: bool) -> Result<(), F
     Ok(())
 }
 
+/// Prints an image that was pulled for another command on standard error.
+pub(super) fn tell(image: &Acquired) {
+    for reference in &image.references {
+        tell!("lamina: pulled {}  {}", reference.familiar(), summary(&image.layers));
+    }
+}
+
 fn row(image: &Acquired) -> Row {
     let layer = |layer: &AcquiredLayer| LayerRow {
         diff_id: layer.diff_id.to_string(),

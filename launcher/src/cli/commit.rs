@@ -24,7 +24,7 @@ use crate::spec::{Root, Spec, open_store};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  lamina run --keep --name build debian:12 -- apt-get install --yes jq
+  lamina run --keep --name build debian:12 apt-get install --yes jq
   lamina commit build example.test/debian-jq:1
   lamina commit --message 'with our CA' build example.test/debian-ca:1")]
 pub(super) struct Commit {

@@ -1,28 +1,32 @@
 //! `lamina exec`.
 
+use std::path::PathBuf;
+
 use guest_protocol::Process;
 
 use super::Global;
 use super::outcome::{Outcome, refuse_json};
+use super::values::split_command;
 use crate::failure::Failure;
 use crate::machine::{self, Machine, Signals};
-use crate::spec::command;
+use crate::spec::{command, secret};
 
 /// Run a command in a running machine
 ///
 /// `lamina exec` exits with the command's status, as `lamina run` does. The command gets the environment, user and working
-/// directory of the machine's own command unless others are given. --json prints one object when the command has ended:
+/// directory of the machine's own command unless others are given. All that follows the machine's name is the command. --json prints one object when the command has ended:
 /// name, status, signal, stdout and stderr, with invalid UTF-8 replaced.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "lamina exec [OPTIONS] NAME CMD [ARG]...",
+    after_help = "\
 Examples:
-  lamina exec web -- ps aux
-  lamina exec -it web -- bash
-  lamina exec -i db -- psql < dump.sql
-  lamina exec --json web -- df / | jq -r .stdout")]
+  lamina exec web ps aux
+  lamina exec -it web bash
+  lamina exec -i db psql < dump.sql
+  lamina exec --json web df / | jq -r .stdout"
+)]
 pub(super) struct Exec {
-    /// The machine
-    name: String,
     /// Pass standard input to the command
     #[arg(short, long)]
     interactive: bool,
@@ -38,9 +42,12 @@ pub(super) struct Exec {
     /// The command's user: a name or number, optionally followed by ":GROUP"
     #[arg(short, long)]
     user: Option<String>,
-    /// The command, after "--"
-    #[arg(last = true, required = true, value_name = "CMD")]
-    command: Vec<String>,
+    /// Read environment variables from a file with NAME=VALUE or NAME on each line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// The machine, and the command to run in it
+    #[arg(trailing_var_arg = true, num_args = 2.., required = true, value_name = "NAME CMD")]
+    words: Vec<String>,
 }
 
 impl Exec {
@@ -48,19 +55,25 @@ impl Exec {
         if self.tty {
             refuse_json(global, "a terminal")?;
         }
+        let (name, argv) = split_command(self.words);
+        let mut env = Vec::new();
+        for file in &self.env_file {
+            env.extend(secret::read_env_file(file)?);
+        }
+        env.extend(self.env);
         let signals = Signals::catch()?;
-        let machine = Machine::find(&self.name)?;
+        let machine = Machine::find(&name)?;
         let terminal = self.tty.then(machine::terminal_size);
         // The machine's supervisor fills in what is not given.
         let process = Process {
-            argv: self.command,
-            env: command::environment(&self.env, terminal.is_some()).collect(),
+            argv,
+            env: command::environment(&env, terminal.is_some()).collect(),
             cwd: self.workdir,
             user: self.user,
             terminal,
             ..Process::default()
         };
         let (outcome, ends) = Outcome::of(global, self.interactive);
-        outcome.tell(&self.name, machine.exec(process, ends, signals)?)
+        outcome.tell(&name, machine.exec(process, ends, signals)?)
     }
 }

@@ -3,7 +3,7 @@
 use clap::builder::FalseyValueParser;
 use layer_store::Limits;
 
-use super::parse_size;
+use super::values::parse_size;
 
 /// Whether content that several layers have is stored once.
 #[derive(Debug, clap::Args)]

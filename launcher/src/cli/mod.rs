@@ -27,12 +27,14 @@ mod outcome;
 mod prepare;
 mod ps;
 mod pull;
+mod refused;
 mod rmi;
 mod run;
 mod start;
 mod stats;
 mod store;
 mod umount;
+mod values;
 mod verify;
 
 use std::ffi::{OsStr, OsString};
@@ -114,7 +116,8 @@ enum Command {
 }
 
 /// Runs the program on this process's arguments. The exit status is 0 for success, 1 for a failure and 2 for wrong usage.
-/// `lamina run` and `lamina exec` exit with the status of the command in the guest, or with 125 if they fail before it starts.
+/// `lamina run` and `lamina exec` exit with the status of the command in the guest, or with 125 if they fail before it starts,
+/// also for wrong usage.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -130,7 +133,10 @@ pub fn main() -> ExitCode {
         Some(Err(failure)) => return report(Err(failure)),
         None => arguments,
     };
-    let cli = parse(&arguments);
+    let cli = match parse(&arguments) {
+        Ok(cli) => cli,
+        Err(status) => return status.into(),
+    };
     log_to_stderr(cli.global.verbose);
     report(match cli.command {
         Command::Pull(pull) => pull.execute(&cli.global),
@@ -170,22 +176,22 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Parses the command line, and ends the program if it is wrong or asks for help. The message about a wrong one quotes
-/// words of it, so it is made from words that are safe to print.
-fn parse(arguments: &[OsString]) -> Cli {
+/// Parses the command line. If it is wrong or asks for help, prints that and returns the exit status. The message about a
+/// wrong one quotes words of it, so it is made from words that are safe to print.
+fn parse(arguments: &[OsString]) -> Result<Cli, u8> {
     let error = match Cli::try_parse_from(arguments) {
-        Ok(cli) => return cli,
+        Ok(cli) => return Ok(cli),
         Err(error) => error,
     };
     let words = arguments.iter().map(|word| printable::bytes(word.as_bytes()));
-    match Cli::try_parse_from(words) {
-        Err(error) => error.exit(),
-        // What is wrong is a character that has been replaced.
+    // If the other words are right, what is wrong is a character that has been replaced.
+    Err(match Cli::try_parse_from(words) {
+        Err(error) => refused::report(error, arguments),
         Ok(_) => {
             print::message_lines(error.to_string().trim_end());
-            std::process::exit(error.exit_code());
+            refused::status(&error, arguments)
         }
-    }
+    })
 }
 
 /// Handles the arguments with which this program starts itself. They are not commands for users.
@@ -214,21 +220,6 @@ fn internal(arguments: &[OsString]) -> Option<Result<u8, Failure>> {
 /// Formats a size in bytes for people, in powers of 1024.
 fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
-}
-
-/// Parses a size in bytes: a number followed by K, M, G or T (powers of 1024).
-fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = || "expected a number followed by K, M, G or T, as in 512M".to_owned();
-    let unit = text.chars().last().ok_or_else(wrong)?;
-    let shift = match unit.to_ascii_uppercase() {
-        'K' => 10,
-        'M' => 20,
-        'G' => 30,
-        'T' => 40,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << shift).filter(|&bytes| bytes > 0).ok_or_else(wrong)
 }
 
 /// Prints a failure and turns it into an exit status.

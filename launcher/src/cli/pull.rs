@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use layer_store::{Cancellation, ImportOptions, ImportSource, Located, Observer, Platform, PullOptions, Store};
+use layer_store::{
+    Cancellation, Image, ImportOptions, ImportSource, Located, Observer, Platform, PullError, PullOptions, Reference,
+    Store,
+};
 
 use super::acquired::{self, Quiet};
 use super::bars::Bars;
@@ -44,6 +47,80 @@ pub(super) struct Pull {
     limits: LimitArgs,
     #[command(flatten)]
     sharing: SharingArgs,
+}
+
+/// Options of `lamina run` for an image that is not in the store.
+#[derive(Debug, clap::Args)]
+pub(super) struct Missing {
+    /// When to pull the image: always, if it is missing, or never
+    #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = false, default_value = "missing", default_missing_value = "always", hide_default_value = true)]
+    pull: When,
+    /// Choose this platform from a multi-platform image [default: linux on this host's processor]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    /// Show no progress of a pull
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum When {
+    #[value(alias = "newer")]
+    Always,
+    #[value(alias = "true")]
+    Missing,
+    #[value(alias = "false")]
+    Never,
+}
+
+impl Missing {
+    /// Returns the image with this name, which is pulled if that is needed.
+    pub(super) fn image(&self, opened: &Store, name: &str) -> Result<Image, Failure> {
+        let found = match self.pull {
+            When::Always => None,
+            When::Missing => store::find_image(opened, name)?.filter(|image| self.is_for(image)),
+            When::Never => return store::image(opened, name),
+        };
+        if let Some(image) = found {
+            return Ok(image);
+        }
+        let reference = store::reference(name)?;
+        let cancellation = Cancellation::default();
+        let registered = store::cancel_on_signal(&cancellation)?;
+        let options = PullOptions { platform: self.platform.clone(), ..PullOptions::default() };
+        let bars = Arc::new(Bars::new(self.quiet, cancellation));
+        let observer: Arc<dyn Observer> = Arc::clone(&bars) as Arc<dyn Observer>;
+        let pulled = opened.images().pull(&reference, &options, &observer);
+        bars.finish();
+        // Later signals are for the machine.
+        for id in registered {
+            signal_hook::low_level::unregister(id);
+        }
+        let pulled = pulled.map_err(|error| self.failure(&reference, &error))?;
+        if !self.quiet {
+            acquired::tell(&pulled);
+        }
+        store::image(opened, name)
+    }
+
+    fn is_for(&self, image: &Image) -> bool {
+        let own = format!("{}/{}", image.config.os(), image.config.architecture());
+        let is_own =
+            |wanted: String| wanted.strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        self.platform.as_ref().is_none_or(|wanted| is_own(wanted.to_string()))
+    }
+
+    fn failure(&self, reference: &Reference, error: &PullError) -> Failure {
+        if self.pull == When::Always {
+            return Failure::of(reference.familiar(), error);
+        }
+        let cause = format_args!("no image {:?} in the store, and it cannot be pulled: {error}", reference.to_string());
+        let failure = Failure::new(reference.familiar(), cause);
+        match crate::hint::hint(error) {
+            Some(hint) => failure.with_hint(hint),
+            None => failure.with_hint("`lamina images` lists what is there, `lamina import` adds from files"),
+        }
+    }
 }
 
 impl Pull {

@@ -6,7 +6,9 @@ use layer_store::Store;
 
 use super::on_top::OnTop;
 use super::outcome::{Outcome, refuse_json};
-use super::{Global, parse_size, store};
+use super::pull::Missing;
+use super::values::{Processors, parse_disk, parse_memory, parse_name, parse_size, split_command};
+use super::{Global, store};
 use crate::engine::{Backend, Choice, RunRequest, table};
 use crate::failure::{About, Failure};
 use crate::host::network::{NetworkBackend, Publish};
@@ -26,38 +28,41 @@ use crate::spec::{Root, Spec, Writes, open_store, signal};
 /// `lamina run` exits with the command's status. As in a shell, 126 and 127 mean that the command could not be run or was
 /// not found, and 128 + N that signal N ended it; 125 means that Lamina itself failed.
 /// The command gets standard input only with -i, as in docker, or when both standard input and output are a terminal; it
-/// then gets a terminal too. What the VM writes stays in its memory and is lost when it ends, unless --keep gives it a disk. --json works as for
+/// then gets a terminal too. All that follows the image is the command, also what looks like an option. An image that is not in
+/// the store is pulled. What the VM writes stays in its memory and is lost when it ends, unless --keep gives it a disk. --json works as for
 /// `lamina exec`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "lamina run [OPTIONS] IMAGE [CMD] [ARG]...\n       lamina run [OPTIONS] --rootfs DIR [CMD] [ARG]...",
+    after_help = "\
 Examples:
-  lamina run debian:12 -- cat /etc/os-release
-  lamina run debian:12 -- bash
-  lamina run -i debian:12 -- sort < words
-  lamina run -v .:/work -v ~/.cache:/cache:ro -w /work python:3.12 -- python3 build.py
+  lamina run debian:12 cat /etc/os-release
+  lamina run debian:12 bash
+  lamina run -i debian:12 sort < words
+  lamina run -v .:/work -v ~/.cache:/cache:ro -w /work python:3.12 python3 build.py
   lamina run -p 8080:80 -v ./site:/srv:ro nginx:1
   lamina run --secret token=$HOME/.token --env-file dev.env app:1
-  lamina run --detach --name web --ready port:8000 -p 8000:8000 debian:12 -- python3 -m http.server
-  lamina run --keep --name build debian:12 -- make install && lamina commit build app:2
-  lamina run --dry-run debian:12 -- true")]
+  lamina run --detach --name web --ready port:8000 -p 8000:8000 debian:12 python3 -m http.server
+  lamina run --keep --name build debian:12 make install && lamina commit build app:2
+  lamina run --dry-run debian:12 true"
+)]
 pub(super) struct Run {
-    /// The image
-    #[arg(value_name = "REF", required_unless_present = "rootfs")]
-    image: Option<String>,
-    /// Boot this directory instead of an image
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["image", "layers", "variant"])]
+    /// Boot this directory instead of an image; all words are then the command
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["layers", "variant"])]
     rootfs: Option<PathBuf>,
     #[command(flatten)]
     on_top: OnTop,
+    #[command(flatten)]
+    missing: Missing,
     /// Share a directory or a single file with the VM. Options, separated by commas: ro (read-only), uid=N and gid=N (the
     /// user and group of the VM that it belongs to, instead of the command's)
     #[arg(short = 'v', long = "volume", value_name = "HOST:GUEST[:OPTIONS]")]
     volumes: Vec<Share>,
-    /// Pass standard input to the command; without it, only a terminal is passed on
-    #[arg(short, long, conflicts_with = "detach")]
+    /// Pass standard input to the command; without it, only a terminal is passed on. With --detach: keep its input open
+    #[arg(short, long)]
     interactive: bool,
     /// Give the command a terminal, even if standard input or output is not one
-    #[arg(short, long, conflicts_with = "detach")]
+    #[arg(short, long)]
     tty: bool,
     /// Set an environment variable; without a value, pass on this process's
     #[arg(short, long, value_name = "NAME[=VALUE]")]
@@ -65,7 +70,7 @@ pub(super) struct Run {
     /// Read environment variables from a file with NAME=VALUE or NAME on each line
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// Give the VM a file as /run/secrets/NAME, in its memory only
+    /// Give the VM a file as /run/secrets/NAME, in its memory only; also id=NAME,src=FILE
     #[arg(long = "secret", value_name = "[NAME=]FILE")]
     secrets: Vec<Secret>,
     /// The VM's network: passt, slirp (built into QEMU), none or auto
@@ -86,9 +91,9 @@ pub(super) struct Run {
     /// The signal that asks the command to end [default: the image's StopSignal, else TERM]
     #[arg(long, value_name = "SIGNAL", value_parser = signal::parse)]
     stop_signal: Option<u32>,
-    /// Virtual processors
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
-    cpus: u32,
+    /// Virtual processors; a fraction is rounded up
+    #[arg(long, value_name = "N", default_value = "1")]
+    cpus: Processors,
     /// Memory of the VM
     #[arg(long, short, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
     memory: u64,
@@ -101,8 +106,8 @@ pub(super) struct Run {
     /// Run in the background: return once the command runs, and print the machine's name
     #[arg(short, long)]
     detach: bool,
-    /// With --detach: remove the machine when it ends
-    #[arg(long = "rm", requires = "detach")]
+    /// With --detach: remove the machine when it ends, as a machine in the foreground is anyway
+    #[arg(long = "rm")]
     remove: bool,
     /// Keep what the VM writes on a sparse disk of this size, until `lamina rm` [default: 10G]
     #[arg(
@@ -152,19 +157,24 @@ pub(super) struct Run {
     /// How many seconds the VM may take to become ready
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     ready_timeout: u64,
-    /// The command, after "--"; the image's own by default
-    #[arg(last = true, value_name = "CMD")]
-    command: Vec<String>,
+    /// The image, and the command to run in it; the image's own by default
+    #[arg(trailing_var_arg = true, value_name = "IMAGE", required_unless_present = "rootfs")]
+    words: Vec<String>,
 }
 
 impl Run {
-    pub(super) fn execute(self, global: &Global) -> Result<u8, Failure> {
-        if self.tty {
+    pub(super) fn execute(mut self, global: &Global) -> Result<u8, Failure> {
+        if self.tty && !self.detach {
             refuse_json(global, "a terminal")?;
         }
+        let words = std::mem::take(&mut self.words);
+        let (image, command) = if self.rootfs.is_some() { (String::new(), words) } else { split_command(words) };
+        if self.cpus.rounded {
+            tell!("lamina: --cpus: a VM has whole processors; this one gets {}", self.cpus.whole);
+        }
         // The store keeps its leases until the end. Until there is a machine, a signal may simply end this process.
-        let (root, defaults, _store) = self.root(global)?;
-        let spec = self.spec(root, defaults, global)?;
+        let (root, defaults, _store) = self.root(&image, global)?;
+        let spec = self.spec(root, defaults, command, global)?;
         let tree = spec.root.open(&spec.name)?;
         let signals = Signals::catch()?;
         let ephemeral = self.remove || !(self.detach || self.keep.is_some());
@@ -204,12 +214,12 @@ impl Run {
         Ok(0)
     }
 
-    fn root(&self, global: &Global) -> Result<(Root, Defaults, Option<Store>), Failure> {
+    fn root(&self, image: &str, global: &Global) -> Result<(Root, Defaults, Option<Store>), Failure> {
         if let Some(path) = &self.rootfs {
             return Ok((Root::Directory(directory_root(path)?), Defaults::default(), None));
         }
         let opened = self.on_top.open(global)?;
-        let image = store::image(&opened, self.image.as_deref().unwrap_or_default())?;
+        let image = self.missing.image(&opened, image)?;
         let variant = self.on_top.layers(&opened)?;
         // A machine with a disk copies its layers into the user's own store.
         if self.keep.is_none() {
@@ -230,7 +240,7 @@ impl Run {
         Ok((root, defaults, Some(opened)))
     }
 
-    fn spec(&self, root: Root, defaults: Defaults, global: &Global) -> Result<Spec, Failure> {
+    fn spec(&self, root: Root, defaults: Defaults, command: Vec<String>, global: &Global) -> Result<Spec, Failure> {
         let volumes = self.volumes.iter().map(|share| {
             let host = std::path::absolute(&share.host).about(share.host.display())?;
             Ok(Share { host, ..share.clone() })
@@ -241,7 +251,7 @@ impl Run {
         });
         Ok(Spec {
             name: self.name.clone().unwrap_or_else(machine::random_name),
-            cpus: self.cpus,
+            cpus: self.cpus.whole,
             memory_mib: self.memory,
             writes: match self.keep {
                 Some(size) => Writes::Disk { size },
@@ -252,7 +262,8 @@ impl Run {
             image_volumes: defaults.volumes.clone(),
             published: self.publish.clone(),
             secrets: secrets.collect::<Result<_, Failure>>()?,
-            process: command::assemble(defaults, self.overrides(global)?)?,
+            keeps_input_open: self.detach && (self.interactive || self.tty),
+            process: command::assemble(defaults, self.overrides(command, global)?)?,
             request: RunRequest {
                 engine: self.engine.clone(),
                 accelerator: self.accel.clone(),
@@ -274,14 +285,14 @@ impl Run {
         })
     }
 
-    fn overrides(&self, global: &Global) -> Result<Overrides, Failure> {
+    fn overrides(&self, command: Vec<String>, global: &Global) -> Result<Overrides, Failure> {
         let mut env = Vec::new();
         for file in &self.env_file {
             env.extend(secret::read_env_file(file)?);
         }
         env.extend(self.env.iter().cloned());
         Ok(Overrides {
-            command: self.command.clone(),
+            command,
             entrypoint: self.entrypoint.clone(),
             env,
             working_dir: self.workdir.clone(),
@@ -333,44 +344,4 @@ fn directory_root(path: &Path) -> Result<PathBuf, Failure> {
     let about = || format!("--rootfs {}", path.display());
     let found = path.canonicalize().map_err(|error| Failure::new(about(), error))?;
     if found.is_dir() { Ok(found) } else { Err(Failure::new(about(), "it is not a directory")) }
-}
-
-/// Parses a memory size into MiB.
-fn parse_memory(text: &str) -> Result<u64, String> {
-    match parse_size(text)? >> 20 {
-        mib if mib >= 96 => Ok(mib),
-        _ => Err("a guest needs at least 96M to boot".to_owned()),
-    }
-}
-
-/// Parses a disk size into bytes.
-fn parse_disk(text: &str) -> Result<u64, String> {
-    match parse_size(text)? {
-        bytes if bytes >= 64 << 20 => Ok(bytes),
-        _ => Err("a disk needs at least 64M".to_owned()),
-    }
-}
-
-fn parse_name(text: &str) -> Result<String, String> {
-    if machine::is_valid_name(text) {
-        return Ok(text.to_owned());
-    }
-    Err("expected 1 to 40 letters, digits, \"-\", \"_\" or \".\", the first a letter or digit".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_powers_of_1024() {
-        assert_eq!(parse_size("1K"), Ok(1024));
-        assert_eq!(parse_size("2g"), Ok(2 << 30));
-        assert_eq!(parse_memory("512M"), Ok(512));
-        assert_eq!(parse_memory("1G"), Ok(1024));
-        for wrong in ["", "M", "1", "1X", "-1M", "0M", "99999999999T", "é"] {
-            assert!(parse_size(wrong).is_err(), "{wrong}");
-        }
-        assert!(parse_memory("32M").is_err());
-    }
 }

@@ -16,7 +16,7 @@ use crate::spec::Spec;
 #[command(after_help = "\
 Examples:
   lamina stop db && lamina start db
-  lamina run --keep --name dev debian:12 -- bash
+  lamina run --keep --name dev debian:12 bash
   lamina start --attach dev")]
 pub(super) struct Start {
     /// The machines
@@ -57,7 +57,8 @@ impl Start {
 
 fn start(name: &str, signals: &Signals) -> Result<(), Failure> {
     let directory = Directory::reopen(name)?;
-    let had_a_terminal = Spec::read(directory.path()).is_ok_and(|spec| spec.process.terminal.is_some());
+    let had_a_terminal =
+        Spec::read(directory.path()).is_ok_and(|spec| spec.process.terminal.is_some() && !spec.keeps_input_open);
     machine::start_detached(directory, signals)?;
     if had_a_terminal {
         tell!(
@@ -71,7 +72,7 @@ fn attach(name: &str, input: bool, global: &Global) -> Result<u8, Failure> {
     // Checked first, so that a running machine is told apart from a missing one.
     if Machine::find(name)?.runs() {
         return Err(Failure::new(format_args!("machine {name}"), "it is already running")
-            .with_hint(format_args!("lamina exec -it {name} -- sh")));
+            .with_hint(format_args!("lamina exec -it {name} sh")));
     }
     let signals = Signals::catch()?;
     let directory = Directory::reopen(name)?;

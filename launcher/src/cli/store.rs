@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use layer_store::{BaseId, Cancellation, DiffId, Image, Reference, Store, StoreError};
+use layer_store::{BaseId, Cancellation, DiffId, Digest, Image, Reference, Store, StoreError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::{SigId, flag};
 
 use super::Global;
 use crate::failure::{About, Failure, USAGE};
@@ -50,27 +50,49 @@ pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
     text.parse().map_err(|error| Failure::new("image name", error).with_status(USAGE))
 }
 
-/// Finds the image with this name.
+/// Finds the image with this name, or whose id starts with it.
 pub(super) fn image(store: &Store, name: &str) -> Result<Image, Failure> {
-    let reference = reference(name)?;
-    match store.images().get(&reference.to_string()) {
-        Err(error @ StoreError::NoSuchImage(_)) => match by_digest(store, name)?.first() {
-            Some(found) => store.images().get(found).map_err(|error| Failure::of(name, &error)),
-            None => Err(Failure::of(name, &error)),
-        },
-        found => found.map_err(|error| Failure::of(name, &error)),
+    let missing = || {
+        let canonical = reference(name).map(|reference| reference.to_string());
+        canonical.map(|canonical| Failure::of(name, &StoreError::NoSuchImage(canonical)))
+    };
+    match find_image(store, name)? {
+        Some(image) => Ok(image),
+        None => Err(missing()?),
     }
 }
 
-/// Returns the names of the image whose manifest digest starts with this prefix, as `lamina images` prints it:
-/// `sha256:` and at least 6 digits.
+/// Like [`image`], for callers that can do without an image.
+pub(super) fn find_image(store: &Store, name: &str) -> Result<Option<Image>, Failure> {
+    // Something that is no name may still be an id.
+    let named = match (reference(name), by_digest(store, name)) {
+        (Ok(reference), _) => store.images().get(&reference.to_string()),
+        (Err(failure), Ok(found)) if found.is_empty() => return Err(failure),
+        (Err(_), _) => Err(StoreError::NoSuchImage(name.to_owned())),
+    };
+    match named {
+        Err(StoreError::NoSuchImage(_)) => match by_digest(store, name)?.first() {
+            Some(found) => store.images().get(found).map(Some).map_err(|error| Failure::of(name, &error)),
+            None => Ok(None),
+        },
+        found => found.map(Some).map_err(|error| Failure::of(name, &error)),
+    }
+}
+
+/// Returns the names of the image with an id that starts with this prefix of at least 4 digits, with or without `sha256:`.
+/// The id is the digest of the manifest, as `lamina images` prints it; the digest of the config is found too.
 pub(super) fn by_digest(store: &Store, name: &str) -> Result<Vec<String>, Failure> {
     let is_digit = |digit: char| digit.is_ascii_digit() || ('a'..='f').contains(&digit);
-    if !name.strip_prefix("sha256:").is_some_and(|hex| hex.len() >= 6 && hex.chars().all(is_digit)) {
+    let hex = name.strip_prefix("sha256:").unwrap_or(name);
+    if !(4..=64).contains(&hex.len()) || !hex.chars().all(is_digit) {
         return Ok(Vec::new());
     }
+    let starts = |digest: Digest| digest.to_string().strip_prefix("sha256:").is_some_and(|own| own.starts_with(hex));
     let mut images = store.images().list().about("store")?;
-    images.retain(|image| image.manifest_digest.to_string().starts_with(name));
+    images.retain(|image| {
+        starts(image.manifest_digest)
+            || store.images().get(&image.reference).is_ok_and(|image| starts(image.config_digest))
+    });
     let first = images.first().map(|image| image.manifest_digest);
     if images.iter().any(|image| Some(image.manifest_digest) != first) {
         return Err(
@@ -91,14 +113,16 @@ pub(super) fn tell_unleased(opened: &Store, layers: &[DiffId], on_top: &[DiffId]
     }
 }
 
-/// Makes Ctrl-C and SIGTERM cancel a transfer, which then cleans up; a second signal ends the program.
-pub(super) fn cancel_on_signal(cancellation: &Cancellation) -> Result<(), Failure> {
+/// Makes Ctrl-C and SIGTERM cancel a transfer, which then cleans up; a second signal ends the program. Returns what was
+/// registered, for callers that do something else after the transfer.
+pub(super) fn cancel_on_signal(cancellation: &Cancellation) -> Result<Vec<SigId>, Failure> {
+    let mut registered = Vec::new();
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         let flag = cancellation.flag();
-        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&flag)).about("signals")?;
-        flag::register(signal, flag).about("signals")?;
+        registered.push(flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&flag)).about("signals")?);
+        registered.push(flag::register(signal, flag).about("signals")?);
     }
-    Ok(())
+    Ok(registered)
 }
 
 /// Prepares the base of an image with these layers on top.

@@ -355,7 +355,10 @@ pub(crate) fn supervise(name: &str, new: bool) -> Result<u8, Failure> {
     let (ready_pipe, lock) = ReadyPipe::take()?;
     let signals = Signals::catch()?;
     let directory = Directory::inherit(name, lock, new)?;
-    let log = |_: &mut Spec, directory: &Directory| machine::log_stdio(&directory.file(machine::OUTPUT_LOG));
+    let log = |spec: &mut Spec, directory: &Directory| {
+        let log = machine::log_stdio(&directory.file(machine::OUTPUT_LOG))?;
+        Ok(if spec.keeps_input_open { log.with_open_input().about("pipe")? } else { log })
+    };
     take_up(directory, log, ready_pipe, signals).map(Ending::shell_status)
 }
 

@@ -43,6 +43,17 @@ impl Stdio {
         Self { input: None, output: Box::new(output) }
     }
 
+    /// Adds an input that stays open, and to which nothing is written.
+    ///
+    /// # Errors
+    /// No pipe can be created.
+    pub(crate) fn with_open_input(self) -> io::Result<Self> {
+        let (reader, writer) = io::pipe()?;
+        // It stays open as long as this process.
+        std::mem::forget(writer);
+        Ok(Self { input: Some(Box::new(reader)), ..self })
+    }
+
     /// Returns an input and an output.
     #[must_use]
     pub(crate) fn new(input: impl Read + Send + 'static, output: impl Output + 'static) -> Self {

@@ -37,7 +37,12 @@ pub(crate) fn assemble(image: Defaults, asked: Overrides) -> Result<Process, Fai
     let argv: Vec<String> = entrypoint.into_iter().chain(arguments).collect();
     if argv.is_empty() {
         return Err(Failure::new("command", "the image does not name one")
-            .with_hint("name one, as in: lamina run REF -- /bin/sh")
+            .with_hint("name one, as in: lamina run IMAGE /bin/sh")
+            .with_status(USAGE));
+    }
+    if let Some(option) = argv.first().filter(|program| program.starts_with('-')) {
+        return Err(Failure::new(option, "what follows the image is the command, and this is no program")
+            .with_hint("write options before the image")
             .with_status(USAGE));
     }
     let images = image.env.iter().filter_map(|entry| split(entry));
@@ -106,6 +111,14 @@ mod tests {
             let asked = Overrides { entrypoint: entrypoint.map(str::to_owned), command, ..Overrides::default() };
             assert_eq!(assemble(image(), asked).unwrap().argv, expected);
         }
+    }
+
+    #[test]
+    fn an_option_after_the_image_is_refused_unless_an_entrypoint_takes_it() {
+        let asked = || Overrides { command: words(&["--cpus", "2"]), ..Overrides::default() };
+        let bare = Defaults { entrypoint: Vec::new(), ..image() };
+        assert!(assemble(bare, asked()).unwrap_err().to_string().contains("before the image"));
+        assert_eq!(assemble(image(), asked()).unwrap().argv, words(&["/entry", "-x", "--cpus", "2"]));
     }
 
     #[test]

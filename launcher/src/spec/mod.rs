@@ -56,6 +56,9 @@ pub(crate) struct Spec {
     pub(crate) secrets: Vec<Secret>,
     /// The command.
     pub(crate) process: Process,
+    /// Whether the command's input stays open in the background, although nothing is written to it.
+    #[serde(default)]
+    pub(crate) keeps_input_open: bool,
     /// How to run it.
     pub(crate) request: RunRequest,
     /// The guest's kernel, or the newest one if this is absent.

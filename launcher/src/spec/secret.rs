@@ -26,9 +26,12 @@ pub(crate) struct Secret {
 impl FromStr for Secret {
     type Err = String;
 
-    /// Reads `[NAME=]FILE`; the name is the file's own by default.
+    /// Reads `[NAME=]FILE`, or `id=NAME,src=FILE` as docker writes it; the name is the file's own by default.
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, file) = match text.split_once('=') {
+            Some(("id" | "src" | "source" | "type", _)) if text.contains("src=") || text.contains("source=") => {
+                of_docker(text)?
+            }
             Some((name, file)) => (Some(name.to_owned()), PathBuf::from(file)),
             None => (None, PathBuf::from(text)),
         };
@@ -40,6 +43,21 @@ impl FromStr for Secret {
             _ => Err("expected FILE or NAME=FILE, the name without \"/\"".to_owned()),
         }
     }
+}
+
+/// Reads `id=NAME,src=FILE`, in any order.
+fn of_docker(text: &str) -> Result<(Option<String>, PathBuf), String> {
+    let (mut name, mut file) = (None, None);
+    for part in text.split(',') {
+        match part.split_once('=') {
+            Some(("id", value)) => name = Some(value.to_owned()),
+            Some(("src" | "source", value)) => file = Some(PathBuf::from(value)),
+            Some(("type", "file")) => {}
+            Some(("type", "env")) => return Err("a secret is a file here; pass a variable on with -e NAME".to_owned()),
+            _ => return Err(format!("{part:?} is neither id=NAME nor src=FILE")),
+        }
+    }
+    Ok((name, file.ok_or("expected id=NAME,src=FILE")?))
 }
 
 impl Secret {
@@ -94,7 +112,10 @@ mod tests {
         let secret = |name: &str, file: &str| Ok(Secret { name: name.into(), file: file.into() });
         assert_eq!("/a/key.pem".parse(), secret("key.pem", "/a/key.pem"));
         assert_eq!("token=/a/b=c".parse(), secret("token", "/a/b=c"));
-        for wrong in ["", "/", "..", "=x", "a/b=c", "..=x"] {
+        assert_eq!("id=token,src=/a/b".parse(), secret("token", "/a/b"));
+        assert_eq!("type=file,source=/a/b".parse(), secret("b", "/a/b"));
+        assert_eq!("id=/a/b".parse(), secret("id", "/a/b"));
+        for wrong in ["", "/", "..", "=x", "a/b=c", "..=x", "id=x,src=/a,mode=1", "type=env,source=/a"] {
             assert!(wrong.parse::<Secret>().is_err(), "{wrong:?}");
         }
     }

@@ -41,8 +41,7 @@ impl Options {
         for option in text.split(',') {
             match option.split_once('=') {
                 None if option == "ro" => options.read_only = true,
-                // Options of Docker and Podman. `z` and `Z` relabel files for SELinux, which guests do not see.
-                None if matches!(option, "rw" | "z" | "Z") => {}
+                None if is_harmless(option) => {}
                 Some(("uid", id)) => options.uid = Some(id.parse().ok()?),
                 Some(("gid", id)) => options.gid = Some(id.parse().ok()?),
                 _ => return None,
@@ -50,6 +49,32 @@ impl Options {
         }
         Some(options)
     }
+}
+
+/// Returns whether an option of Docker or Podman means nothing here. `z` and `Z` relabel files for SELinux, which guests do
+/// not see; `U` changes owners, and a share belongs to the command's user already; the others are about caches and mounts
+/// that containers have on a host.
+fn is_harmless(option: &str) -> bool {
+    const HARMLESS: [&str; 17] = [
+        "rw",
+        "z",
+        "Z",
+        "U",
+        "cached",
+        "delegated",
+        "consistent",
+        "private",
+        "rprivate",
+        "shared",
+        "rshared",
+        "slave",
+        "rslave",
+        "bind",
+        "rbind",
+        "nocopy",
+        "exec",
+    ];
+    HARMLESS.contains(&option)
 }
 
 impl FromStr for Share {

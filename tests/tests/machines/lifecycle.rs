@@ -194,7 +194,7 @@ fn results_as_json(machines: &Machines) {
     assert_eq!(object(&much)["stdout"].as_str().map(str::len), Some(3_000_000));
     session
         .run(["exec", "--json", "-t", "web", "--", "true"])
-        .refused_usage("--json: standard output carries a terminal");
+        .failed_usage("--json: standard output carries a terminal");
 
     // Failing to write the result is a failure.
     let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();

@@ -94,7 +94,6 @@ fn the_input_of_a_loop_is_left_to_the_loop_unless_it_is_asked_for() {
     lamina = session.command(Path::new("sh"));
     let output = lamina.args(["-c", &script]).env("LAMINA", program).stderr(Stdio::inherit()).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n2\n3\ngiven\ntoo\n");
-    session.run(["run", "-i", "--detach", REFERENCE]).refused_usage("--interactive");
     session.ok(["rm", "--force", "m"]);
     session.traces().assert_nothing_left();
 }

@@ -4,6 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::time::SystemTime;
 
 use guest_protocol::{Channel, Ending, MACHINE, Message, VERSION};
+use rustix::io::Errno;
 
 use super::{AWAITING, FIRST, Supervisor};
 use crate::failure::{About, Failure};
@@ -60,7 +61,13 @@ impl Supervisor {
     pub(super) fn start_command(&mut self) {
         if self.config.process.terminal.is_some() {
             self.config.process.terminal = Some(terminal::size());
-            self.raw = terminal::Raw::enter().inspect_err(|error| tracing::warn!("terminal: {error}")).ok();
+            // A machine in the background has no terminal of its own.
+            let failed = |error: &Errno| {
+                if *error != Errno::NOTTY {
+                    tracing::warn!("terminal: {error}");
+                }
+            };
+            self.raw = terminal::Raw::enter().inspect_err(failed).ok();
         }
         self.send(FIRST, Message::Start(self.config.process.clone()));
         if let (Some(control), Some(stdio)) = (&self.control, self.stdio.take()) {

@@ -1,0 +1,277 @@
+//! Wrong usage: what docker and podman have and Lamina does not is refused with one line that says what to do instead.
+//! A tip for any other unknown word is given only if the words differ by a typing error.
+
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::failure::{Failure, MACHINE_FAILED, USAGE};
+
+/// Commands whose exit status is that of a command in a machine.
+const PASS_ON_A_STATUS: [&str; 5] = ["run", "create", "exec", "shell", "attach"];
+
+/// Commands that have commands of their own.
+const GROUPS: [&str; 4] = ["image", "container", "volume", "system"];
+
+/// Options of every command that take a value as a word of its own.
+const WITH_A_VALUE: [&str; 3] = ["--store", "--additional-store", "--also-read"];
+
+const NAMESPACES: &str = "a VM shares no namespace with this host; leave it out";
+const PROCESSOR: &str =
+    "--cpus sets the processors; to limit the whole machine: systemd-run --user --scope -p CPUQuota=50% lamina run ...";
+const MEMORY: &str = "a VM has the memory that --memory says, and no swap; leave it out";
+const DISK: &str = "limit the whole machine instead: systemd-run --user --scope -p IOWeight=50 lamina run ...";
+const ADDRESS: &str = "the VM's address is always 10.0.2.15, behind this host's; publish ports with -p";
+const REGISTRY: &str = "pull the image first, with the options of `lamina pull`";
+
+/// Options of `run` and `create`, and what to do instead. A `*` stands for any end.
+const OF_RUN: &[(&[&str], &str)] = &[
+    (
+        &["--restart"],
+        "systemd restarts machines, as in: systemd-run --user -p Restart=always lamina run --name web IMAGE",
+    ),
+    (&["--health-*"], "nothing runs health checks; --ready port:N waits for the start, and `lamina exec` asks later"),
+    (
+        &["--log-driver", "--log-opt"],
+        "the output is in a file of the machine; `lamina logs --follow --json` passes it on",
+    ),
+    (&["--link*"], "publish a port of the other machine with -p; this one reaches it at 10.0.2.2:PORT"),
+    (&["--gpus"], "no engine here gives a VM a GPU; run this program on the host"),
+    (&["--privileged"], "the command is already root of a VM of its own, with all capabilities; leave it out"),
+    (&["--volumes-from"], "name the volumes again, as in -v NAME:/path"),
+    (&["--network-alias", "--ip", "--ip6", "--mac-address"], ADDRESS),
+    (&["--cpu-*", "--cpuset-*", "-c"], PROCESSOR),
+    (&["--memory-*", "--kernel-memory", "--oom-*"], MEMORY),
+    (&["--blkio-*", "--device-read-*", "--device-write-*", "--io-*"], DISK),
+    (&["--pids-limit"], "limit the processes of the command's user instead: --ulimit nproc=N"),
+    (&["--pid", "--ipc", "--uts", "--cgroupns", "--cgroups", "--cgroup-*", "--device-cgroup-rule"], NAMESPACES),
+    (
+        &["--userns", "--uidmap", "--gidmap", "--subuidname", "--subgidname"],
+        "a share belongs to the command's user in the VM already; leave it out, or use -v HOST:GUEST:uid=N,gid=N",
+    ),
+    (&["--runtime", "--isolation"], "choose what runs the machine with --engine"),
+    (&["--storage-opt"], "limit what the VM writes with --tmpfs-size, or with --keep=SIZE on a disk"),
+    (&["--security-opt"], "the boundary is the VM, so there are no profiles; take capabilities away with --cap-drop"),
+    (&["--sig-proxy"], "signals reach the command, unless it runs with --detach; leave it out"),
+    (&["--detach-keys"], "there are none; run it with --detach, and see its output with `lamina logs --follow NAME`"),
+    (&["--attach", "-a"], "output and errors are always passed on; add -i for input"),
+    (&["--domainname"], "give the whole name: --hostname NAME.DOMAIN"),
+    (&["--volume-driver"], "a volume is a directory of this host; mount it here and share it with -v DIR:/path"),
+    (&["--replace"], "remove the other machine first: lamina rm --force NAME"),
+    (&["--pod*"], "there are no pods; run each machine with --detach and publish its ports with -p"),
+    (&["--tz"], "set it as a variable: -e TZ=Europe/Berlin"),
+    (&["--umask"], "set it in the command: sh -c 'umask 077; exec program'"),
+    (&["--env-host"], "pass on each variable that is needed: -e NAME"),
+    (&["--unsetenv*"], "unset it in the command: env -u NAME program"),
+    (&["--arch", "--os"], "write --platform OS/ARCH"),
+    (&["--authfile", "--tls-verify", "--creds", "--cert-dir"], REGISTRY),
+    (&["--timeout"], "limit the time from here: timeout SECONDS lamina run ..."),
+    (&["--rmi"], "remove the image afterwards: lamina rmi IMAGE"),
+];
+
+/// Options of other commands.
+const OF_OTHERS: &[(&str, &[&str], &str)] = &[
+    ("exec", &["--privileged"], "a process of the VM's root has all capabilities already; leave it out"),
+    ("exec", &["--detach-keys"], "there are none; run it with --detach"),
+    (
+        "attach",
+        &["--detach-keys"],
+        "there are none; `lamina logs --follow NAME` shows the output without passing on signals",
+    ),
+    ("pull", &["--all-tags", "-a"], "name each tag; `skopeo list-tags docker://NAME` lists them"),
+    ("ps", &["--size", "-s"], "`lamina inspect NAME` shows the size of a machine's disk"),
+    ("images", &["--tree"], "`lamina du` shows what images share"),
+    (
+        "build-image",
+        &["-f", "--file"],
+        "it makes the image of a disk; Dockerfiles are built by `docker build` or `buildah build`",
+    ),
+    ("rm", &["--link", "-l"], "machines have no links; leave it out"),
+];
+
+/// Commands, and what to do instead.
+const COMMANDS: &[(&[&str], &str)] = &[
+    (
+        &["build", "buildx", "builder", "bake"],
+        "Lamina builds no Dockerfiles: use `buildah build` or `docker build` and `lamina import`, or `lamina commit` a machine",
+    ),
+    (
+        &["compose", "stack", "kube", "play", "generate", "quadlet"],
+        "start each machine with `lamina run --detach`, or by a unit of systemd",
+    ),
+    (
+        &["network"],
+        "each machine has a network of its own; publish ports with -p, and reach those of other machines at 10.0.2.2",
+    ),
+    (&["pod"], "there are no pods; run each machine with `lamina run --detach` and publish its ports with -p"),
+    (&["search"], "search on the registry's own page; `skopeo list-tags docker://NAME` lists tags"),
+    (
+        &["swarm", "service", "node", "config", "context", "machine", "farm"],
+        "Lamina runs machines on this host only; use ssh HOST lamina ...",
+    ),
+    (&["secret"], "name the file when a machine is run: lamina run --secret NAME=FILE IMAGE"),
+    (
+        &["plugin", "checkpoint", "trust", "manifest", "artifact"],
+        "Lamina has nothing like it; `lamina --help` lists the commands",
+    ),
+    (&["pause"], "stop its command with `lamina kill --signal STOP NAME`, and continue it with --signal CONT"),
+    (&["unpause"], "continue its command with `lamina kill --signal CONT NAME`"),
+    (&["events"], "poll `lamina ps --all --json`, or wait for an end with `lamina wait NAME`"),
+    (&["update"], "a machine keeps the options that it was created with; create another with `lamina run`"),
+    (
+        &["info"],
+        "`lamina doctor` tests this host, `lamina version` shows the version, and `lamina system df` the space",
+    ),
+    (&["healthcheck"], "nothing runs health checks; ask with `lamina exec NAME COMMAND`"),
+    (&["unshare"], "nothing here needs a user namespace; `lamina mount` needs no root"),
+];
+
+/// Returns the exit status of a command line that is wrong, or asks for help.
+pub(super) fn status(error: &clap::Error, arguments: &[OsString]) -> u8 {
+    match error.exit_code() {
+        0 => 0,
+        _ if path(arguments).iter().any(|word| PASS_ON_A_STATUS.contains(&word.as_str())) => MACHINE_FAILED,
+        _ => USAGE,
+    }
+}
+
+/// Prints why the arguments are wrong, or what they asked to be printed. Returns the exit status.
+pub(super) fn report(mut error: clap::Error, arguments: &[OsString]) -> u8 {
+    let (path, status) = (path(arguments), status(&error, arguments));
+    if let Some(failure) = instead(&error, &path) {
+        tell!("lamina: {failure}");
+        return status;
+    }
+    drop_far_tips(&mut error);
+    // There is nowhere else to report that it cannot be written.
+    let _ = error.print();
+    status
+}
+
+/// Returns the command that the arguments name, with the group that it is in.
+fn path(arguments: &[OsString]) -> Vec<String> {
+    let mut words = arguments.iter().skip(1).filter_map(|word| word.to_str());
+    let mut path = Vec::new();
+    while let Some(word) = words.next() {
+        if WITH_A_VALUE.contains(&word) {
+            words.next();
+        } else if !word.starts_with('-') {
+            path.push(word.to_owned());
+            if !GROUPS.contains(&word) {
+                break;
+            }
+        }
+    }
+    path
+}
+
+/// Returns the refusal of a word that docker or podman has.
+fn instead(error: &clap::Error, path: &[String]) -> Option<Failure> {
+    let word = |kind| match error.get(kind) {
+        Some(ContextValue::String(word)) => Some(word.as_str()),
+        _ => None,
+    };
+    let (word, line) = match error.kind() {
+        ErrorKind::UnknownArgument => {
+            let word = word(ContextKind::InvalidArg)?;
+            let word = word.split('=').next().unwrap_or(word);
+            (word, option(path.last()?, word)?)
+        }
+        ErrorKind::InvalidSubcommand => {
+            let word = word(ContextKind::InvalidSubcommand)?;
+            (word, find(COMMANDS, word)?)
+        }
+        _ => return None,
+    };
+    Some(Failure::new(word, line))
+}
+
+fn option(command: &str, word: &str) -> Option<&'static str> {
+    if matches!(command, "run" | "create") {
+        return find(OF_RUN, word);
+    }
+    let own = OF_OTHERS.iter().filter(|(of, ..)| *of == command);
+    own.copied().find(|(_, words, _)| words.iter().any(|known| fits(known, word))).map(|(.., line)| line)
+}
+
+fn find(table: &[(&[&str], &'static str)], word: &str) -> Option<&'static str> {
+    table.iter().find(|(words, _)| words.iter().any(|known| fits(known, word))).map(|(_, line)| *line)
+}
+
+fn fits(known: &str, word: &str) -> bool {
+    known.strip_suffix('*').map_or(known == word, |start| word.starts_with(start))
+}
+
+/// Removes tips that name another word than the one that was meant.
+fn drop_far_tips(error: &mut clap::Error) {
+    for (given, tip) in [
+        (ContextKind::InvalidArg, ContextKind::SuggestedArg),
+        (ContextKind::InvalidSubcommand, ContextKind::SuggestedSubcommand),
+        (ContextKind::InvalidValue, ContextKind::SuggestedValue),
+    ] {
+        let (Some(ContextValue::String(given)), Some(tips)) = (error.get(given), error.get(tip)) else { continue };
+        let near: Vec<String> = match tips {
+            ContextValue::String(word) => vec![word.clone()],
+            ContextValue::Strings(words) => words.clone(),
+            _ => continue,
+        };
+        let single = matches!(tips, ContextValue::String(_));
+        let mut near: Vec<String> = near.into_iter().filter(|word| is_typing_error(given, word)).collect();
+        error.remove(tip);
+        if single && let Some(word) = near.pop() {
+            error.insert(tip, ContextValue::String(word));
+        } else if !near.is_empty() {
+            error.insert(tip, ContextValue::Strings(near));
+        }
+    }
+    // What follows is right for a word without a tip only.
+    if error.get(ContextKind::SuggestedArg).is_none() && error.kind() == ErrorKind::UnknownArgument {
+        error.remove(ContextKind::SuggestedSubcommand);
+        error.remove(ContextKind::Suggested);
+    }
+}
+
+fn is_typing_error(given: &str, meant: &str) -> bool {
+    let [given, meant] =
+        [given, meant].map(|word| word.trim_start_matches('-').split(['=', ' ']).next().unwrap_or(word));
+    let most = if given.len() <= 4 { 1 } else { 2 };
+    strsim::osa_distance(given, meant) <= most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_found_after_options_and_within_its_group() {
+        for (line, expected) in [
+            ("lamina run --restart=always x", &["run"][..]),
+            ("lamina --store /s --json image ls -q", &["image", "ls"]),
+            ("lamina --store=/s exec x ls", &["exec"]),
+            ("lamina", &[]),
+        ] {
+            let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            assert_eq!(path(&arguments), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn only_typing_errors_have_tips() {
+        for (given, meant) in
+            [("--labels", "--label"), ("imagse", "images"), ("--memroy <SIZE>", "--memory"), ("rn", "run")]
+        {
+            assert!(is_typing_error(given, meant), "{given}");
+        }
+        for (given, meant) in [("--label", "--accel"), ("login", "logs"), ("tag", "gc"), ("top", "stop2")] {
+            assert!(!is_typing_error(given, meant), "{given}");
+        }
+    }
+
+    #[test]
+    fn every_line_is_one_line() {
+        let lines = OF_RUN.iter().chain(COMMANDS).map(|(_, line)| line).chain(OF_OTHERS.iter().map(|(.., line)| line));
+        for line in lines {
+            assert!(!line.contains('\n') && line.len() < 140, "{line}");
+        }
+    }
+}

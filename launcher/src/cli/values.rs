@@ -1,0 +1,156 @@
+//! Values of options, as people write them.
+
+use crate::machine;
+
+/// Parses a size in bytes as docker does: a number, which may have a fraction, and a unit of powers of 1024, such as
+/// `1.5g`, `512mb` or `1GiB`. A number alone is in bytes.
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || "expected a number of bytes, or one with a unit, as in 512M or 1.5GiB".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim_start().to_ascii_lowercase();
+    let unit = unit.strip_suffix('b').unwrap_or(&unit);
+    let shift = match unit.strip_suffix('i').unwrap_or(unit) {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        "p" => 50,
+        _ => return Err(wrong()),
+    };
+    let bytes = match number.parse::<u64>() {
+        Ok(number) => number.checked_mul(1 << shift),
+        Err(_) if !number.starts_with(|c: char| c.is_ascii_digit()) => None,
+        Err(_) => number.parse::<f64>().ok().and_then(|number| whole(number * (1_u64 << shift) as f64)),
+    };
+    bytes.filter(|&bytes| bytes > 0).ok_or_else(wrong)
+}
+
+/// Returns the whole part of a number that is not negative.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
+fn whole(number: f64) -> Option<u64> {
+    (0.0..9e18).contains(&number).then_some(number as u64)
+}
+
+/// Parses a memory size into MiB.
+pub(super) fn parse_memory(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        bytes if bytes >= 96 << 20 => Ok(bytes >> 20),
+        bytes if bytes < 1 << 20 => {
+            Err(format!("a guest needs at least 96M to boot; a plain number is in bytes, as in {bytes}M"))
+        }
+        _ => Err("a guest needs at least 96M to boot".to_owned()),
+    }
+}
+
+/// Parses a disk size into bytes.
+pub(super) fn parse_disk(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        bytes if bytes >= 64 << 20 => Ok(bytes),
+        _ => Err("a disk needs at least 64M".to_owned()),
+    }
+}
+
+/// A number of virtual processors. A VM has whole ones, so a fraction is rounded up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Processors {
+    /// The whole processors.
+    pub(super) whole: u32,
+    /// Whether there was a fraction.
+    pub(super) rounded: bool,
+}
+
+impl std::str::FromStr for Processors {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "expected a number of processors from 1 to 255".to_owned();
+        let (number, fraction) = text.split_once('.').unwrap_or((text, ""));
+        if !fraction.chars().all(|digit| digit.is_ascii_digit()) || text.is_empty() || text == "." {
+            return Err(wrong());
+        }
+        let number = if number.is_empty() { 0 } else { number.parse::<u32>().map_err(|_| wrong())? };
+        let rounded = fraction.contains(|digit| digit != '0');
+        let whole = number + u32::from(rounded);
+        if (1..=255).contains(&whole) { Ok(Self { whole, rounded }) } else { Err(wrong()) }
+    }
+}
+
+/// Parses the name of a machine.
+pub(super) fn parse_name(text: &str) -> Result<String, String> {
+    if machine::is_valid_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err("expected 1 to 40 letters, digits, \"-\", \"_\" or \".\", the first a letter or digit".to_owned())
+}
+
+/// Splits what follows the options into its first word, which names an image or a machine, and the command. A `--` between
+/// the two is dropped.
+pub(super) fn split_command(mut words: Vec<String>) -> (String, Vec<String>) {
+    if words.get(1).is_some_and(|word| word == "--") {
+        words.remove(1);
+    }
+    let mut words = words.into_iter();
+    (words.next().unwrap_or_default(), words.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_docker_reads_them() {
+        for (text, bytes) in [
+            ("1K", 1 << 10),
+            ("2g", 2 << 30),
+            ("1", 1),
+            ("32b", 32),
+            ("32kb", 32 << 10),
+            ("32 KiB", 32 << 10),
+            ("1.5g", 3 << 29),
+            ("512mb", 512 << 20),
+            ("1GiB", 1 << 30),
+            ("1.", 1),
+            ("4T", 4 << 40),
+            ("0.5p", 1 << 49),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for wrong in
+            ["", "M", "1X", "-1M", "0M", "99999999999T", "é", "1ib b", "1.2.3M", ".5g", "1mm", "1e3", "inf", "0.1"]
+        {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse_memory("512M"), Ok(512));
+        assert_eq!(parse_memory("1.5g"), Ok(1536));
+        assert!(parse_memory("32M").is_err());
+        assert!(parse_memory("512").unwrap_err().contains("512M"));
+    }
+
+    #[test]
+    fn fractions_of_processors_are_rounded_up() {
+        for (text, whole, rounded) in
+            [("1", 1, false), ("1.5", 2, true), ("0.5", 1, true), (".5", 1, true), ("2.0", 2, false)]
+        {
+            assert_eq!(text.parse(), Ok(Processors { whole, rounded }), "{text}");
+        }
+        for wrong in ["", ".", "0", "0.0", "-1", "256", "255.5", "x", "1.x", "1e1"] {
+            assert!(wrong.parse::<Processors>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_first_word_is_the_command_without_one_separator() {
+        for (words, command) in [
+            (&["i"][..], &[][..]),
+            (&["i", "ls", "-l"], &["ls", "-l"]),
+            (&["i", "--", "ls", "--", "x"], &["ls", "--", "x"]),
+            (&["i", "--help"], &["--help"]),
+            (&["i", "--"], &[]),
+        ] {
+            let words = words.iter().map(|&word| word.to_owned()).collect();
+            assert_eq!(split_command(words), ("i".to_owned(), command.iter().map(|&word| word.to_owned()).collect()));
+        }
+    }
+}
