@@ -234,7 +234,7 @@ fn drop_far_tips(error: &mut clap::Error) {
 fn is_typing_error(given: &str, meant: &str) -> bool {
     let [given, meant] =
         [given, meant].map(|word| word.trim_start_matches('-').split(['=', ' ']).next().unwrap_or(word));
-    let most = if given.len() <= 4 { 1 } else { 2 };
+    let most = if given.len() < 7 { 1 } else { 2 };
     strsim::osa_distance(given, meant) <= most
 }
 
