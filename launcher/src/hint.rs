@@ -4,8 +4,8 @@ use std::any::Any;
 use std::error::Error;
 
 use layer_store::{
-    BlockImageError, ExportError, ImageError, ImportError, IngestError, LimitExceeded, PullError, RepairError,
-    StoreError, TreeError,
+    BlockImageError, ExportError, ImageError, ImportError, IngestError, LimitExceeded, PolicyError, PullError,
+    RepairError, StoreError, TreeError,
 };
 
 /// Returns what helps against an error, found in the error or in its sources.
@@ -43,10 +43,12 @@ fn own_hint(error: &(dyn Error + 'static)) -> Option<String> {
             return Some("the tar of a root file system is imported with --rootfs".to_owned());
         }
         Some(ImportError::Layer { cause, .. } | ImportError::Store(cause)) => return hint(&**cause),
+        Some(ImportError::Policy(error)) => return Some(policy_hint(error)),
         _ => {}
     }
     match error.downcast_ref() {
         Some(PullError::Layer { cause, .. } | PullError::Store(cause)) => return hint(&**cause),
+        Some(PullError::Policy(error)) => return Some(policy_hint(error)),
         Some(PullError::Untrusted { .. }) => {
             let words = "name its CA with --ca-file FILE or SSL_CERT_FILE, or use --plain-http where it has no TLS";
             return Some(words.to_owned());
@@ -105,6 +107,15 @@ fn store_hint(error: &StoreError) -> Option<String> {
         StoreError::DamagedLayer { .. } => "`lamina verify --repair` fetches it again".to_owned(),
         _ => return None,
     })
+}
+
+fn policy_hint(error: &PolicyError) -> String {
+    match error {
+        PolicyError::Unreadable { .. } | PolicyError::Malformed { .. } => {
+            "correct it as containers-policy.json(5) says, or name another policy with --policy".to_owned()
+        }
+        _ => "change the policy, or name another with --policy".to_owned(),
+    }
 }
 
 fn limit_hint(limit: LimitExceeded) -> String {

@@ -1,8 +1,12 @@
 //! Entry points for the fuzz targets in `fuzz/`. They take any bytes. The result must be an error or a tree that can be
-//! walked completely.
+//! walked completely. Those for JSON and other text are in [`documents`]; tests run them too.
 //!
 //! A checksum would stop damaged bytes before the checks that a fuzzer is meant to reach, so [`seal`] writes a header
 //! with the right checksum.
+
+pub mod documents;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io::Cursor;

@@ -13,7 +13,7 @@ mod erofs;
 mod error;
 mod export;
 mod fault;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod ingest;
 mod layer;
@@ -24,6 +24,7 @@ mod mapped;
 mod materialize;
 mod observer;
 mod oci;
+mod policy;
 pub mod printable;
 mod reference;
 mod registry;
@@ -53,6 +54,7 @@ pub use observer::{Cancellation, LayerProgress, LayerState, Observer, Silent};
 pub use oci::platform::{Platform, PlatformError};
 pub use oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
 pub use oci_spec::image::ImageConfiguration;
+pub use policy::{ImagePolicy, PolicyError, PolicyFiles};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{Patience, PullError, PullOptions, Server};
 pub use space::Shortage;

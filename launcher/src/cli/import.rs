@@ -12,6 +12,7 @@ use layer_store::{
 use super::acquired::{self, Quiet};
 use super::bars::Bars;
 use super::limits::{LimitArgs, SharingArgs};
+use super::policy::PolicyArgs;
 use super::{Global, store};
 use crate::failure::{Failure, USAGE};
 
@@ -61,6 +62,8 @@ pub(super) struct Import {
     #[command(flatten)]
     quiet: Quiet,
     #[command(flatten)]
+    policy: PolicyArgs,
+    #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
     sharing: SharingArgs,
@@ -94,6 +97,7 @@ impl Import {
             tag,
             form: located.form,
             parallel: self.parallel.unwrap_or(defaults.parallel),
+            policy: self.policy.policy(),
         };
         import(global, opened, &located.source, &options, &self.quiet)
     }
@@ -109,6 +113,7 @@ impl Import {
             changes: self.change.clone(),
             created: Some(DateTime::<Utc>::from(SystemTime::now()).to_rfc3339_opts(SecondsFormat::Secs, true)),
             comment: self.message.clone(),
+            policy: self.policy.policy(),
         };
         let source = ImportSource::from(self.source.as_os_str());
         let (bars, observer) = watch(&self.quiet)?;

@@ -24,6 +24,7 @@ mod mount;
 mod mount_helper;
 mod on_top;
 mod outcome;
+mod policy;
 mod prepare;
 mod ps;
 mod pull;

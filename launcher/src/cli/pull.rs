@@ -11,6 +11,7 @@ use layer_store::{
 use super::acquired::{self, Quiet};
 use super::bars::Bars;
 use super::limits::{LimitArgs, SharingArgs};
+use super::policy::PolicyArgs;
 use super::{Global, import, store};
 use crate::failure::Failure;
 
@@ -43,6 +44,8 @@ pub(super) struct Pull {
     parallel: usize,
     #[command(flatten)]
     quiet: Quiet,
+    #[command(flatten)]
+    policy: PolicyArgs,
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
@@ -138,6 +141,7 @@ impl Pull {
             plain_http: self.plain_http,
             ca_file: self.ca_file.clone(),
             parallel: self.parallel,
+            policy: self.policy.policy(),
             ..PullOptions::default()
         };
         let bars = Arc::new(Bars::new(self.quiet.quiet, cancellation));
@@ -157,7 +161,8 @@ impl Pull {
     fn import(&self, global: &Global, located: Located) -> Result<u8, Failure> {
         let Located { source, form, image } = located;
         let platform = self.platform.clone();
-        let options = ImportOptions { platform, form, image, parallel: self.parallel, ..ImportOptions::default() };
+        let (parallel, policy) = (self.parallel, self.policy.policy());
+        let options = ImportOptions { platform, form, image, parallel, policy, tag: None };
         import::import(global, &self.open(global)?, &source, &options, &self.quiet)
     }
 }

@@ -1,6 +1,7 @@
 //! Errors of an import.
 
 use crate::oci::ImageError;
+use crate::policy::PolicyError;
 
 /// Why an import failed. Each message is one line that names the thing and the remedy. No image was
 /// named; layers that were already complete stay until the next garbage collection.
@@ -96,6 +97,9 @@ pub enum ImportError {
     /// A manifest, config or tag could not be stored.
     #[error("{0}")]
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The policy for images keeps the image out.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The import was cancelled.
     #[error("cancelled")]
     Cancelled,

@@ -14,6 +14,7 @@ use crate::oci::parallel;
 use crate::oci::platform::Platform;
 use crate::oci::sink::{LayerSink, SinkError};
 use crate::oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
+use crate::policy::{self, Place};
 use crate::{BlobDigest, DiffId, Digest, ExpectedLayer, LayerProgress, LayerState, Observer, Reference};
 
 /// A layer that is in the store.
@@ -50,6 +51,10 @@ impl Import<'_> {
             }
             self.progress.notice(&format!("{} is for {}, this host is {wanted}", image.label(), image.platform));
         }
+        for image in &images {
+            // Whatever is demanded beyond acceptance needs a registry, so there is nothing left to check.
+            self.options.policy.demand(&format!("{} in {source_name}", image.label()), self.place(image))?;
+        }
         if let Some(tag) = &self.options.tag {
             if images.len() > 1 {
                 return Err(ImportError::SeveralImages {
@@ -64,6 +69,23 @@ impl Import<'_> {
             }
         }
         Ok(images)
+    }
+
+    /// Returns where an image comes from, as a policy tells places apart. Of an archive with both lists, that is the list
+    /// that the image was read by.
+    fn place(&self, image: &Found) -> Place {
+        let is_layout = image.manifest_bytes.is_some();
+        match self.source {
+            ImportSource::Daemon { image, .. } => {
+                // Anything else is the id of an image, which has no name.
+                let name = Some(image).filter(|image| !image.starts_with("sha256:")).and_then(|name| name.parse().ok());
+                Place::Daemon(name.map(Box::new))
+            }
+            _ if !is_layout => Place::DockerArchive,
+            ImportSource::Path(path) if path.is_dir() => Place::Layout(policy::absolute(path)),
+            ImportSource::Path(path) => Place::LayoutArchive(Some(policy::absolute(path))),
+            ImportSource::StandardInput => Place::LayoutArchive(None),
+        }
     }
 
     /// Returns an error if the name has a digest that is not the image's.
@@ -95,7 +117,7 @@ impl Import<'_> {
             // When the owner of the additional store collects garbage, the archive may no longer exist to import the
             // layer from.
             self.sink.adopt(&layer.diff_id).map_err(|cause| self.failed(layer, cause))?;
-            Ok(brought)
+            Ok::<_, ImportError>(brought)
         })?;
         if self.halt.cancelled() {
             return Err(ImportError::Cancelled);

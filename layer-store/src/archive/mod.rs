@@ -10,6 +10,8 @@ mod docker;
 mod entries;
 mod error;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod import;
 mod layout;
 mod lists;
@@ -39,6 +41,7 @@ use crate::oci::Acquired;
 use crate::oci::manifest::Descriptor;
 use crate::oci::platform::Platform;
 use crate::oci::sink::LayerSink;
+use crate::policy::ImagePolicy;
 use crate::{DiffId, Digest, Observer, Reference};
 
 /// The form of an archive.
@@ -64,6 +67,8 @@ pub struct ImportOptions {
     pub form: Option<Form>,
     /// How many layers to read at once, at least 1, if the archive allows random access.
     pub parallel: usize,
+    /// Which images may enter the store.
+    pub policy: ImagePolicy,
 }
 
 impl Default for ImportOptions {
@@ -74,6 +79,7 @@ impl Default for ImportOptions {
             tag: None,
             form: None,
             parallel: std::thread::available_parallelism().map_or(4, usize::from),
+            policy: ImagePolicy::default(),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::observer::Halt;
 use crate::oci::platform::Platform;
 use crate::oci::sink::LayerSink;
 use crate::oci::{Acquired, AcquiredLayer, LayerSource, Origin};
+use crate::policy::{ImagePolicy, Place};
 use crate::{ExpectedLayer, LayerProgress, LayerState, Observer, Reference};
 
 /// The metadata of an image that is made from a root file system.
@@ -29,6 +30,8 @@ pub struct RootfsOptions {
     pub created: Option<String>,
     /// The comment in its history.
     pub comment: Option<String>,
+    /// Whether it may enter the store.
+    pub policy: ImagePolicy,
 }
 
 /// Imports the tar of a file system, compressed or not, as an image of one layer.
@@ -41,6 +44,7 @@ pub(crate) fn import_into(
 ) -> Result<Acquired, ImportError> {
     let halt = &Halt::new(observer);
     let source_name = source.to_string();
+    options.policy.demand(&format!("{} from {source_name}", reference.familiar()), Place::Tarball)?;
     let failed = |cause| match halt.cancelled() {
         true => ImportError::Cancelled,
         false => ImportError::Read { source_name: source_name.clone(), cause },

@@ -41,7 +41,7 @@ mod merge;
 mod stack;
 mod write;
 
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use format::FORMAT;
 pub(crate) use index::{Base, BaseDir, BaseTarget};
 pub(crate) use merge::MergedTree;

@@ -14,7 +14,7 @@ mod tree;
 mod write;
 mod xattrs;
 
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use format::FORMAT;
 pub(crate) use format::{InodeRecord, LinkRecord};
 pub(crate) use index::{EntryTarget, LayerIndex, NameEntry, Segments};

@@ -244,7 +244,7 @@ fn redirect(response: &Response) -> Option<Url> {
 
 /// The messages of an error's body. The types of `oci-spec` know the codes of the specification only, and token
 /// services write errors of their own.
-fn messages(answer: &Value) -> String {
+pub(super) fn messages(answer: &Value) -> String {
     let text = |value: &Value, names: &[&str]| {
         let mut texts = names.iter().filter_map(|name| value.get(name)?.as_str());
         texts.find(|text| !text.is_empty()).map(str::to_owned)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::server::Server;
 use crate::BlobDigest;
 use crate::oci::ImageError;
+use crate::policy::PolicyError;
 
 /// What went wrong below: in the system, in a protocol, or in the store.
 type Source = Box<dyn Error + Send + Sync>;
@@ -181,6 +182,9 @@ pub enum PullError {
     /// The network side could not be set up.
     #[error("cannot start the registry client: {}", deepest(&**.0))]
     Client(#[source] Source),
+    /// The policy for images keeps it out.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The caller asked for the end.
     #[error("cancelled")]
     Cancelled,

@@ -5,6 +5,7 @@
 //! and each layer's tar against the config. Layers are fetched and ingested side by side, and never as
 //! a whole in memory.
 
+mod attachments;
 mod auth;
 mod authorize;
 mod backoff;
@@ -16,6 +17,8 @@ mod credential;
 mod credentials;
 mod describe;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod login_file;
 mod login_helper;
 mod proxy;
@@ -43,7 +46,8 @@ use crate::oci::partial::Partial;
 use crate::oci::platform::Platform;
 use crate::oci::sink::LayerSink;
 use crate::oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
-use crate::{DiffId, ExpectedLayer, LayerProgress, LayerState, Observer, Reference};
+use crate::policy::{ImagePolicy, Place};
+use crate::{DiffId, Digest, ExpectedLayer, LayerProgress, LayerState, Observer, Reference};
 
 /// How to pull.
 #[derive(Clone, Debug)]
@@ -60,6 +64,8 @@ pub struct PullOptions {
     pub patience: Patience,
     /// Files with logins, the first to be asked first, instead of those of docker and podman.
     pub credential_files: Option<Vec<PathBuf>>,
+    /// Which images may enter the store.
+    pub policy: ImagePolicy,
 }
 
 impl Default for PullOptions {
@@ -71,6 +77,7 @@ impl Default for PullOptions {
             parallel: 4,
             patience: Patience::default(),
             credential_files: None,
+            policy: ImagePolicy::default(),
         }
     }
 }
@@ -106,10 +113,17 @@ fn pull_on(
     options: &PullOptions,
     observer: &Arc<dyn Observer>,
 ) -> Result<Acquired, PullError> {
+    // Before anything is asked: a registry that is refused need not know.
+    let demand = options.policy.demand(&reference.familiar(), Place::Registry(Box::new(reference.clone())))?;
     let halt = Halt::new(observer);
     let repository = wait(runtime, &halt, Repository::open(reference, options, observer))?;
     let describe = Describe { runtime, sink, repository: &repository, reference, options, halt: &halt };
     let described = describe.image()?;
+    if let Some(demand) = demand {
+        // What is checked is this manifest, and from here on all content is named by digests in it.
+        let manifest = Digest::of(&described.manifest_bytes);
+        demand.check(&manifest, || wait(runtime, &halt, repository.signatures(&manifest)))?;
+    }
     let repository = Arc::new(repository);
     // An image may name a layer several times; it is fetched once.
     let mut layers: Vec<Layer> = Vec::new();

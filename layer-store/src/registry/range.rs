@@ -46,11 +46,11 @@ pub(super) fn start(is_partial: bool, headers: &HeaderMap, offset: u64, size: u6
     if let Some(range) = text(CONTENT_RANGE).and_then(ContentRange::read) {
         let fits = range.start <= offset && range.end >= offset && range.end < size;
         let is_of_this = range.total.is_none_or(|total| total == size);
-        let is_complete = length.is_none_or(|length| length == range.end - range.start + 1);
+        let is_complete = length.is_none_or(|length| length.checked_sub(1) == Some(range.end - range.start));
         return (fits && is_of_this && is_complete).then_some(range.start);
     }
     match (is_partial, length) {
-        (true, Some(length)) if offset + length == size => Some(offset),
+        (true, Some(length)) if offset.checked_add(length) == Some(size) => Some(offset),
         (true, None) => Some(offset),
         (false, Some(length)) if length == size => Some(0),
         (false, None) => Some(0),
@@ -119,6 +119,8 @@ mod tests {
         assert_eq!(begins(false, &[]), Some(0));
         assert_eq!(begins(true, &[(CONTENT_TYPE, "multipart/byteranges; boundary=x"), (CONTENT_LENGTH, "600")]), None);
         assert_eq!(begins(true, &[(CONTENT_RANGE, "pages 1-2/3"), (CONTENT_LENGTH, "600")]), Some(400));
+        assert_eq!(begins(true, &[(CONTENT_LENGTH, "18446744073709551613")]), None);
+        assert_eq!(begins(true, &[(CONTENT_RANGE, "bytes 0-18446744073709551615/*"), (CONTENT_LENGTH, "0")]), None);
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Blob {
     }
 
     /// Wraps a tar that is not a layer of a store.
-    #[cfg(feature = "fuzzing")]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn of_file(file: File) -> Self {
         Self { file, length: 0, borrowed: None }
     }

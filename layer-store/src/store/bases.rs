@@ -35,7 +35,7 @@ impl Recipe {
         self.image.iter().chain(&self.variant)
     }
 
-    fn id(&self) -> BaseId {
+    pub(super) fn id(&self) -> BaseId {
         BaseId::of(&self.image, &self.variant)
     }
 

@@ -17,7 +17,7 @@ use crate::{BlobDigest, DiffId, Digest, ImageError};
 
 /// One file of `images/`.
 #[derive(Debug, Serialize, Deserialize)]
-struct ImageFile {
+pub(super) struct ImageFile {
     reference: String,
     manifest: Digest,
 }

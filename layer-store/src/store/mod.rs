@@ -7,6 +7,8 @@ mod block_image;
 mod commit;
 mod disk;
 mod features;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod garbage;
 mod gc;
 mod handle;

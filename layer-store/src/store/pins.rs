@@ -22,7 +22,7 @@ const REMEDY: &str = "remove it, unless you want to start a stopped machine agai
 
 /// One file of `pins/`.
 #[derive(Debug, Serialize, Deserialize)]
-struct PinFile {
+pub(super) struct PinFile {
     holder: PathBuf,
     purpose: String,
     held: Vec<String>,

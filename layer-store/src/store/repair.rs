@@ -12,6 +12,7 @@ use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::lease::Held;
 use crate::oci::sink::{LayerSink, SinkError};
+use crate::policy::ImagePolicy;
 use crate::sharing::blob;
 use crate::{
     DiffId, Digest, ExpectedLayer, ImportError, ImportOptions, ImportSource, IngestError, IngestedLayer, Limits,
@@ -82,7 +83,8 @@ impl Store {
     /// Reads a layer again from a layout or an archive. This does not name any image.
     fn import_again(&self, layer: &DiffId, path: &Path, observer: &Arc<dyn Observer>) -> Result<(), RepairError> {
         let source = ImportSource::Path(path.to_owned());
-        let import = ImportOptions::default();
+        // The layer has been in the store, and its digest says what it is.
+        let import = ImportOptions { policy: ImagePolicy::AcceptAnything, ..ImportOptions::default() };
         let sink = Replacing::new(self, *layer);
         let imported = archive::import_into(&sink, &source, &import, observer);
         // Other errors in the archive do not matter then.

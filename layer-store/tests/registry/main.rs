@@ -1,6 +1,7 @@
 //! Pulls from a real docker-registry, and from one that misbehaves.
 
 mod odd_images;
+mod policy;
 mod proxies;
 mod resume;
 mod servers;
