@@ -48,13 +48,7 @@ const CHOSEN: [&[(&str, &[&str])]; 2] = [
         ("run_streams", &["a_signal_reaches_the_command_which_may_end_as_it_likes"]),
     ],
     &[
-        (
-            "machines",
-            &[
-                "persistence::kept_machine_and_its_image_outlive_a_collection_in_the_store_that_lent_the_base",
-                "faults::command_beside_one_in_the_foreground_has_its_user_directory_and_environment",
-            ],
-        ),
+        ("machines", &["persistence::kept_machine_and_its_image_outlive_a_collection_in_the_store_that_lent_the_base"]),
         (
             "run",
             &[
@@ -64,7 +58,13 @@ const CHOSEN: [&[(&str, &[&str])]; 2] = [
                 "writable_share_carries_changes_both_ways_and_a_read_only_one_is_enforced_on_the_host",
             ],
         ),
-        ("run_streams", &["input_and_output_of_many_windows_are_byte_exact_and_standard_error_stays_apart"]),
+        (
+            "run_streams",
+            &[
+                "input_and_output_of_many_windows_are_byte_exact_and_standard_error_stays_apart",
+                "output_of_a_command_that_ends_at_once_is_whole",
+            ],
+        ),
     ],
 ];
 
