@@ -164,7 +164,7 @@ fn for_background(mut arguments: Vec<OsString>) -> Vec<OsString> {
     arguments
 }
 
-/// Setuid files and devices stay without effect: `mount.fuse3` asks for them even if nobody has asked `mount.fuse3`.
+/// Setuid files and devices stay without effect: `mount.fuse3` asks for them even if its caller has not.
 fn mount_options(lists: &[String]) -> Result<MountOptions, OptionError> {
     let mut options = MountOptions::default();
     for option in lists.iter().flat_map(|list| split_options(list)) {

@@ -15,7 +15,7 @@ pub(crate) struct FuseRequest<'a> {
 }
 
 impl<'a> FuseRequest<'a> {
-    /// Splits off the header. Returns nothing if it is incomplete, and then nobody can be answered.
+    /// Splits off the header. Returns `None` if it is incomplete, because then the request cannot be answered.
     pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (header, body) = InHeader::read_from_prefix(bytes).ok()?;
         Some(Self { header, body })

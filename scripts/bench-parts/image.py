@@ -122,7 +122,7 @@ def tar_lengths(layout):
 
 
 def importing(bench, lengths, rounds):
-    """Interleaved, so that other load on the machine affects all of them alike."""
+    """Interleaved, so other load on the machine affects all of them equally."""
     ours, umoci, inflate, write, rebuilt, rebuilt_umoci, growth = [], [], [], [], [], [], []
     for number in range(rounds):
         print(f"    round {number + 1} of {rounds}", flush=True)

@@ -8,6 +8,7 @@ pub mod conformance;
 pub mod deviations;
 pub mod images;
 pub mod inventory;
+pub mod invocation;
 pub mod layout;
 pub mod oracle;
 pub mod power_cut;
@@ -18,8 +19,9 @@ pub mod tree;
 
 pub use images::Image;
 pub use inventory::Inventory;
+pub use invocation::{Finished, Started};
 pub use layout::Layout;
-pub use session::{Finished, Session, Started};
+pub use session::Session;
 pub use test_support::registry::Registry;
 pub use test_support::user::Actor;
 pub use test_support::{PATIENCE, Random, programs, until, until_some};

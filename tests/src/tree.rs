@@ -110,7 +110,7 @@ impl TreeDump {
         self.entries.iter().map(|(path, fields)| (path.as_str(), fields))
     }
 
-    /// One line for each entry that is in only one of the trees or differs, but for what `deviations` excuse.
+    /// One line for each entry that is in only one of the trees or differs, except for what `deviations` excuse.
     #[must_use]
     pub fn differences(&self, actual: &Self, deviations: &[Deviation]) -> Vec<String> {
         let mut lines = Vec::new();
@@ -138,7 +138,7 @@ impl TreeDump {
         lines
     }
 
-    /// Panics with a readable list unless `actual` is this tree, but for what `deviations` excuse.
+    /// Panics with a readable list unless `actual` is this tree, except for what `deviations` excuse.
     ///
     /// # Panics
     /// When the trees differ.
@@ -173,7 +173,7 @@ fn excused(deviations: &[Deviation], path: &str, field: &str, expected: &Fields,
     deviations.iter().any(|deviation| (deviation.applies)(path, field, expected, found))
 }
 
-/// The largest list and the largest value of extended attributes that Linux hands out (linux/limits.h), in bytes.
+/// The largest list and the largest value of extended attributes that Linux returns (linux/limits.h), in bytes.
 const LARGEST_XATTR: usize = 1 << 16;
 
 /// One walk over a tree.

@@ -111,7 +111,7 @@ fn equal_files_become_one_and_unequal_ones_do_not() {
     assert_eq!(second.join("other-mode").metadata().unwrap().len(), 100_000);
 }
 
-/// Content at whole blocks of its blob shares their space with the blob, and is independent all the same.
+/// Content at whole blocks of its blob shares their space with the blob, but is independent of it.
 #[test]
 fn file_system_with_reflinks_has_aligned_content_once() {
     const LARGE: usize = 8 << 20;

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use end_to_end::layout::{Layer, noise};
-use end_to_end::{Finished, Layout, Session, until_some};
+use end_to_end::{Finished, Inventory, Layout, Registry, Session, until_some};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -127,7 +127,7 @@ fn damaged_store_file_is_written_again_once_it_is_removed() {
     let (session, _layout) = session();
     let file = session.store().join("store.json");
     fs::write(&file, "garbage").unwrap();
-    session.run(["images"]).refused("remove it: the next command writes it anew");
+    session.run(["images"]).refused("remove it: the next command creates a new one");
     fs::remove_file(&file).unwrap();
     assert_eq!(session.ok(["images", "--quiet"]), format!("{REFERENCE}\n"));
     assert!(file.exists());
@@ -142,4 +142,64 @@ fn commit_takes_no_name_with_a_digest_because_it_cannot_keep_what_that_promises(
         session.run(["commit", "--json", "m", &name]).refused_usage("give a name without a digest");
     }
     assert_eq!(session.ok(["images", "--quiet"]), format!("{REFERENCE}\n"));
+}
+
+#[test]
+fn what_is_not_an_archive_is_refused_by_name() {
+    let (session, _layout) = session();
+    let work = session.work("input");
+    fs::write(work.join("not-an-archive"), noise(5, 10_000)).unwrap();
+    fs::write(work.join("empty"), "").unwrap();
+    fs::create_dir(work.join("not-a-layout")).unwrap();
+    let before = Inventory::of(&session.store());
+    for name in ["not-an-archive", "empty", "not-a-layout", "missing"] {
+        let path = work.join(name);
+        session.run(["import", path.to_str().unwrap(), "--tag", "lamina.test/bad:1"]).refused(name);
+    }
+    assert_eq!(Inventory::of(&session.store()), before);
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn reference_with_a_typing_error_is_refused_before_anything_is_fetched() {
+    let (registry, session) = (Registry::plain(), Session::user());
+    for reference in ["debian:12:13", "Debian", "debian@sha256:12", "registry.test/", "", "a b"] {
+        let finished = session.run(["pull", reference]);
+        assert!(matches!(finished.status.code(), Some(1 | 2)), "{finished}");
+        assert!(finished.stderr.contains(reference), "{finished}");
+    }
+    assert_eq!(registry.fetched_blobs(), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_not_there_is_refused_by_name() {
+    let (registry, session) = (Registry::plain(), Session::user());
+    let missing = format!("{}/test/nothing:1", registry.address());
+    session.run(["pull", &missing]).refused("test/nothing");
+    // A port on which no process listens: one that was free a moment ago.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    session.run(["pull", &format!("{closed}/test/nothing:1")]).refused(&closed);
+    for command in ["prepare", "inspect", "rmi"] {
+        session.run([command, "lamina.test/nothing:1"]).refused("lamina.test/nothing:1");
+    }
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn store_that_cannot_be_written_is_refused_by_name() {
+    let (session, layout) = session();
+    // Root's, and closed: the session's user may not make anything in it.
+    let closed = session.directory().join("closed");
+    fs::create_dir(&closed).unwrap();
+    let mut import = session.lamina(["import", layout.path().to_str().unwrap(), "--tag", "lamina.test/small:1"]);
+    Finished::of(import.env("LAMINA_STORE", closed.join("store"))).refused(closed.to_str().unwrap());
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn unknown_command_and_option_are_usage_errors() {
+    let session = Session::user();
+    session.run(["frobnicate"]).refused_usage("frobnicate");
+    session.run(["pull", "--frobnicate", "debian:12"]).refused_usage("--frobnicate");
+    session.run(["pull"]).refused_usage("Usage");
 }

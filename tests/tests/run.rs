@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use end_to_end::session::Started;
+use end_to_end::Started;
 use end_to_end::{Finished, Image, Session, TreeDump, deviations, oracle, programs};
 use rustix::process::{Signal, kill_process};
 

@@ -291,74 +291,11 @@ fn damaged_layer_of_a_layout_leaves_the_store_as_it_was() {
 }
 
 #[test]
-fn what_is_not_an_archive_is_refused_by_name() {
-    let session = Session::user();
-    let work = session.work("input");
-    std::fs::write(work.join("not-an-archive"), noise(5, 10_000)).unwrap();
-    std::fs::write(work.join("empty"), "").unwrap();
-    std::fs::create_dir(work.join("not-a-layout")).unwrap();
-    open_to_all(&work);
-    make_store(&session);
-    let before = Inventory::of(&session.store());
-    for name in ["not-an-archive", "empty", "not-a-layout", "missing"] {
-        let path = work.join(name);
-        session.run(["import", path.to_str().unwrap(), "--tag", "lamina.test/bad:1"]).refused(name);
-    }
-    assert_eq!(Inventory::of(&session.store()), before);
-    session.traces().assert_nothing_left();
-}
-
-#[test]
-fn reference_with_a_typing_error_is_refused_before_anything_is_fetched() {
-    let (registry, session) = (Registry::plain(), Session::user());
-    for reference in ["debian:12:13", "Debian", "debian@sha256:12", "registry.test/", "", "a b"] {
-        let finished = session.run(["pull", reference]);
-        assert!(matches!(finished.status.code(), Some(1 | 2)), "{finished}");
-        assert!(finished.stderr.contains(reference), "{finished}");
-    }
-    assert_eq!(registry.fetched_blobs(), Vec::<String>::new());
-}
-
-#[test]
-fn what_is_not_there_is_refused_by_name() {
-    let (registry, session) = (Registry::plain(), Session::user());
-    let missing = format!("{}/test/nothing:1", registry.address());
-    session.run(["pull", &missing]).refused("test/nothing");
-    // A port on which no process listens: one that was free a moment ago.
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    session.run(["pull", &format!("{closed}/test/nothing:1")]).refused(&closed);
-    for command in ["prepare", "inspect", "rmi"] {
-        session.run([command, "lamina.test/nothing:1"]).refused("lamina.test/nothing:1");
-    }
-    session.traces().assert_nothing_left();
-}
-
-#[test]
-fn store_that_cannot_be_written_is_refused_by_name() {
-    let session = Session::user();
-    let layout = small_image();
-    // Root's, and closed: the session's user may not make anything in it.
-    let closed = session.directory().join("closed");
-    std::fs::create_dir(&closed).unwrap();
-    let mut import = session.lamina(["import", layout.path().to_str().unwrap(), "--tag", "lamina.test/small:1"]);
-    Finished::of(import.env("LAMINA_STORE", closed.join("store"))).refused(closed.to_str().unwrap());
-    session.traces().assert_nothing_left();
-}
-
-#[test]
-fn unknown_command_and_option_are_usage_errors() {
-    let session = Session::user();
-    session.run(["frobnicate"]).refused_usage("frobnicate");
-    session.run(["pull", "--frobnicate", "debian:12"]).refused_usage("--frobnicate");
-    session.run(["pull"]).refused_usage("Usage");
-}
-
-#[test]
 fn interrupted_pull_leaves_the_store_as_it_was() {
     let session = Session::user();
     make_store(&session);
     let before = Inventory::of(&session.store());
-    // A registry that takes the request and never answers.
+    // A registry that accepts the request and never answers.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let reference = format!("{}/test/stalled:1", listener.local_addr().unwrap());
     let pull = session.start(session.lamina(["pull", &reference]));
@@ -380,7 +317,7 @@ fn interrupted_repair_ends_at_once_and_leaves_the_store_as_it_was() {
     let layer = Inventory::of(&session.store()).layers()[0].join("blob");
     std::fs::write(session.store().join(layer), vec![0; 1024]).unwrap();
     let before = Inventory::of(&session.store());
-    // In its place a registry that takes the request and never answers.
+    // A server takes its place that accepts the request and never answers.
     let address = registry.address().to_owned();
     drop(registry);
     let listener = std::net::TcpListener::bind(address).unwrap();

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-/// How long threads may take to notice that the mount is gone. Those that wait in the kernel are woken at once, but one may
-/// be reading from a slow disk.
+/// How long threads may take to notice that the mount is gone. Those that wait in the kernel are woken at once, but one
+/// may be reading from a slow disk.
 const EXIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Kilobytes that a mount of root's reads ahead: as much as one request can carry ([`crate::MAX_REPLY`]).
@@ -30,9 +30,9 @@ const READAHEAD_KILOBYTES: u32 = 1024;
 pub struct ServeOptions {
     /// How it is mounted.
     pub mount: MountOptions,
-    /// How many threads answer requests, at least one. All wait on one queue in the kernel, so more threads answer a single
-    /// reader no faster. But a thread that waits for the disk answers nobody else, and four readers of a cold tree need
-    /// four reads at once.
+    /// How many threads answer requests, at least one. All wait on one queue in the kernel, so more threads answer a
+    /// single reader no faster. But a thread that waits for the disk answers no other request, and four readers of a
+    /// cold tree need four reads at once.
     pub threads: usize,
     /// Where the counters can be read.
     pub stats: StatsOutlet,
@@ -70,8 +70,8 @@ pub enum Ended {
     Unmounted,
     /// It was unmounted because of this signal.
     Signal(i32),
-    /// The signal came while files were open. The mount is gone from the tree, and those files fail with `ENOTCONN` when
-    /// this process ends. Threads may still be serving them.
+    /// The signal came while files were open. The mount is gone from the tree, and those files fail with `ENOTCONN`
+    /// when this process ends. Threads may still be serving them.
     SignalWhileBusy(i32),
 }
 
@@ -92,14 +92,14 @@ pub enum ServeError {
     #[error("cannot wait for signals: {0}")]
     Signals(#[source] io::Error),
     /// The process that waits for the tree has ended, so the mount was taken away.
-    #[error("nobody waits for the mount any more: {0}")]
+    #[error("no process waits for the mount any more: {0}")]
     Unwanted(#[source] io::Error),
 }
 
 /// Mounts the view of `server` on `mount_point` and serves it until it is unmounted, or until `SIGTERM`, `SIGINT` or
 /// `SIGHUP` arrives. Calls `ready` once the tree can be read; if that fails, the mount is taken away.
 ///
-/// The mount is gone from the tree when this returns, whatever the result. If nobody else has a reference to `server`,
+/// The mount is gone from the tree when this returns, whatever the result. If there is no other reference to `server`,
 /// then so is its view and what that holds of the store, before anything that waits at the statistics socket goes on.
 ///
 /// # Errors
@@ -132,8 +132,8 @@ pub fn serve(
     Ok(Served { ended: ended?, stats })
 }
 
-/// Raises the read-ahead of a FUSE connection. The kernel allows 128 KiB unless root changes that (`VM_READAHEAD_PAGES`),
-/// and the handshake can only lower it.
+/// Raises the read-ahead of a FUSE connection. The kernel allows 128 KiB unless root changes that
+/// (`VM_READAHEAD_PAGES`), and the handshake can only lower it.
 fn raise_readahead(connection: u32) -> io::Result<()> {
     // A file system without a device has major number 0.
     std::fs::write(format!("/sys/class/bdi/0:{connection}/read_ahead_kb"), READAHEAD_KILOBYTES.to_string())
@@ -178,8 +178,8 @@ fn wait(events: &Receiver<ServeEvent>, workers: Workers, mounted: &mut Mounted<'
     }
 }
 
-/// Creates the sockets at which the counters can be read. The default one is created in any case, because other commands
-/// wait there for the end of this server.
+/// Creates the sockets at which the counters can be read. The default one is created in any case, because other
+/// commands wait there for the end of this server.
 fn stats_sockets(
     stats: &Arc<Stats>,
     mount_point: &MountPoint,
@@ -209,7 +209,8 @@ struct Mounted<'a> {
     mount_point: &'a MountPoint,
     subtype: &'a str,
     connection: u32,
-    /// The kernel has said that the mount is gone. Its number may already be that of another one, even at the same place.
+    /// The kernel has said that the mount is gone. Its number may already be that of another one, even at the same
+    /// place.
     is_gone: bool,
 }
 

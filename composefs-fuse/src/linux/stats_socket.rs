@@ -202,14 +202,15 @@ pub(super) fn wait_for_end(path: &Path, deadline: Instant) -> bool {
     if socket.set_read_timeout(Some(left)).is_err() {
         return true;
     }
-    // A byte is the beginning of an answer, so the mount is there. The end of the file, or a reset, is that of the server.
+    // A byte is the beginning of an answer, so the mount is there. The end of the file, or a reset, is that of the
+    // server.
     !matches!(socket.read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Waits a few seconds for this user's servers whose mount is gone to end. Returns whether all have.
 ///
-/// A program that is about to free what is not in use should call this first: a mount that `fusermount3 -u` or umount(8)
-/// took away a moment ago may still have a server, which holds layers in use until it has noticed.
+/// A program that is about to free what is not in use should call this first: a mount that `fusermount3 -u` or
+/// umount(8) took away a moment ago may still have a server, which holds layers in use until it has noticed.
 #[must_use]
 pub fn wait_for_ending_mounts() -> bool {
     let deadline = Instant::now() + END_PATIENCE;
@@ -220,8 +221,8 @@ pub fn wait_for_ending_mounts() -> bool {
     sockets.filter(|socket| !wait_for_end(&socket.path(), deadline)).count() == 0
 }
 
-/// Returns where the mount at `mount_point` has its socket by default: `fuse-CONNECTION.stats` in the directory for sockets
-/// ([`user_dirs::runtime`]), which is created if it is missing. Sends no message to the mount.
+/// Returns where the mount at `mount_point` has its socket by default: `fuse-CONNECTION.stats` in the directory for
+/// sockets ([`user_dirs::runtime`]), which is created if it is missing. Sends no message to the mount.
 ///
 /// # Errors
 /// [`StatsError::Directory`] or [`StatsError::MountPoint`].
@@ -230,7 +231,8 @@ pub(super) fn stats_socket_path(mount_point: &Path) -> Result<PathBuf, StatsErro
 }
 
 /// Returns where the socket of the mount at `mount_point` is. A mount that was made with another `XDG_RUNTIME_DIR` than
-/// this process has is found too, if it had that of a login or none. If nobody answers anywhere, this is the default.
+/// this process has is found too, if it had that of a login or none. If no server answers at any of them, this is the
+/// default.
 ///
 /// # Errors
 /// [`StatsError::Directory`] or [`StatsError::MountPoint`].
@@ -242,8 +244,8 @@ pub fn find_stats_socket(mount_point: &Path) -> Result<PathBuf, StatsError> {
     }
 }
 
-/// Returns each place where the server of the mount at `mount_point` can have its default socket, which is in a directory
-/// of the user whose mount it is.
+/// Returns each place where the server of the mount at `mount_point` can have its default socket, which is in a
+/// directory of the user whose mount it is.
 pub(super) fn possible_sockets(mount_point: &Path) -> Result<Vec<PathBuf>, StatsError> {
     let name = socket_name(mount_point)?;
     let owner = mounted_by(mount_point).ok().flatten().unwrap_or_else(|| geteuid().as_raw());

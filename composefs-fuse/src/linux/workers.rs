@@ -31,8 +31,9 @@ pub enum DeviceError {
 /// What happens while a mount is served.
 #[derive(Debug)]
 pub enum ServeEvent {
-    /// A thread has ended: because the mount is gone (`Ok`), because it panicked, or because the device failed. The error
-    /// is `ECONNABORTED` if the connection was aborted through `/sys/fs/fuse/connections`, which leaves the mount.
+    /// A thread has ended: because the mount is gone (`Ok`), because it panicked, or because the device failed. The
+    /// error is `ECONNABORTED` if the connection was aborted through `/sys/fs/fuse/connections`, which leaves the
+    /// mount.
     WorkerEnded(io::Result<()>),
     /// The process was asked to end by this signal.
     Signal(i32),
@@ -109,7 +110,7 @@ impl ExitNotice {
 impl Drop for ExitNotice {
     fn drop(&mut self) {
         let outcome = std::mem::replace(&mut self.outcome, Ok(()));
-        // Fails if nobody waits for the mount any more, and then nobody needs to know.
+        // Fails if nothing waits for the mount any more, and then it does not matter.
         drop(self.events.send(ServeEvent::WorkerEnded(outcome)));
     }
 }
@@ -167,7 +168,7 @@ impl<'d> Channel<'d> {
         loop {
             match rustix::io::read(self.device, &mut *self.request) {
                 Ok(length) => return Ok(Some(length)),
-                // ENOENT: the caller gave up while the request was handed over (fs/fuse/dev.c).
+                // ENOENT: the caller gave up while the request was passed on (fs/fuse/dev.c).
                 Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => {}
                 Err(Errno::NODEV) => return Ok(None),
                 Err(errno) => return Err(errno.into()),

@@ -8,13 +8,13 @@ use std::cmp::Ordering;
 /// How many events of one kind are logged.
 const REPORTS: u64 = 100;
 
-/// Calls `log` if fewer than 100 events of its kind were `seen` before, and logs after those that no more of `what` will be
-/// logged. A reader in a loop can cause as many as it likes, and must not fill the disk. The counters in [`crate::stats`]
-/// go on.
+/// Calls `log` if fewer than 100 events of its kind were `seen` before, and logs after those that further ones of
+/// `what` are not logged. A reader in a loop can cause as many as it likes, and must not fill the disk. The counters in
+/// [`crate::stats`] go on.
 pub fn report(seen: u64, what: &str, log: impl FnOnce()) {
     match seen.cmp(&REPORTS) {
         Ordering::Less => log(),
-        Ordering::Equal => tracing::error!("{what}: no more of it will be logged"),
+        Ordering::Equal => tracing::error!("{what}: further ones are not logged"),
         Ordering::Greater => {}
     }
 }

@@ -8,8 +8,8 @@ use crate::stats::Stats;
 use crate::wire::{InitFlags, InitIn, InitOut, KERNEL_MINOR, KERNEL_VERSION, Opcode};
 use rustix::io::Errno;
 
-/// How many requests that nobody waits for may be in flight. The kernel's default of 12 throttles the read-ahead of four
-/// readers.
+/// How many requests that no process waits for may be in flight. The kernel's default of 12 throttles the read-ahead of
+/// four readers.
 const MAX_BACKGROUND: u16 = 128;
 
 /// Three quarters of [`MAX_BACKGROUND`], as the kernel has it.
@@ -18,9 +18,9 @@ const CONGESTION_THRESHOLD: u16 = MAX_BACKGROUND / 4 * 3;
 /// Nothing is ever written. 4096 is the least that the kernel accepts.
 const MAX_WRITE: u32 = 4096;
 
-/// The features that are used if the kernel offers them. Left out on purpose: `AUTO_INVAL_DATA` (content never changes),
-/// `READDIRPLUS_AUTO` (would send `LOOKUP`s), `WRITEBACK_CACHE`, `HANDLE_KILLPRIV` and `POSIX_ACL` (ACLs are served as
-/// plain extended attributes).
+/// The features that are used if the kernel offers them. Left out on purpose: `AUTO_INVAL_DATA` (content never
+/// changes), `READDIRPLUS_AUTO` (would send `LOOKUP`s), `WRITEBACK_CACHE`, `HANDLE_KILLPRIV` and `POSIX_ACL` (ACLs are
+/// served as plain extended attributes).
 const WANTED: InitFlags = InitFlags::ASYNC_READ
     .with(InitFlags::EXPORT_SUPPORT)
     .with(InitFlags::DO_READDIRPLUS)

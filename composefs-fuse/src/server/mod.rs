@@ -3,7 +3,8 @@
 //! Every answer stays true, so the policy is this (the kernel's `fs/fuse/` shows what follows from it):
 //!
 //! * Names, attributes and missing names are valid for [`CACHE_SECONDS`], so the kernel asks for nothing twice.
-//! * `OPEN` and `OPENDIR` are answered with `ENOSYS`. From then on the kernel opens files without a message, keeps their
+//! * `OPEN` and `OPENDIR` are answered with `ENOSYS`. From then on the kernel opens files without a message, keeps
+//!   their
 //!   pages from one open to the next, and caches whole listings. (For Linux this is a property of the connection.)
 //! * Listings always carry attributes (`DO_READDIRPLUS` without `READDIRPLUS_AUTO`), so no `LOOKUP` follows a listing.
 //! * There is no state for an inode: its number is enough, `FORGET` has no effect, and file handles outlive caches.
@@ -43,8 +44,8 @@ const MAX_PAGES: u16 = 256;
 /// The most bytes of a reply.
 pub const MAX_REPLY: usize = OutHeader::SIZE + MAX_PAGES as usize * 4096;
 
-/// The most bytes of a request to a read-only tree: an extended attribute of 64 KiB (`XATTR_SIZE_MAX`), which will not be
-/// set, and the structures before it.
+/// The most bytes of a request to a read-only tree: an extended attribute of 64 KiB (`XATTR_SIZE_MAX`), which will not
+/// be set, and the structures before it.
 ///
 /// This is more than `FUSE_MIN_READ_BUFFER` (8 KiB), the smallest buffer that a kernel accepts for a `read`.
 pub const MAX_REQUEST: usize = 64 * 1024 + 4096;
@@ -78,7 +79,7 @@ impl Server {
     /// `request` is the whole message, header first. The reply, header first, is written to the beginning of `reply`,
     /// whose length is how much the sender can take: [`MAX_REPLY`] always suffices. Content is read straight into it.
     ///
-    /// Returns the length of the reply. It is 0 if there is none to send: for requests that want none, and for requests
+    /// Returns the length of the reply. It is 0 if no reply is sent: for requests that need none, and for requests
     /// too malformed to answer. Nothing in `request` makes this panic or loop.
     pub fn handle(&self, request: &[u8], reply: &mut [u8]) -> usize {
         let started = Instant::now();
@@ -141,7 +142,7 @@ impl Server {
             Opcode::Getxattr => self.getxattr(request, reply),
             Opcode::Listxattr => self.listxattr(request, reply),
             // Overlayfs asks a lower file for its inode flags when it copies the file up, and Linux 5.13 to 6.16 take
-            // ENOSYS for a failure (`ovl_copy_fileattr`). ENOTTY says that there are none.
+            // ENOSYS for a failure (`ovl_copy_fileattr`). ENOTTY says that it has no flags.
             Opcode::Ioctl => Err(Errno::NOTTY),
             changing if changing.changes_the_tree() => Err(Errno::ROFS),
             _ => Err(Errno::NOSYS),

@@ -354,7 +354,8 @@ fn a_panic_costs_the_request_and_nothing_else() {
 
 thread_local!(static SAMPLE: Served = Served::sample());
 
-/// Hands `request` to a server, whatever it says: it answers or refuses, in a reply that a kernel takes, or says nothing.
+/// Hands `request` to a server, whatever it says: it answers or refuses, in a reply that a kernel takes, or says
+/// nothing.
 fn answers_or_refuses(request: &[u8], room: usize) -> Result<(), TestCaseError> {
     let mut reply = vec![0; room];
     let sent = SAMPLE.with(|served| {
@@ -369,7 +370,7 @@ fn answers_or_refuses(request: &[u8], room: usize) -> Result<(), TestCaseError> 
     let (asked, _) = InHeader::read_from_prefix(request).expect("what has no header has no answer");
     let (header, body) = OutHeader::read_from_prefix(&reply[..sent]).expect("an answer has a header");
     prop_assert_eq!((header.len as usize, header.unique), (sent, asked.unique));
-    // `fuse_dev_do_write` in fs/fuse/dev.c: else the write fails and the asker waits on.
+    // `fuse_dev_do_write` in fs/fuse/dev.c: otherwise the write fails, and the process that asked waits forever.
     prop_assert!(header.error == 0 || (-511..0).contains(&header.error) && body.is_empty(), "{:?}", header);
     prop_assert!(!Opcode::from_raw(asked.opcode).is_some_and(Opcode::wants_no_reply));
     Ok(())

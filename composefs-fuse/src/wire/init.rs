@@ -34,7 +34,7 @@ pub struct InitOut {
     pub max_readahead: u32,
     /// Which of the offered features to use.
     pub flags: u32,
-    /// How many requests that nobody waits for may be in flight: read-ahead and forgets.
+    /// How many requests that no process waits for may be in flight: read-ahead and forgets.
     pub max_background: u16,
     /// The number of those from which on the kernel treats the mount as congested.
     pub congestion_threshold: u16,
@@ -69,8 +69,8 @@ impl InitFlags {
     pub const NO_OPEN_SUPPORT: Self = Self(1 << 17);
     /// `FUSE_PARALLEL_DIROPS`: several lookups and listings of one directory may be in flight.
     pub const PARALLEL_DIROPS: Self = Self(1 << 18);
-    /// `FUSE_ABORT_ERROR`: reading from the device of an aborted connection fails with `ECONNABORTED`, and with `ENODEV`
-    /// only once the mount is gone.
+    /// `FUSE_ABORT_ERROR`: reading from the device of an aborted connection fails with `ECONNABORTED`, and with
+    /// `ENODEV` only once the mount is gone.
     pub const ABORT_ERROR: Self = Self(1 << 21);
     /// `FUSE_MAX_PAGES`: [`InitOut::max_pages`] counts.
     pub const MAX_PAGES: Self = Self(1 << 22);

@@ -21,7 +21,7 @@ use rustix::thread::{Gid, Uid};
 use crate::namespace::{self, Namespace};
 use crate::{Guest, limits, pump, sys, tool};
 
-/// The search path of a process whose environment has none: what Docker and Podman set.
+/// The `PATH` of a process whose environment has none: what Docker and Podman set.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// One process as the host sees it.
@@ -79,7 +79,7 @@ impl Session {
 
     /// Passes a chunk of input to the process, in order. An empty chunk ends its input.
     pub(crate) fn feed(&self, chunk: Vec<u8>) {
-        // Fails when nobody reads any more: the bytes are lost, as in a closed pipe.
+        // Fails when the process no longer reads: the bytes are lost, as in a closed pipe.
         let _ = self.input.send(chunk);
     }
 

@@ -69,7 +69,7 @@ fn wait_for(source: BorrowedFd<'_>, ended: BorrowedFd<'_>, at_once: bool) -> (bo
 }
 
 /// Writes what the host sends into `sink`, crediting each chunk once it is written. An empty chunk ends the
-/// input: a pipe is closed, a terminal gets its end-of-file character. When nobody reads any more the
+/// input: a pipe is closed, a terminal gets its end-of-file character. When the process no longer reads, the
 /// thread ends, and the host gets no further credit.
 pub(crate) fn receive_input(guest: &Guest, stream: u32, chunks: &Receiver<Vec<u8>>, mut sink: File, terminal: bool) {
     while let Ok(chunk) = chunks.recv() {

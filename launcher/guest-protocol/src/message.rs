@@ -36,7 +36,7 @@ pub enum Message {
     Fatal(String),
     /// 15, host to guest: write back what is dirty and power off. No payload.
     PowerOff,
-    /// 16, host to guest: nobody reads this output of the process any more, as with a closed pipe. One byte for the
+    /// 16, host to guest: this output of the process is no longer read, as with a closed pipe. One byte for the
     /// channel, as in [`Message::Credit`].
     Close(Channel),
     /// 17, guest to host, the last message: everything is written back, and nothing is lost if the machine is

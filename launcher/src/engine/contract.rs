@@ -1,4 +1,4 @@
-//! What the rest of the program knows of an engine.
+//! What the rest of the program knows about an engine.
 
 use std::fmt;
 use std::os::unix::net::UnixStream;

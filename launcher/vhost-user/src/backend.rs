@@ -27,8 +27,8 @@ const VERSION_1: u64 = 1 << 32;
 /// The largest queue of the virtio specification (section 2.7).
 const MAX_QUEUE_SIZE: usize = 32_768;
 
-/// Queue 0, for requests that want no reply, and one for all others. QEMU offers no more by default, and guests before Linux
-/// 6.12 use no more.
+/// Queue 0, for requests that need no reply, and one for all others. QEMU offers no more by default, and guests before
+/// Linux 6.12 use no more.
 const QUEUES: usize = 2;
 
 /// A virtio-fs device whose queues are served by one thread.

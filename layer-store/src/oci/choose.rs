@@ -1,8 +1,8 @@
-//! From a name to one image: the manifest and config of the platform that is wanted, through indexes.
+//! Chooses one image: finds the manifest and config of the wanted platform, through indexes.
 //!
 //! An index says little that can be relied on. Its entries may have no platform, or one without the variant;
 //! attestations and artifacts are among them, and other indexes. So its entries are only ranked by what it
-//! says of them. Then they are looked into, the best first, until one is an image for the wanted platform.
+//! says about them. Then they are read, the best first, until one is an image for the wanted platform.
 
 use std::cell::Cell;
 
@@ -12,20 +12,20 @@ use super::media_type::{self, MANIFESTS, OCI_CONFIG};
 use super::platform::{Described, Fit, Platform};
 use crate::Digest;
 
-/// Indexes within indexes that are followed. One is rare, two are unheard of.
+/// How many indexes within indexes are followed. One is rare, and two do not occur.
 const INDEX_DEPTH: usize = 3;
-/// Documents that are read to choose one image. Real images have some twenty platforms.
+/// How many documents are read to choose one image. Real images have some twenty platforms.
 const LOOKS: usize = 100;
 
 /// Where the documents of images come from: a registry, or an archive.
 pub(crate) trait Documents {
-    /// Why a document cannot be had.
+    /// Why a document cannot be fetched.
     type Error;
 
     /// Returns the document that `descriptor` names, verified. `what` names it in errors.
     fn document(&self, what: &str, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, Self::Error>;
 
-    /// Whether the error says that the document is not there, so that others still may be.
+    /// Returns whether the error says only that the document does not exist. Others may still exist.
     fn is_absent(&self, error: &Self::Error) -> bool;
 }
 
@@ -37,16 +37,16 @@ pub(crate) struct Chosen {
     pub(crate) manifest_bytes: Vec<u8>,
     pub(crate) config: Config,
     pub(crate) config_bytes: Vec<u8>,
-    /// What its config says of its platform, else its entry in the index, else the wanted one.
+    /// What its config says about its platform, or else its entry in the index, or else the wanted platform.
     pub(crate) platform: Platform,
 }
 
-/// Why there is no image to choose.
+/// Why no image was chosen.
 #[derive(Debug)]
 pub(crate) enum ChoiceError<E> {
-    /// The documents are there, and not what is wanted.
+    /// The documents exist, but are not what is wanted.
     Image(ImageError),
-    /// A document cannot be had.
+    /// A document cannot be fetched.
     Document(E),
 }
 
@@ -60,18 +60,18 @@ impl<E> From<ImageError> for ChoiceError<E> {
 pub(crate) struct Choice<'a, D> {
     pub(crate) documents: &'a D,
     pub(crate) wanted: &'a Platform,
-    /// Whether the user asked for that platform, and takes no other.
+    /// Whether the user asked for that platform and accepts no other.
     pub(crate) is_asked_for: bool,
 }
 
-/// How well entries rank, the best first.
+/// The rank of an entry, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     /// Its platform is given and fits, at this distance.
     Fits(u32),
-    /// Only a look inside tells.
+    /// Only reading the image tells.
     Unknown,
-    /// It needs features that nothing here knows, or is most likely an artifact: better than nothing.
+    /// It needs features that are not known here, or is probably an artifact. It is used only if nothing else fits.
     LastResort,
 }
 
@@ -79,7 +79,7 @@ enum Rank {
 struct Looks(Cell<usize>);
 
 impl<D: Documents> Choice<'_, D> {
-    /// The image that a document is or leads to.
+    /// Returns the image that a document is or leads to.
     pub(crate) fn of_document(
         &self,
         bytes: Vec<u8>,
@@ -95,7 +95,7 @@ impl<D: Documents> Choice<'_, D> {
         }
     }
 
-    /// The best image that an index leads to.
+    /// Returns the best image that an index leads to.
     pub(crate) fn of_entries(&self, index: Index) -> Result<Chosen, ChoiceError<D::Error>> {
         self.search(index, &Described::default(), 0, &Looks(Cell::new(0)))
     }
@@ -156,7 +156,7 @@ impl<D: Documents> Choice<'_, D> {
         if let Some(best) = best {
             return Ok(best.chosen);
         }
-        // An index that says one thing of an image which says another of itself.
+        // The index and the image disagree about the platform.
         if let Some(chosen) = contradicting.filter(|_| !self.is_asked_for) {
             return Ok(chosen);
         }
@@ -176,7 +176,7 @@ impl<D: Documents> Choice<'_, D> {
         Err(refused.or(unreadable).unwrap_or_else(nothing).into())
     }
 
-    /// How good a candidate an entry is; `None` where it is none.
+    /// Returns how good a candidate an entry is, or `None` if it is not a candidate.
     fn rank(&self, entry: &IndexEntry, platform: &Described) -> Option<Rank> {
         if platform.is_none_on_purpose() || entry.annotations.contains_key("vnd.docker.reference.type") {
             return None;
@@ -192,7 +192,7 @@ impl<D: Documents> Choice<'_, D> {
         }
     }
 
-    /// The image of one entry, which may be an index again.
+    /// Returns the image of one entry, which may be another index.
     fn look(
         &self,
         entry: &IndexEntry,
@@ -216,7 +216,7 @@ impl<D: Documents> Choice<'_, D> {
         }
     }
 
-    /// Reads the config that belongs to a manifest. `entry` is what the index says of the platform.
+    /// Reads the config that belongs to a manifest. `entry` is what the index says about the platform.
     fn image(
         &self,
         manifest: Manifest,
@@ -235,7 +235,7 @@ impl<D: Documents> Choice<'_, D> {
         self.documents.document(what, descriptor, limit).map_err(ChoiceError::Document)
     }
 
-    /// Whether the manifest of an entry can be had, so that naming its platform helps.
+    /// Returns whether the manifest of an entry can be fetched, so naming its platform helps.
     fn is_there(&self, entry: &IndexEntry) -> bool {
         self.documents.document("manifest", &entry.descriptor, MANIFEST_LIMIT).is_ok()
     }
@@ -252,7 +252,7 @@ impl<D: Documents> Choice<'_, D> {
 }
 
 impl Rank {
-    /// Ranks that are compared after a look inside belong to one class.
+    /// Returns the class of a rank. Images of one class are compared after they have been read.
     fn class(self) -> u8 {
         match self {
             Self::Fits(_) => 0,
@@ -264,9 +264,9 @@ impl Rank {
 
 /// The best image so far.
 struct Best {
-    /// Of its entry, as the index has it.
+    /// The rank of its entry in the index.
     class: u8,
-    /// As it turned out to be.
+    /// How well it fits, now that it has been read.
     rank: Rank,
     chosen: Chosen,
 }
@@ -280,7 +280,7 @@ impl Best {
     }
 }
 
-/// Whether a document is not what its name promises, so that nothing else of the same source is to be trusted either.
+/// Returns whether a document is not what its name promises. Nothing else from the same source can be trusted then.
 fn is_a_lie(error: &ImageError) -> bool {
     matches!(error, ImageError::WrongDigest { .. } | ImageError::WrongSize { .. })
 }

@@ -1,4 +1,4 @@
-//! Manifests, image indexes and configs: checked against their digests and read, wherever they came from.
+//! Manifests, image indexes and configs: checked against their digests and parsed.
 
 use std::collections::BTreeMap;
 
@@ -10,23 +10,23 @@ use super::platform::Described;
 use super::{ImageError, tolerant};
 use crate::{BlobDigest, DiffId, Digest};
 
-/// The largest manifest or index read, in bytes: what registries must accept at least (distribution
+/// The size of the largest manifest or index that is read, in bytes: what registries must accept at least (distribution
 /// specification, "Pushing Manifests").
 pub(crate) const MANIFEST_LIMIT: u64 = 4 << 20;
-/// The largest config read, in bytes. Real ones are below 100 kB.
+/// The size of the largest config that is read, in bytes. Real ones are below 100 kB.
 pub(crate) const CONFIG_LIMIT: u64 = 16 << 20;
 
-/// Some bytes elsewhere: what they are, their digest, and how many.
+/// Describes bytes that are somewhere else: their type, digest and number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Descriptor {
     pub(crate) media_type: String,
     pub(crate) digest: BlobDigest,
     pub(crate) size: u64,
-    /// Other places that have the bytes: of foreign layers, which registries may not keep.
+    /// Other places that have the bytes, for foreign layers, which registries may not keep.
     pub(crate) urls: Vec<String>,
 }
 
-/// A descriptor as a manifest of ours has it.
+/// Returns a descriptor for a manifest that we write.
 pub(crate) fn descriptor(media_type: MediaType, digest: &Digest, size: u64) -> Result<image::Descriptor, String> {
     let digest: Sha256Digest = digest.hex().parse().map_err(|error| format!("{error}"))?;
     let built = DescriptorBuilder::default().media_type(media_type).digest(digest).size(size).build();
@@ -41,7 +41,7 @@ pub(crate) struct Manifest {
     pub(crate) layers: Vec<Descriptor>,
 }
 
-/// What a name can lead to.
+/// What a name can refer to.
 #[derive(Debug)]
 pub(crate) enum Document {
     Manifest(Manifest),
@@ -52,7 +52,7 @@ pub(crate) enum Document {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     pub(crate) entries: Vec<IndexEntry>,
-    /// What is wrong with the first that cannot.
+    /// What is wrong with the first entry that cannot be read.
     pub(crate) refused: Option<ImageError>,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct IndexEntry {
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
-/// What of a config matters for fetching.
+/// What fetching needs from a config.
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) platform: Described,
@@ -91,7 +91,7 @@ impl Descriptor {
         Ok(Self { urls: descriptor.urls().clone().unwrap_or_default(), ..read })
     }
 
-    /// The first 12 hex digits: how people name a blob to each other.
+    /// Returns the first 12 hex digits of the digest, as messages show it.
     pub(crate) fn short(&self) -> String {
         self.digest.hex().chars().take(12).collect()
     }
@@ -141,11 +141,11 @@ impl IndexEntry {
     }
 }
 
-/// Reads a manifest or an index.
+/// Parses a manifest or an index.
 ///
 /// The document's own `mediaType` decides, then `content_type` (what the registry or the descriptor
-/// called it), then the fields it has. A document that could be read both ways is refused, so that no
-/// two programs see two images in it (CVE-2021-41190).
+/// called it), then the fields it has. A document that could be read both ways is refused, because two
+/// programs could see different images in it (CVE-2021-41190).
 pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Document, ImageError> {
     let fields = tolerant::object("manifest", bytes)?;
     let has = |name: &str| fields.contains_key(name);
@@ -193,13 +193,13 @@ fn read_entries(entries: Vec<Result<image::Descriptor, ImageError>>) -> Index {
     index
 }
 
-/// Registries hold charts, signatures and modules under the same manifests as images.
+/// Refuses what is not an image: registries hold charts, signatures and modules with the same kind of manifest.
 fn refuse_what_is_no_image(manifest: &Manifest, declared: &str) -> Result<(), ImageError> {
     let config = media_type::bare(&manifest.config.media_type);
     let layers = &manifest.layers;
     let is_docker = declared == DOCKER_MANIFEST
         || (declared != OCI_MANIFEST && layers.iter().any(|layer| media_type::is_docker(&layer.media_type)));
-    // Docker clients of 2016 gave configs any type; an OCI manifest with such a config is an artifact.
+    // Docker clients of 2016 wrote any type for configs. An OCI manifest with such a config is an artifact.
     let is_image = [OCI_CONFIG, DOCKER_CONFIG].contains(&config) || (is_docker && media_type::is_generic(config));
     if !is_image {
         return Err(ImageError::NotAnImage(format!("it is an artifact of the type {config:?}")));
@@ -218,13 +218,13 @@ fn refuse_what_is_no_image(manifest: &Manifest, declared: &str) -> Result<(), Im
     Ok(())
 }
 
-/// Reads a config that belongs to an image of `layers` layers.
+/// Parses the config of an image of `layers` layers.
 pub(crate) fn parse_config(bytes: &[u8], layers: usize) -> Result<Config, ImageError> {
     let malformed = |cause: String| ImageError::Malformed { what: "config".to_owned(), cause };
     let config = tolerant::config(bytes)?;
     let diff_ids = config.rootfs().diff_ids();
     if diff_ids.len() != layers {
-        return Err(malformed(format!("it names {} layers, the manifest {layers}", diff_ids.len())));
+        return Err(malformed(format!("it names {} layers, but the manifest names {layers}", diff_ids.len())));
     }
     Ok(Config {
         platform: tolerant::config_platform(bytes),
@@ -335,7 +335,12 @@ mod tests {
         let read = parse_config(bytes.as_bytes(), 1).unwrap();
         let platform = read.platform.named().unwrap().to_string();
         assert_eq!((platform.as_str(), read.diff_ids.len()), ("linux/arm/v7", 1));
-        assert!(parse_config(bytes.as_bytes(), 2).unwrap_err().to_string().contains("names 1 layers, the manifest 2"));
+        assert!(
+            parse_config(bytes.as_bytes(), 2)
+                .unwrap_err()
+                .to_string()
+                .contains("names 1 layers, but the manifest names 2")
+        );
     }
 
     #[test]

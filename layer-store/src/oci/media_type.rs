@@ -1,4 +1,4 @@
-//! The media types of image documents, OCI's and Docker's.
+//! The media types of image documents: OCI's and Docker's.
 
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -7,15 +7,15 @@ pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.ma
 pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 pub(crate) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
-/// What a registry is asked for.
+/// The types that a registry is asked for.
 pub(crate) const MANIFESTS: [&str; 4] = [OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_LIST];
 
-/// The type without its parameters: registries send `; charset=utf-8` too.
+/// Returns the type without its parameters. Some registries send `; charset=utf-8`.
 pub(crate) fn bare(media_type: &str) -> &str {
     media_type.split(';').next().unwrap_or(media_type).trim()
 }
 
-/// Types that say nothing about what a blob is. Registries and clients of 2016 gave them to configs and layers.
+/// Types that say nothing about a blob. Registries and clients of 2016 used them for configs and layers.
 pub(crate) fn is_generic(media_type: &str) -> bool {
     matches!(
         bare(media_type),
@@ -30,19 +30,19 @@ pub(crate) fn is_generic(media_type: &str) -> bool {
     )
 }
 
-/// Whether a layer of this type may be a tar. The content decides: its compression is read from its first bytes.
+/// Returns whether a layer of this type may be a tar. The first bytes of the layer then tell how it is compressed.
 pub(crate) fn may_be_tar(media_type: &str) -> bool {
     media_type.contains("tar") || is_generic(media_type)
 }
 
-/// Whether a layer of this type may be kept outside of registries, at the `urls` of its descriptor.
+/// Returns whether a layer of this type may be kept outside registries, at the `urls` of its descriptor.
 pub(crate) fn is_foreign(media_type: &str) -> bool {
     let media_type = bare(media_type);
     media_type.starts_with("application/vnd.docker.image.rootfs.foreign.")
         || media_type.starts_with("application/vnd.oci.image.layer.nondistributable.")
 }
 
-/// Whether the type is one of Docker's own, of before the OCI's.
+/// Returns whether the type is one of Docker's own, which are older than OCI's.
 pub(crate) fn is_docker(media_type: &str) -> bool {
     media_type.starts_with("application/vnd.docker.")
 }

@@ -1,4 +1,4 @@
-//! What a pull and an import share: the documents of the image specification, and bringing layers in.
+//! What pulls and imports share: the documents of the image specification, and bringing layers into a store.
 
 pub(crate) mod choose;
 pub(crate) mod manifest;
@@ -13,28 +13,28 @@ use std::fmt;
 
 use crate::{BlobDigest, DiffId, Digest, Reference};
 
-/// What is wrong with an image, wherever it came from.
+/// What is wrong with an image.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// Bytes are not what they were promised to be.
+    /// Bytes do not have the digest that they should have.
     #[error("{what}: the digest is {actual}, not {expected}: it was changed or damaged on the way, or at its source")]
     WrongDigest {
         /// What was read.
         what: String,
-        /// The digest promised.
+        /// The digest that it should have.
         expected: String,
-        /// The digest of what came.
+        /// The digest of what arrived.
         actual: String,
     },
-    /// A document is shorter or longer than promised.
+    /// A document is shorter or longer than it should be.
     #[error("{what}: {actual} bytes, not {expected}: it was changed or cut off on the way, or at its source")]
     WrongSize {
         /// What was read.
         what: String,
-        /// Bytes promised.
+        /// How many bytes it should have.
         expected: u64,
-        /// Bytes that came.
+        /// How many bytes arrived.
         actual: u64,
     },
     /// A document is larger than any real one.
@@ -53,15 +53,15 @@ pub enum ImageError {
         /// What is wrong with it.
         cause: String,
     },
-    /// The manifest is sound but no root file system comes from it.
+    /// The manifest is valid, but it does not describe a root file system.
     #[error("not a container image: {0}")]
     NotAnImage(String),
-    /// The image is there, but not for this platform. Choosing one of those that there are helps.
+    /// The image exists, but not for this platform. Choosing one of the offered platforms helps.
     #[error("no image for {wanted}; there is {}", listed(.offered))]
     NoSuchPlatform {
         /// The platform asked for.
         wanted: platform::Platform,
-        /// The platforms there are, at least one.
+        /// The platforms that it exists for, at least one.
         offered: Vec<platform::Platform>,
     },
 }
@@ -73,7 +73,7 @@ fn listed(platforms: &[platform::Platform]) -> String {
 /// An image that a pull or an import brought into the store.
 #[derive(Clone, Debug)]
 pub struct Acquired {
-    /// The names under which it is in the store now, at least one.
+    /// Its names in the store, at least one.
     pub references: Vec<Reference>,
     /// The digest of its manifest: that of the platform chosen, never that of an index.
     pub manifest_digest: Digest,
@@ -88,24 +88,24 @@ pub struct Acquired {
 pub struct AcquiredLayer {
     /// The layer.
     pub diff_id: DiffId,
-    /// Where its bytes can be had again.
+    /// Where its bytes can be fetched again.
     pub source: LayerSource,
     /// Whether the store had it before, so that nothing was fetched.
     pub was_present: bool,
 }
 
-/// Where the bytes of a layer can be had again, for repairing a store and for pushing the layer as it was.
+/// Where the bytes of a layer can be fetched again, to repair a store or to push the layer unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct LayerSource {
     /// The registry or archive.
     pub origin: Origin,
-    /// The digest of the bytes as they travel.
+    /// The digest of the bytes as they are transferred.
     pub compressed: BlobDigest,
     /// What they are, as the manifest says: `application/vnd.oci.image.layer.v1.tar+gzip`.
     pub media_type: String,
-    /// How many bytes travel.
+    /// How many bytes are transferred.
     pub bytes: u64,
-    /// Other places that have them, of a layer that its registry may not keep.
+    /// Other places that have the bytes, for a layer that its registry may not keep.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
 }

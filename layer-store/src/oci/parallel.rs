@@ -6,8 +6,8 @@ use std::thread;
 
 /// Does `work` on every item, on up to `threads` threads, and returns the results in the items' order.
 ///
-/// The items with the greatest `weight` start first, so that no big one is left for the end. The first
-/// error calls `stop`, which should make the work that is left end early, and is returned once every thread has stopped.
+/// The items with the greatest `weight` start first, so that no large one is left for the end. The first
+/// error calls `stop`, which should make the remaining work end early, and is returned once every thread has stopped.
 pub(crate) fn for_each<T: Sync, R: Send, E: Send>(
     items: &[T],
     threads: usize,

@@ -10,19 +10,19 @@ use std::path::{Path, PathBuf};
 
 use crate::Digest;
 
-/// The first bytes of a layer as they travel.
+/// The first bytes of a layer as they are transferred.
 #[derive(Debug)]
 pub(crate) struct Partial {
     file: File,
     path: PathBuf,
     length: u64,
-    /// Bytes that were read back.
+    /// How many bytes have been read.
     read: u64,
 }
 
 impl Partial {
-    /// Opens the part of the layer `digest` that `directory` has, or starts a new one. `None` where another process
-    /// fetches it or nothing can be kept, which is no reason not to fetch.
+    /// Opens the part of the layer `digest` in `directory`, or starts a new one. Returns `None` if another process
+    /// fetches the layer or if nothing can be kept; the layer can still be fetched.
     pub(crate) fn open(directory: &Path, digest: &Digest, size: u64) -> Option<Self> {
         let kept = Self::try_open(directory, digest, size);
         kept.unwrap_or_else(|error| {
@@ -40,7 +40,7 @@ impl Partial {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        // A collection, or the process that has just finished the layer, may have taken the name away meanwhile.
+        // A collection, or the process that has just finished the layer, may have removed the name in the meantime.
         let (opened, named) = (file.metadata()?, fs::metadata(&path));
         if !named.is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino())) {
             return Ok(None);
@@ -52,12 +52,13 @@ impl Partial {
         Ok(Some(partial))
     }
 
-    /// Bytes that are there.
+    /// Returns how many bytes are kept.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
-    /// Adds the next bytes. Where the disk has no room for them, everything is given up, as the layer needs the room too.
+    /// Adds the next bytes. If the disk has no room for them, everything is removed, because the layer needs the room
+    /// too.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let written = self.file.write_all_at(bytes, self.length);
         if written.is_err() {
@@ -68,14 +69,14 @@ impl Partial {
         written
     }
 
-    /// Forgets everything.
+    /// Removes everything.
     pub(crate) fn clear(&mut self) -> io::Result<()> {
         (self.length, self.read) = (0, 0);
         self.file.set_len(0)
     }
 }
 
-/// Reads what is there from its beginning.
+/// Reads what is kept, from its beginning.
 impl Read for Partial {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.length - self.read).unwrap_or(usize::MAX);
@@ -94,7 +95,7 @@ impl Drop for Partial {
     }
 }
 
-/// Whether a process has the part at `path` open for a transfer.
+/// Returns whether a process has the part at `path` open for a transfer.
 pub(crate) fn is_in_use(path: &Path) -> bool {
     match File::open(path).map(|file| file.try_lock_shared()) {
         Ok(Err(TryLockError::WouldBlock)) => true,

@@ -1,4 +1,4 @@
-//! Which of an image's platforms is wanted.
+//! Platforms of images, and how well one serves another.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,10 +19,10 @@ pub struct Platform {
 pub struct PlatformError(String);
 
 impl Platform {
-    /// Linux on the processor of this host: what a guest here runs.
+    /// Returns Linux on the processor of this host, which is what guests run.
     #[must_use]
     pub fn host() -> Self {
-        // Rust and Go, whose names the specification takes, differ in some.
+        // The specification uses the names of Go, some of which differ from those of Rust.
         let architecture = match std::env::consts::ARCH {
             "x86_64" => "amd64",
             "x86" => "386",
@@ -34,7 +34,7 @@ impl Platform {
         Self::normalised("linux", architecture, None)
     }
 
-    /// The platform that a config or an index entry describes.
+    /// Returns the platform that a config or an index entry describes.
     pub(crate) fn normalised(os: &str, architecture: &str, variant: Option<&str>) -> Self {
         let architecture = match architecture {
             "x86_64" | "x86-64" => "amd64",
@@ -54,17 +54,17 @@ impl Platform {
         Self { os: os.to_owned(), architecture: architecture.to_owned(), variant: variant.map(str::to_owned) }
     }
 
-    /// The operating system, as `linux`.
+    /// Returns the operating system, such as `linux`.
     pub(crate) fn os(&self) -> &str {
         &self.os
     }
 
-    /// The processor, as `amd64`.
+    /// Returns the processor, such as `amd64`.
     pub(crate) fn architecture(&self) -> &str {
         &self.architecture
     }
 
-    /// How well `offered` serves a user who wants `self`: 0 is exact, `None` is not at all.
+    /// Returns how well `offered` serves a user who wants `self`: 0 is an exact match, `None` is no match.
     ///
     /// A processor runs programs for its own and every earlier variant (arm v7 runs v6; amd64 without
     /// a variant runs the base level only), so the nearest earlier variant is the next best.
@@ -75,7 +75,7 @@ impl Platform {
         self.level()?.checked_sub(offered.level()?)
     }
 
-    /// The variant as a number: `v7` is 7, none is 0. A word that is not a number matches nothing.
+    /// Returns the variant as a number: `v7` is 7, no variant is 0. A word that is not a number matches nothing.
     fn level(&self) -> Option<u32> {
         match &self.variant {
             None => Some(0),
@@ -84,7 +84,7 @@ impl Platform {
     }
 }
 
-/// What an index entry or a config says of its platform. Both may leave out any part of it.
+/// What an index entry or a config says about its platform. Both may leave out any part of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Described {
     os: Option<String>,
@@ -92,12 +92,12 @@ pub(crate) struct Described {
     variant: Option<String>,
 }
 
-/// Whether a platform serves the one that is wanted.
+/// How a platform serves the one that is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fit {
-    /// It does; 0 is exactly, the greater the worse.
+    /// It does. 0 is an exact match; greater numbers are worse matches.
     Yes(u32),
-    /// Too little is said about it.
+    /// Too little is known about it.
     Unknown,
     No,
 }
@@ -116,7 +116,7 @@ impl Described {
         Self { os: said(os), architecture, variant }
     }
 
-    /// This, and what `other` says where this says nothing: configs often leave out the variant that the index has.
+    /// Fills in from `other` what is missing: configs often leave out the variant that the index has.
     pub(crate) fn or(self, other: &Self) -> Self {
         let same_processor = match (&self.architecture, &other.architecture) {
             (Some(own), Some(others)) => own == others,
@@ -129,12 +129,13 @@ impl Described {
         }
     }
 
-    /// Whether this is no platform on purpose, as the attestations of BuildKit have it (`unknown/unknown`).
+    /// Returns whether this says on purpose that it has no platform, as attestations of BuildKit do
+    /// (`unknown/unknown`).
     pub(crate) fn is_none_on_purpose(&self) -> bool {
         [&self.os, &self.architecture].iter().any(|word| word.as_deref() == Some("unknown"))
     }
 
-    /// Whether it serves `wanted`.
+    /// Returns whether it serves `wanted`.
     pub(crate) fn fit(&self, wanted: &Platform) -> Fit {
         if self.is_none_on_purpose() {
             return Fit::No;
@@ -154,7 +155,7 @@ impl Described {
         }
     }
 
-    /// The platform, where what is not said is as in `wanted`.
+    /// Returns the platform, with what is missing taken from `wanted`.
     pub(crate) fn assumed(&self, wanted: &Platform) -> Platform {
         let os = self.os.as_deref().unwrap_or(&wanted.os);
         match &self.architecture {
@@ -165,7 +166,7 @@ impl Described {
         }
     }
 
-    /// The platform, if system and processor are said and real.
+    /// Returns the platform, if system and processor are given and are not `unknown`.
     pub(crate) fn named(&self) -> Option<Platform> {
         let (os, architecture) = (self.os.as_deref()?, self.architecture.as_deref()?);
         (!self.is_none_on_purpose()).then(|| Platform::normalised(os, architecture, self.variant.as_deref()))
@@ -195,10 +196,10 @@ impl FromStr for Platform {
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The words may come from an image, and go to a terminal.
+        // The words may come from an image, and are printed on a terminal.
         write!(f, "{}/{}", self.os.escape_debug(), self.architecture.escape_debug())?;
         match &self.variant {
-            // Every arm64 is v8: saying so would only make the name longer.
+            // Every arm64 is v8, so the name leaves it out.
             Some(variant) if !(self.architecture == "arm64" && variant == "v8") => {
                 write!(f, "/{}", variant.escape_debug())
             }

@@ -1,16 +1,16 @@
 //! Reads the documents of images as people's tools write them, into the types of `oci-spec`.
 //!
-//! Those types follow the specification to the letter: `null`, a missing field that nothing here needs, or
-//! a label that is a number make them refuse a whole document which docker, podman and skopeo read. (Of a
-//! platform they also read `os_features`, where the specification says `os.features`.) So each document is
-//! first brought into the form that they expect:
+//! Those types follow the specification to the letter. They refuse a whole document that docker, podman and skopeo read
+//! because of a `null`, a missing field that is not needed here, or a label that is a number. (For a platform they read
+//! `os_features`, but the specification says `os.features`.) So each document is first converted to the form that they
+//! expect:
 //!
 //! - `null` is the same as absent.
 //! - A required field gets the value that its absence means.
-//! - A field with a value of another type gets the value that was most likely meant, else it is left out.
+//! - A field with a value of another type gets the value that was most likely meant, or is left out.
 //!
-//! What is used and cannot be guessed, such as a digest, stays as it is, and `oci-spec` refuses it. Nothing is
-//! changed in the store: documents are kept byte for byte and read by these functions each time.
+//! What is needed and cannot be guessed, such as a digest, stays as it is, and `oci-spec` refuses it. Nothing is
+//! changed in the store: documents are kept byte for byte, and these functions parse them each time.
 
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
 use serde::de::DeserializeOwned;
@@ -21,7 +21,7 @@ use super::platform::{Described, Platform};
 
 type Fields = Map<String, Value>;
 
-/// Reads a config.
+/// Parses a config.
 pub(crate) fn config(bytes: &[u8]) -> Result<ImageConfiguration, ImageError> {
     let mut fields = object("config", bytes)?;
     fold_names(&mut fields, &["architecture", "os", "variant", "created", "author", "rootfs", "history", "config"]);
@@ -31,7 +31,7 @@ pub(crate) fn config(bytes: &[u8]) -> Result<ImageConfiguration, ImageError> {
     tidy(&mut fields, "os.features", texts);
     tidy(&mut fields, "history", history);
     tidy(&mut fields, "config", defaults);
-    // A config that does not say is taken to be for this host, as docker does.
+    // A config without a platform counts as one for this host, as in docker.
     let host = Platform::host();
     fields.entry("os").or_insert_with(|| json!(host.os()));
     fields.entry("architecture").or_insert_with(|| json!(host.architecture()));
@@ -47,7 +47,7 @@ pub(crate) fn config(bytes: &[u8]) -> Result<ImageConfiguration, ImageError> {
     typed("config", fields)
 }
 
-/// Reads what a config says of its platform, which may be nothing.
+/// Parses what a config says about its platform, which may be nothing.
 pub(crate) fn config_platform(bytes: &[u8]) -> Described {
     let mut fields = object("config", bytes).unwrap_or_default();
     fold_names(&mut fields, &["architecture", "os", "variant"]);
@@ -56,7 +56,7 @@ pub(crate) fn config_platform(bytes: &[u8]) -> Described {
     Described::new(os, architecture, variant)
 }
 
-/// Reads a manifest of one image.
+/// Parses the manifest of one image.
 pub(crate) fn manifest(bytes: &[u8]) -> Result<ImageManifest, ImageError> {
     manifest_of(object("manifest", bytes)?)
 }
@@ -75,7 +75,7 @@ pub(super) fn manifest_of(mut fields: Fields) -> Result<ImageManifest, ImageErro
     typed("manifest", fields)
 }
 
-/// Reads the entries of an index one by one, so that a bad one does not hide its neighbours.
+/// Parses the entries of an index one by one, so a bad one does not affect the others.
 pub(super) fn entries_of(mut fields: Fields) -> Vec<Result<Descriptor, ImageError>> {
     let entries = match fields.remove("manifests") {
         Some(Value::Array(entries)) => entries,
@@ -88,12 +88,12 @@ pub(super) fn entries_of(mut fields: Fields) -> Vec<Result<Descriptor, ImageErro
     entries.into_iter().map(read).collect()
 }
 
-/// Reads a document that must be an object, without its `null`s.
+/// Parses a document that must be an object, and removes its `null`s.
 pub(super) fn object(what: &str, bytes: &[u8]) -> Result<Fields, ImageError> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let read = match std::str::from_utf8(bytes) {
         Ok(text) => serde_json::from_str(text),
-        // Go, in which the other tools are written, replaces what is not UTF-8.
+        // The other tools are written in Go, which replaces what is not UTF-8.
         Err(_) => serde_json::from_str(&String::from_utf8_lossy(bytes)),
     };
     match read {
@@ -111,7 +111,7 @@ fn typed<T: DeserializeOwned>(what: &str, fields: Fields) -> Result<T, ImageErro
     serde_json::from_value(Value::Object(fields)).map_err(|error| malformed(what, &error.to_string()))
 }
 
-/// Leaves out what is `null`, at any depth, but for the values of maps whose keys are what counts.
+/// Removes what is `null`, at any depth, except the values of maps of which only the keys matter.
 fn without_nulls(fields: Fields) -> Fields {
     let clean = |(name, value): (String, Value)| match value {
         Value::Null => None,
@@ -138,7 +138,7 @@ fn is_map(name: &str) -> bool {
     ["Volumes", "ExposedPorts", "Labels", "annotations"].iter().any(|map| map.eq_ignore_ascii_case(name))
 }
 
-/// Renames fields that are written with other capitals, such as `Os` for `os`. Go reads them as the same.
+/// Renames fields that are written with other capitals, such as `Os` for `os`. Go ignores the case.
 fn fold_names(fields: &mut Fields, names: &[&str]) {
     for name in names {
         if fields.contains_key(*name) {
@@ -151,7 +151,7 @@ fn fold_names(fields: &mut Fields, names: &[&str]) {
     }
 }
 
-/// Puts what `read` makes of a field in its place; leaves the field out where it makes nothing of it.
+/// Replaces a field by what `read` returns for it, or removes it if that is `None`.
 fn tidy(fields: &mut Fields, name: &str, read: impl Fn(Value) -> Option<Value>) {
     let Some(value) = fields.remove(name) else { return };
     match read(value) {
@@ -160,14 +160,14 @@ fn tidy(fields: &mut Fields, name: &str, read: impl Fn(Value) -> Option<Value>) 
     }
 }
 
-/// What manifests and indexes have in common.
+/// Converts the fields that manifests and indexes have in common.
 fn tidy_document(fields: &mut Fields) {
     fields.insert("schemaVersion".to_owned(), json!(2));
     for name in ["mediaType", "artifactType"] {
         tidy(fields, name, text);
     }
     tidy(fields, "annotations", text_map);
-    // Nothing here asks what a manifest is about.
+    // The subject of a manifest is not needed.
     fields.remove("subject");
 }
 
@@ -199,7 +199,7 @@ fn platform(value: Value) -> Option<Value> {
     Some(Value::Object(fields))
 }
 
-/// The part of a config that says how to run the image.
+/// Converts the part of a config that says how to run the image.
 fn defaults(value: Value) -> Option<Value> {
     const TEXTS: [&str; 3] = ["User", "WorkingDir", "StopSignal"];
     const LISTS: [&str; 3] = ["Env", "Entrypoint", "Cmd"];
@@ -226,7 +226,7 @@ fn history(value: Value) -> Option<Value> {
     Some(Value::Array(tidied.collect()))
 }
 
-/// A text; a number or a truth value as people write it.
+/// Returns a text. A number or a truth value becomes text.
 fn text(value: Value) -> Option<Value> {
     match value {
         Value::String(_) => Some(value),
@@ -235,7 +235,7 @@ fn text(value: Value) -> Option<Value> {
     }
 }
 
-/// A list of texts; a single text is a list of one, as docker reads `Cmd`.
+/// Returns a list of texts. A single text becomes a list of one, as when docker reads `Cmd`.
 fn texts(value: Value) -> Option<Value> {
     match value {
         Value::Array(items) => Some(Value::Array(items.into_iter().filter_map(text).collect())),
@@ -243,7 +243,7 @@ fn texts(value: Value) -> Option<Value> {
     }
 }
 
-/// The keys of a map, each with an empty object. Some tools write a list instead.
+/// Returns the keys of a map, each with an empty object. Some tools write a list instead.
 fn set(value: Value) -> Option<Value> {
     let names: Vec<String> = match value {
         Value::Object(map) => map.into_iter().map(|(name, _)| name).collect(),
@@ -255,7 +255,7 @@ fn set(value: Value) -> Option<Value> {
     Some(Value::Object(names.into_iter().map(|name| (name, json!({}))).collect()))
 }
 
-/// A map of texts; what is `null` is empty.
+/// Returns a map of texts. A `null` becomes an empty text.
 fn text_map(value: Value) -> Option<Value> {
     let Value::Object(map) = value else { return None };
     let tidied = map.into_iter().map(|(name, value)| (name, text(value).unwrap_or_else(|| json!(""))));

@@ -13,13 +13,13 @@ use serde::Deserialize;
 
 use super::credential::Credential;
 
-/// What requests carry to be let in.
+/// The authorization that requests carry.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Authorization {
-    /// How many there were before.
+    /// How many authorizations there were before this one.
     pub(super) generation: u64,
     pub(super) header: Option<HeaderValue>,
-    /// Whose login the header carries, where it carries one.
+    /// Whose login the header carries, if it carries one.
     pub(super) user: Option<String>,
     /// Stored logins that cannot be used, and why.
     pub(super) unused: Vec<String>,
@@ -34,7 +34,7 @@ impl Authorization {
     }
 }
 
-/// What a registry wants to see.
+/// What a registry asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     /// User and password, in every request.
@@ -44,7 +44,7 @@ pub(super) enum Challenge {
 }
 
 impl Challenge {
-    /// The challenges of an answer that can be met, in their order.
+    /// Returns the challenges of an answer that can be met, in their order.
     pub(super) fn all(headers: &HeaderMap) -> Vec<Self> {
         let values = headers.get_all(WWW_AUTHENTICATE).iter();
         let schemes = values.flat_map(|value| schemes(&String::from_utf8_lossy(value.as_bytes())));
@@ -67,7 +67,7 @@ impl Challenge {
     }
 }
 
-/// One challenge as it is written.
+/// One challenge as it is written in a header.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Scheme {
     name: String,
@@ -101,7 +101,7 @@ fn schemes(text: &str) -> Vec<Scheme> {
     }
 }
 
-/// A value, in quotes or up to the next comma or space, and what follows it.
+/// Splits off a value, which is in quotes or ends at the next comma or space. Returns it and what follows it.
 fn parameter_value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([' ', '\t', ',']).unwrap_or(text.len());
@@ -120,9 +120,9 @@ fn parameter_value(text: &str) -> (String, &str) {
     (value, "")
 }
 
-/// The request that fetches a token, or why none may be sent.
+/// Returns the request that fetches a token, or why it must not be sent.
 ///
-/// A login is sent to a token service without TLS only if the registry itself has none.
+/// A login is sent to a token service without TLS only if the registry itself does not use TLS.
 pub(super) fn token_request(
     client: &Client,
     url: Url,
@@ -131,7 +131,7 @@ pub(super) fn token_request(
     plain_http: bool,
 ) -> Result<RequestBuilder, String> {
     if url.scheme() != "https" && !plain_http && *credential != Credential::Anonymous {
-        return Err("it has no TLS, so no login is sent there".to_owned());
+        return Err("it does not use TLS, so no login is sent to it".to_owned());
     }
     let mut fields = vec![("scope", scope)];
     fields.extend(service.map(|service| ("service", service)));
@@ -147,14 +147,14 @@ pub(super) fn token_request(
     })
 }
 
-/// A token service's answer. Both names of the token are in use.
+/// A token service's answer. Services use both names for the token.
 #[derive(Deserialize)]
 struct Token {
     token: Option<String>,
     access_token: Option<String>,
 }
 
-/// The header that carries the token in a token service's answer.
+/// Returns the header with the token of a token service's answer.
 pub(super) fn bearer_of(answer: &[u8]) -> Result<HeaderValue, String> {
     let none = || "it sends no token".to_owned();
     let answer: Token = serde_json::from_slice(answer).map_err(|_| none())?;
@@ -162,12 +162,12 @@ pub(super) fn bearer_of(answer: &[u8]) -> Result<HeaderValue, String> {
     bearer(&tokens.into_iter().find(|token| !token.is_empty()).ok_or_else(none)?)
 }
 
-/// The header that carries a token.
+/// Returns the header that carries a token.
 pub(super) fn bearer(token: &str) -> Result<HeaderValue, String> {
     secret(&format!("Bearer {token}"))
 }
 
-/// The header that carries a password.
+/// Returns the header that carries a password.
 pub(super) fn basic(user: &[u8], password: &[u8]) -> Result<HeaderValue, String> {
     secret(&format!("Basic {}", STANDARD.encode([user, b":", password].concat())))
 }

@@ -1,4 +1,4 @@
-//! Getting a repository's requests let in: the login, the token service, and what to do when either fails.
+//! Authorizes the requests for a repository: the login, the token service, and what to do when either fails.
 
 use reqwest::header::HeaderValue;
 use reqwest::{RequestBuilder, Response, StatusCode};
@@ -12,11 +12,11 @@ use super::credentials::{self, Found};
 use super::error::PullError;
 use super::server::{self, Purpose};
 
-/// Bytes of a token service's answer that are read. Tokens reach some kilobytes.
+/// How many bytes of a token service's answer are read. Tokens have up to some kilobytes.
 const TOKEN_LIMIT: u64 = 1 << 20;
 
 impl Repository {
-    /// One request to the registry, with a new authorization where it wants one.
+    /// Sends one request to the registry, and gets a new authorization if the registry asks for one.
     pub(super) async fn attempt(&self, what: &str, ask: impl Fn() -> RequestBuilder) -> Result<Response, Failure> {
         let mut used = self.authorization.lock().await.clone();
         let mut response = self.send(used.sign(ask()), Purpose::Content).await?;
@@ -49,13 +49,13 @@ impl Repository {
         }
     }
 
-    /// Whether an answer asks for authorization. A storage that does so is not given the login of the registry.
+    /// Returns whether an answer asks for authorization. A storage that asks is not sent the login of the registry.
     fn is_challenge(&self, response: &Response) -> bool {
         response.status() == StatusCode::UNAUTHORIZED && server::host(response.url()) == self.host
     }
 
-    /// A new authorization, unless another request has got one since `generation`. `None` if the challenge wants
-    /// a login and none is stored.
+    /// Returns a new authorization, or the one that another request has got since `generation`. `None` if the challenge
+    /// asks for a login and none is stored.
     async fn renew(&self, generation: u64, challenge: &Challenge) -> Result<Option<Authorization>, Failure> {
         let mut authorization = self.authorization.lock().await;
         if authorization.generation != generation {
@@ -72,7 +72,7 @@ impl Repository {
         Ok(Some(authorization.clone()))
     }
 
-    /// The header that meets a challenge, and whose login it carries.
+    /// Returns the header that meets a challenge, and whose login it carries.
     async fn authorize(
         &self,
         challenge: &Challenge,
@@ -95,7 +95,7 @@ impl Repository {
         }
     }
 
-    /// A token of the service at `realm`.
+    /// Fetches a token from the service at `realm`.
     async fn token(
         &self,
         realm: &str,
@@ -104,7 +104,7 @@ impl Repository {
         credential: &Credential,
     ) -> Result<HeaderValue, Failure> {
         let Some(url) = connect::web_address(realm) else {
-            let reason = format!("it names a token service that is no address: {realm}");
+            let reason = format!("the address of its token service is not valid: {realm}");
             return Err(Failure::Final(self.refusal(reason)));
         };
         let server = self.server(&url, Purpose::Token);
@@ -125,14 +125,15 @@ impl Repository {
         Ok(auth::bearer_of(&answer).map_err(unusable)?)
     }
 
-    /// The error for an image that is not public. The caller holds the lock of the authorization and adds the notes on
-    /// unused logins.
+    /// Returns the error for an image that is not public. The caller holds the lock of the authorization and adds the
+    /// notes on unused logins.
     fn refusal(&self, reason: String) -> PullError {
         let registry = self.reference.registry().to_owned();
         PullError::Denied { image: self.name(), registry, reason, unused: Vec::new() }
     }
 
-    /// The stored login, looked for only once a registry wants one: helpers may be slow, or ask the user.
+    /// Returns the stored login. It is looked up only when a registry asks for one, because helpers may be slow or ask
+    /// the user.
     async fn login(&self) -> Result<Found, PullError> {
         let files = self.options.credential_files.clone().unwrap_or_else(credentials::own_files);
         let (registry, repository) = (self.reference.registry().to_owned(), self.reference.repository().to_owned());

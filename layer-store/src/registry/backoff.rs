@@ -8,16 +8,15 @@ use crate::Observer;
 /// How long to wait for a registry, and how often to ask it again.
 #[derive(Clone, Debug)]
 pub struct Patience {
-    /// For a connection to be made, TLS included.
+    /// The time to make a connection, including TLS.
     pub connect: Duration,
-    /// For the next bytes of an answer. A transfer may take any time as long as bytes keep coming.
+    /// The time until the next bytes of an answer. A transfer may take any time as long as bytes arrive.
     pub stall: Duration,
-    /// Attempts in a row that may fail, at least 1. Progress of a megabyte resets the count.
+    /// How many attempts in a row may fail, at least 1. A megabyte of progress resets the count.
     pub attempts: u32,
-    /// The wait after the first failure; each further one doubles it.
+    /// The wait after the first failure. Each further failure doubles it.
     pub first_wait: Duration,
-    /// The longest wait, also where the registry names one (`Retry-After`): it is not waited for longer,
-    /// the pull fails and says so.
+    /// The longest wait. If the registry asks for a longer one (`Retry-After`), the pull fails and says so.
     pub longest_wait: Duration,
 }
 
@@ -36,11 +35,12 @@ impl Default for Patience {
 /// Why one attempt failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Another attempt would end the same.
+    /// Another attempt would fail too.
     Final(PullError),
-    /// Another attempt may succeed, not before `wait` where the registry names it.
+    /// Another attempt may succeed, but not before `wait`, if the registry names that time.
     Passing { error: PullError, wait: Option<Duration> },
-    /// No connection was made: passing if the host has answered before, most likely a wrong name if not.
+    /// No connection was made. If the host has answered before, it may be reachable again soon; if not, its name is
+    /// probably wrong.
     NoContact { error: PullError, host: String },
 }
 
@@ -64,7 +64,8 @@ pub(super) struct Backoff<'a> {
     failures: u32,
 }
 
-/// Attempts at a host that never answered: a second one for the dropped packet, too soon to speak of.
+/// How many attempts are made at a host that has never answered. The second is for a lost packet and is made without a
+/// notice.
 const ATTEMPTS_WITHOUT_CONTACT: u32 = 2;
 
 impl<'a> Backoff<'a> {
@@ -72,7 +73,7 @@ impl<'a> Backoff<'a> {
         Self { patience, observer, failures: 0 }
     }
 
-    /// The transfer got on: what failed before counts no more.
+    /// Notes progress of the transfer: earlier failures no longer count.
     pub(super) fn reset(&mut self) {
         self.failures = 0;
     }
@@ -95,7 +96,7 @@ impl<'a> Backoff<'a> {
         Ok(())
     }
 
-    /// The wait before the next of `attempts`, or `None` to give up.
+    /// Returns the wait before the next of `attempts`, or `None` to give up.
     fn next_wait(&self, asked: Option<Duration>, attempts: u32) -> Option<Duration> {
         if self.failures >= attempts {
             return None;

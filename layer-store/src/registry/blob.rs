@@ -1,4 +1,4 @@
-//! One layer on its way from a registry to a blocking reader.
+//! Fetches one layer from a registry for a blocking reader.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use crate::oci::media_type;
 use crate::oci::partial::Partial;
 use crate::{LayerProgress, LayerState, Observer};
 
-/// Pieces that wait for the reader; each is what one read from the connection gave, at most some 400 kB.
+/// How many pieces may wait for the reader. Each has the bytes of one read from the connection, at most some 400 kB.
 const PIECES_AHEAD: usize = 8;
-/// Progress, in bytes, after which earlier failures are forgiven.
+/// After how many bytes of progress earlier failures no longer count.
 const FORGIVENESS: u64 = 1 << 20;
-/// Failures in a row of requests for a range, after which the whole is asked for: some servers fail on ranges alone.
+/// After how many failed requests for a range in a row the whole blob is asked for: some servers fail only on ranges.
 const RANGE_FAILURES: u32 = 2;
 
 /// The bytes of a layer as they come. Failed transfers go on where they broke off without the reader
@@ -35,11 +35,11 @@ pub(super) struct LayerReader<'a> {
     pieces: mpsc::Receiver<Result<Bytes, PullError>>,
     piece: Bytes,
     failure: Option<PullError>,
-    /// What arrived before, and keeps what arrives now.
+    /// What arrived before. What arrives now is added to it.
     partial: Option<Partial>,
-    /// Bytes of `partial` that are still to be read back.
+    /// How many bytes of `partial` are still to be read.
     kept: u64,
-    /// The answers that have given bytes.
+    /// How many answers had bytes in them.
     answers: Arc<AtomicUsize>,
     halt: &'a Halt,
     name: String,
@@ -93,19 +93,22 @@ impl<'a> LayerReader<'a> {
         }
     }
 
-    /// Whether the bytes are of several answers, so that one of them may have had others than it said.
+    /// Returns whether the bytes come from several answers. One of those may have had other bytes than it said.
     pub(super) fn is_pieced_together(&self) -> bool {
         self.answers.load(Ordering::Relaxed) > 1
     }
 
-    /// Forgets what was kept for another attempt: the layer is in the store, or what came is not the layer.
+    /// Removes what was kept for another attempt, because the layer is in the store, or because what arrived is not the
+    /// layer.
     pub(super) fn forget(&mut self) {
         if let Some(partial) = &mut self.partial {
-            partial.clear().unwrap_or_else(|error| tracing::info!("what arrived of a layer is not removed: {error}"));
+            partial
+                .clear()
+                .unwrap_or_else(|error| tracing::info!("the part of a layer that arrived cannot be removed: {error}"));
         }
     }
 
-    /// Why the transfer failed, if it did: the cause of whatever error reading gave.
+    /// Returns why the transfer failed, if it did. This is the cause of the error that reading returned.
     pub(super) fn take_failure(&mut self) -> Option<PullError> {
         self.failure.take()
     }
@@ -116,7 +119,7 @@ impl<'a> LayerReader<'a> {
         told
     }
 
-    /// The next bytes of the connection, which are kept before they are passed on.
+    /// Returns the next bytes of the connection. They are kept before they are passed on.
     fn receive(&mut self) -> io::Result<bool> {
         while self.piece.is_empty() {
             self.piece = match self.pieces.blocking_recv() {
@@ -179,13 +182,13 @@ impl Read for LayerReader<'_> {
 enum Stop {
     /// The layer is complete, or its reader was dropped.
     Done,
-    /// The answer had a part of what was asked for, so the next part is asked for at once.
+    /// The answer had only a part of what was asked for. The next part is asked for at once.
     More,
-    /// The answer is of no use for going on; another way of asking may be.
+    /// The transfer cannot continue with this answer, but perhaps with one to a different request.
     Useless(PullError),
 }
 
-/// One layer being fetched.
+/// A layer that is being fetched.
 struct Transfer {
     repository: Arc<Repository>,
     layer: Descriptor,
@@ -196,7 +199,7 @@ struct Transfer {
 }
 
 impl Transfer {
-    /// Sends the whole layer, piece by piece: from the registry, else from the places that a foreign layer names.
+    /// Sends the whole layer, piece by piece: from the registry, or else from the places that a foreign layer names.
     async fn run(mut self) -> Result<(), PullError> {
         let failed = match self.fetch(&Place::Registry).await {
             Ok(()) => return Ok(()),
@@ -215,7 +218,7 @@ impl Transfer {
         }
     }
 
-    /// Where a foreign layer is besides the registry.
+    /// Returns where a foreign layer is besides the registry.
     fn places(&self) -> Vec<Url> {
         match media_type::is_foreign(&self.layer.media_type) {
             true => self.layer.urls.iter().filter_map(|url| connect::web_address(url)).collect(),
@@ -223,7 +226,7 @@ impl Transfer {
         }
     }
 
-    /// Sends what is left of the layer from one place, attempt after attempt.
+    /// Sends the rest of the layer from one place, in as many attempts as it takes.
     async fn fetch(&mut self, place: &Place) -> Result<(), PullError> {
         let repository = Arc::clone(&self.repository);
         let mut backoff = repository.backoff();
@@ -240,7 +243,7 @@ impl Transfer {
                 Ok(Stop::More) => {}
                 Ok(Stop::Useless(error)) => {
                     tracing::info!(
-                        "layer {}: the server cannot go on after {start} bytes: {error}",
+                        "layer {}: the server cannot continue after {start} bytes: {error}",
                         self.layer.short()
                     );
                     ask = ask.next();
@@ -259,7 +262,7 @@ impl Transfer {
         }
     }
 
-    /// One attempt: sends what comes from `offset` on, and moves `offset` along.
+    /// Makes one attempt: sends the bytes from `offset` on as they arrive, and advances `offset`.
     async fn attempt(&mut self, place: &Place, ask: Ask) -> Result<Stop, Failure> {
         let size = self.layer.size;
         if self.offset == size && size > 0 {

@@ -1,6 +1,6 @@
 //! Requests for one repository of a registry, and what their failures mean.
 //!
-//! The client of `oci-distribution` is not used for them: it keeps an answer's headers to itself
+//! The client of `oci-distribution` is not used for them: it does not show the headers of an answer
 //! (`Retry-After`, `Content-Range`), reads a manifest of any length into memory, and asks again without a login when
 //! getting one failed.
 
@@ -22,13 +22,13 @@ use super::proxy::Proxies;
 use super::server::{self, Purpose, Server};
 use crate::{Observer, Reference};
 
-/// Bytes of an error's text that are read.
+/// How many bytes of an error's text are read.
 const REASON_LIMIT: u64 = 64 << 10;
 
-/// Redirects that are followed.
+/// How many redirects are followed.
 const REDIRECTS: usize = 10;
 
-/// One repository of one registry, and what is known of how to talk to it.
+/// One repository of one registry, and what is known about how to talk to it.
 #[derive(Debug)]
 pub(super) struct Repository {
     pub(super) client: Client,
@@ -75,7 +75,7 @@ impl Repository {
         Backoff::new(&self.options.patience, &*self.observer)
     }
 
-    /// Registry and repository, as a user knows them.
+    /// Returns registry and repository as a user knows them.
     pub(super) fn name(&self) -> String {
         format!("{}/{}", self.reference.registry(), self.reference.repository())
     }
@@ -96,7 +96,7 @@ impl Repository {
         }
     }
 
-    /// Returns what a failed request or a broken body means. `url` is the last address of the request.
+    /// Returns the error for a failed request or a broken body. `url` is the last address of the request.
     pub(super) fn failure(&self, url: Url, purpose: Purpose, error: reqwest::Error) -> Failure {
         let url = error.url().cloned().unwrap_or(url);
         let server = self.server(&url, purpose);
@@ -138,7 +138,7 @@ impl Repository {
         self.contacts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A body of at most `limit` bytes; `None` where it is longer.
+    /// Returns a body of at most `limit` bytes, or `None` if it is longer.
     pub(super) async fn body(
         &self,
         response: &mut Response,
@@ -184,7 +184,7 @@ impl Repository {
         Err(PullError::Interrupted { server, url: server::without_secrets(request.url()), source }.into())
     }
 
-    /// The answer if it is a success, else what its status means.
+    /// Returns the answer if it is a success, or else the error that its status means.
     pub(super) async fn success(
         &self,
         what: &str,
@@ -233,7 +233,7 @@ impl Repository {
     }
 }
 
-/// Where an answer sends its client.
+/// Returns where an answer redirects to.
 fn redirect(response: &Response) -> Option<Url> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
@@ -242,7 +242,7 @@ fn redirect(response: &Response) -> Option<Url> {
     response.url().join(location).ok().filter(|url| matches!(url.scheme(), "http" | "https"))
 }
 
-/// The messages of an error's body. The types of `oci-spec` know the codes of the specification only, and token
+/// Returns the messages of an error's body. The types of `oci-spec` know the codes of the specification only, and token
 /// services write errors of their own.
 pub(super) fn messages(answer: &Value) -> String {
     let text = |value: &Value, names: &[&str]| {
@@ -257,7 +257,7 @@ pub(super) fn messages(answer: &Value) -> String {
     }
 }
 
-/// `Retry-After` in seconds (RFC 9110, section 10.2.3). A date is ignored, and the usual waits apply.
+/// Returns `Retry-After` in seconds (RFC 9110, section 10.2.3). A date is ignored, and the usual waits apply.
 fn retry_after(value: &HeaderValue) -> Option<Duration> {
     value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }

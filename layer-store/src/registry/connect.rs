@@ -14,12 +14,13 @@ use super::{PullError, PullOptions, trust};
 /// The longest that a registry on this host may take to say whether it speaks TLS.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Where the requests for `registry` go: Docker Hub serves under another name than images carry.
+/// Returns the host that requests for `registry` go to. Docker Hub serves under another name than the one in
+/// references.
 pub(super) fn host(registry: &str) -> &str {
     if registry == "docker.io" { "registry-1.docker.io" } else { registry }
 }
 
-/// Whether the registry is this host itself.
+/// Returns whether the registry is this host itself.
 fn is_loopback(registry: &str) -> bool {
     let host = match registry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,
@@ -41,7 +42,7 @@ pub(super) fn client(options: &PullOptions, proxies: &Arc<Proxies>) -> Result<Cl
         .map_err(|e| PullError::Client(Box::new(e)))
 }
 
-/// Whether to speak plain HTTP: where the user says so, and to a registry on this host that has no TLS.
+/// Returns whether to use plain HTTP: if the user says so, and for a registry on this host that does not use TLS.
 pub(super) async fn plain_http(client: &Client, registry: &str, options: &PullOptions) -> bool {
     if options.plain_http || !is_loopback(registry) {
         return options.plain_http;
@@ -49,23 +50,23 @@ pub(super) async fn plain_http(client: &Client, registry: &str, options: &PullOp
     let ask = client.get(format!("https://{}/v2/", host(registry))).timeout(PROBE_PATIENCE);
     match ask.send().await {
         Ok(_) => false,
-        // A certificate, even a bad one, means that there is TLS.
+        // A certificate, even a bad one, means that the registry uses TLS.
         Err(error) => kind(&error) != Kind::Untrusted,
     }
 }
 
-/// What kind of failure a request met.
+/// The kind of a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The certificate is not to be trusted.
+    /// The certificate cannot be trusted.
     Untrusted,
-    /// What came is not TLS.
+    /// The answer is not TLS.
     NoTls,
     /// No connection was made.
     NoContact,
     /// The request could not be made.
     Request,
-    /// Nothing came for too long.
+    /// Nothing arrived for too long.
     Stalled,
     /// The connection broke.
     Broken,
@@ -84,7 +85,7 @@ pub(super) fn kind(error: &reqwest::Error) -> Kind {
     }
 }
 
-/// The error and everything that caused it.
+/// Returns the error and everything that caused it.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| below(*error))
 }
@@ -102,7 +103,7 @@ pub(super) fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Err
 #[error("no connection within {} s", .0.as_secs_f32())]
 pub(super) struct ConnectTimeout(pub(super) Duration);
 
-/// Reads an address that a server or an image names; only those of the web are followed.
+/// Parses an address that a server or an image names. Only `http` and `https` are followed.
 pub(super) fn web_address(text: &str) -> Option<Url> {
     Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }

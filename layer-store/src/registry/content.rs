@@ -37,13 +37,14 @@ impl Repository {
         self.document(&what, ask, MANIFEST_LIMIT).await
     }
 
-    /// A small blob, unverified: at most `limit` bytes.
+    /// Returns a small blob of at most `limit` bytes, unverified.
     pub(super) async fn small_blob(&self, blob: &Descriptor, limit: u64) -> Result<Answer, PullError> {
         let url = self.blob_url(blob);
         self.document(&format!("{}@{}", self.name(), blob.digest), || self.client.get(&url), limit).await
     }
 
-    /// Starts one attempt at the bytes of a blob from `offset` on. What the answer has is for it to say.
+    /// Starts one attempt to get the bytes of a blob from `offset` on. The headers of the answer say which bytes it
+    /// has.
     pub(super) async fn blob(
         &self,
         place: &Place,

@@ -3,7 +3,7 @@
 /// The user name with which files and helpers mark an identity token.
 const TOKEN_USER: &[u8] = b"<token>";
 
-/// What a user has to show to a registry.
+/// What a registry accepts as a login.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Credential {
     Anonymous,
@@ -19,7 +19,7 @@ pub(super) enum Credential {
 }
 
 impl Credential {
-    /// A name for it that a message may show.
+    /// Returns a name for it that messages can show.
     pub(super) fn user(&self) -> String {
         match self {
             Self::Anonymous => "nobody".to_owned(),
@@ -29,8 +29,8 @@ impl Credential {
         }
     }
 
-    /// Returns the login of a user and a password, or `None` if both are empty. Drops what editors and old programs leave at the
-    /// end of a password.
+    /// Returns the login of a user and a password, or `None` if both are empty. Drops what editors and old programs
+    /// leave at the end of a password.
     pub(super) fn login(user: &[u8], password: &[u8]) -> Option<Self> {
         let end = password.iter().rposition(|byte| !matches!(byte, 0 | b'\n' | b'\r')).map_or(0, |last| last + 1);
         let password = password.get(..end).unwrap_or_default();

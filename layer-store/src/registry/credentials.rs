@@ -1,4 +1,4 @@
-//! The logins that docker, podman and skopeo have stored.
+//! Finds the logins that docker, podman and skopeo have stored.
 //!
 //! The files are read by this module and not by `docker_credential`: that crate refuses a whole file because of one
 //! odd entry, which must not stop the pull of a public image.
@@ -13,11 +13,12 @@ use super::login_helper;
 /// The result of a search.
 pub(super) struct Found {
     pub(super) credential: Credential,
-    /// Logins that would have been meant for the registry and cannot be used, one line each.
+    /// Logins for the registry that cannot be used, one line each.
     pub(super) problems: Vec<String>,
 }
 
-/// The files that may have logins, in the order in which they are searched: containers-auth.json(5), then docker's own.
+/// Returns the files that may have logins, in the order in which they are searched: containers-auth.json(5), then
+/// docker's own.
 pub(super) fn files(variable: impl Fn(&str) -> Option<PathBuf>, uid: u32) -> Vec<PathBuf> {
     let variable = |name| variable(name).filter(|path| !path.as_os_str().is_empty());
     if let Some(only) = variable("REGISTRY_AUTH_FILE") {
@@ -40,7 +41,7 @@ pub(super) fn files(variable: impl Fn(&str) -> Option<PathBuf>, uid: u32) -> Vec
     files.into_iter().flatten().collect()
 }
 
-/// The first login for `registry` and `repository` in `files`; anonymous where none can be used.
+/// Returns the first login for `registry` and `repository` in `files`, or the anonymous one if none can be used.
 ///
 /// Blocks: a credential helper is a program that may ask the user.
 pub(super) fn find(files: &[PathBuf], registry: &str, repository: &str) -> Found {
@@ -89,7 +90,8 @@ fn in_file(file: &LoginFile, registry: &str, repository: &str, note: &mut impl F
     None
 }
 
-/// The places that a login may be stored for, the closest first: podman knows logins for a part of a registry.
+/// Returns the places that a login may be stored for, the most specific first: podman knows logins for a part of a
+/// registry.
 fn parts(registry: &str, repository: &str) -> Vec<String> {
     let mut parts = Vec::new();
     let mut part = Some(repository);
@@ -101,7 +103,7 @@ fn parts(registry: &str, repository: &str) -> Vec<String> {
     parts
 }
 
-/// The names of a registry itself. Docker Hub has several.
+/// Returns the names of a registry. Docker Hub has several.
 fn names(registry: &str) -> Vec<String> {
     let all: &[&str] = match registry {
         "docker.io" => &["docker.io", "index.docker.io", "registry-1.docker.io"],
@@ -110,7 +112,8 @@ fn names(registry: &str) -> Vec<String> {
     all.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// What helpers are asked for: docker stores the login for its own registry under the address that it had in 2013.
+/// Returns the name that helpers are asked for: docker stores the login for its own registry under the address that it
+/// had in 2013.
 fn servers(registry: &str) -> Vec<String> {
     match registry {
         "docker.io" => vec!["https://index.docker.io/v1/".to_owned(), registry.to_owned()],

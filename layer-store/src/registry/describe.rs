@@ -1,4 +1,4 @@
-//! From a name to the manifest and config of one platform, verified.
+//! Resolves a name to the verified manifest and config of one platform.
 
 use super::client::Repository;
 use super::content::Answer;
@@ -10,8 +10,8 @@ use crate::oci::platform::Platform;
 use crate::oci::sink::LayerSink;
 use crate::{Digest, ImageError, Observer, Reference};
 
-/// Asks for documents. What is named by its digest comes from the store where it is there; what a tag
-/// means by now, every pull asks.
+/// Fetches documents. One that is named by its digest is taken from the store if it is there. What a tag refers to is
+/// asked in every pull.
 pub(super) struct Describe<'a> {
     pub(super) runtime: &'a tokio::runtime::Runtime,
     pub(super) sink: &'a dyn LayerSink,
@@ -40,7 +40,7 @@ impl Documents for Describe<'_> {
 }
 
 impl Describe<'_> {
-    /// The image for the platform that is wanted.
+    /// Returns the image for the platform that is wanted.
     pub(super) fn image(&self) -> Result<Chosen, PullError> {
         let wanted = self.options.platform.clone().unwrap_or_else(Platform::host);
         let choice = Choice { documents: self, wanted: &wanted, is_asked_for: self.options.platform.is_some() };
@@ -57,7 +57,7 @@ impl Describe<'_> {
         Ok(chosen)
     }
 
-    /// The document that the name leads to.
+    /// Returns the document that the name refers to.
     fn named(&self) -> Result<Answer, PullError> {
         let Some(digest) = self.reference.digest() else {
             return self.manifest(self.reference.tag().unwrap_or("latest"));

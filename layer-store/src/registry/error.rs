@@ -9,10 +9,10 @@ use crate::BlobDigest;
 use crate::oci::ImageError;
 use crate::policy::PolicyError;
 
-/// What went wrong below: in the system, in a protocol, or in the store.
+/// What caused an error: in the system, in a protocol, or in the store.
 type Source = Box<dyn Error + Send + Sync>;
 
-/// Why a pull failed. Each text is one line that names the thing and the remedy; the store is as it was.
+/// Why a pull failed. Each text is one line that names the thing and the remedy. The store has not changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PullError {
@@ -21,12 +21,12 @@ pub enum PullError {
     Unreachable {
         /// The server.
         server: Server,
-        /// The proxy on the way, where there is one.
+        /// The proxy that was used, if any.
         proxy: Option<String>,
         /// What the system said.
         source: Source,
     },
-    /// A server speaks no TLS where it should.
+    /// A server does not use TLS but should.
     #[error("cannot reach {server}: it does not speak TLS")]
     NoTls {
         /// The server.
@@ -62,7 +62,7 @@ pub enum PullError {
         /// What the system said.
         source: Source,
     },
-    /// The registry wants a login, another login, or hides that there is nothing.
+    /// The registry asks for a login or another login. Some registries answer this for an image that does not exist.
     #[error(
         "access to {image} is denied{}{}: check the name; if it is right, log in with `docker login {registry}` \
          or `skopeo login {registry}`", clause(.reason), not_used(.unused)
@@ -116,7 +116,7 @@ pub enum PullError {
         /// How long it asks to wait.
         wait: Option<Duration>,
     },
-    /// Any other answer that is no success.
+    /// Any other answer that is not a success.
     #[error("{server} answers {status} when asked for {url}{}", clause(.reason))]
     Answer {
         /// The server.
@@ -130,7 +130,7 @@ pub enum PullError {
     },
     /// The layer is shorter or longer than its manifest says.
     #[error(
-        "layer {layer}: {server} sends {actual} bytes, its manifest says {expected}: the copy there is damaged; push it again"
+        "layer {layer}: {server} sends {actual} bytes, but its manifest says {expected}: the copy there is damaged; push it again"
     )]
     WrongLength {
         /// The digest in the manifest.
@@ -139,11 +139,12 @@ pub enum PullError {
         server: Server,
         /// Bytes that the manifest promises.
         expected: u64,
-        /// Bytes that came, at least.
+        /// Bytes that arrived, at least.
         actual: u64,
     },
-    /// The registry has not got a layer that it may not keep, and the places that the image names have not got it either.
-    #[error("layer {layer} is kept outside of the registry: {source}")]
+    /// The registry does not have a layer that it may not keep, and the places that the image names do not have it
+    /// either.
+    #[error("layer {layer} is kept outside the registry: {source}")]
     Foreign {
         /// The digest in the manifest.
         layer: BlobDigest,
@@ -185,7 +186,7 @@ pub enum PullError {
     /// The policy for images keeps it out.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// The caller asked for the end.
+    /// The caller cancelled the pull.
     #[error("cancelled")]
     Cancelled,
 }
@@ -213,7 +214,7 @@ fn later(wait: &Option<Duration>) -> String {
     wait.map_or_else(|| "later".to_owned(), |wait| format!("in {} s", wait.as_secs().max(1)))
 }
 
-/// The cause at the bottom: what the system or the TLS library said, without the layers that passed it on.
+/// Returns the deepest cause: what the system or the TLS library said.
 fn deepest(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(deeper) = super::connect::below(cause) {
@@ -222,7 +223,7 @@ fn deepest(error: &(dyn Error + 'static)) -> String {
     one_line(&cause.to_string())
 }
 
-/// What a server says, fit for one line: no control characters, at most 200 characters.
+/// Makes one line of what a server says: without control characters, at most 200 characters.
 pub(super) fn one_line(text: &str) -> String {
     let words: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
     words.trim().to_owned()

@@ -1,4 +1,4 @@
-//! One file with logins: docker's `config.json`, podman's `auth.json`, or the `.dockercfg` of before 2014.
+//! One file with logins: docker's `config.json`, podman's `auth.json`, or the `.dockercfg` from before 2014.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::credential::Credential;
 
-/// Base64 with or without padding.
+/// Base64, with or without padding.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -21,7 +21,7 @@ pub(super) struct LoginFile {
 }
 
 impl LoginFile {
-    /// Reads a file. A `legacy` one has nothing but logins.
+    /// Reads a file. A `legacy` one has only logins.
     pub(super) fn read(bytes: &[u8], legacy: bool) -> Result<Self, String> {
         let text = String::from_utf8_lossy(bytes);
         let text = text.trim_start_matches('\u{feff}').trim();
@@ -43,18 +43,18 @@ impl LoginFile {
         Ok(Self { auths, helpers, store: store.map(str::to_owned) })
     }
 
-    /// The helper for one registry or part of it.
+    /// Returns the helper for one registry or a part of it.
     pub(super) fn helper(&self, place: &str) -> Option<&str> {
         let found = self.helpers.iter().find(|(key, _)| is_for(key, place));
         found.and_then(|(_, name)| name.as_str()).filter(|name| !name.is_empty())
     }
 
-    /// The helper for all registries.
+    /// Returns the helper for all registries.
     pub(super) fn store(&self) -> Option<&str> {
         self.store.as_deref()
     }
 
-    /// The login that is stored in the file itself.
+    /// Returns the login that is stored in the file itself.
     pub(super) fn entry(&self, place: &str) -> Result<Option<Credential>, String> {
         let entry = self.auths.get(place).or_else(|| {
             let found = self.auths.iter().find(|(key, _)| is_for(key, place));
@@ -64,7 +64,7 @@ impl LoginFile {
     }
 }
 
-/// Whether a key of a login file means `place`: some tools write it as an address.
+/// Returns whether a key of a login file means `place`. Some tools write the key as an address.
 fn is_for(key: &str, place: &str) -> bool {
     if key == place {
         return true;
@@ -72,7 +72,7 @@ fn is_for(key: &str, place: &str) -> bool {
     let address = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
     let (host, path) = address.unwrap_or(key).split_once('/').unwrap_or((address.unwrap_or(key), ""));
     let path = path.trim_end_matches('/');
-    // Docker Desktop keeps tokens of its own beside logins.
+    // Docker Desktop keeps its own tokens next to logins.
     let is_whole = match address {
         Some(_) => !path.ends_with("access-token") && !path.ends_with("refresh-token"),
         None => matches!(path, "" | "v1" | "v2"),
@@ -105,7 +105,7 @@ fn read_entry(entry: &Value) -> Result<Option<Credential>, String> {
 /// Reads the base64 of `user:password`.
 fn decode(auth: &str) -> Result<Option<Credential>, String> {
     let compact: String = auth.chars().filter(|c| !c.is_whitespace()).collect();
-    // Some tools write the alphabet for addresses.
+    // Some tools use the URL-safe alphabet.
     let compact = compact.replace('-', "+").replace('_', "/");
     let bytes = LENIENT.decode(compact).map_err(|_| "its \"auth\" is not base64".to_owned())?;
     let colon = bytes.iter().position(|byte| *byte == b':').ok_or_else(|| "its \"auth\" has no colon".to_owned())?;

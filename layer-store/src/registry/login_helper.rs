@@ -1,7 +1,7 @@
-//! Credential helpers: programs that keep logins in a key chain, and answer on standard output.
+//! Credential helpers: programs that keep logins in a key chain, and print them on request.
 //!
 //! The protocol is that of docker-credential-helpers: the name of the server on standard input, and an object
-//! with `Username` and `Secret` back.
+//! with `Username` and `Secret` as the answer.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -31,7 +31,7 @@ pub(super) fn ask(name: &str, server: &str) -> Result<Option<Credential>, String
     let output = child.wait_with_output().map_err(|error| failed(&error))?;
     let answer = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
-        // What helpers say of a server that they do not know.
+        // What helpers say about a server that they do not know.
         if answer.contains("credentials not found") {
             return Ok(None);
         }

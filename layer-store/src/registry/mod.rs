@@ -1,9 +1,9 @@
 //! Pulling images from registries.
 //!
-//! The protocol is that of the OCI distribution specification, 1.1. Everything that comes is checked:
+//! The protocol is that of the OCI distribution specification, 1.1. Everything that arrives is checked:
 //! manifests against the name's digest or the index's entry, configs and layers against the manifest,
-//! and each layer's tar against the config. Layers are fetched and ingested side by side, and never as
-//! a whole in memory.
+//! and each layer's tar against the config. Layers are fetched and ingested in parallel, and no layer is ever
+//! completely in memory.
 
 mod attachments;
 mod auth;
@@ -52,17 +52,17 @@ use crate::{DiffId, Digest, ExpectedLayer, LayerProgress, LayerState, Observer, 
 /// How to pull.
 #[derive(Clone, Debug)]
 pub struct PullOptions {
-    /// The platform to choose where there are several; `None` is [`Platform::host`].
+    /// The platform to choose if there are several. `None` means [`Platform::host`].
     pub platform: Option<Platform>,
-    /// Speak HTTP without TLS. Registries on this host without TLS are found out without it.
+    /// Use HTTP without TLS. A registry on this host that does not use TLS is detected without this.
     pub plain_http: bool,
-    /// PEM certificates to trust besides the system's (which `SSL_CERT_FILE` replaces).
+    /// PEM certificates to trust in addition to the system's (which `SSL_CERT_FILE` replaces).
     pub ca_file: Option<PathBuf>,
-    /// Layers fetched at once, at least 1.
+    /// How many layers are fetched at once, at least 1.
     pub parallel: usize,
     /// When to give up.
     pub patience: Patience,
-    /// Files with logins, the first to be asked first, instead of those of docker and podman.
+    /// Files with logins, in the order in which they are searched, instead of those of docker and podman.
     pub credential_files: Option<Vec<PathBuf>>,
     /// Which images may enter the store.
     pub policy: ImagePolicy,
@@ -101,7 +101,7 @@ pub(crate) fn pull_into(
         .build()
         .map_err(|e| PullError::Client(Box::new(e)))?;
     let outcome = pull_on(&runtime, sink, reference, options, observer);
-    // A credential helper that waits for its user must not keep a cancelled pull.
+    // A credential helper that waits for its user must not delay the end of a cancelled pull.
     runtime.shutdown_background();
     outcome
 }
@@ -160,7 +160,7 @@ fn each_time(acquired: &[AcquiredLayer], diff_ids: &[DiffId]) -> Vec<AcquiredLay
     diff_ids.iter().filter_map(named).collect()
 }
 
-/// Waits for `work`, or for the end that the caller asks for.
+/// Waits for `work`, or until the caller cancels.
 fn wait<T>(runtime: &Runtime, halt: &Halt, work: impl Future<Output = Result<T, PullError>>) -> Result<T, PullError> {
     runtime.block_on(async {
         tokio::select! {
@@ -170,7 +170,7 @@ fn wait<T>(runtime: &Runtime, halt: &Halt, work: impl Future<Output = Result<T, 
     })
 }
 
-/// Brings one layer in again from the registry that it once came from.
+/// Fetches one layer again from the registry that it came from.
 pub(crate) fn fetch_layer(
     sink: &dyn LayerSink,
     diff_id: &DiffId,
@@ -179,7 +179,7 @@ pub(crate) fn fetch_layer(
     observer: &Arc<dyn Observer>,
 ) -> Result<AcquiredLayer, PullError> {
     let Origin::Registry { registry, repository } = &source.origin else {
-        return Err(PullError::Client(format!("{} is no registry", source.origin).into()));
+        return Err(PullError::Client(format!("{} is not a registry", source.origin).into()));
     };
     let reference = format!("{registry}/{repository}").parse::<Reference>();
     let reference = reference.map_err(|error| PullError::Client(Box::new(error)))?;
@@ -197,7 +197,7 @@ pub(crate) fn fetch_layer(
     outcome
 }
 
-/// Brings one layer into the store, unless it is there or another process is about to have it there.
+/// Brings one layer into the store, unless it is there. If another process is bringing it in, waits for that.
 fn acquire(
     runtime: &Runtime,
     sink: &dyn LayerSink,
@@ -234,7 +234,9 @@ fn acquire(
         Ok(()) => Ok(finished(false)),
         Err(refused) if refused.may_be_pieced_wrong => {
             let (name, error) = (descriptor.short(), refused.error);
-            observer.notice(&format!("layer {name} came in parts that do not fit ({error}): fetching all of it again"));
+            observer.notice(&format!(
+                "layer {name} arrived in parts that do not fit together ({error}): fetching all of it again"
+            ));
             let again = transfer(runtime, sink, repository, layer, &expected, None, halt);
             again.map(|()| finished(false)).map_err(|refused| refused.error)
         }
@@ -242,10 +244,10 @@ fn acquire(
     }
 }
 
-/// Why a layer is not taken.
+/// Why a layer is not stored.
 struct Refused {
     error: PullError,
-    /// Whether its bytes came in several parts, so that the fault may be in how they were put together.
+    /// Whether its bytes arrived in several parts. The fault may then be in how they were put together.
     may_be_pieced_wrong: bool,
 }
 

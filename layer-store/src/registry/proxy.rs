@@ -1,4 +1,4 @@
-//! Which requests go through a proxy, by the environment variables that Go's programs read.
+//! Decides which requests go through a proxy, by the environment variables that Go's programs read.
 //!
 //! The rules are those of Go's `golang.org/x/net/http/httpproxy`, which docker, podman and skopeo follow. Those of
 //! `reqwest` know no ports in `NO_PROXY`, read `*.example.com` as no domain at all, and look a name up before
@@ -17,7 +17,7 @@ pub(super) struct Proxies {
     direct: Vec<Direct>,
 }
 
-/// What is reached without a proxy.
+/// The hosts that are reached without a proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Direct {
     Everything,
@@ -57,7 +57,7 @@ impl Proxies {
         }
     }
 
-    /// The proxy for a request, `None` where it goes directly.
+    /// Returns the proxy for a request, or `None` if it goes directly.
     pub(super) fn of(&self, url: &Url) -> Option<&Url> {
         let proxy = match url.scheme() {
             "https" => self.https.as_ref(),
@@ -111,7 +111,7 @@ impl Direct {
     }
 }
 
-/// Takes the port off `host:port`. An IPv6 address has its port after a bracket.
+/// Splits the port off `host:port`. An IPv6 address has its port after a bracket.
 fn split_port(word: &str) -> (&str, Option<u16>) {
     match word.rsplit_once(':') {
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => match port.parse() {
@@ -126,10 +126,10 @@ fn parse_proxy(address: &str) -> Option<Url> {
     let known = |url: &Url| matches!(url.scheme(), "http" | "https" | "socks4" | "socks4a" | "socks5" | "socks5h");
     let parsed = Url::parse(address).ok().filter(known).or_else(|| Url::parse(&format!("http://{address}")).ok());
     let Some(url) = parsed else {
-        tracing::warn!("a proxy variable is passed over: its value is not an address");
+        tracing::warn!("a proxy variable is ignored: its value is not an address");
         return None;
     };
-    // Go leaves looking names up to the proxy under both names.
+    // Go lets the proxy look up names for both schemes.
     match url.as_str().strip_prefix("socks5://") {
         Some(rest) => Url::parse(&format!("socks5h://{rest}")).ok(),
         None => Some(url),

@@ -1,23 +1,23 @@
 //! Which part of a blob is asked for, and which part an answer has.
 //!
-//! RFC 9110, section 14. Servers and the caches before them get ranges wrong in many ways; what an answer says of
-//! itself decides, and not what was asked for.
+//! RFC 9110, section 14. Servers and the caches in front of them get ranges wrong in many ways, so what the answer says
+//! about itself decides, and not what was asked for.
 
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap};
 
-/// How to ask for the rest of a blob, in the order of trying.
+/// How to ask for the rest of a blob, in the order in which the ways are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
     /// `bytes=N-`
     OpenRange,
-    /// `bytes=N-M`: some servers know only this.
+    /// `bytes=N-M`. Some servers know only this.
     ClosedRange,
-    /// Everything, of which what is there already is passed over.
+    /// The whole blob. The part that has already arrived is skipped.
     Whole,
 }
 
 impl Ask {
-    /// What to try after the server could not make use of this.
+    /// Returns what to try if the server cannot handle this.
     pub(super) fn next(self) -> Self {
         match self {
             Self::OpenRange => Self::ClosedRange,
@@ -25,7 +25,7 @@ impl Ask {
         }
     }
 
-    /// The value of the `Range` header for the bytes from `offset` on; `None` for the whole.
+    /// Returns the value of the `Range` header for the bytes from `offset` on, or `None` for the whole blob.
     pub(super) fn header(self, offset: u64, size: u64) -> Option<String> {
         match self {
             _ if offset == 0 => None,
@@ -36,7 +36,8 @@ impl Ask {
     }
 }
 
-/// Where the bytes of an answer begin; `None` where that cannot be told, or the answer is of no use from `offset` on.
+/// Returns where the bytes of an answer begin, or `None` if that is unknown, or if the answer cannot be used from
+/// `offset` on.
 pub(super) fn start(is_partial: bool, headers: &HeaderMap, offset: u64, size: u64) -> Option<u64> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     if text(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("multipart/byteranges")) {
@@ -58,7 +59,7 @@ pub(super) fn start(is_partial: bool, headers: &HeaderMap, offset: u64, size: u6
     }
 }
 
-/// `bytes START-END/TOTAL`, both ends included.
+/// Parses `bytes START-END/TOTAL`, both ends included.
 #[derive(Debug, PartialEq, Eq)]
 struct ContentRange {
     start: u64,
@@ -83,7 +84,7 @@ impl ContentRange {
 mod tests {
     use super::*;
 
-    /// Where an answer to a request for the bytes from 400 on, of 1000, begins.
+    /// Returns where the answer to a request for the bytes from 400 on, of 1000, begins.
     fn begins(is_partial: bool, fields: &[(reqwest::header::HeaderName, &'static str)]) -> Option<u64> {
         let fields =
             fields.iter().map(|(name, value)| (name.clone(), reqwest::header::HeaderValue::from_static(value)));

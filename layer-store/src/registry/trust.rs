@@ -72,7 +72,7 @@ impl Trust {
             certificates.extend(self.given.iter().cloned());
             let mut store = RootCertStore::empty();
             store.add_parsable_certificates(certificates.iter().cloned());
-            // Without any certificate there is nothing to build, and no server is believed.
+            // A verifier cannot be built without certificates; no server is trusted then.
             let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&self.provider));
             Trusted { roots: builder.build().ok(), certificates }
         })

@@ -75,7 +75,7 @@ impl StoreFile {
         let path = path(layout);
         let text = fs::read(&path).map_err(StoreError::io(&path))?;
         serde_json::from_slice(&text).map_err(|error| {
-            let remedy = "remove it: the next command writes it anew, and no image is lost";
+            let remedy = "remove it: the next command creates a new one, and no image is lost";
             StoreError::Unreadable { path, cause: error.to_string(), remedy }
         })
     }

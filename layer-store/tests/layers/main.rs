@@ -4,6 +4,6 @@ mod adopted;
 mod extensions;
 mod fixture;
 mod lifecycle;
-
 mod sharing;
+mod sharing_random;
 mod view;

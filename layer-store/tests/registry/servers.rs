@@ -119,7 +119,7 @@ fn a_token_service_that_fails_is_named() {
     for (challenge, token, named) in [
         (r#"Bearer realm="http://127.0.0.1:1/token?secret=s3cret""#, "", " at 127.0.0.1:1: "),
         (r#"Bearer realm="http://127.0.0.1:PORT/token""#, "<html>", "it sends no token"),
-        (r#"Bearer realm="ftp://x""#, "", "a token service that is no address"),
+        (r#"Bearer realm="ftp://x""#, "", "the address of its token service is not valid"),
     ] {
         let challenges: &'static [&'static str] = Box::leak(Box::new([challenge]));
         let fake = with_tokens(&image, challenges, token);

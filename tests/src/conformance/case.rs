@@ -1,4 +1,4 @@
-//! A case: a stack, what it must show, and where an oracle is known to differ.
+//! A case: a stack of layers, the tree that it must show, and where an oracle is known to differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::stack::{Entry, Node, Stack, content_mark};
 use super::subject::Subject;
 use super::{text, umoci};
 
-/// One case of the suite; built with its lines of text, judged by [`Case::check`].
+/// One case of the suite. It is built from lines of text, and [`Case::check`] tests it.
 #[derive(Clone, Debug)]
 pub struct Case<'a> {
     overlay_oracle: &'a Path,
@@ -21,21 +21,21 @@ pub struct Case<'a> {
     umoci: Deviation<'a>,
 }
 
-/// How an oracle differs from what must be shown.
+/// How an oracle differs from the expected tree.
 #[derive(Clone, Copy, Debug)]
 enum Deviation<'a> {
     None,
-    /// At these paths and no others.
+    /// At exactly these paths.
     At(&'a [&'a str], Why<'a>),
-    /// It cannot make a tree of this stack.
+    /// It cannot unpack this stack.
     Fails(Why<'a>),
 }
 
-/// The reason for a deviation, with a link where there is a thread about it.
+/// The reason for a deviation, with a link if there is a thread about it.
 type Why<'a> = &'a str;
 
 impl<'a> Case<'a> {
-    /// A case of this stack; `overlay_oracle` is the program of that name.
+    /// Creates a case with this stack. `overlay_oracle` is the path of the program with that name.
     #[must_use]
     pub fn new(overlay_oracle: &'a Path, stack: &str) -> Self {
         Self {
@@ -48,14 +48,14 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// The paths that must be shown, all of them but the root, with the attributes that matter here.
+    /// Sets the paths that must be shown: all except the root, with the attributes that matter here.
     #[must_use]
     pub fn shows(mut self, tree: &str) -> Self {
         self.shows = text::entries(tree).unwrap_or_else(|error| panic!("{error:#}"));
         self
     }
 
-    /// Overlayfs is known to differ at exactly these paths, whichever user mounts it.
+    /// Notes that overlayfs differs at exactly these paths, whichever user mounts it.
     #[must_use]
     pub const fn overlayfs_differs(mut self, paths: &'a [&'a str], why: Why<'a>) -> Self {
         self.overlayfs = Deviation::At(paths, why);
@@ -63,21 +63,21 @@ impl<'a> Case<'a> {
         self
     }
 
-    /// Overlayfs is known to differ at exactly these paths when root mounts it.
+    /// Notes that overlayfs differs at exactly these paths when root mounts it.
     #[must_use]
     pub const fn overlayfs_root_differs(mut self, paths: &'a [&'a str], why: Why<'a>) -> Self {
         self.overlayfs_root = Deviation::At(paths, why);
         self
     }
 
-    /// Umoci is known to differ at exactly these paths.
+    /// Notes that umoci differs at exactly these paths.
     #[must_use]
     pub const fn umoci_differs(mut self, paths: &'a [&'a str], why: Why<'a>) -> Self {
         self.umoci = Deviation::At(paths, why);
         self
     }
 
-    /// Umoci is known to fail.
+    /// Notes that umoci fails.
     #[must_use]
     pub const fn umoci_fails(mut self, why: Why<'a>) -> Self {
         self.umoci = Deviation::Fails(why);
@@ -155,14 +155,14 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// The stack must be refused, by the model and by the implementation, and the complaint must name `name`.
+    /// Tests that the model and the implementation refuse the stack, and that the error names `name`.
     pub fn is_refused(self, name: &str) {
         assert!(self.stack.expected().is_err(), "the model takes\n{}", self.stack);
         self.fails_to_import(name);
     }
 
-    /// The stack is broken in a way that the model, which reads no tar, does not see: the implementation must refuse
-    /// it, and the complaint must name `name`.
+    /// Tests that the implementation refuses the stack, and that the error names `name`. The stack is broken in a way
+    /// that the model, which reads no tar, does not see.
     pub fn fails_to_import(self, name: &str) {
         match shown(&self.stack) {
             Ok(shown) => panic!("taken, though it must be refused:\n{}\n{shown}", self.stack),
@@ -174,12 +174,12 @@ impl<'a> Case<'a> {
     }
 }
 
-/// What the implementation shows of the stack, from a new store.
+/// Returns what the implementation shows of the stack, from a new store.
 fn shown(stack: &Stack) -> anyhow::Result<TreeDump> {
     Subject::new()?.shown(stack)
 }
 
-/// Whether a line has everything that an expectation says.
+/// Returns whether a line has everything that an expectation names.
 fn agrees(entry: &Entry, line: &Line, model: &TreeDump) -> bool {
     use layer_store::Kind;
     let node = match &entry.node {

@@ -1,4 +1,4 @@
-//! A whole tree as text, one line for each path, so that trees can be compared and differences be read.
+//! A whole tree as text with one line for each path, to compare trees and to read the differences.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -43,7 +43,7 @@ pub struct Line {
 }
 
 impl TreeDump {
-    /// Puts lines together, with `first_name` filled in from each path's inode identity.
+    /// Creates a dump from lines, with `first_name` filled in from each path's inode identity.
     pub fn of<Id: Ord>(lines: impl IntoIterator<Item = (Vec<u8>, Id, Line)>) -> Self {
         let mut all: Vec<_> = lines.into_iter().collect();
         all.sort_by(|(left, ..), (right, ..)| left.cmp(right));
@@ -56,14 +56,14 @@ impl TreeDump {
         dump
     }
 
-    /// Changes every line: how differences that an oracle cannot help are taken out of a comparison.
+    /// Changes every line, to leave differences that an oracle cannot avoid out of a comparison.
     #[must_use]
     pub fn map(mut self, mut change: impl FnMut(&[u8], &mut Line)) -> Self {
         self.lines.iter_mut().for_each(|(path, line)| change(path, line));
         self
     }
 
-    /// Counts names again, as `nlink` should be in this tree.
+    /// Sets every `nlink` to the number of names in this tree.
     #[must_use]
     pub fn with_counted_links(mut self) -> Self {
         let mut counts: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
@@ -83,14 +83,14 @@ impl TreeDump {
         self
     }
 
-    /// The paths whose lines differ, or that only one of both has.
+    /// Returns the paths whose lines differ, or that only one of the two has.
     #[must_use]
     pub fn differing_paths(&self, other: &Self) -> BTreeSet<Vec<u8>> {
         let all: BTreeSet<&Vec<u8>> = self.lines.keys().chain(other.lines.keys()).collect();
         all.into_iter().filter(|path| self.lines.get(*path) != other.lines.get(*path)).cloned().collect()
     }
 
-    /// The differing lines as text, `-` for this tree's and `+` for the other's; empty when they are equal.
+    /// Returns the lines that differ as text, with `-` for this tree and `+` for the other. Empty if they are equal.
     #[must_use]
     pub fn difference(&self, other: &Self) -> String {
         let mut text = String::new();
@@ -105,7 +105,7 @@ impl TreeDump {
     }
 }
 
-/// The path that holds `path`; `/` for names in the root.
+/// Returns the parent of `path`, which is `/` for names in the root.
 fn parent(path: &[u8]) -> &[u8] {
     match path.iter().rposition(|&byte| byte == b'/') {
         None | Some(0) => b"/",

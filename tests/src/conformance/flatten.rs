@@ -1,4 +1,4 @@
-//! Two adjacent layers as one: what shows that merging is associative.
+//! Makes one layer of two adjacent ones, to test that merging is associative.
 
 use anyhow::Result;
 
@@ -7,7 +7,8 @@ use super::paths::Components;
 use super::stack::{Content, Entry, Frame, Layer, Node};
 use super::text::{opaque_marker_in, whiteout_of};
 
-/// One layer that does to the layers below what `lower` and then `upper` do, or `None` where tar cannot say it.
+/// Returns a layer with the same effect on the layers below as `lower` and then `upper`, or `None` if a tar cannot
+/// express it.
 ///
 /// # Errors
 /// If one of both is refused.
@@ -47,7 +48,7 @@ fn combine(lower: LayerTree, upper: &LayerTree, inodes: &Inodes) -> Option<Layer
     Some(both)
 }
 
-/// What a hard link of the upper layer finds at `target` when it looks through the lower one.
+/// Returns what a hard link of the upper layer finds at `target` in the lower one.
 fn seen_through(lower: &LayerTree, target: &Components, inodes: &Inodes) -> Option<Place> {
     if let Some(place) = lower.places.get(target) {
         return (!place.is_directory(inodes)).then(|| place.clone());

@@ -1,4 +1,5 @@
-//! A tree on the host's file system, walked name by name: no symbolic link is followed, no path is too long.
+//! A tree on the host's file system. It is walked name by name, so no symbolic link is followed and no path is too
+//! long.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -21,7 +22,7 @@ pub struct HostTree {
     root: OwnedFd,
 }
 
-/// A name in an open directory: what the `*at` calls take.
+/// A name in an open directory, as the `*at` calls take it.
 #[derive(Debug)]
 pub(crate) struct At {
     pub(crate) directory: OwnedFd,
@@ -29,12 +30,12 @@ pub(crate) struct At {
 }
 
 impl At {
-    /// The name as the `*at` calls take it.
+    /// Returns the name as the `*at` calls take it.
     pub(crate) fn name(&self) -> &OsStr {
         OsStr::from_bytes(&self.name)
     }
 
-    /// A path for calls that have no `*at` form; its last name is not followed by the `l*` calls.
+    /// Returns a path for calls that have no `*at` form. The `l*` calls do not follow its last name.
     pub(crate) fn proc_path(&self) -> PathBuf {
         Path::new(&format!("/proc/self/fd/{}", self.directory.as_raw_fd())).join(self.name())
     }
@@ -44,7 +45,7 @@ impl At {
         Ok(sys::statat(&self.directory, self.name(), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// All extended attributes that the host shows.
+    /// Returns all extended attributes that the host shows.
     pub(crate) fn xattrs(&self) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
         let path = self.proc_path();
         let mut names = vec![0; 1 << 16];
@@ -74,7 +75,7 @@ impl HostTree {
         Ok(Self { root: sys::open(root, DIRECTORY, Mode::empty())? })
     }
 
-    /// The directory that holds the last of `components`, and that name.
+    /// Returns the directory that has the last of `components`, and that name.
     pub(crate) fn at(&self, components: &[Vec<u8>]) -> io::Result<At> {
         let Some((name, parents)) = components.split_last() else {
             return Ok(At { directory: self.root.try_clone()?, name: b".".to_vec() });
@@ -86,7 +87,7 @@ impl HostTree {
         Ok(At { directory, name: name.clone() })
     }
 
-    /// `lstat`, or `None` where there is nothing, or a parent that is no directory.
+    /// `lstat`, or `None` if nothing is there, or if a parent is not a directory.
     pub(crate) fn find(&self, components: &[Vec<u8>]) -> io::Result<Option<(At, Stat)>> {
         let found = self.at(components).and_then(|at| at.stat().map(|stat| (at, stat)));
         match found {
@@ -98,12 +99,12 @@ impl HostTree {
         }
     }
 
-    /// Whether there is a directory at this path.
+    /// Returns whether a directory is at this path.
     pub(crate) fn is_directory(&self, components: &[Vec<u8>]) -> io::Result<bool> {
         Ok(self.find(components)?.is_some_and(|(_, stat)| kind_of(&stat) == Kind::Directory))
     }
 
-    /// The names in a directory.
+    /// Returns the names in a directory.
     pub(crate) fn names(&self, directory: &[Vec<u8>]) -> io::Result<Vec<Vec<u8>>> {
         let at = self.at(directory)?;
         let open = sys::openat(&at.directory, at.name(), DIRECTORY, Mode::empty())?;
@@ -118,7 +119,7 @@ impl HostTree {
         Ok(names)
     }
 
-    /// The whole tree as text.
+    /// Returns the whole tree as text.
     ///
     /// # Errors
     /// If anything in it cannot be read.
@@ -137,7 +138,7 @@ impl HostTree {
     }
 }
 
-/// The type that `stat` tells.
+/// Returns the type that `stat` reports.
 pub(crate) fn kind_of(stat: &Stat) -> Kind {
     Kind::from_mode(stat.st_mode).expect("the kernel knows seven types")
 }

@@ -15,7 +15,7 @@ pub const TAG: &str = "case";
 /// The manifest and the config of the stack.
 ///
 /// # Errors
-/// Never: the signature is that of the serialiser.
+/// Never fails; the signature is that of the serializer.
 pub fn documents(stack: &Stack) -> Result<(Vec<u8>, Vec<u8>)> {
     let described = |bytes: &[u8], media_type: &str| {
         json!({ "mediaType": media_type,

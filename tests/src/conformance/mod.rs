@@ -1,9 +1,9 @@
-//! What the layer reader and the merge must show, computed without them.
+//! What the layer reader and the merge must show, computed independently of them.
 //!
-//! A case is a few lines of text ([`text`]) that an encoder writes as tars ([`tar_writer`]) and
-//! a naive model understands ([`model`]). What the implementation under test shows ([`subject`]) must equal the
-//! model, and the model must equal what kernel overlayfs ([`overlayfs`]) and `umoci unpack` ([`umoci`]) make of the same
-//! layers, but for the deviations that the case lists.
+//! A case is a few lines of text ([`text`]) that an encoder writes as tars ([`tar_writer`]) and a naive model
+//! understands ([`model`]). What the implementation under test shows ([`subject`]) must equal the model, and the model
+//! must equal what kernel overlayfs ([`overlayfs`]) and `umoci unpack` ([`umoci`]) make of the same layers, except for
+//! the deviations that the case lists.
 
 pub mod case;
 pub mod dump;
@@ -23,7 +23,7 @@ mod tokens;
 pub mod umoci;
 mod unpack;
 
-/// A directory in memory, removed when it is dropped: the cases are about trees, not disks.
+/// Creates a directory in memory, which is removed when it is dropped. The cases test trees and not disks.
 ///
 /// # Errors
 /// If there is neither `/dev/shm` nor a directory for temporary files.

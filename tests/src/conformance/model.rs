@@ -1,20 +1,22 @@
-//! The naive model: what a stack of layers must show, worked out with flat maps and nothing clever.
+//! The naive model: what a stack of layers must show, computed with flat maps and nothing clever.
 //!
 //! It states the rules, in this order:
 //!
-//! 1. A layer becomes a tree of its own first ([`LayerTree::build`]): the last entry of a path wins; an entry below a
-//!    non-directory turns that into a directory; a non-directory over a directory takes its content away.
-//! 2. Whiteouts and opaque markers are no part of that tree. They are a set, without order, and act on the layers below
-//!    only. They never make a directory.
-//! 3. Trees are merged from the lowest up ([`Merged::add`]): whiteouts and opaque markers on what is below, then the
-//!    layer's own tree on top. A directory meets a directory: the upper attributes, the children of both. Else the
-//!    upper one replaces the lower whole.
-//! 4. A directory without an entry of its own takes its attributes from the directory below, if there is one left
-//!    after the whiteouts; else it is 0755, root's, from the epoch.
+//! 1. Each layer first becomes a tree of its own ([`LayerTree::build`]): the last entry of a path wins; an entry below
+//!    a
+//!    non-directory turns that into a directory; a non-directory over a directory removes its content.
+//! 2. Whiteouts and opaque markers are not part of that tree. They are a set, without order, and act only on the layers
+//!    below. They never create a directory.
+//! 3. Trees are merged from the lowest up ([`Merged::add`]): whiteouts and opaque markers act on what is below, then
+//!    the
+//!    layer's own tree is added on top. Two directories merge: the attributes of the upper one, the children of both.
+//!    Anything else in the upper layer replaces what is below.
+//! 4. A directory without an entry of its own takes its attributes from the directory below, if one is left
+//!    after the whiteouts. Otherwise it is `0755 root:root` with time 0.
 //! 5. A hard link is bound to an inode, not to a name. Its target is searched for in its own layer's tree as it
 //!    is at that moment, then in the layer's finished tree, then in the merged layers below, as they are before
 //!    this layer's whiteouts. Symbolic links in its directory part are followed: in the layer's own tree, then in the
-//!    merged layers below, and where that leads to a file of the layer itself, it is that one.
+//!    merged layers below, and if that leads to a file of the layer itself, the link is to that file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,13 +40,13 @@ impl Inodes {
         Ok(self.0.len() - 1)
     }
 
-    /// A directory that no layer has an entry for.
+    /// Adds a directory that no layer has an entry for.
     fn default_directory(&mut self) -> InodeId {
         self.0.push((directory_line(0o755, Mtime::default()), None));
         self.0.len() - 1
     }
 
-    /// Runs `step`, and forgets the inodes that it made.
+    /// Runs `step`, and removes the inodes that it added.
     pub fn trying<T>(&mut self, step: impl FnOnce(&mut Self) -> T) -> T {
         let known = self.0.len();
         let outcome = step(self);
@@ -56,7 +58,7 @@ impl Inodes {
         self.0[id].0.kind == Kind::Directory
     }
 
-    /// What an inode is to a path that leads through it.
+    /// Returns what an inode is to a path that leads through it.
     fn step(&self, id: InodeId) -> Step {
         let line = &self.0[id].0;
         match (line.kind, &line.target) {
@@ -66,7 +68,7 @@ impl Inodes {
         }
     }
 
-    /// The entry that made an inode of a layer.
+    /// Returns the entry that an inode of a layer is from.
     pub(crate) fn entry(&self, id: InodeId) -> Option<&Entry> {
         self.0[id].1.as_ref()
     }
@@ -77,11 +79,11 @@ impl Inodes {
 pub enum Place {
     /// An inode of this layer.
     Own(InodeId),
-    /// A directory that only the paths below it tell of.
+    /// A directory that is known only from paths below it.
     ImplicitDirectory,
     /// A hard link to what the layers below have at this path.
     Below(Components),
-    /// A hard link to a path of this layer that has not come yet; only while a layer is built.
+    /// A hard link to a path of this layer that has not been read yet. This occurs only while a layer is built.
     Pending(Components),
 }
 
@@ -98,11 +100,11 @@ impl Place {
 /// A layer's own tree, and what it does to the layers below.
 #[derive(Clone, Debug, Default)]
 pub struct LayerTree {
-    /// Every path of the layer but the root, which is there only if it has an entry.
+    /// Every path of the layer. The root is among them only if it has an entry.
     pub places: BTreeMap<Components, Place>,
-    /// Paths that are hidden below.
+    /// Paths that are hidden in the layers below.
     pub whiteouts: BTreeSet<Components>,
-    /// Directories whose content is hidden below.
+    /// Directories whose content is hidden in the layers below.
     pub opaque: BTreeSet<Components>,
 }
 
@@ -115,7 +117,7 @@ impl LayerTree {
     /// Builds the tree of one layer.
     ///
     /// # Errors
-    /// For entries that a reader must refuse: paths that leave the root, names that cannot be, whiteouts of nothing,
+    /// For entries that a reader must refuse: paths that leave the root, impossible names, whiteouts of nothing,
     /// hard links in a cycle or to a directory, owners beyond 32 bits.
     pub fn build(layer: &Layer, inodes: &mut Inodes) -> Result<Self> {
         let mut tree = Self::default();
@@ -140,7 +142,8 @@ impl LayerTree {
         Ok(())
     }
 
-    /// AUFS keeps the inodes of hard links in `.wh..wh.plnk`: not to be seen, but links lead there.
+    /// Keeps a file of `.wh..wh.plnk`, where AUFS has the inodes of hard links: they are not shown, but links lead to
+    /// them.
     fn keep_aufs_link(&mut self, path: Components, entry: &Entry, inodes: &mut Inodes) -> Result<()> {
         if matches!(entry.node, Node::File(_)) {
             self.places.insert(path, Place::Own(inodes.of_entry(entry)?));
@@ -156,7 +159,7 @@ impl LayerTree {
         }
         let place = match &entry.node {
             Node::HardLink(target) => {
-                // A circle of symbolic links may be cut by a later entry.
+                // A later entry may break a cycle of symbolic links.
                 let target = target_components(target);
                 let target = follow(&target, |path| self.step(path, inodes)).unwrap_or(target);
                 if target == path {
@@ -177,14 +180,14 @@ impl LayerTree {
         Ok(())
     }
 
-    /// Sees to it that there is a directory at `path`.
+    /// Makes sure that a directory is at `path`.
     fn make_implicit(&mut self, path: Components, inodes: &Inodes) {
         if !self.places.get(&path).is_some_and(|place| place.is_directory(inodes)) {
             self.places.insert(path, Place::ImplicitDirectory);
         }
     }
 
-    /// What this layer has at a directory of a hard link's target.
+    /// Returns what this layer has at a directory of a hard link's target.
     fn step(&self, path: &[Vec<u8>], inodes: &Inodes) -> Step {
         match self.places.get(path) {
             Some(Place::Own(id)) => inodes.step(*id),
@@ -193,13 +196,13 @@ impl LayerTree {
         }
     }
 
-    /// Changes nothing if the path is there, here or below.
+    /// Changes nothing if the path exists in this layer or below.
     fn link_to_itself(&mut self, path: Components) -> Result<()> {
         self.places.entry(path.clone()).or_insert(Place::Below(path));
         Ok(())
     }
 
-    /// Binds links whose targets were not yet there: to the finished tree, else to the layers below.
+    /// Binds links whose targets did not exist when they were read: to the finished tree, or else to the layers below.
     fn resolve_pending(&mut self, inodes: &Inodes) -> Result<()> {
         let pending: Vec<(Components, Components)> = self
             .places
@@ -216,7 +219,7 @@ impl LayerTree {
             let mut current = path.clone();
             let place = loop {
                 if !finished.contains_key(&target) {
-                    // Through symbolic links that came later, but only to a file of this layer.
+                    // The way leads through symbolic links that were read later, but only to a file of this layer.
                     let followed = follow(&target, |path| tree.step(path, inodes)).unwrap_or_else(|_| target.clone());
                     let there = finished.get(&followed).is_some_and(|place| !place.is_directory(inodes));
                     if there && followed != current {
@@ -248,11 +251,11 @@ fn image_path_text(path: &Components) -> String {
 /// Names in the root of a layer that AUFS keeps for itself.
 pub(crate) const AUFS: [&[u8]; 3] = [b".wh..wh.aufs", b".wh..wh.orph", b".wh..wh.plnk"];
 
-/// What a path means before anything is known of the entry.
+/// What a path means by itself.
 pub(crate) enum Meaning {
-    /// The path is hidden below.
+    /// The path is hidden in the layers below.
     Whiteout(Components),
-    /// The directory's content is hidden below.
+    /// The directory's content is hidden in the layers below.
     Opaque(Components),
     /// One of AUFS' own files.
     Aufs,
@@ -277,7 +280,7 @@ impl Meaning {
     }
 }
 
-/// The attributes that an entry sets on its inode; the merged tree decides `nlink` and `first_name`.
+/// Returns the attributes that an entry sets on its inode. The merged tree decides `nlink` and `first_name`.
 fn line_of(entry: &Entry) -> Result<Line> {
     let (kind, default_mode) = match &entry.node {
         Node::Directory => (Kind::Directory, 0o755),
@@ -292,7 +295,7 @@ fn line_of(entry: &Entry) -> Result<Line> {
     let mut line = directory_line(entry.mode.unwrap_or(default_mode), entry.mtime.unwrap_or(DEFAULT_MTIME));
     (line.kind, line.uid, line.gid) = (kind, owner(entry.uid)?, owner(entry.gid)?);
     if kind == Kind::Symlink {
-        // Linux knows no other: symlink(7), "Permissions".
+        // Linux has no other: symlink(7), "Permissions".
         line.permissions = 0o777;
     }
     let hidden = |name: &[u8]| name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.");
@@ -333,16 +336,16 @@ fn directory_line(permissions: u32, mtime: Mtime) -> Line {
 pub struct Merged(pub BTreeMap<Components, InodeId>);
 
 impl Merged {
-    /// What a stack of no layers shows: an empty root.
+    /// Returns what a stack without layers shows: an empty root.
     #[must_use]
     pub fn nothing(inodes: &mut Inodes) -> Self {
         Self(BTreeMap::from([(Components::new(), inodes.default_directory())]))
     }
 
-    /// Puts one more layer on top.
+    /// Adds one more layer on top.
     ///
     /// # Errors
-    /// For hard links to what is not there, or to a directory.
+    /// For hard links to what does not exist, or to a directory.
     pub fn add(&mut self, layer: &LayerTree, inodes: &mut Inodes) -> Result<()> {
         let below = self.clone();
         self.hide(layer);
@@ -367,7 +370,7 @@ impl Merged {
         Ok(())
     }
 
-    /// Whether one more layer can be put on top: all that [`Merged::add`] may find wrong.
+    /// Checks whether one more layer can be added on top, for all that [`Merged::add`] refuses.
     ///
     /// # Errors
     /// Those of [`Merged::add`].
@@ -379,7 +382,7 @@ impl Merged {
         })
     }
 
-    /// The inode that a hard link of the layer above is to.
+    /// Returns the inode that a hard link of the layer above leads to.
     fn linked(&self, path: &Components, target: &Components, layer: &LayerTree, inodes: &Inodes) -> Result<InodeId> {
         let asked = target;
         let target = &follow(asked, |path| self.0.get(path).map_or(Step::End, |id| inodes.step(*id)))?;
@@ -397,7 +400,7 @@ impl Merged {
         Ok(*id)
     }
 
-    /// Whiteouts and opaque markers act on what is below.
+    /// Applies whiteouts and opaque markers to what is below.
     fn hide(&mut self, layer: &LayerTree) {
         for hidden in &layer.whiteouts {
             remove_below(&mut self.0, hidden);
@@ -408,7 +411,7 @@ impl Merged {
         }
     }
 
-    /// The tree as text.
+    /// Returns the tree as text.
     #[must_use]
     pub fn dump(&self, inodes: &Inodes) -> TreeDump {
         TreeDump::of(self.0.iter().map(|(path, id)| (image_path(path), *id, inodes.0[*id].0.clone())))
@@ -417,7 +420,7 @@ impl Merged {
 }
 
 impl Stack {
-    /// Whether a directory in the target of a hard link may be a symbolic link, or a hard link to one.
+    /// Returns whether a directory in the target of a hard link may be a symbolic link, or a hard link to one.
     #[must_use]
     pub fn may_link_through_symlinks(&self) -> bool {
         let entries = || self.layers.iter().flat_map(|layer| &layer.entries);
@@ -434,10 +437,10 @@ impl Stack {
         })
     }
 
-    /// What the stack must show.
+    /// Returns what the stack must show.
     ///
     /// # Errors
-    /// Where the stack must be refused.
+    /// If the stack must be refused.
     pub fn expected(&self) -> Result<TreeDump> {
         let mut inodes = Inodes::default();
         let mut merged = Merged::nothing(&mut inodes);

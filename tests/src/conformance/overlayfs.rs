@@ -1,8 +1,8 @@
 //! The first oracle: what kernel overlayfs shows when every layer is a lower directory.
 //!
-//! Mounts belong to a process of their own, the program `overlay-oracle`: it is started in a new mount namespace
-//! (as an ordinary user also in a new user namespace), covers `/tmp` with a tmpfs, unpacks and mounts there, and prints
-//! the tree. When it ends, the namespace and all mounts are gone.
+//! A separate process, the program `overlay-oracle`, does the mounts: it is started in a new mount namespace (as an
+//! ordinary user also in a new user namespace), covers `/tmp` with a tmpfs, unpacks and mounts there, and prints the
+//! tree. The namespace and all its mounts disappear when it ends.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -24,7 +24,7 @@ use super::unpack::{Unpacking, can_be_set};
 pub enum Privilege {
     /// By root of the host, with `trusted.overlay.*`: owners, devices and all extended attributes are compared.
     Root,
-    /// In a user namespace with the option `userxattr`: owners are all root's, devices are empty files, only
+    /// In a user namespace with the option `userxattr`: everything belongs to root, devices are empty files, and only
     /// `user.*` attributes are compared.
     User,
 }
@@ -37,14 +37,14 @@ impl Privilege {
         }
     }
 
-    /// All that this process can have: both as root, else the one without.
+    /// Returns those that this process can use: both as root, otherwise only the second.
     #[must_use]
     pub fn available() -> &'static [Self] {
         if rustix::process::geteuid().is_root() { &[Self::User, Self::Root] } else { &[Self::User] }
     }
 
-    /// What of a tree can be compared with the oracle's: no link counts (overlayfs shows those of the lower
-    /// directory), and for [`Privilege::User`] no owners, devices and privileged attributes.
+    /// Returns the part of a tree that can be compared with the oracle's: no link counts (overlayfs shows those of the
+    /// lower directory), and for [`Privilege::User`] no owners, devices and privileged attributes.
     #[must_use]
     pub fn comparable(self, dump: TreeDump) -> TreeDump {
         dump.with_counted_links().map(|_, line| {
@@ -73,7 +73,7 @@ pub fn shown_by_overlayfs(program: &Path, privilege: Privilege, stack: &Stack) -
     ask(program, privilege, None, stack)
 }
 
-/// The same with the link counts as overlayfs tells them, which no comparison can use.
+/// The same, with the link counts of overlayfs, which cannot be compared.
 ///
 /// # Errors
 /// As [`shown_by_overlayfs`].
@@ -85,7 +85,7 @@ pub fn shown_with_own_link_counts(
     ask(program, privilege, Some(OWN_LINK_COUNTS), stack)
 }
 
-/// Second argument of the program: link counts as they are.
+/// The second argument of the program, to print the link counts of overlayfs.
 const OWN_LINK_COUNTS: &str = "own-link-counts";
 
 fn ask(program: &Path, privilege: Privilege, further: Option<&str>, stack: &Stack) -> Result<BTreeMap<String, String>> {
@@ -111,14 +111,14 @@ fn ask(program: &Path, privilege: Privilege, further: Option<&str>, stack: &Stac
     Ok(lines(std::str::from_utf8(&output.stdout)?))
 }
 
-/// A dump's text as path and line.
+/// Splits the text of a dump into paths and lines.
 #[must_use]
 pub fn lines(text: &str) -> BTreeMap<String, String> {
     let cut = |line: &str| line.split_once('\t').map(|(path, line)| (path.to_owned(), line.to_owned()));
     text.lines().filter_map(cut).collect()
 }
 
-/// The program `overlay-oracle`: reads a stack from `text`, and prints what overlayfs shows of it.
+/// Runs the program `overlay-oracle`: reads a stack from `text`, and prints what overlayfs shows of it.
 ///
 /// # Errors
 /// If the arguments are wrong, or the stack cannot be unpacked or mounted.
@@ -173,7 +173,7 @@ fn set_nothing_attributes(nothing: &Path) -> Result<()> {
     Ok(std::fs::File::open(nothing)?.set_times(std::fs::FileTimes::new().set_modified(epoch))?)
 }
 
-/// Mounts an overlay of `layers`, the highest first, on top of an empty directory.
+/// Mounts an overlay of `layers`, the highest first, on an empty directory.
 fn mount_overlay(layers: &[PathBuf], number: usize, privilege: Privilege) -> Result<PathBuf> {
     let Some(_) = layers.first() else { return Ok("n".into()) };
     let target = PathBuf::from(format!("m{number}"));

@@ -2,13 +2,13 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// A path below the root, name by name; the root is empty.
+/// A path below the root, name by name. It is empty for the root.
 pub type Components = Vec<Vec<u8>>;
 
-/// The longest name that Linux has (`NAME_MAX`).
+/// The longest name that Linux allows (`NAME_MAX`).
 const NAME_MAX: usize = 255;
 
-/// An entry's path from the root: `./a//b/../c/` is `a/c`.
+/// Returns an entry's path from the root: `./a//b/../c/` is `a/c`.
 ///
 /// # Errors
 /// If it leaves the root, or has a name that cannot be.
@@ -28,7 +28,7 @@ pub fn normalise(path: &[u8]) -> Result<Components> {
     Ok(components)
 }
 
-/// A hard link's target from the root, where `..` in the root stays there.
+/// Returns a hard link's target from the root. `..` in the root is the root.
 #[must_use]
 pub fn target_components(path: &[u8]) -> Components {
     let mut components = Components::new();
@@ -45,7 +45,7 @@ pub fn target_components(path: &[u8]) -> Components {
 /// What a path leads to, for [`follow`].
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// A directory: the path goes on in it.
+    /// A directory: the path continues in it.
     Directory,
     /// A symbolic link with this target.
     Symlink(Vec<u8>),
@@ -53,7 +53,7 @@ pub enum Step {
     End,
 }
 
-/// A path whose directory part leads through no symbolic link any more; what `step` does not know stays as it is.
+/// Resolves the symbolic links in the directory part of a path. What `step` does not know stays as it is.
 ///
 /// # Errors
 /// For more than 40 symbolic links.
@@ -77,7 +77,7 @@ pub fn follow(path: &Components, step: impl Fn(&[Vec<u8>]) -> Step) -> Result<Co
     bail!("a path through a circle of symbolic links")
 }
 
-/// The path in image form: `/`, `/a`, `/a/b`.
+/// Returns the path in image form: `/`, `/a`, `/a/b`.
 #[must_use]
 pub fn image_path(components: &[Vec<u8>]) -> Vec<u8> {
     if components.is_empty() {

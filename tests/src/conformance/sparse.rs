@@ -5,7 +5,7 @@ use super::stack::SparseFormat;
 
 type Record = (Vec<u8>, Vec<u8>);
 
-/// The extents as GNU tar writes them: an empty extent after it marks a hole at the end.
+/// Returns the extents as GNU tar writes them: an empty extent at the end stands for a hole there.
 pub(crate) fn with_end(extents: &[(u64, u64)], size: u64) -> Vec<(u64, u64)> {
     let mut extents = extents.to_vec();
     if extents.last().is_none_or(|(offset, length)| offset + length < size) {
@@ -14,7 +14,7 @@ pub(crate) fn with_end(extents: &[(u64, u64)], size: u64) -> Vec<(u64, u64)> {
     extents
 }
 
-/// Writes the map into the header and the records, and returns the blocks that stand in front of the content.
+/// Writes the map into the header and the records, and returns the blocks that precede the content.
 pub(crate) fn write_map(
     format: SparseFormat,
     path: &[u8],
@@ -63,7 +63,7 @@ fn write_size(keyword: &str, size: u64, extents: &[(u64, u64)], pax: &mut Vec<Re
     record(pax, "GNU.sparse.numblocks", extents.len().to_string().as_bytes());
 }
 
-/// Moves the name into a record and puts one in its place that no case uses: reading it instead must show.
+/// Moves the name into a record, and replaces it by one that no case uses, so a reader that takes that name is noticed.
 fn write_true_name(path: &[u8], header: &mut Header, pax: &mut Vec<Record>) {
     record(pax, "GNU.sparse.name", path);
     header.bytes("name", b"GNUSparseFile.0/wrong-name");

@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-/// The modification time of an entry that names none: 2001-09-09 01:46:40 UTC, so that a lost time shows.
+/// The modification time of an entry that names none: 2001-09-09 01:46:40 UTC, so that a lost time is noticed.
 pub const DEFAULT_MTIME: Mtime = Mtime { seconds: 1_000_000_000, nanoseconds: 0 };
 
 /// Several layers, the lowest first.
@@ -12,12 +12,12 @@ pub struct Stack {
     pub layers: Vec<Layer>,
 }
 
-/// One layer: its entries in tape order, and the frame around them.
+/// One layer: its entries in the order of the tar, and the frame around them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layer {
-    /// The entries in the order in which they stand in the tar.
+    /// The entries in the order of the tar.
     pub entries: Vec<Entry>,
-    /// Compression, end blocks and junk.
+    /// Compression, end blocks and trailing bytes.
     pub frame: Frame,
 }
 
@@ -26,13 +26,13 @@ pub struct Layer {
 pub struct Frame {
     /// How the tar is packed.
     pub packing: Packing,
-    /// Gzip members or zstd frames that the tar is cut into, at least 1.
+    /// How many gzip members or zstd frames the tar is cut into, at least 1.
     pub members: usize,
-    /// Blocks of 512 zero bytes at the end: two by the book.
+    /// How many blocks of 512 zero bytes are at the end. POSIX requires two.
     pub end_blocks: usize,
     /// Bytes after the end blocks.
     pub trailing: Vec<u8>,
-    /// Bytes that are cut off the end of the tar, for layers that are broken on purpose.
+    /// How many bytes are cut off the end of the tar, for layers that are broken on purpose.
     pub cut: usize,
 }
 
@@ -53,7 +53,7 @@ pub enum Packing {
     Zstd,
 }
 
-/// One tar entry: what it means, and in [`Tape`] how it is written. What a case does not say is `None`.
+/// One tar entry: what it means, and in [`Tape`] how it is written. What a case leaves out is `None`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The path exactly as the tar has it.
@@ -62,19 +62,19 @@ pub struct Entry {
     pub node: Node,
     /// Permission bits, `0` to `0o7777`.
     pub mode: Option<u32>,
-    /// Owner. Wider than an owner can be, so that refusals can be written.
+    /// Owner. The type is wider than that of an owner, so a case can have one that must be refused.
     pub uid: Option<u64>,
     /// Group.
     pub gid: Option<u64>,
     /// Modification time.
     pub mtime: Option<Mtime>,
-    /// Extended attributes, in tape order.
+    /// Extended attributes, in the order of the tar.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// How it is put on tape.
+    /// How it is written.
     pub tape: Tape,
 }
 
-/// A modification time as tar can say it.
+/// A modification time as a tar can store it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mtime {
     /// Whole seconds since 1970, rounded towards the past.
@@ -83,12 +83,12 @@ pub struct Mtime {
     pub nanoseconds: u32,
 }
 
-/// What an entry puts at its path.
+/// What an entry creates at its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
     /// A directory.
     Directory,
-    /// A regular file. A whiteout is one by its name.
+    /// A regular file. A whiteout is one with a special name.
     File(Content),
     /// Another name of the file at this path of the image.
     HardLink(Vec<u8>),
@@ -100,18 +100,18 @@ pub enum Node {
     BlockDevice(u32, u32),
     /// A FIFO.
     Fifo,
-    /// A PAX global header; puts nothing anywhere.
+    /// A PAX global header, which creates nothing.
     Global,
-    /// A header block and body of the case's own making; puts nothing anywhere.
+    /// A header block and body that the case gives, which create nothing.
     Junk(Content),
 }
 
-/// How an entry is put on tape. The default is ustar with PAX records for what does not fit.
+/// How an entry is written. The default is ustar with PAX records for what does not fit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tape {
     /// The dialect.
     pub dialect: Dialect,
-    /// Header fields whose bytes are forced, after everything else is filled in: name, bytes.
+    /// Header fields whose bytes are set after everything else is filled in: name, bytes.
     pub header: Vec<(Vec<u8>, Vec<u8>)>,
     /// PAX records written after those that the entry needs: keyword, value.
     pub pax: Vec<(Vec<u8>, Vec<u8>)>,
@@ -155,7 +155,7 @@ pub enum SparseFormat {
     Pax00,
     /// PAX `GNU.sparse.map`.
     Pax01,
-    /// The map in front of the content.
+    /// The map before the content.
     Pax10,
 }
 
@@ -168,24 +168,24 @@ pub enum Content {
     Fill(u64),
     /// Mostly holes.
     Sparse {
-        /// Bytes with the holes.
+        /// The length in bytes, including holes.
         size: u64,
-        /// Where there are bytes of [`pattern`]: offset and length, ascending.
+        /// The ranges with bytes of [`pattern`]: offset and length, ascending.
         extents: Vec<(u64, u64)>,
     },
 }
 
-/// The byte at `offset` of generated content: never zero, and with no short period.
+/// Returns the byte at `offset` of generated content, which has no zeros and no short period.
 #[must_use]
 pub const fn pattern(offset: u64) -> u8 {
     (offset.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8 | 1
 }
 
-/// Content up to this size is compared whole; above, the two ends of this size.
+/// Content up to this size is compared completely. Of larger content, this many bytes at each end are compared.
 const COMPARED_WHOLE: u64 = 16 << 20;
 
 impl Content {
-    /// Bytes with the holes.
+    /// The length in bytes, including holes.
     #[must_use]
     pub fn size(&self) -> u64 {
         match self {
@@ -210,7 +210,7 @@ impl Content {
         count
     }
 
-    /// All bytes, for content that fits into memory.
+    /// Returns all bytes, for content that fits into memory.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; usize::try_from(self.size()).expect("content of a case that is read whole is small")];
@@ -219,13 +219,13 @@ impl Content {
     }
 }
 
-/// How a dump shows content: a digest of the whole, or of the two ends of a very large file.
+/// Returns what a dump shows for content: a digest of all of it, or of the two ends of a very large file.
 ///
-/// `read_at` fills the buffer from an offset and says how many bytes there were.
+/// `read_at` fills the buffer from an offset and returns how many bytes it read.
 pub fn content_mark<E>(size: u64, mut read_at: impl FnMut(u64, &mut [u8]) -> Result<usize, E>) -> Result<String, E> {
     let mut digest = Sha256::new();
     let mut buffer = vec![0; 64 << 10];
-    // One byte more than there should be, so that a longer file shows.
+    // One byte more than expected, so that a longer file is noticed.
     let ranges = if size <= COMPARED_WHOLE {
         vec![(0, size + 1)]
     } else {

@@ -11,7 +11,7 @@ use super::layout::{TAG, documents};
 use super::paths::{Components, image_path};
 use super::stack::{Layer, Mtime, Stack, content_mark};
 
-/// A store of its own, in memory, gone when it is dropped.
+/// A store in memory, which is removed when it is dropped.
 #[derive(Debug)]
 pub struct Subject {
     store: Store,
@@ -34,10 +34,10 @@ impl Subject {
         &self.store
     }
 
-    /// Brings one layer in as it would come from a registry.
+    /// Ingests one layer as if it came from a registry.
     ///
     /// # Errors
-    /// Where the implementation refuses it.
+    /// If the implementation refuses it.
     pub fn ingest(&self, layer: &Layer) -> Result<()> {
         let expected = ExpectedLayer {
             compressed: Some(Digest::of(&layer.packed()).into()),
@@ -53,7 +53,7 @@ impl Subject {
         Self { store: self.store.with_limits(limits), ..self }
     }
 
-    /// All files of the store but its leases, which are those of this living process.
+    /// Returns all files of the store except its leases, which belong to this running process.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -74,10 +74,10 @@ impl Subject {
         Ok(files)
     }
 
-    /// Brings all layers in and prepares their base.
+    /// Ingests all layers and prepares their base.
     ///
     /// # Errors
-    /// Where the implementation refuses the stack.
+    /// If the implementation refuses the stack.
     pub fn prepare(&self, stack: &Stack) -> Result<BaseId> {
         stack.layers.iter().try_for_each(|layer| self.ingest(layer))?;
         let (manifest, config) = documents(stack)?;
@@ -91,33 +91,33 @@ impl Subject {
         Ok(self.store.bases().prepare(&self.store.images().get(TAG)?, variant, &Silent)?)
     }
 
-    /// The view of layers that are in the store.
+    /// Returns the view of layers in the store.
     ///
     /// # Errors
-    /// Where the implementation refuses them.
+    /// If the implementation refuses them.
     pub fn view_of(&self, layers: &[DiffId]) -> Result<View> {
         let (manifest, config) = documents(&Stack::default())?;
         Ok(self.store.bases().open(&self.prepare_documents(&manifest, &config, layers)?)?)
     }
 
-    /// The view of the stack.
+    /// Returns the view of the stack.
     ///
     /// # Errors
-    /// Where the implementation refuses the stack.
+    /// If the implementation refuses the stack.
     pub fn view(&self, stack: &Stack) -> Result<View> {
         Ok(self.store.bases().open(&self.prepare(stack)?)?)
     }
 
-    /// What the implementation shows of the stack.
+    /// Returns what the implementation shows of the stack.
     ///
     /// # Errors
-    /// Where the implementation refuses the stack, or its view contradicts itself.
+    /// If the implementation refuses the stack, or its view contradicts itself.
     pub fn shown(&self, stack: &Stack) -> Result<TreeDump> {
         dump(&self.view(stack)?)
     }
 }
 
-/// The whole tree of a view, from the root.
+/// Returns the whole tree of a view, from the root.
 ///
 /// # Errors
 /// If the view fails, or answers two questions differently.
@@ -137,7 +137,7 @@ pub fn dump(view: &View) -> Result<TreeDump> {
     Ok(TreeDump::of(lines))
 }
 
-/// The entries of a directory, checked against `lookup`, `attr` and the cookies.
+/// Returns the entries of a directory, after checking them against `lookup`, `attr` and the cookies.
 fn entries(view: &View, directory: Ino) -> Result<Vec<DirEntry<'_>>> {
     let all: Vec<DirEntry<'_>> = view.entries(directory, 0)?.collect();
     for (position, entry) in all.iter().enumerate() {

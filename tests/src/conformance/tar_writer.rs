@@ -1,4 +1,4 @@
-//! Writes layers as tars, by an encoder of its own, so that no reader is tested against its own writer.
+//! Writes layers as tars. The encoder is independent of the reader under test.
 //!
 //! Sources: POSIX.1-2001 `pax`, "pax Interchange Format" and "ustar Interchange Format"; GNU tar manual, "Basic Tar
 //! Format" and "Storing Sparse Files"; libarchive `tar(5)`.
@@ -10,7 +10,7 @@ use super::sparse;
 use super::stack::{Content, Dialect, Entry, Frame, Layer, Mtime, Node, Packing, SparseFormat, XattrStyle};
 
 impl Layer {
-    /// The uncompressed tar: what the layer's DiffID is the digest of.
+    /// The uncompressed tar. The layer's DiffID is its digest.
     #[must_use]
     pub fn tar(&self) -> Vec<u8> {
         let mut tar = Vec::new();
@@ -23,7 +23,7 @@ impl Layer {
         tar
     }
 
-    /// The layer as a registry would hand it out.
+    /// The layer as a registry would serve it.
     #[must_use]
     pub fn packed(&self) -> Vec<u8> {
         pack(&self.tar(), &self.frame).expect("packing in memory does not fail")
@@ -68,13 +68,13 @@ pub fn write_entry(entry: &Entry, out: &mut impl Write) -> io::Result<()> {
     writing.finish(&body, out)
 }
 
-/// An entry on its way to the tape.
+/// An entry that is being written.
 struct Writing<'entry> {
     entry: &'entry Entry,
     dialect: Dialect,
     header: Header,
     pax: Vec<(Vec<u8>, Vec<u8>)>,
-    /// GNU `K` and `L` entries in front of the header: type, content.
+    /// GNU `K` and `L` entries before the header: type, content.
     long: Vec<(u8, Vec<u8>)>,
 }
 
@@ -117,7 +117,7 @@ impl<'entry> Writing<'entry> {
         writing
     }
 
-    /// The path as tar programs write it: a directory's ends in a slash.
+    /// Returns the path as tar programs write it: that of a directory ends in a slash.
     fn path(&self) -> Vec<u8> {
         let mut path = self.entry.path.clone();
         if self.entry.node == Node::Directory && !path.ends_with(b"/") {
@@ -247,7 +247,7 @@ impl<'entry> Writing<'entry> {
             }
             whole => (Vec::new(), vec![(0, whole.size())]),
         };
-        // The further map blocks of an old GNU header do not count as content.
+        // The other map blocks of an old GNU header do not count as content.
         let counted_map = if self.entry.tape.sparse == SparseFormat::Pax10 { map.len() as u64 } else { 0 };
         let size = counted_map + extents.iter().map(|(_, length)| length).sum::<u64>();
         if Header::fits_octal("size", size.into()) {
@@ -354,7 +354,7 @@ fn url_encoded(name: &[u8]) -> String {
     name.iter().map(|&byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-/// Base64 without padding, as libarchive writes it.
+/// Encodes base64 without padding, as libarchive does.
 fn base64(bytes: &[u8]) -> Vec<u8> {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = Vec::new();

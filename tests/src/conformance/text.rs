@@ -20,7 +20,7 @@
 //! `layer` begins a layer (`plain`, `gzip`, `zstd`, `members=N`, `end-blocks=N`, `trailing="..."`, `cut=N`);
 //! the lowest comes first. The words after a path say what the entry *means*; `as=`, `head.FIELD=`, `pax.KEY=`,
 //! `xattrs=` and `sparse=` say how it is *written* and change nothing about the expected tree. The same lines serve
-//! as expectations. How words are quoted is told in `words`.
+//! as expectations. How words are quoted is described in `tokens`.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -56,7 +56,7 @@ fn read_line(stack: &mut Stack, line: &str) -> Result<()> {
     Ok(())
 }
 
-/// Reads lines of entries without any `layer`: the tree that a case expects.
+/// Parses lines of entries without a `layer`: the tree that a case expects.
 pub fn entries(text: &str) -> Result<Vec<Entry>> {
     let stack: Stack = format!("layer\n{text}").parse()?;
     let [layer] = <[Layer; 1]>::try_from(stack.layers).map_err(|_| anyhow!("an expectation has no layers"))?;
@@ -102,13 +102,13 @@ fn read_frame(words: &[Word]) -> Result<Frame> {
     Ok(frame)
 }
 
-/// `a/b` as the whiteout of it: `a/.wh.b`.
+/// Returns the whiteout of `a/b`: `a/.wh.b`.
 pub(crate) fn whiteout_of(path: &[u8]) -> Vec<u8> {
     let base = path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
     [&path[..base], b".wh.", &path[base..]].concat()
 }
 
-/// The opaque marker in `directory`.
+/// Returns the opaque marker of `directory`.
 pub(crate) fn opaque_marker_in(directory: &[u8]) -> Vec<u8> {
     let slash: &[u8] = if directory.is_empty() || directory.ends_with(b"/") { b"" } else { b"/" };
     [directory, slash, b".wh..wh..opq"].concat()
@@ -157,7 +157,7 @@ fn read_entry(kind: &str, words: &[Word]) -> Result<Entry> {
 }
 
 impl Entry {
-    /// An entry that says nothing but what it is.
+    /// Creates an entry without attributes.
     #[must_use]
     pub fn new(path: impl Into<Vec<u8>>, node: Node) -> Self {
         Self {
@@ -244,7 +244,7 @@ fn name_of<T: PartialEq>(choice: &T, choices: &'static [(&'static str, T)]) -> &
 impl FromStr for Mtime {
     type Err = Error;
 
-    /// Reads decimal seconds: `-1.5` is half a second after -2.
+    /// Parses decimal seconds: `-1.5` is half a second after -2.
     fn from_str(text: &str) -> Result<Self> {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         let seconds: i64 = number(whole.as_bytes())?;
@@ -281,7 +281,7 @@ impl fmt::Display for Stack {
 }
 
 impl fmt::Debug for Stack {
-    /// The text too: a failing random stack is printed as the case that it can become.
+    /// Includes the text, because a failing random stack can become a case.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\n{self}")
     }

@@ -18,19 +18,19 @@ pub(crate) struct Word {
 }
 
 impl Word {
-    /// The word as text.
+    /// Returns the word as text.
     pub(crate) fn text(&self) -> Result<&str> {
         std::str::from_utf8(&self.bytes).context("a keyword is not UTF-8")
     }
 
-    /// Key and value of `key=value`.
+    /// Returns key and value of `key=value`.
     pub(crate) fn pair(&self) -> Option<(&[u8], &[u8])> {
         let at = self.equals?;
         Some((&self.bytes[..at], &self.bytes[at + 1..]))
     }
 }
 
-/// Cuts a line into words.
+/// Splits a line into words.
 pub(crate) fn words(line: &str) -> Result<Vec<Word>> {
     let mut rest = line.trim_start().as_bytes();
     let mut words = Vec::new();
@@ -103,7 +103,7 @@ fn escape<'a>(rest: &'a [u8], into: &mut Vec<u8>) -> Result<&'a [u8]> {
     Ok(&rest[length..])
 }
 
-/// Writes bytes as one word: bare where that reads the same, else in quotes.
+/// Writes bytes as one word, in quotes if they are needed.
 pub(crate) fn quote(bytes: &[u8]) -> String {
     let bare = |byte: &u8| byte.is_ascii_alphanumeric() || b"_./-+:,@%".contains(byte);
     let looks_like_mode = bytes.iter().all(u8::is_ascii_digit);

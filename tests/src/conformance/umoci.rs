@@ -14,7 +14,7 @@ use super::scratch;
 use super::stack::{Mtime, Node, Stack};
 use super::unpack::can_be_set;
 
-/// What `umoci unpack` makes of the stack.
+/// Returns what `umoci unpack` makes of the stack.
 ///
 /// # Errors
 /// If `umoci` is not there, or fails.
@@ -37,9 +37,9 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// What of a tree can be compared with umoci's: not the link counts of directories (those are the host's), not the
-/// times of directories that no layer has an entry for (umoci leaves the time of unpacking), and without root no
-/// owners, devices and privileged attributes.
+/// Returns the part of a tree that can be compared with umoci's: not the link counts of directories (those are the
+/// host's), not the times of directories that no layer has an entry for (umoci leaves the time of unpacking), and
+/// without root no owners, devices and privileged attributes.
 #[must_use]
 pub fn comparable(stack: &Stack, dump: TreeDump) -> TreeDump {
     let with_entry: BTreeSet<Vec<u8>> = stack

@@ -1,9 +1,9 @@
 //! Unpacks one layer into a directory that kernel overlayfs can take as a lower directory.
 //!
-//! Deliberately simple: the entries are carried out in tape order with plain system calls, then the whiteouts and
-//! opaque markers become what overlayfs knows (character devices 0/0 and the attribute `overlay.opaque`,
+//! Deliberately simple: the entries are carried out in the order of the tar with plain system calls, then the whiteouts
+//! and opaque markers become what overlayfs knows (character devices 0/0 and the attribute `overlay.opaque`,
 //! kernel `Documentation/filesystems/overlayfs.rst`, "whiteouts and opaque directories"). What needs the layers
-//! below (hard links into them, attributes of directories without an entry) is asked of an overlay mount of them.
+//! below (hard links into them, attributes of directories without an entry) is read from an overlay mount of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use super::model::{AUFS, Meaning};
 use super::paths::{Components, Step, follow, normalise, target_components};
 use super::stack::{Content, DEFAULT_MTIME, Entry, Layer, Mtime, Node};
 
-/// Attributes to give: mode, owner, time and extended attributes.
+/// Attributes to set: mode, owner, time and extended attributes.
 #[derive(Clone, Debug, Default)]
 struct Attributes {
     mode: u32,
@@ -67,7 +67,7 @@ impl Unpacking<'_> {
     }
 }
 
-/// What a tree has at a directory of a hard link's target.
+/// Returns what a tree has at a directory of a hard link's target.
 fn step(tree: &HostTree, path: &[Vec<u8>]) -> Step {
     let Ok(Some((at, stat))) = tree.find(path) else { return Step::End };
     match kind_of(&stat) {
@@ -82,7 +82,7 @@ struct Work<'a> {
     place: &'a Unpacking<'a>,
     own: HostTree,
     below: HostTree,
-    /// Hard links whose target has not come yet; an empty file holds their place.
+    /// Hard links whose target has not been read yet. An empty file is in their place.
     pending: BTreeMap<Components, Components>,
     /// Directories of this layer, with the attributes of their entry if they have one.
     directories: BTreeMap<Components, Option<Attributes>>,
@@ -154,7 +154,7 @@ impl Work<'_> {
     }
 
     fn link(&mut self, path: Components, target: Components) -> Result<()> {
-        // A circle of symbolic links may be cut by a later entry.
+        // A later entry may break a cycle of symbolic links.
         let target = follow(&target, |path| step(&self.own, path)).unwrap_or(target);
         if path == target {
             if self.own.find(&path)?.is_none() {
@@ -184,7 +184,7 @@ impl Work<'_> {
     }
 
     fn link_to(&mut self, path: &Components, from: &At) -> Result<()> {
-        // The old name goes last: the target may be the only other name of what is replaced.
+        // The old name is removed last, because the target may be the only other name of what is replaced.
         let temporary = self.own.at(&[b".wh.being-linked".to_vec()])?;
         sys::linkat(&from.directory, from.name(), &temporary.directory, temporary.name(), AtFlags::empty())?;
         self.remove(path)?;
@@ -193,7 +193,7 @@ impl Work<'_> {
         Ok(sys::unlinkat(&temporary.directory, temporary.name(), AtFlags::empty())?)
     }
 
-    /// Links to what the overlay of the layers below shows at `target`: there, inode numbers are those of the
+    /// Links to what the overlay of the layers below shows at `target`. Inode numbers there are those of the
     /// directories that it is made of.
     fn link_below(&mut self, path: &Components, target: &Components) -> Result<()> {
         let asked = target;
@@ -217,7 +217,7 @@ impl Work<'_> {
         bail!("no layer has the inode that the overlay shows");
     }
 
-    /// A target that leads to a file of this layer through symbolic links that came after the link.
+    /// Returns a target that leads to a file of this layer through symbolic links that were read after the link.
     fn through_later_link(&self, path: &Components, target: Components) -> Result<Components> {
         if self.own.find(&target)?.is_some() {
             return Ok(target);
@@ -232,7 +232,7 @@ impl Work<'_> {
             let before = self.pending.len();
             for (path, target) in self.pending.clone() {
                 let target = self.through_later_link(&path, target)?;
-                // A link to itself, by way of another one, means the file that the layers below have there.
+                // A link to itself through another one means the file that the layers below have there.
                 let is_itself = target == path;
                 if !is_itself && self.pending.contains_key(&target) {
                     continue;
@@ -249,7 +249,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Whether something of this layer already hides what is below at `path`.
+    /// Returns whether something in this layer already hides what is below at `path`.
     fn hidden_above(&self, path: &Components) -> Result<bool> {
         for end in 0..path.len() {
             let ancestor = path[..end].to_vec();
@@ -265,7 +265,8 @@ impl Work<'_> {
         Ok(false)
     }
 
-    /// Overlayfs takes no notice of an opaque root (`fs/overlayfs/super.c` makes it of all layers): name by name then.
+    /// Replaces an opaque root by whiteouts of its names, because overlayfs ignores an opaque root
+    /// (`fs/overlayfs/super.c` merges the roots of all layers).
     fn spell_out_opaque_root(&mut self) -> Result<()> {
         if self.opaque.remove(&Components::new()) {
             let names = self.below.names(&[])?;
@@ -282,7 +283,7 @@ impl Work<'_> {
                 }
                 continue;
             }
-            // Where it hides nothing, overlayfs would list the whiteout itself: containers/fuse-overlayfs#306.
+            // If it hides nothing, overlayfs would list the whiteout itself: containers/fuse-overlayfs#306.
             if self.hidden_above(&path)? || self.below.find(&path)?.is_none() {
                 continue;
             }
@@ -330,7 +331,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The attributes of a directory without an entry.
+    /// Returns the attributes of a directory without an entry.
     fn inherited(&self, path: &Components) -> Result<Attributes> {
         let hidden = (0..=path.len()).any(|end| {
             let ancestor = &path[..end].to_vec();
@@ -372,9 +373,9 @@ impl Work<'_> {
     }
 }
 
-/// Whether Linux takes an extended attribute of this name on this type (`xattr(7)`).
+/// Returns whether Linux accepts an extended attribute of this name on this type (`xattr(7)`).
 ///
-/// `overlay.*` is left out: in an unpacked layer it would be an order to overlayfs.
+/// `overlay.*` is left out, because overlayfs would obey it in an unpacked layer.
 pub(crate) fn can_be_set(name: &[u8], kind: Kind, privileged: bool) -> bool {
     if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
         return false;
@@ -392,7 +393,7 @@ fn attributes_of(entry: &Entry, default_mode: u32) -> Result<Attributes> {
     })
 }
 
-/// Makes a node; a device is an empty file where devices cannot be made.
+/// Creates a node. A device becomes an empty file if devices cannot be created.
 fn create(at: &At, node: &Node, privileged: bool) -> Result<()> {
     let special = |kind, major, minor| -> Result<(), Errno> {
         sys::mknodat(&at.directory, at.name(), kind, Mode::RUSR, sys::makedev(major, minor))

@@ -6,7 +6,7 @@ use end_to_end::conformance::subject::Subject;
 use super::case;
 use super::deviations::*;
 
-/// Case 44. Extents are whole blocks but for the last, as GNU tar makes them: it also reads each from a new block.
+/// Case 44. All extents except the last are whole blocks, as GNU tar makes them: it also reads each from a new block.
 #[test]
 fn sparse_files_of_every_format_are_read() {
     for format in ["gnu", "0.0", "0.1", "1.0"] {

@@ -72,7 +72,7 @@ fn every_type_replaces_every_other() {
     case(&(lower + &upper)).shows(&shown).check();
 }
 
-/// Case 19: the last entry wins, whatever it makes of what came before.
+/// Case 19: the last entry wins.
 #[test]
 fn entry_below_a_file_of_its_own_layer_makes_a_directory() {
     case(

@@ -8,6 +8,7 @@ mod deviations;
 mod directories;
 mod hard_links;
 mod hostile;
+mod links_through_symlinks;
 mod metadata;
 mod numbers;
 mod opaque;

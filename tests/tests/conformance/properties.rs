@@ -11,7 +11,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::random::{stacks, without_collisions};
 
-/// Runs a property on random stacks; a failing one is shrunk and printed.
+/// Tests a property on random stacks. A failing stack is shrunk and printed.
 fn hold_for(count: u32, property: impl Fn(&Stack) -> Result<(), TestCaseError>) {
     hold_for_each(count, stacks(), |stack| property(&stack));
 }
@@ -66,7 +66,7 @@ fn order_of_entries_in_a_layer_changes_nothing() {
         (Just(stack), layers)
     });
     hold_for_each(500, shuffled, |(stack, entries)| {
-        // A link whose target was left out with the collisions is refused in any order.
+        // A link whose target was removed with the collisions is refused in any order.
         prop_assume!(stack.expected().is_ok());
         let mut other = stack.clone();
         other.layers.iter_mut().zip(entries).for_each(|(layer, entries)| layer.entries = entries);
@@ -83,7 +83,8 @@ fn merging_is_associative() {
         let lower = place.index(stack.layers.len() - 1);
         let both = flatten(&stack.layers[lower], &stack.layers[lower + 1])
             .map_err(|error| TestCaseError::fail(format!("{error:#}\n{stack}")))?;
-        // Some pairs cannot be written as one tar: a link to what the same tar replaces, a parent without content.
+        // Some pairs cannot be written as one tar, such as a link to what the same tar replaces, or a parent without
+        // content.
         let Some(both) = both else { return Err(TestCaseError::reject("not expressible")) };
         let mut flat = stack.clone();
         flat.layers.splice(lower..lower + 2, [both]);

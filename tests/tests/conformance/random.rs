@@ -1,4 +1,4 @@
-//! Random stacks that a case could have written: few names, so that they collide, and links only to what is there.
+//! Random stacks: with few names, so that these collide, and with links only to what exists.
 
 use std::collections::BTreeSet;
 
@@ -8,10 +8,10 @@ use end_to_end::conformance::stack::{Content, Entry, Frame, Layer, Mtime, Node, 
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-/// The names of which paths are made: prefixes of each other, not UTF-8, larger and smaller than `/`.
+/// The names in paths: prefixes of each other, not UTF-8, larger and smaller than `/`.
 const NAMES: [&[u8]; 6] = [b"a", b"b", b"a.b", b"\xff\xfe", b"a-", b"c"];
 
-/// What an entry of a random layer puts at its path.
+/// What an entry of a random layer creates at its path.
 #[derive(Clone, Debug)]
 enum Act {
     Directory,
@@ -19,7 +19,7 @@ enum Act {
     Symlink,
     Fifo,
     Device(u8),
-    /// Another name of one of the files there are, in this layer or below.
+    /// Another name of an existing file, in this layer or below.
     Link(Index),
     Whiteout,
     Opaque,

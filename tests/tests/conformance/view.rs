@@ -136,7 +136,7 @@ fn walk_from_everywhere(view: &View, directory: Ino, start: usize, count: usize)
     assert!(view.entries(directory, last.cookie).expect("a directory").next().is_none());
 }
 
-/// Numbers that were never handed out are answered with an error.
+/// Inode numbers that were never returned are an error.
 #[test]
 fn numbers_that_name_nothing_are_refused() {
     let view = subject().view(&stack("layer\n file a\nlayer\n file b")).expect("the stack is taken");

@@ -1,5 +1,5 @@
 //! What damage leads to: indexes and bases are rebuilt from the blobs, damaged blobs are named, refused and fetched
-//! again, and what leaves the store is what came.
+//! again, and what is exported is what was imported.
 
 mod blobs;
 mod caches;

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use crate::calls::{At, CHANGING, Call, LOOKING, Outcome, dump, paths, tree};
 use crate::fixture::{REFERENCE, ReadOnly, SHOWN, mount_for_all, session_with};
 
-/// What every call says of every path below `root`.
+/// What every call returns for every path below `root`.
 fn outcomes<'a>(calls: &[&'a Call], root: &Path) -> Vec<(&'a str, String, Outcome)> {
     let mut outcomes = Vec::new();
     for path in paths(root) {

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::fixture::Machines;
 
-/// An init that says what it sees, ends by what systemd ends by, and powers off when it is asked to.
+/// An init that prints what it sees, ends on the signals that end systemd, and powers off when it is asked to.
 const INIT: &str = r#"#!/bin/bash
 echo "process $$, $container"
 [ $(ls -d /proc/[0-9]* | wc -l) -lt 9 ] && echo sees its own

@@ -17,7 +17,7 @@ fn guest_without_memory_left_for_writes_or_processes_tells_the_user() {
     machines.sleeper("m", &["-m", "192M", "--network", "none", "--tmpfs-size", "8M"]);
     let full = "the memory for the guest's writes is full (8M); give it more with --tmpfs-size";
     assert!(!machines.exec("m", "head -c 6M /dev/zero > /srv/file; exit 1").status.success());
-    // What a process of the guest says on its console or in its kernel's log is not believed.
+    // Warnings that a process of the guest writes to its console or its kernel's log are ignored.
     let forged = "lamina: the memory for writes is full (1M); Out of memory: Killed process 7 (x) total-vm:1kB";
     machines.exec("m", &format!("echo '{forged}' > /dev/console; echo '<0>{forged}' > /dev/kmsg")).succeeded();
     assert_eq!(machines.seen("m")["warnings"].as_array().map_or(0, Vec::len), 0);

@@ -76,7 +76,7 @@ fn the_commands_user_may_write_and_setting_owners_succeeds() {
             stat -c '%u %g' /s/deep/made; rm -r /s/deep; touch /s/left";
         assert_eq!(run(&["-u", user], script).succeeded().stdout, format!("{ids}\n"), "{user}");
     }
-    // Root of the guest may do the same, whoever the owner is, and its tools do not stumble over owners.
+    // Root of the guest may do the same with every owner, and its tools do not fail because of owners.
     let script = "touch /s/root; chown 1000:1000 /s/root; mkdir /tmp/z; echo z > /tmp/z/f; chown 7:8 /tmp/z/f
         cp -a /tmp/z /s/; tar -C /tmp -cf - z | tar -C /s -xf -; install -o 33 -g 33 /tmp/z/f /s/installed
         chown -R www-data: /s; cat /s/z/f";
@@ -91,7 +91,7 @@ fn the_commands_user_may_write_and_setting_owners_succeeds() {
         assert_eq!((made.uid(), made.gid()), (uid, gid), "{name}");
     }
     assert_eq!(std::fs::read_to_string(&single).unwrap(), "first\nmore\nmore\n");
-    // What the host's user may not do, nobody in the guest may.
+    // No user of the guest may do what the host's user may not do.
     let roots = session.work("roots");
     Actor::Root.own(&roots);
     let volume = format!("{}:/roots", roots.display());

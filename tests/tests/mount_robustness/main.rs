@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use composefs_fuse::stats::Snapshot;
+use end_to_end::Started;
 use end_to_end::layout::Layer;
 use end_to_end::programs::installed;
-use end_to_end::session::Started;
 use end_to_end::{Actor, Finished, Layout, Session, until};
 use rustix::process::{Pid, Signal, kill_process};
 

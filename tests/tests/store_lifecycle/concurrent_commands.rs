@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use end_to_end::session::Started;
+use end_to_end::Started;
 use end_to_end::{Finished, Inventory, Registry, Session};
 use layer_store::FaultPoint;
 use rustix::process::Signal;

@@ -1,10 +1,11 @@
-//! Machines of a small image: beside everything else that uses a store, beside a continuous collector, and on a failing disk.
+//! Machines of a small image: beside everything else that uses a store, beside a continuous collector, and on a failing
+//! disk.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use end_to_end::Started;
 use end_to_end::layout::{Layer, digest, noise};
-use end_to_end::session::Started;
 use end_to_end::store_checks::{leftovers, sound_layers};
 use end_to_end::{Layout, Registry, Session};
 

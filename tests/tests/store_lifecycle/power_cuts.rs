@@ -194,7 +194,7 @@ fn power_cut_at_any_moment_leaves_no_name_without_its_content() {
     let mut cuts = Cuts::new();
     let (first, second) = (cuts.layout(0).to_owned(), cuts.layout(1).to_owned());
     let agent = top(&cuts.session, "a variant");
-    // One after the other; only they themselves sync anything in between.
+    // The commands run one after the other, and nothing else syncs anything in between.
     cuts.run(&["import", &first, "--tag", FIRST], None, &[(FIRST, 0)]);
     cuts.run(&["prepare", FIRST], None, &[(FIRST, 0)]);
     cuts.run(&["prepare", FIRST, "--layer", agent.to_str().unwrap()], None, &[(FIRST, 0)]);

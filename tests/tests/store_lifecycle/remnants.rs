@@ -1,4 +1,4 @@
-//! Remnants of layers that others borrow from, while the layer is stored and borrowed from again.
+//! Remnants of layers that others borrow from, when the layer is stored again and lends more content.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -143,7 +143,8 @@ fn nothing_is_borrowed_from_a_rest_because_another_store_has_the_layer() {
 const WORKERS: usize = 4;
 const ROUNDS: usize = 14;
 
-/// Layers of which each has content of two others, and so much of its own that removing it from its remnant is worthwhile.
+/// Layers of which each has content of two others, and so much of its own that removing it from its remnant is
+/// worthwhile.
 struct Relatives {
     parts: [Vec<u8>; 4],
     layouts: Vec<Layout>,

@@ -55,7 +55,7 @@ fn store_that_has_lost_its_description_gets_it_again_with_what_its_layers_need()
     std::fs::write(&path, "{").expect("a damaged description");
     let refused = session.run(["images"]);
     refused.refused(path.to_str().expect("a plain path"));
-    assert!(refused.stderr.contains("remove it: the next command writes it anew"), "{refused}");
+    assert!(refused.stderr.contains("remove it: the next command creates a new one"), "{refused}");
     std::fs::remove_file(&path).expect("no description");
     assert_eq!(session.ok(["verify"]), "2 layers are intact\n");
     assert_eq!(store_file(&session.store()), before);

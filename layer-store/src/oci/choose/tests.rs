@@ -7,7 +7,7 @@ use super::*;
 use crate::BlobDigest;
 use crate::oci::media_type::{OCI_INDEX, OCI_MANIFEST};
 
-/// Documents by their digests, and how often each was asked for.
+/// Documents by their digests, and how often each was fetched.
 #[derive(Default)]
 struct Shelf {
     documents: HashMap<BlobDigest, Vec<u8>>,
@@ -36,7 +36,7 @@ impl Shelf {
         descriptor
     }
 
-    /// An image whose config says this platform of itself; without layers, so the author makes it unique.
+    /// Adds an image whose config has this platform. It has no layers, so the author makes it unique.
     fn image(&mut self, platform: &str, author: &str) -> Value {
         let mut config = json!({"author": author, "rootfs": {}});
         for (name, word) in ["os", "architecture", "variant"].iter().zip(platform.split('/')) {
@@ -55,7 +55,7 @@ impl Shelf {
         self.put(OCI_INDEX, &json!({"schemaVersion": 2, "manifests": entries}))
     }
 
-    /// The author of the image chosen, or why there is none.
+    /// Returns the author of the chosen image, or why none was chosen.
     fn choose(&self, entries: &[Value], wanted: &str, is_asked_for: bool) -> Result<String, String> {
         let index = json!({"manifests": entries}).to_string();
         let index = manifest::parse_index("index", index.as_bytes()).unwrap();
