@@ -7,8 +7,6 @@ use std::process::{Child, Command, ExitStatus, Output};
 
 use test_support::polling::PAUSE;
 
-use crate::until;
-
 /// A command that runs.
 #[derive(Debug)]
 pub struct Started {

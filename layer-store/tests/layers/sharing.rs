@@ -1,12 +1,11 @@
 //! Content that several layers have is kept once, and readers see no difference.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
-use layer_store::{DiffId, GarbageKind, Ino, Kind, Silent, Store, StoreError, View, ViewError};
-use test_support::{Random, noise};
+use layer_store::{DiffId, GarbageKind, Silent, Store, StoreError, View, ViewError};
+use test_support::noise;
 
 use crate::fixture::{find, ingest};
 use crate::lifecycle::tag;

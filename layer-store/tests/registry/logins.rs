@@ -6,7 +6,7 @@ use layer_store::PullOptions;
 use serde_json::json;
 
 use super::support::fake::{Fake, Reply};
-use super::support::image::{entry, three_layers};
+use super::support::image::three_layers;
 use super::support::registry::Registry;
 use super::support::skopeo;
 use super::{Place, options, patient};

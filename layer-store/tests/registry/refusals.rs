@@ -6,7 +6,7 @@ use layer_store::{Cancellation, Digest, Observer, PullError, PullOptions, Store}
 use serde_json::json;
 
 use super::support::fake::{Fake, HttpRequest, Reply};
-use super::support::image::{INDEX, Image, Layer, Packing, blob_path, entry, noise, three_layers};
+use super::support::image::{INDEX, Image, Layer, Packing, entry, noise, three_layers};
 use super::support::names;
 use super::support::registry::Registry;
 use super::{Notices, Place, options, patient};
