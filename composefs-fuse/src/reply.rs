@@ -12,7 +12,7 @@ pub(crate) struct Reply<'b> {
 }
 
 impl<'b> Reply<'b> {
-    /// Begins a reply in `buffer`. Returns nothing if not even a header fits.
+    /// Begins a reply in `buffer`. Returns `None` if not even a header fits.
     pub(crate) fn new(buffer: &'b mut [u8]) -> Option<Self> {
         (buffer.len() >= OutHeader::SIZE).then_some(Self { buffer, length: OutHeader::SIZE })
     }

@@ -38,7 +38,7 @@ impl Session {
     /// When a program has not been built, or the directory cannot be made.
     #[must_use]
     pub fn new(actor: Actor) -> Self {
-        // Short, because a socket's path has at most 107 bytes; and open to the user below it.
+        // The path is short, because that of a socket has at most 107 bytes, and the user can reach what is below it.
         let directory = tempfile::Builder::new().prefix("lamina-").tempdir_in("/tmp").expect("a directory in /tmp");
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))
             .expect("mode of the session's directory");

@@ -1,4 +1,4 @@
-//! A whole tree as text, one line an entry, so that trees made by different means can be compared.
+//! A whole tree as text, with one line for each entry, to compare trees that were made in different ways.
 //!
 //! ```text
 //! <path> type=<type> [mount] mode=<octal> owner=<uid>:<gid> [size=<bytes>] mtime=<seconds>.<nanoseconds>

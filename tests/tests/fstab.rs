@@ -22,8 +22,8 @@ fn mount_line(point: &Path) -> Option<String> {
     mounts.lines().find(|line| line.split(' ').nth(1) == point.to_str()).map(str::to_owned)
 }
 
-/// Runs a script as root in its own mount namespace, where `lamina` is in `/usr/local/bin`: mount(8) gives its helpers a
-/// fixed `PATH` and no other variable. `$0` is a directory with an empty `point` and the session's `fstab`.
+/// Runs a script as root in its own mount namespace, where `lamina` is in `/usr/local/bin`: mount(8) gives its helpers
+/// a fixed `PATH` and no other variable. `$0` is a directory with an empty `point` and the session's `fstab`.
 fn with_lamina_installed(session: &Session, script: &str) -> Finished {
     let work = session.work("host");
     for directory in ["point", "link"] {
@@ -65,15 +65,15 @@ fn image_in_fstab_is_mounted_and_unmounted_by_mount_and_umount() {
         assert!(finished.status.success() && lines.len() == 3, "{finished}");
         assert!(lines[0].contains(" fuse.lamina ro,nosuid,nodev,noexec,"), "{finished}");
         assert_eq!(lines[1], "ID=small");
-        // The server has let go of everything by the time of the collection.
+        // The server has released everything before the collection.
         let left = std::fs::read_dir(session.store().join("layers/sha256")).unwrap().count();
         assert_eq!(left, 0, "layers left: {finished}");
         session.traces().assert_nothing_left();
     }
 }
 
-/// As an ordinary user whom a line of `/etc/fstab` lets mount, with the store in their home directory: `mount.fuse3` gives
-/// its helper root's.
+/// As an ordinary user whom a line of `/etc/fstab` lets mount, with the store in their home directory: `mount.fuse3`
+/// gives its helper root's.
 #[test]
 fn user_whom_fstab_lets_mount_does_so_from_their_own_store() {
     let session = session_of(Actor::User);

@@ -255,7 +255,7 @@ fn interrupted_or_terminated_run_leaves_nothing_behind() {
 fn accelerator_is_chosen_by_trying_and_a_command_that_is_not_in_the_image_is_named() {
     let guests = Guests::of(Image::Debian);
     let mut lamina = guests.session.lamina(["run", "--accel", "auto", REFERENCE, "--", "/nowhere/program"]);
-    // From the guest, so that one has run. As shells have it (POSIX, "Exit Status for Commands").
+    // The status comes from the guest, so a guest has run. Shells use the same one (POSIX, "Exit Status for Commands").
     let finished = Finished::of(&mut lamina);
     assert_eq!(finished.status.code(), Some(127), "{finished}");
     assert!(format!("{}{}", finished.stdout, finished.stderr).contains("/nowhere/program"), "{finished}");

@@ -57,7 +57,7 @@ fn layers_that_two_images_share_are_fetched_and_kept_once() {
     let before = registry.fetched_blobs();
     session.ok(["pull", &trees]);
     let fetched = registry.fetched_blobs().split_off(before.len());
-    // Of its four layers two are Debian's and there already: two layers and the config.
+    // Two of its four layers are Debian's and already there, so two layers and the config are fetched.
     assert_eq!(fetched.len(), 3, "{fetched:?}");
     assert!(fetched.iter().all(|digest| !before.contains(digest)));
     assert_eq!(Inventory::of(&session.store()).layers().len(), 5);

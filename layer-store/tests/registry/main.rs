@@ -37,7 +37,7 @@ fn options() -> PullOptions {
     }
 }
 
-/// The default of a user, where a slow host must not make the test fail.
+/// A user's default options, for tests that must not fail on a slow host.
 fn patient() -> PullOptions {
     PullOptions { credential_files: Some(Vec::new()), ..PullOptions::default() }
 }

@@ -1,5 +1,5 @@
-//! What `scripts/bench serve` does to a tree, timed: a compiled program, so that the figures are those of the file system
-//! and not of an interpreter.
+//! What `scripts/bench serve` does to a tree, timed: a compiled program, so that the figures are those of the file
+//! system and not of an interpreter.
 //!
 //! ```text
 //! tree-load list ROOT                          directories and regular files: `d PATH` or `f SIZE PATH` a line
@@ -226,7 +226,7 @@ fn sequential(path: &str) -> Result<(f64, u64)> {
     }
 }
 
-/// Offsets of whole pages; a page comes again now and then.
+/// Offsets of whole pages; some pages occur more than once.
 fn pages(file: &File, count: usize) -> Result<Vec<u64>> {
     let pages = usize::try_from(file.metadata()?.len() / PAGE)?;
     let mut random = SEED;

@@ -1,4 +1,4 @@
-//! A command's system calls on files, as strace writes them down.
+//! A command's system calls on files, as strace records them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -121,7 +121,7 @@ fn split(arguments: &str) -> Vec<String> {
 /// The bytes of a string argument: `"\x41\x42"`.
 ///
 /// # Panics
-/// When it is none, or strace cut it off.
+/// If it is not a string, or if strace cut it off.
 #[must_use]
 pub fn text(argument: &str) -> Vec<u8> {
     let inner = argument.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));

@@ -60,7 +60,7 @@ impl Layer {
         Self::of_tar(builder.into_inner().expect("writing to memory"), packing)
     }
 
-    /// A layer in which nothing is: what a step that changes nothing makes.
+    /// An empty layer, as a build step that changes nothing makes it.
     #[must_use]
     pub fn empty(packing: Packing) -> Self {
         Self::of_tar(vec![0; 1024], packing)

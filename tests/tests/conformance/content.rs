@@ -39,7 +39,7 @@ fn sparse_file_of_nine_gigabytes_is_read() {
     }
 }
 
-/// Case 44: GNU tar ends every map with an extent, but nothing demands one.
+/// Case 44: GNU tar ends every map with an extent, but the format does not require one.
 #[test]
 fn sparse_map_without_an_extent_is_one_hole() {
     let text = "layer\n file a pax.GNU.sparse.size=\"1000\" pax.GNU.sparse.numblocks=\"0\"\n file b \"b\"";

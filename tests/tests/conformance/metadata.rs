@@ -124,7 +124,7 @@ fn posix_acls_are_kept_byte_for_byte() {
     case(&format!("layer\n{shown}")).shows(&shown).check();
 }
 
-/// Case 52: they configure the overlay on which the layer was made, never another one.
+/// Case 52: they configure the overlay in which the layer was made, and no other.
 #[test]
 fn private_xattrs_of_overlayfs_are_hidden_and_have_no_effect() {
     case(

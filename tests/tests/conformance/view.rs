@@ -145,7 +145,7 @@ fn numbers_that_name_nothing_are_refused() {
     for raw in (0..64).flat_map(|bit| [1_u64 << bit, (1 << bit) + 1, (1 << bit) - 1, u64::MAX - (1 << bit)]) {
         let ino = Ino::from_raw(raw);
         if !known.values().any(|other| *other == ino) {
-            // A record of a layer that the merged tree hides may answer, but never in another's name.
+            // A record that the merged tree hides may still be read, but never as another inode.
             assert!(view.attr(ino).map_or(true, |attr| attr.ino == ino), "{ino:?}");
         }
         let _ = (view.lookup(ino, b"a"), view.parent(ino), view.readlink(ino), view.read(ino, u64::MAX, &mut [0; 8]));

@@ -70,7 +70,7 @@ fn whiteout_below_a_file_does_nothing() {
     .check();
 }
 
-/// Case 6: in any order, for it says something of the layers below only.
+/// Case 6: in any order, because it acts only on the layers below.
 #[test]
 fn whiteout_below_a_file_of_its_own_layer_leaves_the_file() {
     for (first, second) in [("file f \"file\"", "wh f/x"), ("wh f/x", "file f \"file\""), ("file f \"file\"", "opq f")]

@@ -53,7 +53,7 @@ impl Machines {
         self.session.run(["exec", name, "--", "/bin/sh", "-c", script])
     }
 
-    /// The machine as `lamina ps --all --json` has it.
+    /// The machine as `lamina ps --all --json` prints it.
     pub(crate) fn seen(&self, name: &str) -> Value {
         let text = self.session.ok(["ps", "--all", "--json"]);
         let rows: Vec<Value> = serde_json::from_str(&text).expect("JSON of ps");

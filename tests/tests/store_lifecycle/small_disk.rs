@@ -29,8 +29,8 @@ impl<'session> Disk<'session> {
         disk
     }
 
-    /// An ext4 whose device can be made to fail: its file is on a btrfs, and a write that btrfs refuses for its quota is
-    /// to the file system above an I/O error.
+    /// An ext4 whose device can be made to fail: its file is on a btrfs, and if btrfs refuses a write because of its
+    /// quota, ext4 gets an I/O error.
     pub(super) fn on_failing_device(session: &'session Session, bytes: u64) -> Self {
         let (below, device) = (session.directory().join("below"), session.directory().join("btrfs"));
         std::fs::create_dir(&below).expect("a mount point");
@@ -118,7 +118,8 @@ impl<'session> Disk<'session> {
     pub(super) fn fill(&self, left: u64) -> PathBuf {
         let path = self.session.store().join("filler");
         let mut filler = std::fs::File::create(&path).expect("a file on the small disk");
-        // The file system takes some space for itself as the file grows, so the file's final size is not known in advance.
+        // The file system takes some space for itself as the file grows, so the file's final size is not known in
+        // advance.
         for piece in [1 << 20, 64 << 10, 4 << 10, 512] {
             while self.free_bytes() >= left + piece {
                 if filler.write_all(&vec![1; usize::try_from(piece).expect("a small piece")]).is_err() {
