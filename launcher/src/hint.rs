@@ -98,6 +98,10 @@ fn store_hint(error: &StoreError) -> Option<String> {
         StoreError::NoStoreYet(_) => {
             "`lamina pull` and `lamina import` create a store; --store and LAMINA_STORE name another".to_owned()
         }
+        StoreError::OfOthers { path, .. } => format!(
+            "read it with --additional-store {}, which verifies what is used of it, and name a store of your own with --store",
+            path.display()
+        ),
         StoreError::NoStore(_) => {
             "--additional-store and LAMINA_ADDITIONAL_STORES name directories of stores".to_owned()
         }

@@ -5,10 +5,11 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::error::StoreError;
+use crate::regular;
 
 /// Writes a new file and waits until it is on the disk.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let mut file = File::create_new(path).map_err(StoreError::io(path))?;
+    let mut file = regular::create(path).map_err(StoreError::io(path))?;
     let failed = |cause| StoreError::write(path, bytes.len() as u64, cause);
     file.write_all(bytes).map_err(failed)?;
     file.sync_all().map_err(failed)

@@ -116,6 +116,24 @@ pub enum StoreError {
         /// What is wrong with it.
         cause: String,
     },
+    /// A layer of an additional store that others can change, or a file of it, is not what it should be.
+    #[error("layer {layer} of {store} is not used: {cause}; pull the image again")]
+    Untrusted {
+        /// The layer.
+        layer: DiffId,
+        /// The store.
+        store: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The store belongs to another user than this one and root.
+    #[error("{path}: this store belongs to {owner}, who could change it while it is used")]
+    OfOthers {
+        /// The store.
+        path: PathBuf,
+        /// The user.
+        owner: String,
+    },
     /// The stack of layers cannot be merged.
     #[error("{0}")]
     Merge(String),

@@ -143,6 +143,7 @@ impl Store {
 
     /// Copies a layer's tar, verifies its digest and returns its length.
     fn copy_blob(&self, layer: &DiffId, to: &Path, observer: &dyn Observer) -> Result<u64, ExportError> {
+        self.hold_layer(layer)?;
         let source = self.open_blob(layer)?;
         let mut copy = File::create_new(to).map_err(target(to))?;
         let copied = copy_pieces(&source, &mut copy, observer).map_err(target(to));

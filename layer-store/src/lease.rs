@@ -1,14 +1,17 @@
 //! Leases name what a live process uses. Nothing that a lease names is ever collected.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+
+use rustix::process::geteuid;
 
 use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::lock::FileLock;
+use crate::regular;
 use crate::{BaseId, DiffId, Digest};
 
 /// Something that a lease holds.
@@ -54,8 +57,9 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Takes a new lease. `purpose` tells users what it is for, and becomes its first line.
-    pub(crate) fn take(leases: &Path, tmp: &Path, purpose: &str) -> Result<Self, StoreError> {
+    /// Takes a new lease in the store of the user `owner`. `purpose` tells users what it is for, and becomes its first
+    /// line.
+    pub(crate) fn take(leases: &Path, tmp: &Path, purpose: &str, owner: u32) -> Result<Self, StoreError> {
         loop {
             let id = unique_name();
             let path = leases.join(&id);
@@ -63,8 +67,11 @@ impl Lease {
                 continue;
             }
             let Some(lock) = FileLock::try_take(&path)? else { continue };
-            // If the owner of the store lets others take leases, the owner's collections must be able to read them.
-            lock.file().set_permissions(PermissionsExt::from_mode(0o644)).map_err(StoreError::io(&path))?;
+            // Nobody else can lock the lease of a store's owner. If the owner lets others take leases, the owner's
+            // collections must be able to read them.
+            if owner != geteuid().as_raw() {
+                lock.file().set_permissions(PermissionsExt::from_mode(0o644)).map_err(StoreError::io(&path))?;
+            }
             let lease = Self { lock, tmp: tmp.join(&id), held: Mutex::default() };
             fault::point(FaultPoint::LeaseTaken);
             lease.write(&format!("# {purpose}, process {}\n", std::process::id()))?;
@@ -72,12 +79,28 @@ impl Lease {
         }
     }
 
-    /// Reads a lease file: its purpose and what it holds. `None` if its holder is dead.
-    pub(crate) fn read(path: &Path) -> Result<Option<(String, Vec<Held>)>, StoreError> {
-        let file = match File::open(path) {
+    /// Reads a lease file: its purpose and what it holds. `None` if its holder is dead, or if it is no lease.
+    ///
+    /// Others may put anything into a directory of leases that is open to them. What cannot be a lease, or is another
+    /// user's and cannot be read, holds nothing; it must not keep the owner from collecting.
+    pub(crate) fn read(path: &Path, owner: u32) -> Result<Option<(String, Vec<Held>)>, StoreError> {
+        let not_a_lease = |cause: &io::Error| {
+            tracing::warn!("{}: ignored, because it is not a lease: {cause}", path.display());
+            Ok(None)
+        };
+        let is_foreign = || {
+            let found = fs::symlink_metadata(path);
+            found.is_ok_and(|found| found.uid() != 0 && found.uid() != owner && found.uid() != geteuid().as_raw())
+        };
+        let file = match regular::open(path) {
             Ok(file) => file,
             // Its holder has just ended.
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Some(Default::default())),
+            Err(cause) if regular::is_odd(&cause) || is_foreign() => return not_a_lease(&cause),
+            // A reader asks what holds a layer, and may not read the leases of the store's owner.
+            Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied && owner != geteuid().as_raw() => {
+                return Ok(Some(("a process of the store's owner".to_owned(), Vec::new())));
+            }
             Err(cause) => return Err(StoreError::io(path)(cause)),
         };
         match file.try_lock_shared() {
@@ -85,7 +108,11 @@ impl Lease {
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(cause)) => return Err(StoreError::io(path)(cause)),
         }
-        let text = io::read_to_string(&file).map_err(StoreError::io(path))?;
+        let text = match regular::read_open(&file, regular::NOTE_MAX) {
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
+            Err(cause) if is_foreign() => return not_a_lease(&cause),
+            Err(cause) => return Err(StoreError::io(path)(cause)),
+        };
         let mut lines = text.lines();
         let purpose = lines.next().and_then(|line| line.strip_prefix("# ")).unwrap_or("a process").to_owned();
         Ok(Some((purpose, lines.filter_map(Held::parse).collect())))
@@ -116,11 +143,13 @@ impl Lease {
 
     /// Creates a directory in which this lease's holder can make things.
     pub(crate) fn staging(&self) -> Result<tempfile::TempDir, StoreError> {
-        fs::create_dir_all(&self.tmp).map_err(StoreError::io(&self.tmp))?;
-        // What is made here becomes part of the store, which others may read if the umask allows it.
-        let open = PermissionsExt::from_mode(0o777);
-        let staging = tempfile::Builder::new().prefix("").permissions(open).tempdir_in(&self.tmp);
-        staging.map_err(StoreError::io(&self.tmp))
+        // Unfinished things, and trees with the owners and modes of an image, are nobody else's business.
+        let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(&self.tmp);
+        made.map_err(StoreError::io(&self.tmp))?;
+        let staging = tempfile::Builder::new().prefix("").tempdir_in(&self.tmp).map_err(StoreError::io(&self.tmp))?;
+        // This directory may become part of the store.
+        regular::open_directory_mode(staging.path()).map_err(StoreError::io(&self.tmp))?;
+        Ok(staging)
     }
 }
 

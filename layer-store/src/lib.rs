@@ -19,6 +19,7 @@ mod ingest;
 mod layer;
 mod lease;
 mod lock;
+mod lock_holder;
 mod mapped;
 #[cfg(target_os = "linux")]
 mod materialize;
@@ -28,6 +29,7 @@ mod policy;
 pub mod printable;
 mod reference;
 mod registry;
+mod regular;
 mod remove;
 mod section_file;
 mod sharing;

@@ -34,6 +34,16 @@ pub enum UserDirError {
     /// Others can write to the directory, or it belongs to somebody else.
     #[error("{0}: not a private directory of this user; remove it, or set XDG_RUNTIME_DIR")]
     NotPrivate(PathBuf),
+    /// A directory for this user's files belongs to somebody else, or others can write to it.
+    #[error("{path}: {cause}, so others choose what is in it; set {variable} to a directory of your own")]
+    OfOthers {
+        /// The directory.
+        path: PathBuf,
+        /// Who owns it or may write it, in words.
+        cause: String,
+        /// The variable that names it.
+        variable: &'static str,
+    },
 }
 
 /// Returns `$XDG_DATA_HOME/lamina`, else `~/.local/share/lamina`, or nothing if neither variable is set.
@@ -49,7 +59,7 @@ pub(crate) fn data() -> Option<PathBuf> {
 /// Returns `$XDG_STATE_HOME/lamina`, else `~/.local/state/lamina`.
 ///
 /// # Errors
-/// [`UserDirError::NoHome`].
+/// [`UserDirError::NoHome`] or [`UserDirError::OfOthers`].
 pub fn state() -> Result<PathBuf, UserDirError> {
     base("XDG_STATE_HOME", ".local/state")
 }
@@ -57,7 +67,7 @@ pub fn state() -> Result<PathBuf, UserDirError> {
 /// Returns `$XDG_CACHE_HOME/lamina`, else `~/.cache/lamina`.
 ///
 /// # Errors
-/// [`UserDirError::NoHome`].
+/// [`UserDirError::NoHome`] or [`UserDirError::OfOthers`].
 pub fn cache() -> Result<PathBuf, UserDirError> {
     base("XDG_CACHE_HOME", ".cache")
 }
@@ -65,7 +75,45 @@ pub fn cache() -> Result<PathBuf, UserDirError> {
 fn base(variable: &'static str, below_home: &str) -> Result<PathBuf, UserDirError> {
     let home = || std::env::home_dir().filter(|path| path.is_absolute());
     let base = absolute(variable).or_else(|| Some(home()?.join(below_home)));
-    base.map(|base| base.join(NAME)).ok_or(UserDirError::NoHome { variable })
+    let base = base.ok_or(UserDirError::NoHome { variable })?;
+    let path = base.join(NAME);
+    // What does not exist is created below the first of these that does.
+    let existing = base.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));
+    let own = fs::metadata(&path).ok().map(|found| (path.as_path(), found));
+    let causes = [
+        own.and_then(|(path, found)| Some((path, open_to_others(&found, false)?))),
+        existing.and_then(|(path, found)| Some((path, open_to_others(&found, true)?))),
+    ];
+    if let Some((path, cause)) = causes.into_iter().flatten().next() {
+        return Err(UserDirError::OfOthers { path: path.to_owned(), cause, variable });
+    }
+    Ok(path)
+}
+
+/// Returns why others can change what is in a directory of this user, in words. With `is_above`, it is a directory above
+/// it, which may be root's, and in which everybody may make files of their own (sticky).
+fn open_to_others(found: &fs::Metadata, is_above: bool) -> Option<String> {
+    let own = geteuid().as_raw();
+    let (owner, mode) = (found.uid(), found.mode());
+    if owner != own && !(is_above && owner == 0) {
+        return Some(format!("it belongs to {}", user_name(owner)));
+    }
+    // A group of the same number is the user's own, which some systems let write by default.
+    let by_group = mode & 0o020 != 0 && found.gid() != owner;
+    let is_sticky = is_above && mode & 0o1000 != 0;
+    ((by_group || mode & 0o002 != 0) && !is_sticky).then(|| "others can write to it".to_owned())
+}
+
+/// Returns the name of a user, or their number if they have none.
+#[must_use]
+pub fn user_name(uid: u32) -> String {
+    let table = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = table.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, number) = (fields.next()?, fields.nth(1)?);
+        (number.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    name.map_or_else(|| format!("user {uid}"), |name| format!("user {name}"))
 }
 
 /// The specification says that relative paths must be ignored.

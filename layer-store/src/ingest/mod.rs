@@ -21,7 +21,8 @@ pub use limits::{LimitExceeded, Limits};
 use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::layer::{EntryRefused, TreeBuilder, WriteError};
-use crate::sharing::{Lender, NewLayer};
+use crate::regular;
+use crate::sharing::{Content, Lender, NewLayer};
 use crate::tar::{Parser, TarError};
 use crate::{BlobDigest, DiffId, Digest};
 
@@ -104,8 +105,7 @@ pub(crate) fn ingest<'store>(
     sharing: Option<&'store dyn Lender>,
 ) -> Result<(IngestedLayer, File, NewLayer<'store>), IngestError> {
     let blob_path = directory.join("blob");
-    let blob = File::options().read(true).write(true).create_new(true).open(&blob_path);
-    let blob = blob.map_err(StoreError::io(&blob_path))?;
+    let blob = regular::create(&blob_path).map_err(StoreError::io(&blob_path))?;
     let streamed = match expected.compressed {
         Some(expected @ BlobDigest::Sha512(_)) => {
             let mut hashing = Sha512Reader { source, hasher: Sha512::new() };
@@ -129,7 +129,7 @@ pub(crate) fn ingest<'store>(
     let mut new = NewLayer::new(sharing, directory, streamed.diff_id, streamed.blob_bytes, streamed.tree.contents());
     new.share(&blob);
     let index_path = directory.join("index");
-    let index = File::create_new(&index_path).map_err(StoreError::io(&index_path))?;
+    let index = regular::create(&index_path).map_err(StoreError::io(&index_path))?;
     // The index is built while the blob is being synced.
     std::thread::scope(|scope| {
         let synced = scope.spawn(|| blob.sync_all());
@@ -181,13 +181,13 @@ fn write_index<W: Write + Seek>(
 }
 
 /// Makes the index of a blob that is in the store, and verifies the blob's digest at the same time. `path` is the path
-/// of `out`, for messages.
+/// of `out`, for messages. Returns the blob's content.
 pub(crate) fn index_blob<W: Write + Seek>(
     blob: &mut dyn Read,
     diff_id: &DiffId,
     (path, out): (&Path, W),
     max_inodes: u32,
-) -> Result<(), IngestError> {
+) -> Result<Vec<Content>, IngestError> {
     let mut parser = Parser::new();
     let mut tree = TreeBuilder::new(max_inodes);
     let mut hasher = Sha256::new();
@@ -210,5 +210,7 @@ pub(crate) fn index_blob<W: Write + Seek>(
         return Err(IngestError::WrongDiffId { expected: *diff_id, actual });
     }
     parser.finish::<EntryRefused>()?;
-    write_index(tree, out, diff_id, length, path)
+    let contents = tree.contents();
+    write_index(tree, out, diff_id, length, path)?;
+    Ok(contents)
 }

@@ -5,10 +5,11 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::Digest;
+use crate::regular;
 
 /// The first bytes of a layer as they are transferred.
 #[derive(Debug)]
@@ -32,16 +33,17 @@ impl Partial {
     }
 
     fn try_open(directory: &Path, digest: &Digest, size: u64) -> io::Result<Option<Self>> {
-        fs::create_dir_all(directory)?;
+        // Bytes that nothing has proved yet are nobody else's business.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let path = directory.join(digest.hex());
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let file = regular::open_private(&path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
         }
         // A collection, or the process that has just finished the layer, may have removed the name in the meantime.
-        let (opened, named) = (file.metadata()?, fs::metadata(&path));
+        let (opened, named) = (file.metadata()?, fs::symlink_metadata(&path));
         if !named.is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino())) {
             return Ok(None);
         }
@@ -97,7 +99,7 @@ impl Drop for Partial {
 
 /// Returns whether a process has the part at `path` open for a transfer.
 pub(crate) fn is_in_use(path: &Path) -> bool {
-    match File::open(path).map(|file| file.try_lock_shared()) {
+    match regular::open(path).map(|file| file.try_lock_shared()) {
         Ok(Err(TryLockError::WouldBlock)) => true,
         Ok(_) | Err(_) => false,
     }

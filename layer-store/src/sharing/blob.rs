@@ -6,13 +6,14 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, open};
 
 use super::map::{Run, SharingMap};
 use crate::DiffId;
 use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::mapped::IndexBytes;
+use crate::regular;
 
 /// The name of a layer's tar if it is whole.
 pub(crate) const WHOLE: &str = "blob";
@@ -52,13 +53,13 @@ impl Blob {
         let io = |cause| StoreError::io(&path)(cause);
         let directory = open_directory(&path).map_err(io)?.ok_or(StoreError::NoSuchLayer(*layer))?;
         for _ in 0..TRIES {
-            if let Some(file) = open_in(&directory, WHOLE).map_err(io)? {
+            if let Some(file) = open_in(&directory, WHOLE).map_err(StoreError::io(&path.join(WHOLE)))? {
                 let length = file.metadata().map_err(io)?.len();
                 return Ok(Self { file, length, borrowed: None });
             }
             let damaged = |cause| StoreError::DamagedLayer { layer: *layer, cause };
             let Some(map) = open_map(&directory, layer).map_err(damaged)? else { continue };
-            let Some(file) = open_in(&directory, THIN).map_err(io)? else { continue };
+            let Some(file) = open_in(&directory, THIN).map_err(StoreError::io(&path.join(THIN)))? else { continue };
             let length = map.length();
             let donors = (1..).zip(map.donors()).map(|(number, donor)| {
                 let needed: Vec<_> =
@@ -75,6 +76,12 @@ impl Blob {
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn of_file(file: File) -> Self {
         Self { file, length: 0, borrowed: None }
+    }
+
+    /// Returns every file that it reads.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &File> {
+        let donors = self.borrowed.iter().flat_map(|borrowed| borrowed.donors.iter().flatten());
+        std::iter::once(&self.file).chain(donors)
     }
 
     /// Returns the file, if all of the tar is in it.
@@ -151,7 +158,9 @@ fn read_all(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
 
 /// Opens a directory; `None` if it does not exist.
 fn open_directory(path: &Path) -> io::Result<Option<File>> {
-    match File::open(path) {
+    // The path of anything else may block: a pipe waits for its other end.
+    let opened = open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+    match opened.map(File::from).map_err(io::Error::from) {
         Ok(directory) => Ok(Some(directory)),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(cause) => Err(cause),
@@ -160,10 +169,10 @@ fn open_directory(path: &Path) -> io::Result<Option<File>> {
 
 /// Opens a file in a directory; `None` if it does not exist.
 fn open_in(directory: &File, name: &str) -> io::Result<Option<File>> {
-    match openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(file) => Ok(Some(file.into())),
-        Err(rustix::io::Errno::NOENT) => Ok(None),
-        Err(cause) => Err(cause.into()),
+    match regular::open_at(directory, name) {
+        Ok(file) => Ok(Some(file)),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(cause),
     }
 }
 

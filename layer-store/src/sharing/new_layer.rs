@@ -11,6 +11,7 @@ use super::thin;
 use crate::DiffId;
 use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
+use crate::regular;
 
 /// A layer that may lend content.
 pub(crate) struct Candidate {
@@ -96,7 +97,7 @@ impl<'a> NewLayer<'a> {
     /// Writes the table of contents. It is a cache, so an error is no reason to fail.
     pub(crate) fn write_contents(&self) {
         let path = self.directory.join("contents");
-        let written = contents::write(&self.choice.held()).and_then(|bytes| fs::write(&path, bytes));
+        let written = contents::write(&self.choice.held()).and_then(|bytes| regular::write(&path, &bytes));
         if let Err(cause) = written {
             tracing::info!("{}: {cause}", path.display());
             let _ = fs::remove_file(&path);

@@ -1,7 +1,7 @@
 //! Bases: a base is made once for an image and a variant, and opened as a view.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufWriter, Cursor};
 use std::path::Path;
 
@@ -19,6 +19,7 @@ use crate::lock::FileLock;
 use crate::mapped::IndexBytes;
 use crate::observer::{Logged, Observer};
 use crate::oci::parallel;
+use crate::regular;
 use crate::view::ViewLayer;
 use crate::{BaseId, DiffId, View};
 
@@ -87,7 +88,7 @@ impl Bases<'_> {
         let recipe = Recipe { image: layers.to_vec(), variant: variant.to_vec() };
         let id = recipe.id();
         let work = name.map_or_else(|| format!("makes base {id}"), |name| format!("prepares {name}"));
-        self.store.hold_recipe(&recipe)?;
+        self.store.hold_recipe(&recipe, observer)?;
         if self.store.has_base(&id) {
             return Ok(id);
         }
@@ -104,7 +105,7 @@ impl Bases<'_> {
     /// A base or an index that is damaged or of another version is rebuilt first.
     pub fn open(&self, id: &BaseId) -> Result<View, StoreError> {
         let recipe = self.store.recipe(id)?;
-        self.store.hold_recipe(&recipe)?;
+        self.store.hold_recipe(&recipe, &Logged)?;
         let leases = self.store.leases_of_view(&recipe.held())?;
         let opened = self.store.view_layers(&recipe)?;
         let layers: Vec<ViewLayer> = recipe.layers().filter_map(|layer| opened.get(layer).cloned()).collect();
@@ -120,11 +121,10 @@ impl Bases<'_> {
 }
 
 impl Store {
-    fn hold_recipe(&self, recipe: &Recipe) -> Result<(), StoreError> {
-        match self.hold_where_they_are(recipe.layers(), &[Held::Base(recipe.id())])?.first() {
-            Some(missing) => Err(StoreError::NoSuchLayer(**missing)),
-            None => Ok(()),
-        }
+    /// Holds the base and its layers, and copies layers that only stores of other users have.
+    fn hold_recipe(&self, recipe: &Recipe, observer: &dyn Observer) -> Result<(), StoreError> {
+        let missing = self.hold_where_they_are(recipe.layers(), &[Held::Base(recipe.id())])?;
+        missing.into_iter().try_for_each(|layer| self.take_over(layer, observer))
     }
 
     /// Whether a base is complete. Bases are not synced, so a power cut may have left only a part.
@@ -133,8 +133,7 @@ impl Store {
     }
 
     fn open_base(&self, id: &BaseId) -> Result<Base, String> {
-        let file = File::open(self.layout.base(id).join("index")).map_err(|cause| cause.to_string())?;
-        let bytes = IndexBytes::map(&file).map_err(|cause| cause.to_string())?;
+        let bytes = IndexBytes::open(&self.layout.base(id).join("index")).map_err(|cause| cause.to_string())?;
         Base::open(bytes).map_err(|cause| cause.to_string())
     }
 
@@ -165,7 +164,7 @@ impl Store {
         fault::point(FaultPoint::BaseStaged);
         let place = self.layout.base(&id);
         // A damaged base, or one of another version, may exist; a process that has it open keeps it.
-        fs::create_dir_all(&place).map_err(StoreError::io(&place))?;
+        regular::make_directory(&place).map_err(StoreError::io(&place))?;
         for (name, published) in [("recipe", FaultPoint::RecipePublished), ("index", FaultPoint::BasePublished)] {
             let to = place.join(name);
             fs::rename(staging.path().join(name), &to).map_err(StoreError::io(&to))?;
@@ -176,7 +175,8 @@ impl Store {
     }
 
     pub(super) fn recipe(&self, id: &BaseId) -> Result<Recipe, StoreError> {
-        let text = fs::read(self.layout.base(id).join("recipe")).map_err(|_| StoreError::NoSuchBase(*id))?;
+        let path = self.layout.base(id).join("recipe");
+        let text = regular::read(&path, regular::NOTE_MAX).map_err(|_| StoreError::NoSuchBase(*id))?;
         let recipe: Option<Recipe> = serde_json::from_slice(&text).ok();
         recipe.filter(|recipe| recipe.id() == *id).ok_or(StoreError::NoSuchBase(*id))
     }
@@ -241,9 +241,9 @@ fn base_in_memory(layers: &[ViewLayer]) -> Result<Base, StoreError> {
 fn write_base(directory: &Path, recipe: &Recipe, merged: &MergedTree) -> Result<(), StoreError> {
     let path = directory.join("recipe");
     let text = serde_json::to_vec(recipe).unwrap_or_default();
-    fs::write(&path, &text).map_err(|cause| StoreError::write(&path, text.len() as u64, cause))?;
+    regular::write(&path, &text).map_err(|cause| StoreError::write(&path, text.len() as u64, cause))?;
     let path = directory.join("index");
-    let file = File::create_new(&path).map_err(StoreError::io(&path))?;
+    let file = regular::create(&path).map_err(StoreError::io(&path))?;
     let written = |cause| StoreError::write(&path, fs::metadata(&path).map_or(0, |made| made.len()), cause);
     merged.write(BufWriter::new(file)).map(|_| ()).map_err(written)
 }

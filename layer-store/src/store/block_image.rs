@@ -8,6 +8,7 @@ use crate::erofs::{self, ErofsError, ErofsSummary};
 use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::lock::FileLock;
+use crate::regular;
 use crate::{BaseId, Observer};
 
 /// Why a block image cannot be made. Nothing of it is left on disk.
@@ -40,7 +41,7 @@ impl Bases<'_> {
         }
         let staging = self.store.staging()?;
         let path = staging.path().join("image");
-        let file = File::create_new(&path).map_err(StoreError::io(&path))?;
+        let file = regular::create(&path).map_err(StoreError::io(&path))?;
         self.write_block_image(id, (&path, &file), observer)?;
         // The content is not checked again before a guest reads it, so it must survive a power cut.
         file.sync_all().map_err(StoreError::io(&path))?;
@@ -68,5 +69,5 @@ impl Bases<'_> {
 /// Whether an image is complete: its length is the one in its superblock, whose checksum is right.
 fn is_whole(path: &Path) -> bool {
     let length = |file: &File| Some(file.metadata().ok()?.len());
-    File::open(path).is_ok_and(|file| erofs::described_length(&file).is_some_and(|bytes| length(&file) == Some(bytes)))
+    regular::open(path).is_ok_and(|file| erofs::described_length(&file).is_some_and(|bytes| length(&file) == Some(bytes)))
 }

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
 use crate::error::StoreError;
+use crate::regular;
 use crate::sharing::blob;
 
 /// The newest store format that this program knows, and the one that it creates.
@@ -39,8 +40,12 @@ pub(crate) struct Feature {
 /// Layers may be thin: see `sharing`. A program that does not know them finds no `blob` of such a layer.
 pub(super) const THIN_LAYERS: Feature = Feature { name: "thin-layers", readable: false };
 
+/// Every layer was hashed by the program that put it into this store: see `hashed.rs`. A program that does not know this may
+/// copy layers of other stores without computing their digests.
+pub(super) const HASHED_LAYERS: Feature = Feature { name: "hashed-layers", readable: true };
+
 /// All features that this program knows.
-const KNOWN: &[Feature] = &[THIN_LAYERS];
+const KNOWN: &[Feature] = &[THIN_LAYERS, HASHED_LAYERS];
 
 /// `store.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,8 +66,13 @@ impl StoreFile {
     pub(super) fn new(layout: &Layout) -> Result<Self, StoreError> {
         let mut file = Self { format: FORMAT, ..Self::default() };
         let layers = fs::read_dir(layout.layers()).map_err(StoreError::io(&layout.layers()))?;
-        if layers.flatten().any(|layer| layer.path().join(blob::THIN).exists()) {
+        let layers: Vec<PathBuf> = layers.flatten().map(|layer| layer.path()).collect();
+        if layers.iter().any(|layer| layer.join(blob::THIN).exists()) {
             file.list(THIN_LAYERS).push(THIN_LAYERS.name.to_owned());
+        }
+        // Which program put them there is not known.
+        if layers.is_empty() {
+            file.list(HASHED_LAYERS).push(HASHED_LAYERS.name.to_owned());
         }
         Ok(file)
     }
@@ -73,7 +83,7 @@ impl StoreFile {
 
     pub(super) fn read(layout: &Layout) -> Result<Self, StoreError> {
         let path = path(layout);
-        let text = fs::read(&path).map_err(StoreError::io(&path))?;
+        let text = regular::read(&path, regular::NOTE_MAX).map_err(StoreError::io(&path))?;
         serde_json::from_slice(&text).map_err(|error| {
             let remedy = "remove it: the next command creates a new one, and no image is lost";
             StoreError::Unreadable { path, cause: error.to_string(), remedy }
@@ -90,6 +100,11 @@ impl StoreFile {
             Some(features) => Err(StoreError::Feature { path: layout.root().to_owned(), features }),
             None => Ok(unknown(&self.read_only_compatible)),
         }
+    }
+
+    pub(super) fn has(&self, feature: Feature) -> bool {
+        let listed = if feature.readable { &self.read_only_compatible } else { &self.incompatible };
+        listed.iter().any(|name| name == feature.name)
     }
 
     pub(super) fn list(&mut self, feature: Feature) -> &mut Vec<String> {

@@ -22,8 +22,8 @@ use crate::durable;
 use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::lease::{Held, Lease, unique_name};
-use crate::lock;
 use crate::lock::FileLock;
+use crate::regular;
 use crate::remove::remove_tree;
 use crate::sharing::blob;
 use crate::{BaseId, DiffId, Digest};
@@ -57,7 +57,7 @@ impl Layers<'_> {
         if !self.store.layout.layer(layer).is_dir() {
             return Err(StoreError::NoSuchLayer(*layer));
         }
-        let _exclusive = lock::exclusive(&self.store.layout.join("lock"))?;
+        let _exclusive = self.store.exclusive_lock()?;
         let mut reachable = self.store.reachable()?;
         let mut holders = reachable.layers.remove(layer).unwrap_or_default();
         holders.extend(reachable.unknown.take());
@@ -73,7 +73,10 @@ impl Store {
         if !dry_run {
             self.may_change()?;
         }
-        let exclusive = lock::exclusive(&self.layout.join("lock"))?;
+        let exclusive = self.exclusive_lock()?;
+        if exclusive.is_none() && !dry_run {
+            return Err(StoreError::io(self.root())(io::ErrorKind::PermissionDenied.into()));
+        }
         let reachable = self.reachable()?;
         let mut doomed = self.garbage(&reachable)?;
         let remnants = self.remnants(&reachable);
@@ -132,11 +135,17 @@ impl Store {
                 Ok(()) => aside.push(to),
                 // A concurrent collection may have deleted it, and a lease disappears with its holder.
                 Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+                // Where others may take leases, they may also put a directory there that only they can move.
+                Err(cause) if self.is_lease(path) => tracing::warn!("{}: not removed: {cause}", path.display()),
                 Err(cause) => return Err(StoreError::io(path)(cause)),
             }
             fault::point(FaultPoint::GarbageFirstAside);
         }
         Ok(aside)
+    }
+
+    fn is_lease(&self, path: &Path) -> bool {
+        path.parent().is_some_and(|parent| parent == self.layout.join("leases"))
     }
 
     /// Finds everything that is needed. The caller holds the lock exclusively.
@@ -161,7 +170,7 @@ impl Store {
             }
         }
         // This store has the bases of images of additional stores, and the indexes that their layers lack.
-        for other in &self.additional {
+        for other in self.trusted().skip(1) {
             for image in other.readable_images()? {
                 reachable.bases.insert(BaseId::of(&image.layers, &[]));
                 reachable.borrowed.extend(image.layers);
@@ -169,7 +178,7 @@ impl Store {
         }
         let leases = self.layout.join("leases");
         for path in list(&leases)? {
-            match Lease::read(&path)? {
+            match Lease::read(&path, self.owner)? {
                 None => reachable.dead.push(path),
                 Some((purpose, things)) => {
                     reachable.staging.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
@@ -229,7 +238,7 @@ impl Store {
             }
         }
         for path in list(&self.layout.join("compressed/sha256"))? {
-            let layer = fs::read_to_string(&path).ok().and_then(|text| text.trim_end().parse::<DiffId>().ok());
+            let layer = regular::read_text(&path, regular::NOTE_MAX).ok().and_then(|text| text.trim_end().parse::<DiffId>().ok());
             if !layer.is_some_and(|layer| reachable.layers.contains_key(&layer) || reachable.keeps_all_layers()) {
                 doom(GarbageKind::Leftover, file_name(&path), path);
             }

@@ -1,15 +1,20 @@
 //! An open store, the state that every operation on it uses.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::collections::BTreeSet;
 use std::sync::{Mutex, OnceLock};
 
 use super::features::StoreFile;
 use super::layout::Layout;
-use crate::Limits;
+use crate::{DiffId, Limits};
 use crate::error::{StoreError, is_closed};
 use crate::lease::{Held, Lease};
 use crate::lock;
+use crate::observer::Logged;
+use crate::user_dirs;
 
 /// A store, opened by this process.
 ///
@@ -22,8 +27,14 @@ pub struct Store {
     pub(super) purpose: String,
     /// Features of the store that this program does not know: it must not change the store then.
     pub(super) closed: Option<String>,
-    /// The additional stores.
+    /// The user whose store it is.
+    pub(super) owner: u32,
+    /// Whether it is an additional store that others can change: nothing in it is used in place.
+    pub(super) is_source: bool,
+    /// The additional stores, trusted or not.
     pub(super) additional: Vec<Store>,
+    /// Layers that an additional store has, but not with the digest of their name.
+    pub(super) refused: Mutex<BTreeSet<(usize, DiffId)>>,
     /// Taken when the first thing is used; an error if this process may not write the store.
     pub(super) lease: OnceLock<Result<Lease, io::ErrorKind>>,
     /// Whether new layers leave out content that other layers have.
@@ -38,7 +49,11 @@ pub struct Store {
 impl Store {
     pub(super) fn of(layout: Layout, file: &StoreFile) -> Result<Self, StoreError> {
         let closed = file.check(&layout)?;
+        let found = fs::metadata(layout.root()).map_err(StoreError::io(layout.root()))?;
         Ok(Self {
+            owner: found.uid(),
+            is_source: false,
+            refused: Mutex::default(),
             layout,
             limits: Limits::default(),
             purpose: "a command".into(),
@@ -87,9 +102,12 @@ impl Store {
     /// Takes a new lease that holds `things`, if this process may write the store. On a read-only file system it needs
     /// none, because no process can collect anything there. In a store of another user, a collection may run between
     /// finding a layer and opening it, which is then an error, but what is open stays readable.
+    ///
+    /// A reader of another user's store cannot open the store's lock, so its lease may come too late for a collection
+    /// that already runs.
     pub(super) fn new_lease(&self, things: &[Held]) -> Result<Result<Lease, io::ErrorKind>, StoreError> {
-        let _shared = lock::shared(&self.layout.join("lock"))?;
-        match Lease::take(&self.layout.join("leases"), &self.layout.join("tmp"), &self.purpose) {
+        let _shared = self.shared_lock()?;
+        match Lease::take(&self.layout.join("leases"), &self.layout.join("tmp"), &self.purpose, self.owner) {
             Ok(lease) => {
                 lease.hold(things)?;
                 Ok(Ok(lease))
@@ -100,6 +118,21 @@ impl Store {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Takes the store's lock shared, or returns `None` in a store of another user.
+    fn shared_lock(&self) -> Result<Option<fs::File>, StoreError> {
+        lock::shared(&self.layout.join("lock"), &Logged)
+    }
+
+    /// Takes the store's lock exclusively, or returns `None` in a store of another user.
+    pub(super) fn exclusive_lock(&self) -> Result<Option<fs::File>, StoreError> {
+        lock::exclusive(&self.layout.join("lock"), &Logged)
+    }
+
+    /// Names the user whose store it is.
+    pub(super) fn owner_name(&self) -> String {
+        user_dirs::user_name(self.owner)
     }
 
     /// Fails if the store has a feature that this program must know to change it.
@@ -126,7 +159,7 @@ impl Store {
         step: impl FnOnce() -> Result<(T, Vec<Held>), StoreError>,
     ) -> Result<T, StoreError> {
         let lease = self.lease()?;
-        let _shared = lock::shared(&self.layout.join("lock"))?;
+        let _shared = self.shared_lock()?;
         let (outcome, things) = step()?;
         if let Ok(lease) = lease {
             lease.hold(&things)?;

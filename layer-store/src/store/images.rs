@@ -13,6 +13,7 @@ use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::lease::Held;
 use crate::oci::tolerant;
+use crate::regular;
 use crate::{BlobDigest, DiffId, Digest, ImageError};
 
 /// One file of `images/`.
@@ -77,6 +78,8 @@ impl Images<'_> {
     pub fn get(&self, reference: &str) -> Result<Image, StoreError> {
         for store in self.store.each() {
             match store.own_image(reference) {
+                // Its layers are held when they are used, because they are copied then.
+                Ok(image) if store.is_source => return Ok(image),
                 Err(StoreError::NoSuchImage(_)) => {}
                 found => {
                     let image = found?;
@@ -119,7 +122,7 @@ impl Images<'_> {
         let path = self.store.layout.manifest(&digest);
         let staging = self.store.staging()?;
         self.store.holding(|| {
-            if fs::read(&path).is_ok_and(|kept| kept == document) {
+            if regular::read(&path, regular::DOCUMENT_MAX).is_ok_and(|kept| kept == document) {
                 return Ok(((), vec![Held::Manifest(digest)]));
             }
             let written = staging.path().join("manifest");
@@ -174,7 +177,7 @@ impl Images<'_> {
                 durable::sync_directory(&self.store.layout.join("images"))
             }
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-                let elsewhere = self.store.additional.iter().find(|other| other.layout.image(reference).is_file());
+                let elsewhere = self.store.additional.iter().find(|other| other.layout.image(reference).symlink_metadata().is_ok());
                 Err(elsewhere.map_or_else(
                     || StoreError::NoSuchImage(reference.to_owned()),
                     |other| StoreError::OnlyRead { reference: reference.to_owned(), store: other.root().to_owned() },
@@ -188,21 +191,37 @@ impl Images<'_> {
 impl Store {
     fn own_image(&self, reference: &str) -> Result<Image, StoreError> {
         let path = self.layout.image(reference);
-        self.holding(|| {
+        let find = || {
             let file = read_image_file(&path)?.ok_or_else(|| StoreError::NoSuchImage(reference.to_owned()))?;
+            self.check_name(&path, &file)?;
+            if file.reference != reference {
+                let cause = format!("it is the name {:?}", file.reference);
+                return Err(StoreError::Document { path: path.clone(), cause });
+            }
             let image = self.image_by_manifest(reference, &file.manifest)?;
             let held = image.documents().map(Held::Manifest).chain(image.layers.iter().copied().map(Held::Layer));
             let held = held.collect();
             Ok((image, held))
-        })
+        };
+        // No lease is taken in a store that is only a source.
+        if self.is_source { find().map(|(image, _)| image) } else { self.holding(find) }
+    }
+
+    /// Fails for a name with a digest in a store of another user that leads to another manifest.
+    fn check_name(&self, path: &Path, file: &ImageFile) -> Result<(), StoreError> {
+        if self.may_name(&file.reference, &file.manifest) {
+            return Ok(());
+        }
+        let cause = format!("{:?} leads to {}, and {} can change this", file.reference, file.manifest, self.owner_name());
+        Err(StoreError::Document { path: path.to_owned(), cause })
     }
 
     pub(super) fn image_by_manifest(&self, reference: &str, digest: &Digest) -> Result<Image, StoreError> {
         let manifest: ImageManifest = self.document(digest, tolerant::manifest)?;
         let bad = |cause: String| StoreError::Document { path: self.layout.manifest(digest), cause };
-        let config_digest: BlobDigest =
+        let promised: BlobDigest =
             manifest.config().digest().to_string().parse().map_err(|error| bad(format!("{error}")))?;
-        let config_digest = match config_digest {
+        let config_digest = match promised {
             BlobDigest::Sha256(digest) => digest,
             sha512 => {
                 let found = self.each().find_map(|store| store.document_by(&sha512, manifest.config().size()));
@@ -210,6 +229,10 @@ impl Store {
             }
         };
         let config: ImageConfiguration = self.document(&config_digest, tolerant::config)?;
+        // In a store of another user, the file may have changed since it was found by its other digest.
+        if promised.sha256().is_none() && promised.of_same_kind(&self.images().manifest_bytes(&config_digest)?) != promised {
+            return Err(bad(format!("its config {promised} is not in the store")));
+        }
         let layers = config.rootfs().diff_ids().iter().map(|diff_id| diff_id.parse()).collect::<Result<_, _>>();
         let layers = layers.map_err(|error: crate::DigestError| StoreError::Document {
             path: self.layout.manifest(&config_digest),
@@ -221,15 +244,16 @@ impl Store {
     /// Finds the config of `length` bytes with a digest that is not its name in the store (SHA-512).
     fn document_by(&self, digest: &BlobDigest, length: u64) -> Option<Digest> {
         let documents = fs::read_dir(self.layout.join("manifests/sha256")).ok()?;
-        let fits = |path: &Path| fs::metadata(path).is_ok_and(|status| status.len() == length);
-        let is_it = |path: &PathBuf| fs::read(path).is_ok_and(|bytes| digest.of_same_kind(&bytes) == *digest);
+        let fits = |path: &Path| fs::symlink_metadata(path).is_ok_and(|status| status.len() == length);
+        let read = |path: &Path| regular::read(path, regular::DOCUMENT_MAX);
+        let is_it = |path: &PathBuf| read(path).is_ok_and(|bytes| digest.of_same_kind(&bytes) == *digest);
         let paths = documents.flatten().map(|entry| entry.path()).filter(|path| fits(path));
         paths.filter(is_it).find_map(|path| Digest::from_hex(path.file_name()?.to_str()?).ok())
     }
 
     fn own_manifest_bytes(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         let path = self.layout.manifest(digest);
-        let bytes = fs::read(&path).map_err(|cause| match cause.kind() {
+        let bytes = regular::read(&path, regular::DOCUMENT_MAX).map_err(|cause| match cause.kind() {
             std::io::ErrorKind::NotFound => StoreError::NoSuchManifest(*digest),
             _ => StoreError::io(&path)(cause),
         })?;
@@ -267,7 +291,10 @@ impl Store {
         let (mut images, mut damaged) = (BTreeMap::new(), Vec::new());
         for entry in fs::read_dir(&directory).map_err(StoreError::io(&directory))? {
             let path = entry.map_err(StoreError::io(&directory))?.path();
-            match read_image_file(&path) {
+            let file = read_image_file(&path).and_then(|file| {
+                file.as_ref().map_or(Ok(()), |file| self.check_name(&path, file)).map(|()| file)
+            });
+            match file {
                 Ok(Some(file)) => drop(images.insert(file.reference, file.manifest)),
                 Ok(None) => {}
                 Err(error) => damaged.push(error),
@@ -282,7 +309,7 @@ impl Store {
 }
 
 fn read_image_file(path: &Path) -> Result<Option<ImageFile>, StoreError> {
-    let text = match fs::read(path) {
+    let text = match regular::read(path, regular::NOTE_MAX) {
         Ok(text) => text,
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(cause) => return Err(StoreError::io(path)(cause)),

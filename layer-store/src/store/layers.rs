@@ -1,12 +1,14 @@
 //! Layers: blobs and their indexes.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufWriter, Cursor, Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::adopt::changeable;
 use super::features::THIN_LAYERS;
 use super::handle::Store;
+use super::untrusted::not_copied;
 use crate::durable;
 use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
@@ -15,7 +17,8 @@ use crate::layer::LayerIndex;
 use crate::lease::Held;
 use crate::lock::FileLock;
 use crate::mapped::IndexBytes;
-use crate::observer::{Logged, Observer};
+use crate::observer::{Logged, Observer, Silent};
+use crate::regular;
 use crate::sharing::{Blob, Lender, blob};
 use crate::view::ViewLayer;
 use crate::{DiffId, Digest, LayerSource};
@@ -41,7 +44,8 @@ impl Store {
 }
 
 impl Layers<'_> {
-    /// Whether a layer is in the store or in an additional store. If so, it is kept until this `Store` is dropped.
+    /// Whether a layer is in the store or in an additional store. If so, it is kept until this `Store` is dropped. A layer
+    /// that only a store of another user has is copied into this one, unless its digest is wrong.
     #[must_use]
     pub fn has(&self, diff_id: &DiffId) -> bool {
         self.store.hold_layer(diff_id).is_ok()
@@ -50,24 +54,31 @@ impl Layers<'_> {
     /// Returns the length of a layer's tar in bytes.
     #[must_use]
     pub fn bytes(&self, diff_id: &DiffId) -> Option<u64> {
-        fs::metadata(self.store.home(diff_id).layout.tar(diff_id)?).ok().map(|tar| tar.len())
+        let store = self.store_in(diff_id)?;
+        fs::symlink_metadata(store.layout.tar(diff_id)?).ok().map(|tar| tar.len())
     }
 
     /// Returns the layer that was once added from bytes with this digest, if it still exists.
     #[must_use]
     pub fn by_compressed(&self, compressed: &Digest) -> Option<DiffId> {
-        let noted =
-            |store: &Store| fs::read_to_string(store.layout.compressed(compressed)).ok()?.trim_end().parse().ok();
-        self.store.each().filter_map(noted).find(|diff_id| self.has(diff_id))
+        let noted = |store: &Store| {
+            let text = regular::read_text(&store.layout.compressed(compressed), regular::NOTE_MAX).ok()?;
+            text.trim_end().parse().ok()
+        };
+        self.store.trusted().filter_map(noted).find(|diff_id| self.has(diff_id))
     }
 
     /// Waits until no other thread or process adds this layer. `observer` is told about a wait, in which `name` stands
     /// for the layer, and can end it.
     pub fn lock(&self, diff_id: &DiffId, name: &str, observer: &dyn Observer) -> Result<LayerLock, StoreError> {
-        let path = self.store.layout.lock(&format!("layer-{}", diff_id.0.hex()));
+        let path = Self::lock_path(self.store, diff_id);
         let lock = FileLock::wait(&path, observer, &format!("brings in layer {}", name.escape_debug()))?;
         fault::point(FaultPoint::LayerClaimed);
         Ok(LayerLock { _lock: lock })
+    }
+
+    pub(super) fn lock_path(store: &Store, layer: &DiffId) -> PathBuf {
+        store.layout.lock(&format!("layer-{}", layer.0.hex()))
     }
 
     /// Reads one layer into the store. Its first bytes tell how it is compressed.
@@ -102,16 +113,17 @@ impl Layers<'_> {
     /// Returns where a layer's bytes can be fetched from again, the latest source first; empty if that is not known.
     #[must_use]
     pub fn sources(&self, diff_id: &DiffId) -> Vec<LayerSource> {
-        let text = fs::read(self.store.home(diff_id).layout.layer(diff_id).join("sources")).unwrap_or_default();
+        let path = self.store.home(diff_id).layout.layer(diff_id).join("sources");
+        let text = regular::read(&path, regular::NOTE_MAX).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 }
 
 impl Store {
-    pub(super) fn hold_layer(&self, diff_id: &DiffId) -> Result<(), StoreError> {
+    pub(crate) fn hold_layer(&self, diff_id: &DiffId) -> Result<(), StoreError> {
         match self.hold_where_they_are([diff_id], &[])?.as_slice() {
             [] => Ok(()),
-            _ => Err(StoreError::NoSuchLayer(*diff_id)),
+            _ => self.try_take_over(diff_id, &Logged),
         }
     }
 
@@ -143,12 +155,12 @@ impl Store {
         let path = self.layout.compressed(compressed);
         let text = format!("{diff_id}\n");
         // This file is not synced: a power cut may have left only a part of it.
-        if fs::read_to_string(&path).is_ok_and(|kept| kept == text) {
+        if regular::read_text(&path, regular::NOTE_MAX).is_ok_and(|kept| kept == text) {
             return Ok(());
         }
         let staging = self.staging()?;
         let written = staging.path().join("compressed");
-        fs::write(&written, text).map_err(StoreError::io(&written))?;
+        regular::write(&written, text.as_bytes()).map_err(StoreError::io(&written))?;
         fault::point(FaultPoint::CompressedStaged);
         fs::rename(&written, &path).map_err(StoreError::io(&path))
     }
@@ -163,7 +175,7 @@ impl Store {
         sources.insert(0, source.clone());
         let staging = self.staging()?;
         let written = staging.path().join("sources");
-        fs::write(&written, serde_json::to_vec(&sources).unwrap_or_default()).map_err(StoreError::io(&written))?;
+        regular::write(&written, &serde_json::to_vec(&sources).unwrap_or_default()).map_err(StoreError::io(&written))?;
         fault::point(FaultPoint::SourcesStaged);
         let path = self.layout.layer(diff_id).join("sources");
         fs::rename(&written, &path).map_err(StoreError::io(&path))
@@ -173,7 +185,13 @@ impl Store {
     pub(super) fn layer_index(&self, diff_id: &DiffId) -> Result<LayerIndex, StoreError> {
         let home = self.home(diff_id);
         let mut path = home.layout.layer_index(diff_id);
-        let cause = match open_index(&path, diff_id) {
+        // An index that others can change may describe another content than that of its layer.
+        let is_safe = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| regular::is_safe(&found));
+        let opened = match std::ptr::eq(home, self) || is_safe(&path) {
+            true => open_index(&path, diff_id),
+            false => Err("it is missing, or others can change it".to_owned()),
+        };
+        let cause = match opened {
             Ok(index) => return Ok(index),
             Err(cause) => cause,
         };
@@ -201,11 +219,11 @@ impl Store {
         }
         let staging = self.staging()?;
         let made = staging.path().join("index");
-        let file = File::create_new(&made).map_err(StoreError::io(&made))?;
+        let file = regular::create(&made).map_err(StoreError::io(&made))?;
         home.index_blob(diff_id, (&made, BufWriter::new(file)))?;
         fault::point(FaultPoint::IndexRemade);
         // The directory of indexes of other stores' layers does not exist from the start.
-        path.parent().map_or(Ok(()), fs::create_dir_all).map_err(StoreError::io(path))?;
+        path.parent().map_or(Ok(()), regular::make_directory).map_err(StoreError::io(path))?;
         fs::rename(&made, path).map_err(StoreError::io(path))?;
         open_index(path, diff_id).map_err(|cause| StoreError::DamagedLayer { layer: *diff_id, cause })
     }
@@ -221,15 +239,25 @@ impl Store {
 
     fn index_blob<W: Write + Seek>(&self, diff_id: &DiffId, out: (&Path, W)) -> Result<(), StoreError> {
         let blob = self.open_blob(diff_id)?;
-        ingest::index_blob(&mut blob.reader(), diff_id, out, self.limits.inodes).map_err(|error| match error {
-            IngestError::Store(error) => error,
-            cause => StoreError::DamagedLayer { layer: *diff_id, cause: cause.to_string() },
-        })
+        let indexed = ingest::index_blob(&mut blob.reader(), diff_id, out, self.limits.inodes);
+        indexed.map(drop).map_err(|error| not_copied(diff_id, error, &Silent))
     }
 
     /// Opens a layer's tar.
     pub(crate) fn open_blob(&self, layer: &DiffId) -> Result<Blob, StoreError> {
-        Blob::open(&self.home(layer).layout.layers(), layer)
+        let home = self.home(layer);
+        let blob = home.open_own_blob(layer)?;
+        // In this store, whose directory others may not write, any file is what this user has put there.
+        let changeable = if std::ptr::eq(home, self) { None } else { changeable(&home.layout.layer(layer), &blob) };
+        match changeable {
+            Some(cause) => Err(StoreError::Untrusted { layer: *layer, store: home.root().to_owned(), cause }),
+            None => Ok(blob),
+        }
+    }
+
+    /// Opens the tar of a layer of this store.
+    pub(super) fn open_own_blob(&self, layer: &DiffId) -> Result<Blob, StoreError> {
+        Blob::open(&self.layout.layers(), layer)
     }
 
     /// Opens a layer for a view.
@@ -263,7 +291,7 @@ pub(super) fn forget(error: &StoreError) {
 }
 
 pub(super) fn open_index(path: &Path, diff_id: &DiffId) -> Result<LayerIndex, String> {
-    let bytes = File::open(path).and_then(|file| IndexBytes::map(&file)).map_err(|cause| cause.to_string())?;
+    let bytes = IndexBytes::open(path).map_err(|cause| cause.to_string())?;
     let index = LayerIndex::open(bytes).map_err(|cause| cause.to_string())?;
     if index.diff_id() == *diff_id { Ok(index) } else { Err("it is the index of another layer".into()) }
 }

@@ -70,9 +70,10 @@ impl Layout {
         self.layer(diff_id).join(blob::THIN)
     }
 
-    /// Returns the file of a layer's tar, whole or thin; `None` if the layer is not in the store.
+    /// Returns the file of a layer's tar, whole or thin; `None` if the layer is not in the store. Opening it fails if it is
+    /// not a regular file.
     pub(super) fn tar(&self, diff_id: &DiffId) -> Option<PathBuf> {
-        [self.blob(diff_id), self.thin(diff_id)].into_iter().find(|path| path.is_file())
+        [self.blob(diff_id), self.thin(diff_id)].into_iter().find(|path| path.symlink_metadata().is_ok())
     }
 
     pub(super) fn contents(&self, diff_id: &DiffId) -> PathBuf {

@@ -28,7 +28,7 @@ impl Lender for Store {
         found.sort_unstable_by(|a, b| b.cmp(a));
         found.truncate(CANDIDATES_MAX);
         let open = |layer: DiffId| {
-            let bytes = File::open(self.layout.contents(&layer)).and_then(|file| IndexBytes::map(&file)).ok()?;
+            let bytes = IndexBytes::open(&self.layout.contents(&layer)).ok()?;
             Some(Candidate { layer, table: ContentTable::open(bytes).ok()? })
         };
         Ok(found.into_iter().filter_map(|(_, layer)| open(layer)).collect())

@@ -12,6 +12,7 @@ pub(crate) mod fuzzing;
 mod garbage;
 mod gc;
 mod handle;
+mod hashed;
 mod images;
 mod layers;
 mod layout;
@@ -24,6 +25,7 @@ mod repair;
 mod sink;
 #[cfg(target_os = "linux")]
 mod tree;
+mod untrusted;
 mod usage;
 mod verify;
 

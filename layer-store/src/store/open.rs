@@ -1,7 +1,10 @@
 //! Opens stores and creates them.
 
 use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+use rustix::process::geteuid;
 
 use super::features::{self, Feature, StoreFile};
 use super::handle::Store;
@@ -10,7 +13,8 @@ use crate::durable;
 use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::lock::{self, FileLock};
-use crate::observer::Silent;
+use crate::observer::{Logged, Observer, Silent};
+use crate::regular;
 use crate::user_dirs;
 
 impl Store {
@@ -25,10 +29,21 @@ impl Store {
     ///
     /// Fails if the directory cannot be created or read, or if it has a store of a newer format, or one with features
     /// that a program must know to read it and this one does not.
+    ///
+    /// The store must be this user's or root's: what others can change at any time is only read as an additional store,
+    /// where it is verified. Layers that an earlier version may have added unverified are verified first, once.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
+        Self::open_watched(root, &Logged)
+    }
+
+    /// Does the same. `observer` is told if this takes long, and can end it.
+    pub fn open_watched(root: &Path, observer: &dyn Observer) -> Result<Self, StoreError> {
         let layout = Layout::new(root);
+        refuse_of_others(&layout)?;
         let file = read_or_make(&layout)?;
-        Self::of(layout, &file)
+        let store = Self::of(layout, &file)?;
+        store.verify_unhashed(&file, observer)?;
+        Ok(store)
     }
 
     /// Opens the store at `root`, but does not create one: for commands that only read.
@@ -44,14 +59,13 @@ impl Store {
     /// Records that the store uses `feature` from now on, and waits until that is on the disk. Must be called before
     /// the first thing that needs the feature gets its place, and not while the store's own lock is held.
     pub(crate) fn use_feature(&self, feature: Feature) -> Result<(), StoreError> {
-        let is_noted = |file: &mut StoreFile| file.list(feature).iter().any(|name| name == feature.name);
-        if is_noted(&mut StoreFile::read(&self.layout)?) {
+        if StoreFile::read(&self.layout)?.has(feature) {
             return Ok(());
         }
         let staging = self.staging()?;
         let _one_at_a_time = FileLock::wait(&self.layout.lock("features"), &Silent, "writes store.json")?;
         let mut file = StoreFile::read(&self.layout)?;
-        if is_noted(&mut file) {
+        if file.has(feature) {
             return Ok(());
         }
         file.list(feature).push(feature.name.to_owned());
@@ -59,6 +73,17 @@ impl Store {
         durable::write(&written, &file.to_bytes())?;
         fault::point(FaultPoint::FeatureStaged);
         durable::publish(&written, &features::path(&self.layout))
+    }
+}
+
+/// Fails for a directory that belongs to another user than this one and root.
+fn refuse_of_others(layout: &Layout) -> Result<(), StoreError> {
+    let owner = fs::metadata(layout.root()).map(|found| found.uid());
+    match owner {
+        Ok(owner) if owner != 0 && owner != geteuid().as_raw() => {
+            Err(StoreError::OfOthers { path: layout.root().to_owned(), owner: user_dirs::user_name(owner) })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -73,9 +98,12 @@ fn read_or_make(layout: &Layout) -> Result<StoreFile, StoreError> {
 
 fn make(layout: &Layout) -> Result<(), StoreError> {
     let new: Vec<PathBuf> = layout.root().ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect();
+    // The umask decides whether others may enter the store, and nothing lets them write it.
+    let root = fs::DirBuilder::new().recursive(true).mode(0o755).create(layout.root());
+    root.map_err(StoreError::io(layout.root()))?;
     for directory in DIRECTORIES {
         let path = layout.join(directory);
-        fs::create_dir_all(&path).map_err(StoreError::io(&path))?;
+        regular::make_directory(&path).map_err(StoreError::io(&path))?;
     }
     // Only the first of several processes creates the store. Its `store.json` must not be overwritten: it may soon
     // list features that a new store does not have.
@@ -84,7 +112,7 @@ fn make(layout: &Layout) -> Result<(), StoreError> {
         return Ok(());
     }
     // A process that finds the new store may collect garbage, which must not remove what this one is making.
-    let _shared = lock::shared(&layout.join("lock"))?;
+    let _shared = lock::shared(&layout.join("lock"), &Logged)?;
     let staging = tempfile::Builder::new().prefix("new").tempdir_in(layout.join("tmp"));
     let staging = staging.map_err(StoreError::io(layout.root()))?;
     let written = staging.path().join("store.json");
@@ -129,7 +157,7 @@ mod tests {
             store.use_feature(OTHER).unwrap();
         }
         let file = StoreFile::read(&store.layout).unwrap();
-        assert_eq!(file.read_only_compatible, ["a-readable"]);
+        assert_eq!(file.read_only_compatible, ["hashed-layers", "a-readable"]);
         assert_eq!(file.incompatible, ["an-incompatible"]);
         assert_eq!(file.other["later"], "kept");
     }
@@ -145,6 +173,6 @@ mod tests {
             }
         });
         let file = StoreFile::read(&Layout::new(directory.path())).unwrap();
-        assert_eq!((file.incompatible.len(), file.read_only_compatible.len()), (1, 1));
+        assert_eq!((file.incompatible.len(), file.read_only_compatible.len()), (1, 2));
     }
 }

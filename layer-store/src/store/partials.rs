@@ -1,6 +1,5 @@
 //! Parts of layers whose transfer ended early: how long a collection keeps them.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +8,7 @@ use super::handle::Store;
 use crate::digest::{DiffId, Digest};
 use crate::error::StoreError;
 use crate::oci::partial;
+use crate::regular;
 
 /// How long a part is kept after its last byte arrived. A transfer that is tried again usually is within a day.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -30,7 +30,7 @@ impl Store {
     /// Whether the layer with these compressed bytes is in this store. Takes no lease, because a collection holds the lock
     /// that a new lease waits for.
     fn was_added(&self, compressed: &Digest) -> bool {
-        let noted = fs::read_to_string(self.layout.compressed(compressed)).ok();
+        let noted = regular::read_text(&self.layout.compressed(compressed), regular::NOTE_MAX).ok();
         let layer = noted.and_then(|text| text.trim_end().parse::<DiffId>().ok());
         layer.is_some_and(|layer| self.layout.tar(&layer).is_some())
     }

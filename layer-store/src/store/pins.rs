@@ -15,6 +15,7 @@ use crate::durable;
 use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::lease::Held;
+use crate::regular;
 use crate::{BaseId, DiffId, Digest};
 
 /// What to do about a pin that cannot be read.
@@ -74,7 +75,7 @@ impl Pins<'_> {
         let place = self.store.layout.pin(holder);
         self.store.holding(|| {
             // A store that an earlier version created has no such directory.
-            fs::create_dir_all(self.store.layout.pins()).map_err(StoreError::io(&place))?;
+            regular::make_directory(&self.store.layout.pins()).map_err(StoreError::io(&place))?;
             // The process that created the directory may not have synced it yet.
             durable::sync_directory(self.store.root())?;
             durable::publish(&written, &place)?;
@@ -100,7 +101,7 @@ impl Pins<'_> {
 
 /// Returns the purpose of a pin and what it holds, or `None` if nothing exists at its holder's path anymore.
 pub(super) fn read(path: &Path) -> Result<Option<(String, Vec<Held>)>, StoreError> {
-    let text = match fs::read(path) {
+    let text = match regular::read(path, regular::NOTE_MAX) {
         Ok(text) => text,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Some(Default::default())),
         Err(cause) => return Err(StoreError::io(path)(cause)),

@@ -19,6 +19,7 @@ use super::handle::Store;
 use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::lock;
+use crate::regular;
 use crate::sharing::blob::{self, REMNANT, THIN, WHOLE};
 use crate::sharing::choose::BLOCK;
 use crate::{DiffId, durable};
@@ -151,14 +152,14 @@ impl Store {
         let path = self.layout.layer(&remnant.layer).join(REMNANT);
         let staging = self.staging()?;
         let made = staging.path().join(REMNANT);
-        let source = match File::open(&path) {
+        let source = match regular::open(&path) {
             // Another collection found that it is no longer needed.
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
             source => source.map_err(StoreError::io(&path))?,
         };
         copy_parts(&source, &made, parts).map_err(StoreError::io(&path))?;
         fault::point(FaultPoint::RemnantCopied);
-        let _exclusive = lock::exclusive(&self.layout.join("lock"))?;
+        let _exclusive = self.exclusive_lock()?;
         if !lock::is_at(&source, &path) || !self.suffices(&remnant.layer, parts)? {
             return Ok(());
         }
@@ -186,7 +187,7 @@ impl Store {
 /// Makes a file of the same length with these parts of `source` and holes elsewhere, and waits until it is on the disk.
 fn copy_parts(source: &File, to: &Path, parts: &[Range<u64>]) -> io::Result<()> {
     let length = source.metadata()?.len();
-    let copy = File::create_new(to)?;
+    let copy = regular::create(to)?;
     copy.set_len(length)?;
     let mut piece = vec![0; PIECE];
     for part in parts {

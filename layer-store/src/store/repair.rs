@@ -16,7 +16,7 @@ use crate::policy::ImagePolicy;
 use crate::sharing::blob;
 use crate::{
     DiffId, Digest, ExpectedLayer, ImportError, ImportOptions, ImportSource, IngestError, IngestedLayer, Limits,
-    Observer, Origin, PullError, PullOptions, archive, durable, ingest, registry,
+    Observer, Origin, PullError, PullOptions, archive, durable, ingest, registry, regular,
 };
 
 /// Why a layer cannot be repaired.
@@ -115,7 +115,7 @@ impl Store {
     /// Puts a whole layer in the place of one that is damaged or missing. The caller holds the store's shared lock.
     fn put_over(&self, staging: &Path, layer: &DiffId) -> Result<(), StoreError> {
         let place = self.layout.layer(layer);
-        fs::create_dir_all(&place).map_err(StoreError::io(&place))?;
+        regular::make_directory(&place).map_err(StoreError::io(&place))?;
         // Each file works with the old version of the other: the tar is authoritative, whole before thin, and an index
         // that does not match it is rebuilt.
         for (name, published) in [(blob::WHOLE, FaultPoint::BlobRepaired), ("index", FaultPoint::IndexRepaired)] {

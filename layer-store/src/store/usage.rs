@@ -151,7 +151,7 @@ impl Store {
     }
 
     fn layer_usage(&self, diff_id: DiffId) -> Option<LayerUsage> {
-        let tar = fs::metadata(self.layout.tar(&diff_id)?).ok()?;
+        let tar = fs::symlink_metadata(self.layout.tar(&diff_id)?).ok()?;
         let directory = self.layout.layer(&diff_id);
         let index = ["index", "contents", blob::MAP].map(|name| disk_bytes(&directory.join(name)));
         let map = blob::map_of(&self.layout.layers(), &diff_id).ok().flatten();

@@ -53,6 +53,11 @@ impl Layers<'_> {
             return home.layers().verify(layer, observer);
         }
         let damage = |paths, cause, missing| Ok(Some(Damage { layer: *layer, paths, cause, missing }));
+        if !home.has_own_layer(layer)
+            && let Err(StoreError::Untrusted { cause, .. }) = self.store.hold_layer(layer)
+        {
+            return damage(Vec::new(), cause, false);
+        }
         let blob = match self.store.open_blob(layer) {
             Ok(blob) => blob,
             Err(StoreError::NoSuchLayer(_)) => {
