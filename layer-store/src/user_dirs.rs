@@ -121,8 +121,9 @@ fn absolute(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// Creates and returns the directory for sockets: `$XDG_RUNTIME_DIR/lamina`, else `/run/lamina` for root and
-/// `/tmp/lamina-UID` for others.
+/// Creates and returns the directory for sockets: `$XDG_RUNTIME_DIR/lamina`, else `/run/lamina` for root, and for others
+/// `/run/user/UID/lamina`, `/tmp/lamina-UID` or `run` in the directory of [`state`]. The first one that can be private to
+/// this user is taken, so nobody can stop this user by making one of them first.
 ///
 /// Its path is short, because the path of a socket has at most 107 bytes. Only this user has access (mode 0700): a
 /// process that can connect to a socket in it controls the process that listens there.
@@ -131,29 +132,72 @@ fn absolute(variable: &str) -> Option<PathBuf> {
 /// [`UserDirError::Create`] or [`UserDirError::NotPrivate`].
 pub fn runtime() -> Result<PathBuf, UserDirError> {
     let uid = geteuid().as_raw();
-    let path = configured_runtime().unwrap_or_else(|| runtime_fallback(uid));
-    match DirBuilder::new().mode(0o700).create(&path) {
-        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(UserDirError::Create { path, source }),
-        _ if !is_private(&path, uid) => Err(UserDirError::NotPrivate(path)),
-        _ => Ok(path),
+    let mut failed = None;
+    for path in own_runtimes() {
+        match make_private(&path, uid) {
+            Ok(()) => return Ok(path),
+            Err(error) => failed = failed.or(Some(error)),
+        }
     }
+    Err(failed.unwrap_or(UserDirError::NotPrivate(runtime_fallback(uid))))
+}
+
+fn make_private(path: &Path, uid: u32) -> Result<(), UserDirError> {
+    // The directory of `state` may be missing too.
+    match DirBuilder::new().mode(0o700).recursive(true).create(path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            Err(UserDirError::Create { path: path.to_owned(), source })
+        }
+        _ if !is_private(path, uid) => Err(UserDirError::NotPrivate(path.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// Returns where this process's directory for sockets may be, the best place first.
+fn own_runtimes() -> Vec<PathBuf> {
+    let uid = geteuid().as_raw();
+    let login = login_runtime(uid).filter(|_| uid != 0);
+    let state = state().ok().map(|state| state.join("run")).filter(|_| uid != 0);
+    configured_runtime().into_iter().chain(login).chain([runtime_fallback(uid)]).chain(state).collect()
+}
+
+/// Whether a directory has the name of one for sockets, and only this user has access to it.
+#[must_use]
+pub fn is_runtime(path: &Path) -> bool {
+    let uid = geteuid().as_raw();
+    let is_named = own_runtimes().iter().any(|own| own.file_name() == path.file_name());
+    let is_plain = path.is_absolute() && !path.components().any(|part| part == std::path::Component::ParentDir);
+    is_named && is_plain && is_private(path, uid)
 }
 
 /// Returns each directory in which a process of user `uid` may have its sockets and to which no other user can write:
 /// this process's own directory, that of a login session, and that of a process without `XDG_RUNTIME_DIR`.
 #[must_use]
 pub fn possible_runtimes(uid: u32) -> Vec<PathBuf> {
-    let own = (uid == geteuid().as_raw()).then(configured_runtime).flatten();
-    let login = Path::new("/run/user").join(uid.to_string()).join(NAME);
-    let mut found: Vec<PathBuf> = own.into_iter().chain([login, runtime_fallback(uid)]).collect();
-    found.dedup();
+    let own = if uid == geteuid().as_raw() { own_runtimes() } else { Vec::new() };
+    let mut found = own;
+    for path in login_runtime(uid).into_iter().chain([runtime_fallback(uid)]) {
+        if !found.contains(&path) {
+            found.push(path);
+        }
+    }
     found.retain(|path| is_private(path, uid));
     found
 }
 
-/// Ignores a directory that does not exist, such as that of a user who has logged out.
+/// Ignores a directory that does not exist, such as that of a user who has logged out, and one of another user, such as
+/// that of the user who became root by su(1).
 fn configured_runtime() -> Option<PathBuf> {
-    absolute("XDG_RUNTIME_DIR").filter(|path| path.is_dir()).map(|path| path.join(NAME))
+    let is_own = |path: &PathBuf| {
+        fs::metadata(path).is_ok_and(|found| found.is_dir() && open_to_others(&found, false).is_none())
+    };
+    absolute("XDG_RUNTIME_DIR").filter(is_own).map(|path| path.join(NAME))
+}
+
+/// Returns the directory that a login session of a user gives to Lamina, if it exists and is that user's.
+fn login_runtime(uid: u32) -> Option<PathBuf> {
+    let session = Path::new("/run/user").join(uid.to_string());
+    is_private(&session, uid).then(|| session.join(NAME))
 }
 
 fn runtime_fallback(uid: u32) -> PathBuf {

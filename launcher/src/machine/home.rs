@@ -41,8 +41,19 @@ fn unusable(error: UserDirError) -> Failure {
             let cause = "it is not a private directory of this user";
             Failure::new(path.display(), cause).with_hint("remove it, or set XDG_RUNTIME_DIR")
         }
+        UserDirError::OfOthers { path, cause, variable } => {
+            let cause = format!("{cause}, so others choose what is in it");
+            Failure::new(path.display(), cause).with_hint(format_args!("set {variable} to a directory of your own"))
+        }
         other => Failure::new("this user's directories", other),
     }
+}
+
+/// Returns whether a directory is the one for the sockets of the machine called `name`: `NAME` in a private directory of
+/// this user for sockets. Nothing else is ever removed because a record names it.
+pub(super) fn is_for_sockets(path: &Path, name: &str) -> bool {
+    let is_named = is_valid_name(name) && path.file_name().is_some_and(|last| last == name);
+    is_named && path.parent().is_some_and(user_dirs::is_runtime)
 }
 
 pub(crate) fn make_private(path: &Path, parents: bool) -> Result<(), Failure> {

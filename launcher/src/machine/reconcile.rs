@@ -8,6 +8,7 @@ use composefs_fuse::linux::{Unmount, unmount};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::exit_record::{self, LOCK};
+use super::home;
 use super::record::{self, MOUNT_POINT, Record};
 use crate::failure::{About, Failure};
 use crate::machine::kept_disk;
@@ -47,7 +48,9 @@ pub(super) fn reconcile(state: &Path) {
     // Fails where nothing is mounted.
     let _ = unmount(&state.join(MOUNT_POINT), Unmount::Lazy);
     let _ = fs::remove_dir(state.join(MOUNT_POINT));
-    if let Ok(sockets) = record.socket_directory() {
+    if let Ok(sockets) = record.socket_directory()
+        && home::is_for_sockets(&sockets, &record.name)
+    {
         let _ = fs::remove_dir_all(sockets);
     }
     // Fails if the disk is full.

@@ -95,6 +95,10 @@ pub(crate) fn import_into(
     if reference.digest().is_some_and(|digest| digest != manifest_digest) {
         return Err(ImportError::WrongName { source_name, name: reference.familiar(), actual: manifest_digest });
     }
+    let before = sink.named(&reference.to_string()).filter(|before| *before != manifest_digest);
+    if let Some(before) = before {
+        halt.notice(&format!("{} was {before} until now", reference.familiar()));
+    }
     sink.tag(&reference.to_string(), &manifest_digest).map_err(ImportError::Store)?;
     let source = LayerSource {
         // It is not an image archive, in which a repair could look for the layer.

@@ -19,6 +19,7 @@ use super::backoff::{Backoff, Failure};
 use super::connect::{self, ConnectTimeout, Kind};
 use super::error::PullError;
 use super::proxy::Proxies;
+use super::reach::Reach;
 use super::server::{self, Purpose, Server};
 use crate::{Observer, Reference};
 
@@ -41,6 +42,8 @@ pub(super) struct Repository {
     pub(super) options: PullOptions,
     pub(super) observer: Arc<dyn Observer>,
     proxies: Arc<Proxies>,
+    /// Where it may send this program.
+    reach: Reach,
     pub(super) authorization: Mutex<Authorization>,
     /// The hosts that have answered.
     contacts: std::sync::Mutex<HashSet<String>>,
@@ -53,7 +56,8 @@ impl Repository {
         observer: &Arc<dyn Observer>,
     ) -> Result<Self, PullError> {
         let proxies = Arc::new(Proxies::from_environment());
-        let client = connect::client(options, &proxies)?;
+        let reach = Reach::new(connect::host(reference.registry()), &proxies);
+        let client = connect::client(options, &proxies, &reach)?;
         let plain_http = connect::plain_http(&client, reference.registry(), options).await;
         let scheme = if plain_http { "http" } else { "https" };
         let base = format!("{scheme}://{}/v2/{}", connect::host(reference.registry()), reference.repository());
@@ -66,6 +70,7 @@ impl Repository {
             options: options.clone(),
             observer: Arc::clone(observer),
             proxies,
+            reach,
             authorization: Mutex::default(),
             contacts: std::sync::Mutex::default(),
         })
@@ -162,8 +167,13 @@ impl Repository {
     /// failed.
     pub(super) async fn send(&self, request: RequestBuilder, purpose: Purpose) -> Result<Response, Failure> {
         let mut request = request.build().map_err(|e| PullError::Client(Box::new(e)))?;
+        let mut from = None;
         for _ in 0..=REDIRECTS {
             let url = request.url().clone();
+            if let Some(cause) = self.reach.refusal(from.as_ref(), &url, self.plain_http) {
+                let (server, url) = (self.server(&url, purpose), server::without_secrets(&url));
+                return Err(PullError::OutOfReach { server, url, cause }.into());
+            }
             let again = request.try_clone();
             let response = self.client.execute(request).await;
             let response = response.map_err(|e| self.failure(url.clone(), purpose, e))?;
@@ -178,6 +188,7 @@ impl Repository {
             }
             *next.url_mut() = target;
             request = next;
+            from = Some(url);
         }
         let server = self.server(request.url(), purpose);
         let source = format!("it is redirected more than {REDIRECTS} times").into();

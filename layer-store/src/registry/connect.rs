@@ -9,6 +9,7 @@ use std::time::Duration;
 use reqwest::{Client, Url};
 
 use super::proxy::Proxies;
+use super::reach::Reach;
 use super::{PullError, PullOptions, trust};
 
 /// The longest that a registry on this host may take to say whether it speaks TLS.
@@ -29,7 +30,7 @@ fn is_loopback(registry: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-pub(super) fn client(options: &PullOptions, proxies: &Arc<Proxies>) -> Result<Client, PullError> {
+pub(super) fn client(options: &PullOptions, proxies: &Arc<Proxies>, reach: &Reach) -> Result<Client, PullError> {
     let proxies = Arc::clone(proxies);
     Client::builder()
         .tls_backend_preconfigured(trust::tls(options)?)
@@ -37,6 +38,7 @@ pub(super) fn client(options: &PullOptions, proxies: &Arc<Proxies>) -> Result<Cl
         .connect_timeout(options.patience.connect)
         .read_timeout(options.patience.stall)
         .redirect(reqwest::redirect::Policy::none())
+        .dns_resolver(Arc::new(reach.clone()))
         .proxy(reqwest::Proxy::custom(move |url| proxies.of(url).cloned()))
         .build()
         .map_err(|e| PullError::Client(Box::new(e)))

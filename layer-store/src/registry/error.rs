@@ -42,6 +42,16 @@ pub enum PullError {
         /// What the check of the certificate said.
         source: Source,
     },
+    /// A registry, its token service or an image names an address that this program does not go to.
+    #[error("{server} is not asked for {url}: {cause}")]
+    OutOfReach {
+        /// The server.
+        server: Server,
+        /// What would be asked for, without its query.
+        url: String,
+        /// Why not.
+        cause: String,
+    },
     /// A server took too long to send anything.
     #[error("{server} sent nothing for {} s when asked for {url}; try again later", .waited.as_secs_f32())]
     Stalled {

@@ -23,6 +23,7 @@ mod login_file;
 mod login_helper;
 mod proxy;
 mod range;
+mod reach;
 mod server;
 mod trust;
 

@@ -57,6 +57,11 @@ impl Proxies {
         }
     }
 
+    /// Returns the proxies that there are.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Url> {
+        self.http.iter().chain(&self.https)
+    }
+
     /// Returns the proxy for a request, or `None` if it goes directly.
     pub(super) fn of(&self, url: &Url) -> Option<&Url> {
         let proxy = match url.scheme() {

@@ -129,7 +129,8 @@ impl Store {
         with: &[Held],
     ) -> Result<Vec<&'layers DiffId>, StoreError> {
         let (own, mut missing) = self.holding(|| {
-            let (own, missing): (Vec<&DiffId>, Vec<&DiffId>) = layers.into_iter().partition(|layer| self.has_own_layer(layer));
+            let (own, missing): (Vec<&DiffId>, Vec<&DiffId>) =
+                layers.into_iter().partition(|layer| self.has_own_layer(layer));
             let held = own.iter().map(|layer| Held::Layer(**layer)).chain(with.iter().copied()).collect();
             Ok(((own, missing), held))
         })?;

@@ -83,12 +83,7 @@ impl Store {
     }
 
     /// Copies a layer of another store into this one, and holds it.
-    pub(super) fn copy_layer(
-        &self,
-        home: &Self,
-        layer: &DiffId,
-        observer: &dyn Observer,
-    ) -> Result<(), StoreError> {
+    pub(super) fn copy_layer(&self, home: &Self, layer: &DiffId, observer: &dyn Observer) -> Result<(), StoreError> {
         if self.clone_layer(home, layer, observer)? {
             return Ok(());
         }

@@ -69,5 +69,6 @@ impl Bases<'_> {
 /// Whether an image is complete: its length is the one in its superblock, whose checksum is right.
 fn is_whole(path: &Path) -> bool {
     let length = |file: &File| Some(file.metadata().ok()?.len());
-    regular::open(path).is_ok_and(|file| erofs::described_length(&file).is_some_and(|bytes| length(&file) == Some(bytes)))
+    regular::open(path)
+        .is_ok_and(|file| erofs::described_length(&file).is_some_and(|bytes| length(&file) == Some(bytes)))
 }

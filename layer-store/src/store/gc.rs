@@ -238,7 +238,9 @@ impl Store {
             }
         }
         for path in list(&self.layout.join("compressed/sha256"))? {
-            let layer = regular::read_text(&path, regular::NOTE_MAX).ok().and_then(|text| text.trim_end().parse::<DiffId>().ok());
+            let layer = regular::read_text(&path, regular::NOTE_MAX)
+                .ok()
+                .and_then(|text| text.trim_end().parse::<DiffId>().ok());
             if !layer.is_some_and(|layer| reachable.layers.contains_key(&layer) || reachable.keeps_all_layers()) {
                 doom(GarbageKind::Leftover, file_name(&path), path);
             }

@@ -1,20 +1,20 @@
 //! An open store, the state that every operation on it uses.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::collections::BTreeSet;
 use std::sync::{Mutex, OnceLock};
 
 use super::features::StoreFile;
 use super::layout::Layout;
-use crate::{DiffId, Limits};
 use crate::error::{StoreError, is_closed};
 use crate::lease::{Held, Lease};
 use crate::lock;
 use crate::observer::Logged;
 use crate::user_dirs;
+use crate::{DiffId, Limits};
 
 /// A store, opened by this process.
 ///

@@ -65,7 +65,10 @@ impl Store {
         for layer in unhashed {
             if let Some(damage) = self.layers().verify(&layer, observer)? {
                 self.take_out(&layer)?;
-                observer.notice(&format!("layer {layer} is removed from the store: {}; pull its image again", damage.cause));
+                observer.notice(&format!(
+                    "layer {layer} is removed from the store: {}; pull its image again",
+                    damage.cause
+                ));
             }
         }
         self.use_feature(HASHED_LAYERS)

@@ -177,7 +177,8 @@ impl Images<'_> {
                 durable::sync_directory(&self.store.layout.join("images"))
             }
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-                let elsewhere = self.store.additional.iter().find(|other| other.layout.image(reference).symlink_metadata().is_ok());
+                let elsewhere =
+                    self.store.additional.iter().find(|other| other.layout.image(reference).symlink_metadata().is_ok());
                 Err(elsewhere.map_or_else(
                     || StoreError::NoSuchImage(reference.to_owned()),
                     |other| StoreError::OnlyRead { reference: reference.to_owned(), store: other.root().to_owned() },
@@ -212,7 +213,8 @@ impl Store {
         if self.may_name(&file.reference, &file.manifest) {
             return Ok(());
         }
-        let cause = format!("{:?} leads to {}, and {} can change this", file.reference, file.manifest, self.owner_name());
+        let cause =
+            format!("{:?} leads to {}, and {} can change this", file.reference, file.manifest, self.owner_name());
         Err(StoreError::Document { path: path.to_owned(), cause })
     }
 
@@ -230,7 +232,9 @@ impl Store {
         };
         let config: ImageConfiguration = self.document(&config_digest, tolerant::config)?;
         // In a store of another user, the file may have changed since it was found by its other digest.
-        if promised.sha256().is_none() && promised.of_same_kind(&self.images().manifest_bytes(&config_digest)?) != promised {
+        if promised.sha256().is_none()
+            && promised.of_same_kind(&self.images().manifest_bytes(&config_digest)?) != promised
+        {
             return Err(bad(format!("its config {promised} is not in the store")));
         }
         let layers = config.rootfs().diff_ids().iter().map(|diff_id| diff_id.parse()).collect::<Result<_, _>>();
@@ -291,9 +295,8 @@ impl Store {
         let (mut images, mut damaged) = (BTreeMap::new(), Vec::new());
         for entry in fs::read_dir(&directory).map_err(StoreError::io(&directory))? {
             let path = entry.map_err(StoreError::io(&directory))?.path();
-            let file = read_image_file(&path).and_then(|file| {
-                file.as_ref().map_or(Ok(()), |file| self.check_name(&path, file)).map(|()| file)
-            });
+            let file = read_image_file(&path)
+                .and_then(|file| file.as_ref().map_or(Ok(()), |file| self.check_name(&path, file)).map(|()| file));
             match file {
                 Ok(Some(file)) => drop(images.insert(file.reference, file.manifest)),
                 Ok(None) => {}

@@ -175,7 +175,8 @@ impl Store {
         sources.insert(0, source.clone());
         let staging = self.staging()?;
         let written = staging.path().join("sources");
-        regular::write(&written, &serde_json::to_vec(&sources).unwrap_or_default()).map_err(StoreError::io(&written))?;
+        regular::write(&written, &serde_json::to_vec(&sources).unwrap_or_default())
+            .map_err(StoreError::io(&written))?;
         fault::point(FaultPoint::SourcesStaged);
         let path = self.layout.layer(diff_id).join("sources");
         fs::rename(&written, &path).map_err(StoreError::io(&path))

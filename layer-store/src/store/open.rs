@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::process::geteuid;
 
@@ -43,7 +44,8 @@ impl Store {
         let file = read_or_make(&layout)?;
         let store = Self::of(layout, &file)?;
         store.verify_unhashed(&file, observer)?;
-        Ok(store)
+        // The lease of the verification does not have the purpose of this store.
+        Ok(Self { lease: OnceLock::new(), ..store })
     }
 
     /// Opens the store at `root`, but does not create one: for commands that only read.

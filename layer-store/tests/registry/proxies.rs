@@ -131,3 +131,26 @@ fn a_proxy_that_is_not_there_is_named() {
     assert!(error.contains("cannot reach the registry registry.test:5000 through the proxy 127.0.0.1:1: "), "{error}");
     assert!(!error.contains("s3cret"), "{error}");
 }
+
+/// Through a proxy, because no name of a public registry leads to a server of this test.
+#[test]
+fn a_registry_that_is_not_internal_sends_nobody_to_an_internal_address() {
+    let image = three_layers(1);
+    let inside = serve(&image);
+    for address in ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "10.0.0.1"] {
+        let location = format!("Location: http://{address}:{}/v2/blobs?X-Signature=s3cret", inside.port);
+        let manifest = image.manifest.clone();
+        let registry = Fake::start(&[], move |request: &HttpRequest| match request.path.contains("/blobs/") {
+            true => Reply::Answer(307, vec![location.clone()], String::new()),
+            false => Reply::Bytes(200, Vec::new(), manifest.clone()),
+        });
+        let error = pull_with(&[("HTTP_PROXY", &format!("127.0.0.1:{}", registry.port))]).unwrap_err();
+        assert!(error.contains("is in an internal network, and the registry is not"), "{address}: {error}");
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+    let challenge = format!("WWW-Authenticate: Bearer realm=\"http://127.0.0.1:{}/token\"", inside.port);
+    let registry = Fake::start(&[], move |_: &HttpRequest| Reply::Answer(401, vec![challenge.clone()], String::new()));
+    let error = pull_with(&[("HTTP_PROXY", &format!("127.0.0.1:{}", registry.port))]).unwrap_err();
+    assert!(error.contains("is in an internal network, and the registry is not"), "a token service: {error}");
+    assert_eq!(inside.requests("").len(), 0, "nothing internal is asked");
+}
