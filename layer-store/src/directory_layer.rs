@@ -20,7 +20,7 @@ impl Layers<'_> {
     /// The same content makes the same layer. If the store already has it, nothing is written.
     pub fn add_directory(&self, directory: &Path) -> Result<DiffId, IngestError> {
         let diff_id = digest_of(directory)?;
-        if self.has(&diff_id) {
+        if self.store.hold_layer(&diff_id).is_ok() {
             return Ok(diff_id);
         }
         let expected = ExpectedLayer { compressed: None, diff_id: Some(diff_id) };

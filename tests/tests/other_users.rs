@@ -45,7 +45,7 @@ fn locks_of_a_store_can_be_taken_by_its_owner_alone() {
     let taken = Finished::of(as_user("flock").args(["--exclusive", "--nonblock"]).arg(&lock).arg("true"));
     assert!(!taken.status.success() && taken.stderr.contains("denied"), "{taken}");
     // While something is made, its lock and the lease are the owner's alone too.
-    let mut made = session.start(session.faulty(layer_store::FaultPoint::BaseClaimed, true, &["prepare", IMAGE]));
+    let made = session.start(session.faulty(layer_store::FaultPoint::BaseClaimed, true, &["prepare", IMAGE]));
     made.await_stop();
     for directory in ["locks", "leases"] {
         let files = std::fs::read_dir(session.store().join(directory)).expect("a directory of the store");

@@ -168,7 +168,13 @@ fn odd_kinds() -> [(&'static str, MakeFile); 5] {
         }),
         ("link", |path| symlink("/etc/shadow", path).expect("a link")),
         ("directory", |path| std::fs::create_dir(path).expect("a directory")),
-        ("socket", |path| drop(UnixListener::bind(path).expect("a socket"))),
+        ("socket", |path| {
+            // The path of a socket has at most 107 bytes.
+            let short = tempfile::tempdir().expect("a directory");
+            let made = short.path().join("socket");
+            drop(UnixListener::bind(&made).expect("a socket"));
+            std::fs::rename(&made, path).expect("a socket in its place");
+        }),
         ("huge", |path| {
             let file = std::fs::File::create(path).expect("a file");
             file.set_len(6 << 30).expect("a file of 6 GiB");

@@ -44,11 +44,12 @@ impl Store {
 }
 
 impl Layers<'_> {
-    /// Whether a layer is in the store or in an additional store. If so, it is kept until this `Store` is dropped. A layer
-    /// that only a store of another user has is copied into this one, unless its digest is wrong.
+    /// Whether a layer is in the store or in an additional store. If so, it is kept until this `Store` is dropped, unless
+    /// only a store has it that others can change.
     #[must_use]
     pub fn has(&self, diff_id: &DiffId) -> bool {
-        self.store.hold_layer(diff_id).is_ok()
+        let missing = self.store.hold_where_they_are([diff_id], &[]);
+        missing.is_ok_and(|missing| missing.is_empty()) || self.store_in(diff_id).is_some()
     }
 
     /// Returns the length of a layer's tar in bytes.
