@@ -53,7 +53,7 @@ pub(super) struct Import {
     /// Add only the image with this name, tag or digest, or, as @N, the one at this position, counted from 0
     #[arg(long, value_name = "NAME")]
     image: Option<String>,
-    /// Choose this platform where there are several [default: linux on this host's processor]
+    /// Choose this platform if there are several [default: linux on this host's processor]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
     /// The number of layers to read at once [default: one for each processor]

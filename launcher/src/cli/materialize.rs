@@ -34,7 +34,7 @@ pub(super) struct Materialize {
     /// Give all files to the current user, without set-user-ID bits, devices and attributes outside "user."
     #[arg(long)]
     without_owners: bool,
-    /// Hard-link equal files: within the tree, and with the file at the same path below OTHER. Nobody must write to a file
+    /// Hard-link equal files: within the tree, and with the file at the same path below OTHER. Do not write to a file
     /// of either tree, because it would change under all its names
     #[arg(long, value_name = "OTHER", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     hard_link_equal: Option<String>,

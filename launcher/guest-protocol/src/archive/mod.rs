@@ -2,16 +2,15 @@
 //!
 //! [`tree_packer`] packs; sockets are left out, because tar cannot store them.
 
-mod pack;
 #[cfg(test)]
 mod tests;
 mod unpack;
 
 use std::ffi::OsString;
-use std::io;
-use std::path::Path;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
-pub use pack::pack_tree;
 pub use tree_packer::Packer;
 pub use unpack::{Copied, Destination, unpack};
 
@@ -37,4 +36,28 @@ pub fn unless_gone<T>(look: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         look => look.map(Some),
     }
+}
+
+/// Packs what is at `path` and everything below it, under `name`; an empty name means the root of the stream. Files that
+/// no longer exist when they are reached are left out.
+///
+/// # Errors
+/// A path cannot be read (the error names it), or the writer failed.
+pub fn pack_tree(packer: &mut Packer<impl Write>, path: &Path, name: &Path) -> io::Result<()> {
+    let mut todo = pack_node(packer, path, name)?;
+    while let Some((path, name)) = todo.pop() {
+        todo.extend(unless_gone(pack_node(packer, &path, &name))?.into_iter().flatten());
+    }
+    Ok(())
+}
+
+/// Packs one file or directory. Returns the paths in it with their names, the last first.
+fn pack_node(packer: &mut Packer<impl Write>, path: &Path, name: &Path) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+    let found = fs::symlink_metadata(path).map_err(about(path))?;
+    packer.entry(path, name, &found, &[])?;
+    if !found.is_dir() {
+        return Ok(Vec::new());
+    }
+    let names = names_in(path)?;
+    Ok(names.into_iter().rev().map(|child| (path.join(&child), name.join(&child))).collect())
 }
