@@ -116,9 +116,10 @@ fn store_hint(error: &StoreError) -> Option<String> {
 fn policy_hint(error: &PolicyError) -> String {
     match error {
         PolicyError::Unreadable { .. } | PolicyError::Malformed { .. } => {
-            "correct it as containers-policy.json(5) says, or name another policy with --policy".to_owned()
+            "correct it as containers-policy.json(5) says, or name another with the option --policy of `pull` and `import`"
+                .to_owned()
         }
-        _ => "change the policy, or name another with --policy".to_owned(),
+        _ => "change the policy, or name another with the option --policy of `pull` and `import`".to_owned(),
     }
 }
 

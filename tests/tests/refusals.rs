@@ -203,3 +203,76 @@ fn unknown_command_and_option_are_usage_errors() {
     session.run(["pull", "--frobnicate", "debian:12"]).refused_usage("--frobnicate");
     session.run(["pull"]).refused_usage("Usage");
 }
+
+#[test]
+fn images_enter_only_as_the_policy_says() {
+    let session = Session::user();
+    let layout = Layout::of(&[Layer::of_files(&[("etc/os-release", b"ID=policy\n")])]);
+    let work = session.work("policy");
+    let (policy, archive, saved) = (work.join("policy.json"), work.join("archive.tar"), work.join("saved.tar"));
+    let directory = layout.path().display();
+    let sources = [
+        ("oci", format!("oci:{directory}:latest")),
+        ("oci-archive", format!("oci-archive:{}", archive.display())),
+        ("docker-archive", format!("docker-archive:{}", saved.display())),
+    ];
+    let skopeo = |words: &[&str]| {
+        std::process::Command::new(end_to_end::programs::installed("skopeo")).args(words).output().unwrap().status
+    };
+    for (to, name) in [(&sources[1].1, ":latest"), (&sources[2].1, ":lamina.test/saved:1")] {
+        assert!(skopeo(&["--insecure-policy", "copy", "--quiet", &sources[0].1, &format!("{to}{name}")]).success());
+    }
+    let (yes, no) = (r#"[{"type":"insecureAcceptAnything"}]"#, r#"[{"type":"reject"}]"#);
+    let scoped = |default: &str, transport: &str, scope: &dyn std::fmt::Display, then: &str| {
+        format!(r#"{{"default":{default},"transports":{{"{transport}":{{"{scope}":{then}}}}}}}"#)
+    };
+    let signed = r#"[{"type":"sigstoreSigned","keyPath":"/dev/null"}]"#;
+    // Whether the images of each of the sources may enter.
+    for (text, enters) in [
+        (format!(r#"{{"default":{yes}}}"#), [true, true, true]),
+        (format!(r#"{{"default":{no}}}"#), [false, false, false]),
+        (format!(r#"{{"default":{signed}}}"#), [false, false, false]),
+        (scoped(yes, "docker", &"", no), [true, true, true]),
+        (scoped(no, "oci", &"", yes), [true, false, false]),
+        (scoped(no, "oci-archive", &"", yes), [false, true, false]),
+        (scoped(no, "docker-archive", &"", yes), [false, false, true]),
+        (scoped(no, "oci", &directory, yes), [true, false, false]),
+        (scoped(yes, "oci", &"/tmp", no), [false, true, true]),
+        (scoped(yes, "oci", &"/tm", no), [true, true, true]),
+        (scoped(no, "oci-archive", &archive.display(), yes), [false, true, false]),
+        (scoped(yes, "oci-archive", &work.display(), no), [true, false, true]),
+        (scoped(yes, "oci-archive", &"relative", no), [false, false, false]),
+        ("{}".to_owned(), [false, false, false]),
+    ] {
+        fs::write(&policy, &text).unwrap();
+        for ((transport, source), enters) in sources.iter().zip(enters) {
+            let to = tempfile_beside(&work);
+            let theirs = skopeo(&["--policy", policy.to_str().unwrap(), "copy", "--quiet", source, &to]).success();
+            assert_eq!(theirs, enters, "skopeo, {transport}: {text}");
+            let imported = session.run(["import", source, "--tag", REFERENCE, "--policy", policy.to_str().unwrap()]);
+            match enters {
+                true => drop(imported.succeeded()),
+                false => imported.refused("policy.json"),
+            }
+        }
+    }
+    // The user's own policy counts without an option, for every command that brings images in.
+    let own = session.directory().join("home/.config/containers/policy.json");
+    fs::create_dir_all(own.parent().unwrap()).unwrap();
+    fs::write(&own, format!(r#"{{"default":{no}}}"#)).unwrap();
+    let refused = session.run(["import", &sources[0].1, "--tag", OTHER]);
+    refused.refused(&format!("is refused by the policy {}; change the policy", own.display()));
+    session.run(["import", "--rootfs", archive.to_str().unwrap(), OTHER]).refused("is refused by the policy");
+    // The registry is not even asked: nothing listens there.
+    session.run(["pull", "127.0.0.1:1/x"]).refused("127.0.0.1:1/x:latest is refused by the policy");
+    session.run(["run", "127.0.0.1:1/x"]).failed("127.0.0.1:1/x:latest is refused by the policy");
+    assert_eq!(session.run(["inspect", OTHER]).status.code(), Some(1));
+    session.ok(["inspect", REFERENCE]);
+    session.traces().assert_nothing_left();
+}
+
+/// A place for skopeo to copy to.
+fn tempfile_beside(work: &std::path::Path) -> String {
+    let to = tempfile::tempdir_in(work).unwrap();
+    format!("dir:{}", to.path().display())
+}

@@ -204,6 +204,41 @@ mod tests {
         }
     }
 
+    /// Real records, changed at random in the same way each time.
+    #[test]
+    fn a_record_of_any_content_is_read_or_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        running().write(directory.path()).unwrap();
+        let sample = fs::read(&path).unwrap();
+        let mut seed = 14_u64;
+        let mut below = |end: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(seed >> 33).unwrap() % end
+        };
+        let words: [&[u8]; 6] = [b"null", b"-1", b"\"", b"[", b"{\"\":", b"\xff"];
+        for _ in 0..2000 {
+            let mut bytes = sample.clone();
+            for _ in 0..=below(4) {
+                let at = below(bytes.len());
+                match below(4) {
+                    0 => bytes[at] ^= 1 << below(8),
+                    1 => bytes.truncate(at.max(1)),
+                    2 => drop(bytes.splice(at..at, words[below(words.len())].repeat(1 + below(200)))),
+                    _ => drop(bytes.drain(at..(at + 9).min(bytes.len()).max(at))),
+                }
+                if bytes.is_empty() {
+                    break;
+                }
+            }
+            fs::write(&path, &bytes).unwrap();
+            match Record::read(directory.path()) {
+                Ok(record) => assert!(record.state.is_active() == record.state.status().is_none()),
+                Err(failure) => assert!(failure.to_string().contains(FILE), "{failure}"),
+            }
+        }
+    }
+
     #[test]
     fn a_process_is_known_by_its_start_and_not_by_its_id_alone() {
         assert!(running().supervisor().is_some());

@@ -11,6 +11,7 @@ mod limits;
 mod many;
 mod persistence;
 mod shares;
+mod terminal;
 mod wait;
 mod waits;
 mod workloads;
