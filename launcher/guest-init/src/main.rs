@@ -26,7 +26,7 @@ use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use guest_protocol::{Channel, Hello, MACHINE, Message, VERSION};
+use guest_protocol::{Channel, Hello, MACHINE, Message, Secret, Side, VERSION};
 
 use namespace::Namespace;
 use process::Session;
@@ -39,6 +39,8 @@ struct Guest {
     reaper: Reaper,
     sessions: Mutex<HashMap<u32, Arc<Session>>>,
     hostname: Mutex<String>,
+    /// The files for `/run/secrets`, until they are there.
+    secrets: Mutex<Vec<Secret>>,
     /// The namespace of the command, if the command is an init.
     namespace: Mutex<Option<Arc<Namespace>>>,
 }
@@ -88,13 +90,14 @@ fn serve() -> Result<(), String> {
         reaper: Reaper::default(),
         sessions: Mutex::default(),
         hostname: Mutex::default(),
+        secrets: Mutex::default(),
         namespace: Mutex::default(),
     });
     Reaper::run(&guest);
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     guest.send(MACHINE, Message::Hello(Hello { version: VERSION, kernel }));
     loop {
-        match Message::read(&mut from) {
+        match Message::read(&mut from, Side::Host) {
             Ok(Some((MACHINE, Message::PowerOff))) => {
                 limits::look(&guest);
                 rustix::fs::sync();
@@ -117,9 +120,11 @@ fn serve() -> Result<(), String> {
 /// Does what one message says. An error is fatal to the machine.
 fn obey(guest: &Arc<Guest>, stream: u32, message: Message) -> Result<(), String> {
     match message {
+        Message::Secret(secret) => guest.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(secret),
         Message::Setup(setup) => {
             *guest.hostname.lock().unwrap_or_else(PoisonError::into_inner) = setup.hostname.clone();
-            root::enter(&setup)?;
+            let secrets = std::mem::take(&mut *guest.secrets.lock().unwrap_or_else(PoisonError::into_inner));
+            root::enter(&setup, &secrets)?;
             missing::report(guest);
             let watcher = Arc::clone(guest);
             std::thread::spawn(move || limits::watch(&watcher));

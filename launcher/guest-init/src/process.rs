@@ -34,6 +34,8 @@ pub(crate) struct Session {
     input: Sender<Vec<u8>>,
     process: Process,
     handle: Mutex<Handle>,
+    /// The last message about it has been sent. Locked while another one is being sent.
+    over: Mutex<bool>,
 }
 
 /// Where signals and terminal sizes go. Both may arrive before the process exists.
@@ -60,7 +62,7 @@ impl Session {
     pub(crate) fn start(guest: &Arc<Guest>, stream: u32, process: Process) {
         let (input, chunks) = channel();
         let (stdout, stderr, handle) = (Window::default(), Window::default(), Mutex::default());
-        let session = Arc::new(Self { stdout, stderr, input, process, handle });
+        let session = Arc::new(Self { stdout, stderr, input, process, handle, over: Mutex::default() });
         let registered = Arc::clone(&session);
         guest.sessions.lock().unwrap_or_else(PoisonError::into_inner).insert(stream, registered);
         let guest = Arc::clone(guest);
@@ -73,8 +75,18 @@ impl Session {
             if last != Message::Exited(Ending::Status(0)) {
                 limits::look(&guest);
             }
+            let mut over = session.over.lock().unwrap_or_else(PoisonError::into_inner);
+            *over = true;
             guest.send(stream, last);
         });
+    }
+
+    /// Does something unless the last message about the process has been sent.
+    pub(crate) fn unless_over(&self, act: impl FnOnce()) {
+        let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*over {
+            act();
+        }
     }
 
     /// Passes a chunk of input to the process, in order. An empty chunk ends its input.
@@ -106,12 +118,12 @@ impl Session {
     }
 
     /// Runs the process, from its start to the last byte of its output.
-    fn run(&self, guest: &Arc<Guest>, stream: u32, chunks: Receiver<Vec<u8>>) -> Result<Ending, StartError> {
+    fn run(self: &Arc<Self>, guest: &Arc<Guest>, stream: u32, chunks: Receiver<Vec<u8>>) -> Result<Ending, StartError> {
         let (wiring, ending) = self.start_in_namespace(guest)?;
         guest.send(stream, Message::Started);
-        let (feeder, terminal) = (Arc::clone(guest), self.process.terminal.is_some());
+        let (feeder, session, terminal) = (Arc::clone(guest), Arc::clone(self), self.process.terminal.is_some());
         // Not joined, because it may wait for the host forever.
-        std::thread::spawn(move || pump::receive_input(&feeder, stream, &chunks, wiring.stdin, terminal));
+        std::thread::spawn(move || pump::receive_input(&feeder, stream, &chunks, wiring.stdin, terminal, &session));
         let ended = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| failed("eventfd", &error))?;
         let status = std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -211,7 +223,7 @@ fn deliver(process: &OwnedFd, number: u32) {
     }
 }
 
-fn find_account(wanted: &str) -> Result<Account, StartError> {
+pub(crate) fn find_account(wanted: &str) -> Result<Account, StartError> {
     let text = |path| fs::read(path).map_or(String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned());
     account::resolve(wanted, &text("/etc/passwd"), &text("/etc/group"))
         .map_err(|cause| StartError { status: 125, cause })

@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::Receiver;
 
 use guest_protocol::Window;
-use guest_protocol::{Channel, MAX_CHUNK, Message};
+use guest_protocol::{Channel, MAX_CHUNK, Message, cost};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Guest;
+use crate::process::Session;
 
 /// How much a pipe may still hold when the last writer that we wait for has ended: the largest capacity that an
 /// ordinary user can set for a pipe (`/proc/sys/fs/pipe-max-size`). Other writers, left in the background, may run
@@ -71,7 +72,14 @@ fn wait_for(source: BorrowedFd<'_>, ended: BorrowedFd<'_>, at_once: bool) -> (bo
 /// Writes what the host sends into `sink`, crediting each chunk once it is written. An empty chunk ends the
 /// input: a pipe is closed, a terminal gets its end-of-file character. When the process no longer reads, the
 /// thread ends, and the host gets no further credit.
-pub(crate) fn receive_input(guest: &Guest, stream: u32, chunks: &Receiver<Vec<u8>>, mut sink: File, terminal: bool) {
+pub(crate) fn receive_input(
+    guest: &Guest,
+    stream: u32,
+    chunks: &Receiver<Vec<u8>>,
+    mut sink: File,
+    terminal: bool,
+    session: &Session,
+) {
     while let Ok(chunk) = chunks.recv() {
         if chunk.is_empty() {
             if terminal {
@@ -82,7 +90,6 @@ pub(crate) fn receive_input(guest: &Guest, stream: u32, chunks: &Receiver<Vec<u8
         if sink.write_all(&chunk).is_err() {
             return;
         }
-        let bytes = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
-        guest.send(stream, Message::Credit(Channel::Stdin, bytes));
+        session.unless_over(|| guest.send(stream, Message::Credit(Channel::Stdin, cost(chunk.len()))));
     }
 }

@@ -1,14 +1,17 @@
 //! Builds the root that the image's programs see, from the shares and disks of the machine.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::Path;
 
+use guest_protocol::account::Account;
 use guest_protocol::{Overlay, Part, RootSource, Secret, Setup, Share};
 use rustix::fs::Timespec;
 use rustix::mount::{MountFlags, mount_bind, mount_move, mount_remount};
 
 use crate::boot::{self, mount_at};
+use crate::process::find_account;
 use crate::{defaults, device, etc, missing, netlink, writes};
 
 /// Where the tree below the root is mounted in the initramfs.
@@ -18,7 +21,7 @@ const ROOT: &str = "/root";
 const FILE_SHARES: &str = "/run/lamina/file-shares";
 
 /// Mounts everything that `setup` names and makes the result this process's root.
-pub(crate) fn enter(setup: &Setup) -> Result<(), String> {
+pub(crate) fn enter(setup: &Setup, secrets: &[Secret]) -> Result<(), String> {
     set_clock(setup);
     rustix::system::sethostname(setup.hostname.as_bytes())
         .map_err(|error| format!("cannot set the host name {:?}: {error}", setup.hostname))?;
@@ -47,7 +50,7 @@ pub(crate) fn enter(setup: &Setup) -> Result<(), String> {
     if let Err(error) = netlink::send(&[netlink::RouteRequest::link_up(netlink::LOOPBACK)]) {
         missing::note(format!("lo: cannot bring the loopback interface up: {error}"));
     }
-    write_secrets(&setup.secrets)?;
+    write_secrets(secrets, setup.user.as_deref().unwrap_or_default())?;
     if setup.overlay == Overlay::ReadOnly {
         writes::make_read_only()?;
     }
@@ -76,20 +79,29 @@ fn mount_for_init_system() {
 /// Where secrets are.
 const SECRETS: &str = "/run/secrets";
 
-/// Writes the secrets to a file system of their own in memory, which then becomes read-only.
-fn write_secrets(secrets: &[Secret]) -> Result<(), String> {
+/// Writes the secrets to a file system of their own in memory, which then becomes read-only. Only the command's user can
+/// read them.
+fn write_secrets(secrets: &[Secret], user: &str) -> Result<(), String> {
     if secrets.is_empty() {
         return Ok(());
     }
     let hardened = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
     mount_at("secrets", SECRETS, "tmpfs", hardened, Some(c"mode=0755"))?;
+    // For a user that is not in the image's files, the command is not started.
+    let owner = find_account(user).ok();
     for secret in secrets {
         let path = Path::new(SECRETS).join(&secret.name);
-        fs::write(&path, &secret.content)
-            .and_then(|()| fs::set_permissions(&path, PermissionsExt::from_mode(0o444)))
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+        write_secret(&path, secret, owner.as_ref()).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     mount_remount(SECRETS, hardened | MountFlags::RDONLY, "").map_err(|error| format!("{SECRETS}: {error}"))
+}
+
+fn write_secret(path: &Path, secret: &Secret, owner: Option<&Account>) -> std::io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(path)?;
+    if let Some(owner) = owner {
+        fchown(&file, Some(owner.uid), Some(owner.gid))?;
+    }
+    file.write_all(&secret.content)
 }
 
 /// A wrong clock breaks certificates and make(1), but no guest should fail for it.

@@ -1,6 +1,8 @@
 //! The messages.
 
-use crate::{Ending, Hello, Process, Setup, StartError, TerminalSize, Warning};
+use std::fmt;
+
+use crate::{Ending, Hello, Process, Secret, Setup, StartError, TerminalSize, Warning};
 
 /// One message. The comment of each variant gives its type byte and direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,14 +17,16 @@ pub enum Message {
     Start(Process),
     /// 5, guest to host: the process runs. No payload.
     Started,
-    /// 6, host to guest: bytes for its standard input; none means end of file.
+    /// 6, host to guest: bytes for its standard input; none means end of file. For a connection: what the client has
+    /// sent.
     Stdin(Vec<u8>),
-    /// 7, guest to host: bytes it wrote to standard output, or to its terminal.
+    /// 7, guest to host: bytes it wrote to standard output, or to its terminal. For a connection: what the service has
+    /// sent; none means end of file.
     Stdout(Vec<u8>),
     /// 8, guest to host: bytes it wrote to standard error.
     Stderr(Vec<u8>),
-    /// 9, both ways: the receiver has passed on this many bytes. One byte for the channel (0, 1 or 2, as
-    /// file descriptors are numbered), then a 32-bit count.
+    /// 9, both ways: the receiver has passed on this many bytes, headers included. One byte for the channel (0, 1 or 2,
+    /// as file descriptors are numbered), then a 32-bit count.
     Credit(Channel, u32),
     /// 10, host to guest: send this signal to the process, and not to its children. One 32-bit signal number.
     Signal(u32),
@@ -47,6 +51,88 @@ pub enum Message {
     /// 19, host to guest: ask the process to end, by this signal, or by its own stop signal when it is 0. One 32-bit
     /// signal number.
     Stop(u32),
+    /// 20, host to guest, before [`Message::Setup`]: a file for `/run/secrets`. One byte with the length of the name, the
+    /// name, the content.
+    Secret(Secret),
+    /// 21, host to guest: connect to a service of the guest under this frame's stream. 16-bit port, then one byte: 0 for
+    /// TCP, 1 for UDP.
+    Connect(Service),
+    /// 22, host to guest: the client is gone; drop the connection. No payload.
+    Reset,
+    /// 23, guest to host, the last message of a connection. One byte: 1 if both directions have ended, 0 if the service
+    /// refused or reset the connection, or after [`Message::Reset`].
+    Disconnected {
+        /// Whether both directions have ended.
+        in_order: bool,
+    },
+}
+
+impl Message {
+    /// Returns the name of its type.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "Hello",
+            Self::Setup(_) => "Setup",
+            Self::Ready => "Ready",
+            Self::Start(_) => "Start",
+            Self::Started => "Started",
+            Self::Stdin(_) => "Stdin",
+            Self::Stdout(_) => "Stdout",
+            Self::Stderr(_) => "Stderr",
+            Self::Credit(..) => "Credit",
+            Self::Signal(_) => "Signal",
+            Self::Resize(_) => "Resize",
+            Self::Exited(_) => "Exited",
+            Self::StartFailed(_) => "StartFailed",
+            Self::Fatal(_) => "Fatal",
+            Self::PowerOff => "PowerOff",
+            Self::Close(_) => "Close",
+            Self::Halting => "Halting",
+            Self::Warning(_) => "Warning",
+            Self::Stop(_) => "Stop",
+            Self::Secret(_) => "Secret",
+            Self::Connect(_) => "Connect",
+            Self::Reset => "Reset",
+            Self::Disconnected { .. } => "Disconnected",
+        }
+    }
+}
+
+/// One end of the control channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The guest's init.
+    Guest,
+    /// The launcher.
+    Host,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Guest => "guest",
+            Self::Host => "host",
+        })
+    }
+}
+
+/// What a connection leads to: a port at the guest's own address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// 1 to 65535.
+    pub port: u16,
+    /// The protocol of the service.
+    pub protocol: Protocol,
+}
+
+/// The protocol of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// A stream of bytes each way.
+    Tcp,
+    /// Datagrams: each frame is one. A datagram for which the window has no room is lost.
+    Udp,
 }
 
 /// One of a process's three channels, numbered as its file descriptor is.

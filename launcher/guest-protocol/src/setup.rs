@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 /// What init says about itself when it starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,9 +43,10 @@ pub struct Setup {
     /// Whether the command is an init system, for which `/run` is a file system in memory.
     #[serde(default)]
     pub init_system: bool,
-    /// Files that appear in `/run/secrets`, which is in the guest's memory.
+    /// The command's user, as in [`Process::user`](crate::Process::user): the files that were sent by
+    /// [`Message::Secret`](crate::Message::Secret) belong to it.
     #[serde(default)]
-    pub secrets: Vec<Secret>,
+    pub user: Option<String>,
 }
 
 /// The setting of a network card.
@@ -64,15 +66,25 @@ pub struct Network {
     /// The words of its `options` line.
     #[serde(default)]
     pub options: Vec<String>,
+    /// Whether the gateway leads to the loopback of the host. `/etc/hosts` then has names for it.
+    #[serde(default)]
+    pub host_loopback: bool,
 }
 
-/// A file that only the guest can see.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A file that only the guest can see. It appears in `/run/secrets`, which is in the guest's memory.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
-    /// Its name, which is not a path.
+    /// Its name, which is not a path: 1 to 255 bytes.
     pub name: String,
     /// Its content, at most [`MAX_SECRET`] bytes.
     pub content: Vec<u8>,
+}
+
+impl Drop for Secret {
+    /// Overwrites the content.
+    fn drop(&mut self) {
+        self.content.zeroize();
+    }
 }
 
 impl std::fmt::Debug for Secret {

@@ -21,11 +21,12 @@ fn every_message() -> Vec<Message> {
                 name_servers: vec![],
                 search: vec!["corp.test".into()],
                 options: vec!["ndots:2".into()],
+                host_loopback: true,
             }),
             directories: vec!["/srv".into()],
             volumes: vec!["/data".into()],
             init_system: true,
-            secrets: vec![Secret { name: "key".into(), content: vec![0, 255] }],
+            user: Some("web".into()),
         }),
         Message::Ready,
         Message::Start(Process {
@@ -53,7 +54,32 @@ fn every_message() -> Vec<Message> {
         Message::Warning(Warning::MemoryRanOut { process: "sh".into() }),
         Message::Warning(Warning::OpenFilesFull),
         Message::Stop(0),
+        Message::Secret(Secret { name: "key".into(), content: vec![0, 255] }),
+        Message::Secret(Secret { name: "empty".into(), content: vec![] }),
+        Message::Connect(Service { port: 8080, protocol: Protocol::Tcp }),
+        Message::Connect(Service { port: 53, protocol: Protocol::Udp }),
+        Message::Reset,
+        Message::Disconnected { in_order: true },
+        Message::Disconnected { in_order: false },
     ]
+}
+
+/// The side that sends a message; credit is sent by both.
+fn sender(message: &Message) -> Side {
+    match message {
+        Message::Setup(_)
+        | Message::Start(_)
+        | Message::Stdin(_)
+        | Message::Signal(_)
+        | Message::Resize(_)
+        | Message::PowerOff
+        | Message::Close(_)
+        | Message::Stop(_)
+        | Message::Secret(_)
+        | Message::Connect(_)
+        | Message::Reset => Side::Host,
+        _ => Side::Guest,
+    }
 }
 
 #[test]
@@ -64,9 +90,37 @@ fn every_message_survives_the_channel() {
     }
     let mut from = wire.as_slice();
     for (stream, message) in (0..).zip(every_message()) {
-        assert_eq!(Message::read(&mut from).unwrap(), Some((stream, message)));
+        assert_eq!(Message::read(&mut from, sender(&message)).unwrap(), Some((stream, message)));
     }
-    assert_eq!(Message::read(from).unwrap(), None);
+    assert_eq!(Message::read(from, Side::Guest).unwrap(), None);
+}
+
+#[test]
+fn a_message_of_the_wrong_side_is_refused_before_its_payload_is_read() {
+    for message in every_message() {
+        let other = if sender(&message) == Side::Host { Side::Guest } else { Side::Host };
+        let both = matches!(message, Message::Credit(..));
+        let frame = message.clone().into_frame(1).unwrap();
+        let read = Message::read(&frame[..], other);
+        assert_eq!(read.is_ok(), both, "{message:?}");
+        let header = Message::read(&frame[..HEADER], other).map_err(|error| error.kind());
+        assert!(both || header == Err(io::ErrorKind::InvalidData), "{message:?}");
+    }
+}
+
+#[test]
+fn a_guests_text_is_cut_to_what_the_host_reads() {
+    let text = "\u{1}é".repeat(100_000);
+    for message in [
+        Message::Fatal(text.clone()),
+        Message::StartFailed(StartError { status: 127, cause: text.clone() }),
+        Message::Warning(Warning::DiskFailed { cause: text.clone() }),
+        Message::Warning(Warning::MemoryRanOut { process: text }),
+    ] {
+        let frame = message.into_frame(0).unwrap();
+        assert!(frame.len() < 17 << 10);
+        Message::read(&frame[..], Side::Guest).unwrap();
+    }
 }
 
 #[test]
@@ -81,23 +135,46 @@ fn a_frame_cut_short_is_an_error_and_not_an_end() {
     let mut wire = Vec::new();
     Message::Stdout(b"hello".to_vec()).write(1, &mut wire).unwrap();
     for length in 1..wire.len() {
-        let error = Message::read(&wire[..length]).unwrap_err();
+        let error = Message::read(&wire[..length], Side::Guest).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "cut at {length}");
     }
 }
 
 #[test]
 fn a_length_past_the_limit_is_refused_before_it_is_allocated() {
-    let mut wire = vec![0xff, 0xff, 0xff, 0x7f];
-    wire.extend([0; 8]);
-    assert_eq!(Message::read(wire.as_slice()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    for (kind, length, padding, fits) in [
+        (7, 0x7fff_ffff, 0, false),
+        (7, MAX_CHUNK + 1, 0, false),
+        (14, 16 << 10, 0, true),
+        (14, (16 << 10) + 1, 0, false),
+        (1, (4 << 10) + 1, 0, false),
+        (3, 1, 0, false),
+        (3, 0, 1, false),
+        (3, 0, 0, true),
+    ] {
+        let mut wire = u32::try_from(length).unwrap().to_le_bytes().to_vec();
+        wire.extend([0, 0, 0, 0, kind, 0, padding, 0]);
+        let expected = match (fits, length) {
+            (true, 0) => Ok(Some((0, Message::Ready))),
+            (true, _) => Err(io::ErrorKind::UnexpectedEof),
+            (false, _) => Err(io::ErrorKind::InvalidData),
+        };
+        let read = Message::read(wire.as_slice(), Side::Guest).map_err(|error| error.kind());
+        assert_eq!(read, expected, "type {kind} with {length} bytes");
+    }
 }
 
 #[test]
 fn unknown_types_and_wrong_payload_lengths_are_refused() {
     for (kind, payload) in [
         (0, vec![]),
+        (24, vec![]),
         (20, vec![]),
+        (20, vec![2, b'a']),
+        (20, vec![1, 255]),
+        (21, vec![1, 0, 2]),
+        (22, vec![0]),
+        (23, vec![2]),
         (19, vec![1]),
         (17, vec![0]),
         (16, vec![3]),

@@ -2,7 +2,7 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use crate::WINDOW;
+use crate::{HEADER, WINDOW};
 
 /// The bytes that may still be sent on one channel before its receiver returns some of them.
 #[derive(Debug)]
@@ -18,25 +18,24 @@ impl Default for Window {
 }
 
 impl Window {
-    /// Waits until at least one byte may be sent. Returns how many may be sent, at most `most`, or `None` once the
-    /// channel is closed. They stay available until [`Window::spend`] takes them.
+    /// Waits until a frame with at least one byte may be sent. Returns how many bytes may be in it, at most `most`, or
+    /// `None` once the channel is closed. They stay available until [`Window::spend`] takes them.
     #[must_use]
     pub fn wait(&self, most: usize) -> Option<usize> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             match *left {
                 None => return None,
-                Some(0) => left = self.changed.wait(left).unwrap_or_else(PoisonError::into_inner),
-                Some(bytes) => return Some(most.min(bytes as usize)),
+                Some(bytes) if bytes as usize > HEADER => return Some(most.min(bytes as usize - HEADER)),
+                Some(_) => left = self.changed.wait(left).unwrap_or_else(PoisonError::into_inner),
             }
         }
     }
 
-    /// Takes `bytes` that [`Window::wait`] has granted. Only one thread may send on a channel.
+    /// Takes what a frame with `bytes` costs, which [`Window::wait`] has granted. Only one thread may send on a channel.
     pub fn spend(&self, bytes: usize) {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        *left = left.map(|have| have.saturating_sub(bytes));
+        *left = left.map(|have| have.saturating_sub(cost(bytes)));
     }
 
     /// Adds `bytes`, which the receiver has passed on, to what may be sent. That is never more than [`WINDOW`].
@@ -53,6 +52,13 @@ impl Window {
     }
 }
 
+/// Returns how much of a window a frame with so many bytes takes: its header counts, so that what the receiver holds is
+/// bounded for short frames too.
+#[must_use]
+pub fn cost(bytes: usize) -> u32 {
+    u32::try_from(HEADER + bytes).unwrap_or(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,10 +67,11 @@ mod tests {
     fn a_window_runs_dry_and_is_refilled_by_credit() {
         let window = Window::default();
         assert_eq!(window.wait(10), Some(10));
-        assert_eq!(window.wait(usize::MAX), Some(WINDOW as usize));
-        window.spend(WINDOW as usize);
+        assert_eq!(window.wait(usize::MAX), Some(WINDOW as usize - HEADER));
+        window.spend(WINDOW as usize - HEADER);
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| window.wait(100));
+            window.credit(12);
             window.credit(7);
             assert_eq!(waiting.join().unwrap(), Some(7));
         });
@@ -85,6 +92,6 @@ mod tests {
     fn a_receiver_that_returns_too_much_gains_nothing() {
         let window = Window::default();
         window.credit(u32::MAX);
-        assert_eq!(window.wait(usize::MAX), Some(WINDOW as usize));
+        assert_eq!(window.wait(usize::MAX), Some(WINDOW as usize - HEADER));
     }
 }

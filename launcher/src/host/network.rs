@@ -123,7 +123,8 @@ pub(crate) fn in_guest() -> Network {
     let is_of_guest = |address: Ipv4Addr| address.octets()[..3] == ADDRESS.octets()[..3];
     let name_servers = [NAME_SERVER].into_iter().chain(resolver.further_servers(is_of_guest)).collect();
     let Resolver { search, options, .. } = resolver;
-    Network { address: ADDRESS, prefix: PREFIX, gateway: GATEWAY, name_servers, search, options }
+    let host_loopback = false;
+    Network { address: ADDRESS, prefix: PREFIX, gateway: GATEWAY, name_servers, search, options, host_loopback }
 }
 
 #[cfg(test)]

@@ -2,14 +2,14 @@
 //! their channels.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use guest_protocol::{Channel, Message, Process};
+use guest_protocol::{Channel, Message, Process, Side};
 
 use super::event::Event;
 use super::request::{ApiRequest, Reply, SOCKET, STREAM, read_line, write_line};
@@ -20,15 +20,16 @@ use super::session::Control;
 pub(crate) struct ApiServer {
     /// The channel to the guest, once processes can be started, and the first process.
     guest: OnceLock<(Control, Process)>,
-    /// The stream for the next process; 1 is the first command's.
+    /// The stream for the next process. 1 and 2 belong to the supervisor.
     next: AtomicU32,
-    askers: Mutex<HashMap<u32, Sender<Message>>>,
+    /// The frames for each command that asked. As many as the windows of its process allow.
+    askers: Mutex<HashMap<u32, Sender<Vec<u8>>>>,
     events: Sender<Event>,
 }
 
 impl ApiServer {
     pub(crate) fn new(events: Sender<Event>) -> Arc<Self> {
-        Arc::new(Self { guest: OnceLock::new(), next: AtomicU32::new(2), askers: Mutex::default(), events })
+        Arc::new(Self { guest: OnceLock::new(), next: AtomicU32::new(3), askers: Mutex::default(), events })
     }
 
     /// Starts to accept requests, in separate threads.
@@ -55,8 +56,10 @@ impl ApiServer {
     pub(crate) fn deliver(&self, stream: u32, message: Message) {
         let last = matches!(message, Message::Exited(_) | Message::StartFailed(_));
         let mut askers = self.askers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(asker) = askers.get(&stream) {
-            let _ = asker.send(message);
+        if let Some(asker) = askers.get(&stream)
+            && let Ok(frame) = message.into_frame(STREAM)
+        {
+            let _ = asker.send(frame);
         }
         if last {
             askers.remove(&stream);
@@ -89,7 +92,7 @@ impl ApiServer {
         control.send(number, Message::Start(process));
         let out = stream.try_clone()?;
         std::thread::spawn(move || answer(&out, answers));
-        while let Ok(Some((STREAM, message))) = Message::read(stream) {
+        while let Ok(Some((STREAM, message))) = Message::read(stream, Side::Host) {
             if is_for_a_process(&message) {
                 control.send(number, message);
             }
@@ -118,9 +121,9 @@ fn beside(first: &Process, process: Process) -> Process {
     }
 }
 
-fn answer(stream: &UnixStream, answers: Receiver<Message>) {
-    for message in answers {
-        if message.write(STREAM, stream).is_err() {
+fn answer(mut stream: &UnixStream, answers: Receiver<Vec<u8>>) {
+    for frame in answers {
+        if stream.write_all(&frame).is_err() {
             break;
         }
     }
@@ -140,12 +143,14 @@ const fn is_for_a_process(message: &Message) -> bool {
 mod tests {
     use std::io::Read;
 
+    use guest_protocol::HostSide;
+
     use super::*;
 
     #[test]
     fn answers_reach_those_that_asked_and_the_last_one_ends_the_connection() {
         let (events, _inbox) = channel();
-        let api = ApiServer::new(events);
+        let api = ApiServer::new(events.clone());
         let (guest, host) = UnixStream::pair().unwrap();
         let first = Process {
             env: vec![("A".into(), "1".into())],
@@ -153,7 +158,7 @@ mod tests {
             user: Some("web".into()),
             ..Process::tool(&["first"])
         };
-        api.ready(Control::new(host), first);
+        api.ready(Control::new(host, HostSide::default(), events), first);
         let (mut client, server) = UnixStream::pair().unwrap();
         let process = Process {
             argv: vec!["x".into()],
@@ -168,17 +173,17 @@ mod tests {
         std::thread::scope(|scope| {
             let attending = scope.spawn(|| api.attend(&server));
             assert!(matches!(read_line(&client).unwrap(), Reply::Accepted));
-            assert_eq!(Message::read(&guest).unwrap(), Some((2, Message::Start(process))));
+            assert_eq!(Message::read(&guest, Side::Host).unwrap(), Some((3, Message::Start(process))));
             Message::Stdin(b"in".to_vec()).write(STREAM, &client).unwrap();
             Message::PowerOff.write(STREAM, &client).unwrap();
             Message::Signal(2).write(STREAM, &client).unwrap();
-            assert_eq!(Message::read(&guest).unwrap(), Some((2, Message::Stdin(b"in".to_vec()))));
+            assert_eq!(Message::read(&guest, Side::Host).unwrap(), Some((3, Message::Stdin(b"in".to_vec()))));
             // Only the supervisor may power the guest off.
-            assert_eq!(Message::read(&guest).unwrap(), Some((2, Message::Signal(2))));
-            api.deliver(2, Message::Stdout(b"out".to_vec()));
-            api.deliver(2, Message::Exited(guest_protocol::Ending::Status(3)));
-            assert_eq!(Message::read(&client).unwrap(), Some((STREAM, Message::Stdout(b"out".to_vec()))));
-            assert!(matches!(Message::read(&client).unwrap(), Some((STREAM, Message::Exited(_)))));
+            assert_eq!(Message::read(&guest, Side::Host).unwrap(), Some((3, Message::Signal(2))));
+            api.deliver(3, Message::Stdout(b"out".to_vec()));
+            api.deliver(3, Message::Exited(guest_protocol::Ending::Status(3)));
+            assert_eq!(Message::read(&client, Side::Guest).unwrap(), Some((STREAM, Message::Stdout(b"out".to_vec()))));
+            assert!(matches!(Message::read(&client, Side::Guest).unwrap(), Some((STREAM, Message::Exited(_)))));
             assert_eq!(client.read(&mut [0]).unwrap(), 0);
             attending.join().unwrap().unwrap();
         });

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use guest_protocol::{Channel, Ending, Message, Process};
+use guest_protocol::{Channel, Ending, HostSide, Message, Process};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use rustix::process::{Signal, pidfd_send_signal};
@@ -22,7 +22,7 @@ use super::request::{self, ApiRequest, Reply, STREAM, read_line, write_line};
 use super::session::{Control, Session};
 use super::signals::Signals;
 use super::stdio::Stdio;
-use super::{session, terminal};
+use super::terminal;
 use crate::failure::{About, Failure, MACHINE_FAILED};
 use crate::host::process::ends_within;
 use crate::machine::kept_disk;
@@ -230,10 +230,10 @@ impl Machine {
         let stream = self.ask(&ApiRequest::Exec(process))?;
         let _attended = signals.attend();
         let Signals { events, inbox, .. } = signals;
-        let control = Control::new(stream.try_clone().about("api")?);
-        let mut session = Session::attach(STREAM, &control, events.clone(), stdio);
+        let control = Control::new(stream.try_clone().about("api")?, HostSide::with_process(STREAM), events);
+        let mut session = Session::attach(STREAM, &control, stdio);
         let raw = raw.then(terminal::Raw::enter).and_then(Result::ok);
-        session::listen(stream, events, control.ledger());
+        control.listen(stream);
         let mut result = Err(self.failure("it ended before the process did").with_status(MACHINE_FAILED));
         let mut over = false;
         // The signal that was passed on, and when the process must have ended.
@@ -245,11 +245,11 @@ impl Machine {
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match (event, told) {
-                (Ok(Event::Control(_, Message::Stdout(bytes))), _) => session.output(Channel::Stdout, bytes),
-                (Ok(Event::Control(_, Message::Stderr(bytes))), _) => session.output(Channel::Stderr, bytes),
-                (Ok(Event::Control(_, Message::Credit(Channel::Stdin, bytes))), _) => session.credit(bytes),
-                (Ok(Event::Control(_, Message::Exited(ending))), _) => result = Ok(ending),
-                (Ok(Event::Control(_, Message::StartFailed(error))), _) => {
+                (Ok(Event::Control(_, Message::Stdout(bytes), _)), _) => session.output(Channel::Stdout, bytes),
+                (Ok(Event::Control(_, Message::Stderr(bytes), _)), _) => session.output(Channel::Stderr, bytes),
+                (Ok(Event::Control(_, Message::Credit(Channel::Stdin, bytes), _)), _) => session.credit(bytes),
+                (Ok(Event::Control(_, Message::Exited(ending), _)), _) => result = Ok(ending),
+                (Ok(Event::Control(_, Message::StartFailed(error), _)), _) => {
                     result = Err(self.failure(error.cause).with_status(error.status));
                 }
                 (Ok(Event::ControlClosed(_)), _) if !over => {

@@ -6,6 +6,7 @@ use std::process::ExitStatus;
 use guest_protocol::Message;
 
 use super::request::ApiRequest;
+use super::session::Permit;
 use crate::engine;
 
 /// Something that happened to a machine.
@@ -13,8 +14,8 @@ use crate::engine;
 pub(crate) enum Event {
     /// The engine reports something.
     Engine(engine::Event),
-    /// The guest said something.
-    Control(u32, Message),
+    /// The guest said something. More of it is read when the permit is dropped.
+    Control(u32, Message, Permit),
     /// The control channel ended, by an error or by its end.
     ControlClosed(Option<io::Error>),
     /// The console says that the guest's kernel panics. A guest can forge that, but it only ends itself.

@@ -211,7 +211,8 @@ impl Prepared {
             shares: self.servers(directory)?,
             engine: (self.engine, plan),
             show_console: self.spec.show_console,
-            setup: self.setup()?,
+            setup: self.setup(),
+            secrets: self.spec.secrets.iter().map(Secret::read).collect::<Result<_, _>>()?,
             process: self.spec.process,
             ready: self.spec.ready,
             ready_timeout: Duration::from_secs(self.spec.ready_timeout),
@@ -220,7 +221,7 @@ impl Prepared {
     }
 
     /// Returns what the guest is told to mount.
-    fn setup(&self) -> Result<Setup, Failure> {
+    fn setup(&self) -> Setup {
         let share = |(position, resolved): (usize, &Resolved)| guest_protocol::Share {
             tag: share::tag(position + 1),
             target: resolved.share.guest.clone(),
@@ -228,7 +229,7 @@ impl Prepared {
             file: resolved.file.clone(),
         };
         let root = ROOT.to_owned();
-        Ok(Setup {
+        Setup {
             hostname: self.spec.name.clone(),
             seconds: 0,
             nanoseconds: 0,
@@ -243,8 +244,8 @@ impl Prepared {
             directories: self.spec.process.cwd.iter().chain(&self.spec.image_volumes).cloned().collect(),
             volumes: if self.spec.writes == Writes::Nowhere { self.spec.image_volumes.clone() } else { Vec::new() },
             init_system: self.spec.process.is_init_system(),
-            secrets: self.spec.secrets.iter().map(Secret::read).collect::<Result<_, _>>()?,
-        })
+            user: self.spec.process.user.clone(),
+        }
     }
 }
 

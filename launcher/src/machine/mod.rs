@@ -59,6 +59,7 @@ pub(crate) mod launch;
 mod lifecycle;
 mod limits;
 mod log;
+mod outbox;
 mod ready_pipe;
 mod reconcile;
 mod record;

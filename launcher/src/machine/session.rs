@@ -1,125 +1,172 @@
 //! One process of the guest, connected to the source of its input and the target of its output.
 
-use std::collections::HashMap;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use guest_protocol::Window;
-use guest_protocol::{Channel, MAX_CHUNK, Message, WINDOW};
+use guest_protocol::{Channel, HostSide, MAX_CHUNK, Message, Side, Verdict, Window, cost};
 
 use super::event::Event;
+use super::outbox::Outbox;
 use super::stdio::Stdio;
 
 /// The sending side of a control channel, shared by threads. Sending never waits, because a separate thread writes. So
 /// a guest that has stopped reading does not block the thread that must notice that.
 #[derive(Clone, Debug)]
-pub(crate) struct Control {
-    queue: Sender<(u32, Message)>,
-    ledger: Arc<Ledger>,
+pub(crate) struct Control(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    outbox: Arc<Outbox>,
+    rules: Arc<Mutex<HostSide>>,
+    events: Sender<Event>,
+    /// It has been said that the guest does not read.
+    told: AtomicBool,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.outbox.close();
+    }
 }
 
 impl Control {
-    pub(crate) fn new(socket: UnixStream) -> Self {
-        let (queue, messages) = channel::<(u32, Message)>();
+    /// Starts to write to `socket`, in a separate thread. `rules` is what the other side may say.
+    pub(crate) fn new(socket: UnixStream, rules: HostSide, events: Sender<Event>) -> Self {
+        let (outbox, rules) = (Arc::new(Outbox::default()), Arc::new(Mutex::new(rules)));
+        let (waiting, kept) = (Arc::clone(&outbox), Arc::clone(&rules));
         std::thread::spawn(move || {
-            for (stream, message) in messages {
-                if let Err(error) = message.write(stream, &socket) {
-                    tracing::debug!("control channel: {error}");
-                    return;
+            if let Err(error) = write(&socket, &waiting, &kept) {
+                tracing::debug!("control channel: {error}");
+                // Nothing is written any more, so nothing must wait.
+                while let Some(taken) = waiting.take() {
+                    taken.frames.iter().for_each(|frame| waiting.written(frame.len()));
                 }
             }
         });
-        Self { queue, ledger: Arc::default() }
+        Self(Arc::new(Shared { outbox, rules, events, told: AtomicBool::new(false) }))
     }
 
-    /// Returns the count of output that the other side has sent.
-    pub(crate) fn ledger(&self) -> Arc<Ledger> {
-        Arc::clone(&self.ledger)
+    /// Starts a thread that passes on what the guest says until the channel ends or the guest breaks the protocol. It
+    /// reads no further while [`MOST_WAITING`] messages have not been handled.
+    pub(crate) fn listen(&self, mut stream: UnixStream) {
+        let (rules, events) = (Arc::clone(&self.0.rules), self.0.events.clone());
+        std::thread::spawn(move || {
+            let permits = Arc::new(Permits::default());
+            let error = loop {
+                let (number, message) = match Message::read(&mut stream, Side::Guest) {
+                    Ok(Some(read)) => read,
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
+                };
+                let verdict = lock(&rules).receives(number, &message);
+                match verdict {
+                    Ok(Verdict::Handle) => {
+                        if events.send(Event::Control(number, message, Permits::wait(&permits))).is_err() {
+                            return;
+                        }
+                    }
+                    Ok(Verdict::Drop) => {}
+                    Err(breach) => break Some(io::Error::new(io::ErrorKind::InvalidData, breach)),
+                }
+            };
+            let _ = events.send(Event::ControlClosed(error));
+        });
     }
 
-    /// Sends one message, after those that were sent before. If it cannot be sent, the end of the channel shows it.
-    pub(crate) fn send(&self, stream: u32, message: Message) {
-        self.ledger.sends(stream, &message);
-        let _ = self.queue.send((stream, message));
+    /// Sends one message, after those that were sent before. Returns whether it will be written: a message for a stream
+    /// that has ended is not. If a message cannot be written, the end of the channel shows it.
+    pub(crate) fn send(&self, stream: u32, message: Message) -> bool {
+        let Shared { outbox, rules, events, told } = &*self.0;
+        if let Message::Credit(channel, bytes) = message {
+            outbox.add_credit(stream, channel, bytes);
+            return true;
+        }
+        // Locked until the frame waits, so that the messages of two threads are checked in the order in which they are
+        // written.
+        let mut rules = lock(rules);
+        if !rules.sends(stream, &message) {
+            return false;
+        }
+        let frame = match message.into_frame(stream) {
+            Ok(frame) => frame,
+            Err(error) => {
+                tracing::warn!("control channel: {error}");
+                return false;
+            }
+        };
+        let has_room = outbox.put(frame);
+        if !has_room && !told.swap(true, Ordering::Relaxed) {
+            let error = io::Error::new(io::ErrorKind::InvalidData, "it does not read what it is sent");
+            let _ = events.send(Event::ControlClosed(Some(error)));
+        }
+        has_room
+    }
+
+    /// Returns how many bytes wait to be written.
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.outbox.bytes()
     }
 }
 
-/// Counts the output of processes that has arrived but has not been passed on. It is in our memory, so it must not be
-/// larger than the windows.
+fn lock(rules: &Mutex<HostSide>) -> std::sync::MutexGuard<'_, HostSide> {
+    rules.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes what is put into the outbox until it is closed. Credit counts as returned when it is written, so a guest that
+/// does not read it cannot go on sending.
+fn write(mut socket: &UnixStream, outbox: &Outbox, rules: &Mutex<HostSide>) -> io::Result<()> {
+    use std::io::Write;
+    while let Some(taken) = outbox.take() {
+        for (stream, channel, bytes) in taken.credit {
+            let credit = Message::Credit(channel, bytes);
+            let wanted = lock(rules).sends(stream, &credit);
+            if wanted {
+                credit.write(stream, socket)?;
+            }
+        }
+        for frame in taken.frames {
+            socket.write_all(&frame)?;
+            outbox.written(frame.len());
+        }
+    }
+    Ok(())
+}
+
+/// How many messages of a guest may wait to be handled.
+const MOST_WAITING: usize = 16;
+
+/// Limits how many messages of a guest wait to be handled, so that a guest that sends faster than they are handled waits
+/// itself.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger(Mutex<HashMap<u32, [u32; 2]>>);
+pub(crate) struct Permits {
+    given: Mutex<usize>,
+    returned: Condvar,
+}
 
-impl Ledger {
-    fn sends(&self, stream: u32, message: &Message) {
-        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match message {
-            Message::Start(_) => drop(streams.insert(stream, [0; 2])),
-            Message::Credit(channel, bytes) => {
-                let under_way = streams.get_mut(&stream).and_then(|stream| stream.get_mut(output(*channel)?));
-                if let Some(under_way) = under_way {
-                    *under_way = under_way.saturating_sub(*bytes);
-                }
-            }
-            _ => {}
-        }
-    }
+/// Allows one message of a guest to wait. Dropped when the message has been handled.
+#[derive(Debug)]
+pub(crate) struct Permit(Arc<Permits>);
 
-    /// Counts what has arrived.
-    ///
-    /// # Errors
-    /// It is more than the window allows (`InvalidData`).
-    fn receives(&self, stream: u32, message: &Message) -> io::Result<()> {
-        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (channel, bytes) = match message {
-            Message::Stdout(bytes) => (Channel::Stdout, bytes),
-            Message::Stderr(bytes) => (Channel::Stderr, bytes),
-            Message::Exited(_) | Message::StartFailed(_) => {
-                streams.remove(&stream);
-                return Ok(());
-            }
-            _ => return Ok(()),
-        };
-        let under_way = streams.get_mut(&stream).and_then(|stream| stream.get_mut(output(channel)?));
-        let Some(under_way) = under_way else { return Ok(()) };
-        *under_way = under_way.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
-        if *under_way <= WINDOW {
-            return Ok(());
+impl Permits {
+    /// Waits until another message may wait.
+    pub(crate) fn wait(permits: &Arc<Self>) -> Permit {
+        let mut given = permits.given.lock().unwrap_or_else(PoisonError::into_inner);
+        while *given >= MOST_WAITING {
+            given = permits.returned.wait(given).unwrap_or_else(PoisonError::into_inner);
         }
-        let cause = format!("{under_way} bytes of output where there is room for {WINDOW}");
-        Err(io::Error::new(io::ErrorKind::InvalidData, cause))
+        *given += 1;
+        Permit(Arc::clone(permits))
     }
 }
 
-/// Returns the index of an output's count.
-const fn output(channel: Channel) -> Option<usize> {
-    match channel {
-        Channel::Stdin => None,
-        Channel::Stdout => Some(0),
-        Channel::Stderr => Some(1),
+impl Drop for Permit {
+    fn drop(&mut self) {
+        *self.0.given.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.returned.notify_one();
     }
-}
-
-/// Starts a thread that passes on what the guest says until the channel ends.
-pub(crate) fn listen(mut stream: UnixStream, events: Sender<Event>, ledger: Arc<Ledger>) {
-    std::thread::spawn(move || {
-        let error = loop {
-            match Message::read(&mut stream) {
-                Ok(Some((number, message))) => {
-                    if let Err(error) = ledger.receives(number, &message) {
-                        break Some(error);
-                    }
-                    if events.send(Event::Control(number, message)).is_err() {
-                        return;
-                    }
-                }
-                Ok(None) => break None,
-                Err(error) => break Some(error),
-            }
-        };
-        let _ = events.send(Event::ControlClosed(error));
-    });
 }
 
 /// A process of the guest whose channels are connected to this process.
@@ -133,7 +180,8 @@ pub(crate) struct Session {
 impl Session {
     /// Starts to pass on input to the stream `stream`, and the output that [`Session::output`] is called with. When the
     /// output can no longer be written, the process sees a closed pipe.
-    pub(crate) fn attach(stream: u32, control: &Control, events: Sender<Event>, stdio: Stdio) -> Self {
+    pub(crate) fn attach(stream: u32, control: &Control, stdio: Stdio) -> Self {
+        let events = control.0.events.clone();
         let Stdio { input, mut output } = stdio;
         let stdin = Arc::new(Window::default());
         match input {
@@ -142,15 +190,16 @@ impl Session {
                 // Not joined, because a read from a terminal cannot be cancelled.
                 std::thread::spawn(move || send_input(stream, input, &window, &sender));
             }
-            None => control.send(stream, Message::Stdin(Vec::new())),
+            None => {
+                control.send(stream, Message::Stdin(Vec::new()));
+            }
         }
         let (sender, chunks) = channel::<(Channel, Vec<u8>)>();
         let control = control.clone();
         std::thread::spawn(move || {
             for (channel, bytes) in chunks {
-                let count = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
                 let answer = match output.take(channel, &bytes) {
-                    Ok(()) => Message::Credit(channel, count),
+                    Ok(()) => Message::Credit(channel, cost(bytes.len())),
                     Err(error) => {
                         tracing::debug!("output: {error}");
                         Message::Close(channel)
@@ -205,33 +254,65 @@ fn send_input(stream: u32, mut input: Box<dyn Read + Send>, window: &Window, con
 
 #[cfg(test)]
 mod tests {
-    use guest_protocol::{Ending, Process};
+    use guest_protocol::{HEADER, MAX_PAYLOAD, Process, WINDOW};
 
     use super::*;
 
-    #[test]
-    fn a_guest_that_reads_nothing_holds_up_no_sender() {
-        let (_guest, host) = UnixStream::pair().unwrap();
-        let control = Control::new(host);
-        // Far more than a socket can buffer.
-        for _ in 0..1000 {
-            control.send(7, Message::Stdin(vec![0; MAX_CHUNK]));
-        }
+    fn connected() -> (UnixStream, Control, std::sync::mpsc::Receiver<Event>) {
+        let (guest, host) = UnixStream::pair().unwrap();
+        let (events, inbox) = channel();
+        let control = Control::new(host.try_clone().unwrap(), HostSide::with_process(7), events);
+        control.listen(host);
+        (guest, control, inbox)
     }
 
     #[test]
-    fn output_beyond_its_window_is_a_breach_and_what_nobody_asked_for_is_not_counted() {
-        let ledger = Ledger::default();
-        let full = || Message::Stdout(vec![0; WINDOW as usize]);
-        ledger.receives(7, &full()).unwrap();
-        ledger.sends(7, &Message::Start(Process::tool(&["x"])));
-        ledger.receives(7, &full()).unwrap();
-        ledger.receives(7, &Message::Stderr(vec![0; 1])).unwrap();
-        ledger.sends(7, &Message::Credit(Channel::Stdout, 10));
-        ledger.receives(7, &Message::Stdout(vec![0; 10])).unwrap();
-        let breach = ledger.receives(7, &Message::Stdout(vec![0; 1])).unwrap_err();
-        assert_eq!(breach.kind(), io::ErrorKind::InvalidData);
-        ledger.receives(7, &Message::Exited(Ending::Status(0))).unwrap();
-        assert!(ledger.0.lock().unwrap().is_empty());
+    fn a_guest_that_reads_nothing_holds_up_no_sender_and_is_found_out() {
+        let (_guest, control, inbox) = connected();
+        assert!(control.send(7, Message::Stdin(vec![0; MAX_CHUNK])));
+        assert!(!control.send(8, Message::Signal(15)), "there is no such stream");
+        let request = || Message::Start(Process::tool(&["x".repeat(MAX_PAYLOAD / 2).as_str()]));
+        let sent = (10..1000).take_while(|&stream| control.send(stream, request())).count();
+        assert!(sent < 8, "{sent}");
+        assert!(matches!(inbox.recv().unwrap(), Event::ControlClosed(Some(error)) if error.to_string().contains("read")));
+    }
+
+    #[test]
+    fn a_guest_that_sends_without_end_waits_until_it_is_heard() {
+        let (guest, _control, inbox) = connected();
+        Message::Started.write(7, &guest).unwrap();
+        let flood = std::thread::spawn(move || {
+            let lengths = (0..3).map(|_| MAX_CHUNK);
+            lengths.for_each(|length| Message::Stdout(vec![0; length]).write(7, &guest).unwrap());
+            (0..1000).try_for_each(|_| Message::Stderr(vec![0; 1]).write(7, &guest))
+        });
+        let mut held: Vec<Event> = Vec::new();
+        while held.len() < MOST_WAITING {
+            held.push(inbox.recv().unwrap());
+        }
+        assert!(inbox.recv_timeout(std::time::Duration::from_millis(50)).is_err());
+        drop(held);
+        let heard = inbox.iter().take_while(|event| matches!(event, Event::Control(..))).count();
+        assert_eq!(heard, 1004 - MOST_WAITING);
+        flood.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_breach_ends_the_channel_and_credit_that_is_not_read_is_not_returned() {
+        let (guest, control, inbox) = connected();
+        Message::Started.write(7, &guest).unwrap();
+        let fill = || Message::Stdout(vec![0; MAX_CHUNK - HEADER]).write(7, &guest).unwrap();
+        (0..WINDOW as usize / MAX_CHUNK).for_each(|_| fill());
+        for _ in 0..=WINDOW as usize / MAX_CHUNK {
+            assert!(matches!(inbox.recv().unwrap(), Event::Control(7, ..)));
+        }
+        control.send(7, Message::Credit(Channel::Stdout, cost(10)));
+        let credit = Message::read(&guest, Side::Host).unwrap();
+        assert_eq!(credit, Some((7, Message::Credit(Channel::Stdout, cost(10)))));
+        Message::Stdout(vec![0; 10]).write(7, &guest).unwrap();
+        Message::Stdout(vec![0; 1]).write(7, &guest).unwrap();
+        assert!(matches!(inbox.recv().unwrap(), Event::Control(7, ..)));
+        let Event::ControlClosed(Some(error)) = inbox.recv().unwrap() else { panic!("no breach") };
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -67,14 +67,16 @@ impl Secret {
     /// The file cannot be read, or is too large.
     pub(crate) fn read(&self) -> Result<guest_protocol::Secret, Failure> {
         let about = || format!("--secret {}", self.file.display());
-        let mut content = Vec::new();
+        // With room for all of it, because a buffer that grows leaves copies behind. Dropping it overwrites it.
+        let mut secret =
+            guest_protocol::Secret { name: self.name.clone(), content: Vec::with_capacity(MAX_SECRET + 64) };
         let file = File::open(&self.file).about(about())?;
-        file.take(MAX_SECRET as u64 + 1).read_to_end(&mut content).about(about())?;
-        if content.len() > MAX_SECRET {
+        file.take(MAX_SECRET as u64 + 1).read_to_end(&mut secret.content).about(about())?;
+        if secret.content.len() > MAX_SECRET {
             let cause = format!("a secret has at most {} KiB", MAX_SECRET >> 10);
             return Err(Failure::new(about(), cause).with_hint("share the file with -v FILE:GUEST:ro"));
         }
-        Ok(guest_protocol::Secret { name: self.name.clone(), content })
+        Ok(secret)
     }
 }
 

@@ -3,19 +3,20 @@
 use std::os::unix::net::UnixStream;
 use std::time::SystemTime;
 
-use guest_protocol::{Channel, Ending, MACHINE, Message, VERSION};
+use guest_protocol::{Channel, Ending, HostSide, MACHINE, Message, VERSION};
 use rustix::io::Errno;
 
 use super::{AWAITING, FIRST, Supervisor};
 use crate::failure::{About, Failure};
 use crate::machine::lifecycle::Input;
 use crate::machine::session::{Control, Session};
-use crate::machine::{guest_warning, kept_disk, session, terminal};
+use crate::machine::{guest_warning, kept_disk, terminal};
 
 impl Supervisor {
     pub(super) fn connect(&mut self, stream: UnixStream) -> Result<(), Failure> {
-        let control = Control::new(stream.try_clone().about("control channel")?);
-        session::listen(stream, self.events.clone(), control.ledger());
+        let writing = stream.try_clone().about("control channel")?;
+        let control = Control::new(writing, HostSide::default(), self.events.clone());
+        control.listen(stream);
         self.control = Some(control);
         self.step(Input::ControlOpened);
         Ok(())
@@ -32,6 +33,9 @@ impl Supervisor {
                 let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
                 self.config.setup.seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
                 self.config.setup.nanoseconds = now.subsec_nanos();
+                for secret in std::mem::take(&mut self.config.secrets) {
+                    self.send(MACHINE, Message::Secret(secret));
+                }
                 self.send(MACHINE, Message::Setup(self.config.setup.clone()));
             }
             (MACHINE, Message::Ready) => self.step(Input::GuestReady),
@@ -52,9 +56,8 @@ impl Supervisor {
             (FIRST, Message::Exited(ending)) => self.step(Input::CommandEnded(ending)),
             (FIRST, Message::StartFailed(error)) => self.step(Input::CommandFailed(error.status, error.cause)),
             (AWAITING, Message::Exited(Ending::Status(0))) => self.step(Input::PortListens),
-            (AWAITING, _) => {}
-            (stream, message) if stream > FIRST => self.api.deliver(stream, message),
-            (stream, unexpected) => tracing::debug!("ignored on stream {stream}: {unexpected:?}"),
+            (MACHINE | FIRST | AWAITING, _) => {}
+            (stream, message) => self.api.deliver(stream, message),
         }
     }
 
@@ -71,7 +74,7 @@ impl Supervisor {
         }
         self.send(FIRST, Message::Start(self.config.process.clone()));
         if let (Some(control), Some(stdio)) = (&self.control, self.stdio.take()) {
-            self.session = Some(Session::attach(FIRST, control, self.events.clone(), stdio));
+            self.session = Some(Session::attach(FIRST, control, stdio));
             self.api.ready(control.clone(), self.config.process.clone());
         }
     }

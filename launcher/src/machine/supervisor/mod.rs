@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use composefs_fuse::linux::StatsSocket;
-use guest_protocol::{Ending, MACHINE, Message, Process, Setup};
+use guest_protocol::{Ending, MACHINE, Message, Process, Secret, Setup};
 use signal_hook::consts::SIGWINCH;
 
 use super::api::ApiServer;
@@ -39,7 +39,7 @@ use crate::sys;
 /// The stream of the machine's first command.
 const FIRST: u32 = 1;
 /// The stream of the tool that waits for the machine to be ready.
-const AWAITING: u32 = u32::MAX;
+const AWAITING: u32 = 2;
 /// How often to check for what no event reports.
 const TICK: Duration = Duration::from_secs(1);
 /// How often to look for the sockets of servers that are starting.
@@ -60,6 +60,8 @@ pub(crate) struct RunConfig {
     pub(crate) show_console: bool,
     /// What the guest mounts. The clock is filled in when it is sent.
     pub(crate) setup: Setup,
+    /// Files for `/run/secrets`, until they have been sent.
+    pub(crate) secrets: Vec<Secret>,
     /// The command.
     pub(crate) process: Process,
     /// When the machine counts as ready.
@@ -269,7 +271,10 @@ impl Supervisor {
                 let warning = limits::disk_failed(&self.directory.file(kept_disk::FILE), &cause);
                 self.directory.warn(&warning);
             }
-            Event::Control(stream, message) => self.hear(stream, message),
+            Event::Control(stream, message, permit) => {
+                self.hear(stream, message);
+                drop(permit);
+            }
             Event::ControlClosed(error) => {
                 match error {
                     Some(error) if error.kind() == std::io::ErrorKind::InvalidData => {
