@@ -6,7 +6,8 @@ use zeroize::Zeroizing;
 
 use crate::message::CHANNELS;
 use crate::{
-    HEADER, MAX_CHUNK, MAX_PAYLOAD, MAX_SECRET, Message, Protocol, Secret, Side, StartError, Service, TerminalSize, Warning,
+    HEADER, MAX_CHUNK, MAX_PAYLOAD, MAX_SECRET, Message, Protocol, Secret, Service, Side, StartError, TerminalSize,
+    Warning,
 };
 
 impl Message {

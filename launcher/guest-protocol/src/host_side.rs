@@ -195,7 +195,7 @@ const fn output_of(stream: &mut Stream, channel: Channel) -> Option<&mut u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Ending, HEADER, Hello, Overlay, Process, Protocol, RootSource, Setup, StartError, Service, Warning};
+    use crate::{Ending, HEADER, Hello, Overlay, Process, Protocol, RootSource, Service, Setup, StartError, Warning};
 
     fn hello() -> Message {
         Message::Hello(Hello { version: crate::VERSION, kernel: "6.1".into() })

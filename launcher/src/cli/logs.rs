@@ -1,7 +1,6 @@
 //! `lamina logs`.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use layer_store::printable;
 
 use super::Global;
 use crate::failure::{About, Failure};
-use crate::machine::{FileWatch, LogEntry, Machine, OUTPUT_LOG, Signals};
+use crate::machine::{CONSOLE_LOG, FileWatch, LAUNCHER_LOG, LogEntry, LogReader, Machine, OUTPUT_LOG, Signals};
 
 /// Show what a machine's command has written
 ///
@@ -45,13 +44,13 @@ impl Logs {
         let signals = Signals::catch()?;
         let machine = Machine::find(&self.name)?;
         let path = machine.directory()?.join(self.file());
-        let file = match File::open(&path) {
-            Ok(file) => file,
+        let log = match LogReader::open(&path) {
+            Ok(log) => log,
             // A machine in the foreground writes to its terminal and has no log.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(Failure::new(path.display(), error)),
         };
-        match self.show(file, &path, &machine, global.json, &signals) {
+        match self.show(log, &path, &machine, global.json, &signals) {
             // A closed pipe (`| head`) is no error.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
             other => other.map(|()| 0).about(path.display()),
@@ -60,24 +59,33 @@ impl Logs {
 
     const fn file(&self) -> &'static str {
         match (self.console, self.launcher) {
-            (true, _) => "console.log",
-            (_, true) => "lamina.log",
+            (true, _) => CONSOLE_LOG,
+            (_, true) => LAUNCHER_LOG,
             _ => OUTPUT_LOG,
         }
     }
 
-    fn show(&self, file: File, path: &Path, machine: &Machine, json: bool, signals: &Signals) -> io::Result<()> {
-        let growth = if self.follow { Some(FileWatch::of(path)?) } else { None };
-        let mut log = BufReader::new(file);
+    fn show(
+        &self,
+        mut log: LogReader,
+        path: &Path,
+        machine: &Machine,
+        json: bool,
+        signals: &Signals,
+    ) -> io::Result<()> {
+        let growth = if self.follow { Some(FileWatch::of(path.parent().unwrap_or(path))?) } else { None };
         let mut line = Vec::new();
         loop {
             // Checked before the rest is read: if the machine had ended by then, this is all it wrote.
             let running = machine.runs();
-            while log.read_until(b'\n', &mut line)? > 0 {
-                if line.ends_with(b"\n") {
-                    self.print(&line[..line.len() - 1], json)?;
-                    line.clear();
+            while log.read(&mut line)? {
+                let whole = line.strip_suffix(b"\n");
+                if let Some(line) = whole.or((line.len() >= LogReader::LONGEST).then_some(&line)) {
+                    self.print(line, json)?;
+                } else {
+                    continue;
                 }
+                line.clear();
             }
             let Some(growth) = growth.as_ref().filter(|_| running && signals.check().is_ok()) else {
                 // A guest's console may end in the middle of a line.

@@ -7,7 +7,7 @@ use layer_store::Store;
 use super::on_top::OnTop;
 use super::outcome::{Outcome, refuse_json};
 use super::pull::Missing;
-use super::values::{Processors, parse_disk, parse_memory, parse_name, parse_size, split_command};
+use super::values::{Processors, parse_disk, parse_log_size, parse_memory, parse_name, parse_size, split_command};
 use super::{Global, store};
 use crate::engine::{Backend, Choice, RunRequest, table};
 use crate::failure::{About, Failure};
@@ -138,6 +138,10 @@ pub(super) struct Run {
     /// The VM's kernel [default: the newest under /boot]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
+    /// How much of the host's disk the log of the command's output may take, and the log of the console as much; the
+    /// oldest lines are discarded
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_log_size)]
+    log_max_size: u64,
     /// Show the kernel's console on standard error
     #[arg(long)]
     console: bool,
@@ -277,6 +281,7 @@ impl Run {
                 explain: self.explain,
             },
             kernel: self.kernel.clone().map(std::path::absolute).transpose().about("--kernel")?,
+            log_max_size: self.log_max_size,
             show_console: self.console,
             ready: self.ready,
             ready_timeout: self.ready_timeout,

@@ -77,6 +77,14 @@ impl std::str::FromStr for Processors {
     }
 }
 
+/// Parses the size of a log into bytes.
+pub(super) fn parse_log_size(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        bytes if bytes >= 64 << 10 => Ok(bytes),
+        _ => Err("a log needs at least 64K".to_owned()),
+    }
+}
+
 /// Parses the name of a machine.
 pub(super) fn parse_name(text: &str) -> Result<String, String> {
     if machine::is_valid_name(text) {

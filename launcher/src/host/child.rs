@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -91,14 +91,6 @@ pub(crate) fn find(program: &str, further: &[&str]) -> Option<PathBuf> {
         .find(executable)
 }
 
-/// Returns the last `lines` of a text file, or nothing if there is no such file.
-#[must_use]
-pub(crate) fn tail(path: &Path, lines: usize) -> String {
-    let text = String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,13 +107,5 @@ mod tests {
     fn programs_are_found_in_path_and_nowhere_else() {
         assert!(find("sh", &[]).is_some_and(|path| path.is_absolute()));
         assert_eq!(find("no-such-program-of-ours", &["/usr/bin"]), None);
-    }
-
-    #[test]
-    fn the_tail_is_the_last_lines() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "a\nb\nc\n").unwrap();
-        assert_eq!(tail(file.path(), 2), "b\nc");
-        assert_eq!(tail(Path::new("/nonexistent"), 2), "");
     }
 }

@@ -1,6 +1,7 @@
 //! What this host has and can do: its programs and files, and its abilities, found out by trying them.
 
 mod ability;
+pub(crate) mod bounded_log;
 pub(crate) mod child;
 pub(crate) mod command_line;
 pub(crate) mod file_share;

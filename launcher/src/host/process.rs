@@ -1,6 +1,7 @@
 //! A program that a machine needs while it runs: started so that it ends with this process, watched, and killed.
 
 use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::bounded_log::{self, BoundedLog};
 use super::child;
 use super::command_line::CommandLine;
 use crate::failure::{About, Failure};
@@ -37,6 +39,8 @@ pub(crate) struct Watched {
     child: Child,
     handle: Handle,
     log: PathBuf,
+    /// Writes the log.
+    logger: Option<JoinHandle<()>>,
 }
 
 /// Refers to one process, even after its id has been used again.
@@ -44,7 +48,7 @@ pub(crate) struct Watched {
 pub(crate) struct Handle(Arc<OwnedFd>);
 
 impl Process {
-    /// Starts a program whose output goes to the new file `log`. Calls `watch` in a separate thread; it must wait for
+    /// Starts a program whose output goes to the new log `log`, of which only the end is kept. Calls `watch` in a separate thread; it must wait for
     /// the program's end.
     ///
     /// Call this in a thread that lives as long as the program should live, because the kernel ends the program with
@@ -57,8 +61,10 @@ impl Process {
         log: &Path,
         watch: impl FnOnce(Watched) + Send + 'static,
     ) -> Result<Self, Failure> {
-        let output = File::create(log).about(log.display())?;
-        let errors = output.try_clone().about(log.display())?;
+        let target = BoundedLog::create(log, bounded_log::OWN_SIZE).about(log.display())?;
+        // A pipe, because a program that writes to the file itself could fill the disk.
+        let (source, output) = io::pipe().about("pipe")?;
+        let errors = output.try_clone().about("pipe")?;
         tracing::debug!("starting {}", command.to_shell());
         let mut child =
             child::command(command)?.stdout(output).stderr(errors).spawn().about(command.program.display())?;
@@ -72,7 +78,9 @@ impl Process {
                 return Err(error).about("pidfd_open");
             }
         };
-        let watched = Watched { child, handle: handle.clone(), log: log.to_owned() };
+        let ended = handle.clone();
+        let logger = Some(std::thread::spawn(move || keep_log(&OwnedFd::from(source).into(), target, &ended)));
+        let watched = Watched { child, handle: handle.clone(), log: log.to_owned(), logger };
         let watcher = Some(std::thread::spawn(move || watch(watched)));
         Ok(Self { pid, handle, log: log.to_owned(), watcher })
     }
@@ -112,10 +120,14 @@ impl Drop for Process {
 }
 
 impl Watched {
-    /// Waits for the program's end.
+    /// Waits for the program's end, and until its log is written.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         // Fails only for a process that is not a child.
-        self.child.wait().unwrap_or_default()
+        let status = self.child.wait().unwrap_or_default();
+        if let Some(logger) = self.logger.take() {
+            let _ = logger.join();
+        }
+        status
     }
 
     /// A handle for another thread.
@@ -168,8 +180,42 @@ pub(crate) fn ends_within(handle: &OwnedFd, most: Duration) -> bool {
     }
 }
 
+/// How many bytes are read of what a program has written when it has ended: what a pipe can hold
+/// (`/proc/sys/fs/pipe-max-size`). Another process may still have the pipe open.
+const LEFT_OVER: usize = 1 << 20;
+
+/// Writes what a program writes to its log, until the program has ended and the pipe is empty.
+fn keep_log(mut source: &File, mut log: BoundedLog, process: &Handle) {
+    if rustix::io::ioctl_fionbio(source, true).is_err() {
+        return;
+    }
+    let (mut buffer, mut left) = (vec![0; 4096], None);
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => {
+                // If the disk is full, the log ends there.
+                let _ = log.write_all(&buffer[..count]);
+                left = left.map(|left: usize| left.saturating_sub(count));
+                if left == Some(0) {
+                    return;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && left.is_none() => {
+                let mut fds = [source.as_fd(), process.0.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+                let _ = poll(&mut fds, None);
+                if !fds[1].revents().is_empty() {
+                    left = Some(LEFT_OVER);
+                }
+            }
+            Err(_) => return,
+        }
+    }
+}
+
 fn last_words(log: &Path) -> String {
-    child::tail(log, LAST_WORDS).replace('\n', "; ")
+    bounded_log::tail(log, LAST_WORDS).replace('\n', "; ")
 }
 
 /// Returns the id of this boot of the host, which no other boot has; or nothing if the kernel does not tell it.
@@ -180,7 +226,6 @@ pub(crate) fn current_boot() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
     use std::os::unix::process::ExitStatusExt;
     use std::sync::mpsc::channel;
 
@@ -199,7 +244,7 @@ mod tests {
             .unwrap();
         let pid = Pid::from_child(&child);
         let handle = Handle(Arc::new(pidfd_open(pid, PidfdFlags::empty()).unwrap()));
-        let watched = Watched { child, handle: handle.clone(), log: log.to_owned() };
+        let watched = Watched { child, handle: handle.clone(), log: log.to_owned(), logger: None };
         let watcher = Some(std::thread::spawn(move || watch(watched)));
         Process { pid, handle, log: log.to_owned(), watcher }
     }
@@ -243,7 +288,7 @@ mod tests {
             sender.send((first.unwrap().unwrap(), second.is_none())).unwrap();
         });
         let mut stream = UnixStream::connect(&socket).unwrap();
-        std::io::Write::write_all(&mut stream, b"word").unwrap();
+        Write::write_all(&mut stream, b"word").unwrap();
         drop(stream);
         drop(process);
         assert_eq!(told.recv().unwrap(), ("word".to_owned(), true));

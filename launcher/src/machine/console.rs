@@ -1,16 +1,27 @@
-//! The kernel's console: a file that the hypervisor writes.
+//! The kernel's console: a pipe that the hypervisor writes to, and the log that its content goes to.
 
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::path::Path;
-use std::sync::mpsc::Sender;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::fs::{Mode, OFlags};
 
 use super::event::Event;
-use super::file_watch::FileWatch;
 use crate::failure::{About, Failure};
-use crate::host::child;
+use crate::host::bounded_log::{self, BoundedLog};
 use crate::print;
+
+/// The log's name in the machine's directory.
+pub(crate) const FILE: &str = "console.log";
+
+/// The name of the pipe in the directory of sockets.
+pub(crate) const PIPE: &str = "console.pipe";
 
 /// The beginning of the line that the kernel prints when it panics (`kernel/panic.c`).
 pub(crate) const PANIC: &str = "Kernel panic - not syncing: ";
@@ -18,36 +29,126 @@ pub(crate) const PANIC: &str = "Kernel panic - not syncing: ";
 /// The longest line, in bytes, whose end is waited for.
 const LONGEST_LINE: usize = 4096;
 
-/// Truncates the console's file and reads it as it grows, for as long as this process runs: copies it to standard error
-/// if `show` is set, and reports a panic of the kernel. Everything else the guest reports over the control channel.
-///
-/// # Errors
-/// The file cannot be created or watched.
-pub(crate) fn watch(path: &Path, show: bool, events: Sender<Event>) -> Result<(), Failure> {
-    let about = || path.display().to_string();
-    drop(File::create(path).about(about())?);
-    let mut file = File::open(path).about(about())?;
-    let growth = FileWatch::of(path).about(about())?;
-    #[expect(clippy::disallowed_methods, reason = "the console is asked for as the guest writes it")]
-    thread::spawn(move || {
-        let mut lines = Lines::default();
-        let mut buffer = vec![0; 8192];
+/// How many bytes are read of a console whose engine has ended: what a pipe can hold (`/proc/sys/fs/pipe-max-size`).
+const LEFT_OVER: usize = 1 << 20;
+
+/// How long the last lines may take to be written. Standard error may be a pipe that nobody reads.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// A console that is being read.
+#[derive(Debug)]
+pub(crate) struct Console {
+    log: PathBuf,
+    /// Becomes readable when the engine has ended.
+    ended: OwnedFd,
+    done: Receiver<()>,
+}
+
+impl Console {
+    /// Creates the pipe, and reads it in a separate thread: copies it to the log, which has at most `size` bytes, and to
+    /// standard error if `show` is set, and reports a panic of the kernel. Everything else the guest reports over the
+    /// control channel.
+    ///
+    /// A pipe, and not a file, because a hypervisor that writes faster than this process reads then waits.
+    ///
+    /// # Errors
+    /// The pipe or the log cannot be created.
+    pub(crate) fn open(
+        pipe: &Path,
+        log: PathBuf,
+        size: u64,
+        show: bool,
+        events: Sender<Event>,
+    ) -> Result<Self, Failure> {
+        let _ = fs::remove_file(pipe);
+        rustix::fs::mknodat(rustix::fs::CWD, pipe, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+            .about(pipe.display())?;
+        // For writing too, so that the pipe has no end before the engine opens it.
+        let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+        let source =
+            OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(pipe).about(pipe.display())?;
+        let target = BoundedLog::create(&log, size).about(log.display())?;
+        let ended = eventfd(0, EventfdFlags::CLOEXEC).about("eventfd")?;
+        let (watched, (finished, done)) = (ended.try_clone().about("eventfd")?, channel());
+        thread::spawn(move || {
+            Reader { source, log: target, show, events: Some(events), lines: Lines::default() }.run(&watched);
+            let _ = finished.send(());
+        });
+        Ok(Self { log, ended, done })
+    }
+
+    /// Waits until what is in the pipe is in the log. The engine must have ended.
+    pub(crate) fn finish(&self) {
+        if rustix::io::write(&self.ended, &1_u64.to_le_bytes()).is_ok() {
+            let _ = self.done.recv_timeout(LAST_LINES);
+        }
+    }
+
+    /// Returns the last lines.
+    #[must_use]
+    pub(crate) fn tail(&self, lines: usize) -> String {
+        bounded_log::tail(&self.log, lines)
+    }
+
+    /// Prints the last lines.
+    pub(crate) fn print_tail(&self) {
+        let tail = self.tail(15);
+        if !tail.is_empty() {
+            print::message_lines(&format!("--- last lines of the guest's console ---\n{tail}\n---"));
+        }
+    }
+}
+
+struct Reader {
+    source: File,
+    log: BoundedLog,
+    show: bool,
+    /// Where a panic is reported, once.
+    events: Option<Sender<Event>>,
+    lines: Lines,
+}
+
+impl Reader {
+    /// Reads until the pipe is empty after the engine has ended.
+    fn run(&mut self, ended: &OwnedFd) {
+        let mut buffer = vec![0; 16 << 10];
+        let mut left = None;
         loop {
-            match file.read(&mut buffer) {
-                Ok(0) => growth.wait(None, None),
+            match self.source.read(&mut buffer) {
                 Ok(count) => {
-                    if show {
-                        let _ = io::stderr().write_all(&buffer[..count]);
-                    }
-                    if lines.take(&buffer[..count]).into_iter().any(|event| events.send(event).is_err()) {
+                    self.take(&buffer[..count]);
+                    left = left.map(|left: usize| left.saturating_sub(count));
+                    if left == Some(0) {
                         return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && left.is_none() => {
+                    let mut fds =
+                        [self.source.as_fd(), ended.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+                    let _ = poll(&mut fds, None);
+                    if !fds[1].revents().is_empty() {
+                        left = Some(LEFT_OVER);
                     }
                 }
                 Err(_) => return,
             }
         }
-    });
-    Ok(())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the console is asked for as the guest writes it")]
+    fn take(&mut self, piece: &[u8]) {
+        // If the disk is full, the console is lost and the guest goes on.
+        let _ = self.log.write_all(piece);
+        if self.show {
+            let _ = io::stderr().write_all(piece);
+        }
+        if self.lines.take(piece)
+            && let Some(events) = self.events.take()
+        {
+            let _ = events.send(Event::Panicked);
+        }
+    }
 }
 
 /// Splits a stream that arrives in pieces into lines.
@@ -58,28 +159,18 @@ struct Lines {
 }
 
 impl Lines {
-    /// Returns the events of the lines that end in this piece.
-    fn take(&mut self, piece: &[u8]) -> Vec<Event> {
-        let mut told = Vec::new();
+    /// Returns whether a line that ends in this piece says that the kernel panics.
+    fn take(&mut self, piece: &[u8]) -> bool {
+        let mut told = false;
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
-            self.begun.extend(part);
-            if part.ends_with(b"\n") || self.begun.len() > LONGEST_LINE {
-                told.extend(tells(&String::from_utf8_lossy(&std::mem::take(&mut self.begun))));
+            for part in part.chunks(LONGEST_LINE) {
+                self.begun.extend(part);
+                if part.ends_with(b"\n") || self.begun.len() > LONGEST_LINE {
+                    told |= String::from_utf8_lossy(&std::mem::take(&mut self.begun)).contains(PANIC);
+                }
             }
         }
         told
-    }
-}
-
-fn tells(line: &str) -> Option<Event> {
-    line.contains(PANIC).then_some(Event::Panicked)
-}
-
-/// Prints the end of the console.
-pub(crate) fn print_tail(path: &Path) {
-    let tail = child::tail(path, 15);
-    if !tail.is_empty() {
-        print::message_lines(&format!("--- last lines of the guest's console ---\n{tail}\n---"));
     }
 }
 
@@ -92,12 +183,29 @@ mod tests {
         let text = b"[    1.5] Kernel panic - not syncing: Attempted to kill init!\r\n[    1.6] CPU: 0\r\n";
         for cut in 0..text.len() {
             let mut lines = Lines::default();
-            let told: Vec<Event> =
-                [&text[..cut], &text[cut..]].into_iter().flat_map(|piece| lines.take(piece)).collect();
-            assert!(matches!(told[..], [Event::Panicked]), "cut at {cut}: {told:?}");
+            let told = [&text[..cut], &text[cut..]].into_iter().filter(|piece| lines.take(piece)).count();
+            assert_eq!(told, 1, "cut at {cut}");
         }
         let mut lines = Lines::default();
-        assert!(lines.take(b"Kernel panic - not\nsyncing: \n").is_empty());
-        assert!(lines.take(&[b'x'; 3 * LONGEST_LINE]).is_empty() && lines.begun.len() <= LONGEST_LINE);
+        assert!(!lines.take(b"Kernel panic - not\nsyncing: \n"));
+        assert!(!lines.take(&[b'x'; 3 * LONGEST_LINE]) && lines.begun.len() <= LONGEST_LINE);
+    }
+
+    #[test]
+    fn a_console_that_never_ends_is_read_into_a_bounded_log_and_reports_a_panic_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let (pipe, log) = (directory.path().join(PIPE), directory.path().join(FILE));
+        let (events, inbox) = channel();
+        let console = Console::open(&pipe, log.clone(), 64 << 10, false, events).unwrap();
+        let mut guest = OpenOptions::new().write(true).truncate(true).open(&pipe).unwrap();
+        let line = format!("{PANIC}{}\n", "x".repeat(2000));
+        for _ in 0..1000 {
+            guest.write_all(line.as_bytes()).unwrap();
+        }
+        guest.write_all(b"the end\n").unwrap();
+        console.finish();
+        assert!(console.tail(1).ends_with("the end"));
+        assert!([&log, &bounded_log::older(&log)].iter().all(|path| fs::metadata(path).unwrap().len() <= 32 << 10));
+        assert_eq!(inbox.iter().count(), 1);
     }
 }

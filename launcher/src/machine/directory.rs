@@ -114,6 +114,12 @@ impl Directory {
         self.sockets.join(format!("{name}.sock"))
     }
 
+    /// The pipe of its console.
+    #[must_use]
+    pub(crate) fn console_pipe(&self) -> PathBuf {
+        self.sockets.join(super::CONSOLE_PIPE)
+    }
+
     /// The socket of its root's counters: see [`stats_socket`].
     #[must_use]
     pub(crate) fn stats_socket(&self) -> PathBuf {

@@ -13,13 +13,13 @@ use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 pub(crate) struct FileWatch(OwnedFd);
 
 impl FileWatch {
-    /// Watches `path`, which must exist.
+    /// Watches `path`, which must exist: a file, or the files in a directory.
     ///
     /// # Errors
     /// The file does not exist, or the host allows no more watches.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        add_watch(&inotify, path, WatchFlags::MODIFY)?;
+        add_watch(&inotify, path, WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVE)?;
         Ok(Self(inotify))
     }
 

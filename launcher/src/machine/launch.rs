@@ -124,7 +124,7 @@ impl Prepared {
             },
             control: directory.socket("control"),
             monitor: directory.socket("monitor"),
-            console: directory.file("console.log"),
+            console: directory.console_pipe(),
             log: directory.file("hypervisor.log"),
         }
     }
@@ -210,6 +210,7 @@ impl Prepared {
             _stats: stats,
             shares: self.servers(directory)?,
             engine: (self.engine, plan),
+            log_size: self.spec.log_max_size,
             show_console: self.spec.show_console,
             setup: self.setup(),
             secrets: self.spec.secrets.iter().map(Secret::read).collect::<Result<_, _>>()?,
@@ -357,7 +358,7 @@ pub(crate) fn supervise(name: &str, new: bool) -> Result<u8, Failure> {
     let signals = Signals::catch()?;
     let directory = Directory::inherit(name, lock, new)?;
     let log = |spec: &mut Spec, directory: &Directory| {
-        let log = machine::log_stdio(&directory.file(machine::OUTPUT_LOG))?;
+        let log = machine::log_stdio(&directory.file(machine::OUTPUT_LOG), spec.log_max_size)?;
         Ok(if spec.keeps_input_open { log.with_open_input().about("pipe")? } else { log })
     };
     take_up(directory, log, ready_pipe, signals).map(Ending::shell_status)

@@ -3,10 +3,10 @@
 //! The format is that of the Kubernetes container runtime interface, which log collectors know: a line for each line of
 //! the output, `<time> <stream> <tag> <bytes>`, with the time as RFC 3339 with nanoseconds in UTC, the stream `stdout`
 //! or `stderr`, and the tag `F`, or `P` for a part of a line whose rest follows.
+//!
+//! Its size is bounded: see [`crate::host::bounded_log`].
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -15,50 +15,63 @@ use guest_protocol::Channel;
 
 use super::stdio::{Output, Stdio};
 use crate::failure::{About, Failure};
+use crate::host::bounded_log::BoundedLog;
 
 /// The file's name in the machine's directory.
 pub(crate) const FILE: &str = "output.log";
 
+/// The longest part of a line in one entry, in bytes.
+const PIECE: usize = 8 << 10;
+
 /// Writes the log. If the disk is full, output is lost and the command continues.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    file: File,
+    file: BoundedLog,
     /// The last write failed, perhaps within a line.
     torn: bool,
 }
 
 impl Writer {
-    /// Opens the log at `path` for appending, and creates it if it is missing.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(|file| Self { file, torn: false })
+    /// Opens the log at `path` for appending, and creates it if it is missing. It has at most `size` bytes.
+    pub(crate) fn open(path: &Path, size: u64) -> io::Result<Self> {
+        BoundedLog::open(path, size).map(|file| Self { file, torn: false })
+    }
+
+    fn write(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()> {
+        let time = DateTime::<Utc>::from(SystemTime::now()).to_rfc3339_opts(SecondsFormat::Nanos, true);
+        let stream = if channel == Channel::Stderr { "stderr" } else { "stdout" };
+        let mut text = Vec::with_capacity(2 * PIECE);
+        if self.torn {
+            text.push(b'\n');
+        }
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n').flat_map(|line| line.chunks(PIECE)) {
+            let tag = if piece.ends_with(b"\n") { "F" } else { "P" };
+            text.extend(format!("{time} {stream} {tag} ").into_bytes());
+            text.extend(piece);
+            if tag == "P" {
+                text.push(b'\n');
+            }
+            // A line of one byte becomes 45 bytes, and no more than this is held or written at once.
+            if text.len() >= PIECE {
+                self.file.write_all(&text)?;
+                text.clear();
+            }
+        }
+        self.file.write_all(&text)
     }
 }
 
-/// Returns the log at `path` as the output of a process without input.
+/// Returns the log at `path`, which has at most `size` bytes, as the output of a process without input.
 ///
 /// # Errors
 /// It cannot be written.
-pub(crate) fn stdio(path: &Path) -> Result<Stdio, Failure> {
-    Ok(Stdio::output(Writer::open(path).about(path.display())?))
+pub(crate) fn stdio(path: &Path, size: u64) -> Result<Stdio, Failure> {
+    Ok(Stdio::output(Writer::open(path, size).about(path.display())?))
 }
 
 impl Output for Writer {
     fn take(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()> {
-        let time = DateTime::<Utc>::from(SystemTime::now()).to_rfc3339_opts(SecondsFormat::Nanos, true);
-        let stream = if channel == Channel::Stderr { "stderr" } else { "stdout" };
-        let mut text = Vec::with_capacity(bytes.len() + 64);
-        if self.torn {
-            text.push(b'\n');
-        }
-        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-            let tag = if line.ends_with(b"\n") { "F" } else { "P" };
-            text.extend(format!("{time} {stream} {tag} ").into_bytes());
-            text.extend(line);
-            if tag == "P" {
-                text.push(b'\n');
-            }
-        }
-        let written = self.file.write_all(&text);
+        let written = self.write(channel, bytes);
         match &written {
             Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 if !self.torn {
@@ -125,7 +138,7 @@ mod tests {
     fn what_was_written_comes_back_byte_for_byte_and_by_stream() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE);
-        let mut writer = Writer::open(&path).unwrap();
+        let mut writer = Writer::open(&path, 1 << 20).unwrap();
         let chunks: [(Channel, &[u8]); 5] = [
             (Channel::Stdout, b"one\ntw"),
             (Channel::Stderr, b"oops\n"),
@@ -145,6 +158,23 @@ mod tests {
         }
         assert_eq!(stdout, b"one\ntwo\n\n\xff\x00 x  ");
         assert_eq!(stderr, b"oops\n\n");
+    }
+
+    #[test]
+    fn a_log_that_is_full_of_short_lines_stays_within_its_size_and_has_whole_entries() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        let mut writer = Writer::open(&path, 64 << 10).unwrap();
+        for bytes in [vec![b'\n'; 64 << 10], vec![b'x'; 64 << 10], b"end\n".to_vec()] {
+            writer.take(Channel::Stdout, &bytes).unwrap();
+        }
+        let older = crate::host::bounded_log::older(&path);
+        for path in [older, path] {
+            let log = std::fs::read(&path).unwrap();
+            assert!(log.len() <= 32 << 10, "{}", log.len());
+            let lines = log.strip_suffix(b"\n").unwrap().split(|&byte| byte == b'\n');
+            assert!(lines.clone().all(|line| LogEntry::parse(line).is_some()));
+        }
     }
 
     #[test]

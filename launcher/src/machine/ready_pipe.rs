@@ -20,10 +20,13 @@ use super::directory::Directory;
 use super::event::Event;
 use super::signals::{Signals, interrupted};
 use crate::failure::{About, Failure, MACHINE_FAILED};
-use crate::host::child;
+use crate::host::bounded_log;
 
 /// The first argument with which `lamina` runs as [`crate::machine::launch::supervise`]. It is not a command for users.
 pub(crate) const SUPERVISE: &str = "__supervise";
+
+/// The name of the log of a supervisor in the background, in the machine's directory.
+pub(crate) const FILE: &str = "lamina.log";
 
 /// How the start went.
 #[derive(Debug, Serialize, Deserialize)]
@@ -106,7 +109,7 @@ impl ReadyPipe {
 /// The machine could not be started. A new machine has been removed, and another one is as it was before.
 pub(crate) fn start(directory: Directory, signals: &Signals) -> Result<(), Failure> {
     let (name, start) = (directory.name().to_owned(), if directory.is_new() { "new" } else { "again" });
-    let log = directory.file("lamina.log");
+    let log = directory.file(FILE);
     let (reader, writer) = std::io::pipe().about("pipe")?;
     let lock = directory.hand_over()?;
     let mut child = spawn([SUPERVISE, &name, start], lock, writer, &log)?;
@@ -167,7 +170,7 @@ fn reader_thread(reader: PipeReader, events: Sender<Event>) -> std::thread::Join
 
 fn silent(name: &str, child: &mut Child, log: &Path) -> Failure {
     let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-    let words = child::tail(log, 3).replace('\n', "; ");
+    let words = bounded_log::tail(log, 3).replace('\n', "; ");
     let words = if words.is_empty() { words } else { format!(": {words}") };
     Failure::new(format_args!("machine {name}"), format_args!("its supervisor ended ({status}){words}"))
         .with_status(MACHINE_FAILED)

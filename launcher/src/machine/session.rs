@@ -274,7 +274,9 @@ mod tests {
         let request = || Message::Start(Process::tool(&["x".repeat(MAX_PAYLOAD / 2).as_str()]));
         let sent = (10..1000).take_while(|&stream| control.send(stream, request())).count();
         assert!(sent < 8, "{sent}");
-        assert!(matches!(inbox.recv().unwrap(), Event::ControlClosed(Some(error)) if error.to_string().contains("read")));
+        assert!(
+            matches!(inbox.recv().unwrap(), Event::ControlClosed(Some(error)) if error.to_string().contains("read"))
+        );
     }
 
     #[test]

@@ -63,6 +63,9 @@ pub(crate) struct Spec {
     pub(crate) request: RunRequest,
     /// The guest's kernel, or the newest one if this is absent.
     pub(crate) kernel: Option<PathBuf>,
+    /// The most bytes of each of its logs on the host's disk.
+    #[serde(default = "default_log_size")]
+    pub(crate) log_max_size: u64,
     /// Whether the kernel's console is shown.
     pub(crate) show_console: bool,
     /// When it counts as ready.
@@ -71,6 +74,11 @@ pub(crate) struct Spec {
     pub(crate) ready_timeout: u64,
     /// Where to answer `lamina stats`, besides the machine's own socket.
     pub(crate) stats: Option<PathBuf>,
+}
+
+/// The most bytes of a log of a machine for which no other size is set.
+pub(crate) const fn default_log_size() -> u64 {
+    16 << 20
 }
 
 /// The tree that a machine runs on.

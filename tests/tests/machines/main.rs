@@ -4,6 +4,7 @@ mod abnormal_ends;
 mod container_habits;
 mod faults;
 mod fixture;
+mod hostile_guests;
 mod image_config;
 mod init_systems;
 mod lifecycle;

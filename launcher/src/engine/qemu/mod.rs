@@ -4,6 +4,7 @@ mod command;
 mod machine;
 mod monitor;
 mod probe;
+mod qmp;
 
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;

@@ -39,7 +39,7 @@ impl Supervisor {
                 self.send(MACHINE, Message::Setup(self.config.setup.clone()));
             }
             (MACHINE, Message::Ready) => self.step(Input::GuestReady),
-            (MACHINE, Message::Fatal(cause)) => self.step(Input::GuestFailed(cause)),
+            (MACHINE, Message::Fatal(cause)) => self.step(Input::GuestFailed(short(&cause))),
             (MACHINE, Message::Halting) => self.step(Input::Halting),
             (MACHINE, Message::Warning(warning)) => {
                 let keeps = self.directory.file(kept_disk::FILE).exists();
@@ -54,7 +54,9 @@ impl Supervisor {
             }
             (FIRST, Message::Started) => self.step(Input::CommandStarted),
             (FIRST, Message::Exited(ending)) => self.step(Input::CommandEnded(ending)),
-            (FIRST, Message::StartFailed(error)) => self.step(Input::CommandFailed(error.status, error.cause)),
+            (FIRST, Message::StartFailed(error)) => {
+                self.step(Input::CommandFailed(error.status, short(&error.cause)));
+            }
             (AWAITING, Message::Exited(Ending::Status(0))) => self.step(Input::PortListens),
             (MACHINE | FIRST | AWAITING, _) => {}
             (stream, message) => self.api.deliver(stream, message),
@@ -90,4 +92,10 @@ impl Supervisor {
             control.send(stream, message);
         }
     }
+}
+
+/// Cuts a guest's reason to a length that people read.
+fn short(cause: &str) -> String {
+    const MOST: usize = 1000;
+    cause.chars().take(MOST).collect()
 }

@@ -17,6 +17,7 @@ use signal_hook::consts::SIGWINCH;
 use super::api::ApiServer;
 use super::children::Children;
 use super::cleaner::Cleaner;
+use super::console::Console;
 use super::directory::Directory;
 use super::end::End;
 use super::event::Event;
@@ -27,10 +28,10 @@ use super::request::{self, ApiRequest};
 use super::session::{Control, Session};
 use super::signals::Signals;
 use super::stdio::Stdio;
-use super::{console, kept_disk, limits, terminal};
+use super::{LAUNCHER_LOG, console, kept_disk, limits, terminal};
 use crate::engine::{self, Engine, Events, Plan, Running};
 use crate::failure::{About, Failure, MACHINE_FAILED};
-use crate::host::child;
+use crate::host::bounded_log;
 use crate::host::command_line::CommandLine;
 use crate::root::RootServer;
 use crate::spec::ready::Ready;
@@ -56,6 +57,8 @@ pub(crate) struct RunConfig {
     pub(crate) shares: Vec<(CommandLine, PathBuf)>,
     /// What executes the guest, and how.
     pub(crate) engine: (&'static dyn Engine, Plan),
+    /// The most bytes of the console's log.
+    pub(crate) log_size: u64,
     /// Whether to show the console as it grows.
     pub(crate) show_console: bool,
     /// What the guest mounts. The clock is filled in when it is sent.
@@ -110,6 +113,7 @@ pub(crate) fn run(
         stdio: Some(stdio),
         ready_pipe,
         events,
+        console: None,
         control: None,
         session: None,
         raw: None,
@@ -135,6 +139,8 @@ struct Supervisor {
     events: Sender<Event>,
     /// The server for requests of other commands.
     api: Arc<ApiServer>,
+    /// The console, once the engine has been started.
+    console: Option<Console>,
     control: Option<Control>,
     session: Option<Session>,
     raw: Option<terminal::Raw>,
@@ -203,7 +209,9 @@ impl Supervisor {
         let socket = self.directory.socket(request::SOCKET);
         self.api.open(UnixListener::bind(&socket).about(socket.display())?);
         let (engine, plan) = &self.config.engine;
-        console::watch(&plan.console, self.config.show_console, self.events.clone())?;
+        let log = self.directory.file(console::FILE);
+        let (size, show) = (self.config.log_size, self.config.show_console);
+        self.console = Some(Console::open(&plan.console, log, size, show, self.events.clone())?);
         let sender = self.events.clone();
         let events: Events = Arc::new(move |event| {
             // Fails when the machine is being dropped.
@@ -314,6 +322,8 @@ impl Supervisor {
     /// Checks for what no event reports.
     fn look_around(&mut self) {
         self.restore_api();
+        // It is this process's standard error, if it runs in the background.
+        let _ = bounded_log::bound(&self.directory.file(LAUNCHER_LOG), bounded_log::OWN_SIZE);
         if self.config.root.0.has_ended() {
             self.step(Input::ServerEnded("the server of its root ended".to_owned()));
         }
@@ -362,14 +372,18 @@ impl Supervisor {
         self.api.close();
         // The terminal is restored first, because what follows may print.
         self.raw = None;
-        let console = &self.config.engine.1.console;
-        if end.as_ref().is_ok_and(End::is_on_console) && !self.config.show_console {
-            console::print_tail(console);
-        }
-        let (name, ready) = (self.directory.name().to_owned(), self.config.ready);
-        let result = end.and_then(|end| end.outcome(&name, &child::tail(console, 60), ready));
         // The processes end before their end is recorded.
         self.engine = None;
+        let mut console = String::new();
+        if let Some(opened) = &self.console {
+            opened.finish();
+            console = opened.tail(60);
+            if end.as_ref().is_ok_and(End::is_on_console) && !self.config.show_console {
+                opened.print_tail();
+            }
+        }
+        let (name, ready) = (self.directory.name().to_owned(), self.config.ready);
+        let result = end.and_then(|end| end.outcome(&name, &console, ready));
         self.children.end();
         self.enter(match &result {
             Ok(ending) => State::Exited { status: ending.shell_status(), at: now() },
