@@ -22,7 +22,10 @@ pub(crate) fn write(hostname: &str, network: Option<&Network>) -> Vec<PathBuf> {
     let address = network.map_or_else(|| "127.0.1.1".to_owned(), |network| network.address.to_string());
     let written = [
         put("/etc/hostname", |_| format!("{hostname}\n")),
-        put("/etc/hosts", |present| hosts(present, hostname, &address)),
+        put("/etc/hosts", |present| {
+            let gateway = network.filter(|network| network.host_loopback).map(|network| network.gateway.to_string());
+            hosts(present, hostname, &address, gateway.as_deref())
+        }),
         // The image's own file describes the host on which it was built.
         put("/etc/resolv.conf", |present| network.map_or_else(|| present.to_owned(), resolv_conf)),
     ];
@@ -58,9 +61,19 @@ fn put(path: &str, content: impl Fn(&str) -> String) -> Option<PathBuf> {
     written.then(|| path.trim_start_matches('/').into())
 }
 
-/// Returns the image's hosts file, with `localhost` and the machine's name added where they are missing.
-fn hosts(present: &str, hostname: &str, address: &str) -> String {
-    let own = format!("{address}\t{hostname}\n");
+/// The names of the host, for a guest that may reach its loopback: those of Docker and of Podman.
+const HOST_NAMES: &str = "host.docker.internal host.containers.internal";
+
+/// Returns the image's hosts file, with `localhost` and the machine's name added where they are missing, and the names
+/// of the host if it is reached at the address `host`.
+fn hosts(present: &str, hostname: &str, address: &str, host: Option<&str>) -> String {
+    // A line of an earlier start may not be true any more.
+    let kept: String = present.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(HOST_NAMES)).collect();
+    let present = kept.as_str();
+    let mut own = format!("{address}\t{hostname}\n");
+    if let Some(host) = host {
+        own.push_str(&format!("{host}\t{HOST_NAMES}\n"));
+    }
     if present.trim().is_empty() {
         return format!("{HOSTS}{own}");
     }
@@ -76,6 +89,8 @@ fn hosts(present: &str, hostname: &str, address: &str) -> String {
     }
     if !names_of(present).any(|line| line == (address, hostname)) {
         text.push_str(&own);
+    } else if let Some(host) = host {
+        text.push_str(&format!("{host}\t{HOST_NAMES}\n"));
     }
     text.push_str(present);
     if !text.ends_with('\n') {
@@ -126,18 +141,32 @@ mod tests {
             "10.1.1.1 db\n",
             "::1 localhost\n",
         ] {
-            let text = hosts(image, "myhost", "10.0.2.15");
+            let text = hosts(image, "myhost", "10.0.2.15", None);
             assert_eq!(first(&text, "myhost"), Some("10.0.2.15"), "{image:?}: {text}");
             assert!(names_of(&text).any(|line| line == ("127.0.0.1", "localhost")), "{image:?}: {text}");
             assert!(text.contains(image) && text.ends_with('\n'), "{image:?}: {text}");
-            assert_eq!(hosts(&text, "myhost", "10.0.2.15"), text, "the second start changes nothing");
+            assert_eq!(hosts(&text, "myhost", "10.0.2.15", None), text, "the second start changes nothing");
         }
-        assert_eq!(first(&hosts("10.1.1.1 db\n", "m", "127.0.1.1"), "db"), Some("10.1.1.1"));
+        assert_eq!(first(&hosts("10.1.1.1 db\n", "m", "127.0.1.1", None), "db"), Some("10.1.1.1"));
+    }
+
+    #[test]
+    fn the_host_has_names_exactly_where_it_can_be_reached() {
+        for image in ["", "127.0.0.1 localhost\n", "10.1.1.1 db\n"] {
+            let open = hosts(image, "m", "10.0.2.15", Some("10.0.2.2"));
+            for name in ["host.docker.internal", "host.containers.internal"] {
+                assert_eq!(first(&open, name), Some("10.0.2.2"), "{open}");
+            }
+            assert_eq!(hosts(&open, "m", "10.0.2.15", Some("10.0.2.2")), open, "the second start changes nothing");
+            let closed = hosts(&open, "m", "10.0.2.15", None);
+            assert_eq!(first(&closed, "host.docker.internal"), None, "{closed}");
+            assert_eq!(first(&closed, "m"), Some("10.0.2.15"));
+        }
     }
 
     #[test]
     fn an_image_without_hosts_gets_what_docker_writes() {
-        let text = hosts("", "m", "127.0.1.1");
+        let text = hosts("", "m", "127.0.1.1", None);
         for line in
             ["127.0.0.1\tlocalhost\n", "::1\tlocalhost ip6-localhost ip6-loopback\n", "ff02::2\tip6-allrouters\n"]
         {

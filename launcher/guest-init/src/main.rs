@@ -13,6 +13,7 @@ mod limits;
 mod missing;
 mod namespace;
 mod netlink;
+mod ports;
 mod process;
 mod pump;
 mod reaper;
@@ -29,6 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use guest_protocol::{Channel, Hello, MACHINE, Message, Secret, Side, VERSION};
 
 use namespace::Namespace;
+use ports::Ports;
 use process::Session;
 use reaper::Reaper;
 
@@ -39,6 +41,8 @@ struct Guest {
     reaper: Reaper,
     sessions: Mutex<HashMap<u32, Arc<Session>>>,
     hostname: Mutex<String>,
+    /// The connections of the host's published ports.
+    ports: Ports,
     /// The files for `/run/secrets`, until they are there.
     secrets: Mutex<Vec<Secret>>,
     /// The namespace of the command, if the command is an init.
@@ -90,6 +94,7 @@ fn serve() -> Result<(), String> {
         reaper: Reaper::default(),
         sessions: Mutex::default(),
         hostname: Mutex::default(),
+        ports: Ports::new().map_err(|error| format!("eventfd: {error}"))?,
         secrets: Mutex::default(),
         namespace: Mutex::default(),
     });
@@ -126,11 +131,16 @@ fn obey(guest: &Arc<Guest>, stream: u32, message: Message) -> Result<(), String>
             let secrets = std::mem::take(&mut *guest.secrets.lock().unwrap_or_else(PoisonError::into_inner));
             root::enter(&setup, &secrets)?;
             missing::report(guest);
+            guest.ports.set_address(setup.network.as_ref().map_or(ports::WITHOUT_CARD, |network| network.address));
             let watcher = Arc::clone(guest);
             std::thread::spawn(move || limits::watch(&watcher));
             guest.send(MACHINE, Message::Ready);
         }
         Message::Start(process) => Session::start(guest, stream, process),
+        message @ (Message::Connect(_) | Message::Reset) => guest.ports.deliver(guest, stream, message),
+        message @ (Message::Stdin(_) | Message::Credit(..)) if guest.session(stream).is_none() => {
+            guest.ports.deliver(guest, stream, message);
+        }
         Message::Stdin(bytes) => {
             if let Some(session) = guest.session(stream) {
                 session.feed(bytes);

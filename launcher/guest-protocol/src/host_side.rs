@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use crate::message::Channel;
-use crate::{CONNECTION_WINDOW, MACHINE, MAX_WARNINGS, Message, WINDOW, cost};
+use crate::{MACHINE, MAX_WARNINGS, Message, Protocol, WINDOW, cost};
 
 /// Checks what a guest says against what the host has said: order, streams and windows.
 ///
@@ -63,8 +63,8 @@ impl Stream {
         Self { is_process: true, started: false, output_ended: false, window: WINDOW, input: 0, output: [0; 2] }
     }
 
-    const fn connection() -> Self {
-        Self { is_process: false, window: CONNECTION_WINDOW, ..Self::process() }
+    const fn connection(protocol: Protocol) -> Self {
+        Self { is_process: false, window: protocol.window(), ..Self::process() }
     }
 }
 
@@ -86,7 +86,7 @@ impl HostSide {
             Message::PowerOff => self.told_to_power_off = true,
             Message::Secret(_) => {}
             Message::Start(_) => drop(self.streams.insert(stream, Stream::process())),
-            Message::Connect(_) => drop(self.streams.insert(stream, Stream::connection())),
+            Message::Connect(service) => drop(self.streams.insert(stream, Stream::connection(service.protocol))),
             Message::Credit(channel, bytes) => {
                 let Some(found) = self.streams.get_mut(&stream) else { return false };
                 if let Some(under_way) = output_of(found, *channel) {
@@ -312,7 +312,7 @@ mod tests {
         assert!(!host.sends(1, &Message::Stdin(vec![0; 1])));
         assert!(host.sends(1, &Message::Stdin(Vec::new())), "the end of the input needs no room");
         assert!(host.receives(1, &Message::Credit(Channel::Stdin, 12)).is_err(), "less than any frame");
-        let of_connection = CONNECTION_WINDOW as usize - HEADER;
+        let of_connection = Protocol::Tcp.window() as usize - HEADER;
         host.receives(2, &Message::Stdout(vec![0; of_connection])).unwrap();
         assert!(host.receives(2, &Message::Stdout(vec![0; 1])).is_err());
     }

@@ -41,8 +41,8 @@
 //!
 //! # Flow control
 //!
-//! Each channel of a stream has a window: its sender may have at most [`WINDOW`] bytes under way ([`CONNECTION_WINDOW`]
-//! for a connection) that the receiver has not returned by [`Message::Credit`]. A frame counts with its header, see
+//! Each channel of a stream has a window: its sender may have at most [`WINDOW`] bytes under way (for a
+//! connection [`Protocol::window`]) that the receiver has not returned by [`Message::Credit`]. A frame counts with its header, see
 //! [`cost`]; the empty frame that ends a channel does not count, and a frame is returned as a whole. So both sides read
 //! the channel without ever waiting for a slow reader, and a full pipe of one process holds up neither another process
 //! nor a signal.
@@ -60,6 +60,7 @@ mod frame;
 mod host_side;
 mod message;
 mod process;
+mod relay;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -69,6 +70,7 @@ mod window;
 pub use host_side::{Breach, HostSide, Verdict};
 pub use message::{Channel, Message, Protocol, Service, Side};
 pub use process::{Ending, Process, StartError, TerminalSize};
+pub use relay::{Interest, Relay};
 pub use setup::{Hello, MAX_SECRET, Network, Overlay, Part, RootSource, Secret, Setup, Share};
 pub use warning::Warning;
 pub use window::{Window, cost};
@@ -91,9 +93,6 @@ pub const MAX_CHUNK: usize = 64 << 10;
 
 /// The bytes of one channel that may be under way without having been credited.
 pub const WINDOW: u32 = 256 << 10;
-
-/// The same for a connection, of which there may be many. It has room for the largest datagram.
-pub const CONNECTION_WINDOW: u32 = 80 << 10;
 
 /// How many warnings of a guest the host takes.
 pub const MAX_WARNINGS: u32 = 256;

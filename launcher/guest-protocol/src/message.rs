@@ -135,6 +135,18 @@ pub enum Protocol {
     Udp,
 }
 
+impl Protocol {
+    /// Returns the window of each direction of a connection in bytes. A host has many connections, so it is smaller than
+    /// that of a process; for datagrams it has room for the largest.
+    #[must_use]
+    pub const fn window(self) -> u32 {
+        match self {
+            Self::Tcp => 48 << 10,
+            Self::Udp => 80 << 10,
+        }
+    }
+}
+
 /// One of a process's three channels, numbered as its file descriptor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Channel {

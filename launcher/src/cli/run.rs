@@ -76,9 +76,14 @@ pub(super) struct Run {
     /// The VM's network: passt, slirp (built into QEMU), none or auto
     #[arg(long, default_value = "auto", hide_default_value = true)]
     network: Choice<NetworkBackend>,
-    /// Forward a port of this host to the VM; it is bound to 127.0.0.1 unless an address is given
+    /// Forward a port of this host to a service of the VM, with or without a network; it is bound to 127.0.0.1 unless an
+    /// address is given
     #[arg(short, long = "publish", value_name = "[ADDRESS:]HOST:GUEST[/udp]")]
     publish: Vec<Publish>,
+    /// Let the VM reach services that listen on this host's loopback, as host.docker.internal or
+    /// host.containers.internal
+    #[arg(long, alias = "allow-host-loopback")]
+    host_loopback: bool,
     /// The command's working directory, created if missing
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
@@ -274,7 +279,7 @@ impl Run {
                 backend: self.backend,
                 machine: self.machine.clone(),
                 network: self.network,
-                published: self.publish.len(),
+                host_loopback: self.host_loopback,
                 shares: self.volumes.len(),
                 directory_root: matches!(root, Root::Directory(_)),
                 kept: self.keep.is_some(),

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
-use crate::host::network::Publish;
 
 /// The longest virtiofs tag in bytes (virtio specification, 5.11.4: the field of the device's configuration).
 pub(crate) const MAX_TAG: usize = 36;
@@ -69,8 +68,8 @@ pub(crate) struct Disk {
 /// What a network card is connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NetworkDevice {
-    /// The user-mode network that the engine has built in, with these ports of the host.
-    Slirp(Vec<Publish>),
+    /// The user-mode network that the engine has built in.
+    Slirp,
     /// The socket of a passt.
     Passt(PathBuf),
 }
@@ -125,7 +124,7 @@ impl Plan {
         let sockets = self.shares.iter().map(|share| &share.socket);
         let network = self.network.iter().filter_map(|network| match network {
             NetworkDevice::Passt(socket) => Some(socket),
-            NetworkDevice::Slirp(_) => None,
+            NetworkDevice::Slirp => None,
         });
         sockets.chain(network).chain([&self.control, &self.monitor]).try_for_each(|socket| check_socket(socket))
     }

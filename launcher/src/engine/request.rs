@@ -102,8 +102,9 @@ pub(crate) struct RunRequest {
     pub(crate) machine: Choice<String>,
     /// What carries the guest's packets.
     pub(crate) network: Choice<NetworkBackend>,
-    /// Ports of the host that lead to the guest.
-    pub(crate) published: usize,
+    /// The guest may reach services on the host's loopback.
+    #[serde(default)]
+    pub(crate) host_loopback: bool,
     /// Shares besides the root.
     pub(crate) shares: usize,
     /// The root is a directory of the host, not an image.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::child;
 use super::command_line::CommandLine;
-use super::network::{ADDRESS, GATEWAY, NAME_SERVER, PREFIX, Publish};
+use super::network::{ADDRESS, GATEWAY, NAME_SERVER, PREFIX};
 use super::probe_cache::ProbeCache;
 use crate::failure::{About, Failure};
 
@@ -56,7 +56,7 @@ impl Passt {
         let scratch = tempfile::Builder::new().prefix("lamina-passt-").tempdir().about("temporary directory")?;
         let (socket, log) = (scratch.path().join("s"), scratch.path().join("log"));
         let output = std::fs::File::create(&log).about(log.display())?;
-        let mut command = child::command(&self.command(&socket, &[], rustix::process::geteuid().is_root()))?;
+        let mut command = child::command(&self.command(&socket, false, rustix::process::geteuid().is_root()))?;
         let mut started = command.stdout(Stdio::null()).stderr(output).spawn().about(&about)?;
         let start = Instant::now();
         let outcome = loop {
@@ -84,16 +84,10 @@ impl Passt {
         self.options.iter().any(|have| have == option)
     }
 
-    /// Returns whether a connection from this host's loopback reaches a published port. passt of March 2023 (Debian 12)
-    /// resets such a connection. Since `--map-host-loopback` (2024) it comes from an address that the guest can answer.
+    /// Returns the command line of passt for one machine. passt ends when the hypervisor disconnects. It forwards no port
+    /// to the guest, and the gateway leads to this host's loopback only with `host_loopback`.
     #[must_use]
-    pub(crate) fn can_publish(&self) -> bool {
-        self.has("map-host-loopback")
-    }
-
-    /// Returns the command line of passt for one machine. passt ends when the hypervisor disconnects.
-    #[must_use]
-    pub(crate) fn command(&self, socket: &Path, publish: &[Publish], as_root: bool) -> CommandLine {
+    pub(crate) fn command(&self, socket: &Path, host_loopback: bool, as_root: bool) -> CommandLine {
         let mut command = CommandLine::new(&self.program).args(["--foreground", "--quiet", "--one-off", "--ipv4-only"]);
         if self.has("stderr") {
             // Versions that have this option write only to the system's log without it.
@@ -108,17 +102,15 @@ impl Passt {
             .arg(socket)
             .args(["--address", &ADDRESS.to_string(), "--netmask", &PREFIX.to_string()])
             .args(["--gateway", &GATEWAY.to_string(), "--dns-forward", &NAME_SERVER.to_string()]);
-        if self.has("map-host-loopback") {
+        command = match (host_loopback, self.has("map-host-loopback")) {
+            (false, true) => command.args(["--map-host-loopback", "none"]),
+            (false, false) => command.arg("--no-map-gw"),
             // Without it, this would not be the gateway on a host that has no route.
-            command = command.args(["--map-host-loopback", &GATEWAY.to_string()]);
-        }
+            (true, true) => command.args(["--map-host-loopback", &GATEWAY.to_string()]),
+            (true, false) => command,
+        };
         // The guest's init needs none of them.
-        command = command.args(["--no-dhcp", "--no-dhcpv6", "--no-ndp", "--no-ra"]);
-        for port in publish {
-            let option = if port.udp { "--udp-ports" } else { "--tcp-ports" };
-            command = command.arg(option).arg(format!("{}/{}:{}", port.address, port.host, port.guest));
-        }
-        command
+        command.args(["--no-dhcp", "--no-dhcpv6", "--no-ndp", "--no-ra"])
     }
 }
 
@@ -160,26 +152,17 @@ mod tests {
         Passt { program: "passt".into(), options: parse_options(help) }
     }
 
-    fn ports() -> [Publish; 2] {
-        ["8080:80", "0.0.0.0:5353:53/udp"].map(|text| text.parse().unwrap())
-    }
-
     #[test]
     fn command_line_has_the_options_that_this_passt_knows() {
-        let text = |help| passt(help).command(Path::new("/run/m/network.sock"), &ports(), false).to_shell();
-        insta::assert_snapshot!(format!("{}\n{}", text(OLD), text(NEW)));
-    }
-
-    #[test]
-    fn only_a_passt_that_translates_the_hosts_loopback_carries_published_ports() {
-        assert!(!passt(OLD).can_publish());
-        assert!(passt(NEW).can_publish());
+        let text = |help, open| passt(help).command(Path::new("/run/m/network.sock"), open, false).to_shell();
+        let texts = [text(OLD, false), text(NEW, false), text(OLD, true), text(NEW, true)];
+        insta::assert_snapshot!(texts.join("\n"));
     }
 
     #[test]
     fn root_stays_the_user_who_can_enter_the_directory_of_sockets() {
         for (help, as_root, expected) in [(OLD, true, true), (OLD, false, false), ("", true, false)] {
-            let line = passt(help).command(Path::new("/s"), &[], as_root).to_shell();
+            let line = passt(help).command(Path::new("/s"), false, as_root).to_shell();
             assert_eq!(line.contains("--runas 0:0"), expected, "{line}");
         }
     }

@@ -18,7 +18,7 @@ use crate::host::network::{self, NetworkBackend};
 use crate::host::resolver::Resolver;
 use crate::host::{self, Tools};
 use crate::machine::kept_disk;
-use crate::machine::{self, Directory, Machine, ReadyPipe, RunConfig, Signals, Stdio};
+use crate::machine::{self, Directory, Listeners, Machine, ReadyPipe, RunConfig, Signals, Stdio};
 use crate::root::{self, RootServer, Served};
 use crate::spec::secret::Secret;
 use crate::spec::share::{self, Resolved, Share};
@@ -119,7 +119,7 @@ impl Prepared {
             disks: root_disk.chain(kept_disk).collect(),
             network: match self.decision.network {
                 NetworkBackend::None => None,
-                NetworkBackend::Slirp => Some(NetworkDevice::Slirp(self.spec.published.clone())),
+                NetworkBackend::Slirp => Some(NetworkDevice::Slirp),
                 NetworkBackend::Passt => Some(NetworkDevice::Passt(directory.socket(NETWORK))),
             },
             control: directory.socket("control"),
@@ -157,7 +157,7 @@ impl Prepared {
             let socket = directory.socket(NETWORK);
             let passt = self.tools.passt.clone()?;
             let as_root = rustix::process::geteuid().is_root();
-            servers.push((passt.command(&socket, &self.spec.published, as_root), socket));
+            servers.push((passt.command(&socket, self.spec.request.host_loopback, as_root), socket));
         }
         Ok(servers)
     }
@@ -194,7 +194,7 @@ impl Prepared {
         directory: &Directory,
         signals: &Signals,
     ) -> Result<(RunConfig, Counters), Failure> {
-        network::can_listen(&self.spec.published)?;
+        let listeners = Listeners::bind(&self.spec.published)?;
         let (root, counters) = self.root_server(tree, signals)?;
         let stats = match &counters {
             Some(counters) => {
@@ -210,6 +210,7 @@ impl Prepared {
             _stats: stats,
             shares: self.servers(directory)?,
             engine: (self.engine, plan),
+            listeners,
             log_size: self.spec.log_max_size,
             show_console: self.spec.show_console,
             setup: self.setup(),
@@ -241,7 +242,8 @@ impl Prepared {
                 Writes::Nowhere => Overlay::ReadOnly,
             },
             shares: self.shares.iter().enumerate().map(share).collect(),
-            network: (self.decision.network != NetworkBackend::None).then(network::in_guest),
+            network: (self.decision.network != NetworkBackend::None)
+                .then(|| network::in_guest(self.spec.request.host_loopback)),
             directories: self.spec.process.cwd.iter().chain(&self.spec.image_volumes).cloned().collect(),
             volumes: if self.spec.writes == Writes::Nowhere { self.spec.image_volumes.clone() } else { Vec::new() },
             init_system: self.spec.process.is_init_system(),
@@ -305,7 +307,7 @@ pub(crate) fn run_tool(machine: &Machine, tool: Process, stdio: Stdio, signals: 
         return Err(Failure::new(format_args!("machine {name}"), "it has ended, and what it wrote was in its memory")
             .with_hint("run it with --keep"));
     }
-    let request = RunRequest { network: Choice::Forced(NetworkBackend::None), published: 0, shares: 0, ..spec.request };
+    let request = RunRequest { network: Choice::Forced(NetworkBackend::None), shares: 0, ..spec.request };
     let (shares, published, secrets) = (Vec::new(), Vec::new(), Vec::new());
     let spec = Spec { shares, published, secrets, process: tool, request, show_console: false, stats: None, ..spec };
     let directory = Directory::reopen(name)?;

@@ -65,7 +65,12 @@ pub(crate) fn decide(
     reasons.push(format!("network {network}: {why_network}"));
     let second_best =
         request.accelerator == Choice::Auto && engine.accelerators.first().is_some_and(|best| best.name != accelerator);
-    let notices = second_best.then_some(accelerator_line).into_iter().collect();
+    let mut notices: Vec<String> = second_best.then_some(accelerator_line).into_iter().collect();
+    if network == NetworkBackend::Slirp && !request.host_loopback {
+        let open = "network slirp: the VM can reach services on this host's loopback, which slirp cannot close";
+        notices.push(if request.network == Choice::Auto { format!("{open}; install passt") } else { open.to_owned() });
+        reasons.extend(notices.last().cloned());
+    }
     Ok(Decision { engine: name, accelerator, backend, machine, network, notices, reasons })
 }
 
@@ -239,11 +244,11 @@ impl Options<'_> {
 
     fn network(&self) -> Result<Chosen<NetworkBackend>, Failure> {
         use NetworkBackend::{None, Passt, Slirp};
-        let publishes = self.request.published > 0;
         let offers = |network| self.engine.networks.contains(&network);
         match self.request.network {
-            Choice::Forced(None) if publishes => {
-                Err(Failure::new("-p", "a guest without a network has no ports").with_hint("leave out --network none"))
+            Choice::Forced(None) if self.request.host_loopback => {
+                Err(Failure::new("--host-loopback", "a guest without a network cannot reach this host")
+                    .with_hint("leave out --network none"))
             }
             Choice::Forced(None) => Ok((None, "asked for".to_owned())),
             Choice::Forced(forced) if !offers(forced) => {
@@ -254,20 +259,19 @@ impl Options<'_> {
                     Err(Failure::new("--network passt", cause).with_hint("use --network slirp, which needs no program"))
                 }
                 Err(cause) => Err(Failure::new("--network passt", cause)),
-                Ok(_) => self.with_driver(Passt, "asked for".to_owned()),
+                Ok(()) => self.with_driver(Passt, "asked for".to_owned()),
             },
             Choice::Forced(Slirp) => self.with_driver(Slirp, "asked for".to_owned()),
             Choice::Auto => {
                 let why_not = match &self.host.passt {
                     _ if !offers(Passt) => format!("{} has no passt", self.name),
-                    Ok(false) if publishes => "ports are published, and this passt is too old to carry them".to_owned(),
-                    Ok(_) => return self.with_driver(Passt, "it is faster than slirp".to_owned()),
+                    Ok(()) => return self.with_driver(Passt, "it closes the host's loopback to the VM".to_owned()),
                     Err(cause) => format!("passt cannot be used ({cause})"),
                 };
                 if offers(Slirp) {
                     self.with_driver(Slirp, why_not)
-                } else if publishes {
-                    Err(Failure::new("-p", why_not))
+                } else if self.request.host_loopback {
+                    Err(Failure::new("--host-loopback", why_not))
                 } else {
                     Ok((None, why_not))
                 }

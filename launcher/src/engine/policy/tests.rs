@@ -10,7 +10,7 @@ fn able() -> HostCapabilities {
         virtiofsd: Ok(()),
         image_in_guest: Ok(()),
         disk_in_guest: Ok(()),
-        passt: Ok(true),
+        passt: Ok(()),
         network_in_guest: Ok(()),
     }
 }
@@ -151,7 +151,7 @@ fn what_is_forced_and_cannot_work_names_what_is_missing() {
             RunRequest { network: Forced(NetworkBackend::Passt), ..quiet() },
             "--network passt: no passt; use --network slirp",
         ),
-        (&poor, RunRequest { published: 1, ..quiet() }, "-p: a guest without a network"),
+        (&poor, RunRequest { host_loopback: true, ..quiet() }, "--host-loopback: a guest without a network"),
         (&poor, RunRequest { accelerator: forced("fast"), ..quiet() }, "--accel fast: MSR 0x10a; use --accel slow"),
         (&able(), RunRequest { accelerator: forced("warp"), ..quiet() }, "--accel warp: first does not have it"),
         (&able(), RunRequest { engine: forced("second"), ..quiet() }, "--engine second: this version of lamina"),
@@ -205,25 +205,30 @@ fn first_engine_that_can_be_used_is_taken_and_the_others_have_their_reasons() {
 }
 
 #[test]
-fn network_is_passt_unless_it_is_missing_or_cannot_publish_ports() {
+fn network_is_passt_unless_it_is_missing_and_slirp_says_what_it_leaves_open() {
     use NetworkBackend::{None, Passt, Slirp};
-    let network = |host: &HostCapabilities, request| decide_by(engine(), host, &request).unwrap().network;
-    let published = || RunRequest { published: 1, ..plain() };
-    let (old, missing) =
-        (HostCapabilities { passt: Ok(false), ..able() }, HostCapabilities { passt: no("none"), ..able() });
+    let decided = |host: &HostCapabilities, request| decide_by(engine(), host, &request).unwrap();
+    let network = |host: &HostCapabilities, request| decided(host, request).network;
+    let missing = HostCapabilities { passt: no("none"), ..able() };
     assert_eq!(network(&able(), plain()), Passt);
-    assert_eq!(network(&able(), published()), Passt);
-    assert_eq!(network(&old, plain()), Passt);
-    assert_eq!(network(&old, published()), Slirp);
-    assert_eq!(network(&old, RunRequest { network: Choice::Forced(Passt), ..published() }), Passt);
     assert_eq!(network(&missing, plain()), Slirp);
+    let slirp = || RunRequest { network: Choice::Forced(Slirp), ..plain() };
+    for (host, request, told) in [
+        (able(), plain(), false),
+        (able(), slirp(), true),
+        (missing.clone(), plain(), true),
+        (missing.clone(), RunRequest { host_loopback: true, ..plain() }, false),
+    ] {
+        let notices = decided(&host, request).notices;
+        assert_eq!(notices.iter().any(|notice| notice.contains("this host's loopback")), told, "{notices:?}");
+    }
 
     let only_passt = || Capabilities { networks: vec![Passt], ..engine() };
     assert_eq!(decide_by(only_passt(), &missing, &plain()).unwrap().network, None);
     let refused = |request| decide_by(only_passt(), &missing, &request).unwrap_err().to_string();
-    assert!(refused(published()).starts_with("-p: passt cannot be used"));
-    let slirp = RunRequest { network: Choice::Forced(Slirp), ..plain() };
-    assert_eq!(refused(slirp), "--network slirp: first does not have it");
+    let open = RunRequest { host_loopback: true, ..plain() };
+    assert!(refused(open).starts_with("--host-loopback: passt cannot be used"));
+    assert_eq!(refused(slirp()), "--network slirp: first does not have it");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::machine::{Accelerator, Board};
 use crate::engine::plan::{NetworkDevice, Plan};
 use crate::host::command_line::CommandLine;
-use crate::host::network::{ADDRESS, GATEWAY, NAME_SERVER, PREFIX, Publish};
+use crate::host::network::{ADDRESS, GATEWAY, NAME_SERVER, PREFIX};
 
 /// Returns QEMU's command line for `plan`.
 ///
@@ -97,7 +97,7 @@ pub(super) fn command(
     }
     match &plan.network {
         None => return command,
-        Some(NetworkDevice::Slirp(publish)) => command = command.args(["-netdev", &slirp(publish)]),
+        Some(NetworkDevice::Slirp) => command = command.args(["-netdev", &slirp()]),
         Some(NetworkDevice::Passt(socket)) => {
             let value = join("stream,id=network,server=off,addr.type=unix,addr.path=", socket);
             command = command.arg("-netdev").arg(value);
@@ -109,14 +109,8 @@ pub(super) fn command(
 }
 
 /// Returns the value of `-netdev` for QEMU's own network, with the id `network`.
-fn slirp(publish: &[Publish]) -> String {
-    let mut value =
-        format!("user,id=network,ipv6=off,net=10.0.2.0/{PREFIX},host={GATEWAY},dns={NAME_SERVER},dhcpstart={ADDRESS}");
-    for port in publish {
-        let protocol = if port.udp { "udp" } else { "tcp" };
-        value.push_str(&format!(",hostfwd={protocol}:{}:{}-{ADDRESS}:{}", port.address, port.host, port.guest));
-    }
-    value
+fn slirp() -> String {
+    format!("user,id=network,ipv6=off,net=10.0.2.0/{PREFIX},host={GATEWAY},dns={NAME_SERVER},dhcpstart={ADDRESS}")
 }
 
 /// Returns the machine type with its options. Under KVM, a microvm has no clock by default, and a guest then waits for
@@ -203,7 +197,7 @@ mod tests {
             }
         }
         let mut plan = plan_of(Board::Microvm, 6);
-        plan.network = Some(NetworkDevice::Slirp(Vec::new()));
+        plan.network = Some(NetworkDevice::Slirp);
         assert!(check(&Qemu, &plan).is_err(), "the network card takes a slot too");
     }
 
@@ -225,8 +219,7 @@ mod tests {
     #[test]
     fn network_card_of_either_kind() {
         let mut plan = example(0);
-        plan.network =
-            Some(NetworkDevice::Slirp(vec!["8080:80".parse().unwrap(), "0.0.0.0:5353:53/udp".parse().unwrap()]));
+        plan.network = Some(NetworkDevice::Slirp);
         let slirp = command(Path::new("q"), &plan, Board::Q35, Accelerator::Kvm, None).to_shell();
         plan.network = Some(NetworkDevice::Passt("/run/m,1/network.sock".into()));
         let passt = command(Path::new("q"), &plan, Board::Microvm, Accelerator::Kvm, None).to_shell();

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::{AWAITING, FIRST, Supervisor};
 use crate::failure::{About, Failure};
 use crate::machine::lifecycle::Input;
+use crate::machine::ports::{self, Ports};
 use crate::machine::session::{Control, Session};
 use crate::machine::{guest_warning, kept_disk, terminal};
 
@@ -59,7 +60,22 @@ impl Supervisor {
             }
             (AWAITING, Message::Exited(Ending::Status(0))) => self.step(Input::PortListens),
             (MACHINE | FIRST | AWAITING, _) => {}
+            (stream, message) if stream >= ports::FIRST_STREAM => {
+                if let Some(ports) = &self.ports {
+                    ports.deliver(stream, message);
+                }
+            }
             (stream, message) => self.api.deliver(stream, message),
+        }
+    }
+
+    /// Starts to accept clients of the published ports. A machine whose ports cannot be served still runs.
+    pub(super) fn open_ports(&mut self) {
+        let listeners = std::mem::take(&mut self.config.listeners);
+        let Some(control) = &self.control else { return };
+        match Ports::open(listeners, control.clone()) {
+            Ok(ports) => self.ports = ports,
+            Err(failure) => self.directory.warn(&format!("its published ports are closed: {failure}")),
         }
     }
 

@@ -22,6 +22,7 @@ use super::directory::Directory;
 use super::end::End;
 use super::event::Event;
 use super::lifecycle::{Action, Input, Lifecycle, Phase, Purpose, Rules};
+use super::ports::{Listeners, Ports};
 use super::ready_pipe::ReadyPipe;
 use super::record::{ProcessRecord, State, now};
 use super::request::{self, ApiRequest};
@@ -63,6 +64,8 @@ pub(crate) struct RunConfig {
     pub(crate) show_console: bool,
     /// What the guest mounts. The clock is filled in when it is sent.
     pub(crate) setup: Setup,
+    /// The published ports, until the command runs.
+    pub(crate) listeners: Listeners,
     /// Files for `/run/secrets`, until they have been sent.
     pub(crate) secrets: Vec<Secret>,
     /// The command.
@@ -113,6 +116,7 @@ pub(crate) fn run(
         stdio: Some(stdio),
         ready_pipe,
         events,
+        ports: None,
         console: None,
         control: None,
         session: None,
@@ -139,6 +143,8 @@ struct Supervisor {
     events: Sender<Event>,
     /// The server for requests of other commands.
     api: Arc<ApiServer>,
+    /// Forwards the published ports while the command runs.
+    ports: Option<Ports>,
     /// The console, once the engine has been started.
     console: Option<Console>,
     control: Option<Control>,
@@ -237,6 +243,7 @@ impl Supervisor {
             Action::StartCommand => self.start_command(),
             Action::RecordRunning => {
                 self.enter(State::Running { since: now() });
+                self.open_ports();
                 sys::let_go_of_programs();
             }
             Action::AwaitPort(port) => {
@@ -370,6 +377,7 @@ impl Supervisor {
     /// Ends what is left, and records and reports how the run ended.
     fn conclude(mut self, end: Result<End, Failure>) -> Result<Ending, Failure> {
         self.api.close();
+        self.ports = None;
         // The terminal is restored first, because what follows may print.
         self.raw = None;
         // The processes end before their end is recorded.
