@@ -68,19 +68,17 @@ const HOST_NAMES: &str = "host.docker.internal host.containers.internal";
 /// of the host if it is reached at the address `host`.
 fn hosts(present: &str, hostname: &str, address: &str, host: Option<&str>) -> String {
     // A line of an earlier start may not be true any more.
-    let kept: String = present.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(HOST_NAMES)).collect();
+    let kept: String =
+        present.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(HOST_NAMES)).collect();
     let present = kept.as_str();
-    let mut own = format!("{address}\t{hostname}\n");
-    if let Some(host) = host {
-        own.push_str(&format!("{host}\t{HOST_NAMES}\n"));
-    }
+    let own = format!("{address}\t{hostname}\n");
+    let mut text = host.map_or(String::new(), |host| format!("{host}\t{HOST_NAMES}\n"));
     if present.trim().is_empty() {
-        return format!("{HOSTS}{own}");
+        return text + HOSTS + &own;
     }
     let names = |wanted: &str| names_of(present).any(|(_, name)| name == wanted);
     // Before the image's lines, because the first line with a name counts, and the image may have another address for
     // it.
-    let mut text = String::new();
     if !names_of(present).any(|(at, name)| name == "localhost" && at.starts_with("127.")) {
         text.push_str("127.0.0.1\tlocalhost\n");
     }
@@ -89,8 +87,6 @@ fn hosts(present: &str, hostname: &str, address: &str, host: Option<&str>) -> St
     }
     if !names_of(present).any(|line| line == (address, hostname)) {
         text.push_str(&own);
-    } else if let Some(host) = host {
-        text.push_str(&format!("{host}\t{HOST_NAMES}\n"));
     }
     text.push_str(present);
     if !text.ends_with('\n') {
