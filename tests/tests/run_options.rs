@@ -206,46 +206,74 @@ fn serve_once() -> (u16, std::thread::JoinHandle<()>) {
     (port, served)
 }
 
-/// What a guest does to test that it has a network.
-fn outward(port: u16) -> String {
+/// What a guest does to test that it has a network. A host's loopback that is closed does not answer, or another host
+/// does.
+fn outward(name: &str, port: u16) -> String {
     format!(
         r#"
 import socket
 print(socket.gethostbyname("guest.lamina.test"), flush=True)
-print(socket.create_connection(("10.0.2.2", {port})).makefile().read(), flush=True)
+try:
+    connection = socket.create_connection(("{name}", {port}), 5)
+    connection.settimeout(5)
+    answer = connection.recv(100).decode()
+except OSError:
+    answer = ""
+print(answer if answer == "from the host" else "closed", flush=True)
 "#
     )
 }
 
-#[test]
-fn network_by_slirp_reaches_out_and_in() {
-    let session = session();
-    let work = session.work("network");
-    let _names = NameServer::start();
-    let (port, served) = serve_once();
-    let (tcp, udp) = (free_port(), free_port());
-    let script = outward(port)
-        + r#"
+/// Services of a guest on all its addresses, and one on its loopback only.
+const SERVICES: &str = r#"
+import socket
 datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 datagrams.bind(("0.0.0.0", 5353))
 server = socket.create_server(("0.0.0.0", 80))
+inner = socket.create_server(("127.0.0.1", 81))
 open("/media/ready", "w").close()
 connection, _ = server.accept()
-connection.sendall(b"by tcp")
+said = b""
+while chunk := connection.recv(1 << 16): said += chunk
+connection.sendall(b"%d by tcp" % len(said))
 connection.close()
+large = server.accept()[0]
+large.sendall(b"x" * 3000000)
+large.close()
 words, asker = datagrams.recvfrom(100)
 datagrams.sendto(words.upper(), asker)
 datagrams.recvfrom(100)
 "#;
+
+/// Runs a guest with published ports and this network. Returns what it has printed.
+fn reached_from_outside(network: &str, script: &str) -> String {
+    let session = session();
+    let work = session.work("network");
+    let _names = NameServer::start();
+    let (tcp, inner, unused, udp) = (free_port(), free_port(), free_port(), free_port());
+    let script = format!("{script}{SERVICES}");
     let share = format!("{}:/media", work.display());
-    let ports = [format!("{tcp}:80"), format!("127.0.0.1:{udp}:5353/udp")];
-    let mut lamina = session.lamina(["run", "--accel", "tcg", "-v", &share]);
-    lamina.args(["-p", &ports[0], "-p", &ports[1], REFERENCE, "--", "python3", "-c", &script]);
+    let ports =
+        [format!("{tcp}:80"), format!("{inner}:81"), format!("{unused}:82"), format!("127.0.0.1:{udp}:5353/udp")];
+    let mut lamina = session.lamina(["run", "--accel", "tcg", "--network", network, "-v", &share]);
+    ports.iter().for_each(|port| drop(lamina.args(["-p", port])));
+    lamina.args([REFERENCE, "--", "python3", "-c", &script]);
     let mut guest = session.start(with_own_resolv_conf(&session, &lamina));
     guest.await_file(&work.join("ready"));
+    // The client ends its direction, and the service answers after that.
+    let mut client = TcpStream::connect(("127.0.0.1", tcp)).unwrap();
+    client.write_all(&vec![7; 1_000_000]).unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
     let mut answer = String::new();
-    TcpStream::connect(("127.0.0.1", tcp)).unwrap().read_to_string(&mut answer).unwrap();
-    assert_eq!(answer, "by tcp");
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "1000000 by tcp");
+    let mut large = Vec::new();
+    TcpStream::connect(("127.0.0.1", tcp)).unwrap().read_to_end(&mut large).unwrap();
+    assert_eq!(large.len(), 3_000_000);
+    for closed in [inner, unused] {
+        let refused = TcpStream::connect(("127.0.0.1", closed)).and_then(|mut client| client.read(&mut [0]));
+        assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    }
     let asker = UdpSocket::bind("127.0.0.1:0").unwrap();
     asker.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     let mut words = [0; 100];
@@ -257,22 +285,88 @@ datagrams.recvfrom(100)
     assert_eq!(&words[..length.expect("an answer by UDP")], b"BY UDP");
     asker.send_to(b"end", ("127.0.0.1", udp)).unwrap();
     let finished = guest.finish().succeeded();
-    assert_eq!(finished.stdout.lines().collect::<Vec<_>>(), ["192.0.2.77", "from the host"], "{finished}");
+    // The ports are free again.
+    for port in [tcp, inner, unused] {
+        TcpListener::bind(("127.0.0.1", port)).unwrap();
+    }
+    UdpSocket::bind(("127.0.0.1", udp)).unwrap();
+    session.traces().assert_nothing_left();
+    finished.stdout
+}
+
+#[test]
+fn network_by_slirp_reaches_out_and_in() {
+    let (port, served) = serve_once();
+    assert_eq!(reached_from_outside("slirp", &outward("10.0.2.2", port)), "192.0.2.77\nfrom the host\n");
+    served.join().unwrap();
+}
+
+#[test]
+fn network_by_passt_reaches_out_and_in_and_not_the_hosts_loopback() {
+    let (port, _served) = serve_once();
+    assert_eq!(reached_from_outside("passt", &outward("10.0.2.2", port)), "192.0.2.77\nclosed\n");
+}
+
+#[test]
+fn published_ports_need_no_network() {
+    assert_eq!(reached_from_outside("none", ""), "");
+}
+
+#[test]
+fn loopback_of_the_host_is_reached_by_its_names_when_it_is_opened() {
+    let session = session();
+    let _names = NameServer::start();
+    let (port, served) = serve_once();
+    let script = outward("host.docker.internal", port) + "print(socket.gethostbyname('host.containers.internal'))";
+    let mut lamina = session.lamina(["run", "--accel", "tcg", "--host-loopback"]);
+    lamina.args([REFERENCE, "--", "python3", "-c", &script]);
+    let finished = end_to_end::Finished::of(&mut with_own_resolv_conf(&session, &lamina)).succeeded();
+    assert_eq!(finished.stdout, "192.0.2.77\nfrom the host\n10.0.2.2\n", "{finished}");
     served.join().unwrap();
     session.traces().assert_nothing_left();
 }
 
+/// Sends packets that no ordinary route of a guest leads to: to the loopback of whatever carries them.
+const CRAFTED: &str = r#"
+import socket, struct, sys
+try: socket.create_connection(("10.0.2.3", 53), 1)
+except OSError: pass
+gateway = bytes.fromhex(open("/proc/net/arp").read().splitlines()[1].split()[3].replace(":", ""))
+own = bytes.fromhex(open("/sys/class/net/eth0/address").read().strip().replace(":", ""))
+def checksum(data):
+    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
+    total = (total >> 16) + (total & 0xffff)
+    return ~(total + (total >> 16)) & 0xffff
+source = socket.inet_aton("10.0.2.15")
+packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
+packets.bind(("eth0", 0)); packets.settimeout(2)
+def connects(address, port):
+    target = socket.inet_aton(address)
+    tcp = struct.pack("!HHIIBBHHH", 40000, port, 1, 0, 5 << 4, 2, 65000, 0, 0)
+    pseudo = source + target + struct.pack("!BBH", 0, 6, len(tcp))
+    tcp = tcp[:16] + struct.pack("!H", checksum(pseudo + tcp)) + tcp[18:]
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(tcp), 1, 0, 64, 6, 0, source, target)
+    ip = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
+    packets.send(gateway + own + b"\x08\0" + ip + tcp)
+    try:
+        while True:
+            answer = packets.recv(2000)
+            if answer[26:30] == target and answer[34:36] == struct.pack("!H", port): return True
+    except TimeoutError:
+        return False
+for address in sys.argv[2:]: print(address, connects(address, int(sys.argv[1])), flush=True)
+"#;
+
 #[test]
-fn network_by_passt_reaches_out() {
+fn no_packet_that_a_guest_can_craft_reaches_the_hosts_loopback() {
     let session = session();
-    let _names = NameServer::start();
-    let (port, served) = serve_once();
-    let script = outward(port);
-    let mut lamina = session.lamina(["run", "--accel", "tcg", "--network", "passt"]);
-    lamina.args([REFERENCE, "--", "python3", "-c", &script]);
-    let finished = end_to_end::Finished::of(&mut with_own_resolv_conf(&session, &lamina)).succeeded();
-    assert_eq!(finished.stdout.lines().collect::<Vec<_>>(), ["192.0.2.77", "from the host"], "{finished}");
-    served.join().unwrap();
+    let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listening.local_addr().unwrap().port().to_string();
+    let addresses = ["127.0.0.1", "127.9.9.9", "0.0.0.0"];
+    let mut lamina = session.lamina(["run", "--accel", "tcg", "--network", "passt", "-u", "0:0", "-w", "/"]);
+    lamina.args([REFERENCE, "--", "python3", "-c", CRAFTED, &port]).args(addresses);
+    let finished = end_to_end::Finished::of(&mut lamina).succeeded();
+    assert_eq!(finished.stdout, addresses.map(|address| format!("{address} False\n")).concat(), "{finished}");
     session.traces().assert_nothing_left();
 }
 
@@ -330,7 +424,7 @@ fn what_cannot_work_is_refused_before_anything_starts() {
     };
     run(&["-v", &volume("/a"), "-v", &volume("/a/")]).failed("same target");
     run(&["-v", &volume("/a:ro"), "-v", &volume("/a/b")]).failed("create it on the host");
-    run(&["--network", "none", "-p", "8080:80"]).failed("-p");
+    run(&["--network", "none", "--host-loopback"]).failed("--host-loopback");
     run(&["-p", "many"]).failed_usage("many");
     let listening = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = listening.local_addr().unwrap().port();

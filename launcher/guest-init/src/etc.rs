@@ -68,8 +68,7 @@ const HOST_NAMES: &str = "host.docker.internal host.containers.internal";
 /// of the host if it is reached at the address `host`.
 fn hosts(present: &str, hostname: &str, address: &str, host: Option<&str>) -> String {
     // A line of an earlier start may not be true any more.
-    let kept: String =
-        present.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(HOST_NAMES)).collect();
+    let kept: String = present.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(HOST_NAMES)).collect();
     let present = kept.as_str();
     let own = format!("{address}\t{hostname}\n");
     let mut text = host.map_or(String::new(), |host| format!("{host}\t{HOST_NAMES}\n"));

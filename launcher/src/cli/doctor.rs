@@ -154,7 +154,10 @@ fn engines(
 
 fn accelerator(engine: &str, tried: &Accelerator, used: Option<&Accelerator>) -> Finding {
     let outcome = match &tried.works {
-        Ok(()) => Ok("it boots a test guest".to_owned()),
+        Ok(()) => {
+            let caution = tried.caution.map_or(String::new(), |caution| format!("; {caution}"));
+            Ok(format!("it boots a test guest{caution}"))
+        }
         Err(cause) => {
             let failure = Failure::new(tried.name, cause);
             Err(used.map_or(failure.clone(), |used| failure.with_hint(format_args!("{} is used instead", used.name))))

@@ -33,9 +33,12 @@ const OF_RUN: &[(&[&str], &str)] = &[
     (&["--health-*"], "nothing runs health checks; --ready port:N waits for the start, and `lamina exec` asks later"),
     (
         &["--log-driver", "--log-opt"],
-        "the output is in a file of the machine; `lamina logs --follow --json` passes it on",
+        "the output is in a file of the machine, bounded by --log-max-size; `lamina logs --follow --json` passes it on",
     ),
-    (&["--link*"], "publish a port of the other machine with -p; this one reaches it at 10.0.2.2:PORT"),
+    (
+        &["--link*"],
+        "publish a port of the other machine with -p; with --host-loopback this one reaches it at host.docker.internal:PORT",
+    ),
     (&["--gpus"], "no engine here gives a VM a GPU; run this program on the host"),
     (&["--privileged"], "the command is already root of a VM of its own, with all capabilities; leave it out"),
     (&["--volumes-from"], "name the volumes again, as in -v NAME:/path"),

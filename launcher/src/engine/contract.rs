@@ -98,6 +98,8 @@ pub(crate) struct Accelerator {
     pub(crate) name: &'static str,
     /// Whether it runs a guest here, or why not.
     pub(crate) works: Result<(), String>,
+    /// What its users should know, in a few words.
+    pub(crate) caution: Option<&'static str>,
 }
 
 /// A machine type of an engine.

@@ -9,6 +9,7 @@ pub(crate) mod initramfs;
 pub(crate) mod json_file;
 pub(crate) mod kernel;
 pub(crate) mod network;
+pub(crate) mod packet_filter;
 pub(crate) mod passt;
 pub(crate) mod probe_cache;
 pub(crate) mod process;

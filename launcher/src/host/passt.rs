@@ -84,6 +84,13 @@ impl Passt {
         self.options.iter().any(|have| have == option)
     }
 
+    /// Returns whether the guest's packets must be filtered to close this host's loopback: see
+    /// [`super::packet_filter`].
+    #[must_use]
+    pub(crate) fn needs_filter(&self, host_loopback: bool) -> bool {
+        !host_loopback && !self.has("map-host-loopback")
+    }
+
     /// Returns the command line of passt for one machine. passt ends when the hypervisor disconnects. It forwards no port
     /// to the guest, and the gateway leads to this host's loopback only with `host_loopback`.
     #[must_use]
@@ -157,6 +164,12 @@ mod tests {
         let text = |help, open| passt(help).command(Path::new("/run/m/network.sock"), open, false).to_shell();
         let texts = [text(OLD, false), text(NEW, false), text(OLD, true), text(NEW, true)];
         insta::assert_snapshot!(texts.join("\n"));
+    }
+
+    #[test]
+    fn packets_are_filtered_for_a_passt_that_does_not_drop_those_to_the_loopback() {
+        assert!(passt(OLD).needs_filter(false) && !passt(OLD).needs_filter(true));
+        assert!(!passt(NEW).needs_filter(false));
     }
 
     #[test]

@@ -33,6 +33,9 @@ const KEPT: &str = "kept";
 /// The name of the socket of the network's server.
 const NETWORK: &str = "network";
 
+/// The name of the socket of the filter before the network's server.
+const FILTER: &str = "filter";
+
 /// The counters of a root's requests, if this process answers them.
 pub(crate) type Counters = Option<Arc<Stats>>;
 
@@ -120,7 +123,9 @@ impl Prepared {
             network: match self.decision.network {
                 NetworkBackend::None => None,
                 NetworkBackend::Slirp => Some(NetworkDevice::Slirp),
-                NetworkBackend::Passt => Some(NetworkDevice::Passt(directory.socket(NETWORK))),
+                NetworkBackend::Passt => {
+                    Some(NetworkDevice::Passt(directory.socket(if self.filters() { FILTER } else { NETWORK })))
+                }
             },
             control: directory.socket("control"),
             monitor: directory.socket("monitor"),
@@ -134,6 +139,13 @@ impl Prepared {
     #[must_use]
     pub(crate) fn notice(&self) -> Vec<String> {
         if self.spec.request.explain { self.decision.reasons.clone() } else { self.decision.notices.clone() }
+    }
+
+    /// Returns whether the guest's packets pass a filter.
+    fn filters(&self) -> bool {
+        let open = self.spec.request.host_loopback;
+        self.decision.network == NetworkBackend::Passt
+            && self.tools.passt.as_ref().is_ok_and(|passt| passt.needs_filter(open))
     }
 
     /// Returns the servers of the further shares and of the network, each with its socket.
@@ -168,7 +180,11 @@ impl Prepared {
     /// # Errors
     /// The engine cannot carry out the plan.
     pub(crate) fn describe(&self, root: &dyn RootServer, directory: &Directory) -> Result<String, Failure> {
-        let plan = self.plan(directory);
+        let mut plan = self.plan(directory);
+        if let Some(NetworkDevice::Passt(socket)) = &mut plan.network {
+            // Nothing listens at the filter's socket for those who start the programs themselves.
+            *socket = directory.socket(NETWORK);
+        }
         engine::check(self.engine, &plan)?;
         let mut text: String = self.decision.reasons.iter().map(|reason| format!("# {reason}\n")).collect();
         let root = root.command_line(&directory.socket(ROOT), &directory.mount_point())?;
@@ -211,6 +227,7 @@ impl Prepared {
             shares: self.servers(directory)?,
             engine: (self.engine, plan),
             listeners,
+            filter: self.filters().then(|| (directory.socket(FILTER), directory.socket(NETWORK))),
             log_size: self.spec.log_max_size,
             show_console: self.spec.show_console,
             setup: self.setup(),

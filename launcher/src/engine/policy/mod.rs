@@ -55,7 +55,9 @@ pub(crate) fn decide(
     let (network, why_network) = choice.network()?;
     let (machine, why_machine) = choice.machine(accelerator, network)?;
 
-    let accelerator_line = format!("accelerator {accelerator}: {why_accelerator}");
+    let known = engine.accelerators.iter().find(|known| known.name == accelerator);
+    let caution = known.and_then(|known| known.caution).map_or(String::new(), |caution| format!("; {caution}"));
+    let accelerator_line = format!("accelerator {accelerator}: {why_accelerator}{caution}");
     let mut reasons = vec![format!("engine {name}: {why_engine}")];
     reasons.extend(other_engines(candidates, request, name));
     reasons.push(accelerator_line.clone());

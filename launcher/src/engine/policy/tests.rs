@@ -18,7 +18,10 @@ fn able() -> HostCapabilities {
 /// An engine with a quick machine type that has little room, and two accelerators.
 fn engine() -> Capabilities {
     Capabilities {
-        accelerators: vec![Accelerator { name: "fast", works: Ok(()) }, Accelerator { name: "slow", works: Ok(()) }],
+        accelerators: vec![
+            Accelerator { name: "fast", works: Ok(()), caution: None },
+            Accelerator { name: "slow", works: Ok(()), caution: None },
+        ],
         machines: vec![
             MachineType { name: "small", most_devices: 7, advantage: "it boots faster", unfit: Vec::new() },
             MachineType { name: "large", most_devices: 25, advantage: "it has room", unfit: Vec::new() },
@@ -251,6 +254,12 @@ fn second_best_accelerator_is_a_notice_unless_it_was_asked_for() {
     let notices = |engine, request| decide_by(engine, &able(), &request).unwrap().notices;
     let expected = "accelerator slow: fast does not run a guest here (failed to set MSR 0x10a)";
     assert_eq!(notices(without_fast("failed to set MSR 0x10a"), plain()), [expected]);
+    let mut unsafe_slow = without_fast("no");
+    unsafe_slow.accelerators[1].caution = Some("it is no boundary");
+    assert_eq!(
+        notices(unsafe_slow, plain()),
+        ["accelerator slow: fast does not run a guest here (no); it is no boundary"]
+    );
     assert!(notices(engine(), plain()).is_empty());
     assert!(notices(engine(), RunRequest { accelerator: forced("slow"), ..plain() }).is_empty());
 }

@@ -20,6 +20,9 @@ use crate::host::command_line::CommandLine;
 use crate::host::network::NetworkBackend;
 use crate::host::process::Process;
 
+/// QEMU's documentation ("Security", "Non-virtualization Use Case") promises no isolation of guests by emulation.
+const NO_BOUNDARY: &str = "emulation is no security boundary, so run only images that you trust";
+
 const PROGRAM: &str = "qemu-system-x86_64";
 
 #[derive(Debug)]
@@ -63,7 +66,11 @@ impl Engine for Qemu {
             _ => probe.kvm()?,
         };
         let tcg = if host.thorough { probe.tcg()? } else { Ok(()) };
-        let accelerator = |accelerator: Accelerator, works| contract::Accelerator { name: accelerator.name(), works };
+        let accelerator = |accelerator: Accelerator, works| contract::Accelerator {
+            name: accelerator.name(),
+            works,
+            caution: (accelerator == Accelerator::Tcg).then_some(NO_BOUNDARY),
+        };
         Ok(Capabilities {
             accelerators: vec![accelerator(Accelerator::Kvm, kvm), accelerator(Accelerator::Tcg, tcg)],
             machines: Board::ALL.map(machine_type).into(),

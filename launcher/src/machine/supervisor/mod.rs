@@ -32,8 +32,8 @@ use super::stdio::Stdio;
 use super::{LAUNCHER_LOG, console, kept_disk, limits, terminal};
 use crate::engine::{self, Engine, Events, Plan, Running};
 use crate::failure::{About, Failure, MACHINE_FAILED};
-use crate::host::bounded_log;
 use crate::host::command_line::CommandLine;
+use crate::host::{bounded_log, packet_filter};
 use crate::root::RootServer;
 use crate::spec::ready::Ready;
 use crate::sys;
@@ -64,6 +64,8 @@ pub(crate) struct RunConfig {
     pub(crate) show_console: bool,
     /// What the guest mounts. The clock is filled in when it is sent.
     pub(crate) setup: Setup,
+    /// The sockets of the filter of the guest's packets, if there is one: its own, and that of the network's server.
+    pub(crate) filter: Option<(PathBuf, PathBuf)>,
     /// The published ports, until the command runs.
     pub(crate) listeners: Listeners,
     /// Files for `/run/secrets`, until they have been sent.
@@ -214,6 +216,9 @@ impl Supervisor {
     fn start_engine(&mut self) -> Result<(), Failure> {
         let socket = self.directory.socket(request::SOCKET);
         self.api.open(UnixListener::bind(&socket).about(socket.display())?);
+        if let Some((guest, passt)) = self.config.filter.take() {
+            packet_filter::open(&guest, passt)?;
+        }
         let (engine, plan) = &self.config.engine;
         let log = self.directory.file(console::FILE);
         let (size, show) = (self.config.log_size, self.config.show_console);
