@@ -86,7 +86,7 @@ fn what_is_not_there_is_refused_with_one_line_that_names_the_alternative() {
         ("--health-cmd", "--ready port:N"),
         ("--health-interval=5s", "lamina exec"),
         ("--log-driver=none", "lamina logs"),
-        ("--link", "10.0.2.2"),
+        ("--link", "host.docker.internal"),
         ("--gpus", "on the host"),
         ("--privileged", "already root"),
         ("--volumes-from", "-v NAME:/path"),

@@ -104,7 +104,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
     ),
     (
         &["network"],
-        "each machine has a network of its own; publish ports with -p, and reach those of other machines at 10.0.2.2",
+        "each machine has a network of its own; publish ports with -p, and reach those of others with --host-loopback",
     ),
     (&["pod"], "there are no pods; run each machine with `lamina run --detach` and publish its ports with -p"),
     (&["search"], "search on the registry's own page; `skopeo list-tags docker://NAME` lists tags"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use composefs_fuse::linux::StatsSocket;
 use composefs_fuse::stats::Stats;
 use guest_protocol::{Ending, Overlay, Process, RootSource, Setup};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 use crate::engine::policy::{self, Decision};
 use crate::engine::{
@@ -294,6 +295,7 @@ pub(crate) fn run(
     mut ready_pipe: ReadyPipe,
     signals: Signals,
 ) -> Result<(Ending, Counters), Failure> {
+    leave_no_core_dump();
     if prepared.decision.network != NetworkBackend::None
         && let Some(warning) = Resolver::of_host().warning()
     {
@@ -305,6 +307,18 @@ pub(crate) fn run(
             directory.give_up(&failure);
             ready_pipe.failed(&failure);
             Err(failure)
+        }
+    }
+}
+
+/// Keeps this process's memory out of core dumps, and with it secrets, the command's environment and its input. The
+/// limit is passed on to the programs that this process starts.
+fn leave_no_core_dump() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    // A program that takes core dumps from a pipe gets them whatever the limit says (core(5)), but not this one.
+    for done in [setrlimit(Resource::Core, none), set_dumpable_behavior(DumpableBehavior::NotDumpable)] {
+        if let Err(error) = done {
+            tracing::warn!("core dumps of this process cannot be prevented: {error}");
         }
     }
 }

@@ -29,7 +29,8 @@
 //! | supervisor | messages that have not arrived when the engine ends | 0.5 s |
 //! | supervisor | the engine, or another process that it has killed | 10 s each |
 //! | supervisor | the reader of the command's output | unlimited, as for every program with a pipe |
-//! | supervisor | the guest to read its control channel | never: a separate thread writes |
+//! | supervisor | the guest to read its control channel | never: a separate thread writes; 16 MiB of messages may wait, then the guest is ended |
+//! | supervisor | the end of the console to be in its log | 2 s |
 //! | supervisor | its cleaner to end | 5 s |
 //! | `run --detach`, `start` | the supervisor to say that the machine is ready | as long as the supervisor may take |
 //! | `exec`, `cp`, `diff`, `commit` | the supervisor to answer | 10 s |
