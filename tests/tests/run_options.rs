@@ -256,7 +256,9 @@ fn reached_from_outside(network: &str, script: &str) -> String {
     let ports =
         [format!("{tcp}:80"), format!("{inner}:81"), format!("{unused}:82"), format!("127.0.0.1:{udp}:5353/udp")];
     let mut lamina = session.lamina(["run", "--accel", "tcg", "--network", network, "-v", &share]);
-    ports.iter().for_each(|port| drop(lamina.args(["-p", port])));
+    for port in &ports {
+        lamina.args(["-p", port]);
+    }
     lamina.args([REFERENCE, "--", "python3", "-c", &script]);
     let mut guest = session.start(with_own_resolv_conf(&session, &lamina));
     guest.await_file(&work.join("ready"));

@@ -36,6 +36,9 @@ pub(super) struct Cp {
     target: Place,
 }
 
+/// The longest answer of the tool that unpacks a stream in a guest, in bytes.
+const MOST_SAID: u64 = 64 << 10;
+
 /// One side of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
@@ -78,7 +81,7 @@ impl Cp {
                 from_guest(&machine, &path, &to, signals)?.tell(&machine, global)
             }
             (Place::Stream, Place::Guest { machine, path }) => {
-                let said = SharedBuffer::default();
+                let said = SharedBuffer::new(MOST_SAID);
                 let ends = Stdio::new(io::stdin(), Piped::new(said.clone()));
                 let status = run(&Machine::find(&machine)?, &["unpack-into", &path], ends, signals)?;
                 Arrived::in_guest(status, &said).tell(&machine, global)
@@ -111,7 +114,7 @@ impl Arrived {
     /// Parses what the tool in a guest printed.
     fn in_guest(status: u8, said: &SharedBuffer) -> Self {
         Self(match status {
-            0 => Ok(serde_json::from_slice(&said.take()).unwrap_or_default()),
+            0 => Ok(said.read().ok().and_then(|said| serde_json::from_reader(said).ok()).unwrap_or_default()),
             status => Err(status),
         })
     }
@@ -164,7 +167,7 @@ fn to_guest(from: &Path, machine: &str, path: &str, signals: Signals) -> Result<
     let (reader, writer) = io::pipe().about("pipe")?;
     let packing = thread::spawn(move || packed(&found, writer));
     // The reader moves into the session: when that ends, the closed pipe stops the packer.
-    let said = SharedBuffer::default();
+    let said = SharedBuffer::new(MOST_SAID);
     let status = run(&machine, &["unpack-at", path, &name], Stdio::new(reader, Piped::new(said.clone())), signals)?;
     let packed = packing.join().unwrap_or_else(|_| Err(io::Error::other("packing ended early")));
     match packed {

@@ -1,19 +1,17 @@
 //! `lamina diff`.
 
-use std::io;
+use std::fmt;
+use std::io::{self, BufReader};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use guest_protocol::Process;
-use guest_protocol::changes::parse_list;
-
+use guest_protocol::changes::ChangeList;
 use layer_store::printable;
 
 use super::Global;
 use crate::failure::{Failure, MACHINE_FAILED};
 use crate::machine::launch;
-use crate::machine::{Machine, Piped, Signals, Stdio};
+use crate::machine::{Machine, Piped, SharedBuffer, Signals, Stdio};
 use crate::print;
 
 /// List the files that a machine has added (A), changed (C) and deleted (D)
@@ -31,43 +29,36 @@ pub(super) struct Diff {
     name: String,
 }
 
-/// A shared buffer that collects bytes.
-#[derive(Clone, Debug, Default)]
-struct Collected(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Collected {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+/// The longest list of changes in bytes.
+const MOST: u64 = 1 << 30;
 
 impl Diff {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let machine = Machine::find(&self.name)?;
-        let collected = Collected::default();
-        let ends = Stdio::output(Piped::new(collected.clone()));
+        let list = SharedBuffer::new(MOST);
+        let ends = Stdio::output(Piped::new(list.clone()));
         let status = launch::run_tool(&machine, Process::tool(&["changes"]), ends, Signals::catch()?)?;
+        let failed = |cause: &dyn fmt::Display| {
+            Failure::new(format_args!("machine {}", self.name), format_args!("its changes could not be read{cause}"))
+                .with_status(MACHINE_FAILED)
+        };
         if status != 0 {
-            return Err(Failure::new(format_args!("machine {}", self.name), "its changes could not be read")
-                .with_status(MACHINE_FAILED));
+            return Err(failed(&""));
         }
-        let bytes = collected.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let changes = parse_list(&bytes);
+        let wrong = |error: io::Error| failed(&format_args!(": {error}"));
+        let mut changes = ChangeList::new(BufReader::new(list.read().map_err(wrong)?));
+        let mut first = true;
+        while let Some((letter, path)) = changes.next_entry().map_err(wrong)? {
+            if global.json {
+                let row = serde_json::json!({ "change": letter.to_string(), "path": path.to_string_lossy() });
+                print::json_element(&row, first)?;
+            } else {
+                print::result_lines(&format!("{letter} {}\n", printable::bytes(path.as_os_str().as_bytes())))?;
+            }
+            first = false;
+        }
         if global.json {
-            let changes = changes.iter().map(
-                |(letter, path)| serde_json::json!({ "change": letter.to_string(), "path": path.to_string_lossy() }),
-            );
-            print::json_pretty(&changes.collect::<Vec<_>>())?;
-        } else {
-            let line = |(letter, path): &(char, PathBuf)| {
-                format!("{letter} {}\n", printable::bytes(path.as_os_str().as_bytes()))
-            };
-            print::result_lines(&changes.iter().map(line).collect::<String>())?;
+            print::result_lines(if first { "[]\n" } else { "\n]\n" })?;
         }
         Ok(0)
     }

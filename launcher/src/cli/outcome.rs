@@ -5,7 +5,7 @@ use std::io;
 use guest_protocol::Ending;
 
 use super::Global;
-use crate::failure::{Failure, USAGE};
+use crate::failure::{About, Failure, USAGE};
 use crate::machine::{Captured, Stdio, WriteFailure};
 use crate::print;
 
@@ -54,11 +54,10 @@ fn report(captured: Captured, name: &str, ending: Ending) -> Result<(), Failure>
         Ending::Signal(number) => Some(number),
         Ending::Status(_) => None,
     };
-    let [stdout, stderr] =
-        [captured.stdout, captured.stderr].map(|kept| String::from_utf8_lossy(&kept.take()).into_owned());
-    print::json(&serde_json::json!({
-        "name": name, "status": ending.shell_status(), "signal": signal, "stdout": stdout, "stderr": stderr,
-    }))
+    let row = serde_json::json!({ "name": name, "status": ending.shell_status(), "signal": signal });
+    let texts = [("stdout", captured.stdout), ("stderr", captured.stderr)];
+    let texts = texts.into_iter().map(|(key, kept)| Ok((key, kept.read().about("temporary file")?)));
+    print::json_with_texts(&row, texts.collect::<Result<_, Failure>>()?)
 }
 
 /// Refuses `--json` where standard output has another use.

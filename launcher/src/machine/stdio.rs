@@ -1,11 +1,12 @@
 //! What the three channels of a process are connected to on this host.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use guest_protocol::Channel;
 use layer_store::printable::Printable;
+use tempfile::SpooledTempFile;
 
 use crate::failure::Failure;
 
@@ -98,22 +99,40 @@ impl Output for Own {
     }
 }
 
-/// A buffer in memory, shared by its clones.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
+/// How much of a buffer is in memory, in bytes.
+const IN_MEMORY: usize = 1 << 20;
+
+/// A buffer of bounded size, shared by its clones. What is not short goes to a temporary file.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedBuffer(Arc<Mutex<Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    file: SpooledTempFile,
+    /// How many more bytes it takes.
+    room: u64,
+}
 
 impl SharedBuffer {
-    /// Removes and returns what has been written.
-    #[must_use]
-    pub(crate) fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Returns a buffer that takes at most `most` bytes, and then fails.
+    pub(crate) fn new(most: u64) -> Self {
+        Self(Arc::new(Mutex::new(Kept { file: SpooledTempFile::new(IN_MEMORY), room: most })))
+    }
+
+    /// Returns a reader of what has been written.
+    pub(crate) fn read(&self) -> io::Result<impl Read + use<>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = std::mem::replace(&mut kept.file, SpooledTempFile::new(IN_MEMORY));
+        file.rewind()?;
+        Ok(file)
     }
 }
 
 impl Write for SharedBuffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(bytes);
-        Ok(bytes.len())
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.room = kept.room.checked_sub(bytes.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
+        kept.file.write_all(bytes).map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -121,13 +140,22 @@ impl Write for SharedBuffer {
     }
 }
 
-/// Standard output and standard error, each into memory.
-#[derive(Clone, Debug, Default)]
+/// How much of each of a command's outputs is kept for `--json`, in bytes.
+const MOST_CAPTURED: u64 = 1 << 30;
+
+/// Standard output and standard error, each into a buffer.
+#[derive(Clone, Debug)]
 pub(crate) struct Captured {
     /// What was written to standard output.
     pub(crate) stdout: SharedBuffer,
     /// What was written to standard error.
     pub(crate) stderr: SharedBuffer,
+}
+
+impl Default for Captured {
+    fn default() -> Self {
+        Self { stdout: SharedBuffer::new(MOST_CAPTURED), stderr: SharedBuffer::new(MOST_CAPTURED) }
+    }
 }
 
 impl Output for Captured {
@@ -159,5 +187,22 @@ impl<W: Write + Send> Output for Piped<W> {
             Channel::Stderr => self.messages.write_all(bytes),
             _ => self.to.write_all(bytes),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_keeps_what_it_has_room_for_and_then_fails() {
+        let mut buffer = SharedBuffer::new(3 << 20);
+        for number in 0..3 {
+            buffer.clone().write_all(&vec![number; 1 << 20]).unwrap();
+        }
+        assert_eq!(buffer.write(&[1]).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        let mut all = Vec::new();
+        buffer.read().unwrap().read_to_end(&mut all).unwrap();
+        assert_eq!((all.len(), all[0], all[all.len() - 1]), (3 << 20, 0, 2));
     }
 }

@@ -11,6 +11,7 @@ mod lifecycle;
 mod limits;
 mod many;
 mod persistence;
+mod secrets;
 mod shares;
 mod terminal;
 mod wait;

@@ -1,4 +1,4 @@
-use guest_protocol::changes::parse_list;
+use guest_protocol::changes::ChangeList;
 
 use super::*;
 
@@ -32,7 +32,10 @@ impl Scratch {
     fn listed(&self) -> Vec<String> {
         let mut bytes = Vec::new();
         self.stack().list(&mut bytes).unwrap();
-        parse_list(&bytes).into_iter().map(|(letter, path)| format!("{letter} {}", path.display())).collect()
+        let mut list = ChangeList::new(bytes.as_slice());
+        std::iter::from_fn(|| list.next_entry().unwrap())
+            .map(|(letter, path)| format!("{letter} {}", path.display()))
+            .collect()
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! [`tree_packer`] packs; sockets are left out, because tar cannot store them.
 
+mod guard;
 #[cfg(test)]
 mod tests;
 mod unpack;

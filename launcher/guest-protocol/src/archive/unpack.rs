@@ -11,9 +11,13 @@ use serde::{Deserialize, Serialize};
 use tar::{Entries, Entry, EntryType};
 
 use super::about;
+use super::guard::Guard;
 
 /// Mode bits that a file from a guest does not keep on its host: set-user-id and set-group-id.
 const PRIVILEGED: u32 = 0o6000;
+
+/// The most directories of a stream. They are kept in memory until the end.
+const MOST_DIRECTORIES: usize = 1_000_000;
 
 /// Where a stream is unpacked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,12 +50,20 @@ impl Copied {
 }
 
 /// Unpacks a stream. Nothing is written outside the destination, regardless of the names and links in the stream. The files
-/// belong to this process's user; with `trusted`, the set-user-id and set-group-id bits are kept.
+/// belong to this process's user. With `trusted`, the set-user-id and set-group-id bits are kept; without it, a stream that
+/// would take much memory is refused.
 ///
 /// # Errors
 /// The stream is damaged or a file cannot be made. What was already unpacked stays.
 pub fn unpack(stream: impl Read, destination: &Destination, trusted: bool) -> io::Result<Copied> {
-    let mask = if trusted { 0 } else { PRIVILEGED };
+    if trusted {
+        unpack_stream(stream, destination, 0)
+    } else {
+        unpack_stream(Guard::new(stream), destination, PRIVILEGED)
+    }
+}
+
+fn unpack_stream(stream: impl Read, destination: &Destination, mask: u32) -> io::Result<Copied> {
     let mut archive = tar::Archive::new(stream);
     archive.set_preserve_permissions(true);
     archive.set_preserve_mtime(true);
@@ -109,6 +121,9 @@ fn unpack_below<R: Read>(root: &Path, entries: Entries<'_, R>) -> io::Result<Cop
     for entry in entries {
         let mut entry = entry?;
         if entry.header().entry_type().is_dir() {
+            if directories.len() >= MOST_DIRECTORIES {
+                return Err(about(root)(damaged("the stream has more than a million directories")));
+            }
             directories.push(entry);
         } else if is_root(&entry)? {
             return Err(about(root)(damaged("the stream has a root that is not a directory")));
