@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use guest_protocol::account::{self, Account};
-use guest_protocol::{Ending, Message, Process, StartError, TerminalSize, Window};
+use guest_protocol::{Channel, Ending, Message, Process, StartError, TerminalSize, Window};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::Mode;
 use rustix::pipe::PipeFlags;
@@ -123,7 +123,11 @@ impl Session {
         guest.send(stream, Message::Started);
         let (feeder, session, terminal) = (Arc::clone(guest), Arc::clone(self), self.process.terminal.is_some());
         // Not joined, because it may wait for the host forever.
-        std::thread::spawn(move || pump::receive_input(&feeder, stream, &chunks, wiring.stdin, terminal, &session));
+        std::thread::spawn(move || {
+            pump::receive_input(&chunks, wiring.stdin, terminal, |bytes| {
+                session.unless_over(|| feeder.send(stream, Message::Credit(Channel::Stdin, bytes)));
+            });
+        });
         let ended = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| failed("eventfd", &error))?;
         let status = std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -6,11 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::Receiver;
 
 use guest_protocol::Window;
-use guest_protocol::{Channel, MAX_CHUNK, Message, cost};
+use guest_protocol::{MAX_CHUNK, Message, cost};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Guest;
-use crate::process::Session;
 
 /// How much a pipe may still hold when the last writer that we wait for has ended: the largest capacity that an
 /// ordinary user can set for a pipe (`/proc/sys/fs/pipe-max-size`). Other writers, left in the background, may run
@@ -69,17 +68,10 @@ fn wait_for(source: BorrowedFd<'_>, ended: BorrowedFd<'_>, at_once: bool) -> (bo
     }
 }
 
-/// Writes what the host sends into `sink`, crediting each chunk once it is written. An empty chunk ends the
-/// input: a pipe is closed, a terminal gets its end-of-file character. When the process no longer reads, the
+/// Writes what the host sends into `sink`, and calls `credit` with what each chunk costs once it is written. An empty chunk
+/// ends the input: a pipe is closed, a terminal gets its end-of-file character. When the process no longer reads, the
 /// thread ends, and the host gets no further credit.
-pub(crate) fn receive_input(
-    guest: &Guest,
-    stream: u32,
-    chunks: &Receiver<Vec<u8>>,
-    mut sink: File,
-    terminal: bool,
-    session: &Session,
-) {
+pub(crate) fn receive_input(chunks: &Receiver<Vec<u8>>, mut sink: File, terminal: bool, credit: impl Fn(u32)) {
     while let Ok(chunk) = chunks.recv() {
         if chunk.is_empty() {
             if terminal {
@@ -90,6 +82,6 @@ pub(crate) fn receive_input(
         if sink.write_all(&chunk).is_err() {
             return;
         }
-        session.unless_over(|| guest.send(stream, Message::Credit(Channel::Stdin, cost(chunk.len()))));
+        credit(cost(chunk.len()));
     }
 }

@@ -5,8 +5,8 @@ use std::process::ExitStatus;
 
 use guest_protocol::Message;
 
+use super::permit::Permit;
 use super::request::ApiRequest;
-use super::session::Permit;
 use crate::engine;
 
 /// Something that happened to a machine.

@@ -62,6 +62,7 @@ mod limits;
 mod log;
 mod log_reader;
 mod outbox;
+mod permit;
 mod ports;
 mod ready_pipe;
 mod reconcile;

@@ -4,12 +4,13 @@ use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use guest_protocol::{Channel, HostSide, MAX_CHUNK, Message, Side, Verdict, Window, cost};
 
 use super::event::Event;
 use super::outbox::Outbox;
+use super::permit::Permits;
 use super::stdio::Stdio;
 
 /// The sending side of a control channel, shared by threads. Sending never waits, because a separate thread writes. So
@@ -50,7 +51,7 @@ impl Control {
     }
 
     /// Starts a thread that passes on what the guest says until the channel ends or the guest breaks the protocol. It
-    /// reads no further while [`MOST_WAITING`] messages have not been handled.
+    /// reads no further while [`MOST_WAITING`](super::permit::MOST_WAITING) messages have not been handled.
     pub(crate) fn listen(&self, mut stream: UnixStream) {
         let (rules, events) = (Arc::clone(&self.0.rules), self.0.events.clone());
         std::thread::spawn(move || {
@@ -133,40 +134,6 @@ fn write(mut socket: &UnixStream, outbox: &Outbox, rules: &Mutex<HostSide>) -> i
         }
     }
     Ok(())
-}
-
-/// How many messages of a guest may wait to be handled.
-const MOST_WAITING: usize = 16;
-
-/// Limits how many messages of a guest wait to be handled, so that a guest that sends faster than they are handled waits
-/// itself.
-#[derive(Debug, Default)]
-pub(crate) struct Permits {
-    given: Mutex<usize>,
-    returned: Condvar,
-}
-
-/// Allows one message of a guest to wait. Dropped when the message has been handled.
-#[derive(Debug)]
-pub(crate) struct Permit(Arc<Permits>);
-
-impl Permits {
-    /// Waits until another message may wait.
-    pub(crate) fn wait(permits: &Arc<Self>) -> Permit {
-        let mut given = permits.given.lock().unwrap_or_else(PoisonError::into_inner);
-        while *given >= MOST_WAITING {
-            given = permits.returned.wait(given).unwrap_or_else(PoisonError::into_inner);
-        }
-        *given += 1;
-        Permit(Arc::clone(permits))
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        *self.0.given.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.0.returned.notify_one();
-    }
 }
 
 /// A process of the guest whose channels are connected to this process.
@@ -257,6 +224,7 @@ mod tests {
     use guest_protocol::{HEADER, MAX_PAYLOAD, Process, WINDOW};
 
     use super::*;
+    use crate::machine::permit::MOST_WAITING;
 
     fn connected() -> (UnixStream, Control, std::sync::mpsc::Receiver<Event>) {
         let (guest, host) = UnixStream::pair().unwrap();

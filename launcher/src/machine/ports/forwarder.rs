@@ -5,16 +5,14 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use guest_protocol::{MAX_CHUNK, Message};
+use guest_protocol::MAX_CHUNK;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::guest::Guest;
 use super::tcp::Connections;
 use super::udp::Flows;
-use super::{FIRST_STREAM, Listeners, Shared};
+use super::{Listeners, Shared};
 use crate::machine::session::Control;
-
-/// How many bytes may wait for the guest before no more is read from clients.
-const MOST_WAITING: usize = 1 << 20;
 
 /// How often to look whether the guest has read what waits.
 const LOOK: Duration = Duration::from_millis(5);
@@ -34,31 +32,6 @@ enum Source {
     Connection(u32),
 }
 
-/// Hands out stream numbers, and sends.
-#[derive(Debug)]
-pub(super) struct Guest {
-    control: Control,
-    next: u32,
-}
-
-impl Guest {
-    /// Returns a number for a new stream. `None` after two thousand million.
-    pub(super) fn new_stream(&mut self) -> Option<u32> {
-        let number = self.next;
-        self.next = number.checked_add(1)?;
-        Some(number)
-    }
-
-    /// Sends a message. Returns `false` if its stream has ended, or its window has no room.
-    pub(super) fn send(&self, stream: u32, message: Message) -> bool {
-        self.control.send(stream, message)
-    }
-
-    fn is_slow(&self) -> bool {
-        self.control.waiting() > MOST_WAITING
-    }
-}
-
 pub(super) struct Forwarder {
     shared: Arc<Shared>,
     guest: Guest,
@@ -68,7 +41,7 @@ pub(super) struct Forwarder {
 
 impl Forwarder {
     pub(super) fn new(listeners: Listeners, control: Control, shared: Arc<Shared>) -> Self {
-        let guest = Guest { control, next: FIRST_STREAM };
+        let guest = Guest::new(control);
         Self { shared, guest, tcp: Connections::new(listeners.tcp), udp: Flows::new(listeners.udp) }
     }
 

@@ -6,6 +6,7 @@
 //! connection holds is bounded by the windows of its stream.
 
 mod forwarder;
+mod guest;
 mod tcp;
 mod udp;
 

@@ -8,7 +8,7 @@ use guest_protocol::{Channel, Message, Protocol, Relay, Service};
 use rustix::event::PollFlags;
 
 use super::MOST_CONNECTIONS;
-use super::forwarder::Guest;
+use super::guest::Guest;
 
 /// The ports that are listened on, and their connections.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use guest_protocol::{Channel, Message, Protocol, Service, cost};
 
-use super::forwarder::Guest;
+use super::guest::Guest;
 
 /// The most flows of a machine at a time. A new one replaces the one that has been idle for longest.
 const MOST_FLOWS: usize = 256;
