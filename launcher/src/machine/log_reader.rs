@@ -5,8 +5,12 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::host::bounded_log::older;
+
+/// How long to wait for a log that is being moved on, at each of some attempts.
+const MOVED_ON: Duration = Duration::from_millis(1);
 
 /// The lines of a log (see [`crate::host::bounded_log`]).
 #[derive(Debug)]
@@ -28,9 +32,17 @@ impl LogReader {
     /// # Errors
     /// It does not exist or cannot be read.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let mut next = VecDeque::new();
+        let (mut next, mut attempts) = (VecDeque::new(), 100);
         loop {
-            let newer = File::open(path)?;
+            let newer = match File::open(path) {
+                // The log is being moved on: there is no file for a moment.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && attempts > 0 && older(path).exists() => {
+                    attempts -= 1;
+                    std::thread::sleep(MOVED_ON);
+                    continue;
+                }
+                newer => newer?,
+            };
             match File::open(older(path)) {
                 // The log was moved on in between.
                 Ok(before) if inode(&before)? == inode(&newer)? => continue,
