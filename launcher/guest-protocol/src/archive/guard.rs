@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(read(&stream).unwrap(), stream);
         for step in [1, 7, 511, 512, 513, 4096] {
             let mut guard = Guard::new(stream.as_slice());
-            let (mut all, mut buffer) = (Vec::new(), vec![0; step]);
+            let (mut all, mut buffer) = (Vec::<u8>::new(), vec![0; step]);
             while let count @ 1.. = guard.read(&mut buffer).unwrap() {
                 all.extend(&buffer[..count]);
             }
