@@ -22,8 +22,8 @@ pub(super) struct Guard<R> {
     passed: usize,
     /// The content that follows the header, with its padding.
     content: u64,
-    /// The PAX records that are being read, if they are.
-    records: Option<Vec<u8>>,
+    /// The PAX records that are being read, if they are, and their length without padding.
+    records: Option<(Vec<u8>, usize)>,
 }
 
 impl<R: Read> Guard<R> {
@@ -44,10 +44,11 @@ impl<R: Read> Guard<R> {
         }
         if self.content > 0 {
             self.content -= BLOCK as u64;
-            if let Some(records) = &mut self.records {
+            if let Some((records, length)) = &mut self.records {
                 records.extend(self.block);
                 if self.content == 0 {
-                    check_records(&self.records.take().unwrap_or_default())?;
+                    check_records(&records[..*length])?;
+                    self.records = None;
                 }
             }
             return Ok(());
@@ -66,7 +67,8 @@ impl<R: Read> Guard<R> {
             b'L' | b'K' | b'x' | b'g' | b'X' if size > LONGEST => {
                 return Err(refused("a name or a list of attributes that is too long"));
             }
-            b'x' | b'g' | b'X' if size > 0 => self.records = Some(Vec::new()),
+            // It is at most `LONGEST`.
+            b'x' | b'g' | b'X' if size > 0 => self.records = Some((Vec::new(), usize::try_from(size).unwrap_or(0))),
             _ => {}
         }
         // As readers of tar have it, whatever the type.
@@ -134,7 +136,7 @@ fn check_records(mut records: &[u8]) -> io::Result<()> {
         }
         records = &records[space + 1 + record.len()..];
     }
-    if records.iter().any(|&byte| byte != 0) {
+    if !records.is_empty() {
         return Err(refused("records that are no PAX records"));
     }
     Ok(())
