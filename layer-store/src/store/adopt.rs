@@ -23,7 +23,7 @@ use crate::error::StoreError;
 use crate::lock;
 use crate::observer::{Logged, Observer};
 use crate::regular;
-use crate::sharing::{Blob, NewLayer, blob};
+use crate::sharing::{NewLayer, blob};
 use crate::{DiffId, Digest, ExpectedLayer, ingest};
 
 impl Layers<'_> {
@@ -157,11 +157,4 @@ fn link_own(tar: &File, from: &Path, to: &Path) -> bool {
         let _ = fs::remove_file(to);
         false
     }
-}
-
-/// Returns who can change something of a layer, in words, if anyone but this user and root can.
-pub(super) fn changeable(directory: &Path, blob: &Blob) -> Option<String> {
-    let files = blob.files().filter_map(|file| file.metadata().ok());
-    let found = directory.metadata().into_iter().chain(files).find(|found| !regular::is_safe(found))?;
-    Some(format!("{} can change a file of it", crate::user_dirs::user_name(found.uid())))
 }

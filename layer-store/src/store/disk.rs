@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::handle::Store;
 use crate::error::StoreError;
+use crate::regular;
+use crate::sharing::Blob;
 use crate::{DiffId, Digest};
 
 impl Store {
@@ -40,11 +43,17 @@ pub(super) fn list(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
 /// Returns the bytes on disk of a file, or of a directory and everything below it; what cannot be read counts as
 /// nothing.
 pub(super) fn disk_bytes(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
     let Ok(metadata) = fs::symlink_metadata(path) else { return 0 };
     let below = match metadata.is_dir() {
         true => list(path).unwrap_or_default().iter().map(|path| disk_bytes(path)).sum(),
         false => 0,
     };
     metadata.blocks() * 512 + below
+}
+
+/// Returns who can change something of a layer, in words, if anyone but this user and root can.
+pub(super) fn changeable(directory: &Path, blob: &Blob) -> Option<String> {
+    let files = blob.files().filter_map(|file| file.metadata().ok());
+    let found = directory.metadata().into_iter().chain(files).find(|found| !regular::is_safe(found))?;
+    Some(format!("{} can change a file of it", crate::user_dirs::user_name(found.uid())))
 }

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::io::{self, BufWriter, Cursor, Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use super::adopt::changeable;
+use super::disk::changeable;
 use super::features::THIN_LAYERS;
 use super::handle::Store;
 use super::untrusted::not_copied;
@@ -72,14 +72,10 @@ impl Layers<'_> {
     /// Waits until no other thread or process adds this layer. `observer` is told about a wait, in which `name` stands
     /// for the layer, and can end it.
     pub fn lock(&self, diff_id: &DiffId, name: &str, observer: &dyn Observer) -> Result<LayerLock, StoreError> {
-        let path = Self::lock_path(self.store, diff_id);
+        let path = self.store.layout.layer_lock(diff_id);
         let lock = FileLock::wait(&path, observer, &format!("brings in layer {}", name.escape_debug()))?;
         fault::point(FaultPoint::LayerClaimed);
         Ok(LayerLock { _lock: lock })
-    }
-
-    pub(super) fn lock_path(store: &Store, layer: &DiffId) -> PathBuf {
-        store.layout.lock(&format!("layer-{}", layer.0.hex()))
     }
 
     /// Reads one layer into the store. Its first bytes tell how it is compressed.

@@ -129,4 +129,9 @@ impl Layout {
     pub(super) fn lock(&self, name: &str) -> PathBuf {
         self.join("locks").join(name)
     }
+
+    /// Returns the lock of the process that adds a layer.
+    pub(super) fn layer_lock(&self, layer: &DiffId) -> PathBuf {
+        self.lock(&format!("layer-{}", layer.0.hex()))
+    }
 }

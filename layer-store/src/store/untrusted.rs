@@ -9,7 +9,6 @@ use std::io::{self, Read};
 use std::sync::PoisonError;
 
 use super::handle::Store;
-use super::layers::Layers;
 use crate::error::StoreError;
 use crate::lock::FileLock;
 use crate::observer::Observer;
@@ -36,7 +35,7 @@ impl Store {
     /// Does the same, but fails if another process, or the caller, is adding the layer.
     pub(super) fn try_take_over(&self, layer: &DiffId, observer: &dyn Observer) -> Result<(), StoreError> {
         let is_there = self.untrusted().any(|(_, store)| store.has_own_layer(layer));
-        let claim = if is_there { FileLock::try_take(&Layers::lock_path(self, layer))? } else { None };
+        let claim = if is_there { FileLock::try_take(&self.layout.layer_lock(layer))? } else { None };
         match claim {
             Some(_claim) => self.take_over_claimed(layer, observer),
             None => Err(StoreError::NoSuchLayer(*layer)),
