@@ -187,6 +187,8 @@ pub(crate) fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn running() -> Record {
