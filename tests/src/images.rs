@@ -18,10 +18,10 @@ pub enum Image {
 }
 
 impl Image {
-    /// The directory beside the layouts with what the tests work on in [`Image::Work`].
+    /// The directory next to the layouts with the files that tests in [`Image::Work`] use.
     pub const WORK_FILES: &str = "work-files";
 
-    /// All that are compared entry by entry.
+    /// All images that are compared entry by entry.
     pub const ALL: [Self; 3] = [Self::Debian, Self::Trees, Self::Corners];
 
     /// The name of its layout.
@@ -48,7 +48,8 @@ impl Image {
     }
 }
 
-/// Where the images are: `$LAMINA_IMAGES`, as `scripts/test` sets it, else where `scripts/images` puts them for root.
+/// Where the images are: `$LAMINA_IMAGES`, as `scripts/test` sets it, or else where `scripts/images` puts them for
+/// root.
 #[must_use]
 pub fn directory() -> PathBuf {
     std::env::var_os("LAMINA_IMAGES").map_or_else(|| PathBuf::from("/var/cache/lamina-images"), PathBuf::from)

@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The regular files of a store by path below it, with inode number and length. A file that was replaced or
-/// rewritten in place by another length counts as another file. Locks and leases, which are empty and come and go
-/// with their holders, are left out.
+/// rewritten in place with a different length counts as a different file. Locks and leases, which are empty and come
+/// and go with their holders, are left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inventory {
     files: BTreeMap<PathBuf, (u64, u64)>,
@@ -43,7 +43,7 @@ impl Inventory {
         }
     }
 
-    /// How much of the disk the files take.
+    /// How much disk space the files take.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes

@@ -25,10 +25,10 @@ impl Started {
         Finished::from_output(self.line, self.child.wait_with_output().expect("the output of a command"))
     }
 
-    /// Reads standard error up to a line that contains `text`; that line.
+    /// Reads standard error until a line that contains `text`. Returns that line.
     ///
     /// # Panics
-    /// When standard error ends before.
+    /// When standard error ends before that.
     #[allow(clippy::unbuffered_bytes, reason = "a buffer would take what follows the line away from `finish`")]
     pub fn await_line(&mut self, text: &str) -> String {
         let stderr = self.child.stderr.as_mut().expect("standard error is a pipe");
@@ -59,11 +59,11 @@ impl Started {
         assert!(status.stopped(), "{} was to stop: {status:?}", self.line);
     }
 
-    /// Waits until a file exists, which the process or its guest makes. Only the test runner limits the time: an
+    /// Waits until a file exists that the process or its guest creates. Only the test runner limits the time: an
     /// emulated guest on a busy host is slow.
     ///
     /// # Panics
-    /// When the process ends before.
+    /// When the process ends before that.
     pub fn await_file(&mut self, path: &Path) {
         while !path.exists() {
             if let Some(status) = self.child.try_wait().expect("the state of a child") {
@@ -114,7 +114,7 @@ impl Finished {
         Self { command, status: output.status, stdout, stderr }
     }
 
-    /// Itself, if it succeeded.
+    /// Returns `self` if the command succeeded.
     ///
     /// # Panics
     /// When it did not.
@@ -123,8 +123,8 @@ impl Finished {
         self
     }
 
-    /// Checks that it failed as a good program does: exit status 1, nothing on standard output, and on standard error
-    /// one line that names `thing`. Only notices of retries may precede it.
+    /// Checks that it failed the way a good program does: exit status 1, nothing on standard output, and on standard
+    /// error one line that names `thing`. Only notices of retries may precede it.
     ///
     /// # Panics
     /// When it behaved otherwise.
@@ -132,7 +132,7 @@ impl Finished {
         self.refused_in_one_line(1, thing);
     }
 
-    /// The same for `lamina run` and `exec`, whose exit status is then 125: others are those of the command.
+    /// The same for `lamina run` and `exec`, which then exit with 125: any other status is that of the command.
     ///
     /// # Panics
     /// When it behaved otherwise.
@@ -149,7 +149,7 @@ impl Finished {
         self.refused_with(2, thing);
     }
 
-    /// The same for `lamina run` and `exec`, whose exit status is then 125.
+    /// The same for `lamina run` and `exec`, which then exit with 125.
     ///
     /// # Panics
     /// When it behaved otherwise.

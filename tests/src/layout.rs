@@ -23,7 +23,7 @@ impl Layer {
     /// A layer of regular files `(path, content)`, mode 0644, owner 0:0, dated one second after the epoch.
     ///
     /// # Panics
-    /// When a path is not one that a tar can hold.
+    /// When a tar cannot hold a path.
     #[must_use]
     pub fn of_files(files: &[(&str, &[u8])]) -> Self {
         let mut archive = tar::Builder::new(Vec::new());
@@ -39,7 +39,7 @@ impl Layer {
         Self { tar: archive.into_inner().expect("the end of a tar") }
     }
 
-    /// What a shell script creates in an empty directory as root (umask 022): with owners, modes, devices,
+    /// A layer of what a shell script creates in an empty directory as root (umask 022): with owners, modes, devices,
     /// hard links and extended attributes of any namespace.
     ///
     /// # Panics
@@ -49,7 +49,7 @@ impl Layer {
         Self::archive_of_script(script, &[])
     }
 
-    /// The same, where the holes of files are holes in the tar (PAX 1.0).
+    /// The same, but the holes of files are also holes in the tar (PAX 1.0).
     ///
     /// # Panics
     /// When the script or tar fails.
@@ -74,7 +74,7 @@ impl Layer {
             "--xattrs",
             "--xattrs-include=*",
         ]);
-        // What would make two runs differ.
+        // These would make two runs differ.
         archive.arg("--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime");
         Self { tar: output_of(archive.args(options).arg("--directory").arg(&root).arg(".")) }
     }
@@ -85,13 +85,13 @@ impl Layer {
         &self.tar
     }
 
-    /// The layer that this uncompressed tar is.
+    /// Creates a layer from an uncompressed tar.
     #[must_use]
     pub fn of_tar(tar: Vec<u8>) -> Self {
         Self { tar }
     }
 
-    /// One layer of a real image, the lowest being number 0.
+    /// One layer of a real image. The lowest is number 0.
     ///
     /// # Panics
     /// When `scripts/images` has not made the image, or it has no such layer.

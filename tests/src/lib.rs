@@ -2,7 +2,7 @@
 //! ordinary user, comparison of whole trees, and a search for anything that is left.
 //!
 //! The tests need root (`umoci unpack`, which trees are compared with, makes device nodes and sets owners) and what
-//! `scripts/setup` installs. What is missing fails a test with its name; nothing is skipped.
+//! `scripts/setup` installs. If something is missing, a test fails and names it; no test is skipped.
 
 pub mod conformance;
 pub mod deviations;

@@ -1,4 +1,4 @@
-//! The program `lamina` with a store and a home of its own, run as root or as an ordinary user.
+//! The program `lamina` with its own store and home directory, run as root or as an ordinary user.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
@@ -15,10 +15,10 @@ use crate::layout::Layer;
 use crate::traces::{MARK, Traces};
 use crate::{Actor, TreeDump, programs, until};
 
-/// The variable that names the accelerator of all guests, where it is not TCG.
+/// The variable that names the accelerator of all guests, if it is not TCG.
 pub const ACCELERATOR: &str = "LAMINA_TEST_ACCELERATOR";
 
-/// The variable that names a store of the test user's to start from, where importing images takes too long. Its files
+/// The variable that names one of the test user's stores to start from, if importing images takes too long. Its files
 /// are hard-linked into each session's store.
 pub const FILLED_STORE: &str = "LAMINA_TEST_STORE";
 
@@ -38,7 +38,7 @@ impl Session {
     /// When a program has not been built, or the directory cannot be made.
     #[must_use]
     pub fn new(actor: Actor) -> Self {
-        // The path is short, because that of a socket has at most 107 bytes, and the user can reach what is below it.
+        // The path is short because a socket's path has at most 107 bytes. The user can reach everything below it.
         let directory = tempfile::Builder::new().prefix("lamina-").tempdir_in("/tmp").expect("a directory in /tmp");
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))
             .expect("mode of the session's directory");
@@ -83,7 +83,7 @@ impl Session {
         self.directory().join("store")
     }
 
-    /// A path for the test's own files, owned by the actor; made as a directory.
+    /// Creates a directory for the test's own files, owned by the actor.
     ///
     /// # Panics
     /// When it cannot be made.
@@ -152,7 +152,7 @@ impl Session {
         Finished::of(&mut self.lamina(arguments))
     }
 
-    /// Runs `lamina`, which must succeed; its standard output.
+    /// Runs `lamina`, which must succeed. Returns its standard output.
     ///
     /// # Panics
     /// When it fails.
@@ -160,7 +160,7 @@ impl Session {
         self.run(arguments).succeeded().stdout
     }
 
-    /// Imports an OCI layout's image `latest` under `reference`, one name that the other commands take.
+    /// Imports an OCI layout's image `latest` as `reference`, a name that the other commands accept.
     ///
     /// # Panics
     /// When the import fails.
@@ -210,7 +210,7 @@ impl Session {
 }
 
 impl Session {
-    /// `lamina` with arguments, which a fault ends (`name`) or, with `stops`, stops (`name:stop`) at a point.
+    /// `lamina` with arguments and a fault that ends it (`name`) or, with `stops`, stops it (`name:stop`) at a point.
     pub fn faulty(&self, point: FaultPoint, stops: bool, arguments: &[&str]) -> Command {
         let mut command = self.lamina(arguments);
         command.env("LAMINA_FAULT", format!("{}{}", point.name(), if stops { ":stop" } else { "" }));
@@ -226,8 +226,8 @@ impl Session {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
-    /// A file as the actor reads it. Another process reads it: a file that this one has open is open for a moment in
-    /// whatever another thread starts, and a mount then cannot be unmounted.
+    /// A file as the actor reads it. Another process does the reading: if this one had the file open, so would any
+    /// process that another thread starts at that moment, and a mount could then not be unmounted.
     ///
     /// # Panics
     /// When it cannot be read.

@@ -7,7 +7,7 @@ use crate::layout::digest;
 /// The DiffIDs of the layers of a store, each checked against its blob.
 ///
 /// # Panics
-/// When a layer has no blob, or one that is not what its name says.
+/// When a layer has no blob, or its blob does not match its name.
 #[must_use]
 pub fn sound_layers(store: &Path) -> Vec<String> {
     let mut layers: Vec<String> = below(&store.join("layers/sha256"))
@@ -25,7 +25,8 @@ pub fn sound_layers(store: &Path) -> Vec<String> {
     layers
 }
 
-/// The tar of a layer from its own file or, by its sharing map (`layer-store/src/sharing/map.rs`), from those of others.
+/// The tar of a layer, from its own file or, as its sharing map says (`layer-store/src/sharing/map.rs`), from other
+/// layers' files.
 fn tar_of(layer: &Path) -> Vec<u8> {
     let read = |path: PathBuf| std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     if layer.join("blob").exists() {

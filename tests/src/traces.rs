@@ -8,7 +8,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, kill_process};
 use test_support::polling::{PATIENCE, PAUSE};
 
-/// The variable that marks every process of a session: children inherit it, also those that became daemons.
+/// The variable that marks every process of a session: children inherit it, including those that became daemons.
 pub const MARK: &str = "LAMINA_TEST_SESSION";
 
 /// A process that belongs to a session.
@@ -23,7 +23,7 @@ pub struct Process {
 /// Where one session may leave traces.
 #[derive(Debug, Clone)]
 pub struct Traces {
-    /// The directory that holds everything the session writes; its path also is its mark.
+    /// The directory that holds everything the session writes; its path is also its mark.
     pub directory: PathBuf,
 }
 
@@ -109,7 +109,7 @@ impl Traces {
     }
 }
 
-/// Directories alone are no trace: a program may keep its state directory for the next time.
+/// Directories alone do not count: a program may keep its state directory for the next time.
 fn is_empty_tree(path: &Path) -> bool {
     if !path.symlink_metadata().is_ok_and(|stat| stat.is_dir()) {
         return false;

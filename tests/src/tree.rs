@@ -180,7 +180,7 @@ const LARGEST_XATTR: usize = 1 << 16;
 #[derive(Default)]
 struct Walk {
     dump: TreeDump,
-    /// What is read is read into it: content, else names of extended attributes and a value.
+    /// Everything is read into this buffer: a file's content, or the names of extended attributes and one value.
     buffer: Vec<u8>,
     /// The mount that holds the root, as statx numbers mounts.
     mount: u64,

@@ -1,5 +1,5 @@
 //! Inflates and hashes every layer of a layout's image `latest`, one thread for each layer, and keeps nothing: no
-//! import can be faster. Checks each DiffID, so that what is timed is the whole work.
+//! import can be faster. Checks each DiffID, so the time covers all of the work.
 
 use std::fs::File;
 use std::io::{BufReader, Read as _};

@@ -1,5 +1,5 @@
-//! Prints what kernel overlayfs shows of the stack on standard input; started by the conformance tests in a
-//! mount namespace of its own, see `conformance::overlayfs`.
+//! Prints what kernel overlayfs shows of the stack on standard input; started by the conformance tests in a separate
+//! mount namespace; see `conformance::overlayfs`.
 
 use std::io::Read as _;
 

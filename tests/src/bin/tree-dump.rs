@@ -1,4 +1,4 @@
-//! Prints a tree as the text of `end_to_end::tree`: what tests run inside a mount or a guest.
+//! Prints a tree in the text form of `end_to_end::tree`. Tests run it in a mount or a guest.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

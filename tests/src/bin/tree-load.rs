@@ -1,18 +1,18 @@
-//! What `scripts/bench serve` does to a tree, timed: a compiled program, so that the figures are those of the file
-//! system and not of an interpreter.
+//! Times what `scripts/bench serve` does to a tree. This is a compiled program, so it measures the file system and not
+//! an interpreter.
 //!
 //! ```text
-//! tree-load list ROOT                          directories and regular files: `d PATH` or `f SIZE PATH` a line
-//! tree-load find ROOT THREADS                  every directory read, every entry's status asked
-//! tree-load stat ROOT LIST COUNT               status of COUNT paths drawn at random
-//! tree-load missing ROOT LIST COUNT            COUNT names that are not there, 16 different ones in each of 512 directories
-//! tree-load small ROOT LIST COUNT THREADS      COUNT different files of at most 64 KiB opened, read, closed, in random order
-//! tree-load sequential FILE                    read from front to back by 128 KiB
-//! tree-load random FILE COUNT                  COUNT pages of 4 KiB at random, by pread
-//! tree-load mapped FILE COUNT                  the same by touching a mapping
+//! tree-load list ROOT                          print directories and regular files: `d PATH` or `f SIZE PATH`
+//! tree-load find ROOT THREADS                  read every directory, and stat every entry
+//! tree-load stat ROOT LIST COUNT               stat COUNT random paths
+//! tree-load missing ROOT LIST COUNT            look up COUNT missing names, 16 in each of 512 directories
+//! tree-load small ROOT LIST COUNT THREADS      open, read and close COUNT different files up to 64 KiB, in random order
+//! tree-load sequential FILE                    read from start to end, 128 KiB at a time
+//! tree-load random FILE COUNT                  read COUNT random pages of 4 KiB with pread
+//! tree-load mapped FILE COUNT                  the same, through a memory mapping
 //! ```
 //!
-//! Prints seconds and how many things were done, separated by a space. The same order of random numbers each time.
+//! Prints the seconds and the number of operations, separated by a space. The random numbers are the same each time.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -28,7 +28,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
 /// Bytes of the largest file that counts as small.
 const SMALL: u64 = 64 << 10;
-/// Bytes that a program reads at once when it copies a file (coreutils).
+/// Bytes that coreutils read at once when they copy a file.
 const COPY: usize = 128 << 10;
 const PAGE: u64 = 4096;
 
@@ -125,7 +125,7 @@ fn list(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Threads take directories from one heap.
+/// All threads take directories from one shared stack.
 fn find(root: &Path, threads: usize) -> Result<(f64, u64)> {
     let open = Mutex::new(vec![root.to_owned()]);
     let (unfinished, seen) = (AtomicUsize::new(1), AtomicU64::new(0));
@@ -249,7 +249,7 @@ fn mapped(path: &str, count: usize) -> Result<(f64, u64)> {
     let file = File::open(path)?;
     let pages = pages(&file, count)?;
     let begin = Instant::now();
-    // SAFETY: the file is on a read-only mount, or in a tree that only the benchmark has: no process changes it.
+    // SAFETY: the file is on a read-only mount, or in a tree that only the benchmark uses: no process changes it.
     let map = unsafe { memmap2::Mmap::map(&file) }?;
     for &page in &pages {
         std::hint::black_box(map[usize::try_from(page)?]);

@@ -56,7 +56,7 @@ impl TreeDump {
         dump
     }
 
-    /// Changes every line, to leave differences that an oracle cannot avoid out of a comparison.
+    /// Changes every line, so that a comparison ignores differences that an oracle cannot avoid.
     #[must_use]
     pub fn map(mut self, mut change: impl FnMut(&[u8], &mut Line)) -> Self {
         self.lines.iter_mut().for_each(|(path, line)| change(path, line));

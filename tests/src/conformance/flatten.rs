@@ -1,4 +1,4 @@
-//! Makes one layer of two adjacent ones, to test that merging is associative.
+//! Makes one layer out of two adjacent ones, to test that merging is associative.
 
 use anyhow::Result;
 
@@ -11,7 +11,7 @@ use super::text::{opaque_marker_in, whiteout_of};
 /// express it.
 ///
 /// # Errors
-/// If one of both is refused.
+/// If either is refused.
 pub fn flatten(lower: &Layer, upper: &Layer) -> Result<Option<Layer>> {
     let mut inodes = Inodes::default();
     let lower = LayerTree::build(lower, &mut inodes)?;
@@ -39,7 +39,7 @@ fn combine(lower: LayerTree, upper: &LayerTree, inodes: &Inodes) -> Option<Layer
         match both.places.get(path).map(|there| there.is_directory(inodes)) {
             Some(true) if place == Place::ImplicitDirectory => continue,
             Some(true) if !place.is_directory(inodes) => remove_below(&mut both.places, path),
-            // The layers below may have a directory there, which the lower of both hides.
+            // The layers below may have a directory there, which the lower of the two hides.
             Some(false) if place.is_directory(inodes) => drop(both.whiteouts.insert(path.clone())),
             _ => {}
         }

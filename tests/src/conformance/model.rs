@@ -3,14 +3,12 @@
 //! It states the rules, in this order:
 //!
 //! 1. Each layer first becomes a tree of its own ([`LayerTree::build`]): the last entry of a path wins; an entry below
-//!    a
-//!    non-directory turns that into a directory; a non-directory over a directory removes its content.
+//!    a non-directory turns it into a directory; a non-directory over a directory removes its content.
 //! 2. Whiteouts and opaque markers are not part of that tree. They are a set, without order, and act only on the layers
 //!    below. They never create a directory.
-//! 3. Trees are merged from the lowest up ([`Merged::add`]): whiteouts and opaque markers act on what is below, then
-//!    the
-//!    layer's own tree is added on top. Two directories merge: the attributes of the upper one, the children of both.
-//!    Anything else in the upper layer replaces what is below.
+//! 3. Trees are merged from the lowest up ([`Merged::add`]): whiteouts and opaque markers act on what is below, and
+//!    then the layer's own tree is added on top. Two directories merge: the attributes of the upper one, the children
+//!    of both. Anything else in the upper layer replaces what is below.
 //! 4. A directory without an entry of its own takes its attributes from the directory below, if one is left
 //!    after the whiteouts. Otherwise it is `0755 root:root` with time 0.
 //! 5. A hard link is bound to an inode, not to a name. Its target is searched for in its own layer's tree as it
@@ -142,7 +140,7 @@ impl LayerTree {
         Ok(())
     }
 
-    /// Keeps a file of `.wh..wh.plnk`, where AUFS has the inodes of hard links: they are not shown, but links lead to
+    /// Keeps a file of `.wh..wh.plnk`, where AUFS keeps the inodes of hard links: they are not shown, but links lead to
     /// them.
     fn keep_aufs_link(&mut self, path: Components, entry: &Entry, inodes: &mut Inodes) -> Result<()> {
         if matches!(entry.node, Node::File(_)) {

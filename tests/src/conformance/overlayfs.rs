@@ -22,7 +22,7 @@ use super::unpack::{Unpacking, can_be_set};
 /// How an overlay is mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Privilege {
-    /// By root of the host, with `trusted.overlay.*`: owners, devices and all extended attributes are compared.
+    /// By the host's root user, with `trusted.overlay.*`: owners, devices and all extended attributes are compared.
     Root,
     /// In a user namespace with the option `userxattr`: everything belongs to root, devices are empty files, and only
     /// `user.*` attributes are compared.

@@ -11,7 +11,7 @@ const NAME_MAX: usize = 255;
 /// Returns an entry's path from the root: `./a//b/../c/` is `a/c`.
 ///
 /// # Errors
-/// If it leaves the root, or has a name that cannot be.
+/// If it leaves the root, or has an impossible name.
 pub fn normalise(path: &[u8]) -> Result<Components> {
     let mut components = Components::new();
     for name in path.split(|&byte| byte == b'/') {

@@ -6,16 +6,16 @@ use std::path::Path;
 
 use super::disk::{Disk, Names, Node, Number, TOP};
 
-/// Which of the changes that were not synced are on the disk nevertheless.
+/// Which of the unsynced changes are on the disk anyway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kept {
     None,
     All,
-    /// Of every directory the first half of its changes.
+    /// The first half of the changes to each directory.
     FirstHalf,
-    /// Those of this directory, and no others.
+    /// The changes to this directory, and no others.
     Only(Number),
-    /// Those of every directory but this.
+    /// The changes to every directory except this one.
     AllBut(Number),
 }
 
@@ -24,7 +24,7 @@ enum Kept {
 enum Content {
     Nothing,
     FirstHalf,
-    /// As many bytes as there were, all of them zero.
+    /// The right number of bytes, all of them zero.
     Zeros,
 }
 

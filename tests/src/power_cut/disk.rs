@@ -17,9 +17,9 @@ pub(super) enum Node {
     Directory {
         /// The names as the kernel shows them.
         names: Names,
-        /// Those that a sync of the directory put on the disk.
+        /// The names that a sync of the directory put on the disk.
         synced: Names,
-        /// Every change since, in order: a name, and what it leads to from then on.
+        /// Every change since then, in order: a name, and what it refers to after the change.
         pending: Vec<(PathBuf, Option<Number>)>,
     },
     File {
@@ -78,7 +78,7 @@ impl Disk {
         number
     }
 
-    /// Whether a call that begins is a sync: the moment at which a cut loses most.
+    /// Whether this call begins a sync: a power cut loses the most just before one.
     #[must_use]
     pub fn is_sync(&self, call: &Call) -> bool {
         call.result.is_none()
@@ -95,7 +95,7 @@ impl Disk {
     /// Follows one call.
     ///
     /// # Panics
-    /// When it is one that this model does not know.
+    /// When this model does not know the call.
     pub fn follow(&mut self, call: &Call) {
         let argument = |position: usize| call.arguments.get(position).map_or("", String::as_str);
         let Some(result) = call.result else {
@@ -150,7 +150,7 @@ impl Disk {
         }
     }
 
-    /// Calls that would change a file in a way that is not followed must not touch the files of this disk.
+    /// Calls that would change a file in a way that the model does not follow must not touch the files of this disk.
     fn refuse(&self, call: &Call) {
         let touches = call.arguments.iter().any(|argument| {
             argument.parse().is_ok_and(|number: i64| self.handles.contains_key(&number))
@@ -159,7 +159,7 @@ impl Disk {
         assert!(!touches && call.name != "sync", "the recorder does not know {call:?}");
     }
 
-    /// The path below the top, where it is there.
+    /// The path below the top, if it is there.
     fn relative(&self, path: &[u8]) -> Option<PathBuf> {
         let path = PathBuf::from(std::ffi::OsString::from_vec(path.to_vec()));
         path.strip_prefix(&self.top).ok().map(Path::to_owned)
@@ -281,7 +281,7 @@ impl Disk {
         self.set(from.0, from.1, None);
     }
 
-    /// What was there when the sync began is on the disk.
+    /// What was there when the sync began is now on the disk.
     fn end_sync(&mut self, thread: u32) {
         let Some((number, then)) = self.syncing.remove(&thread) else { return };
         match (&mut self.nodes[number], then) {
@@ -300,7 +300,7 @@ fn text_if_known(handles: &HashMap<i64, Handle>, handle: &str, content: &str) ->
     if handles.contains_key(&number(handle)) { text(content) } else { Vec::new() }
 }
 
-/// The descriptor in an argument; `AT_FDCWD` is one that no file has.
+/// The descriptor in an argument; `AT_FDCWD` becomes a number that no file has.
 fn number(argument: &str) -> i64 {
     argument.parse().unwrap_or(-1)
 }

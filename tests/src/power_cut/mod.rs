@@ -4,8 +4,8 @@
 //! what was synced; [`cuts`] chooses what survives of the rest.
 //!
 //! The model guarantees what POSIX does and no more: `fsync` of a file keeps its content, `fsync` of a directory keeps its names,
-//! and nothing else keeps anything. Of what was not synced each directory's changes may be kept or lost, all of them or
-//! the first ones, independently of other directories; content may be missing, truncated or zeros.
+//! and nothing else keeps anything. Of the unsynced changes, each directory may keep all, none or only the first ones,
+//! independently of other directories; content may be missing, truncated or zeros.
 
 pub mod cuts;
 pub mod disk;

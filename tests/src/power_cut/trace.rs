@@ -12,7 +12,7 @@ const CALLS: &str = "openat,open,creat,close,dup,dup2,dup3,fcntl,lseek,write,pwr
 fallocate,fsync,fdatasync,sync,syncfs,sync_file_range,copy_file_range,sendfile,splice,mkdir,mkdirat,rename,renameat,\
 renameat2,unlink,unlinkat,rmdir,link,linkat,symlink,symlinkat,clone,clone3,fork,vfork";
 
-/// One call, or its first half where another thread's call came between.
+/// One call, or its first half if another thread's call interrupted it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     /// The thread.
@@ -21,7 +21,7 @@ pub struct Call {
     pub name: String,
     /// Its arguments as written; strings are decoded by [`text`].
     pub arguments: Vec<String>,
-    /// What it returned; `None` when it begins. Each call is there twice: when it begins and when it ends.
+    /// What it returned; `None` when it begins. Each call appears twice: when it begins and when it ends.
     pub result: Option<i64>,
 }
 
@@ -38,7 +38,7 @@ impl Recorded {
     /// Runs a command to its end, as the user of the tests, and writes its calls to `log`.
     ///
     /// # Panics
-    /// When strace fails, or writes what this does not understand.
+    /// When strace fails, or writes something that this parser does not understand.
     #[must_use]
     pub fn of(command: &Command, log: &Path) -> Self {
         let mut traced = Command::new(installed("strace"));
@@ -63,7 +63,7 @@ fn calls(log: &str) -> Vec<Call> {
         let (thread, rest) = line.split_once(' ').unwrap_or_else(|| panic!("strace: {line}"));
         let thread = thread.parse().unwrap_or_else(|_| panic!("strace: {line}"));
         let rest = rest.trim_start();
-        // An exit, a signal, and a thread that strace had not seen in a call before it ended.
+        // An exit, a signal, or a thread that ended before strace saw it make a call.
         if rest.starts_with("+++") || rest.starts_with("---") || rest.starts_with("???(") {
             continue;
         }

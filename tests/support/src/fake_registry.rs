@@ -204,7 +204,7 @@ impl Content {
             Reply::StallAfter(cut) => {
                 write(connection, head, &rest[..(*cut).min(length)])?;
                 connection.flush().ok()?;
-                // The other side ends it.
+                // The client closes the connection.
                 let _ = std::io::copy(&mut connection, &mut std::io::sink());
                 None
             }

@@ -13,13 +13,13 @@ use crate::random::noise;
 pub enum Packing {
     /// Not at all.
     Plain,
-    /// By gzip.
+    /// With gzip.
     Gzip,
-    /// By zstd.
+    /// With zstd.
     Zstd,
-    /// By xz.
+    /// With xz.
     Xz,
-    /// By bzip2.
+    /// With bzip2.
     Bzip2,
 }
 
@@ -28,9 +28,9 @@ pub enum Packing {
 pub struct Layer {
     /// The uncompressed tar.
     pub tar: Vec<u8>,
-    /// The same as it is stored.
+    /// The tar as it is stored.
     pub packed: Vec<u8>,
-    /// How `packed` is made of `tar`.
+    /// How `packed` is made from `tar`.
     pub packing: Packing,
 }
 
@@ -60,13 +60,13 @@ impl Layer {
         Self::of_tar(builder.into_inner().expect("writing to memory"), packing)
     }
 
-    /// An empty layer, as a build step that changes nothing makes it.
+    /// An empty layer, like that of a build step that changes nothing.
     #[must_use]
     pub fn empty(packing: Packing) -> Self {
         Self::of_tar(vec![0; 1024], packing)
     }
 
-    /// The layer of this uncompressed tar.
+    /// A layer of this uncompressed tar.
     ///
     /// # Panics
     /// Never: it is compressed in memory.
@@ -103,14 +103,14 @@ impl Layer {
             Packing::Plain => "application/vnd.oci.image.layer.v1.tar",
             Packing::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
             Packing::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
-            // No specification has these types. What a layer is shows in its first bytes.
+            // No specification defines these types. The first bytes of a layer show what it is.
             Packing::Xz => "application/vnd.oci.image.layer.v1.tar+xz",
             Packing::Bzip2 => "application/vnd.oci.image.layer.v1.tar+bzip2",
         }
     }
 }
 
-/// The bytes compressed by xz.
+/// The bytes compressed with xz.
 ///
 /// # Panics
 /// Never: it is compressed in memory.
@@ -122,7 +122,7 @@ pub fn xz(bytes: &[u8]) -> Vec<u8> {
     writer.finish().expect("writing to memory")
 }
 
-/// The bytes compressed by bzip2.
+/// The bytes compressed with bzip2.
 ///
 /// # Panics
 /// Never: it is compressed in memory.
@@ -140,7 +140,7 @@ impl Image {
         Self::for_platform(layers, go_architecture())
     }
 
-    /// An image of `linux` for a processor as the image specification names it.
+    /// An image for `linux` and a processor, named as in the image specification.
     #[must_use]
     pub fn for_platform(layers: Vec<Layer>, architecture: &str) -> Self {
         Self::with_config(layers, architecture, &json!({"Cmd": ["/bin/sh"]}))
@@ -193,7 +193,7 @@ pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// The media type of an index.
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// The processor of this host as the image specification names it.
+/// The processor of this host, named as in the image specification.
 #[must_use]
 pub fn go_architecture() -> &'static str {
     match std::env::consts::ARCH {
@@ -203,7 +203,7 @@ pub fn go_architecture() -> &'static str {
     }
 }
 
-/// An image of three layers, one of each packing; images of different seeds have no content in common.
+/// An image of three layers, one of each packing; images with different seeds have no content in common.
 #[must_use]
 pub fn three_layers(seed: u64) -> Image {
     Image::new(vec![

@@ -1,6 +1,7 @@
-//! What the tests of several crates share: small images, registries, an ordinary user, polling, and seeded chance.
+//! What the tests of several crates share: small images, registries, an ordinary user, polling, and seeded random
+//! numbers.
 //!
-//! What is missing on the host fails a test by its name; no test is skipped.
+//! If something is missing on the host, a test fails and names it; no test is skipped.
 
 pub mod fake_registry;
 pub mod image;

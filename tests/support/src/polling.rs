@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// How long a test waits for something that is about to happen, on a host whose processors are all busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The pause between two looks.
+/// The pause between two checks.
 pub const PAUSE: Duration = Duration::from_millis(20);
 
 /// Waits until `holds` returns `true`.
@@ -37,7 +37,7 @@ pub fn until_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 /// # Panics
 /// When `step` or `work` panics.
 pub fn beside<T>(step: impl Fn() + Sync, work: impl FnOnce() -> T) -> (T, usize) {
-    /// Ends the loop, also when the work panics.
+    /// Ends the loop, even if the work panics.
     struct Done<'a>(&'a AtomicBool);
     impl Drop for Done<'_> {
         fn drop(&mut self) {

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// A program of this workspace, built by the same profile as the running test (`target/<profile>/NAME`), or in
+/// A program of this workspace, built with the same profile as the running test (`target/<profile>/NAME`), or in
 /// the directory that `$LAMINA_PROGRAMS` names.
 ///
 /// # Panics
@@ -39,7 +39,7 @@ pub fn installed(name: &str) -> PathBuf {
 /// Runs a program that `scripts/setup` installs. Returns its output.
 ///
 /// # Panics
-/// When it is not installed or fails; the message has what it wrote to standard error.
+/// When it is not installed or fails; the message contains what it wrote to standard error.
 pub fn run(program: &str, arguments: &[&str]) -> Output {
     let output =
         Command::new(installed(program)).args(arguments).output().expect("an installed program can be started");

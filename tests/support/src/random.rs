@@ -1,4 +1,4 @@
-//! Chance that a seed repeats.
+//! Random numbers that a seed reproduces.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 
@@ -43,7 +43,7 @@ impl Random {
     }
 }
 
-/// Bytes that no compression shortens: the same for the same seed, and without a common part for different seeds.
+/// Bytes that cannot be compressed: the same for the same seed, and with nothing in common for different seeds.
 #[must_use]
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut random = Random::new(seed);

@@ -1,4 +1,4 @@
-//! Debian's docker-registry on a loopback port, with its storage in a directory of its own.
+//! Debian's docker-registry on a loopback port, with its storage in its own directory.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::image::{Image, entry, write_layout};
 use crate::programs::{installed, run};
 use crate::until_some;
 
-/// A running registry. Ends when dropped.
+/// A running registry. Stopped when dropped.
 #[derive(Debug)]
 pub struct Registry {
     process: Child,
@@ -21,7 +21,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts one without TLS and login; returns when it answers.
+    /// Starts one without TLS or a login; returns when it answers.
     ///
     /// # Panics
     /// When it does not start.
@@ -30,7 +30,7 @@ impl Registry {
         Self::start(false)
     }
 
-    /// Starts one with TLS, by a certificate that no program trusts, and a login: `alice`, `s3cret`.
+    /// Starts one with TLS, using a certificate that no program trusts, and a login: `alice`, `s3cret`.
     ///
     /// # Panics
     /// When it does not start.
@@ -81,7 +81,7 @@ impl Registry {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// The reference of an image here, by the host name `localhost`.
+    /// The reference of an image here, with the host name `localhost`.
     #[must_use]
     pub fn name(&self, image: &str) -> String {
         format!("localhost:{}/{image}", self.port)
@@ -103,7 +103,7 @@ impl Registry {
         self.copy(&format!("oci:{}:it", layout.path().display()), name, &["--preserve-digests"]);
     }
 
-    /// Pushes the image `latest` of a layout. Returns the reference to pull it by.
+    /// Pushes the image `latest` of a layout. Returns the reference to pull it with.
     ///
     /// # Panics
     /// When the push fails.

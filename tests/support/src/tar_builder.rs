@@ -74,7 +74,7 @@ impl TarBuilder {
     /// Adds a character device, mode 0666.
     ///
     /// # Panics
-    /// When a number has more than 32 bits in a tar.
+    /// When a number does not fit in the tar header.
     #[must_use]
     pub fn char_device(mut self, path: &str, major: u32, minor: u32) -> Self {
         let mut header = header(EntryType::Char, 0o666, 0);
