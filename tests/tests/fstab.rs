@@ -43,7 +43,7 @@ fn with_lamina_installed(session: &Session, script: &str) -> Finished {
 
 #[test]
 fn image_in_fstab_is_mounted_and_unmounted_by_mount_and_umount() {
-    // Without and with the link by which mount(8) finds the program first.
+    // Without the link that mount(8) looks for first, and with it.
     let link = "ln -s /usr/local/bin/lamina \"$0/link/mount.fuse.lamina\"
         mount -t overlay -o \"lowerdir=$0/link:/usr/sbin\" overlay /usr/sbin";
     for prepare in [":", link] {
@@ -72,8 +72,8 @@ fn image_in_fstab_is_mounted_and_unmounted_by_mount_and_umount() {
     }
 }
 
-/// As an ordinary user whom a line of `/etc/fstab` lets mount, with the store in their home directory: `mount.fuse3`
-/// gives its helper root's.
+/// As an ordinary user whom a line of `/etc/fstab` allows to mount, with the store in their home directory:
+/// `mount.fuse3` passes root's home directory to its helper.
 #[test]
 fn user_whom_fstab_lets_mount_does_so_from_their_own_store() {
     let session = session_of(Actor::User);

@@ -18,7 +18,7 @@ fn session() -> Session {
     session
 }
 
-/// Runs `lamina run --dry-run` with words after it, of which `IMAGE` stands for the image.
+/// Runs `lamina run --dry-run` with further words, where `IMAGE` stands for the image.
 fn dry_run(session: &Session, words: &[&str]) -> Finished {
     let fixed = ["run", "--accel", "tcg", "--dry-run"];
     let words = words.iter().map(|&word| if word == "IMAGE" { IMAGE } else { word });

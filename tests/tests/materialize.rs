@@ -111,11 +111,11 @@ fn equal_files_become_one_and_unequal_ones_do_not() {
     assert_eq!(second.join("other-mode").metadata().unwrap().len(), 100_000);
 }
 
-/// Content at whole blocks of its blob shares their space with the blob, but is independent of it.
+/// Content that is aligned to blocks in its blob shares their space with the blob, but is independent of it.
 #[test]
 fn file_system_with_reflinks_has_aligned_content_once() {
     const LARGE: usize = 8 << 20;
-    // A header of 512 bytes before each: `large` begins at 4,096, and `odd` at no block.
+    // A header of 512 bytes before each: `large` begins at 4,096, and `odd` is not aligned.
     let (before, large, odd) = (noise(1, 3072), noise(2, LARGE), noise(3, 5 << 20));
     let layer = Layer::of_files(&[("before", &before), ("large", &large), ("odd", &odd)]);
     for kind in ["btrfs", "xfs"] {
@@ -174,7 +174,7 @@ fn tree_that_cannot_be_made_leaves_nothing() {
 
 #[test]
 fn tree_deeper_than_a_path_can_be_is_unpacked() {
-    // Within an image its path fits; where it is unpacked to, it does not.
+    // The path is short enough in the image, but too long in the directory that it is unpacked to.
     let script = "python3 -c \"
 import os
 for level in range(16):

@@ -1,4 +1,4 @@
-//! How many messages the tasks of a user cost the server: on a mount, and on the root of a VM.
+//! How many messages a user's tasks cost the server: on a mount, and on the root of a VM.
 //!
 //! One shell script does it all, on the mounted tree with the host's programs and in a guest with those of the image.
 //! It prints a mark before and after each row and waits for a line of input, so the counters
@@ -31,7 +31,7 @@ enum Limit {
     Messages(u64),
     /// As many `LISTXATTR` and nothing else.
     Listxattr(u64),
-    /// One `STATFS` and nothing else: GNU `find` and `du` ask statfs(2) once each, and Linux keeps no answer to that
+    /// One `STATFS` and nothing else: GNU `find` and `du` ask statfs(2) once each, and Linux does not cache the answer
     /// (`fuse_statfs` in `fs/fuse/inode.c`).
     Statfs,
     /// Two for each directory and one for each page of entries, none of them a `LOOKUP`.
@@ -84,7 +84,7 @@ const ROWS: [Row; 13] = [
     },
     Row {
         what: "listxattr of 1,000 files, an empty list each",
-        // Number 194 is listxattr on x86-64. The kernel keeps no answer to it.
+        // Number 194 is listxattr on x86-64. The kernel does not cache the answer.
         before: "perl -e '($file, $list) = (\"srv/crowd/1000\", \"x\" x 9); syscall(194, $file, $list, 9)'",
         act: "perl -e '$list = \"x\" x 9; \
               for (1001 .. 2000) { $file = \"srv/crowd/$_\"; syscall(194, $file, $list, 9) == 0 || exit 1 }'",
@@ -113,7 +113,7 @@ fn script() -> String {
     text + "echo $(find . -xdev -type d | wc -l) $(find . -xdev | wc -l) $facts\n"
 }
 
-/// An image without extended attributes: Debian's smallest root, and a layer to be read.
+/// An image without extended attributes: Debian's smallest root, and a layer of files to read.
 fn layout() -> Layout {
     Layout::of(&[Layer::of_image(Image::Debian, 0), Layer::of_tar(reading_matter())])
 }
@@ -258,8 +258,9 @@ fn session() -> Session {
     session
 }
 
-/// How often a mount is counted while the kernel reclaims memory for other processes. It then drops names and content,
-/// and has to ask for them again, which no server can prevent. A count that no reclaim can explain is final.
+/// How often to count the messages of a mount again while the kernel reclaims memory for other processes. It then drops
+/// names and content, and has to ask for them again, which no server can prevent. A count that no reclaim can explain
+/// is final.
 const ATTEMPTS: usize = 5;
 
 /// A number that grows when the kernel reclaims memory, or root drops its caches.
@@ -270,7 +271,7 @@ fn reclaimed() -> u64 {
     counters.filter(|(name, _)| counts(name)).map(|(_, count)| count.parse::<u64>().expect("a number")).sum()
 }
 
-/// How often a guest is started that does not boot: an emulated kernel (TCG) can stall, and `lamina run` then gives up.
+/// How often to start a guest that does not boot: an emulated kernel (TCG) can stall, and `lamina run` then gives up.
 const BOOTS: usize = 3;
 
 #[test]
@@ -319,7 +320,8 @@ fn the_root_of_a_vm_is_asked_no_more_than_it_must_be() {
     session.traces().assert_nothing_left();
 }
 
-/// Linux keeps no extended attribute of a FUSE mount, and one file capability in an image is enough to be asked.
+/// Linux does not cache the extended attributes of a FUSE mount, and one file capability in an image is enough to make
+/// it ask for them.
 #[test]
 fn a_listing_of_an_image_with_a_file_capability_does_not_ask_for_every_file() {
     let session = Session::user();

@@ -25,8 +25,8 @@ fn session_with_small_image() -> Session {
     session
 }
 
-/// The process that serves the mount: the one of the session that has /dev/fuse open. So has fusermount3, which may
-/// not have ended when the tree can be read.
+/// The process that serves the mount: the one in the session that has /dev/fuse open. fusermount3 has it open too, and
+/// may still be running when the tree can already be read.
 fn server(session: &Session) -> u32 {
     let servers: Vec<u32> = session
         .traces()
@@ -159,7 +159,7 @@ fn foreground_server_serves_until_it_is_told_to_end() {
         while session.traces().mounts().is_empty() {
             assert!(mount.child.try_wait().unwrap().is_none(), "{}", mount.finish());
         }
-        // The helper mounts before the server has the device. An answer shows that it has.
+        // The helper mounts before the server has the device. An answer shows that the server has it.
         assert!(session.tree(&point).get("etc/os-release").is_some());
         assert_eq!(server(&session), mount.child.id());
         mount.signal(signal);
@@ -213,7 +213,7 @@ fn late_end_of_a_server_leaves_the_next_mount_at_its_place() {
     let pid = rustix::process::Pid::from_raw(server(&session).cast_signed()).unwrap();
     rustix::process::kill_process(pid, Signal::STOP).unwrap();
     Finished::of(session.command(&installed("fusermount3")).arg("-u").arg(&point)).succeeded();
-    // The kernel reuses the numbers of the mount that has just gone.
+    // The kernel reuses the numbers of the mount that is just gone.
     let point = session.mount(REFERENCE, "mounted");
     rustix::process::kill_process(pid, Signal::CONT).unwrap();
     until("the first server to end", || session.traces().processes().iter().all(|process| process.pid != pid));
@@ -222,7 +222,7 @@ fn late_end_of_a_server_leaves_the_next_mount_at_its_place() {
     session.traces().assert_nothing_left();
 }
 
-/// The files in the store by which a process says that it uses something.
+/// The files in the store with which a process says that it uses something.
 fn leases(session: &Session) -> usize {
     std::fs::read_dir(session.store().join("leases")).expect("the leases").count()
 }
@@ -236,7 +236,7 @@ fn umount_returns_when_the_server_has_let_go_of_the_store() {
         session.umount(&point);
         assert_eq!(leases(&session), 0);
     }
-    // Also if the server takes its time.
+    // Even if the server is slow.
     let point = session.mount(REFERENCE, "mounted");
     let pid = rustix::process::Pid::from_raw(server(&session).cast_signed()).unwrap();
     rustix::process::kill_process(pid, Signal::STOP).unwrap();
@@ -332,7 +332,7 @@ fn image_can_be_mounted_several_times() {
     let (first, second) = (session.mount(REFERENCE, "first"), session.mount(REFERENCE, "second"));
     session.umount(&first);
     assert!(session.tree(&second).get("etc/os-release").is_some());
-    // One that cannot be unmounted does not keep the others from it.
+    // A mount that cannot be unmounted does not prevent the others from being unmounted.
     let [missing, second] = [session.work("none"), second].map(|point| point.display().to_string());
     session.run(["umount", &missing, &second]).refused(&missing);
     session.traces().assert_nothing_left();

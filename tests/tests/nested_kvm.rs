@@ -1,11 +1,11 @@
-//! Machine tests under real KVM, as an ordinary user, on a machine whose own KVM boots no stock kernel.
+//! Machine tests under real KVM, as an ordinary user, on a machine whose own KVM cannot boot a stock kernel.
 //!
 //! QEMU's TCG emulates AMD SVM with nested paging, so KVM is real in a guest that it runs. `lamina run` itself starts that
 //! outer guest. It has the programs and test binaries of this build in a read-only share, and runs tests of the binaries
 //! `run*` and `machines` as they are, with `--accel kvm` instead of `--accel tcg`.
 //!
-//! The inner guests' programs and images come from the outer guest's shares, which `lamina-test` of the host serves: whatever
-//! is in a directory closed to that user (a clone below `/root`) is linked or copied first.
+//! The inner guests' programs and images come from the outer guest's shares, which the host's user `lamina-test`
+//! serves: anything in a directory closed to that user (a clone below `/root`) is linked or copied first.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -39,7 +39,7 @@ test $all = passed
 "#;
 
 /// A dozen tests: each backend and each machine type once, shares, ports, exec, a kept disk with start and commit, and
-/// the ways in which a machine ends. Each list is run by an outer guest of its own, at the same time.
+/// the ways in which a machine ends. Each list runs in its own outer guest, at the same time.
 const CHOSEN: [&[(&str, &[&str])]; 2] = [
     &[
         ("machines", &["lifecycle::detached_machine_is_seen_asked_stopped_started_and_removed"]),
@@ -145,7 +145,7 @@ fn under_kvm(jobs: &[String]) -> Finished {
     finished
 }
 
-/// Runs a command to its end, and prints its output as it comes: what has passed is seen also when time runs out.
+/// Runs a command to its end, and prints its output as it arrives, so finished tests are visible even if time runs out.
 fn streamed(mut command: Command) -> Finished {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("lamina can be started");
     let mut stderr = child.stderr.take().expect("standard error is a pipe");
@@ -162,7 +162,7 @@ fn streamed(mut command: Command) -> Finished {
     Finished { command: format!("{command:?}"), status, stdout, stderr }
 }
 
-/// Makes `program` available at `place`, in a directory that every user can enter: the build's may be below `/root`.
+/// Makes `program` available at `place`, in a directory that every user can enter: the build may be below `/root`.
 fn place(program: &Path, place: &Path) {
     if fs::hard_link(program, place).is_err() {
         fs::copy(program, place).unwrap_or_else(|error| panic!("{}: {error}", program.display()));

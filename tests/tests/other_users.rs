@@ -1,4 +1,4 @@
-//! What another local user does can neither stop this user nor choose what is deleted or ended.
+//! What another local user does can neither stop this user nor decide what is deleted or ended.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ fn locks_of_a_store_can_be_taken_by_its_owner_alone() {
     assert_eq!(mode(&lock), 0o600);
     let taken = Finished::of(as_user("flock").args(["--exclusive", "--nonblock"]).arg(&lock).arg("true"));
     assert!(!taken.status.success() && taken.stderr.contains("denied"), "{taken}");
-    // While something is made, its lock and the lease are the owner's alone too.
+    // While something is made, only the owner can open its lock and the lease, too.
     let made = session.start(session.faulty(layer_store::FaultPoint::BaseClaimed, true, &["prepare", IMAGE]));
     made.await_stop();
     for directory in ["locks", "leases"] {
@@ -242,7 +242,7 @@ fn umask_decides_neither_who_can_change_a_store_nor_who_can_read_what_is_in_it()
         let mut command = reader.lamina(["prepare", IMAGE]);
         let read = Finished::of(command.env("LAMINA_ADDITIONAL_STORES", session.store())).succeeded();
         assert!(!read.stderr.contains("copying"), "umask {umask}: {read}");
-        // A store that is made has the umask's word on who may enter it.
+        // The umask decides who may enter a new store.
         let made = session.directory().join("work/made");
         with_umask(&session, umask, &["import", path, "--store", made.to_str().expect("a plain path")]).succeeded();
         assert_eq!(mode(&made), if umask == "077" { 0o700 } else { 0o755 }, "umask {umask}");

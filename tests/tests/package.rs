@@ -13,8 +13,8 @@ use serde_json::Value;
 /// The workspace.
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// Makes `root` the root of a mount namespace and runs `/inside` there. Guests boot this host's kernel: to install one
-/// would only take time.
+/// Makes `root` the root of a mount namespace and runs `/inside` there. Guests boot this host's kernel: installing a
+/// kernel would only take time.
 const ENTER: &str = r#"
 set -e
 mount --make-rprivate /
@@ -113,7 +113,7 @@ fn quick_start_of_the_readme_works_on_a_debian_that_has_only_the_package() {
     package(scratch.path());
     fs::copy(file(scratch.path(), ".deb"), root.join("lamina.deb")).unwrap();
     fs::copy("/etc/resolv.conf", root.join("etc/resolv.conf")).unwrap();
-    // What an installed system has and a bare root has not.
+    // An installed system has these, and a bare root does not.
     fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n").unwrap();
     symlink("/proc/self/mounts", root.join("etc/mtab")).unwrap();
     fs::write(root.join("inside"), INSIDE).unwrap();

@@ -54,7 +54,7 @@ fn interrupted_export_says_so_and_leaves_nothing() {
     // On a busy host an export may end before the signal comes; then nothing was interrupted.
     let finished = until_some("an export that is interrupted", || {
         let started = session.start(session.lamina([OsStr::new("export"), OsStr::new(REFERENCE), to.as_os_str()]));
-        // From then on there is something that could be left.
+        // From then on there is something that could be left behind.
         while fs::read_dir(&work).unwrap().next().is_none() {
             std::thread::sleep(std::time::Duration::from_micros(200));
         }
@@ -79,7 +79,7 @@ fn commands_that_look_into_a_store_make_none() {
         session.run(command.iter().chain(&arguments)).refused("there is no store here");
         assert!(!mistyped.exists(), "{command:?}");
     }
-    // Where there is nothing, there is nothing to collect.
+    // Where there is no store, there is nothing to collect.
     let collected = session.run(["gc", "--store", mistyped.to_str().unwrap()]).succeeded();
     assert!(collected.stderr.contains("there is no store here") && !mistyped.exists(), "{collected}");
 }
@@ -188,7 +188,7 @@ fn what_is_not_there_is_refused_by_name() {
 #[test]
 fn store_that_cannot_be_written_is_refused_by_name() {
     let (session, layout) = session();
-    // Root's, and closed: the session's user may not make anything in it.
+    // Owned by root and closed: the session's user cannot create anything in it.
     let closed = session.directory().join("closed");
     fs::create_dir(&closed).unwrap();
     let mut import = session.lamina(["import", layout.path().to_str().unwrap(), "--tag", "lamina.test/small:1"]);
@@ -227,7 +227,7 @@ fn images_enter_only_as_the_policy_says() {
         format!(r#"{{"default":{default},"transports":{{"{transport}":{{"{scope}":{then}}}}}}}"#)
     };
     let signed = r#"[{"type":"sigstoreSigned","keyPath":"/dev/null"}]"#;
-    // Whether the images of each of the sources may enter.
+    // Whether the images of each source are accepted.
     for (text, enters) in [
         (format!(r#"{{"default":{yes}}}"#), [true, true, true]),
         (format!(r#"{{"default":{no}}}"#), [false, false, false]),
@@ -256,7 +256,7 @@ fn images_enter_only_as_the_policy_says() {
             }
         }
     }
-    // The user's own policy counts without an option, for every command that brings images in.
+    // The user's own policy applies without an option, to every command that brings images in.
     let own = session.directory().join("home/.config/containers/policy.json");
     fs::create_dir_all(own.parent().unwrap()).unwrap();
     fs::write(&own, format!(r#"{{"default":{no}}}"#)).unwrap();

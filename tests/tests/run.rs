@@ -11,7 +11,7 @@ const REFERENCE: &str = "lamina.test/image:1";
 /// A session with one image in its store, and a directory that its guests write to.
 struct Guests {
     session: Session,
-    /// Mounted in every guest at /media, an empty directory of every Debian.
+    /// Mounted in every guest at /media, an empty directory that every Debian has.
     shared: PathBuf,
 }
 
@@ -180,7 +180,7 @@ fn writable_share_carries_changes_both_ways_and_a_read_only_one_is_enforced_on_t
     std::fs::write(protected.join("file"), "as it was").unwrap();
     std::fs::write(guests.shared.join("from-host"), "hello guest").unwrap();
     let share = format!("{}:/opt:ro", protected.display());
-    // Even a guest that gets a writable mount of the share may not write to the host.
+    // Even a guest that gets a writable mount of the share cannot write to the host.
     let script = "
         mount -o remount,rw /opt; echo changed > /opt/file; touch /opt/new; rm /opt/file; cat /opt/file > /media/read
         set -e

@@ -107,7 +107,7 @@ fn shares_of_files_and_within_shares_hold_what_they_promise_and_secrets_stay_in_
     let mounted = session.mount(REFERENCE, "mounted");
     let mut guest = session.start(lamina);
     guest.await_file(&outer.join("ready"));
-    // No namespace of a share's server keeps what is unmounted in the meantime.
+    // No namespace of a share's server keeps a mount that is unmounted in the meantime.
     session.umount(&mounted);
     session.await_no_process_of("--background-child");
     for hidden in [token, password, given] {
@@ -153,7 +153,7 @@ impl NameServer {
                 let name_end = 12 + answer[12..].iter().position(|&byte| byte == 0).unwrap();
                 let is_a = answer[name_end + 1..name_end + 3] == [0, 1];
                 answer.truncate(name_end + 5);
-                // A response, recursion available; one question, and one answer to one for an IPv4 address.
+                // A response, with recursion available: one question, and one answer if it asks for an IPv4 address.
                 answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
                 if is_a {
                     answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 77]);
@@ -206,8 +206,8 @@ fn serve_once() -> (u16, std::thread::JoinHandle<()>) {
     (port, served)
 }
 
-/// What a guest does to test that it has a network. A host's loopback that is closed does not answer, or another host
-/// does.
+/// What a guest does to test that it has a network. If the host's loopback is closed, either nothing answers or another
+/// host does.
 fn outward(name: &str, port: u16) -> String {
     format!(
         r#"
@@ -262,7 +262,7 @@ fn reached_from_outside(network: &str, script: &str) -> String {
     lamina.args([REFERENCE, "--", "python3", "-c", &script]);
     let mut guest = session.start(with_own_resolv_conf(&session, &lamina));
     guest.await_file(&work.join("ready"));
-    // The client ends its direction, and the service answers after that.
+    // The client closes its direction, and the service answers after that.
     let mut client = TcpStream::connect(("127.0.0.1", tcp)).unwrap();
     client.write_all(&vec![7; 1_000_000]).unwrap();
     client.shutdown(std::net::Shutdown::Write).unwrap();
@@ -328,7 +328,7 @@ fn loopback_of_the_host_is_reached_by_its_names_when_it_is_opened() {
     session.traces().assert_nothing_left();
 }
 
-/// Sends packets that no ordinary route of a guest leads to: to the loopback of whatever carries them.
+/// Sends packets that no ordinary route of a guest leads to: to the loopback of the program that carries them.
 const CRAFTED: &str = r#"
 import socket, struct, sys
 try: socket.create_connection(("10.0.2.3", 53), 1)

@@ -41,7 +41,7 @@ fn pulled_image_is_listed_and_pulling_it_again_fetches_no_layer() {
     assert_eq!(fetched.len(), 4, "{fetched:?}");
 
     session.ok(["pull", &reference]);
-    // A config is small, and fetched to be read again.
+    // A config is small, so it is fetched and read again.
     let again = registry.fetched_blobs().split_off(fetched.len());
     assert!(again.iter().all(|digest| *digest == fetched[0]), "{again:?}");
     assert_eq!(Inventory::of(&session.store()).added_since(&stored), Vec::<&Path>::new());
@@ -158,7 +158,7 @@ fn rebuild_of_top_layer_adds_only_that_layer() {
     session.import(first.path(), "lamina.test/app:1");
     session.ok(["prepare", "lamina.test/app:1"]);
     let before = Inventory::of(&session.store());
-    // Nothing of the unchanged layer is read again: its file has now content that would be refused.
+    // Nothing of the unchanged layer is read again: its file now has content that would be refused.
     let unchanged = second.blob(&second.layer_digests()[0]);
     let length = unchanged.metadata().unwrap().len();
     std::fs::write(&unchanged, vec![0; usize::try_from(length).unwrap()]).unwrap();
@@ -317,7 +317,7 @@ fn interrupted_repair_ends_at_once_and_leaves_the_store_as_it_was() {
     let layer = Inventory::of(&session.store()).layers()[0].join("blob");
     std::fs::write(session.store().join(layer), vec![0; 1024]).unwrap();
     let before = Inventory::of(&session.store());
-    // A server takes its place that accepts the request and never answers.
+    // A server that accepts the request and never answers takes its place.
     let address = registry.address().to_owned();
     drop(registry);
     let listener = std::net::TcpListener::bind(address).unwrap();

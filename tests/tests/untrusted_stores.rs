@@ -44,7 +44,7 @@ impl Strange {
         Finished::of(&mut self.lamina(arguments))
     }
 
-    /// What root sees of the image's `etc/motd`.
+    /// What root reads in the image's `etc/motd`.
     fn motd(&self) -> String {
         let point = self.own.work("mounted");
         self.run([OsStr::new("mount"), OsStr::new(IMAGE), point.as_os_str()]).succeeded();
@@ -149,7 +149,7 @@ fn name_with_a_digest_leads_to_no_other_manifest() {
     strange.run(["prepare", &promised]).refused("leads to");
     let listed = strange.run(["images"]);
     assert!(!listed.stdout.contains(&"0".repeat(12)), "{listed}");
-    // A name in the place of another.
+    // One name in the place of another.
     std::fs::copy(
         &name,
         strange.other.store().join("images").join(format!("{}.json", &digest(b"lamina.test/x:1")[7..])),

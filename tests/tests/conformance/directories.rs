@@ -3,7 +3,7 @@
 use super::case;
 use super::deviations::*;
 
-/// Case 17: the directory replaces the link, and nothing is written through it.
+/// Case 17: the directory replaces the link, and nothing is written through the link.
 #[test]
 fn entry_below_a_symlink_of_a_lower_layer_makes_a_directory() {
     case(

@@ -93,7 +93,7 @@ fn numbers_that_are_none_are_refused() {
 
 #[test]
 fn pax_records_that_are_none_are_refused() {
-    // The record says that it is longer than the header, or as long as nothing.
+    // The record says that it is longer than the header, or too short, or its length is not a length.
     for length in ["999", "0", "-5", "x", "99999999999999999999"] {
         let record = format!("{length} path=a\n");
         let layer = format!("layer\n junk x \"{}\" head.typeflag=\"x\"\n file garbled \"x\"", record.escape_default());
@@ -119,7 +119,7 @@ fn xattrs_over_the_limits_of_linux_are_refused() {
     case("layer\n file over-limit xattr.\"\"=\"v\"").fails_to_import("SCHILY.xattr.");
 }
 
-/// `listxattr` could not tell them: `XATTR_LIST_MAX`.
+/// `listxattr` could not return them: `XATTR_LIST_MAX`.
 #[test]
 fn names_of_xattrs_beyond_what_linux_can_list_are_refused() {
     let many: String = (0..300).map(|number| format!(" xattr.user.{number:0>240}=\"v\"")).collect();
@@ -236,7 +236,7 @@ fn layer_of_a_million_entries_is_taken_in_bounded_memory() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Any bytes changed anywhere, and the checksum made right again: an error, or a view that can be walked.
+    /// Any bytes changed anywhere, and the checksum corrected: an error, or a view that can be walked.
     #[test]
     fn damaged_layer_is_refused_or_can_be_walked(
         stack in stacks(),

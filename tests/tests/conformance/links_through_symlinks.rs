@@ -124,7 +124,7 @@ fn hard_link_before_the_symlink_that_it_leads_through_resolves() {
     .check();
 }
 
-/// Case 61: what the directory leads to is not there, is no directory, or is a circle.
+/// Case 61: what the directory leads to is not there, is not a directory, or is a cycle.
 #[test]
 fn hard_link_through_a_symlink_to_nothing_is_refused() {
     for target in ["nowhere", "file", "dangling", "/../nowhere"] {

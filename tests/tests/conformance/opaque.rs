@@ -185,7 +185,7 @@ fn opaque_marker_and_whiteout_in_one_directory_hide_once() {
     .check();
 }
 
-/// Case 20: the directory keeps its own attributes, for only its content is hidden.
+/// Case 20: the directory keeps its own attributes, because only its content is hidden.
 #[test]
 fn opaque_marker_without_an_entry_keeps_the_attributes_of_the_directory() {
     case(

@@ -30,7 +30,7 @@ enum Act {
 struct Step {
     path: Vec<usize>,
     act: Act,
-    /// Of what mode, owner and time are made.
+    /// A number that mode, owner and time are made from.
     flavour: u16,
 }
 
@@ -82,7 +82,7 @@ fn build(layers: &[(Vec<Step>, Option<usize>)]) -> Stack {
     stack
 }
 
-/// Adds the entry unless the layer would then be one that must be refused.
+/// Adds the entry unless the layer would then have to be refused.
 fn add_if_taken(layer: &mut Layer, entry: Entry, merged: &Merged, inodes: &mut Inodes) {
     layer.entries.push(entry);
     let taken = inodes.trying(|inodes| LayerTree::build(layer, inodes).and_then(|tree| merged.takes(&tree, inodes)));

@@ -123,7 +123,7 @@ fn cookies_of_a_directory_of_200_000_entries_lead_on_from_anywhere() {
     }
 }
 
-/// Reads the directory once from end to end, and then on from places all over it, backwards.
+/// Reads the directory once from end to end, and then onwards from many places in it, the last one first.
 fn walk_from_everywhere(view: &View, directory: Ino, start: usize, count: usize) {
     let all: Vec<_> = view.entries(directory, 0).expect("a directory").collect();
     assert_eq!(all.len(), count);

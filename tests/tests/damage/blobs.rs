@@ -115,7 +115,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Option<Errno>> {
     Actor::User.act(|| fs::read(path)).map_err(|error| Errno::from_io_error(&error))
 }
 
-/// What every file of [`layers`] holds, but for `damaged`, which cannot be read.
+/// What every file of [`layers`] holds, except for `damaged`, which cannot be read.
 fn only_this_is_refused(point: &Path, damaged: &str) {
     let files = [
         ("/etc/first", 1, 700),

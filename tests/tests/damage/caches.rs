@@ -14,7 +14,7 @@ use crate::fixture::{Kept, flip, replace, sampled, small_layers};
 /// Where the version is in an index and in a base: after the magic.
 const VERSION: std::ops::Range<usize> = 8..12;
 
-/// Damages a cache in many ways: each time the tree is right, and the file is restored.
+/// Damages a cache in many ways: each time the tree must be right, and the file must be restored.
 fn survives(kept: &Kept, path: &Path, damages: impl IntoIterator<Item = (String, Vec<u8>)>) {
     let whole = fs::read(path).expect("a cache");
     for (damage, bytes) in damages {

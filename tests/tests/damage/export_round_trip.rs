@@ -66,7 +66,7 @@ fn import_of_an_export_stores_nothing_new_and_exports_the_same_bytes_and_name() 
     assert_eq!(after.layers(), before.layers());
     let added = after.added_since(&before);
     let is_small = |path: &&Path| ["images", "manifests", "compressed"].iter().any(|place| path.starts_with(place));
-    // The name, the manifest, which names plain tars now, and the digests that they travel with.
+    // The name, the manifest (which now names plain tars), and the digests that the layers had in transit.
     assert!(added.iter().all(|path| is_small(path) || path.ends_with("sources")), "{added:?}");
     assert_eq!(session.ok(["prepare", "lamina.test/again:1"]), base);
 

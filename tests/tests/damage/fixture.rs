@@ -92,7 +92,7 @@ pub(crate) fn small_layers() -> [Layer; 2] {
     [Layer::of_script_sparse(lower), Layer::of_script(upper)]
 }
 
-/// Positions of a file of `length` bytes, at most `count` of them, evenly spread, its first and last among them.
+/// Positions of a file of `length` bytes, at most `count` of them, evenly spread, including the first and the last.
 pub(crate) fn sampled(length: usize, count: usize) -> Vec<usize> {
     let last = length.saturating_sub(1);
     let mut positions: Vec<_> = (0..count).map(|step| last * step / (count - 1)).collect();

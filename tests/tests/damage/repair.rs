@@ -13,7 +13,7 @@ fn layers() -> [Layer; 2] {
     [Layer::of_files(&[("etc/lower", &[1; 5000])]), Layer::of_files(&[("etc/upper", &[2; 5000])])]
 }
 
-/// A kind of damage of a blob.
+/// A kind of damage to a blob.
 #[derive(Clone, Copy, Debug)]
 enum Damage {
     Content,

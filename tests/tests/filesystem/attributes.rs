@@ -105,7 +105,7 @@ fn inode_numbers_are_the_same_after_a_remount() {
     let point = session.mount(REFERENCE, "first");
     let first = Actor::User.act(|| each_path(&point, number));
     session.umount(&point);
-    // By another program, at another place, asked in another order.
+    // Served by another program, at another place, and asked for in another order.
     let base = session.ok(["prepare", REFERENCE]);
     let point = session.work("second");
     let mut program = session.program("composefs-fuse");

@@ -158,7 +158,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The value of an attribute, read into as many bytes.
+/// The value of an attribute, read into a buffer of `room` bytes.
 fn value(path: &Path, name: &str, room: usize) -> Outcome {
     let mut value = vec![0; room];
     getxattr(path, name, &mut value[..]).map(|length| text(&value[..length]))
@@ -196,7 +196,7 @@ macro_rules! calls {
     ($($name:literal => $make:expr,)*) => { &[$(Call { name: $name, make: $make }),*] };
 }
 
-/// Calls that only look.
+/// Calls that change nothing.
 pub(crate) const LOOKING: &[Call] = calls! {
     "stat" => |at| stat(at.path).map(|stat| described(&stat)),
     "lstat" => |at| lstat(at.path).map(|stat| described(&stat)),
@@ -240,7 +240,7 @@ pub(crate) const LOOKING: &[Call] = calls! {
     "statfs" => |at| statfs(at.path).map(|stat| format!("names of {} bytes", stat.f_namelen)),
 };
 
-/// Calls that change the tree, each with a path on which only the read-only tree prevents it.
+/// Calls that change the tree, each with a path where only the read-only tree prevents the change.
 pub(crate) const CHANGING: &[(&str, Call)] = &[
     changing("file", "chmod", |at| chmod(at.path, Mode::from(0o600)).map(done)),
     changing("file", "chown", |at| chown(at.path, Some(Uid::from_raw(1001)), Some(Gid::from_raw(1001))).map(done)),

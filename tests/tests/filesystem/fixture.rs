@@ -17,7 +17,7 @@ pub(crate) fn session_with(actor: Actor, layout: &Path) -> Session {
     session
 }
 
-/// Mounts the image for every user, owners and modes checked. Only root may do so everywhere.
+/// Mounts the image for every user, with owners and modes checked. Only root may do so everywhere.
 pub(crate) fn mount_for_all(session: &Session, name: &str) -> PathBuf {
     let point = session.work(name);
     session.ok(["mount", "--allow-other", REFERENCE, point.to_str().expect("a plain path")]);

@@ -36,7 +36,7 @@ impl Record {
     }
 }
 
-/// An open directory, read by as many bytes at a time as it is told: the `DIR` of the C library.
+/// An open directory that is read with a buffer of a chosen size, like the `DIR` of the C library.
 #[derive(Debug)]
 pub(crate) struct Directory {
     file: OwnedFd,
@@ -54,7 +54,7 @@ impl Directory {
         Self { file, bytes, read: VecDeque::new() }
     }
 
-    /// Another reader of the same open file: the position is one for both.
+    /// Another reader of the same open file: both share one position.
     pub(crate) fn share(&self) -> Self {
         Self { file: self.file.try_clone().expect("a descriptor"), bytes: self.bytes, read: VecDeque::new() }
     }

@@ -56,7 +56,7 @@ fn assert_complete(listing: &[Record]) {
 }
 
 fn positions_last(directory: &Path) {
-    // Before the whole listing has been read, back and forth in the part that has.
+    // Before the whole listing has been read, back and forth in the part that has been.
     let mut reader = Directory::open(directory, 4096);
     let begin: Vec<_> = std::iter::from_fn(|| reader.next()).take(ENTRIES / 3).collect();
     for at in [ENTRIES / 4, 1, ENTRIES / 5] {
@@ -118,7 +118,7 @@ fn readers_of_one_file_share_its_entries(directory: &Path) {
 fn listings_of_200_000_entries_survive_seeks_rewinds_and_concurrent_readers() {
     let session = large_directories();
     for check in [positions_last, readers_see_the_same, readers_of_one_file_share_its_entries] {
-        // A mount of its own, whose listings no process has read.
+        // A separate mount, whose listings no process has read.
         let point = session.mount(REFERENCE, "mounted");
         Actor::User.act(|| ["single", "merged"].iter().for_each(|name| check(&point.join(name))));
         session.umount(&point);

@@ -9,7 +9,7 @@ use end_to_end::{Actor, Finished, Image, Session, TreeDump};
 
 use crate::fixture::{REFERENCE, merged_tree, session_with};
 
-/// A mount of an image, of `actor`, and the unpacked image.
+/// An image, mounted by `actor` and unpacked.
 struct Pair {
     session: Session,
     actor: Actor,
@@ -29,8 +29,8 @@ impl Pair {
         Self { session, actor, point, unpacked }
     }
 
-    /// Runs a program of the actor in the mount, and of root in the unpacked tree: returns what each prints, which must not
-    /// be empty.
+    /// Runs a program as the actor in the mount, and as root in the unpacked tree. Returns what each prints, which must
+    /// not be empty.
     fn both(&self, program: &str, arguments: &[&str]) -> [Vec<u8>; 2] {
         [(self.actor, &self.point), (Actor::Root, &self.unpacked.root())].map(|(actor, root)| {
             let mut command = actor.command(&installed(program));
@@ -81,7 +81,7 @@ impl Pair {
         assert_eq!(found, expected, "the archive as {:?}", self.actor);
     }
 
-    /// `rsync` as root, which also compares owners: nothing that it would do to make one the other.
+    /// `rsync` as root, which also compares owners: it must find nothing to do to turn one tree into the other.
     fn rsync(&self) {
         assert_eq!(self.actor, Actor::Root);
         let mut rsync = Actor::Root.command(&installed("rsync"));

@@ -88,7 +88,7 @@ fn name_of_a_machine_resolves_in_it_whatever_its_image_has_in_etc() {
             let expected = format!("myhost\nmyhost\n{address}\n{other}1\n/proc/self/mounts\na file\n");
             assert_eq!(seen.stdout, expected, "{made}: {seen}");
         }
-        // Nothing of it is a change of the user's.
+        // None of it is a change that the user made.
         let name = "m";
         machines.sleeper(name, &["--network", "none"]);
         assert_eq!(machines.session.ok(["diff", name]), "");
@@ -125,7 +125,7 @@ fn signal_goes_to_the_command_and_not_to_its_children() {
     machines.session.ok(["rm", "m"]);
 }
 
-/// What a process of a machine finds, beside what it finds in a container of Docker 29 and of Podman 5 on a host with
+/// What a process of a machine finds, next to what it finds in a container of Docker 29 and of Podman 5 on a host with
 /// systemd (`docs.docker.com/reference/cli/docker/container/run`, containers.conf(5), and the sources of both).
 const DEFAULTS: [(&str, &str, &str, &str); 25] = [
     // What to look at, Docker, Podman, here.
@@ -185,7 +185,7 @@ fn defaults_of_a_machine_are_those_of_a_container() {
     let found: Vec<String> =
         DEFAULTS.iter().zip(seen.stdout.lines()).map(|((what, ..), line)| format!("{what}: {line}")).collect();
     assert_eq!(found, expected, "{seen}");
-    // Where the two differ from here, the table says so on purpose.
+    // Lamina may differ from one of the two, but not from both.
     let differ = DEFAULTS.iter().filter(|(_, docker, podman, here)| here != docker && here != podman);
     assert_eq!(differ.count(), 0);
     let links = machines.run(&["--network", "none"], &["sh", "-c", "cd /dev; readlink fd stdin stdout stderr core"]);

@@ -21,7 +21,7 @@ impl Machines {
         Self { session }
     }
 
-    /// The layers of the real image under those given, with another config.
+    /// The layers of the real image below the given ones, with another config.
     pub(crate) fn with_config(layers: &[Layer], config: &Value) -> Self {
         let session = Session::user();
         let all: Vec<Layer> = [Layer::of_image(Image::Debian, 0)].into_iter().chain(layers.iter().cloned()).collect();

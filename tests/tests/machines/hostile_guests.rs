@@ -76,7 +76,7 @@ if mode == 'errors':
 time.sleep(1000)
 "#;
 
-/// What a supervisor may take.
+/// The most memory that a supervisor may use.
 const MOST_KIB: u64 = 64 << 10;
 
 struct Hostile {
@@ -187,7 +187,7 @@ fn guest_that_floods_what_it_may_send_costs_bounded_memory_and_disk_and_is_ended
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
         assert!(status_kib(supervisor, "VmHWM:").unwrap() < MOST_KIB, "{mode}");
-        // The command's own limit is that of `--timeout` and what it may take to clean up; then it kills, and says so.
+        // The command waits for `--timeout` and for as long as cleaning up may take. Then it kills, and says so.
         let stopped = session.run(["stop", "--timeout", "1", &name]).succeeded();
         assert!(stopped.stdout.contains(&name), "{stopped}");
         assert_ne!(hostile.machines.seen(&name)["state"], "running");

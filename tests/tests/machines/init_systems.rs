@@ -47,7 +47,7 @@ fn init_of_an_image_is_process_one_and_ends_in_its_own_ways() {
     assert_eq!(session.ok(["logs", "m"]), format!("{SEES}halting\n"));
     session.ok(["rm", "m"]);
 
-    // It powers off: that is its end and no failure of the machine.
+    // It powers off. That is its normal end, and not a failure of the machine.
     start();
     machines.exec("m", "touch /srv/off");
     assert_eq!(session.ok(["wait", "m"]), "0\n");

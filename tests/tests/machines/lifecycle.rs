@@ -24,7 +24,7 @@ fn detached_machine_is_seen_asked_stopped_started_and_removed() {
     copies(&machines);
     results_as_json(&machines);
 
-    // An image that loses its name keeps what the machine needs, also while the machine is paused.
+    // An image that loses its name keeps what the machine needs, even while the machine is paused.
     session.ok(["rmi", REFERENCE]);
     session.ok(["gc"]);
     assert_eq!(session.ok(["stop", "web"]), "web: stopped\n");
@@ -117,7 +117,7 @@ fn commands_beside_the_first_one(machines: &Machines) {
     session.ok(["kill", "--signal", "40", "web"]);
     until("signal 40", || session.run(["logs", "web"]).stdout.contains("signal 40"));
 
-    // Killed with -9, it ends its command too.
+    // When it is killed with -9, its command ends too.
     let mut running =
         session.start(session.lamina(["exec", "web", "--", "/bin/sh", "-c", "echo on >&2; exec sleep 4242"]));
     running.await_line("on");

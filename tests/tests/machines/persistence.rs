@@ -1,4 +1,4 @@
-//! Machines that keep what they write: over ends and starts, as a list, and as a new image.
+//! Machines that keep what they write: across ends and starts, as a list, and as a new image.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -45,12 +45,12 @@ fn kept_machine_has_what_it_wrote_after_its_end_and_gives_it_to_a_new_image() {
     let run = ["run", "--accel", "tcg", "--keep=300M", "--name", "m", "-u", "0:0", "-w", "/", "-e", "SECRET=hush"];
     let in_guest = session.ok(run.into_iter().chain([REFERENCE, "--", "/bin/sh", "-c", &script]));
     assert_eq!(machines.seen("m")["status"], 0);
-    // What init does at another start is not a change either.
+    // What init does at a later start is not a change either.
     session.ok(["start", "m"]);
     assert_eq!(session.ok(["wait", "m"]), "3\n");
     assert_eq!(session.ok(["logs", "m"]), "first\n");
 
-    // Files come out of it, and go into it, while it does not run.
+    // Files are copied out of it, and into it, while it does not run.
     let copied = session.work("copied");
     let added = copied.join("added");
     session.ok(["cp", "m:/srv/added", added.to_str().unwrap()]);
@@ -124,7 +124,7 @@ fn the_image_has_what_the_guest_saw(machines: &Machines, in_guest: &str) {
     session.umount(&point);
 }
 
-/// What a machine wrote is useless without the image below it, which was in a store whose owner collects.
+/// What a machine wrote is useless without the image below it, which was in a store whose owner collects garbage.
 #[test]
 fn kept_machine_and_its_image_outlive_a_collection_in_the_store_that_lent_the_base() {
     let machines = Machines::of(Image::Debian);

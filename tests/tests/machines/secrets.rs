@@ -25,7 +25,7 @@ fn secret_belongs_to_the_commands_user_and_is_read_again_at_each_start() {
     until("the secret", || session.ok(["logs", "m"]) == "400 33:34\nfirst\n");
     let other = session.run(["exec", "-u", "65534", "m", "/bin/cat", "/run/secrets/token"]);
     assert!(!other.status.success() && other.stderr.contains("Permission denied"), "{other}");
-    // The supervisor does not have it any more, and leaves no core dump.
+    // The supervisor no longer has it, and leaves no core dump.
     let supervisor = machines.process("m", "lamina").as_raw_nonzero();
     let limits = std::fs::read_to_string(format!("/proc/{supervisor}/limits")).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();

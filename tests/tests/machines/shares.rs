@@ -81,7 +81,7 @@ fn the_commands_user_may_write_and_setting_owners_succeeds() {
         cp -a /tmp/z /s/; tar -C /tmp -cf - z | tar -C /s -xf -; install -o 33 -g 33 /tmp/z/f /s/installed
         chown -R www-data: /s; cat /s/z/f";
     assert_eq!(run(&["-u", "0:0"], script).succeeded().stdout, "z\n");
-    // An owner that is asked for: an entrypoint that begins as root and goes on as another user.
+    // An owner that the option names: for an entrypoint that begins as root and goes on as another user.
     let owned = format!("{}:/data:uid=33,gid=33", shared.display());
     let script = "chown www-data: /data; setpriv --reuid 33 --regid 33 --clear-groups sh -c 'echo own > /data/own'";
     run(&["-v", &owned, "-u", "0:0"], script).succeeded();

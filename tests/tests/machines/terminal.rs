@@ -12,8 +12,8 @@ use test_support::fake_registry::{FakeRegistry, Reply};
 
 use crate::fixture::{Machines, REFERENCE};
 
-/// What a terminal would obey: a new title, a colour, a cleared screen by one character, a return, text that runs the
-/// other way.
+/// What a terminal would obey: a new title, a colour, one character that clears the screen, a return, text that runs
+/// the other way.
 const HOSTILE: &str = "x\u{1b}]0;owned\u{7}\u{1b}[31m\u{9b}2J\u{7f}\r\u{202e}\u{2066}\u{2028}y";
 
 /// Runs every command and looks at what it prints.
@@ -72,7 +72,7 @@ fn registry() -> FakeRegistry {
     FakeRegistry::start(&[], |request| {
         let error = json!({"errors": [{"code": "X", "message": HOSTILE}]}).to_string();
         let (status, headers) = match request.path.as_str() {
-            // A raw control character is no header, but others are.
+            // HTTP allows no ASCII control characters in a header, but it allows these.
             path if path.contains("login") => (
                 401,
                 "WWW-Authenticate: Bearer realm=\"http://127.0.0.1:1/\u{9b}2J\u{202e}\",service=\"\u{9b}\"".to_owned(),

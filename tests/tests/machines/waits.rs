@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::fixture::{Machines, REFERENCE};
 
-/// A command in a machine whose guest stands still: its hypervisor is stopped.
+/// A command in a machine whose guest does not run: its hypervisor is stopped.
 fn exec_in_a_hung_guest(machines: &Machines) -> Started {
     let session = &machines.session;
     let started = session.start(session.lamina(["exec", "m", "--", "sleep", "1000"]));
@@ -67,7 +67,7 @@ fn a_machine_whose_runtime_directory_was_emptied_answers_again() {
     let asked = machines.exec("m", "echo here");
     assert!(!asked.stderr.contains("still starting"), "{asked}");
     until("an answer", || machines.exec("m", "echo here").stdout == "here\n");
-    // While it cannot be made, the machine can still be ended.
+    // While the directory cannot be created, the machine can still be ended.
     std::fs::remove_dir_all(&runtime).unwrap();
     std::fs::write(&runtime, "").unwrap();
     machines.exec("m", "true").failed("m: ");

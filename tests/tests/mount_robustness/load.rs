@@ -58,16 +58,17 @@ impl Drop for Cgroup {
     }
 }
 
-/// One directory of [`CROWD`] empty files, and a file larger than [`LITTLE`] that has only a hole and three bytes at its end.
+/// One directory of [`CROWD`] empty files, and a file larger than [`LITTLE`] that is one hole with three bytes at its
+/// end.
 fn crowd() -> Layer {
     let mut script = "mkdir crowd; cd crowd; seq -w 200000 | xargs touch --date=@1; cd ..; ".to_owned();
     write!(script, "truncate -s 400M large; printf end >> large").unwrap();
     Layer::of_script_sparse(&script)
 }
 
-/// With memory for all of it, the directory costs a message for 100 names at most. With too little, the kernel drops names
-/// and listings, and asks for listings again. A kernel that kept a listing and dropped its names would ask for each
-/// name; Linux asks for none, and for the directory itself once. One in a hundred is allowed.
+/// With memory for all of it, the directory costs at most one message for each 100 names. With too little, the kernel
+/// drops names and listings, and asks for listings again. A kernel that kept a listing and dropped its names would ask
+/// for each name; Linux asks for none, and for the directory itself once. One in a hundred is allowed.
 #[test]
 fn directory_of_200_000_names_is_right_with_little_memory_and_asks_for_no_name() {
     let session = session_with(&[crowd()]);

@@ -117,7 +117,7 @@ fn names_of_255_bytes_are_listed_and_found_and_longer_ones_refused() {
     let path = [long.as_str(); 12].join("/");
     let session = session_with(&[Layer::of_files(&[(&path, b"deep")])]);
     let point = session.mount(REFERENCE, "mounted");
-    // Step by step: the whole path is longer than most that one system call takes (PATH_MAX is 4,096 bytes).
+    // Step by step: the whole path is almost as long as one system call can take (PATH_MAX is 4,096 bytes).
     let script =
         format!("for step in 1 2 3 4 5 6 7 8 9 10 11; do cd {long} || exit 1; done; ls; cat {long}; cat {long}n");
     let read = shell(&session, &point, &script);
@@ -186,7 +186,7 @@ fn mount_of_a_killed_server_is_cleared_although_files_are_open() {
     session.traces().assert_nothing_left();
 }
 
-/// A server that is about to end is asked nothing: a stopped one would never answer.
+/// A server that is about to end is not asked anything: a stopped one would never answer.
 #[test]
 fn mount_of_a_stopped_server_is_taken_away_and_a_busy_one_is_said_to_be_busy() {
     let session = session_with(&[Layer::of_files(&[("file", b"content")])]);

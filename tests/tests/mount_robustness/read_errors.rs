@@ -32,7 +32,7 @@ fn place_of(path: &Path, offset: u64) -> u64 {
     (place + block - first) * 4096
 }
 
-/// A session's store on an ext4 of its own, on a loop device.
+/// A session's store on its own ext4 file system, on a loop device.
 struct Disk<'session> {
     session: &'session Session,
     image: PathBuf,

@@ -253,7 +253,7 @@ fn index_that_the_system_store_lacks_is_made_in_the_own_store_and_goes_with_its_
     assert_eq!(borrowed(), 1, "an image of the own store has one of the layers");
 }
 
-/// Makes every index of a store one of another version, as an older or a newer program would have left it.
+/// Gives every index of a store another version, as an older or a newer program would have left it.
 pub(super) fn make_older(store: &Path) {
     for layer in std::fs::read_dir(store.join("layers/sha256")).expect("the layers") {
         set_version(&layer.expect("a layer").path().join("index"), 0);

@@ -76,7 +76,7 @@ fn images_pulled_together_fetch_the_layer_that_they_share_once() {
     let (registry, session, images) = (Registry::plain(), Session::user(), Images::new());
     let first = registry.push_layout(images.first.path(), "test/first", "1");
     let second = registry.push_layout(images.second.path(), "test/second", "1");
-    // One at a time, the largest first: it is the shared one that is claimed.
+    // One at a time, the largest first, so the shared one is claimed.
     let one = holder(&session, FaultPoint::LayerClaimed, &["pull", "--parallel=1", &first]);
     let shared = &images.first.layer_digests()[0]["sha256:".len()..][..12];
     let other = waiters(&session, &["pull", "--parallel=1", &second], 1, shared);
@@ -107,7 +107,7 @@ fn killed_holder_is_followed_by_the_one_that_waited() {
 #[test]
 fn store_that_two_make_has_what_the_first_has_noted_in_it() {
     let (session, twins) = (Session::user(), Twins::new());
-    // It has seen that there is no store, and creates one when another process has done so.
+    // It has seen that there is no store, and creates one after another process has done so.
     let import = ["import", twins.donor.path().to_str().unwrap(), "--tag", DONOR];
     let late = holder(&session, FaultPoint::StoreSought, &import);
     session.import(twins.donor.path(), DONOR);

@@ -93,7 +93,7 @@ fn kill_at_every_step_leaves_a_store_that_the_next_command_uses() {
     for &point in FaultPoint::ALL.iter().filter(|point| !elsewhere.contains(point)) {
         let session = Session::user();
         let arguments = way_to(point, &session, &import, &twins);
-        // If another command than the import dies, another image that shares a layer must stay whole.
+        // If a command other than the import dies, another image that shares a layer must stay whole.
         if arguments != import {
             session.import(images.second.path(), SECOND);
         }
@@ -112,7 +112,7 @@ fn kill_at_every_step_leaves_a_store_that_the_next_command_uses() {
             session.import(twins.borrower.path(), BORROWER);
         }
         for each in [DONOR, BORROWER] {
-            // Either was imported or not.
+            // It may or may not have been imported.
             let removed = session.run(["rmi", each]);
             assert!(removed.status.success() || removed.stderr.contains("no image"), "after {point:?}: {removed}");
             session.ok(["gc"]);

@@ -22,7 +22,7 @@ pub(super) const RUNNING: [FaultPoint; 6] = [
     FaultPoint::TreeBesideBase,
 ];
 
-/// The points that only a command reaches that writes an image outside of the store.
+/// The points that only a command that writes an image outside of the store reaches.
 pub(super) const WRITING_ELSEWHERE: [FaultPoint; 2] = [FaultPoint::TreeBeside, FaultPoint::ExportStaged];
 
 fn kill(session: &Session, point: FaultPoint, arguments: &[&str]) {

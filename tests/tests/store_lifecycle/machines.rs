@@ -12,7 +12,7 @@ use end_to_end::{Layout, Registry, Session};
 use super::small_disk::Disk;
 use super::top;
 
-/// The programs of a guest, with what they need of this host.
+/// The programs of a guest, with what they need from this host.
 fn programs() -> Layer {
     Layer::of_script(
         "mkdir -p usr/bin usr/lib usr/lib64 etc && ln -s usr/bin usr/lib usr/lib64 .
@@ -33,7 +33,7 @@ fn own(number: u64) -> Vec<u8> {
     noise(1000 + number, 20_000)
 }
 
-/// An image with the layer that all have and one that no other has, on `below`.
+/// An image on top of `below`, with the layer that all images have and one that no other has.
 fn image(below: &[Layer], number: u64) -> Layout {
     let layers = [Layer::of_files(&[("shared", &shared())]), Layer::of_files(&[("own", &own(number))])];
     Layout::of(&[below, &layers].concat())

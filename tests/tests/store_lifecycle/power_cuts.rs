@@ -33,7 +33,8 @@ struct Cuts {
     trees: [String; 2],
     /// What the names mean now.
     names: Names,
-    /// Everything that a name has ever meant: a process that dies before its change is on the disk may have it undone.
+    /// Everything that a name has ever meant: if a process dies before its change is on the disk, the change may be
+    /// undone.
     meanings: BTreeSet<(String, String)>,
     seen: HashSet<u64>,
     looked_at: usize,
@@ -59,7 +60,7 @@ impl Cuts {
         self.images[number].path().to_str().expect("a path in UTF-8")
     }
 
-    /// Runs a command after which the names are `after`, and tries the disks that a cut may leave on the way.
+    /// Runs a command after which the names are `after`, and tries the disks that a cut may leave while it runs.
     fn run(&mut self, arguments: &[&str], fault: Option<layer_store::FaultPoint>, after: &[(&str, usize)]) {
         let store = self.top.join(STORE);
         let after: Names = after.iter().map(|(name, image)| ((*name).to_owned(), self.trees[*image].clone())).collect();
@@ -96,7 +97,7 @@ impl Cuts {
         println!("{arguments:?}: {} disks, 1 of {step} looked at", cuts.len());
     }
 
-    /// Runs a command and tries no disk.
+    /// Runs a command without trying any disk.
     fn follow(&mut self, arguments: &[&str], fault: Option<layer_store::FaultPoint>, also_read: Option<&Path>) {
         let mut command = match fault {
             Some(point) => self.session.faulty(point, false, arguments),
@@ -138,7 +139,7 @@ impl Cuts {
         self.go_on(&root, label);
     }
 
-    /// The next commands: an import of both images, a collection.
+    /// Runs the next commands: a collection, and an import of both images.
     fn go_on(&self, root: &Path, label: &str) {
         let store = Store::open(root).unwrap_or_else(|error| panic!("{label}: {error}"));
         store.collect(false).unwrap_or_else(|error| panic!("{label}: {error}"));
@@ -158,7 +159,7 @@ impl Cuts {
     }
 }
 
-/// The tree of every name of a store, each of whose layers is whole.
+/// The tree of every name in a store. Checks that every layer is whole.
 fn names_of(root: &Path) -> Names {
     let store = Store::open(root).unwrap_or_else(|error| panic!("{}: {error}", root.display()));
     let images = store.images().list().unwrap_or_else(|error| panic!("{}: {error}", root.display()));
@@ -211,7 +212,7 @@ fn power_cut_at_any_moment_leaves_no_name_without_its_content() {
     println!("{} disks looked at", cuts.looked_at);
 }
 
-/// Two images that have one file in common, of which the second borrows.
+/// Two images with one file in common, which the second borrows from the first.
 fn small_twins() -> [Layout; 2] {
     let common = noise(60, 80_000);
     let donor = Layer::of_files(&[("common", &common), ("own", &noise(61, 3_000))]);
@@ -231,7 +232,7 @@ fn power_cut_while_content_is_shared_leaves_every_layer_whole() {
     // The lender is collected, except for what it has lent.
     cuts.run(&["rmi", FIRST], Some(P::ImageRemoved), &[(SECOND, 1)]);
     cuts.run(&["gc"], None, &[(SECOND, 1)]);
-    // It comes back to its remnant: stored by a process that dies before that is on the disk, named by another.
+    // It returns to its remnant: a process stores it and dies before that is on the disk, and another names it.
     cuts.run(&["import", &first, "--tag", FIRST], Some(P::LayerPublished), &[(SECOND, 1)]);
     cuts.run(&["import", &first, "--tag", FIRST], None, &[(FIRST, 0), (SECOND, 1)]);
     cuts.run(&["rmi", SECOND], Some(P::ImageRemoved), &[(FIRST, 0)]);
@@ -266,7 +267,7 @@ fn power_cut_after_an_import_under_a_name_that_was_there_leaves_the_layers_that_
         std::fs::remove_dir_all(layer.expect("a layer").path()).expect("a layer that goes");
     }
     cuts.disk = Disk::of(&cuts.top);
-    // Stored again by a process that dies before that is on the disk, and by another.
+    // A process stores it again and dies before that is on the disk, and so does another.
     for _ in 0..2 {
         cuts.follow(&import, Some(layer_store::FaultPoint::LayerPublished), None);
     }
@@ -289,7 +290,7 @@ fn power_cut_during_a_repair_leaves_the_layer() {
     let mut bytes = whole.clone();
     bytes[600] ^= 1;
     std::fs::write(&damaged, bytes).expect("a damaged blob");
-    // All is synced, the damage too.
+    // Everything is synced, including the damage.
     cuts.disk = Disk::of(&cuts.top);
     let recorded = {
         let mut command = cuts.session.lamina(["verify", "--repair", &reference]);

@@ -174,14 +174,14 @@ impl Relatives {
         }
     }
 
-    /// Imports images under names of its own, shows them and removes the names.
+    /// Imports images under names that no other worker uses, shows them and removes the names.
     fn work(&self, session: &Session, worker: usize) {
         for round in 0..ROUNDS {
             let number = (worker + round * 2) % self.layouts.len();
             let reference = format!("lamina.test/worker-{worker}:{round}");
             session.import(self.layouts[number].path(), &reference);
             let point = session.mount(&reference, &format!("mounted-{worker}-{round}"));
-            // Every second one has only its mount left while it is read.
+            // Every second image is read when only its mount is left.
             let goes_first = round % 2 == 0;
             if goes_first {
                 session.ok(["rmi", &reference]);

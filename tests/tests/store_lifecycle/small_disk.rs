@@ -9,7 +9,7 @@ use end_to_end::programs::installed;
 use end_to_end::{Actor, Finished, Session};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
-/// What a session's store is mounted with.
+/// The file system that holds a session's store.
 pub(super) struct Disk<'session> {
     session: &'session Session,
     /// The file that contains the file system, if there is one.
@@ -114,7 +114,7 @@ impl<'session> Disk<'session> {
         (stat.f_blocks - stat.f_bfree) * stat.f_frsize
     }
 
-    /// Takes all space but about `left` bytes. Root owns the file, so no command of the user can make room by it.
+    /// Takes all space but about `left` bytes. Root owns the file, so no command of the user can free its space.
     pub(super) fn fill(&self, left: u64) -> PathBuf {
         let path = self.session.store().join("filler");
         let mut filler = std::fs::File::create(&path).expect("a file on the small disk");
