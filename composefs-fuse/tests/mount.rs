@@ -122,7 +122,7 @@ fn a_missing_name_is_asked_for_once() {
             assert!(!mounted.path("d000/missing").exists());
         }
     });
-    // One message for the directory, which was not listed before, one for the name.
+    // One message for the directory, which was not listed before, and one for the name.
     assert_eq!((asked.count("LOOKUP"), asked.total()), (2, 2), "{asked}");
 }
 
@@ -363,7 +363,7 @@ fn mounts_of_other_programs_are_left_alone() {
             let refused = composefs_fuse::linux::unmount(place, how);
             assert!(matches!(refused, Err(MountError::Foreign(_))), "{refused:?}");
         }
-        // Unmounts it, which nothing did before.
+        // This unmounts it: the refused calls did not.
         rustix::mount::unmount(place, rustix::mount::UnmountFlags::empty()).unwrap();
     }
     assert_eq!(fs::read(mounted.path("top")).unwrap(), b"top");

@@ -12,7 +12,7 @@ use support::{Layer, Stored as _};
 use tempfile::TempDir;
 use test_support::until;
 
-/// The user `nobody` of every Debian.
+/// The user `nobody` that every Debian has.
 const NOBODY: u32 = 65_534;
 
 /// A store with a base, a mount point, and directories for everything else that the program writes.
@@ -109,7 +109,7 @@ fn assert_success(output: &Output) {
 fn it_returns_when_the_tree_can_be_read_and_serves_until_unmounted() {
     let stage = Stage::new();
     // Output is read to its end: a process in the background that kept the pipe would block this.
-    // After `--` nothing is an option, also not the argument that the program adds for itself.
+    // After `--` nothing is an option, not even the argument that the program adds for itself.
     let output = stage.program().args(["--", &stage.base, stage.mount_point().to_str().unwrap()]).output().unwrap();
     assert_success(&output);
     assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&[][..], &[][..]));
@@ -200,11 +200,11 @@ fn a_mount_whose_server_was_killed_is_named_and_can_be_cleared() {
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.contains("whose server has died") && told.lines().count() == 1, "{told}");
-    // Also while files are open, which fusermount3 refuses.
+    // Even while files are open, which fusermount3 refuses.
     assert!(told.contains(&format!("lamina umount {}", stage.mount_point().display())), "{told}");
     unmount(&stage.mount_point(), Unmount::Clean).unwrap();
     assert!(!stage.is_mounted());
-    // The socket that the killed server left is no obstacle.
+    // The socket that the killed server left does not get in the way.
     assert_success(&stage.program().arg(&stage.base).arg(stage.mount_point()).output().unwrap());
 }
 
@@ -233,7 +233,7 @@ fn mistakes_are_reported_in_one_line_and_leave_nothing() {
     assert!(!stage.is_mounted() && !stage.socket().exists());
 }
 
-/// `mount.fuse3` puts the options last, and adds `dev` and `suid` of its own accord.
+/// `mount.fuse3` puts the options last, and always adds `dev` and `suid`.
 #[test]
 fn options_of_mount_are_accepted_as_mount_fuse3_passes_them() {
     let stage = Stage::new();

@@ -38,7 +38,7 @@ class Bench:
         return self.run(*self.program("lamina", *arguments))
 
     def seconds(self, *command):
-        """How long a command takes that starts on an idle disk."""
+        """How long a command that starts on an idle disk takes."""
         os.sync()
         begin = time.monotonic()
         self.run(*command)

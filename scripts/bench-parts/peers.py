@@ -160,7 +160,7 @@ def all_peers(kept, work, programs, base, new_fuse_overlayfs):
         Peer("overlayfs", ("mount", "-t", "overlay", "-o", f"ro,lowerdir={lower}", "none", at("overlayfs"))),
         Peer("EROFS", ("mount", "-t", "erofs", "-o", "ro,loop", kept.erofs, at("EROFS"))),
         Peer("fuse-overlayfs 1.10", ("fuse-overlayfs", "-o", f"ro,lowerdir={lower}", at("fuse-overlayfs 1.10"))),
-        # How a mount by another user than root differs.
+        # How a mount by a user other than root differs.
         Peer("lamina, user's", (*served, at("lamina, user's")), taken_away, also=True, read_ahead=128),
         Peer("fuse-overlayfs 2.0", (new_fuse_overlayfs, "-o", f"ro,lowerdir={lower}", at("fuse-overlayfs 2.0")), also=True),
         Peer("squashfuse", ("squashfuse_ll", kept.squashfs, at("squashfuse")), also=True),

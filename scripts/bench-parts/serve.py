@@ -128,7 +128,7 @@ class Bench:
         self.descriptors.append(len(os.listdir(f"/proc/{server}/fd")))
 
     def run_programs(self, peer, root):
-        """Runs programs of the image in it."""
+        """Runs the image's programs inside it."""
         inside = lambda *command: ["chroot", root, *command]
         self.pair(peer, "python3: numpy, pandas", lambda: self.command_seconds(inside("/usr/bin/python3", "-B", "-c", "import numpy, pandas")))
         typescript = os.path.join(root, "srv/web/node_modules/typescript")

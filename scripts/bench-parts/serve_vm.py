@@ -18,8 +18,8 @@ import peers
 import report
 
 REFERENCE = "bench.test/image:1"
-# Below the root of the image, 17,000 entries: an emulated processor would take minutes for all of it, and virtiofsd has a
-# file open for each that its guest knows, of which this user may not have many.
+# Below the root of the image, 17,000 entries: an emulated processor would take minutes for all of it, and virtiofsd
+# keeps a file open for each that its guest knows, and this user may not have many open files.
 PART = "usr/share"
 GUEST_TIMEOUT = 240
 
@@ -59,7 +59,7 @@ for pair in "$@"; do
 done
 """
 
-# In front of QEMU for the guest with one more disk, which `lamina run` has no option for.
+# Wraps QEMU to give the guest one more disk, which `lamina run` has no option for.
 QEMU_WITH_DISK = """#!/bin/sh
 case "$*" in *-machine*) exec {qemu} "$@" -blockdev driver=file,node-name=peer,filename={image},read-only=on -device virtio-blk-pci,drive=peer ;; esac
 exec {qemu} "$@"

@@ -31,7 +31,7 @@ class Bench:
         return done.stdout
 
     def import_seconds(self, layout, reference, shared):
-        """How long an import takes that starts on an idle disk."""
+        """How long an import that starts on an idle disk takes."""
         os.sync()
         begin = time.monotonic()
         self.lamina("import", layout, "--tag", reference, *([] if shared else ["--no-file-sharing"]))
@@ -85,7 +85,7 @@ def importing(bench, layout, rebuilt, rounds):
                 saved.append(after["saved_by_files"] / 1e6)
                 added = [layer for layer in after["layers"] if layer["images"] == [REBUILT]]
                 growth.append((after["blobs"] - before["blobs"]) / sum(layer["apparent"] for layer in added))
-    # Medians, not pairs: now and then an import runs beside other work of the disk.
+    # Medians, not pairs: an import sometimes runs while the disk does other work.
     ratio = lambda times: [statistics.median(times[True]) / statistics.median(times[False])]
     return [
         report.Row("import, nothing in common", "s", alone[True]),

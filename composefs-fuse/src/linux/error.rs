@@ -27,7 +27,7 @@ pub enum MountError {
     Unreadable {
         /// The mount point.
         path: PathBuf,
-        /// What the host said.
+        /// The host's error.
         source: io::Error,
     },
     /// The kernel has no FUSE, or this container has no device for it.

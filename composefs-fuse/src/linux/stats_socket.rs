@@ -36,7 +36,7 @@ pub enum StatsError {
     Bind {
         /// Where.
         path: PathBuf,
-        /// What the host said.
+        /// The host's error.
         source: io::Error,
     },
     /// The directory for sockets cannot be used.
@@ -47,7 +47,7 @@ pub enum StatsError {
     MountPoint {
         /// The mount point.
         path: PathBuf,
-        /// What the host said.
+        /// The host's error.
         source: io::Error,
     },
     /// Nobody answers.
@@ -55,7 +55,7 @@ pub enum StatsError {
     Connect {
         /// Where.
         path: PathBuf,
-        /// What the host said.
+        /// The host's error.
         source: io::Error,
     },
     /// The answer is not a snapshot.

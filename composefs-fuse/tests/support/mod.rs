@@ -1,4 +1,4 @@
-//! Trees for tests: a layer is written as a tar, stored in a store of its own, prepared and opened.
+//! Trees for tests: a layer is written as a tar, stored in its own store, prepared and opened.
 
 #![allow(dead_code, unused_imports, reason = "no test uses all of it")]
 

@@ -60,7 +60,7 @@ pub(crate) fn set_system_controls() {
     }
 }
 
-/// Creates the mounts and links that programs expect of a running Linux. A guest without one of them still runs.
+/// Creates the mounts and links that programs expect on a running Linux system. A guest without one of them still runs.
 pub(crate) fn mount_and_link() {
     let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
     let hardened = quiet | MountFlags::NODEV;

@@ -67,7 +67,7 @@ const HOST_NAMES: &str = "host.docker.internal host.containers.internal";
 /// Returns the image's hosts file, with `localhost` and the machine's name added where they are missing, and the names
 /// of the host if it is reached at the address `host`.
 fn hosts(present: &str, hostname: &str, address: &str, host: Option<&str>) -> String {
-    // A line of an earlier start may not be true any more.
+    // A line from an earlier start may no longer be true.
     let kept: String = present.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(HOST_NAMES)).collect();
     let present = kept.as_str();
     let own = format!("{address}\t{hostname}\n");

@@ -1,4 +1,4 @@
-//! What init should have set up and could not, although the guest goes on. The host is told as soon as it can be.
+//! What init should have set up but could not. The guest goes on without it, and the host is told as soon as possible.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,7 +8,7 @@ use crate::Guest;
 
 static NOTED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Notes what is missing and why, in one line, for [`report`]; the console has it at once.
+/// Notes what is missing and why, in one line, for [`report`], and prints it on the console at once.
 pub(crate) fn note(cause: String) {
     eprintln!("lamina: {cause}");
     NOTED.lock().unwrap_or_else(PoisonError::into_inner).push(cause);

@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 
 use crate::Guest;
 
-/// The address of services in a guest without a network card: the one that its name has.
+/// The address of services in a guest without a network card: the one that its name resolves to.
 pub(crate) const WITHOUT_CARD: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
 
 /// What the host says about connections, and the thread that does it.

@@ -45,7 +45,7 @@ pub(crate) fn send_output(
             }
             continue;
         }
-        // A terminal that no process has open any more reports EIO.
+        // A terminal that no process has open reports EIO.
         match source.read(&mut buffer[..room]) {
             Ok(0) | Err(_) => return,
             Ok(count) => {

@@ -79,7 +79,7 @@ fn mount_for_init_system() {
 /// Where secrets are.
 const SECRETS: &str = "/run/secrets";
 
-/// Writes the secrets to a file system of their own in memory, which then becomes read-only. Only the command's user can
+/// Writes the secrets to a separate file system in memory, which then becomes read-only. Only the command's user can
 /// read them.
 fn write_secrets(secrets: &[Secret], user: &str) -> Result<(), String> {
     if secrets.is_empty() {

@@ -1,9 +1,9 @@
 //! Where a guest's writes to its root go: an overlay's upper directory in memory or on a disk of the machine.
 //!
 //! The place holds `upper` and `work`, as overlayfs requires, and `own`, the list of what init itself put into `upper`:
-//! that is no change of the user's. A root that is to be read-only has such a place too until init has written what it
-//! must; the place does not count as one for the guest's writes. Once the root is entered, no path leads to the place
-//! any more, and init's tools reach it by the descriptors that init keeps.
+//! those are not changes by the user. A root that will be read-only has such a place too until init has written what
+//! it must; the place does not count as one for the guest's writes. Once the root is entered, no path leads to the
+//! place, and init's tools reach it by the descriptors that init keeps.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -57,7 +57,7 @@ pub(crate) fn mount_over(lower: &str, overlay: &Overlay, root: &str) -> Result<(
 /// Where the writes of a read-only root's volumes are, in the entered root, while the volumes are being mounted.
 const VOLUMES: &str = "/run/lamina/volumes";
 
-/// Makes directories of the root writable although the root is to be read-only. The writes go to a file system in
+/// Makes directories of the root writable although the root will be read-only. The writes go to a file system in
 /// memory.
 pub(crate) fn mount_volumes(volumes: &[String]) -> Result<(), String> {
     if volumes.is_empty() {

@@ -1,4 +1,4 @@
-//! The list of what a machine has written to its root, as printed by the tool `changes`.
+//! The list of what a machine has written to its root, as the tool `changes` prints it.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, Read, Write};
@@ -54,7 +54,7 @@ impl<R: BufRead> ChangeList<R> {
     /// Returns the letter and the absolute path of the next entry, or `None` at the end.
     ///
     /// # Errors
-    /// What the reader says, `InvalidData` for an entry that is too long, and `UnexpectedEof` for one that is cut short.
+    /// The reader's error, `InvalidData` for an entry that is too long, or `UnexpectedEof` for one that is cut short.
     pub fn next_entry(&mut self) -> io::Result<Option<(char, PathBuf)>> {
         let mut entry = Vec::new();
         if (&mut self.0).take(LONGEST).read_until(0, &mut entry)? == 0 {

@@ -133,7 +133,7 @@ impl Message {
     /// around this call.
     ///
     /// # Errors
-    /// What the writer says, or as for [`Message::into_frame`].
+    /// The writer's error, or as for [`Message::into_frame`].
     pub fn write(self, stream: u32, mut to: impl Write) -> io::Result<()> {
         to.write_all(&self.into_frame(stream)?)?;
         to.flush()
@@ -143,7 +143,7 @@ impl Message {
     /// memory than the longest payload of the frame's type, and none for a type that `sender` must not send.
     ///
     /// # Errors
-    /// What the reader says, `UnexpectedEof` within a frame, and `InvalidData` for a frame that is not a [`Message`] of
+    /// The reader's error, `UnexpectedEof` within a frame, or `InvalidData` for a frame that is not a [`Message`] of
     /// `sender`.
     pub fn read(mut from: impl Read, sender: Side) -> io::Result<Option<(u32, Self)>> {
         let mut header = [0; HEADER];
@@ -201,7 +201,7 @@ const NAME_MAX: usize = 255;
 /// them.
 const MAX_TEXT_PAYLOAD: usize = 16 << 10;
 
-/// The longest text that a guest sends, in characters. It leaves out what follows.
+/// The longest text that a guest sends, in characters. The rest is cut off.
 const MAX_TEXT: usize = 2000;
 
 /// Cuts a text for the channel.

@@ -12,7 +12,7 @@
 //! | offset | size | field |
 //! |---|---|---|
 //! | 0 | 4 | length of the payload in bytes, `0` to [`MAX_PAYLOAD`] |
-//! | 4 | 4 | stream: `0` for the machine, else the number of a process, chosen by the host |
+//! | 4 | 4 | stream: `0` for the machine, otherwise the number of a process, chosen by the host |
 //! | 8 | 1 | type, as in [`Message`] |
 //! | 9 | 3 | zero |
 //! | 12 | length | payload |
@@ -42,7 +42,8 @@
 //! # Flow control
 //!
 //! Each channel of a stream has a window: its sender may have at most [`WINDOW`] bytes under way (for a
-//! connection [`Protocol::window`]) that the receiver has not returned by [`Message::Credit`]. A frame counts with its header, see
+//! connection [`Protocol::window`]) that the receiver has not returned with [`Message::Credit`]. A frame counts with
+//! its header, see
 //! [`cost`]; the empty frame that ends a channel does not count, and a frame is returned as a whole. So both sides read
 //! the channel without ever waiting for a slow reader, and a full pipe of one process holds up neither another process
 //! nor a signal.

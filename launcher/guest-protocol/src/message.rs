@@ -48,8 +48,8 @@ pub enum Message {
     Halting,
     /// 18, guest to host: the guest has reached a limit, or lacks something that it should have. JSON of [`Warning`].
     Warning(Warning),
-    /// 19, host to guest: ask the process to end, by this signal, or by its own stop signal when it is 0. One 32-bit
-    /// signal number.
+    /// 19, host to guest: ask the process to end, with this signal, or with its own stop signal when it is 0. One
+    /// 32-bit signal number.
     Stop(u32),
     /// 20, host to guest, before [`Message::Setup`]: a file for `/run/secrets`. One byte with the length of the name, the
     /// name, the content.

@@ -13,7 +13,7 @@ use crate::{HEADER, MAX_CHUNK, Protocol, cost};
 #[derive(Debug)]
 pub struct Relay {
     socket: TcpStream,
-    /// What the other end has sent and is to be written to the socket. An empty chunk is the end.
+    /// What the other end has sent and must still be written to the socket. An empty chunk is the end.
     waiting: VecDeque<Vec<u8>>,
     /// How much of the first chunk has been written.
     written: usize,
@@ -60,7 +60,7 @@ impl Relay {
         Interest { read: !self.read_ended && self.room > cost(0), write: !self.waiting.is_empty() }
     }
 
-    /// Returns whether nothing can be learned from the socket any more but that it has ended.
+    /// Returns whether the only thing left to learn from the socket is that it has ended.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.write_ended && self.interest() == Interest::default()
@@ -111,7 +111,7 @@ impl Relay {
         }
     }
 
-    /// Writes what the socket takes of what waits. Returns how many bytes to return to the other end.
+    /// Writes as many of the waiting bytes as the socket takes. Returns how many bytes to return to the other end.
     ///
     /// # Errors
     /// The connection is broken.

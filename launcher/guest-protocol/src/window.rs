@@ -52,8 +52,8 @@ impl Window {
     }
 }
 
-/// Returns how much of a window a frame with so many bytes takes: its header counts, so that what the receiver holds is
-/// bounded for short frames too.
+/// Returns how much of a window a frame with this many bytes takes: its header counts, so that what the receiver holds
+/// is bounded for short frames too.
 #[must_use]
 pub fn cost(bytes: usize) -> u32 {
     u32::try_from(HEADER + bytes).unwrap_or(u32::MAX)

@@ -10,7 +10,7 @@
 //!   do there what the host's user may do. Whatever owner the guest sets, the file belongs to the host's user, so
 //!   `chown`, `cp -a` and `tar` succeed.
 //!
-//! The server runs in namespaces of its own, or in a root of its own ([`Sandbox`]), with only the capabilities that a
+//! The server runs in its own namespaces, or in its own root ([`Sandbox`]), with only the capabilities that a
 //! file server needs and the system calls on virtiofsd's list.
 
 use std::io::{self, Write};
@@ -53,7 +53,7 @@ pub struct Share {
 /// What confines the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sandbox {
-    /// Namespaces of its own, with the shared directory as their root.
+    /// Its own namespaces, with the shared directory as their root.
     Namespaces,
     /// The shared directory as its root. For a process that is root, if only of a user namespace.
     Root,

@@ -123,7 +123,7 @@ impl<'log> LogEntry<'log> {
     /// Writes the bytes of the entry, with the end of its line.
     ///
     /// # Errors
-    /// What the writer says.
+    /// The writer's error.
     pub(crate) fn write(&self, mut to: impl Write) -> io::Result<()> {
         to.write_all(self.bytes)?;
         if self.whole { to.write_all(b"\n") } else { Ok(()) }

@@ -59,11 +59,11 @@ impl FsBackend {
                 state.disable_notification()?;
             }
             let answered = self.answer_waiting(state, &memory, buffers)?;
-            // A request may have arrived after the last look and before notifications were on again.
+            // A request may have arrived after the last check and before notifications were on again.
             if !event_idx || self.shutdown.has_stopped() || !state.enable_notification()? {
                 return Ok(());
             }
-            // The queue says that a request waits, and it cannot be read: another look would never end.
+            // The queue says that a request waits, and it cannot be read: trying again would never end.
             if looks_again && answered == 0 {
                 return Err(QueueError::InvalidAvailRingIndex);
             }

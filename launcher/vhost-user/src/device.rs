@@ -31,7 +31,7 @@ impl VhostUserFs {
     /// this returns.
     ///
     /// # Errors
-    /// [`VhostUserError::Bind`], also if `socket` exists already, or [`VhostUserError::Start`].
+    /// [`VhostUserError::Bind`], including when `socket` exists already, or [`VhostUserError::Start`].
     pub fn listen(server: Arc<Server>, socket: &Path) -> Result<Self, VhostUserError> {
         let failed = |source| VhostUserError::Bind { path: socket.to_owned(), source };
         let listener = UnixListener::bind(socket).map_err(failed)?;

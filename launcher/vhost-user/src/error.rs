@@ -14,7 +14,7 @@ pub enum VhostUserError {
     Bind {
         /// Where.
         path: PathBuf,
-        /// What the host said.
+        /// The host's error.
         source: io::Error,
     },
     /// The host refused a thread or a pipe.

@@ -23,7 +23,7 @@ fn source(socket: &Path, image: &str) -> ImportSource {
     ImportSource::Daemon { image: image.to_owned(), host: Some(format!("unix://{}", socket.display())) }
 }
 
-/// Imports an image from a daemon that gives one answer; returns what it was asked too.
+/// Imports an image from a daemon that gives one answer. Also returns what the daemon was asked.
 fn import(place: &Place, image: &str, answer: &[u8]) -> (Result<Vec<layer_store::Acquired>, ImportError>, String) {
     let socket = place.path("d.sock");
     let _ = std::fs::remove_file(&socket);

@@ -153,7 +153,7 @@ fn a_layer_twice_in_an_image_is_one_layer_of_the_store() {
         vec![base.clone(), base.clone()],
         vec![base.clone(), empty.clone(), empty.clone()],
         vec![empty.clone(), base.clone(), empty.clone(), base.clone()],
-        // The same tar as other bytes.
+        // The same tar, stored as other bytes.
         vec![base.clone(), plain(&base)],
     ] {
         let image = Image::new(layers);

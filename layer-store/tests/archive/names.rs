@@ -63,7 +63,7 @@ fn images_without_a_name_get_names_of_their_own() {
         piped.import_piped(&packed(&layout_files(&[&a, &b, &other], &entries))).unwrap();
         assert_eq!(names(&piped.root().join("images")).len(), 2);
     }
-    // Two without a name in a docker archive.
+    // Two images without a name in a docker archive.
     let (mut files, more) = (docker_files(&a, &Value::Null), docker_files(&b, &json!([])));
     let rename = |name: &str| name.replace(".tar", ".b.tar");
     let [mut items, other]: [Vec<Value>; 2] =
@@ -108,7 +108,7 @@ fn a_name_with_the_digest_of_something_else_is_not_given() {
             assert_pin_is_not_given(&packed(&files), pin, &good);
         }
         assert_pin_is_not_given(&packed(&docker_files(&evil, &json!([pin]))), pin, &good);
-        // Nor by the user, even if the image is called so already.
+        // The user cannot give it either, even if the image already has that name.
         let place = Place::new();
         let options = ImportOptions { tag: Some(pin.parse().unwrap()), ..ImportOptions::default() };
         let layout = layout_of(&place, &evil, Some("x"));

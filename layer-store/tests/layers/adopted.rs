@@ -101,7 +101,7 @@ fn whole_tar_of_the_same_owner_takes_no_space_again() {
     assert_eq!(beside.store().layers().verify(&beside.layers[0], &Silent).expect("verified"), None);
 }
 
-/// Its holes are filled, or remain holes if layers of the own store have the content.
+/// Its holes are filled, or remain holes if layers of the reading store have the content.
 #[test]
 fn thin_layer_is_adopted_with_its_content() {
     let common = noise(1, 300_000);

@@ -1,8 +1,8 @@
-//! A store of its own, filled with layers made of tar entries.
+//! A temporary store, filled with layers made of tar entries.
 
 use layer_store::{DiffId, ExpectedLayer, Ino, Silent, Store, View};
 
-/// A store of its own with layers made of tar entries.
+/// A temporary store with layers made of tar entries.
 pub(crate) struct Fixture {
     pub(crate) store: Store,
     pub(crate) directory: tempfile::TempDir,

@@ -1,4 +1,4 @@
-//! Layers of a store: from a tar to a tree, and until they are collected.
+//! Layers of a store: from a tar to a tree, until they are collected.
 
 mod adopted;
 mod extensions;

@@ -95,7 +95,7 @@ fn content_that_another_layer_has_is_kept_once_and_reads_the_same() {
     let tar = tar_of(&[("own", &own), ("b/moved", &moved), ("tiny", b"tiny"), ("b/small", &small), ("empty", b"")]);
     let second = ingest(&kept.store, &tar);
     assert!(!kept.is_thin(&first) && kept.is_thin(&second));
-    // Everything but its own content and, for each twin, partial blocks.
+    // Everything except its own content and, for each twin, partial blocks.
     assert!(kept.on_disk(&second) <= 100_000 + 8 * 4096, "{}", kept.on_disk(&second));
     assert_eq!(kept.store.layers().bytes(&second), Some(tar.len() as u64));
 
@@ -242,7 +242,7 @@ fn collecting_a_donor_keeps_what_is_borrowed_of_it_and_no_more() {
     assert!(explained.contains(&new.to_string()), "{explained}");
     assert_eq!(kept.store.collect(false).expect("another collection").garbage, []);
 
-    // It is stored again next to its remnant, which then is not needed any more.
+    // It is stored again next to its remnant, which is then no longer needed.
     assert_eq!(ingest(&kept.store, &old_tar), old);
     kept.is_sound(&old);
     tag(&kept.store, "registry.example/a:old", &[old]);

@@ -98,7 +98,7 @@ fn fetched(acquired: &Acquired) -> Vec<bool> {
     acquired.layers.iter().map(|layer| !layer.was_present).collect()
 }
 
-/// Keeps what a pull tells.
+/// Keeps what a pull reports.
 #[derive(Debug, Default)]
 struct Notices {
     lines: std::sync::Mutex<Vec<String>>,
@@ -128,7 +128,7 @@ impl Observer for Notices {
     }
 }
 
-/// Names a missing program in a test of its own.
+/// Names a missing program in a separate test.
 #[test]
 fn the_programs_that_these_tests_need_are_installed() {
     for program in ["skopeo", "openssl"] {

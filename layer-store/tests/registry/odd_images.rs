@@ -1,4 +1,4 @@
-//! Images that other tools pull, though their documents are not to the letter of the specification.
+//! Images that other tools pull, although their documents do not follow the specification to the letter.
 
 use layer_store::{Digest, Store};
 use serde_json::{Value, json};

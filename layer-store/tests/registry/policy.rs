@@ -1,7 +1,8 @@
-//! `policy.json` at pulls: the same images enter and are refused as with skopeo, and signatures count for what they sign.
+//! `policy.json` in pulls: the same images are accepted and refused as with skopeo, and signatures count only for what
+//! they sign.
 //!
-//! Debian's skopeo has lost the verification of sigstore signatures ("Debian-local change: sigstore disabled"), so signatures
-//! are made by openssl, and what is accepted is not compared with skopeo.
+//! Debian's skopeo is built without the verification of sigstore signatures ("Debian-local change: sigstore disabled"),
+//! so signatures are made with openssl, and what is accepted is not compared with skopeo.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,7 +26,7 @@ struct Scene {
     directory: tempfile::TempDir,
 }
 
-/// One case: a policy, and whether the image `name` may enter.
+/// One case: a policy, and whether the image `name` is accepted.
 struct Case {
     what: &'static str,
     policy: String,
@@ -124,7 +125,7 @@ impl Scene {
         .into_bytes()
     }
 
-    /// Pushes the image and signs it as `reference`, by each of the keys.
+    /// Pushes the image and signs it as `reference`, with each of the keys.
     fn push_signed(&self, repository: &str, keys: &[&str], reference: &str) {
         self.registry.push(&self.image, &format!("{repository}:1"));
         let document = Self::document(reference, &self.image.digest());

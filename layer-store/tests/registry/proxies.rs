@@ -1,4 +1,4 @@
-//! Pulls through proxies. The variables are read from the environment, so each pull is a process of its own.
+//! Pulls through proxies. The variables are read from the environment, so each pull runs in its own process.
 
 use std::io::{Read, Write, copy};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -52,7 +52,7 @@ fn serve(image: &Image) -> Fake {
     })
 }
 
-/// A SOCKS 5 proxy (RFC 1928) that leads every connection to `port`; notes the names that it was asked for.
+/// A SOCKS 5 proxy (RFC 1928) that sends every connection to `port`, and records the names that it was asked for.
 fn socks(port: u16) -> (u16, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let (own, names) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(Vec::new())));

@@ -15,8 +15,8 @@ fn big() -> Image {
     Image::new(vec![Layer::new("a", &noise(1, 300_000), Packing::Gzip)])
 }
 
-/// The answer of a server that breaks off the first transfer of the layer and treats ranges as `ranged` says, from the
-/// first byte that is wanted and the bytes of the layer.
+/// The answer of a server that breaks off the first transfer of the layer and treats ranges as `ranged` says, which is
+/// called with the first byte that is wanted and the bytes of the layer.
 fn breaking(image: &Image, ranged: impl Fn(usize, &[u8]) -> Reply + Send + Sync + 'static) -> Fake {
     let (digest, bytes) = (image.layers[0].digest(), image.layers[0].packed.clone());
     let first = Arc::new(std::sync::atomic::AtomicBool::new(true));

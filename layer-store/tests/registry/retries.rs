@@ -30,7 +30,7 @@ fn a_transfer_that_breaks_off_goes_on_where_it_was() {
 fn a_server_that_knows_no_ranges_is_asked_from_the_start() {
     let image = Image::new(vec![Layer::new("a", &noise(1, 90_000), Packing::Plain)]);
     let (digest, whole) = (image.layers[0].digest(), image.layers[0].packed.clone());
-    // Plain text survives the answer's `String`.
+    // The answer is a `String`, so only plain text arrives unchanged.
     assert!(whole.iter().any(|byte| *byte > 127));
     let text = Image::new(vec![Layer::new("a", "line\n".repeat(20_000).as_bytes(), Packing::Plain)]);
     let body = String::from_utf8(text.layers[0].packed.clone()).unwrap();

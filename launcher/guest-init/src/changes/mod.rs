@@ -118,7 +118,7 @@ impl Stack {
     /// Writes the changes for a program: for each its letter, a slash, the path, and a NUL byte.
     ///
     /// # Errors
-    /// As for [`Stack::changes`], or what the writer says.
+    /// As for [`Stack::changes`], or the writer's error.
     pub(crate) fn list(&self, mut out: impl Write) -> io::Result<()> {
         for change in self.changes()? {
             write_entry(&mut out, change.kind, &change.path)?;
@@ -129,7 +129,7 @@ impl Stack {
     /// Packs the changes as an OCI layer.
     ///
     /// # Errors
-    /// As for [`Stack::changes`], or what the writer says.
+    /// As for [`Stack::changes`], or the writer's error.
     pub(crate) fn pack(&self, out: impl Write) -> io::Result<()> {
         let mut packer = Packer::new(out).padding();
         for change in self.changes()?.into_iter().filter(|change| !change.implied) {

@@ -1,4 +1,4 @@
-//! Refuses a tar stream that would take the memory of its reader.
+//! Refuses a tar stream that would use up the memory of its reader.
 //!
 //! A reader of tar keeps long names, PAX records and the maps of sparse files in memory, however long they are. A stream
 //! from a guest has none that is long, and no sparse file, because our packer writes none.
@@ -71,7 +71,7 @@ impl<R: Read> Guard<R> {
             b'x' | b'g' | b'X' if size > 0 => self.records = Some((Vec::new(), usize::try_from(size).unwrap_or(0))),
             _ => {}
         }
-        // As readers of tar have it, whatever the type.
+        // Readers of tar take the size in this way, whatever the type.
         self.content = size.div_ceil(BLOCK as u64).checked_mul(BLOCK as u64).ok_or_else(|| refused("a size"))?;
         Ok(())
     }
@@ -80,7 +80,7 @@ impl<R: Read> Guard<R> {
 impl<R: Read> Read for Guard<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.passed == self.filled {
-            // Whole blocks of content need no look.
+            // Whole blocks of content need no check.
             if self.content > 0 && self.records.is_none() && buffer.len() >= BLOCK {
                 let most = usize::try_from(self.content).unwrap_or(usize::MAX).min(buffer.len() / BLOCK * BLOCK);
                 let count = self.stream.read(&mut buffer[..most])?;
@@ -123,7 +123,8 @@ fn size_in(header: &[u8; BLOCK]) -> Option<u64> {
     if text.is_empty() { Some(0) } else { u64::from_str_radix(text, 8).ok() }
 }
 
-/// Refuses records that give the next file another size than its header, because what follows would not be content.
+/// Refuses records that give the next file a size different from its header's, because what follows would not be
+/// content.
 fn check_records(mut records: &[u8]) -> io::Result<()> {
     while let Some(space) = records.iter().position(|&byte| byte == b' ') {
         let length = std::str::from_utf8(&records[..space]).ok().and_then(|length| length.parse::<usize>().ok());

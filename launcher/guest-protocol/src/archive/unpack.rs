@@ -50,8 +50,8 @@ impl Copied {
 }
 
 /// Unpacks a stream. Nothing is written outside the destination, regardless of the names and links in the stream. The files
-/// belong to this process's user. With `trusted`, the set-user-id and set-group-id bits are kept; without it, a stream that
-/// would take much memory is refused.
+/// belong to this process's user. With `trusted`, the set-user-id and set-group-id bits are kept; without it, a stream
+/// that would take a lot of memory is refused.
 ///
 /// # Errors
 /// The stream is damaged or a file cannot be made. What was already unpacked stays.

@@ -33,7 +33,7 @@ pub(super) enum Stop {
 /// is no line.
 ///
 /// # Errors
-/// What the reader says, and `InvalidData` for a line that is too long.
+/// The reader's error, or `InvalidData` for a line that is too long.
 pub(super) fn read_line(mut from: impl BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     loop {
