@@ -9,8 +9,8 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Writes an event on one line: the level, in colour where the writer wants that, then the message and its fields, which
-/// may hold words of others and are escaped.
+/// Writes an event on one line: the level, in colour if the writer supports it, then the message and its fields, which
+/// are escaped because they may quote input.
 #[derive(Clone, Copy, Debug)]
 pub struct LogFormat {
     /// Whether lines begin with the time.

@@ -151,7 +151,7 @@ fn mount_and_serve(arguments: &Arguments, mount: MountOptions) -> anyhow::Result
     })
 }
 
-/// Prints an error, which may quote words of others. A standard error that is closed is no reason to panic.
+/// Prints an error, which may quote input. Does not panic if standard error is closed.
 fn report(error: &dyn std::fmt::Display) {
     let line = format!("composefs-fuse: {error}");
     let _ = io::stderr().write_all(format!("{}\n", printable::line(&line)).as_bytes());

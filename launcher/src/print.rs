@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 
-/// Prints a line of a result, and escapes line ends in it. A closed pipe (`| head`) is no error; any other failure to
-/// write ends the program, because half a result must not look like a whole one.
+/// Prints a line of a result, and escapes line ends in it. A closed pipe (`| head`) is not an error; any other failure
+/// to write ends the program, because half a result must not look like a whole one.
 macro_rules! say {
     ($($words:tt)*) => {
         $crate::print::result_line(&format!($($words)*))
@@ -45,7 +45,7 @@ pub(crate) fn result_line(line: &str) {
     }
 }
 
-/// Prints a result of several lines. A closed pipe (`| head`) is no error.
+/// Prints a result of several lines. A closed pipe (`| head`) is not an error.
 pub(crate) fn result_lines(text: &str) -> Result<(), Failure> {
     written(&printable::lines(text))
 }
@@ -68,7 +68,7 @@ pub(crate) fn json_element(value: &impl Serialize, first: bool) -> Result<(), Fa
 }
 
 /// Prints an object as JSON on one line, with further strings in it, which are read in pieces because they may be long.
-/// Bytes that are no UTF-8 are replaced.
+/// Bytes that are not UTF-8 are replaced.
 pub(crate) fn json_with_texts(object: &serde_json::Value, texts: Vec<(&str, impl Read)>) -> Result<(), Failure> {
     let text = object.to_string();
     written(&printable::json(text.strip_suffix('}').unwrap_or(&text)))?;
@@ -92,7 +92,7 @@ fn pieces(mut text: impl Read, mut take: impl FnMut(&str) -> Result<(), Failure>
             count => count.map_err(|error| Failure::new("temporary file", error))?,
         };
         let end = begun + count;
-        // A character whose end has not been read waits for it.
+        // A character that has been read only in part waits for the rest.
         let whole = if count > 0 { end - begun_character(&buffer[..end]) } else { end };
         take(&String::from_utf8_lossy(&buffer[..whole]))?;
         buffer.copy_within(whole..end, 0);

@@ -32,7 +32,7 @@ struct Pages {
 }
 
 /// Returns the mappings in `smaps` (proc_pid_smaps(5)) that are of a file, private and not writable, and that have no
-/// page that differs from the file. Relocated mappings have such pages, although they are not writable any more.
+/// page that differs from the file. Relocated mappings have such pages, although they are no longer writable.
 fn unchanged(smaps: &str) -> Vec<Pages> {
     let mut found = Vec::new();
     let mut candidate = None;

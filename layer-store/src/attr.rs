@@ -120,9 +120,9 @@ pub struct Attr {
     pub blocks: u64,
     /// The time of last modification, the only time that every layer records.
     pub mtime: Timestamp,
-    /// Major number of a device, else 0.
+    /// Major number of a device, otherwise 0.
     pub rdev_major: u32,
-    /// Minor number of a device, else 0.
+    /// Minor number of a device, otherwise 0.
     pub rdev_minor: u32,
 }
 

@@ -28,7 +28,7 @@ impl Layers<'_> {
         std::thread::scope(|scope| {
             let packing = scope.spawn(|| pack(directory, writer));
             let ingested = self.ingest(&mut reader, &expected);
-            // If the store stopped reading, this makes the packer end with an error of its own.
+            // If the store stopped reading, this makes the packer end with its own error.
             drop(reader);
             let packed =
                 packing.join().unwrap_or_else(|_| Err(PackError::Stream(io::Error::other("packing ended early"))));

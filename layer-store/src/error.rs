@@ -126,7 +126,7 @@ pub enum StoreError {
         /// What is wrong with it.
         cause: String,
     },
-    /// The store belongs to another user than this one and root.
+    /// The store belongs to neither this user nor root.
     #[error("{path}: this store belongs to {owner}, who could change it while it is used")]
     OfOthers {
         /// The store.

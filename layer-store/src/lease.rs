@@ -57,8 +57,8 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Takes a new lease in the store of the user `owner`. `purpose` tells users what it is for, and becomes its first
-    /// line.
+    /// Takes a new lease in the store of the user `owner`. `purpose` tells users what the lease is for, and becomes its
+    /// first line.
     pub(crate) fn take(leases: &Path, tmp: &Path, purpose: &str, owner: u32) -> Result<Self, StoreError> {
         loop {
             let id = unique_name();
@@ -79,7 +79,7 @@ impl Lease {
         }
     }
 
-    /// Reads a lease file: its purpose and what it holds. `None` if its holder is dead, or if it is no lease.
+    /// Reads a lease file: its purpose and what it holds. `None` if its holder is dead, or if the file is not a lease.
     ///
     /// Others may put anything into a directory of leases that is open to them. What cannot be a lease, or is another
     /// user's and cannot be read, holds nothing; it must not keep the owner from collecting.
@@ -143,7 +143,7 @@ impl Lease {
 
     /// Creates a directory in which this lease's holder can make things.
     pub(crate) fn staging(&self) -> Result<tempfile::TempDir, StoreError> {
-        // Unfinished things, and trees with the owners and modes of an image, are nobody else's business.
+        // Unfinished things, and trees with the owners and modes of an image, must be private.
         let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(&self.tmp);
         made.map_err(StoreError::io(&self.tmp))?;
         let staging = tempfile::Builder::new().prefix("").tempdir_in(&self.tmp).map_err(StoreError::io(&self.tmp))?;

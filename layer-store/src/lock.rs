@@ -82,7 +82,7 @@ impl FileLock {
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        // Removed while still held, so that a process that opened it meanwhile sees that it is gone.
+        // Removed while still held, so that a process that opened it in the meantime sees that it is gone.
         if self.remove {
             let _ = std::fs::remove_file(&self.path);
         }
@@ -168,7 +168,7 @@ fn wait_for(
     let name = file.try_clone().map_err(StoreError::io(path))?;
     let wait = move || {
         let locked = lock(&file).map(|()| file);
-        // Nobody receives it if the wait was cancelled: the lock is then released.
+        // If the wait was cancelled, no thread receives it: the lock is then released.
         drop(ends.send(locked));
     };
     let thread = thread::Builder::new().name("lock".to_owned()).stack_size(64 << 10).spawn(wait);

@@ -21,7 +21,7 @@ pub enum LayerState {
 /// One layer's progress at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerProgress<'a> {
-    /// A name for the layer: the first 12 hex digits of its digest, else its name in the archive.
+    /// A name for the layer: the first 12 hex digits of its digest, or else its name in the archive.
     pub name: &'a str,
     /// Its state.
     pub state: LayerState,
@@ -58,7 +58,7 @@ pub trait Observer: Send + Sync + Debug {
         tracing::info!("{line}");
     }
 
-    /// Whether to cancel the operation. This is polled. A cancelled operation fails with an error of its own and leaves
+    /// Whether to cancel the operation. This is polled. A cancelled operation fails with a specific error and leaves
     /// nothing unfinished.
     fn cancelled(&self) -> bool {
         false

@@ -33,7 +33,7 @@ pub(crate) fn open_at(directory: impl AsFd, name: impl rustix::path::Arg) -> io:
     open_with(directory, name, OFlags::RDONLY, 0)
 }
 
-/// Opens a regular file for reading and writing, and creates one for its owner alone (mode 0600) if there is none.
+/// Opens a regular file for reading and writing, and creates one for its owner alone (mode 0600) if it does not exist.
 pub(crate) fn open_private(path: &Path) -> io::Result<File> {
     open_with(CWD, path, OFlags::RDWR | OFlags::CREATE, 0o600)
 }

@@ -46,7 +46,7 @@ pub enum UserDirError {
     },
 }
 
-/// Returns `$XDG_DATA_HOME/lamina`, else `~/.local/share/lamina`, or nothing if neither variable is set.
+/// Returns `$XDG_DATA_HOME/lamina`, otherwise `~/.local/share/lamina`, or nothing if neither variable is set.
 ///
 /// Unlike the others, it does not look up the home directory in the user database: services without `HOME` keep their
 /// store in `/var/lib/lamina`.
@@ -56,7 +56,7 @@ pub(crate) fn data() -> Option<PathBuf> {
     Some(data.join(NAME))
 }
 
-/// Returns `$XDG_STATE_HOME/lamina`, else `~/.local/state/lamina`.
+/// Returns `$XDG_STATE_HOME/lamina`, or else `~/.local/state/lamina`.
 ///
 /// # Errors
 /// [`UserDirError::NoHome`] or [`UserDirError::OfOthers`].
@@ -64,7 +64,7 @@ pub fn state() -> Result<PathBuf, UserDirError> {
     base("XDG_STATE_HOME", ".local/state")
 }
 
-/// Returns `$XDG_CACHE_HOME/lamina`, else `~/.cache/lamina`.
+/// Returns `$XDG_CACHE_HOME/lamina`, or else `~/.cache/lamina`.
 ///
 /// # Errors
 /// [`UserDirError::NoHome`] or [`UserDirError::OfOthers`].
@@ -90,8 +90,8 @@ fn base(variable: &'static str, below_home: &str) -> Result<PathBuf, UserDirErro
     Ok(path)
 }
 
-/// Returns why others can change what is in a directory of this user, in words. With `is_above`, it is a directory above
-/// it, which may be root's, and in which everybody may make files of their own (sticky).
+/// Returns why others can change what is in a directory of this user, in words. With `is_above`, it is a directory
+/// above that one. Such a directory may be root's, and may allow everybody to make their own files in it (sticky).
 fn open_to_others(found: &fs::Metadata, is_above: bool) -> Option<String> {
     let own = geteuid().as_raw();
     let (owner, mode) = (found.uid(), found.mode());
@@ -121,9 +121,9 @@ fn absolute(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// Creates and returns the directory for sockets: `$XDG_RUNTIME_DIR/lamina`, else `/run/lamina` for root, and for others
-/// `/run/user/UID/lamina`, `/tmp/lamina-UID` or `run` in the directory of [`state`]. The first one that can be private to
-/// this user is taken, so nobody can stop this user by making one of them first.
+/// Creates and returns the directory for sockets: `$XDG_RUNTIME_DIR/lamina`, or else `/run/lamina` for root, and for
+/// others `/run/user/UID/lamina`, `/tmp/lamina-UID` or `run` in the directory of [`state`]. The first one that can be
+/// private to this user is taken, so nobody can stop this user by making one of them first.
 ///
 /// Its path is short, because the path of a socket has at most 107 bytes. Only this user has access (mode 0700): a
 /// process that can connect to a socket in it controls the process that listens there.

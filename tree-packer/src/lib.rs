@@ -1,7 +1,7 @@
 //! Packs files of a host into tar streams: layers from directories, copies from and to guests, and what a guest has
 //! changed.
 //!
-//! This is a crate of its own because both the store and the guest's init use it, and init must stay small. It writes
+//! This is a separate crate because both the store and the guest's init use it, and init must stay small. It writes
 //! GNU headers, and PAX records for what these cannot store: times before 1970 or with nanoseconds (`mtime`), and
 //! extended attributes (`SCHILY.xattr.*`). A file with several names is packed once; its other names are hard links.
 
@@ -74,7 +74,7 @@ impl<W: Write> Packer<W> {
         Self { owned_by_root: true, ..self }
     }
 
-    /// Fills a file that becomes shorter while it is read with zeros, because the tree is in use.
+    /// If a file becomes shorter while it is read, fills the rest with zeros. This is for trees that are in use.
     #[must_use]
     pub fn padding(self) -> Self {
         Self { pads: true, ..self }
@@ -94,7 +94,7 @@ impl<W: Write> Packer<W> {
     /// of the stream. Returns whether it was packed: a socket is left out, because tar cannot store it.
     ///
     /// # Errors
-    /// The file cannot be read, or the writer failed. If the file no longer exists, nothing of it is in the stream.
+    /// The file cannot be read, or the writer failed. If the file no longer exists, nothing is added to the stream.
     pub fn entry(
         &mut self,
         path: &Path,

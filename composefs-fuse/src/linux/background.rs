@@ -64,7 +64,7 @@ pub(super) fn detach() -> io::Result<()> {
 /// goes to `log` from now on, and the working directory is the root.
 ///
 /// # Errors
-/// Nobody waits any more, so the mount is not wanted.
+/// No process waits any longer, so the mount is not wanted.
 pub(super) fn report_ready(log: Option<&Path>) -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     let errors = log.and_then(|path| open_log(path).ok());

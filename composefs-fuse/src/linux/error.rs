@@ -13,7 +13,7 @@ pub enum MountError {
     /// The mount point does not exist.
     #[error("{0}: no such directory; create it first (mkdir)")]
     Missing(PathBuf),
-    /// The mount point is no directory.
+    /// The mount point is not a directory.
     #[error("{0}: not a directory; choose an empty directory")]
     NotDirectory(PathBuf),
     /// The mount would hide files.

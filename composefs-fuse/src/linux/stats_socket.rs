@@ -83,7 +83,7 @@ impl StatsSocket {
     /// Listens at `path`. Replaces the socket of a server that has died.
     ///
     /// # Errors
-    /// [`StatsError::Bind`], also if a live server listens there already.
+    /// [`StatsError::Bind`], including when a live server already listens there.
     pub fn bind(path: &Path, stats: Arc<Stats>) -> Result<Self, StatsError> {
         Self::start(path, stats, None)
     }

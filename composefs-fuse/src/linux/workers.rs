@@ -94,8 +94,8 @@ impl Workers {
     }
 }
 
-/// Reports the end of a thread when it is dropped, also if the thread panicked: otherwise its mount would be waited for
-/// without end.
+/// Reports the end of a thread when it is dropped, even if the thread panicked: otherwise the wait for its mount would
+/// never end.
 struct ExitNotice {
     events: Sender<ServeEvent>,
     outcome: io::Result<()>,

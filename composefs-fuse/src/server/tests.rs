@@ -63,7 +63,7 @@ impl Served {
         }
     }
 
-    /// The same for a request of another user than root.
+    /// The same for a request of a user other than root.
     fn ask_as(&self, uid: u32, opcode: Opcode, nodeid: u64, body: &[u8]) -> Answer {
         let mut request = message(opcode as u32, nodeid, body);
         let at = std::mem::offset_of!(InHeader, uid);

@@ -43,10 +43,9 @@
 //!
 //! Each channel of a stream has a window: its sender may have at most [`WINDOW`] bytes under way (for a
 //! connection [`Protocol::window`]) that the receiver has not returned with [`Message::Credit`]. A frame counts with
-//! its header, see
-//! [`cost`]; the empty frame that ends a channel does not count, and a frame is returned as a whole. So both sides read
-//! the channel without ever waiting for a slow reader, and a full pipe of one process holds up neither another process
-//! nor a signal.
+//! its header, see [`cost`]; the empty frame that ends a channel does not count, and a frame is returned as a whole. So
+//! both sides read the channel without ever waiting for a slow reader, and a full pipe of one process holds up neither
+//! another process nor a signal.
 //!
 //! # A guest that does not keep to this
 //!

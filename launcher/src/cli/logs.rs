@@ -51,7 +51,7 @@ impl Logs {
             Err(error) => return Err(Failure::new(path.display(), error)),
         };
         match self.show(log, &path, &machine, global.json, &signals) {
-            // A closed pipe (`| head`) is no error.
+            // A closed pipe (`| head`) is not an error.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
             other => other.map(|()| 0).about(path.display()),
         }

@@ -1,4 +1,4 @@
-//! The commands of `lamina`: each in a file of its own, with its options next to the code that uses them.
+//! The commands of `lamina`: each in its own file, with its options next to the code that uses them.
 
 mod acquired;
 mod bars;
@@ -117,8 +117,8 @@ enum Command {
 }
 
 /// Runs the program on this process's arguments. The exit status is 0 for success, 1 for a failure and 2 for wrong usage.
-/// `lamina run` and `lamina exec` exit with the status of the command in the guest, or with 125 if they fail before it starts,
-/// also for wrong usage.
+/// `lamina run` and `lamina exec` exit with the status of the command in the guest, or with 125 if they fail before it
+/// starts, which includes wrong usage.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();

@@ -43,8 +43,8 @@ pub(super) fn translated(
     }
 }
 
-/// Starts this program again with `arguments` and without `HOME`, if that is the home of another user: `mount.fuse3` sets it to
-/// root's for every user whom `/etc/fstab` lets mount.
+/// Starts this program again with `arguments` and without `HOME`, if that is the home of another user: `mount.fuse3`
+/// sets it to root's for every user whom `/etc/fstab` allows to mount.
 pub(super) fn leave_home_of_others(arguments: &[OsString]) -> Result<(), Failure> {
     let own = geteuid();
     let Some(home) = std::env::var_os("HOME").filter(|_| !own.is_root()) else { return Ok(()) };

@@ -10,10 +10,10 @@ use crate::failure::{Failure, MACHINE_FAILED, USAGE};
 /// Commands whose exit status is that of a command in a machine.
 const PASS_ON_A_STATUS: [&str; 5] = ["run", "create", "exec", "shell", "attach"];
 
-/// Commands that have commands of their own.
+/// Commands that have subcommands.
 const GROUPS: [&str; 4] = ["image", "container", "volume", "system"];
 
-/// Options of every command that take a value as a word of its own.
+/// Options of every command that take a value as a separate word.
 const WITH_A_VALUE: [&str; 3] = ["--store", "--additional-store", "--also-read"];
 
 const NAMESPACES: &str = "a VM shares no namespace with this host; leave it out";
@@ -24,7 +24,7 @@ const DISK: &str = "limit the whole machine instead: systemd-run --user --scope 
 const ADDRESS: &str = "the VM's address is always 10.0.2.15, behind this host's; publish ports with -p";
 const REGISTRY: &str = "pull the image first, with the options of `lamina pull`";
 
-/// Options of `run` and `create`, and what to do instead. A `*` stands for any end.
+/// Options of `run` and `create`, and what to do instead. A `*` stands for any ending.
 const OF_RUN: &[(&[&str], &str)] = &[
     (
         &["--restart"],
@@ -205,7 +205,7 @@ fn fits(known: &str, word: &str) -> bool {
     known.strip_suffix('*').map_or(known == word, |start| word.starts_with(start))
 }
 
-/// Removes tips that name another word than the one that was meant.
+/// Removes tips that name a word other than the one that was meant.
 fn drop_far_tips(error: &mut clap::Error) {
     for (given, tip) in [
         (ContextKind::InvalidArg, ContextKind::SuggestedArg),

@@ -64,7 +64,7 @@ pub(super) fn image(store: &Store, name: &str) -> Result<Image, Failure> {
 
 /// Like [`image`], for callers that can do without an image.
 pub(super) fn find_image(store: &Store, name: &str) -> Result<Option<Image>, Failure> {
-    // Something that is no name may still be an id.
+    // Something that is not a name may still be an id.
     let named = match (reference(name), by_digest(store, name)) {
         (Ok(reference), _) => store.images().get(&reference.to_string()),
         (Err(failure), Ok(found)) if found.is_empty() => return Err(failure),

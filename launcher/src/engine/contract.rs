@@ -51,7 +51,7 @@ pub(crate) trait Engine: fmt::Debug + Sync {
     /// Names what does not fit, and the way out.
     fn check(&self, plan: &Plan) -> Result<(), Failure>;
 
-    /// Describes what it would be given for `plan`, for printing.
+    /// Describes, for printing, the arguments and settings that it would get for `plan`.
     ///
     /// # Errors
     /// Names a value that it cannot be given.
@@ -179,7 +179,7 @@ pub(crate) enum Event {
     Connected(UnixStream),
     /// The host failed to read or write one of the machine's disks; why.
     DiskFailed(String),
-    /// The engine has ended. This is the last event, and everything that the engine said before has been reported.
+    /// The engine has ended. This is the last event, and everything that the engine said before it has been reported.
     Exited(Exit),
 }
 

@@ -15,7 +15,7 @@ use crate::host::command_line::CommandLine;
 /// The first argument with which `lamina` runs as [`die_with_parent`]. It is not a command for users.
 pub(crate) const DIE_WITH_PARENT: &str = "__die_with_parent";
 
-/// Returns a command that starts `command` with no input, in a process group of its own (because this process passes on
+/// Returns a command that starts `command` with no input, in its own process group (because this process passes on
 /// a Ctrl-C at the terminal), and in the root directory (because a process keeps the file system of its working
 /// directory busy, even from a mount namespace that has left it). The kernel kills it when the calling *thread* ends.
 ///

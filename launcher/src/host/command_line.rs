@@ -47,7 +47,7 @@ impl CommandLine {
     }
 }
 
-/// Quotes one word for a POSIX shell where it needs quoting.
+/// Quotes one word for a POSIX shell if it needs quoting.
 fn shell_word(bytes: &[u8]) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./,=:+@%".contains(byte);
     match std::str::from_utf8(bytes) {

@@ -1,6 +1,6 @@
 //! Shares of a single file: the server of one sees that file and no other file next to it.
 //!
-//! `lamina __file-share FILE DIRECTORY NAME rw|ro SOCKET PROGRAM...` enters a mount namespace of its own (for an
+//! `lamina __file-share FILE DIRECTORY NAME rw|ro SOCKET PROGRAM...` enters a new mount namespace (for an
 //! ordinary user within a user namespace in which that user is root) and makes an empty file system its root. It binds
 //! FILE there as DIRECTORY/NAME, and adds what a program needs to run and the directory of its SOCKET. It makes the
 //! rest read-only, and becomes PROGRAM, which serves DIRECTORY. So root in the guest finds no other file to read, and

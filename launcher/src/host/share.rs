@@ -38,7 +38,7 @@ pub(crate) fn command_for_file(
     read_only: bool,
     owner: Option<GuestOwner>,
 ) -> Result<CommandLine, Failure> {
-    // The server runs in namespaces of its own already, as root.
+    // The server already runs in its own namespaces, as root.
     let server = server(around, socket, read_only, owner, "root")?;
     file_share::command(file, around, read_only, socket, server)
 }

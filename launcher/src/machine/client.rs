@@ -31,7 +31,7 @@ use crate::machine::kept_disk;
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long a supervisor may take to clean up after its guest.
 const TIDY: Duration = Duration::from_secs(15);
-/// The same for a machine with a disk of its own, which first writes back its data, however long that takes.
+/// The same for a machine with its own disk, which first writes back its data, however long that takes.
 const TIDY_A_DISK: Duration = Duration::from_secs(24 * 3600);
 /// How often a wait checks whether a signal has arrived.
 const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(200);

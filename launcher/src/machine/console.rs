@@ -32,7 +32,7 @@ const LONGEST_LINE: usize = 4096;
 /// How many bytes are read of a console whose engine has ended: what a pipe can hold (`/proc/sys/fs/pipe-max-size`).
 const LEFT_OVER: usize = 1 << 20;
 
-/// How long the last lines may take to be written. Standard error may be a pipe that nobody reads.
+/// How long the last lines may take to be written. Standard error may be a pipe that no process reads.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// A console that is being read.

@@ -75,7 +75,7 @@ impl Directory {
 
     fn of(state: PathBuf, record: Record, lock: File, new: bool) -> Result<Self, Failure> {
         let mut directory = Self { sockets: PathBuf::new(), state, record, lock, handed_over: false, new };
-        // This runs before a record is written, so nothing of a new machine must be left if it fails.
+        // This runs before a record is written, so it must leave nothing behind if it fails.
         let sockets = home::sockets().inspect_err(|_| directory.forget_if_new())?.join(&directory.record.name);
         directory.record.sockets = Some(sockets.clone());
         directory.note(&[])?;

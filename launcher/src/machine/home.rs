@@ -9,7 +9,7 @@ use layer_store::user_dirs::{self, UserDirError};
 
 use crate::failure::{About, Failure};
 
-/// Returns the directory that holds one directory for each machine: `machines` in `$XDG_STATE_HOME/lamina`, else in
+/// Returns the directory that holds one directory for each machine: `machines` in `$XDG_STATE_HOME/lamina`, or else in
 /// `~/.local/state/lamina`.
 ///
 /// # Errors
@@ -18,7 +18,7 @@ pub(crate) fn machines() -> Result<PathBuf, Failure> {
     Ok(user_dirs::state().map_err(unusable)?.join("machines"))
 }
 
-/// Returns `$XDG_CACHE_HOME/lamina`, else `~/.cache/lamina`.
+/// Returns `$XDG_CACHE_HOME/lamina`, or else `~/.cache/lamina`.
 ///
 /// # Errors
 /// The variable is not set, and this user has no home.

@@ -270,7 +270,7 @@ impl Prepared {
     }
 }
 
-/// Describes the same machine for another engine, or says why that engine cannot run it. That is no failure, because
+/// Describes the same machine for another engine, or says why that engine cannot run it. That is not a failure, because
 /// the other engine is not used.
 fn other(engine: &dyn Engine, plan: &Plan) -> String {
     match engine::check(engine, plan).and_then(|()| engine.describe(plan)) {

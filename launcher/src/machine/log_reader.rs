@@ -1,4 +1,4 @@
-//! Reads the files of a log in order, also while it is being written.
+//! Reads the files of a log in order, even while it is being written.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -35,7 +35,7 @@ impl LogReader {
         let (mut next, mut attempts) = (VecDeque::new(), 100);
         loop {
             let newer = match File::open(path) {
-                // The log is being moved on: there is no file for a moment.
+                // The log is being rotated: for a moment there is no file.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && attempts > 0 && older(path).exists() => {
                     attempts -= 1;
                     std::thread::sleep(MOVED_ON);

@@ -22,12 +22,12 @@ struct State {
     /// May hold secrets.
     frames: VecDeque<Zeroizing<Vec<u8>>>,
     bytes: usize,
-    /// What is to be returned to the other side, for each channel of each stream.
+    /// What must be returned to the other side, for each channel of each stream.
     credit: BTreeMap<(u32, u8), (Channel, u32)>,
     closed: bool,
 }
 
-/// What is to be written next.
+/// What must be written next.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     pub(super) frames: VecDeque<Zeroizing<Vec<u8>>>,
@@ -74,7 +74,7 @@ impl Outbox {
         })
     }
 
-    /// Notes that a frame of so many bytes has been written.
+    /// Notes that a frame of this many bytes has been written.
     pub(super) fn written(&self, bytes: usize) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.bytes = state.bytes.saturating_sub(bytes);

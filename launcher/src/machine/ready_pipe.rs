@@ -1,7 +1,7 @@
 //! Machines in the background, which one process starts and another one supervises.
 //!
-//! `lamina run --detach` creates the machine's directory and starts `lamina __supervise NAME new|again` in a session of
-//! its own. That process gets the machine's lock as its standard input and the writing end of a pipe as its standard
+//! `lamina run --detach` creates the machine's directory and starts `lamina __supervise NAME new|again` in a new
+//! session. That process gets the machine's lock as its standard input and the writing end of a pipe as its standard
 //! output, to which it writes once how the start went: one line of JSON, [`Started`].
 
 use std::fs::{File, OpenOptions};

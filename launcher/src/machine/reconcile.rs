@@ -25,7 +25,7 @@ pub(super) fn reconcile_all(machines: &Path) -> Result<(), Failure> {
 /// processes, removes its mount and sockets, and marks it as failed; an ephemeral machine is removed.
 pub(super) fn reconcile(state: &Path) {
     let Ok(record) = Record::read(state) else {
-        // A record that cannot be read is for the user to look at: the machine may have a disk.
+        // A record that cannot be read is left for the user to look at: the machine may have a disk.
         if is_half_made(state) {
             let _ = fs::remove_dir_all(state);
         }

@@ -41,7 +41,7 @@ impl Control {
         std::thread::spawn(move || {
             if let Err(error) = write(&socket, &waiting, &kept) {
                 tracing::debug!("control channel: {error}");
-                // Nothing is written any more, so nothing must wait.
+                // Nothing more is written, so nothing must wait.
                 while let Some(taken) = waiting.take() {
                     taken.frames.iter().for_each(|frame| waiting.written(frame.len()));
                 }

@@ -15,11 +15,11 @@ pub(crate) trait Output: Send {
     /// Receives bytes of standard output or standard error.
     ///
     /// # Errors
-    /// The output is not wanted any more. The process then sees a closed pipe.
+    /// The output is no longer wanted. The process then sees a closed pipe.
     fn take(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()>;
 }
 
-/// Where a process's input comes from, if it has any, and where its output goes to.
+/// Where a process's input comes from, if it has any, and where its output goes.
 pub(crate) struct Stdio {
     pub(crate) input: Option<Box<dyn Read + Send>>,
     pub(crate) output: Box<dyn Output>,

@@ -101,7 +101,7 @@ pub(crate) struct DirectoryRoot {
     pub(crate) path: PathBuf,
     /// The virtiofsd that serves it.
     pub(crate) virtiofsd: Virtiofsd,
-    /// Whom the files belong to: [`Purpose::Root`] or [`Purpose::OwnRoot`].
+    /// Which user the files belong to: [`Purpose::Root`] or [`Purpose::OwnRoot`].
     pub(crate) purpose: Purpose,
     /// The view that the directory was unpacked from, if it was. Keeps `gc` from removing the directory.
     pub(crate) _view: Option<Arc<View>>,

@@ -156,7 +156,7 @@ impl Import<'_> {
         Brought { source, blob_bytes, was_present: passed.was_present }
     }
 
-    /// Reads a layer of `length` bytes into the store, unless another process has added it meanwhile.
+    /// Reads a layer of `length` bytes into the store, unless another process has added it in the meantime.
     fn read(
         &self,
         layer: &FoundLayer,

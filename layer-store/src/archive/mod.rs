@@ -102,7 +102,7 @@ struct Found {
 }
 
 impl Found {
-    /// Returns every digest by which users may know the image, the best last.
+    /// Returns every digest that users may know the image by, the best last.
     fn digests(&self) -> impl DoubleEndedIterator<Item = &Digest> {
         [&self.config].into_iter().chain(&self.proved)
     }

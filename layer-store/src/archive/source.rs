@@ -19,8 +19,8 @@ pub enum ImportSource {
         /// The name of the image in the daemon.
         image: String,
         /// Its address in the format of `DOCKER_HOST`: `unix:///run/docker.sock` or `tcp://localhost:2375`. `None`
-        /// means the value of `DOCKER_HOST`, else the first of the usual sockets of docker and podman on which one
-        /// listens.
+        /// means the value of `DOCKER_HOST`, or else the first of the usual sockets of docker and podman on which a
+        /// daemon listens.
         host: Option<String>,
     },
 }
@@ -71,7 +71,8 @@ impl ImportSource {
     }
 }
 
-/// Splits a path from the name after it: at the first colon whose left side exists as a path, else at the first colon.
+/// Splits a path from the name after it: at the first colon whose left side exists as a path, or else at the first
+/// colon.
 fn split(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     let at =
         |colon: usize| (text.get(..colon).unwrap_or_default(), text.get(colon + 1..).filter(|name| !name.is_empty()));

@@ -19,7 +19,7 @@
 //! - *A path through a name that is a symbolic link in a lower layer* makes a directory that replaces the link.
 //!   Unpackers that extract into the merged tree follow the link instead.
 //! - *A directory that a layer implies but does not describe* takes its attributes from the next lower layer that
-//!   has it as a directory; if there is none, it is `0755 root:root` with the time 1970.
+//!   has it as a directory; if no layer does, it is `0755 root:root` with time 0.
 //! - *A directory that would contain only whiteouts* (a "ghost") is not created by them.
 //! - *A hard link to a file of a lower layer* is another name of the inode that the layers below the linking layer
 //!   have there. A target that no lower layer has is an error that names the link.

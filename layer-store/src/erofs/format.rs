@@ -107,7 +107,7 @@ pub(super) enum DataLayout {
 pub(super) struct Inode {
     /// Bit 0: extended; bits 1 to 3: the [`DataLayout`].
     pub(super) format: U16,
-    /// 0 without extended attributes, else 1 + (their bytes after the header) / 4.
+    /// 0 without extended attributes, otherwise 1 + (their bytes after the header) / 4.
     pub(super) xattr_count: U16,
     pub(super) mode: U16,
     pub(super) reserved: U16,

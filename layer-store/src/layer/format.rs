@@ -67,7 +67,7 @@ pub(crate) struct InodeRecord {
     pub(crate) gid: U32,
     /// Number of names in this layer; for a directory, 2 plus its visible subdirectories.
     pub(crate) nlink: U32,
-    /// Size of a regular file or of a link target in bytes, else 0.
+    /// Size of a regular file or of a link target in bytes, otherwise 0.
     pub(crate) size: U64,
     pub(crate) mtime_seconds: I64,
     /// 0 to 999,999,999.
@@ -96,7 +96,7 @@ pub(crate) struct InodeRecord {
 
 /// A directory hides what the layers below have in it.
 pub(crate) const FLAG_OPAQUE: u32 = 1;
-/// A directory that has no entry of its own in the layer's tar.
+/// A directory without its own entry in the layer's tar.
 pub(crate) const FLAG_IMPLICIT: u32 = 1 << 1;
 /// An implicit directory that contains only whiteouts: it is visible only if a lower layer has it.
 pub(crate) const FLAG_GHOST: u32 = 1 << 2;
@@ -117,7 +117,7 @@ pub(crate) struct EntryRecord {
     pub(crate) name_length: u8,
     /// `d_type` of the inode, 0 for whiteouts and foreign links.
     pub(crate) d_type: u8,
-    /// 0 for a visible entry, else one of `CONTROL_*`.
+    /// 0 for a visible entry, otherwise one of `CONTROL_*`.
     pub(crate) control: u8,
     pub(crate) reserved: u8,
 }

@@ -44,7 +44,7 @@ pub(super) struct Inode {
     pub(super) payload: Payload,
     pub(super) xattrs: u32,
     pub(super) content_hash: u128,
-    /// A directory without an entry of its own, known only from paths below it.
+    /// A directory without its own entry, known only from paths below it.
     pub(super) implicit: bool,
     /// A directory that hides what lower layers have in it.
     pub(super) opaque: bool,

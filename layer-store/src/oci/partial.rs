@@ -33,7 +33,7 @@ impl Partial {
     }
 
     fn try_open(directory: &Path, digest: &Digest, size: u64) -> io::Result<Option<Self>> {
-        // Bytes that nothing has proved yet are nobody else's business.
+        // Bytes that have not been verified yet must be private.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let path = directory.join(digest.hex());
         let file = regular::open_private(&path)?;

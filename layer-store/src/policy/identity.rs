@@ -71,7 +71,7 @@ pub(crate) fn absolute(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| absolute())
 }
 
-/// The canonical name of an image, of which a part may be missing.
+/// The canonical name of an image. A part of it may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Named {
     /// Registry and repository.

@@ -1,6 +1,6 @@
 //! Which images may enter the store: `policy.json`, as containers-policy.json(5) describes it.
 //!
-//! The file is the one that podman and skopeo read. Where there is none, every image may enter. What the file asks for
+//! The file is the one that podman and skopeo read. Without one, every image is accepted. What the file asks for
 //! is done or refused: a kind of requirement that is not implemented refuses each image that it applies to.
 //!
 //! A signature of the kind `sigstoreSigned` covers the digest of one manifest, and that manifest is the one whose layers
@@ -34,10 +34,10 @@ const FILE_LIMIT: u64 = 1 << 20;
 /// The files that say which images may enter the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyFiles {
-    /// The policy. Without it, `~/.config/containers/policy.json`, else `/etc/containers/policy.json`.
+    /// The policy. Without it, `~/.config/containers/policy.json`, or else `/etc/containers/policy.json`.
     pub policy: Option<PathBuf>,
-    /// The directory that says which registries keep signatures beside their images. Without it,
-    /// `~/.config/containers/registries.d`, else `/etc/containers/registries.d`.
+    /// The directory that says which registries keep signatures next to their images. Without it,
+    /// `~/.config/containers/registries.d`, or else `/etc/containers/registries.d`.
     pub registries: Option<PathBuf>,
 }
 
@@ -51,7 +51,7 @@ pub enum ImagePolicy {
 }
 
 impl Default for ImagePolicy {
-    /// The policy of this user, else that of the system.
+    /// The policy of this user, or else that of the system.
     fn default() -> Self {
         Self::Of(PolicyFiles::default())
     }

@@ -1,4 +1,4 @@
-//! `registries.d`: which registries keep signatures beside their images (containers-registries.d(5)).
+//! `registries.d`: which registries keep signatures next to their images (containers-registries.d(5)).
 
 use std::collections::BTreeMap;
 use std::path::Path;

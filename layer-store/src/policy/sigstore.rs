@@ -58,7 +58,7 @@ struct IdentityOfSigner {
     reference: String,
 }
 
-/// Without a function of its own, a missing `Value` would be read as null.
+/// Without a separate function, a missing `Value` would be read as null.
 fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Value, D::Error> {
     Value::deserialize(from)
 }

@@ -93,7 +93,7 @@ impl<'a> LayerReader<'a> {
         }
     }
 
-    /// Returns whether the bytes come from several answers. One of those may have had other bytes than it said.
+    /// Returns whether the bytes come from several answers. One of those may have had bytes other than it said.
     pub(super) fn is_pieced_together(&self) -> bool {
         self.answers.load(Ordering::Relaxed) > 1
     }

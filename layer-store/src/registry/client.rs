@@ -42,7 +42,7 @@ pub(super) struct Repository {
     pub(super) options: PullOptions,
     pub(super) observer: Arc<dyn Observer>,
     proxies: Arc<Proxies>,
-    /// Where it may send this program.
+    /// The addresses that the registry may direct this program to.
     reach: Reach,
     pub(super) authorization: Mutex<Authorization>,
     /// The hosts that have answered.
@@ -236,8 +236,8 @@ impl Repository {
         PullError::LoginRefused { registry: self.reference.registry().to_owned(), user, reason }
     }
 
-    /// What the registry says in the body of an error: its messages where it writes them as the
-    /// distribution specification asks, nothing where it sends a page for browsers.
+    /// What the registry says in the body of an error: its messages if it writes them as the distribution specification
+    /// asks, or nothing if it sends a page for browsers.
     pub(super) async fn reason(&self, response: &mut Response, purpose: Purpose) -> String {
         let body = self.body(response, REASON_LIMIT, purpose).await.ok().flatten().unwrap_or_default();
         serde_json::from_slice(&body).map_or_else(|_| String::new(), |answer| messages(&answer))
@@ -253,8 +253,8 @@ fn redirect(response: &Response) -> Option<Url> {
     response.url().join(location).ok().filter(|url| matches!(url.scheme(), "http" | "https"))
 }
 
-/// Returns the messages of an error's body. The types of `oci-spec` know the codes of the specification only, and token
-/// services write errors of their own.
+/// Returns the messages of an error's body. The types of `oci-spec` know only the codes of the specification, and token
+/// services use other ones.
 pub(super) fn messages(answer: &Value) -> String {
     let text = |value: &Value, names: &[&str]| {
         let mut texts = names.iter().filter_map(|name| value.get(name)?.as_str());

@@ -15,7 +15,7 @@ use super::{PullError, PullOptions, trust};
 /// The longest that a registry on this host may take to say whether it speaks TLS.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Returns the host that requests for `registry` go to. Docker Hub serves under another name than the one in
+/// Returns the host that requests for `registry` go to. Docker Hub serves under a name other than the one in
 /// references.
 pub(super) fn host(registry: &str) -> &str {
     if registry == "docker.io" { "registry-1.docker.io" } else { registry }

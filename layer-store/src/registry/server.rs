@@ -62,7 +62,7 @@ pub(super) enum Purpose {
     Foreign,
 }
 
-/// The host of an address, with its port where it is not the usual one.
+/// The host of an address, with its port if it is not the usual one.
 pub(super) fn host(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))

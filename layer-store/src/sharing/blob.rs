@@ -47,7 +47,7 @@ impl Blob {
     /// Opens a layer below the directory of layers.
     ///
     /// All names are looked up in one directory that stays open, so that all files belong to the same layer even if it
-    /// is collected and added again meanwhile.
+    /// is collected and added again in the meantime.
     pub(crate) fn open(layers: &Path, layer: &DiffId) -> Result<Self, StoreError> {
         let path = layers.join(layer.0.hex());
         let io = |cause| StoreError::io(&path)(cause);

@@ -94,7 +94,7 @@ impl<'a> NewLayer<'a> {
         true
     }
 
-    /// Writes the table of contents. It is a cache, so an error is no reason to fail.
+    /// Writes the table of contents. It is a cache, so an error is ignored.
     pub(crate) fn write_contents(&self) {
         let path = self.directory.join("contents");
         let written = contents::write(&self.choice.held()).and_then(|bytes| regular::write(&path, &bytes));

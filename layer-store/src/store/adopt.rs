@@ -152,7 +152,7 @@ fn link_own(tar: &File, from: &Path, to: &Path) -> bool {
     if !is_own || fs::hard_link(from, to).is_err() {
         return false;
     }
-    // Another process may have put another file there meanwhile.
+    // Another process may have put another file there in the meantime.
     lock::is_at(tar, to) || {
         let _ = fs::remove_file(to);
         false

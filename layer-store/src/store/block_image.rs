@@ -11,7 +11,7 @@ use crate::lock::FileLock;
 use crate::regular;
 use crate::{BaseId, Observer};
 
-/// Why a block image cannot be made. Nothing of it is left on disk.
+/// Why a block image cannot be made. No part of it is left on disk.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlockImageError {

@@ -1,7 +1,7 @@
 //! Garbage collection: deletes what no image, mount, machine or running command needs.
 //!
-//! A collection holds the store's lock exclusively, so no process can begin to use anything meanwhile: adding to a
-//! lease takes the lock shared. Roots are the images (with their manifests, configs, layers and the base without a
+//! A collection holds the store's lock exclusively, so no process can begin to use anything in the meantime: adding to
+//! a lease takes the lock shared. Roots are the images (with their manifests, configs, layers and the base without a
 //! variant) and everything named by a lease of a live process or by a pin whose holder exists. Garbage is renamed into
 //! `tmp/` first and deleted after the lock is released; if the collection is killed in between, the next one deletes
 //! it.
@@ -287,8 +287,8 @@ impl Store {
 }
 
 impl Reachable {
-    /// Records that an image exists but cannot be read. Anything in the store may be needed by it, also as a donor of
-    /// its layers.
+    /// Records that an image exists but cannot be read. It may need anything in the store, even as a donor of its
+    /// layers.
     fn not_understood(&mut self, what: &str, remedy: &str) {
         tracing::warn!("{what}; no layer, base or manifest is removed until it is pulled or imported again{remedy}");
         self.unknown = Some(format!("what cannot be read: {what}"));

@@ -19,7 +19,7 @@ use crate::{DiffId, Limits};
 /// A store, opened by this process.
 ///
 /// Everything that is added or looked up through a `Store` is kept until the `Store` is dropped, even if garbage is
-/// collected meanwhile. All methods may be called from several threads.
+/// collected in the meantime. All methods may be called from several threads.
 #[derive(Debug)]
 pub struct Store {
     pub(super) layout: Layout,

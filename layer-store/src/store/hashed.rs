@@ -4,7 +4,7 @@
 //! the feature may have layers that were cloned or linked from an additional store. They are whole, and no record in
 //! `compressed/` is younger than their tar: a layer that was pulled or imported got such a record after its tar.
 //!
-//! A layer with another digest than that of its name is taken out of the store. Its tar stays as a remnant if other layers
+//! A layer whose digest differs from its name is taken out of the store. Its tar stays as a remnant if other layers
 //! borrow from it: what they borrow was compared when they were added.
 
 use std::collections::BTreeMap;
@@ -108,8 +108,8 @@ impl Store {
         durable::sync_directory(&place)
     }
 
-    /// Takes away what an earlier version, run with a umask that allowed it, let everybody write. This comes first: a
-    /// layer that others could change until now is verified too, because this changes its tar's time.
+    /// Makes private what an earlier version, run with a permissive umask, left writable for everybody. This comes
+    /// first: a layer that others could change until now is verified too, because this changes its tar's time.
     fn close_to_others(&self) {
         let directories = DIRECTORIES.iter().filter(|directory| **directory != "leases");
         for directory in directories.map(|directory| self.layout.join(directory)) {

@@ -73,8 +73,8 @@ impl Store {
 }
 
 impl Images<'_> {
-    /// Returns the image with this canonical name: from this store, else from the first additional store that has it.
-    /// The image is kept until this `Store` is dropped, even if the name moves to another image.
+    /// Returns the image with this canonical name: from this store, or else from the first additional store that has
+    /// it. The image is kept until this `Store` is dropped, even if the name moves to another image.
     pub fn get(&self, reference: &str) -> Result<Image, StoreError> {
         for store in self.store.each() {
             match store.own_image(reference) {
@@ -208,7 +208,7 @@ impl Store {
         if self.is_source { find().map(|(image, _)| image) } else { self.holding(find) }
     }
 
-    /// Fails for a name with a digest in a store of another user that leads to another manifest.
+    /// Fails if, in a store of another user, a name with a digest leads to a manifest with a different digest.
     fn check_name(&self, path: &Path, file: &ImageFile) -> Result<(), StoreError> {
         if self.may_name(&file.reference, &file.manifest) {
             return Ok(());

@@ -44,8 +44,8 @@ impl Store {
 }
 
 impl Layers<'_> {
-    /// Whether a layer is in the store or in an additional store. If so, it is kept until this `Store` is dropped, unless
-    /// only a store has it that others can change.
+    /// Whether a layer is in the store or in an additional store. If so, it is kept until this `Store` is dropped,
+    /// unless the only store that has it is one that others can change.
     #[must_use]
     pub fn has(&self, diff_id: &DiffId) -> bool {
         let missing = self.store.hold_where_they_are([diff_id], &[]);
@@ -183,7 +183,7 @@ impl Store {
     pub(super) fn layer_index(&self, diff_id: &DiffId) -> Result<LayerIndex, StoreError> {
         let home = self.home(diff_id);
         let mut path = home.layout.layer_index(diff_id);
-        // An index that others can change may describe another content than that of its layer.
+        // An index that others can change may describe content that its layer does not have.
         let is_safe = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| regular::is_safe(&found));
         let opened = match std::ptr::eq(home, self) || is_safe(&path) {
             true => open_index(&path, diff_id),
@@ -211,7 +211,7 @@ impl Store {
     fn remake_index(&self, home: &Self, diff_id: &DiffId, path: &Path) -> Result<LayerIndex, StoreError> {
         let lock = self.layout.lock(&format!("index-{}", diff_id.0.hex()));
         let _lock = FileLock::wait(&lock, &Logged, &format!("makes the index of layer {diff_id}"))?;
-        // Another process may have made it meanwhile.
+        // Another process may have made it in the meantime.
         if let Ok(index) = open_index(path, diff_id) {
             return Ok(index);
         }
@@ -283,7 +283,7 @@ fn move_if_there(staging: &Path, place: &Path, name: &str) -> Result<(), StoreEr
     }
 }
 
-/// Logs an error that is no reason to fail, because what was not recorded only saves a later fetch.
+/// Logs an error instead of failing, because what was not recorded only saves a later fetch.
 pub(super) fn forget(error: &StoreError) {
     tracing::info!("not recorded: {error}");
 }

@@ -26,7 +26,7 @@
 //!   tmp/<id>/                        where the holder of lease <id> makes things
 //! ```
 //!
-//! Image names never become file names, so a file system that ignores case is no problem.
+//! Image names never become file names, so a file system that ignores case is not a problem.
 
 use std::path::{Path, PathBuf};
 

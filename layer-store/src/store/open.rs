@@ -19,7 +19,7 @@ use crate::regular;
 use crate::user_dirs;
 
 impl Store {
-    /// Returns `$LAMINA_STORE`, else `$XDG_DATA_HOME/lamina`, else `~/.local/share/lamina`.
+    /// Returns `$LAMINA_STORE`, or else `$XDG_DATA_HOME/lamina`, or else `~/.local/share/lamina`.
     #[must_use]
     pub fn default_root() -> PathBuf {
         let named = std::env::var_os("LAMINA_STORE").filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -78,7 +78,7 @@ impl Store {
     }
 }
 
-/// Fails for a directory that belongs to another user than this one and root.
+/// Fails for a directory that belongs to neither this user nor root.
 fn refuse_of_others(layout: &Layout) -> Result<(), StoreError> {
     let owner = fs::metadata(layout.root()).map(|found| found.uid());
     match owner {
@@ -89,7 +89,7 @@ fn refuse_of_others(layout: &Layout) -> Result<(), StoreError> {
     }
 }
 
-/// Reads the `store.json` of a store, and creates a store if there is none.
+/// Reads the `store.json` of a store, and creates the store if it does not exist.
 fn read_or_make(layout: &Layout) -> Result<StoreFile, StoreError> {
     if !features::path(layout).exists() {
         fault::point(FaultPoint::StoreSought);
@@ -100,7 +100,7 @@ fn read_or_make(layout: &Layout) -> Result<StoreFile, StoreError> {
 
 fn make(layout: &Layout) -> Result<(), StoreError> {
     let new: Vec<PathBuf> = layout.root().ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect();
-    // The umask decides whether others may enter the store, and nothing lets them write it.
+    // The umask decides whether others may enter the store, and never whether they may write to it.
     let root = fs::DirBuilder::new().recursive(true).mode(0o755).create(layout.root());
     root.map_err(StoreError::io(layout.root()))?;
     for directory in DIRECTORIES {

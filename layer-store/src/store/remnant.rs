@@ -145,8 +145,8 @@ impl Store {
         Ok(others.filter(|other| *other != path && other.exists()).collect())
     }
 
-    /// Replaces a remnant with a copy of its needed parts. No lock is held while copying: if a layer that was added
-    /// meanwhile needs more of the remnant, the remnant stays as it is.
+    /// Replaces a remnant with a copy of its needed parts. No lock is held while copying: if a layer that was added in
+    /// the meantime needs more of the remnant, the remnant stays as it is.
     pub(super) fn trim(&self, remnant: &Remnant) -> Result<(), StoreError> {
         let Some(parts) = &remnant.copied else { return Ok(()) };
         let path = self.layout.layer(&remnant.layer).join(REMNANT);

@@ -127,7 +127,7 @@ impl Store {
         // The directory may be new.
         durable::sync_directory(&self.layout.layers())?;
         fault::point(FaultPoint::RepairSynced);
-        // This is a cache, so an error is no reason to fail.
+        // This is a cache, so an error is ignored.
         let _ = fs::rename(staging.join("contents"), place.join("contents"));
         for name in [blob::THIN, blob::MAP, blob::REMNANT] {
             let _ = fs::remove_file(place.join(name));
@@ -177,7 +177,7 @@ impl LayerSink for Replacing<'_> {
 
     fn ingest(&self, source: &mut (dyn Read + Send), expected: &ExpectedLayer) -> Result<IngestedLayer, SinkError> {
         // In an archive that is read from start to end, the DiffID of a layer is known only after all of it was read. A
-        // layer that was read completely is as good as the one that is to be replaced.
+        // layer that was read completely is as good as the one that it replaces.
         let ingested = self.store.ingest_over(source, expected)?;
         if ingested.diff_id == self.layer {
             self.is_replaced.store(true, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use crate::lock::FileLock;
 use crate::materialize::{MaterializeError, MaterializeOptions, Materialized};
 use crate::{BaseId, Observer};
 
-/// Why a tree cannot be made. Nothing of it is left on disk.
+/// Why a tree cannot be made. No part of it is left on disk.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TreeError {

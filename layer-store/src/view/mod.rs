@@ -56,7 +56,7 @@ pub enum ViewError {
     /// A directory was needed (`ENOTDIR`).
     #[error("inode {0:?} is not a directory")]
     NotDirectory(Ino),
-    /// A regular file was needed (`EISDIR` for a directory, else `EINVAL`).
+    /// A regular file was needed (`EISDIR` for a directory, otherwise `EINVAL`).
     #[error("inode {0:?} is not a regular file")]
     NotRegular(Ino),
     /// A symbolic link was needed (`EINVAL`).

@@ -1,6 +1,6 @@
 //! The lines of QEMU's monitor. They come from a process that a guest may have taken over, so their length is bounded.
 //!
-//! This file uses nothing of the crate, because a fuzz target includes it.
+//! This file uses nothing else from the crate, because a fuzz target includes it.
 
 use std::io::{self, BufRead};
 
@@ -29,8 +29,8 @@ pub(super) enum Stop {
     Panicked,
 }
 
-/// Reads one line, without its end. Returns `None` at the end of the stream. What comes before an end without a line end
-/// is no line.
+/// Reads one line, without its end. Returns `None` at the end of the stream. Bytes after the last line end are not a
+/// line.
 ///
 /// # Errors
 /// The reader's error, or `InvalidData` for a line that is too long.

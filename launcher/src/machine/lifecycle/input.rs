@@ -1,4 +1,4 @@
-//! What a run is told, and what it asks for.
+//! The input of a run, and its requests.
 
 use std::time::Duration;
 

@@ -37,7 +37,7 @@ pub(super) struct Rules {
     pub(super) awaited: bool,
     /// How long that may take.
     pub(super) ready_timeout: Duration,
-    /// Whether the command has a signal of its own that asks it to end. Init knows which.
+    /// Whether the command has its own signal that asks it to end. Init knows which one.
     pub(super) has_stop_signal: bool,
 }
 

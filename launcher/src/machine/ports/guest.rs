@@ -32,7 +32,7 @@ impl Guest {
         self.control.send(stream, message)
     }
 
-    /// Returns whether so much waits for the guest that no more is to be read from clients.
+    /// Returns whether so much waits for the guest that no more should be read from clients.
     pub(super) fn is_slow(&self) -> bool {
         self.control.waiting() > MOST_WAITING
     }

@@ -47,7 +47,7 @@ impl Fixture {
         Self { guest, ports, tcp, udp }
     }
 
-    /// The next message besides credit, which is not sent any more for a stream that has ended.
+    /// The next message other than credit, which is no longer sent for a stream that has ended.
     fn hear(&self) -> (u32, Message) {
         loop {
             let heard = Message::read(&self.guest, Side::Host).unwrap().unwrap();

@@ -80,7 +80,7 @@ impl Flows {
         match (message, self.open.get_mut(&stream)) {
             (Message::Stdout(bytes), Some(flow)) => {
                 flow.used = Instant::now();
-                // Its client may be gone, which nobody notices.
+                // Its client may be gone without anyone noticing.
                 let _ = self.ports[flow.port].0.send_to(&bytes, flow.client);
                 guest.send(stream, Message::Credit(Channel::Stdout, cost(bytes.len())));
             }

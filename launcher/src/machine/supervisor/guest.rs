@@ -82,7 +82,7 @@ impl Supervisor {
     pub(super) fn start_command(&mut self) {
         if self.config.process.terminal.is_some() {
             self.config.process.terminal = Some(terminal::size());
-            // A machine in the background has no terminal of its own.
+            // A machine in the background has no terminal.
             let failed = |error: &Errno| {
                 if *error != Errno::NOTTY {
                     tracing::warn!("terminal: {error}");

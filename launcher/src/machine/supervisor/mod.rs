@@ -372,7 +372,7 @@ impl Supervisor {
         now.is_some() && now != before
     }
 
-    /// Records the state of the machine. A full disk is no reason to end it.
+    /// Records the state of the machine. A full disk must not end it.
     fn enter(&mut self, state: State) {
         if let Err(failure) = self.directory.enter(state) {
             tracing::warn!("{failure}");
