@@ -260,3 +260,19 @@ fn links_in_a_store_are_not_followed() {
     refused.refused("it is a symbolic link");
     assert!(refused.stderr.contains(name.to_str().expect("a plain path")), "{refused}");
 }
+
+#[test]
+fn wait_for_the_lock_of_a_store_names_its_holder_and_can_be_interrupted() {
+    let session = root();
+    let collector = session.start(session.faulty(layer_store::FaultPoint::GarbageFound, true, &["gc"]));
+    collector.await_stop();
+    let mut waiting = session.start(session.lamina(["prepare", IMAGE]));
+    let line = waiting.await_line("locked");
+    let holder = format!("(process {})", collector.child.id());
+    assert!(line.contains(&holder) && line.contains(session.store().to_str().expect("a plain path")), "{line}");
+    waiting.signal(rustix::process::Signal::INT);
+    assert!(!waiting.finish().status.success());
+    collector.signal(rustix::process::Signal::CONT);
+    assert!(collector.finish().status.success());
+    session.ok(["prepare", IMAGE]);
+}

@@ -128,3 +128,23 @@ fn layer_that_no_store_has_is_an_error_that_names_it() {
     let error = beside.store().layers().adopt([&missing]).expect_err("refused");
     assert!(error.to_string().contains(&missing.to_string()), "{error}");
 }
+
+/// The own user's other store is used in place, but what enters this store is verified.
+#[test]
+fn changed_layer_of_an_additional_store_enters_the_own_store_by_no_way() {
+    let beside = Beside::small();
+    let blob = beside.lender.path().join("layers/sha256").join(beside.layers[0].0.hex()).join("blob");
+    let mut bytes = fs::read(&blob).expect("the tar");
+    bytes[600] ^= 1;
+    fs::write(&blob, bytes).expect("a changed tar");
+    let store = beside.store();
+    let image = store.images().get(IMAGE).expect("the image");
+    for adopted in [store.layers().adopt(&beside.layers), store.layers().adopt_if_free(&beside.layers)] {
+        let error = adopted.expect_err("a wrong digest").to_string();
+        assert!(error.contains(&beside.layers[0].to_string()) && error.contains("digest"), "{error}");
+    }
+    let committed = store.images().commit(&image.manifest_digest, &[], &Provenance::default(), MADE);
+    let error = committed.expect_err("a wrong digest").to_string();
+    assert!(error.contains(&beside.layers[0].to_string()), "{error}");
+    assert_eq!(fs::read_dir(beside.own.path().join("layers/sha256")).expect("layers").count(), 0);
+}

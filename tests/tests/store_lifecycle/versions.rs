@@ -176,3 +176,36 @@ fn version(path: &Path) -> [u8; 4] {
     let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     bytes[8..12].try_into().expect("four bytes")
 }
+
+/// The last version copied layers of other stores by reflink or hard link without computing their digests.
+#[test]
+fn layer_that_the_last_version_may_have_taken_unverified_is_verified_once() {
+    let (session, images) = (Session::user(), Images::new());
+    session.import(images.first.path(), IMAGE);
+    let mut file = store_file(&session.store());
+    assert_eq!(file["read_only_compatible"], json!(["hashed-layers"]));
+    file["read_only_compatible"] = json!([]);
+    std::fs::write(session.store().join("store.json"), file.to_string()).expect("store.json");
+    let layers = sound_layers(&session.store());
+    let blob = |layer: &str| session.store().join("layers").join(layer.replace(':', "/")).join("blob");
+    // A layer that was linked has no record of how it came.
+    for record in std::fs::read_dir(session.store().join("compressed/sha256")).expect("records") {
+        let record = record.expect("a record").path();
+        if std::fs::read_to_string(&record).expect("a record").trim_end() == layers[0] {
+            std::fs::remove_file(record).expect("removed");
+        }
+    }
+    let mut bytes = std::fs::read(blob(&layers[0])).expect("a blob");
+    bytes[600] ^= 1;
+    std::fs::write(blob(&layers[0]), bytes).expect("a changed blob");
+
+    let said = session.run(["images"]).succeeded().stderr;
+    assert!(said.contains("verifying 1 layers") && said.contains(&format!("layer {} is removed", layers[0])), "{said}");
+    assert_eq!(store_file(&session.store())["read_only_compatible"], json!(["hashed-layers"]));
+    assert_eq!(sound_layers(&session.store()), layers[1..]);
+    session.run(["prepare", IMAGE]).refused("pull the image again");
+    assert_eq!(session.run(["images"]).succeeded().stderr, "", "that was done once");
+    session.import(images.first.path(), IMAGE);
+    assert_eq!(sound_layers(&session.store()), layers);
+    session.ok(["prepare", IMAGE]);
+}
