@@ -15,7 +15,7 @@ use crate::failure::{About, Failure};
 /// guest, but kills it later, perhaps with other processes of this host.
 ///
 /// # Errors
-/// It has not.
+/// It does not.
 pub(crate) fn has_memory(mib: u64) -> Result<(), Failure> {
     let text = fs::read_to_string("/proc/meminfo").about("/proc/meminfo")?;
     // proc_meminfo(5): "MemTotal:       24612345 kB"

@@ -48,8 +48,8 @@ pub(crate) struct Watched {
 pub(crate) struct Handle(Arc<OwnedFd>);
 
 impl Process {
-    /// Starts a program whose output goes to the new log `log`, of which only the end is kept. Calls `watch` in a separate thread; it must wait for
-    /// the program's end.
+    /// Starts a program whose output goes to the new log `log`, which keeps only its end. Calls `watch` in a separate
+    /// thread; it must wait for the program's end.
     ///
     /// Call this in a thread that lives as long as the program should live, because the kernel ends the program with
     /// that thread.

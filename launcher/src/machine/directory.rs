@@ -18,7 +18,7 @@ const MOST_WARNINGS: usize = 64;
 /// The name of the socket that returns the counters of a machine's root.
 const STATS_SOCKET: &str = "stats";
 
-/// The directories of a machine that this process supervises. Dropping it removes the sockets and, of an ephemeral
+/// The directories of a machine that this process supervises. Dropping it removes the sockets and, for an ephemeral
 /// machine, everything.
 #[derive(Debug)]
 pub(crate) struct Directory {

@@ -16,7 +16,7 @@ pub(crate) enum Event {
     Engine(engine::Event),
     /// The guest said something. More of it is read when the permit is dropped.
     Control(u32, Message, Permit),
-    /// The control channel ended, by an error or by its end.
+    /// The control channel ended, normally or with an error.
     ControlClosed(Option<io::Error>),
     /// The console says that the guest's kernel panics. A guest can forge that, but it only ends itself.
     Panicked,

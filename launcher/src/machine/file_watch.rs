@@ -32,7 +32,7 @@ impl FileWatch {
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
         let most = most.and_then(|most| Timespec::try_from(most).ok());
-        // If it was interrupted, the caller checks once without need.
+        // If it was interrupted, the caller checks once more than necessary.
         let _ = poll(&mut fds, most.as_ref());
         let mut told = [0; 4096];
         while rustix::io::read(&self.0, &mut told).is_ok_and(|count| count > 0) {}

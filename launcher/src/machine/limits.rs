@@ -17,7 +17,7 @@
 //! | size of `output.log` and of `console.log` | their writers: the oldest lines are discarded | nothing | `--log-max-size` |
 //! | size of other logs of a machine, 1 MiB each | their writers: the oldest lines are discarded | nothing | nothing |
 //! | warnings of a guest, 64 in the record | [`Directory`](super::Directory) | nothing | nothing |
-//! | connections of published ports, 512 by TCP | [`super::ports`]: further clients wait | nothing | nothing |
+//! | connections of published ports, 512 over TCP | [`super::ports`]: further clients wait | nothing | nothing |
 //! | size of a secret | check before the start | failure | a share |
 //!
 //! Warnings are in `lamina inspect`, `lamina ps --json` and the machine's record. A guest can only warn about itself,

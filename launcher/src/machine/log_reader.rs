@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::host::bounded_log::older;
 
-/// How long to wait for a log that is being moved on, at each of some attempts.
+/// How long to wait, at each of a few attempts, for a log that is being rotated.
 const MOVED_ON: Duration = Duration::from_millis(1);
 
 /// The lines of a log (see [`crate::host::bounded_log`]).
@@ -44,7 +44,7 @@ impl LogReader {
                 newer => newer?,
             };
             match File::open(older(path)) {
-                // The log was moved on in between.
+                // The log was rotated in between.
                 Ok(before) if inode(&before)? == inode(&newer)? => continue,
                 Ok(before) => next.extend([before, newer]),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => next.push_back(newer),

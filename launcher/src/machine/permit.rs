@@ -5,8 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 /// How many messages of a guest may wait to be handled.
 pub(super) const MOST_WAITING: usize = 16;
 
-/// Limits how many messages of a guest wait to be handled, so that a guest that sends faster than they are handled waits
-/// itself.
+/// Limits how many messages of a guest wait to be handled, so that a guest that sends faster than they are handled must
+/// wait.
 #[derive(Debug, Default)]
 pub(crate) struct Permits {
     given: Mutex<usize>,

@@ -106,7 +106,7 @@ impl ReadyPipe {
 /// process ends the machine again, and a second one kills its supervisor.
 ///
 /// # Errors
-/// The machine could not be started. A new machine has been removed, and another one is as it was before.
+/// The machine could not be started. A new machine has been removed, and an existing one is as it was before.
 pub(crate) fn start(directory: Directory, signals: &Signals) -> Result<(), Failure> {
     let (name, start) = (directory.name().to_owned(), if directory.is_new() { "new" } else { "again" });
     let log = directory.file(FILE);

@@ -45,7 +45,7 @@ pub(super) fn reconcile(state: &Path) {
             let _ = pidfd_send_signal(handle, Signal::KILL);
         }
     }
-    // Fails where nothing is mounted.
+    // Fails if nothing is mounted.
     let _ = unmount(&state.join(MOUNT_POINT), Unmount::Lazy);
     let _ = fs::remove_dir(state.join(MOUNT_POINT));
     if let Ok(sockets) = record.socket_directory()

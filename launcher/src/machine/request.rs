@@ -5,7 +5,7 @@
 //! [`STREAM`] as the stream. The supervisor only changes that number, so the windows of the process's channels reach
 //! from the guest to the command that started it. The connection ends after the process's last message.
 //!
-//! Every process that may enter the directory of sockets can connect, so only those of its owner.
+//! Only a process that may enter the directory of sockets can connect, so only one of its owner's.
 
 use std::io::{self, Read, Write};
 

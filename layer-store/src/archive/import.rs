@@ -71,8 +71,8 @@ impl Import<'_> {
         Ok(images)
     }
 
-    /// Returns where an image comes from, as a policy tells places apart. Of an archive with both lists, that is the list
-    /// that the image was read by.
+    /// Returns where an image comes from, as a policy tells places apart. For an archive with both lists, that is the
+    /// list from which the image was read.
     fn place(&self, image: &Found) -> Place {
         let is_layout = image.manifest_bytes.is_some();
         match self.source {

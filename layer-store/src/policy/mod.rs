@@ -46,7 +46,7 @@ pub struct PolicyFiles {
 pub enum ImagePolicy {
     /// The policy in these files.
     Of(PolicyFiles),
-    /// Every image may enter.
+    /// Every image is accepted.
     AcceptAnything,
 }
 

@@ -63,7 +63,8 @@ impl Registries {
         Ok(())
     }
 
-    /// Returns whether the registry of an image keeps sigstore signatures: what the closest scope says that says anything.
+    /// Returns whether the registry of an image keeps sigstore signatures: as stated by the closest scope that says
+    /// anything about it.
     pub(super) fn keep_attachments(&self, place: &Place) -> bool {
         let scopes = place.scopes();
         let scoped = scopes.iter().find_map(|scope| self.scopes.get(scope)?.use_sigstore_attachments);

@@ -28,8 +28,8 @@ const FORGIVENESS: u64 = 1 << 20;
 /// After how many failed requests for a range in a row the whole blob is asked for: some servers fail only on ranges.
 const RANGE_FAILURES: u32 = 2;
 
-/// The bytes of a layer as they come. Failed transfers go on where they broke off without the reader
-/// noticing more than the time; the digest that the reader computes covers every byte either way.
+/// The bytes of a layer as they come. Failed transfers go on where they broke off, and the reader notices only the lost
+/// time; the digest that the reader computes covers every byte either way.
 #[derive(Debug)]
 pub(super) struct LayerReader<'a> {
     pieces: mpsc::Receiver<Result<Bytes, PullError>>,

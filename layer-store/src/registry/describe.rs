@@ -10,8 +10,8 @@ use crate::oci::platform::Platform;
 use crate::oci::sink::LayerSink;
 use crate::{Digest, ImageError, Observer, Reference};
 
-/// Fetches documents. One that is named by its digest is taken from the store if it is there. What a tag refers to is
-/// asked in every pull.
+/// Fetches documents. One that is named by its digest is taken from the store if it is there. The registry is asked in
+/// every pull what a tag refers to.
 pub(super) struct Describe<'a> {
     pub(super) runtime: &'a tokio::runtime::Runtime,
     pub(super) sink: &'a dyn LayerSink,

@@ -57,7 +57,7 @@ impl Proxies {
         }
     }
 
-    /// Returns the proxies that there are.
+    /// Returns all proxies.
     pub(super) fn all(&self) -> impl Iterator<Item = &Url> {
         self.http.iter().chain(&self.https)
     }

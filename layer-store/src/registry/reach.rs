@@ -1,9 +1,9 @@
-//! Where a registry may send this program.
+//! The addresses that a registry may direct this program to.
 //!
-//! A registry, a token service and an image name addresses for this program to go to: redirects, a token service's realm,
-//! the places of foreign layers. This program may reach what they cannot: services of this host and of its network, such as
-//! a cloud's metadata service. So only a registry that is in such a network itself may name addresses there. And where the
-//! registry is asked over TLS, nothing is asked without TLS.
+//! A registry, a token service and an image can name addresses for this program to use: redirects, a token service's
+//! realm, the places of foreign layers. This program can reach what they cannot: services of this host and of its
+//! network, such as a cloud's metadata service. So only a registry that is itself in such a network may name addresses
+//! there. If the registry is asked over TLS, no request is sent without TLS.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use super::proxy::Proxies;
 use super::server;
 
-/// What a registry may send this program to. Clones share what is found out about the registry.
+/// The addresses that a registry may direct this program to. Clones share what is found out about the registry.
 #[derive(Clone, Debug)]
 pub(super) struct Reach {
     /// The name or address of the registry, without its port.

@@ -10,11 +10,11 @@ use reqwest::Url;
 /// often with other operators, in other networks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Server {
-    /// The registry itself, as the image's name has it.
+    /// The registry itself, as written in the image's name.
     Registry {
-        /// With its port where the name has one.
+        /// With its port if the name has one.
         name: String,
-        /// The host that serves it, where that is another: Docker Hub's is `registry-1.docker.io`.
+        /// The host that serves it, if that is a different one: Docker Hub's is `registry-1.docker.io`.
         host: String,
     },
     /// The service that issues tokens for a registry.
@@ -31,7 +31,7 @@ pub enum Server {
         /// The registry that redirects.
         registry: String,
     },
-    /// Where an image says that a layer is which its registry may not keep.
+    /// The place that an image names for a layer that its registry may not keep.
     Elsewhere {
         /// With its port.
         host: String,

@@ -27,7 +27,7 @@ use crate::sharing::{NewLayer, blob};
 use crate::{DiffId, Digest, ExpectedLayer, ingest};
 
 impl Layers<'_> {
-    /// Copies into this store those of these layers that only additional stores have. Their digests are verified.
+    /// Copies each of these layers that only additional stores have into this store. Their digests are verified.
     pub fn adopt<'layers>(&self, layers: impl IntoIterator<Item = &'layers DiffId>) -> Result<(), StoreError> {
         layers.into_iter().try_for_each(|layer| self.store.adopt_layer(layer, true))
     }

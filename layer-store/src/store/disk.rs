@@ -51,7 +51,7 @@ pub(super) fn disk_bytes(path: &Path) -> u64 {
     metadata.blocks() * 512 + below
 }
 
-/// Returns who can change something of a layer, in words, if anyone but this user and root can.
+/// Returns who can change something of a layer, in words, if anyone except this user and root can.
 pub(super) fn changeable(directory: &Path, blob: &Blob) -> Option<String> {
     let files = blob.files().filter_map(|file| file.metadata().ok());
     let found = directory.metadata().into_iter().chain(files).find(|found| !regular::is_safe(found))?;

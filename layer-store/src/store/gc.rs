@@ -135,7 +135,7 @@ impl Store {
                 Ok(()) => aside.push(to),
                 // A concurrent collection may have deleted it, and a lease disappears with its holder.
                 Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
-                // Where others may take leases, they may also put a directory there that only they can move.
+                // If others may take leases, they may also put a directory there that only they can move.
                 Err(cause) if self.is_lease(path) => tracing::warn!("{}: not removed: {cause}", path.display()),
                 Err(cause) => return Err(StoreError::io(path)(cause)),
             }

@@ -92,7 +92,7 @@ impl Store {
         Ok(self.stored_layers()?.into_iter().filter(is_unhashed).collect())
     }
 
-    /// Makes a layer one that is not in the store.
+    /// Takes a layer out of the store.
     fn take_out(&self, layer: &DiffId) -> Result<(), StoreError> {
         let _exclusive = self.exclusive_lock()?;
         let (place, tar) = (self.layout.layer(layer), self.layout.blob(layer));
@@ -108,7 +108,7 @@ impl Store {
         durable::sync_directory(&place)
     }
 
-    /// Makes private what an earlier version, run with a permissive umask, left writable for everybody. This comes
+    /// Removes the write permission that an earlier version, run with a permissive umask, gave to everybody. This comes
     /// first: a layer that others could change until now is verified too, because this changes its tar's time.
     fn close_to_others(&self) {
         let directories = DIRECTORIES.iter().filter(|directory| **directory != "leases");

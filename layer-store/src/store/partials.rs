@@ -10,7 +10,7 @@ use crate::error::StoreError;
 use crate::oci::partial;
 use crate::regular;
 
-/// How long a part is kept after its last byte arrived. A transfer that is tried again usually is within a day.
+/// How long a part is kept after its last byte arrived. If a transfer is tried again, that is usually within a day.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Store {

@@ -1,4 +1,4 @@
-//! QEMU's machine types and accelerators, and what of the host they depend on.
+//! QEMU's machine types and accelerators, and what they depend on in the host.
 
 use std::fs;
 

@@ -63,7 +63,7 @@ pub(in crate::machine) enum Action {
     AwaitPort(u16),
     /// Tell the process that started the machine that it is ready.
     TellReady,
-    /// Ask the command to end, by its own signal.
+    /// Ask the command to end, with its own signal.
     StopCommand,
     /// Send a signal to the command.
     SignalCommand(i32),

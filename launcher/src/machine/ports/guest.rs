@@ -20,7 +20,7 @@ impl Guest {
         Self { control, next: FIRST_STREAM }
     }
 
-    /// Returns a number for a new stream. `None` after two thousand million.
+    /// Returns a number for a new stream. `None` after about two billion streams.
     pub(super) fn new_stream(&mut self) -> Option<u32> {
         let number = self.next;
         self.next = number.checked_add(1)?;

@@ -97,7 +97,7 @@ impl Connections {
         self.settle(stream);
     }
 
-    /// Handles what the guest says. Returns whether it is about a connection of these.
+    /// Handles what the guest says. Returns whether it is about one of these connections.
     pub(super) fn hear(&mut self, stream: u32, message: &Message, guest: &Guest) -> bool {
         self.starved = false;
         let Some(connection) = self.open.get_mut(&stream) else { return false };
