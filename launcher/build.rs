@@ -1,7 +1,7 @@
 //! Builds the guest's init as a static program, which `src/host/initramfs.rs` embeds.
 //!
 //! It is linked statically with glibc, because every Rust installation on the host has that target. It is built in a
-//! separate target directory, because the outer cargo holds the lock of its own.
+//! separate target directory, because the outer cargo has locked its own.
 
 use std::env;
 use std::path::{Path, PathBuf};

@@ -169,7 +169,7 @@ impl<W: Write> Packer<W> {
     ) -> Result<(), PackError> {
         let mut header = self.header(EntryType::Regular, found, xattrs).map_err(PackError::Stream)?;
         header.set_size(found.len());
-        // A file that grows or shrinks meanwhile must not corrupt what follows it.
+        // A file that grows or shrinks while it is read must not corrupt what follows it.
         let mut content = Content { file, left: found.len(), pads: self.pads, failure: None };
         let added = self.tar.append_data(&mut header, name, &mut content);
         match content.failure {

@@ -60,8 +60,8 @@ pub(super) fn detach() -> io::Result<()> {
     Ok(())
 }
 
-/// Tells the waiting command that the tree can be read, then releases everything that was the command's. Standard error
-/// goes to `log` from now on, and the working directory is the root.
+/// Tells the waiting command that the tree can be read, then releases everything that belonged to the command. Standard
+/// error goes to `log` from now on, and the working directory is the root.
 ///
 /// # Errors
 /// No process waits any longer, so the mount is not wanted.

@@ -9,14 +9,14 @@ pub struct MountOptions {
     /// Lets other users in, and makes the kernel check modes and owners for everyone (`default_permissions`).
     ///
     /// Without it only the user who mounts gets in, and no mode is checked: that user can read root's 0600 files, which
-    /// is what a VM needs that has the mount as its root.
+    /// is what a VM that has the mount as its root needs.
     pub allow_other: bool,
     /// Makes the kernel check modes and owners without letting others in.
     pub default_permissions: bool,
-    /// Heeds setuid, setgid and file capabilities. Only root can: for other users it has no effect, as with
+    /// Honours setuid, setgid and file capabilities. Only root can use this: for other users it has no effect, as with
     /// `fusermount3`.
     pub suid: bool,
-    /// Lets device nodes be opened. Only root can: for other users it has no effect.
+    /// Allows device nodes to be opened. Only root can use this: for other users it has no effect.
     pub dev: bool,
     /// Refuses to execute anything.
     pub noexec: bool,
@@ -24,7 +24,7 @@ pub struct MountOptions {
     pub noatime: bool,
     /// The source that `/proc/self/mounts` shows.
     pub fsname: String,
-    /// The type that `/proc/self/mounts` shows, after `fuse.`. [`unmount`](super::unmount) takes away only mounts of the
+    /// The type that `/proc/self/mounts` shows, after `fuse.`. [`unmount`](super::unmount) removes only mounts of the
     /// default type.
     pub subtype: String,
 }
@@ -48,10 +48,10 @@ impl Default for MountOptions {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OptionError {
-    /// The tree was to be writable.
+    /// The option asks for a writable tree.
     #[error("rw: an image cannot be changed; use ro")]
     ReadWrite,
-    /// The option is a known one, and a mount of an image has no use for it.
+    /// The option is known, but a mount of an image has no use for it.
     #[error("{option}: {reason}")]
     Unsupported {
         /// The option as it was given.
@@ -59,7 +59,7 @@ pub enum OptionError {
         /// Why it is refused, and what to use.
         reason: &'static str,
     },
-    /// The option has no value and needs one, or the other way round.
+    /// The option has no value but needs one, or the other way round.
     #[error("{0}: it takes no value, or its value is missing")]
     Value(String),
     /// The option is not known.

@@ -22,7 +22,7 @@ use std::time::Duration;
 /// may be reading from a slow disk.
 const EXIT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Kilobytes that a mount of root's reads ahead: as much as one request can carry ([`crate::MAX_REPLY`]).
+/// Kilobytes that root's mounts read ahead: as much as one request can carry ([`crate::MAX_REPLY`]).
 const READAHEAD_KILOBYTES: u32 = 1024;
 
 /// How a mount is served.
@@ -47,7 +47,7 @@ impl Default for ServeOptions {
 /// Where the counters of a mount can be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum StatsOutlet {
-    /// At a socket in the user's runtime directory, if it can be created there. The mount works without.
+    /// At a socket in the user's runtime directory, if it can be created there. The mount works without it.
     #[default]
     Default,
     /// At this socket, which must work, and at the default one.
@@ -204,7 +204,7 @@ fn stats_sockets(
 
 /// Unmounts lazily when dropped, if the mount is still there.
 ///
-/// It is, although the threads have ended, if the connection was aborted (`/sys/fs/fuse/connections`).
+/// It still is, although the threads have ended, if the connection was aborted (`/sys/fs/fuse/connections`).
 struct Mounted<'a> {
     mount_point: &'a MountPoint,
     subtype: &'a str,

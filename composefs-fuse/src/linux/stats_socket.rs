@@ -50,7 +50,7 @@ pub enum StatsError {
         /// The host's error.
         source: io::Error,
     },
-    /// Nobody answers.
+    /// No server answers.
     #[error("{path}: no mount answers there: {source}")]
     Connect {
         /// Where.
@@ -112,7 +112,7 @@ impl StatsSocket {
         Ok(Self { path: path.to_owned(), stop: Some(stop), thread: Some(thread.map_err(failed)?) })
     }
 
-    /// Returns where it is.
+    /// Returns its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -165,8 +165,8 @@ fn answer_until(stopped: &io::PipeReader, listener: &UnixListener, stats: &Stats
     }
 }
 
-/// Returns whether the mount is gone whose requests come from `device`: `fuse_dev_poll` in `fs/fuse/dev.c` reports an
-/// error from the moment on at which the kernel has ended the connection.
+/// Returns whether the mount whose requests come from `device` is gone: `fuse_dev_poll` in `fs/fuse/dev.c` reports an
+/// error as soon as the kernel has ended the connection.
 fn is_gone(device: &OwnedFd) -> bool {
     let mut device = [PollFd::new(device, PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -195,15 +195,15 @@ pub fn fetch_stats(path: &Path) -> Result<Snapshot, StatsError> {
 }
 
 /// Waits until the server whose socket is at `path` has let go of the store, if its mount is gone. Returns false if it
-/// still has not at `deadline`.
+/// has not done so by `deadline`.
 pub(super) fn wait_for_end(path: &Path, deadline: Instant) -> bool {
     let Ok(mut socket) = UnixStream::connect(path) else { return true };
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     if socket.set_read_timeout(Some(left)).is_err() {
         return true;
     }
-    // A byte is the beginning of an answer, so the mount is there. The end of the file, or a reset, is that of the
-    // server.
+    // A byte is the beginning of an answer, so the mount is there. An end of file, or a reset, means that the server
+    // has ended.
     !matches!(socket.read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
@@ -230,8 +230,8 @@ pub(super) fn stats_socket_path(mount_point: &Path) -> Result<PathBuf, StatsErro
     Ok(user_dirs::runtime()?.join(socket_name(mount_point)?))
 }
 
-/// Returns where the socket of the mount at `mount_point` is. A mount that was made with another `XDG_RUNTIME_DIR` than
-/// this process has is found too, if it had that of a login or none. If no server answers at any of them, this is the
+/// Returns where the socket of the mount at `mount_point` is. A mount that was made with a different `XDG_RUNTIME_DIR`
+/// is found too, if that was the one of a login, or was not set. If no server answers at any of them, this is the
 /// default.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 /// four readers.
 const MAX_BACKGROUND: u16 = 128;
 
-/// Three quarters of [`MAX_BACKGROUND`], as the kernel has it.
+/// Three quarters of [`MAX_BACKGROUND`], as in the kernel.
 const CONGESTION_THRESHOLD: u16 = MAX_BACKGROUND / 4 * 3;
 
 /// Nothing is ever written. 4096 is the least that the kernel accepts.
@@ -31,7 +31,7 @@ const WANTED: InitFlags = InitFlags::ASYNC_READ
     .with(InitFlags::CACHE_SYMLINKS)
     .with(InitFlags::NO_OPENDIR_SUPPORT);
 
-/// Without these the kernel would send a message for every open, and fail the open at the answer.
+/// Without these the kernel would send a message for every open, and the answer would make the open fail.
 const NEEDED: InitFlags = InitFlags::NO_OPEN_SUPPORT.with(InitFlags::NO_OPENDIR_SUPPORT);
 
 /// Agrees on a version and on features. Fails with `EPROTO` for a kernel older than 7.31 or without message-free opens.

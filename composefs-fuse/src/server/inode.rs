@@ -61,9 +61,9 @@ impl Server {
 
 /// Returns the answer to `LOOKUP` of `name`. `.` is the inode itself and `..` a directory's parent, by which the kernel
 /// finds an inode that it knows only by number (`EXPORT_SUPPORT`; `fuse_get_dentry` in `fs/fuse/inode.c`).
-/// What it has found so has no name but `/` in itself, and is looked up by that when it is checked again
-/// (`fuse_dentry_revalidate`): overlayfs does so for the origin of a file that it has copied up, and a name that is
-/// missing makes the file stale.
+/// An inode that was found in this way has only the name `/` in itself, and is looked up by that name when it is
+/// checked again (`fuse_dentry_revalidate`): overlayfs does so for the origin of a file that it has copied up, and a
+/// name that is missing makes the file stale.
 fn entry_of(view: &View, base: Ino, name: &[u8]) -> Result<EntryOut, ViewError> {
     let found = match name {
         b"." | b"/" => Some(base),

@@ -4,8 +4,8 @@
 //!
 //! * Names, attributes and missing names are valid for [`CACHE_SECONDS`], so the kernel asks for nothing twice.
 //! * `OPEN` and `OPENDIR` are answered with `ENOSYS`. From then on the kernel opens files without a message, keeps
-//!   their
-//!   pages from one open to the next, and caches whole listings. (For Linux this is a property of the connection.)
+//!   their pages from one open to the next, and caches whole listings. (For Linux this is a property of the
+//!   connection.)
 //! * Listings always carry attributes (`DO_READDIRPLUS` without `READDIRPLUS_AUTO`), so no `LOOKUP` follows a listing.
 //! * There is no state for an inode: its number is enough, `FORGET` has no effect, and file handles outlive caches.
 //! * Requests that a read-only tree has no use for are answered with `ENOSYS` once and not sent again. `INTERRUPT` is

@@ -32,7 +32,7 @@ pub struct Setup {
     /// What its one network card is set to, if it has one.
     #[serde(default)]
     pub network: Option<Network>,
-    /// Directories of the root that are made when missing, also in a root that is read-only: the command's working
+    /// Directories of the root that are created if missing, even in a root that is read-only: the command's working
     /// directory.
     #[serde(default)]
     pub directories: Vec<String>,

@@ -227,7 +227,7 @@ fn drop_far_tips(error: &mut clap::Error) {
             error.insert(tip, ContextValue::Strings(near));
         }
     }
-    // What follows is right for a word without a tip only.
+    // What follows is right only for a word without a tip.
     if error.get(ContextKind::SuggestedArg).is_none() && error.kind() == ErrorKind::UnknownArgument {
         error.remove(ContextKind::SuggestedSubcommand);
         error.remove(ContextKind::Suggested);

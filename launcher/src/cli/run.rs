@@ -28,7 +28,7 @@ use crate::spec::{Root, Spec, Writes, open_store, signal};
 /// `lamina run` exits with the command's status. As in a shell, 126 and 127 mean that the command could not be run or was
 /// not found, and 128 + N that signal N ended it; 125 means that Lamina itself failed.
 /// The command gets standard input only with -i, as in docker, or when both standard input and output are a terminal; it
-/// then gets a terminal too. All that follows the image is the command, also what looks like an option. An image that is not in
+/// then gets a terminal too. All that follows the image is the command, even what looks like an option. An image that is not in
 /// the store is pulled. What the VM writes stays in its memory and is lost when it ends, unless --keep gives it a disk. --json works as for
 /// `lamina exec`.
 #[derive(Debug, clap::Args)]

@@ -7,7 +7,7 @@
 //! | field | what it is used for |
 //! |---|---|
 //! | `Entrypoint`, `Cmd` | the command: lists, or a string, which is a list of one |
-//! | `Env`, `User`, `WorkingDir` | the command's; the directory is made when missing |
+//! | `Env`, `User`, `WorkingDir` | the command's; the directory is created if missing |
 //! | `StopSignal` | what `lamina stop` sends |
 //! | `Volumes` | directories that are created if missing, and are writable even with `--read-only` |
 //! | `Healthcheck` | a notice: nothing runs it |

@@ -38,7 +38,7 @@ fn pull_with(variables: &[(&str, &str)]) -> Result<(), String> {
     }
 }
 
-/// Answers as the registry of `image`, also for addresses in the form that proxies get.
+/// Answers as the registry of `image`, including addresses in the form that proxies get.
 fn serve(image: &Image) -> Fake {
     let image = image.clone();
     Fake::start(&[], move |request: &HttpRequest| {

@@ -1,4 +1,4 @@
-//! Waiting for the end of a machine, also of an ephemeral one.
+//! Waiting for the end of a machine, even an ephemeral one.
 
 use end_to_end::{Finished, Image, Started, until};
 use rustix::process::{Signal, kill_process};

@@ -134,7 +134,7 @@ fn unpack_below<R: Read>(root: &Path, entries: Entries<'_, R>) -> io::Result<Cop
     directories.sort_by(|a, b| b.path_bytes().cmp(&a.path_bytes()));
     for mut directory in directories {
         if directory.unpack_in(root)? {
-            // As it was unpacked: a leading slash is ignored.
+            // The path as it was unpacked: a leading slash is ignored.
             let below: PathBuf =
                 directory.path()?.components().filter(|part| matches!(part, Component::Normal(_))).collect();
             // A directory that cannot be opened does not get its time.
