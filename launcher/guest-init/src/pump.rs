@@ -57,7 +57,7 @@ pub(crate) fn send_output(
     }
 }
 
-/// Waits until `source` can be read (or has ended), or the process has ended; `at_once` does not wait.
+/// Waits until `source` can be read or has ended, or until the process has ended; `at_once` does not wait.
 fn wait_for(source: BorrowedFd<'_>, ended: BorrowedFd<'_>, at_once: bool) -> (bool, bool) {
     let mut fds = [PollFd::from_borrowed_fd(source, PollFlags::IN), PollFd::from_borrowed_fd(ended, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -203,7 +203,7 @@ pub fn go_architecture() -> &'static str {
     }
 }
 
-/// An image of three layers, one of each packing; images with different seeds have no content in common.
+/// An image of three layers, each with a different packing; images with different seeds have no content in common.
 #[must_use]
 pub fn three_layers(seed: u64) -> Image {
     Image::new(vec![

@@ -1,8 +1,8 @@
 //! Finds out whether KVM runs a guest here, by running one.
 //!
-//! That `/dev/kvm` opens proves little. Under nested or paravirtual KVM (`kvm_pvm`) it opens and creates machines, but
-//! then interprets an ordinary kernel a hundred times too slowly, or not at all. So the test boots the same kernel and
-//! initramfs that guests get, up to the first line of their init.
+//! It proves little that `/dev/kvm` can be opened. Under nested or paravirtual KVM (`kvm_pvm`) it opens and creates
+//! machines, but then interprets an ordinary kernel a hundred times too slowly, or not at all. So the test boots the
+//! same kernel and initramfs that guests get, up to the first line of their init.
 
 use std::fs;
 use std::io;
