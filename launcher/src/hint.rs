@@ -4,8 +4,8 @@ use std::any::Any;
 use std::error::Error;
 
 use layer_store::{
-    BlockImageError, ExportError, ImageError, ImportError, IngestError, LimitExceeded, PolicyError, PullError,
-    RepairError, StoreError, TreeError,
+    BlockImageError, ExportError, ImageError, ImportError, IngestError, LimitExceeded, MaterializeError, PolicyError,
+    PullError, RepairError, StoreError, TreeError,
 };
 
 /// Returns what helps against an error, found in the error or in its sources.
@@ -26,8 +26,9 @@ pub(crate) fn of(error: &dyn Any) -> Option<String> {
     let ingest = || error.downcast_ref::<IngestError>().map(|error| error as &(dyn Error + 'static));
     let block = || error.downcast_ref::<BlockImageError>().map(|error| error as &(dyn Error + 'static));
     let tree = || error.downcast_ref::<TreeError>().map(|error| error as &(dyn Error + 'static));
+    let materialize = || error.downcast_ref::<MaterializeError>().map(|error| error as &(dyn Error + 'static));
     let export = || error.downcast_ref::<ExportError>().map(|error| error as &(dyn Error + 'static));
-    hint(store.or_else(ingest).or_else(block).or_else(tree).or_else(export)?)
+    hint(store.or_else(ingest).or_else(block).or_else(tree).or_else(materialize).or_else(export)?)
 }
 
 /// Looks into the wrapped error of a transparent error, because that is not among its sources.
@@ -66,6 +67,9 @@ fn own_hint(error: &(dyn Error + 'static)) -> Option<String> {
     }
     if let Some(TreeError::Store(error)) = error.downcast_ref() {
         return store_hint(error);
+    }
+    if let Some(MaterializeError::Exposed(_)) = error.downcast_ref() {
+        return Some("make a directory that only root can enter (mkdir -m 700), and unpack below it".to_owned());
     }
     if let Some(ExportError::Store(error)) = error.downcast_ref() {
         return store_hint(error);

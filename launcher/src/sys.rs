@@ -4,13 +4,51 @@
 use std::fs;
 
 use rustix::mm::{Advice, madvise};
+use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
-/// Enters a new mount namespace and, if asked to, a new user namespace. The process must have one thread.
-pub(crate) fn unshare_mounts(with_users: bool) -> rustix::io::Result<()> {
-    let users = if with_users { UnshareFlags::NEWUSER } else { UnshareFlags::empty() };
-    // SAFETY: neither flag makes threads differ in their file descriptors.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | users) }
+/// Enters new namespaces of the given kinds. The process must have one thread.
+pub(crate) fn unshare(namespaces: UnshareFlags) -> rustix::io::Result<()> {
+    // SAFETY: no kind of namespace makes threads differ in their file descriptors.
+    unsafe { rustix::thread::unshare_unsafe(namespaces & !UnshareFlags::FILES) }
+}
+
+/// Makes a copy of this process that is a child of its parent, and not of it. Returns the copy's id, and `None` in the
+/// copy. The process must have one thread.
+pub(crate) fn fork_sibling() -> std::io::Result<Option<Pid>> {
+    let flags = libc::CLONE_PARENT | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM and a stack this is fork(2). There is no other thread that could hold a lock.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    if pid < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(i32::try_from(pid).ok().and_then(Pid::from_raw))
+}
+
+/// Where the arguments of this process are in its memory, as the list of processes shows them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arguments {
+    start: usize,
+    length: usize,
+}
+
+impl Arguments {
+    /// Finds them in `/proc`.
+    pub(crate) fn find() -> Option<Self> {
+        // proc_pid_stat(5): fields 48 and 49 are arg_start and arg_end. The fields from 3 on follow the name's ")".
+        let stat = fs::read_to_string("/proc/self/stat").ok()?;
+        let mut fields = stat.rsplit_once(") ")?.1.split_ascii_whitespace().skip(45);
+        let (start, end) = (fields.next()?.parse::<usize>().ok()?, fields.next()?.parse::<usize>().ok()?);
+        Some(Self { start, length: end.checked_sub(start)? })
+    }
+
+    /// Overwrites them with zeros. The process has one thread, and must not read its arguments again.
+    pub(crate) fn forget(self) {
+        let first = std::ptr::with_exposed_provenance_mut::<u8>(self.start);
+        // SAFETY: the kernel has put the arguments there, on the stack of the first thread, where they stay and can be
+        // written. Nothing refers to them: the standard library copies them when they are asked for.
+        unsafe { std::ptr::write_bytes(first, 0, self.length) };
+    }
 }
 
 /// Releases the pages of programs and libraries in this process's memory. Most of them were needed to start a machine,

@@ -7,7 +7,7 @@ use std::process::Command;
 use end_to_end::layout::{Layer, noise};
 use end_to_end::programs::installed;
 use end_to_end::tree::Fields;
-use end_to_end::{Actor, Deviation, Finished, Image, Layout, Session, deviations, oracle};
+use end_to_end::{Actor, Deviation, Finished, Image, Layout, Session, deviations, oracle, programs};
 use rustix::process::Signal;
 
 const REFERENCE: &str = "lamina.test/image:1";
@@ -25,8 +25,9 @@ fn names(directory: &Path) -> Vec<PathBuf> {
 fn materialized_by_root_equals_the_oracle(image: Image) {
     let session = session_with(Actor::Root, &image.layout());
     let place = session.work("place");
+    std::fs::set_permissions(&place, PermissionsExt::from_mode(0o700)).unwrap();
     let tree = place.join("tree");
-    session.ok(["materialize", REFERENCE, tree.to_str().unwrap()]);
+    session.ok(["materialize", "--keep-privileges", REFERENCE, tree.to_str().unwrap()]);
     oracle::tree_of(image).assert_same(&session.tree(&tree), deviations::MOUNTED, image.name());
     assert_eq!(names(&place), [tree]);
 }
@@ -39,6 +40,39 @@ fn debian_materialized_by_root_equals_what_umoci_unpacks() {
 #[test]
 fn corner_cases_materialized_by_root_equal_what_umoci_unpacks() {
     materialized_by_root_equals_the_oracle(Image::Corners);
+}
+
+#[test]
+fn tree_of_root_has_privileges_only_on_request_and_where_nobody_else_can_enter() {
+    let layer = Layer::of_script(
+        "cp /usr/bin/id id; chmod 6755 id; cp /usr/bin/id able; chown 33:34 able; setcap cap_net_raw+ep able
+         mkdir shared; chmod 2775 shared; mknod disk b 8 0; mknod null c 1 3; setfattr -n user.x -v y able",
+    );
+    let session = session_with(Actor::Root, Layout::of(&[layer]).path());
+    let place = session.work("place");
+    let unpack = |options: &[&str], name: &str| {
+        let tree = place.join(name);
+        let run = ["materialize"].iter().chain(options).copied().chain([REFERENCE, tree.to_str().unwrap()]);
+        (session.run(run), tree)
+    };
+    let (finished, tree) = unpack(&[], "plain");
+    let finished = finished.succeeded();
+    for words in ["2 device nodes", "2 set-user-ID", "1 extended attributes", "--keep-privileges"] {
+        assert!(finished.stderr.contains(words), "{finished}");
+    }
+    let mode = |tree: &Path, name: &str| tree.join(name).metadata().unwrap().mode() & 0o7777;
+    assert_eq!((mode(&tree, "id"), mode(&tree, "shared")), (0o755, 0o775));
+    assert_eq!((tree.join("able").metadata().unwrap().uid(), tree.join("null").exists()), (33, false));
+    let attributes = programs::run("getfattr", &["-d", "-m", "-", tree.join("able").to_str().unwrap()]);
+    assert!(!String::from_utf8_lossy(&attributes.stdout).contains("security"), "{attributes:?}");
+
+    let (refused, tree) = unpack(&["--keep-privileges"], "privileged");
+    refused.refused("other users can enter it");
+    assert!(!tree.exists());
+    std::fs::set_permissions(&place, PermissionsExt::from_mode(0o700)).unwrap();
+    let (finished, tree) = unpack(&["--keep-privileges"], "privileged");
+    finished.succeeded();
+    assert_eq!((mode(&tree, "id"), mode(&tree, "shared")), (0o6755, 0o2775));
 }
 
 /// What a tree loses if the user who unpacks it owns its files.

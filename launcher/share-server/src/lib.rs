@@ -14,7 +14,9 @@
 //! file server needs and the system calls on virtiofsd's list.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,8 +41,9 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 pub struct Share {
     /// The directory.
     pub directory: PathBuf,
-    /// The socket to listen on. It is made, and removed once the hypervisor has connected.
-    pub socket: PathBuf,
+    /// The socket to listen on, which is made, and removed once the hypervisor has connected. If there is none, standard
+    /// input is a socket that listens already.
+    pub socket: Option<PathBuf>,
     /// Whether the guest may only read.
     pub read_only: bool,
     /// What confines the server.
@@ -82,6 +85,9 @@ pub enum Error {
         /// The cause.
         source: vhost::vhost_user::Error,
     },
+    /// Standard input cannot be listened on.
+    #[error("standard input: {0}")]
+    StandardInput(#[source] io::Error),
     /// The limit of open files cannot be set.
     #[error("the limit of open files cannot be set: {0}")]
     OpenFiles(String),
@@ -130,11 +136,7 @@ const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
 pub fn serve(share: &Share) -> Result<(), Error> {
     start_logger();
     let directory = share.directory.to_str().ok_or_else(|| Error::Path(share.directory.clone()))?;
-    let socket = share.socket.to_str().ok_or_else(|| Error::Path(share.socket.clone()))?;
-    let listener = {
-        let _only_ours = oslib::ScopedUmask::new(0o077);
-        Listener::new(socket, true).map_err(|source| Error::Listen { path: share.socket.clone(), source })?
-    };
+    let listener = listener(share.socket.as_deref())?;
     let most = getrlimit(Resource::Nofile).maximum.unwrap_or(MAX_OPEN_FILES).min(MAX_OPEN_FILES);
     let open_files = limits::setup_rlimit_nofile(Some(most)).map_err(Error::OpenFiles)?;
     if open_files < MIN_OPEN_FILES {
@@ -177,6 +179,16 @@ pub fn serve(share: &Share) -> Result<(), Error> {
     } else {
         answer(PassthroughFs::new(config).map_err(Error::Directory)?, listener)
     }
+}
+
+fn listener(socket: Option<&Path>) -> Result<Listener, Error> {
+    let Some(path) = socket else {
+        let listens = io::stdin().as_fd().try_clone_to_owned().map_err(Error::StandardInput)?;
+        return Ok(Listener::from(UnixListener::from(listens)));
+    };
+    let text = path.to_str().ok_or_else(|| Error::Path(path.to_owned()))?;
+    let _only_ours = oslib::ScopedUmask::new(0o077);
+    Listener::new(text, true).map_err(|source| Error::Listen { path: path.to_owned(), source })
 }
 
 /// Maps every id of the guest to root of our namespace, which is the host's user, and that user to `guest` in the

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::Global;
 use crate::engine::{Accelerator, Host, RunRequest, check_socket, table};
 use crate::failure::Failure;
+use crate::host::confine::{self, Account, Level, Support};
 use crate::host::passt::Passt;
 use crate::host::virtiofsd::{Owner, Virtiofsd};
 use crate::host::{self, Boot};
@@ -99,7 +100,13 @@ impl Doctor {
             Finding::new("shared memory", true, host::shared_memory().map(works("a guest's memory can be shared"))),
             Finding::new("guest kernel", true, boot.as_ref().map(kernel).map_err(Clone::clone)),
         ];
-        findings.extend(engines(boot.as_ref(), &cache, &|| signals.check())?);
+        let account = confine::unprivileged(None);
+        let confine = (Level::Auto, account.clone().unwrap_or_default());
+        findings.extend(engines(boot.as_ref(), &cache, &confine, &|| signals.check())?);
+        if confine::is_root_of_the_host() {
+            let named = account.map(|account| format!("machines run as {}", account.unwrap_or_default().name));
+            findings.push(Finding::new("user", true, named));
+        }
         findings.extend([
             Finding::new("virtiofsd", false, Virtiofsd::find().and_then(|found| described(&found.program))),
             Finding::new("passt", false, passt()),
@@ -116,6 +123,7 @@ impl Doctor {
 fn engines(
     boot: Result<&Boot, &Failure>,
     cache: &Path,
+    confine: &(Level, Option<Account>),
     check: &dyn Fn() -> Result<(), Failure>,
 ) -> Result<Vec<Finding>, Failure> {
     let mut findings = Vec::new();
@@ -129,7 +137,8 @@ fn engines(
                 continue;
             }
         };
-        let probed = engine.probe(&Host { boot, cache, check, thorough: true }, &RunRequest::default());
+        let host = Host { boot, cache, check, confine: confine.clone(), thorough: true };
+        let probed = engine.probe(&host, &RunRequest::default());
         check()?;
         match probed {
             Ok(can) => {
@@ -137,6 +146,7 @@ fn engines(
                 let first = can.accelerators.iter().find(|accelerator| accelerator.works.is_ok());
                 usable = usable.or_else(|| first.map(|first| (engine.title(), first.name)));
                 findings.extend(can.accelerators.iter().map(|tried| accelerator(engine.title(), tried, first)));
+                findings.extend(confined(engine.title(), &can.confinement));
             }
             Err(failure) => findings.push(Finding::new(engine.title(), false, Err(failure))),
         }
@@ -150,6 +160,18 @@ fn engines(
     };
     findings.push(Finding::new("engine", true, runs));
     Ok(findings)
+}
+
+/// What confines an engine: one line if everything does, otherwise one for each part that is missing.
+fn confined(engine: &str, found: &Support) -> Vec<Finding> {
+    let subject = format!("{engine} confined");
+    if found.lacks.is_empty() {
+        return vec![Finding::new(&subject, false, Ok(found.describe()))];
+    }
+    let lacks = found.lacks.iter();
+    lacks
+        .map(|lack| Finding::new(&subject, false, Err(Failure::new(&lack.part, &lack.cause).with_hint(&lack.remedy))))
+        .collect()
 }
 
 fn accelerator(engine: &str, tried: &Accelerator, used: Option<&Accelerator>) -> Finding {

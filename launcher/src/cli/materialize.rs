@@ -12,7 +12,7 @@ use crate::print;
 
 /// Unpack an image into a directory, for tools that need one
 ///
-/// Root gets owners, devices and all attributes. Where the file system supports it, content is shared with the store by
+/// Root gets owners. Set-user-ID bits, devices and capabilities are left out unless --keep-privileges asks for them. Where the file system supports it, content is shared with the store by
 /// reflink instead of copied. Other users can only unpack a tree that belongs to them: see --without-owners.
 /// A failed or interrupted run leaves nothing.
 #[derive(Debug, clap::Args)]
@@ -20,6 +20,7 @@ use crate::print;
 Examples:
   sudo lamina materialize debian:12 /srv/debian
   lamina materialize --without-owners debian:12 ./tree
+  sudo mkdir -m 700 /srv/trees && sudo lamina materialize --keep-privileges debian:12 /srv/trees/debian
   sudo lamina materialize --hard-link-equal app:2 /srv/app2
   sudo lamina materialize --hard-link-equal=/srv/app1 app:2 /srv/app2")]
 pub(super) struct Materialize {
@@ -34,6 +35,10 @@ pub(super) struct Materialize {
     /// Give all files to the current user, without set-user-ID bits, devices and attributes outside "user."
     #[arg(long)]
     without_owners: bool,
+    /// Keep what could give another user of this host privileges: set-user-ID and set-group-ID bits, devices, capabilities
+    /// of programs. DIR must be in a directory that nobody else can enter (mode 0700)
+    #[arg(long, conflicts_with = "without_owners")]
+    keep_privileges: bool,
     /// Hard-link equal files: within the tree, and with the file at the same path below OTHER. Do not write to a file
     /// of either tree, because it would change under all its names
     #[arg(long, value_name = "OTHER", num_args = 0..=1, require_equals = true, default_missing_value = "")]
@@ -61,6 +66,7 @@ impl Materialize {
         }
         let options = MaterializeOptions {
             without_owners: self.without_owners,
+            with_privileges: self.keep_privileges,
             link_equal: self.hard_link_equal.is_some(),
             link_to: self.hard_link_equal.as_ref().filter(|path| !path.is_empty()).map(PathBuf::from),
         };
@@ -74,13 +80,18 @@ impl Materialize {
             say!("unpacked {} entries, {} to {}", made.entries, super::size(made.bytes), self.directory.display());
         }
         if let Some(words) = left_out(&made) {
-            tell!("lamina: left out, because only root can create them: {words}");
+            let why = if self.without_owners {
+                "because only root can create them"
+            } else {
+                "because they could give users of this host privileges (see --keep-privileges)"
+            };
+            tell!("lamina: left out, {why}: {words}");
         }
         Ok(0)
     }
 }
 
-/// Describes what a tree without owners lacks besides.
+/// Describes what a tree lacks besides.
 pub(super) fn left_out(made: &Materialized) -> Option<String> {
     let counted = [
         (made.devices_left_out, "device nodes"),

@@ -49,7 +49,7 @@ use composefs_fuse::LogFormat;
 use layer_store::printable;
 
 use crate::failure::Failure;
-use crate::host::{child, file_share, share};
+use crate::host::{child, confine, file_share, share};
 use crate::machine::{self, launch};
 use crate::print;
 
@@ -200,6 +200,9 @@ fn internal(arguments: &[OsString]) -> Option<Result<u8, Failure>> {
     let [_, what, rest @ ..] = arguments else { return None };
     if what == child::DIE_WITH_PARENT {
         return Some(child::die_with_parent(rest).map(|never| match never {}));
+    }
+    if what == confine::CONFINE {
+        return Some(confine::enter::enter(rest));
     }
     if what == file_share::FILE_SHARE {
         return Some(file_share::enter(rest).map(|never| match never {}));

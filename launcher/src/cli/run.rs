@@ -11,6 +11,7 @@ use super::values::{Processors, parse_disk, parse_log_size, parse_memory, parse_
 use super::{Global, store};
 use crate::engine::{Backend, Choice, RunRequest, table};
 use crate::failure::{About, Failure};
+use crate::host::confine::Level;
 use crate::host::network::{NetworkBackend, Publish};
 use crate::machine::kept_disk;
 use crate::machine::launch::{self, Prepared};
@@ -140,6 +141,13 @@ pub(super) struct Run {
     /// QEMU's machine type: microvm, q35 or auto
     #[arg(long, default_value = "auto", hide_default_value = true, value_parser = table::parse_machine)]
     machine: Choice<String>,
+    /// How much the hypervisor is confined: auto (as much as the host permits), strict (all of it, or refuse) or off
+    /// [default: $LAMINA_CONFINE, else auto]
+    #[arg(long, value_name = "HOW")]
+    confine: Option<Level>,
+    /// As root: the user that the VM's programs run as [default: $LAMINA_AS, else lamina]
+    #[arg(long = "as", value_name = "USER")]
+    run_as: Option<String>,
     /// The VM's kernel [default: the newest under /boot]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -283,6 +291,8 @@ impl Run {
                 shares: self.volumes.len(),
                 directory_root: matches!(root, Root::Directory(_)),
                 kept: self.keep.is_some(),
+                confine: self.confine.map_or_else(confine_by_default, Ok)?,
+                run_as: self.run_as.clone(),
                 explain: self.explain,
             },
             kernel: self.kernel.clone().map(std::path::absolute).transpose().about("--kernel")?,
@@ -347,6 +357,14 @@ fn create(spec: &Spec, record: Record, detach: bool) -> Result<Directory, Failur
             directory.give_up(&failure);
             Err(failure)
         }
+    }
+}
+
+/// Reads `LAMINA_CONFINE`. An empty variable is the same as none.
+fn confine_by_default() -> Result<Level, Failure> {
+    match std::env::var("LAMINA_CONFINE") {
+        Ok(text) if !text.is_empty() => text.parse().map_err(|cause: String| Failure::new("LAMINA_CONFINE", cause)),
+        _ => Ok(Level::Auto),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::host::Boot;
 use crate::host::child;
 use crate::host::command_line::CommandLine;
+use crate::host::confine::{Account, Level, Support};
 use crate::host::network::NetworkBackend;
 use crate::host::process::Process;
 
@@ -75,6 +76,8 @@ pub(crate) struct Host<'a> {
     pub(crate) cache: &'a Path,
     /// Fails when the probe must be cancelled, such as after a signal.
     pub(crate) check: &'a dyn Fn() -> Result<(), Failure>,
+    /// How much the engine is confined, and whom it runs as if this process is root.
+    pub(crate) confine: (Level, Option<Account>),
     /// Try everything, even what is remembered and what the request does not depend on.
     pub(crate) thorough: bool,
 }
@@ -90,6 +93,8 @@ pub(crate) struct Capabilities {
     pub(crate) shares: Result<(), String>,
     /// What can carry its guests' packets, besides nothing.
     pub(crate) networks: Vec<NetworkBackend>,
+    /// What can confine its program.
+    pub(crate) confinement: Support,
 }
 
 /// What can execute an engine's guests.

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
+use crate::host::confine::{self, Confinement, Namespace};
 
+/// The name of the accelerator that is a device of the host.
+pub(crate) const KVM: &str = "kvm";
 /// The longest virtiofs tag in bytes (virtio specification, 5.11.4: the field of the device's configuration).
 pub(crate) const MAX_TAG: usize = 36;
 /// The longest serial of a virtio disk in bytes (`VIRTIO_BLK_ID_BYTES` of the virtio specification, 5.2.6).
@@ -43,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) console: PathBuf,
     /// The file that the engine's own output goes to.
     pub(crate) log: PathBuf,
+    /// How the engine's program is confined.
+    pub(crate) confine: confine::Decision,
 }
 
 /// A virtiofs share as the engine sees it.
@@ -92,6 +97,29 @@ impl Plan {
         }
         let cause = format!("it has room for {most} shares, disks and network cards, not for {wanted}");
         Err(Failure::new(engine, cause).with_hint("share a directory that holds the others"))
+    }
+
+    /// Returns what an engine's `program` may reach to carry out this plan, or `None` if it is not confined.
+    #[must_use]
+    pub(crate) fn confinement(&self, program: &Path) -> Option<Confinement> {
+        let mut confinement = Confinement::of_program(program);
+        confinement.readable.extend([self.kernel.clone(), self.initramfs.clone()]);
+        confinement.writable.extend([self.control.clone(), self.monitor.clone(), self.console.clone()]);
+        confinement.writable.extend(self.shares.iter().map(|share| share.socket.clone()));
+        for disk in &self.disks {
+            let paths = if disk.read_only { &mut confinement.readable } else { &mut confinement.writable };
+            paths.push(disk.path.clone());
+        }
+        if self.accelerator == KVM {
+            confinement.devices.push("/dev/kvm".into());
+        }
+        match &self.network {
+            Some(NetworkDevice::Passt(socket)) => confinement.writable.push(socket.clone()),
+            Some(NetworkDevice::Slirp) => confinement = confinement.without(Namespace::Network),
+            None => {}
+        }
+        confinement.processes += u64::from(self.cpus);
+        confinement.decided(&self.confine)
     }
 
     /// Returns the kernel's command line: `first`, then the plan's own parameters.
@@ -171,6 +199,7 @@ pub(crate) fn example(shares: usize) -> Plan {
         monitor: "/run/m/monitor.sock".into(),
         console: "/state/web/console.log".into(),
         log: "/state/web/hypervisor.log".into(),
+        confine: confine::Decision::default(),
     }
 }
 

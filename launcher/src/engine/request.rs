@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::confine::Level;
 use crate::host::network::NetworkBackend;
 
 /// How the root gets into the guest.
@@ -111,6 +112,12 @@ pub(crate) struct RunRequest {
     pub(crate) directory_root: bool,
     /// What the guest writes is kept on a disk.
     pub(crate) kept: bool,
+    /// How much the engine is confined.
+    #[serde(default)]
+    pub(crate) confine: Level,
+    /// Whom the machine runs as, if root starts it.
+    #[serde(default)]
+    pub(crate) run_as: Option<String>,
     /// Also try what the decision does not depend on, to explain the decision.
     pub(crate) explain: bool,
 }

@@ -23,15 +23,19 @@ pub(crate) const DIE_WITH_PARENT: &str = "__die_with_parent";
 /// This program's own path cannot be found.
 pub(crate) fn command(command: &CommandLine) -> Result<Command, Failure> {
     let ourselves = std::env::current_exe().about("/proc/self/exe")?;
-    let mut tied = Command::new(ourselves);
-    tied.arg(DIE_WITH_PARENT)
+    let tied = CommandLine::new(ourselves)
+        .arg(DIE_WITH_PARENT)
         .arg(std::process::id().to_string())
         .arg(&command.program)
-        .args(&command.arguments)
-        .process_group(0)
-        .current_dir("/")
-        .stdin(Stdio::null());
-    Ok(tied)
+        .args(&command.arguments);
+    Ok(plain(&tied))
+}
+
+/// Returns a command as [`command`] does, which the kernel does not kill.
+pub(crate) fn plain(command: &CommandLine) -> Command {
+    let mut plain = Command::new(&command.program);
+    plain.args(&command.arguments).process_group(0).current_dir("/").stdin(Stdio::null());
+    plain
 }
 
 /// Becomes the program that the arguments name, after asking the kernel to kill it when its parent ends.

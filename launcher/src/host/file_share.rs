@@ -2,29 +2,24 @@
 //!
 //! `lamina __file-share FILE DIRECTORY NAME rw|ro SOCKET PROGRAM...` enters a new mount namespace (for an
 //! ordinary user within a user namespace in which that user is root) and makes an empty file system its root. It binds
-//! FILE there as DIRECTORY/NAME, and adds what a program needs to run and the directory of its SOCKET. It makes the
-//! rest read-only, and becomes PROGRAM, which serves DIRECTORY. So root in the guest finds no other file to read, and
+//! FILE there as DIRECTORY/NAME, and adds what a program needs to run, read-only. It becomes PROGRAM, which serves
+//! DIRECTORY at SOCKET: the socket is its standard input, and listens already. So root in the guest finds no other file to read, and
 //! can create none.
-//!
-//! The root is a new one, not the host's with one mount more. A copy of the host's mounts would keep every file system
-//! busy that the host unmounts, and in a user namespace such mounts cannot be removed one by one
-//! (`mount_namespaces(7)`).
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change,
-    mount_remount, unmount,
-};
-use rustix::process::{Signal, getgid, getuid, pivot_root, set_parent_process_death_signal};
+use rustix::fs::Mode;
+use rustix::process::{Signal, getgid, getuid, set_parent_process_death_signal, umask};
+use rustix::thread::UnshareFlags;
 
 use crate::failure::{About, Failure};
 use crate::host::command_line::CommandLine;
+use crate::host::confine::NewRoot;
 use crate::sys;
 
 /// The first argument with which `lamina` runs as [`enter`]. It is not a command for users.
@@ -66,72 +61,31 @@ pub(crate) fn enter(arguments: &[OsString]) -> Result<std::convert::Infallible, 
     let [file, directory, name, access, socket, program, rest @ ..] = arguments else {
         return Err(Failure::new(FILE_SHARE, "needs a file, a directory, a name, ro or rw, a socket, and a program"));
     };
-    let (directory, program) = (Path::new(directory), Path::new(program));
-    fs::create_dir_all(directory).about(directory.display())?;
+    let program = Path::new(program);
+    let listener = listen(Path::new(socket)).about(Path::new(socket).display())?;
+    rustix::stdio::dup2_stdin(&listener).about("standard input")?;
     own_mounts()?;
-    mount("lamina", directory, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0755,size=64k"))
-        .about(directory.display())?;
-    let root = Root(directory);
+    let mut root = NewRoot::stage()?;
     for needed in NEEDED {
         root.show(Path::new(needed))?;
     }
-    if !NEEDED.iter().any(|needed| program.starts_with(needed)) {
-        root.show(program)?;
-    }
-    root.show(Path::new(socket).parent().unwrap_or(Path::new("/")))?;
-    let target = root.inside(&directory.join(name));
-    root.bind_file(Path::new(file), &target)?;
-    if access == "ro" {
-        // Flags that restrict the host's mount already must be set again.
-        let flags = inherited(Path::new(file))? | MountFlags::BIND | MountFlags::RDONLY;
-        mount_remount(&target, flags, "").about(target.display())?;
+    root.show(program)?;
+    let target = Path::new(directory).join(name);
+    match access.to_str() {
+        Some("rw") => root.bind_writable(Path::new(file), &target)?,
+        _ => root.bind(Path::new(file), &target).map(drop)?,
     }
     root.enter()?;
     let error = Command::new(program).args(rest).exec();
     Err(Failure::new(program.display(), error))
 }
 
-/// The mount point of the file system that becomes the root.
-struct Root<'a>(&'a Path);
-
-impl Root<'_> {
-    /// Returns where the host's `path` appears in this root.
-    fn inside(&self, path: &Path) -> PathBuf {
-        self.0.join(path.strip_prefix("/").unwrap_or(path))
-    }
-
-    /// Shows what the host has at `path`, with everything mounted below it. A symbolic link stays one, and a missing
-    /// path is skipped.
-    fn show(&self, path: &Path) -> Result<(), Failure> {
-        let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
-        let target = self.inside(path);
-        if found.is_symlink() {
-            let leads_to = fs::read_link(path).about(path.display())?;
-            return symlink(leads_to, &target).about(target.display());
-        }
-        if !found.is_dir() {
-            return self.bind_file(path, &target);
-        }
-        fs::create_dir_all(&target).about(target.display())?;
-        mount_bind_recursive(path, &target).about(target.display())
-    }
-
-    fn bind_file(&self, file: &Path, target: &Path) -> Result<(), Failure> {
-        fs::create_dir_all(target.parent().unwrap_or(self.0)).about(target.display())?;
-        fs::write(target, "").about(target.display())?;
-        mount_bind(file, target).about(target.display())
-    }
-
-    /// Makes it the root, and unmounts the host's root.
-    fn enter(&self) -> Result<(), Failure> {
-        let read_only = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
-        mount_remount(self.0, read_only, "").about(self.0.display())?;
-        std::env::set_current_dir(self.0).about(self.0.display())?;
-        // This mounts the old root on top of the new one, see pivot_root(2), "pivot_root(".", ".")".
-        pivot_root(".", ".").about("pivot_root")?;
-        unmount(".", UnmountFlags::DETACH).about("the root of the host")?;
-        std::env::set_current_dir("/").about("/")
-    }
+/// Makes the socket, which the program that serves the share could not make in its root.
+fn listen(socket: &Path) -> std::io::Result<UnixListener> {
+    let before = umask(Mode::RWXG | Mode::RWXO);
+    let listener = UnixListener::bind(socket);
+    umask(before);
+    listener
 }
 
 /// Enters a private mount namespace.
@@ -142,7 +96,8 @@ fn own_mounts() -> Result<(), Failure> {
             "allow them (sysctl kernel.unprivileged_userns_clone=1), or share the directory that holds the file",
         )
     };
-    sys::unshare_mounts(uid != 0).map_err(refused)?;
+    let users = if uid == 0 { UnshareFlags::empty() } else { UnshareFlags::NEWUSER };
+    sys::unshare(UnshareFlags::NEWNS | users).map_err(refused)?;
     if uid != 0 {
         for (path, text) in [
             ("/proc/self/setgroups", "deny".to_owned()),
@@ -153,23 +108,5 @@ fn own_mounts() -> Result<(), Failure> {
         }
     }
     // New credentials may have cleared it.
-    set_parent_process_death_signal(Some(Signal::KILL)).about("prctl(PR_SET_PDEATHSIG)")?;
-    // pivot_root(2) refuses shared mounts. Slave mounts still follow what the host unmounts in the meantime.
-    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).about("/")
-}
-
-/// Returns the flags of the mount that holds `path` that a remount in a user namespace must repeat.
-fn inherited(path: &Path) -> Result<MountFlags, Failure> {
-    use rustix::fs::StatVfsMountFlags as Found;
-    let found = rustix::fs::statvfs(path).about(path.display())?.f_flag;
-    let pairs = [
-        (Found::NOSUID, MountFlags::NOSUID),
-        (Found::NODEV, MountFlags::NODEV),
-        (Found::NOEXEC, MountFlags::NOEXEC),
-        (Found::NOATIME, MountFlags::NOATIME),
-        (Found::NODIRATIME, MountFlags::NODIRATIME),
-        (Found::RELATIME, MountFlags::RELATIME),
-    ];
-    let flags = pairs.into_iter().filter(|(has, _)| found.contains(*has)).map(|(_, flag)| flag);
-    Ok(flags.fold(MountFlags::empty(), |all, flag| all | flag))
+    set_parent_process_death_signal(Some(Signal::KILL)).about("prctl(PR_SET_PDEATHSIG)")
 }

@@ -3,9 +3,10 @@
 //! It is not compressed, because decompression costs an emulated guest more than the larger file costs in the host's
 //! page cache.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::hash::Hasher;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use crate::host::kernel::{Kernel, Modules};
 
 /// The guest's first process, as `build.rs` made it.
 const INIT: &[u8] = include_bytes!(env!("LAMINA_GUEST_INIT"));
+
+/// Its mode: it is not secret, and the user whom machines of root run as reads it.
+const READABLE: u32 = 0o644;
 
 /// Finds the initramfs for `kernel` with `modules` in `cache`, or makes it there.
 ///
@@ -25,12 +29,15 @@ const INIT: &[u8] = include_bytes!(env!("LAMINA_GUEST_INIT"));
 pub(crate) fn for_kernel(kernel: &Kernel, modules: &Modules, cache: &Path) -> Result<PathBuf, Failure> {
     let path = cache.join(format!("initramfs-{}-{:016x}.cpio", kernel.release, fingerprint(modules)?));
     if path.is_file() {
+        // Earlier versions made it readable for its owner only.
+        let _ = fs::set_permissions(&path, Permissions::from_mode(READABLE));
         return Ok(path);
     }
     fs::create_dir_all(cache).about(cache.display())?;
     let archive = assemble(modules)?;
     let mut file = tempfile::NamedTempFile::new_in(cache).about(cache.display())?;
     file.write_all(&archive).about(path.display())?;
+    file.as_file().set_permissions(Permissions::from_mode(READABLE)).about(path.display())?;
     file.persist(&path).about(path.display())?;
     forget_others(&path);
     Ok(path)

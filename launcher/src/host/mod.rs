@@ -4,6 +4,7 @@ mod ability;
 pub(crate) mod bounded_log;
 pub(crate) mod child;
 pub(crate) mod command_line;
+pub(crate) mod confine;
 pub(crate) mod file_share;
 pub(crate) mod initramfs;
 pub(crate) mod json_file;

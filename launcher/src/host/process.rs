@@ -4,18 +4,20 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 
 use super::bounded_log::{self, BoundedLog};
 use super::child;
 use super::command_line::CommandLine;
+use super::confine::{self, Confinement, Environment};
 use crate::failure::{About, Failure};
 
 /// How long a program that was killed may take to end.
@@ -36,7 +38,6 @@ pub(crate) struct Process {
 /// The running program, as the thread that watches it sees it.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    child: Child,
     handle: Handle,
     log: PathBuf,
     /// Writes the log.
@@ -45,11 +46,24 @@ pub(crate) struct Watched {
 
 /// Refers to one process, even after its id has been used again.
 #[derive(Clone, Debug)]
-pub(crate) struct Handle(Arc<OwnedFd>);
+pub(crate) struct Handle(Arc<OwnedFd>, Option<Arc<Init>>);
+
+/// The init of the namespace of process ids that a program runs in.
+#[derive(Debug)]
+struct Init(OwnedFd);
+
+impl Init {
+    /// Ends it, and so everything that is left in its namespace.
+    fn end(&self) {
+        let _ = pidfd_send_signal(&self.0, Signal::KILL);
+        // Fails if it has been waited for.
+        while matches!(waitid(WaitId::PidFd(self.0.as_fd()), WaitIdOptions::EXITED), Err(rustix::io::Errno::INTR)) {}
+    }
+}
 
 impl Process {
-    /// Starts a program whose output goes to the new log `log`, which keeps only its end. Calls `watch` in a separate
-    /// thread; it must wait for the program's end.
+    /// Starts a program whose output goes to the new log `log`, of which only the end is kept, confined if there is a
+    /// `confinement`. Calls `watch` in a separate thread; it must wait for the program's end.
     ///
     /// Call this in a thread that lives as long as the program should live, because the kernel ends the program with
     /// that thread.
@@ -58,6 +72,7 @@ impl Process {
     /// The program cannot be started.
     pub(crate) fn start(
         command: &CommandLine,
+        confinement: Option<&Confinement>,
         log: &Path,
         watch: impl FnOnce(Watched) + Send + 'static,
     ) -> Result<Self, Failure> {
@@ -66,21 +81,17 @@ impl Process {
         let (source, output) = io::pipe().about("pipe")?;
         let errors = output.try_clone().about("pipe")?;
         tracing::debug!("starting {}", command.to_shell());
-        let mut child =
-            child::command(command)?.stdout(output).stderr(errors).spawn().about(command.program.display())?;
-        let pid = Pid::from_child(&child);
-        // Opened before anything can reap the process, so the id still means this one.
-        let handle = match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(handle) => Handle(Arc::new(handle)),
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(error).about("pidfd_open");
+        let (pid, handle) = match confinement {
+            None => {
+                let child =
+                    child::command(command)?.stdout(output).stderr(errors).spawn().about(command.program.display())?;
+                handle_of(child)?
             }
+            Some(confinement) => start_confined(command, confinement, output, errors)?,
         };
         let ended = handle.clone();
         let logger = Some(std::thread::spawn(move || keep_log(&OwnedFd::from(source).into(), target, &ended)));
-        let watched = Watched { child, handle: handle.clone(), log: log.to_owned(), logger };
+        let watched = Watched { handle: handle.clone(), log: log.to_owned(), logger };
         let watcher = Some(std::thread::spawn(move || watch(watched)));
         Ok(Self { pid, handle, log: log.to_owned(), watcher })
     }
@@ -122,8 +133,7 @@ impl Drop for Process {
 impl Watched {
     /// Waits for the program's end, and until its log is written.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        // Fails only for a process that is not a child.
-        let status = self.child.wait().unwrap_or_default();
+        let status = self.handle.wait();
         if let Some(logger) = self.logger.take() {
             let _ = logger.join();
         }
@@ -141,7 +151,71 @@ impl Watched {
     }
 }
 
+/// Refers to a child that has just been started.
+fn handle_of(mut child: Child) -> Result<(Pid, Handle), Failure> {
+    let pid = Pid::from_child(&child);
+    // Opened before anything can reap the process, so the id still means this one.
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(handle) => Ok((pid, Handle(Arc::new(handle), None))),
+        Err(error) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(error).about("pidfd_open")
+        }
+    }
+}
+
+/// Starts a program by way of `lamina __confine`, which tells the ids of two other processes if it does not become the
+/// program itself: see [`enter`](confine::enter::enter).
+fn start_confined(
+    command: &CommandLine,
+    confinement: &Confinement,
+    output: impl Into<Stdio>,
+    errors: impl Into<Stdio>,
+) -> Result<(Pid, Handle), Failure> {
+    confinement.hand_over()?;
+    let (mut told, report) = io::pipe().about("pipe")?;
+    let mut confined = child::plain(&confine::command(command, confinement)?);
+    confined.env_clear().envs(Environment::Harmless.variables());
+    let child = confined.stdin(report).stdout(output).stderr(errors).spawn().about(command.program.display())?;
+    // Closes its copy of the pipe.
+    drop(confined);
+    let (pid, handle) = handle_of(child)?;
+    // Ends when the program has been started, or could not be.
+    let mut bytes = Vec::new();
+    told.read_to_end(&mut bytes).about(command.program.display())?;
+    let ids: Vec<Pid> = bytes
+        .chunks_exact(size_of::<i32>())
+        .filter_map(|id| Pid::from_raw(i32::from_le_bytes(id.try_into().ok()?)))
+        .collect();
+    let [init, program] = ids[..] else { return Ok((pid, handle)) };
+    handle.wait();
+    // Both are children of this process, which alone can reap them.
+    let opened = |id| pidfd_open(id, PidfdFlags::empty()).about("pidfd_open");
+    let init = Init(opened(init)?);
+    Ok((program, Handle(Arc::new(opened(program)?), Some(Arc::new(init)))))
+}
+
 impl Handle {
+    /// Waits for the end of the process, which must be a child that nothing else waits for.
+    fn wait(&self) -> ExitStatus {
+        let status = loop {
+            match waitid(WaitId::PidFd(self.0.as_fd()), WaitIdOptions::EXITED) {
+                Ok(Some(status)) => {
+                    let code = status.exit_status().map(|code| code << 8);
+                    break ExitStatus::from_raw(code.or(status.terminating_signal()).unwrap_or_default());
+                }
+                Ok(None) | Err(rustix::io::Errno::INTR) => {}
+                // Fails only for a process that is not a child.
+                Err(_) => break ExitStatus::default(),
+            }
+        };
+        if let Some(init) = &self.1 {
+            init.end();
+        }
+        status
+    }
+
     /// Kills the process. Does nothing if it has ended.
     pub(crate) fn kill(&self) {
         let _ = pidfd_send_signal(&*self.0, Signal::KILL);
@@ -242,9 +316,8 @@ mod tests {
             .stdout(File::create(log).unwrap())
             .spawn()
             .unwrap();
-        let pid = Pid::from_child(&child);
-        let handle = Handle(Arc::new(pidfd_open(pid, PidfdFlags::empty()).unwrap()));
-        let watched = Watched { child, handle: handle.clone(), log: log.to_owned(), logger: None };
+        let (pid, handle) = handle_of(child).unwrap();
+        let watched = Watched { handle: handle.clone(), log: log.to_owned(), logger: None };
         let watcher = Some(std::thread::spawn(move || watch(watched)));
         Process { pid, handle, log: log.to_owned(), watcher }
     }
@@ -297,6 +370,6 @@ mod tests {
     #[test]
     fn program_that_does_not_start_is_an_error() {
         let log = Path::new("/nonexistent/log");
-        assert!(Process::start(&shell("true"), log, |_| {}).is_err());
+        assert!(Process::start(&shell("true"), None, log, |_| {}).is_err());
     }
 }

@@ -13,6 +13,9 @@ use crate::host::file_share;
 /// The first argument with which `lamina` runs as [`serve`]. It is not a command for users.
 pub(crate) const SHARE: &str = "__share";
 
+/// Stands for a socket that is standard input and listens already.
+const STANDARD_INPUT: &str = "-";
+
 /// Returns the command line that serves `directory` at `socket`. With an `owner`, the share belongs to that user of the
 /// guest.
 ///
@@ -38,8 +41,8 @@ pub(crate) fn command_for_file(
     read_only: bool,
     owner: Option<GuestOwner>,
 ) -> Result<CommandLine, Failure> {
-    // The server already runs in its own namespaces, as root.
-    let server = server(around, socket, read_only, owner, "root")?;
+    // The server runs in namespaces of its own already, as root.
+    let server = server(around, Path::new(STANDARD_INPUT), read_only, owner, "root")?;
     file_share::command(file, around, read_only, socket, server)
 }
 
@@ -60,11 +63,11 @@ fn server(
         .arg(owner.map_or("as-on-the-host".to_owned(), |owner| format!("{}:{}", owner.uid, owner.gid))))
 }
 
-/// Returns which user of the guest owns a share: this one, if an ordinary user of the host serves it. A server that
-/// runs as root keeps the owners of the host.
+/// Returns which user of the guest owns a share: this one, if an ordinary user of the host serves it, perhaps for root
+/// (`as_other`). A server that runs as root keeps the owners of the host.
 #[must_use]
-pub(crate) fn owner(uid: u32, gid: u32) -> Option<GuestOwner> {
-    (!rustix::process::getuid().is_root()).then_some(GuestOwner { uid, gid })
+pub(crate) fn owner(uid: u32, gid: u32, as_other: bool) -> Option<GuestOwner> {
+    (as_other || !rustix::process::getuid().is_root()).then_some(GuestOwner { uid, gid })
 }
 
 /// Serves a share until the hypervisor ends.
@@ -86,7 +89,7 @@ fn parse(arguments: &[OsString]) -> Option<Share> {
     };
     Some(Share {
         directory: PathBuf::from(directory),
-        socket: PathBuf::from(socket),
+        socket: (socket != STANDARD_INPUT).then(|| PathBuf::from(socket)),
         read_only: access != "rw",
         sandbox: if sandbox == "root" { Sandbox::Root } else { Sandbox::Namespaces },
         owner,
@@ -103,8 +106,13 @@ mod tests {
         for (read_only, owner) in [(true, owner), (false, owner), (true, None)] {
             let line = command(Path::new("/d"), Path::new("/s"), read_only, owner).unwrap();
             let share = parse(&line.arguments[1..]).unwrap();
-            let expected =
-                Share { directory: "/d".into(), socket: "/s".into(), read_only, sandbox: Sandbox::Namespaces, owner };
+            let expected = Share {
+                directory: "/d".into(),
+                socket: Some("/s".into()),
+                read_only,
+                sandbox: Sandbox::Namespaces,
+                owner,
+            };
             assert_eq!(share, expected);
         }
         assert_eq!(parse(&["/d".into()]), None);

@@ -7,7 +7,7 @@ use super::event::Event;
 use super::limits;
 use super::record::ProcessRecord;
 use crate::failure::Failure;
-use crate::host::command_line::CommandLine;
+use crate::host::confine::Confined;
 use crate::host::process::Process;
 
 /// The helper processes of a machine. Dropping it ends and reaps all that are left, in reverse order.
@@ -30,18 +30,28 @@ impl Children {
         Self { processes: Vec::new(), events }
     }
 
-    /// Starts a helper whose output goes to `<role>.log` in the machine's directory. Returns its number. The calling
+    /// Starts a helper, confined if there is a `confinement`, whose output goes to `<role>.log` in the machine's directory. Returns its number. The calling
     /// thread must live as long as the helper: the kernel kills the helper when the thread ends.
     ///
     /// # Errors
     /// It cannot be started.
-    pub(crate) fn spawn(&mut self, role: &str, command: &CommandLine, directory: &Directory) -> Result<usize, Failure> {
+    pub(crate) fn spawn(
+        &mut self,
+        role: &str,
+        (command, confinement): &Confined,
+        directory: &Directory,
+    ) -> Result<usize, Failure> {
         let number = self.processes.len();
         let events = self.events.clone();
-        let process = Process::start(command, &directory.file(&format!("{role}.log")), move |mut process| {
-            // Fails when the machine is being dropped.
-            let _ = events.send(Event::Ended(number, process.wait()));
-        })?;
+        let process = Process::start(
+            command,
+            confinement.as_ref(),
+            &directory.file(&format!("{role}.log")),
+            move |mut process| {
+                // Fails when the machine is being dropped.
+                let _ = events.send(Event::Ended(number, process.wait()));
+            },
+        )?;
         let record = ProcessRecord::of(role, process.pid());
         self.processes.push(Helper { role: role.to_owned(), record, process, ended: false });
         Ok(number)

@@ -120,6 +120,12 @@ impl Directory {
         self.sockets.join(super::CONSOLE_PIPE)
     }
 
+    /// The path of a socket of this machine in a directory of its own, for a server that runs as another user.
+    #[must_use]
+    pub(crate) fn socket_in_own_directory(&self, name: &str) -> PathBuf {
+        self.sockets.join(name).join(format!("{name}.sock"))
+    }
+
     /// The socket of its root's counters: see [`stats_socket`].
     #[must_use]
     pub(crate) fn stats_socket(&self) -> PathBuf {

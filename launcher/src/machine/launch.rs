@@ -1,6 +1,6 @@
 //! Turns a spec into a running machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use composefs_fuse::stats::Stats;
 use guest_protocol::{Ending, Overlay, Process, RootSource, Setup};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-use crate::engine::policy::{self, Decision};
+use crate::engine::policy::{self, Candidate, Decision};
 use crate::engine::{
-    self, Choice, Disk, Engine, Host, HostCapabilities, NetworkDevice, Plan, RunRequest, ShareDevice, table,
+    self, Backend, Choice, Disk, Engine, Host, HostCapabilities, NetworkDevice, Plan, RunRequest, ShareDevice, table,
 };
 use crate::failure::{About, Failure};
-use crate::host::command_line::CommandLine;
+use crate::host::confine::{self, Account, Confined, Confinement, Lack};
 use crate::host::network::{self, NetworkBackend};
 use crate::host::resolver::Resolver;
 use crate::host::{self, Tools};
@@ -45,6 +45,8 @@ pub(crate) type Counters = Option<Arc<Stats>>;
 pub(crate) struct Prepared {
     /// The decision, with its reasons.
     decision: Decision,
+    /// How its programs are confined.
+    confine: confine::Decision,
     /// What executes the guest.
     engine: &'static dyn Engine,
     /// The programs and files it uses.
@@ -69,12 +71,15 @@ impl Prepared {
         host::has_memory(spec.memory_mib)?;
         let cache = machine::cache_home()?;
         let tools = Tools::find(spec.kernel.as_deref(), &cache, spec.request.wanted())?;
-        let host = Host { boot: &tools.boot, cache: &cache, check: &|| signals.check(), thorough: false };
+        let account = confine::unprivileged(spec.request.run_as.as_deref())?;
+        let confine = (spec.request.confine, account.clone());
+        let host = Host { boot: &tools.boot, cache: &cache, check: &|| signals.check(), confine, thorough: false };
         let candidates = table::candidates(&host, &spec.request)?;
         let capabilities = HostCapabilities::of(&tools, &spec.request, &cache);
-        let decision = policy::decide(&capabilities, &candidates, &spec.request)?;
+        let mut decision = policy::decide(&capabilities, &candidates, &spec.request)?;
         let engine = table::find(decision.engine)?;
-        Ok(Self { decision, engine, tools, spec, shares, root_image: None, account: (0, 0) })
+        let confine = decide_confinement(&spec, &mut decision, &candidates, account)?;
+        Ok(Self { decision, confine, engine, tools, spec, shares, root_image: None, account: (0, 0) })
     }
 
     /// Returns a server for the root `tree`. Creates what it serves from, if that does not exist yet.
@@ -90,16 +95,21 @@ impl Prepared {
         if let Ok(account) = tree.account(self.spec.process.user.as_deref().unwrap_or_default()) {
             self.account = (account.uid, account.gid);
         }
-        let Served { server, stats, image } =
-            root::serve(tree, self.decision.backend, self.tools.virtiofsd.clone(), &signals.caught())
-                .and_then(|served| signals.check().map(|()| served))?;
+        let Served { server, stats, image } = root::serve(
+            tree,
+            self.decision.backend,
+            self.tools.virtiofsd.clone(),
+            self.confine.clone(),
+            &signals.caught(),
+        )
+        .and_then(|served| signals.check().map(|()| served))?;
         self.root_image = image;
         Ok((server, stats))
     }
 
     /// Returns the engine's plan for the machine whose files are in `directory`.
     fn plan(&self, directory: &Directory) -> Plan {
-        let device = |tag: String| ShareDevice { socket: directory.socket(&tag), tag };
+        let device = |tag: String| ShareDevice { socket: self.socket(directory, &tag), tag };
         let further = (1..=self.shares.len()).map(share::tag);
         let disk = |serial: &str, path, read_only| Disk { serial: serial.to_owned(), path, read_only };
         let root_disk = self.root_image.iter().map(|image| disk(ROOT, image.clone(), true));
@@ -124,14 +134,14 @@ impl Prepared {
             network: match self.decision.network {
                 NetworkBackend::None => None,
                 NetworkBackend::Slirp => Some(NetworkDevice::Slirp),
-                NetworkBackend::Passt => {
-                    Some(NetworkDevice::Passt(directory.socket(if self.filters() { FILTER } else { NETWORK })))
-                }
+                NetworkBackend::Passt if self.filters() => Some(NetworkDevice::Passt(directory.socket(FILTER))),
+                NetworkBackend::Passt => Some(NetworkDevice::Passt(self.socket(directory, NETWORK))),
             },
             control: directory.socket("control"),
             monitor: directory.socket("monitor"),
             console: directory.console_pipe(),
             log: directory.file("hypervisor.log"),
+            confine: self.confine.clone(),
         }
     }
 
@@ -149,28 +159,51 @@ impl Prepared {
             && self.tools.passt.as_ref().is_ok_and(|passt| passt.needs_filter(open))
     }
 
+    /// Returns the socket of a server of this machine. One that runs as another user gets a directory for it.
+    fn socket(&self, directory: &Directory, tag: &str) -> PathBuf {
+        let ours = tag == ROOT && self.decision.backend == Backend::Direct;
+        match self.confine.account {
+            Some(_) if !ours => directory.socket_in_own_directory(tag),
+            _ => directory.socket(tag),
+        }
+    }
+
     /// Returns the servers of the further shares and of the network, each with its socket.
-    fn servers(&self, directory: &Directory) -> Result<Vec<(CommandLine, PathBuf)>, Failure> {
+    fn servers(&self, directory: &Directory) -> Result<Vec<(Confined, PathBuf)>, Failure> {
         let mut servers = Vec::new();
         let (uid, gid) = self.account;
+        let account = self.confine.account.as_ref();
+        let confined = |command, socket: PathBuf| {
+            let own = socket.parent().map(Path::to_owned).unwrap_or_default();
+            ((command, Confinement::of_server(account.cloned(), own)), socket)
+        };
+        // A server that runs as another user starts in the directory of its socket.
+        let in_place = |socket: &Path| match (account, socket.file_name()) {
+            (Some(_), Some(name)) => PathBuf::from(name),
+            _ => socket.to_owned(),
+        };
         for (position, Resolved { directory: shared, file, share }) in self.shares.iter().enumerate() {
             let tag = share::tag(position + 1);
-            let socket = directory.socket(&tag);
-            let owner = host::share::owner(share.uid.unwrap_or(uid), share.gid.unwrap_or(gid));
+            let socket = self.socket(directory, &tag);
+            let owner = host::share::owner(share.uid.unwrap_or(uid), share.gid.unwrap_or(gid), account.is_some());
+            if let Some(closed) = account.and_then(|account| account.first_closed(shared)) {
+                return Err(closed_to(account, shared, &closed));
+            }
             let command = match file {
                 Some(_) => {
                     let around = directory.file(&tag);
-                    host::share::command_for_file(shared, &around, &socket, share.read_only, owner)?
+                    host::share::command_for_file(shared, &around, &in_place(&socket), share.read_only, owner)?
                 }
-                None => host::share::command(shared, &socket, share.read_only, owner)?,
+                None => host::share::command(shared, &in_place(&socket), share.read_only, owner)?,
             };
-            servers.push((command, socket));
+            servers.push(confined(command, socket));
         }
         if self.decision.network == NetworkBackend::Passt {
-            let socket = directory.socket(NETWORK);
+            let socket = self.socket(directory, NETWORK);
             let passt = self.tools.passt.clone()?;
-            let as_root = rustix::process::geteuid().is_root();
-            servers.push((passt.command(&socket, self.spec.request.host_loopback, as_root), socket));
+            let as_root = rustix::process::geteuid().is_root() && account.is_none();
+            let command = passt.command(&in_place(&socket), self.spec.request.host_loopback, as_root);
+            servers.push(confined(command, socket));
         }
         Ok(servers)
     }
@@ -184,12 +217,12 @@ impl Prepared {
         let mut plan = self.plan(directory);
         if let Some(NetworkDevice::Passt(socket)) = &mut plan.network {
             // Nothing listens at the filter's socket for those who start the programs themselves.
-            *socket = directory.socket(NETWORK);
+            *socket = self.socket(directory, NETWORK);
         }
         engine::check(self.engine, &plan)?;
         let mut text: String = self.decision.reasons.iter().map(|reason| format!("# {reason}\n")).collect();
-        let root = root.command_line(&directory.socket(ROOT), &directory.mount_point())?;
-        let servers = self.servers(directory)?.into_iter().map(|(server, _)| server);
+        let root = root.command_line(&self.socket(directory, ROOT), &directory.mount_point())?;
+        let servers = self.servers(directory)?.into_iter().map(|((server, _), _)| server);
         let description = self.engine.describe(&plan)?;
         for command in root.into_iter().chain(servers) {
             text.push_str(&format!("{}\n", command.to_shell()));
@@ -222,13 +255,14 @@ impl Prepared {
         };
         let plan = self.plan(directory);
         engine::check(self.engine, &plan)?;
+        let socket = self.socket(directory, ROOT);
         let config = RunConfig {
-            root: (root, directory.socket(ROOT)),
+            root: (root, socket),
             _stats: stats,
             shares: self.servers(directory)?,
             engine: (self.engine, plan),
             listeners,
-            filter: self.filters().then(|| (directory.socket(FILTER), directory.socket(NETWORK))),
+            filter: self.filters().then(|| (directory.socket(FILTER), self.socket(directory, NETWORK))),
             log_size: self.spec.log_max_size,
             show_console: self.spec.show_console,
             setup: self.setup(),
@@ -270,7 +304,44 @@ impl Prepared {
     }
 }
 
-/// Describes the same machine for another engine, or says why that engine cannot run it. That is not a failure, because
+/// Returns the failure for a share that the user whom a machine runs as cannot reach.
+fn closed_to(account: Option<&Account>, shared: &Path, closed: &Path) -> Failure {
+    let name = account.map_or("", |account| &account.name);
+    let cause = format!("the user {name}, whom machines of root run as, has no access to {}", closed.display());
+    Failure::new(format_args!("-v {}", shared.display()), cause)
+        .with_hint("give that user access, or name another one with --as USER")
+}
+
+/// Decides how the machine's programs are confined, and adds the reason to `decision`.
+fn decide_confinement(
+    spec: &Spec,
+    decision: &mut Decision,
+    candidates: &[Candidate],
+    account: Option<Account>,
+) -> Result<confine::Decision, Failure> {
+    let found = candidates.iter().find(|candidate| candidate.engine == decision.engine);
+    let support =
+        found.and_then(|candidate| Some(candidate.can.as_ref().ok()?.confinement.clone())).unwrap_or_default();
+    let slirp = (decision.network == NetworkBackend::Slirp).then(|| Lack {
+        part: "no network namespace".to_owned(),
+        cause: "slirp carries the guest's packets from within the hypervisor".to_owned(),
+        remedy: "install passt, or use --network none".to_owned(),
+    });
+    // Root starts it in namespaces, and for an unpacked tree it enters some itself.
+    let by_user = account.is_none() && decision.backend == Backend::Virtiofsd && !support.landlock;
+    let virtiofsd = by_user.then(|| Lack {
+        part: "virtiofsd reaches all files of its user".to_owned(),
+        cause: "the owners of files would be unknown in namespaces, and the kernel has no Landlock".to_owned(),
+        remedy: "use --backend direct or block, or a kernel with Landlock".to_owned(),
+    });
+    let further: Vec<Lack> = slirp.into_iter().chain(virtiofsd).collect();
+    let (confine, reason, notice) = confine::Decision::new(spec.request.confine, &support, &further, account)?;
+    decision.reasons.push(reason);
+    decision.notices.extend(notice);
+    Ok(confine)
+}
+
+/// Describes the same machine for another engine, or says why that engine cannot run it. That is no failure, because
 /// the other engine is not used.
 fn other(engine: &dyn Engine, plan: &Plan) -> String {
     match engine::check(engine, plan).and_then(|()| engine.describe(plan)) {
@@ -295,6 +366,10 @@ pub(crate) fn run(
     mut ready_pipe: ReadyPipe,
     signals: Signals,
 ) -> Result<(Ending, Counters), Failure> {
+    // Before this process's files in /proc are closed to it.
+    if let Err(failure) = confine::no_core_dumps() {
+        directory.warn(&failure.to_string());
+    }
     leave_no_core_dump();
     if prepared.decision.network != NetworkBackend::None
         && let Some(warning) = Resolver::of_host().warning()

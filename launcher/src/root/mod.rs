@@ -14,6 +14,7 @@ use layer_store::{BaseId, Observer, Store};
 
 use crate::engine::Backend;
 use crate::failure::{About, Failure};
+use crate::host::confine;
 use crate::host::virtiofsd::{Purpose, Virtiofsd};
 use crate::meter::Meter;
 use crate::spec::Tree;
@@ -35,7 +36,7 @@ impl Served {
 }
 
 /// Creates what `backend` serves `tree` from, if it does not exist yet, and a server for it. A signal from the user
-/// sets `caught` to its number, and ends this.
+/// sets `caught` to its number, and ends this. `confine` says how programs are confined.
 ///
 /// # Errors
 /// virtiofsd is needed and missing, something cannot be created, or a signal arrived.
@@ -43,12 +44,13 @@ pub(crate) fn serve(
     tree: Tree,
     backend: Backend,
     virtiofsd: Result<Virtiofsd, Failure>,
+    confine: confine::Decision,
     caught: &Arc<AtomicI32>,
 ) -> Result<Served, Failure> {
     let (view, store, base) = match tree {
         Tree::Directory(path) => {
             let purpose = Purpose::Root;
-            return Ok(Served::by(DirectoryRoot { path, virtiofsd: virtiofsd?, purpose, _view: None }));
+            return Ok(Served::by(DirectoryRoot { path, virtiofsd: virtiofsd?, purpose, confine, _view: None }));
         }
         Tree::View(view, store, base) => (view, store, base),
     };
@@ -61,13 +63,13 @@ pub(crate) fn serve(
             let own = !rustix::process::geteuid().is_root();
             let path = unpacked(&store, &base, own, caught)?;
             let purpose = if own { Purpose::OwnRoot } else { Purpose::Root };
-            Ok(Served::by(DirectoryRoot { path, virtiofsd: virtiofsd?, purpose, _view: Some(view) }))
+            Ok(Served::by(DirectoryRoot { path, virtiofsd: virtiofsd?, purpose, confine, _view: Some(view) }))
         }
         Backend::Direct | Backend::Virtiofsd => {
             let server = Arc::new(Server::new(view));
             let stats = Some(Arc::clone(server.stats()));
             let served = match backend {
-                Backend::Virtiofsd => Served::by(MountedRoot::new(server, virtiofsd?)),
+                Backend::Virtiofsd => Served::by(MountedRoot::new(server, virtiofsd?, confine)),
                 _ => Served::by(DirectRoot::new(server)),
             };
             Ok(Served { stats, ..served })

@@ -13,6 +13,7 @@ use vhost_user::VhostUserFs;
 
 use crate::failure::{About, Failure};
 use crate::host::command_line::CommandLine;
+use crate::host::confine::{self, Account, Confined, Confinement, Namespace};
 use crate::host::virtiofsd::{Owner, Purpose, Virtiofsd};
 
 /// A way to serve a root as a vhost-user-fs device. Dropping it ends the service and removes what it needed (a mount,
@@ -23,7 +24,7 @@ pub(crate) trait RootServer: fmt::Debug {
     ///
     /// # Errors
     /// Something that it needs is missing.
-    fn start(&mut self, socket: &Path, mount_point: &Path) -> Result<Option<CommandLine>, Failure>;
+    fn start(&mut self, socket: &Path, mount_point: &Path) -> Result<Option<Confined>, Failure>;
 
     /// Returns whether it serves on the socket. A root that the hypervisor reads itself does not.
     fn is_device(&self) -> bool {
@@ -58,7 +59,7 @@ impl DirectRoot {
 }
 
 impl RootServer for DirectRoot {
-    fn start(&mut self, socket: &Path, _mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
+    fn start(&mut self, socket: &Path, _mount_point: &Path) -> Result<Option<Confined>, Failure> {
         let device = VhostUserFs::listen(Arc::clone(&self.server), socket).about("root")?;
         self.device = Some(device);
         Ok(None)
@@ -81,7 +82,7 @@ pub(crate) struct ImageRoot {
 }
 
 impl RootServer for ImageRoot {
-    fn start(&mut self, _socket: &Path, _mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
+    fn start(&mut self, _socket: &Path, _mount_point: &Path) -> Result<Option<Confined>, Failure> {
         Ok(None)
     }
 
@@ -103,18 +104,61 @@ pub(crate) struct DirectoryRoot {
     pub(crate) virtiofsd: Virtiofsd,
     /// Which user the files belong to: [`Purpose::Root`] or [`Purpose::OwnRoot`].
     pub(crate) purpose: Purpose,
+    /// How it is confined.
+    pub(crate) confine: confine::Decision,
     /// The view that the directory was unpacked from, if it was. Keeps `gc` from removing the directory.
     pub(crate) _view: Option<Arc<View>>,
 }
 
 impl RootServer for DirectoryRoot {
-    fn start(&mut self, socket: &Path, mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
-        self.command_line(socket, mount_point)
+    fn start(&mut self, socket: &Path, mount_point: &Path) -> Result<Option<Confined>, Failure> {
+        let Some(command) = self.command_line(socket, mount_point)? else { return Ok(None) };
+        // Only the tree that was unpacked here has files whose owners it must not care for.
+        let reads_all = self._view.is_some();
+        let confinement = match self.purpose {
+            // It enters namespaces itself.
+            Purpose::OwnRoot => None,
+            Purpose::Root => confinement(&command, &self.path, socket, &self.confine, reads_all),
+        };
+        Ok(Some((command, confinement)))
     }
 
     fn command_line(&self, socket: &Path, _mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
-        self.virtiofsd.command(&self.path, socket, self.purpose, &Owner::ourselves()).map(Some)
+        self.virtiofsd
+            .command(&self.path, &in_place(socket, self.confine.account.as_ref()), self.purpose, &Owner::ourselves())
+            .map(Some)
     }
+}
+
+/// Returns how a virtiofsd is confined that serves `tree` with its owners: to that tree. If root starts it, it runs as
+/// another user in namespaces. If an ordinary user starts it, only Landlock confines it, because the owners of files
+/// would be unknown in a user namespace.
+fn confinement(
+    command: &CommandLine,
+    tree: &Path,
+    socket: &Path,
+    decision: &confine::Decision,
+    reads_all: bool,
+) -> Option<Confinement> {
+    let mut confinement = Confinement::of_program(&command.program).without(Namespace::User);
+    confinement.readable.push(tree.to_owned());
+    (confinement.open_files, confinement.proc, confinement.reads_all) = (u64::MAX, true, reads_all);
+    let own = socket.parent().map(Path::to_owned);
+    if decision.account.is_some() {
+        confinement.account.clone_from(&decision.account);
+        confinement.directory = own;
+        return Some(confinement);
+    }
+    decision.support.as_ref()?;
+    (confinement.namespaces, confinement.processes, confinement.reads_all) = (Vec::new(), u64::MAX, false);
+    confinement.writable.extend(own);
+    Some(confinement)
+}
+
+/// Returns the path of its socket for a server: one that runs as another user starts in the socket's directory.
+fn in_place(socket: &Path, account: Option<&Account>) -> PathBuf {
+    let name = account.and_then(|_| socket.file_name());
+    name.map_or_else(|| socket.to_owned(), PathBuf::from)
 }
 
 /// A view, mounted by FUSE in the machine's directory, and served from there by virtiofsd.
@@ -122,6 +166,7 @@ impl RootServer for DirectoryRoot {
 pub(crate) struct MountedRoot {
     server: Arc<Server>,
     virtiofsd: Virtiofsd,
+    confine: confine::Decision,
     mounted: Option<(MountPoint, Option<Workers>)>,
 }
 
@@ -131,22 +176,27 @@ const THREADS: usize = 2;
 impl MountedRoot {
     /// Creates a root that mounts what `server` answers.
     #[must_use]
-    pub(crate) fn new(server: Arc<Server>, virtiofsd: Virtiofsd) -> Self {
-        Self { server, virtiofsd, mounted: None }
+    pub(crate) fn new(server: Arc<Server>, virtiofsd: Virtiofsd, confine: confine::Decision) -> Self {
+        Self { server, virtiofsd, confine, mounted: None }
     }
 }
 
 impl RootServer for MountedRoot {
-    fn start(&mut self, socket: &Path, mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
+    fn start(&mut self, socket: &Path, mount_point: &Path) -> Result<Option<Confined>, Failure> {
         fs::create_dir(mount_point).about(mount_point.display())?;
         let point = MountPoint::new(mount_point).about("root")?;
-        // Only this user can enter the mount, and no modes are checked: the guest's kernel does that.
-        let device = point.mount(&MountOptions::default()).about("root")?;
+        // Only this user can enter the mount, and no modes are checked: the guest's kernel does that. If virtiofsd runs as
+        // another user, only the directory above the mount keeps others out.
+        let options = MountOptions { allow_other: self.confine.account.is_some(), ..MountOptions::default() };
+        let device = point.mount(&options).about("root")?;
         let (_, workers) = self.mounted.insert((point, None));
         // The workers themselves say whether their threads still run.
         let (events, _) = channel();
         *workers = Some(Workers::start(&self.server, device, THREADS, &events).about("root")?);
-        self.command_line(socket, mount_point)
+        let Some(command) = self.command_line(socket, mount_point)? else { return Ok(None) };
+        // A mount that is open to another user checks modes.
+        let confinement = confinement(&command, mount_point, socket, &self.confine, true);
+        Ok(Some((command, confinement)))
     }
 
     fn has_ended(&self) -> bool {
@@ -154,7 +204,9 @@ impl RootServer for MountedRoot {
     }
 
     fn command_line(&self, socket: &Path, mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
-        self.virtiofsd.command(mount_point, socket, Purpose::Root, &Owner::ourselves()).map(Some)
+        self.virtiofsd
+            .command(mount_point, &in_place(socket, self.confine.account.as_ref()), Purpose::Root, &Owner::ourselves())
+            .map(Some)
     }
 }
 

@@ -23,7 +23,9 @@ pub(super) fn xattrs<'view>(
 ) -> Result<Xattrs<'view>, ViewError> {
     let mut wanted = Vec::new();
     for name in view.xattr_names(ino)? {
-        if options.without_owners && !name.starts_with(b"user.") {
+        let of_kernel = !name.starts_with(b"user.") && !name.starts_with(b"system.");
+        let left_out = if options.without_owners { !name.starts_with(b"user.") } else { of_kernel };
+        if left_out && !options.keeps_privileges() {
             made.xattrs_left_out += 1;
         } else {
             wanted.push((name, view.xattr(ino, name)?.unwrap_or_default()));
@@ -34,8 +36,12 @@ pub(super) fn xattrs<'view>(
 
 /// Returns the permissions that a file gets under `options`.
 pub(super) fn permissions(attr: &Attr, options: &MaterializeOptions) -> u32 {
-    // Without its owner, such a file would give others the rights of the user who unpacked it.
-    if options.without_owners && attr.kind != Kind::Symlink { attr.permissions & !SET_IDS } else { attr.permissions }
+    // Such a file gives others the rights of its owner.
+    if !options.keeps_privileges() && attr.kind != Kind::Symlink {
+        attr.permissions & !SET_IDS
+    } else {
+        attr.permissions
+    }
 }
 
 /// Sets the attributes of an open file or directory. Times are set last, because everything else changes them.

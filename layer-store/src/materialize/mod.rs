@@ -15,6 +15,7 @@ mod tree;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::fault::{self, FaultPoint};
@@ -29,10 +30,21 @@ pub struct MaterializeOptions {
     /// Do not set the owners of files, which needs no privileges. Everything that depends on owners is left out and
     /// counted: device nodes, set-user-ID and set-group-ID bits, and extended attributes outside `user.`.
     pub without_owners: bool,
+    /// Keep what could give another user of the host privileges: set-user-ID and set-group-ID bits, device nodes, and
+    /// attributes of the kernel (`security.`, `trusted.`), such as capabilities of programs. Only with owners, and only in
+    /// a directory that nobody else can enter. Otherwise they are left out and counted.
+    pub with_privileges: bool,
     /// Make regular files that are equal in content, owner, mode, time and attributes one file with several names.
     pub link_equal: bool,
     /// Link to the file at the same path below this directory if it is equal in the same way.
     pub link_to: Option<PathBuf>,
+}
+
+impl MaterializeOptions {
+    /// Whether privileges are kept.
+    fn keeps_privileges(&self) -> bool {
+        self.with_privileges && !self.without_owners
+    }
 }
 
 /// What was unpacked.
@@ -59,6 +71,9 @@ pub enum MaterializeError {
     /// The directory exists and is not empty.
     #[error("{0} is not empty; give a new directory")]
     NotEmpty(PathBuf),
+    /// Privileges are to be kept where other users could use them.
+    #[error("{0}: other users can enter it, and could use the privileges of programs and devices in it")]
+    Exposed(PathBuf),
     /// The view cannot be read.
     #[error(transparent)]
     View(#[from] ViewError),
@@ -134,6 +149,9 @@ impl View {
         }
         let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(parent).map_err(MaterializeError::host(parent))?;
+        if options.keeps_privileges() && !is_closed(parent).map_err(MaterializeError::host(parent))? {
+            return Err(MaterializeError::Exposed(parent.to_owned()));
+        }
         let staging = tempfile::Builder::new().prefix(".lamina-materialize-").tempdir_in(parent);
         // The original error names the private directory, which means nothing to a user.
         let staging = staging.map_err(|cause| MaterializeError::host(parent)(cause.kind().into()))?;
@@ -145,6 +163,18 @@ impl View {
         renamed.map_err(MaterializeError::host(directory))?;
         Ok(made)
     }
+}
+
+/// Returns whether `directory` is, or is below, a directory of this user or of root that no other user can enter.
+fn is_closed(directory: &Path) -> io::Result<bool> {
+    let us = rustix::process::geteuid().as_raw();
+    for path in directory.canonicalize()?.ancestors() {
+        let found = fs::symlink_metadata(path)?;
+        if found.mode() & 0o011 == 0 && [us, 0].contains(&found.uid()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Renames a directory even if its mode does not allow writing. Moving a directory into another one changes its `..`,

@@ -128,7 +128,7 @@ impl Walk<'_> {
         }
         let attr = self.view.attr(ino)?;
         let is_device = matches!(attr.kind, Kind::CharDevice | Kind::BlockDevice);
-        if is_device && self.options.without_owners {
+        if is_device && !self.options.keeps_privileges() {
             self.made.devices_left_out += 1;
             return Ok(());
         }

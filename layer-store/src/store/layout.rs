@@ -18,7 +18,7 @@
 //!   bases/<base-id>/index            the merge index (a cache)
 //!   bases/<base-id>/recipe           JSON: DiffIDs of image and variant
 //!   bases/<base-id>/erofs-1          the base as a block image, if one was requested (a cache)
-//!   bases/<base-id>/tree-1           the base as a directory, if one was requested (a cache); without owners tree-1-own
+//!   bases/<base-id>/tree-2/root      the base as a directory, if one was requested (a cache); without owners tree-1-own
 //!   partial/sha256/<hex>             the first bytes of the layer with this digest, if its transfer ended early (a cache)
 //!   leases/<id>                      what a live process uses; locked by that process
 //!   pins/<hex>                       what something outside the store uses: see `pins.rs`
@@ -120,10 +120,17 @@ impl Layout {
         self.base(id).join("erofs-1")
     }
 
-    /// The path of the tree of a base, with a version in the same way.
+    /// The path of the tree of a base, with a version in the same way. A tree with owners has the image's privileged
+    /// programs and devices, and is in a directory that nobody else can enter.
     #[cfg(target_os = "linux")]
     pub(super) fn tree(&self, id: &BaseId, without_owners: bool) -> PathBuf {
-        self.base(id).join(if without_owners { "tree-1-own" } else { "tree-1" })
+        self.base(id).join(if without_owners { "tree-1-own" } else { "tree-2/root" })
+    }
+
+    /// Where an earlier version put a tree with owners, which other users could enter.
+    #[cfg(target_os = "linux")]
+    pub(super) fn open_tree(&self, id: &BaseId) -> PathBuf {
+        self.base(id).join("tree-1")
     }
 
     pub(super) fn lock(&self, name: &str) -> PathBuf {

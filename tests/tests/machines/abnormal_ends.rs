@@ -34,6 +34,34 @@ fn death_of_any_helper_fails_the_machine_and_ends_the_rest() {
 }
 
 #[test]
+fn crash_of_the_hypervisor_fails_the_machine_and_no_memory_of_any_process_is_dumped() {
+    let machines = Machines::of(Image::Debian);
+    let session = &machines.session;
+    let secret = session.work("secrets").join("token");
+    std::fs::write(&secret, "value-of-a-secret").unwrap();
+    let share = format!("{}:/media", session.work("shared").display());
+    let run = machines.detach("m", &["--secret", secret.to_str().unwrap(), "-v", &share], "sleep 1000");
+    let mut unlimited = session.command("/bin/sh".as_ref());
+    unlimited.args(["-c", "ulimit -c unlimited && exec \"$@\"", "sh"]).arg(run.get_program()).args(run.get_args());
+    Finished::of(&mut unlimited).succeeded();
+    for process in session.traces().processes().iter().filter(|process| !process.command.contains("__clean")) {
+        let of = |file: &str| {
+            std::fs::read_to_string(format!("/proc/{}/{file}", process.pid.as_raw_nonzero())).unwrap_or_default()
+        };
+        let limits = of("limits");
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap_or_default();
+        assert_eq!(core.split_whitespace().nth(4), Some("0"), "{process:?}: {core}");
+        assert_eq!(of("coredump_filter").trim(), "00000000", "{process:?}");
+    }
+    kill_process(machines.process("m", "hypervisor"), Signal::SEGV).unwrap();
+    assert_eq!(session.ok(["wait", "m"]), "125\n");
+    let seen = machines.seen("m");
+    assert!(seen["reason"].as_str().unwrap().contains("SIGSEGV"), "{seen}");
+    session.ok(["rm", "m"]);
+    session.traces().assert_nothing_left();
+}
+
+#[test]
 fn kernel_panic_that_hangs_is_noticed_and_ended() {
     let machines = Machines::of(Image::Debian);
     // With `panic=0` the guest hangs after a panic instead of resetting.

@@ -1,6 +1,7 @@
 //! Machines from start to removal: detached, listed, queried, stopped, and removed without a trace.
 
 mod abnormal_ends;
+mod by_root;
 mod container_habits;
 mod faults;
 mod fixture;

@@ -3,6 +3,7 @@
 
 use super::super::contract::Accelerator;
 use super::*;
+use crate::host::confine::Support;
 
 fn able() -> HostCapabilities {
     HostCapabilities {
@@ -18,6 +19,7 @@ fn able() -> HostCapabilities {
 /// An engine with a quick machine type that has little room, and two accelerators.
 fn engine() -> Capabilities {
     Capabilities {
+        confinement: Support::default(),
         accelerators: vec![
             Accelerator { name: "fast", works: Ok(()), caution: None },
             Accelerator { name: "slow", works: Ok(()), caution: None },

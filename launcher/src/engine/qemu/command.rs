@@ -5,6 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use super::machine::{Accelerator, Board};
+use super::sandbox::FILTER;
 use crate::engine::plan::{NetworkDevice, Plan};
 use crate::host::command_line::CommandLine;
 use crate::host::network::{ADDRESS, GATEWAY, NAME_SERVER, PREFIX};
@@ -48,8 +49,11 @@ pub(super) fn command(
         .args(["-machine", &format!("{}memory-backend=memory", options_of(machine))])
         .args(["-accel", kind, "-cpu", model, "-smp", &plan.cpus.to_string()])
         .args(["-m", &format!("{}M", plan.memory_mib)])
-        .args(["-object", &format!("memory-backend-memfd,id=memory,size={}M,share=on", plan.memory_mib)])
+        .args(["-object", &format!("memory-backend-memfd,id=memory,size={}M,share=on,dump=off", plan.memory_mib)])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    if plan.confine.support.as_ref().is_some_and(|support| support.own_filter) {
+        command = command.args(["-sandbox", FILTER]);
+    }
     if machine == Board::Microvm {
         // vhost-user-fs has no legacy mode, and virtio-mmio starts in it.
         command = command.args(["-global", "virtio-mmio.force-legacy=false"]);

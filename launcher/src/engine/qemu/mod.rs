@@ -5,7 +5,9 @@ mod machine;
 mod monitor;
 mod probe;
 mod qmp;
+mod sandbox;
 
+use std::fs::File;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
@@ -17,6 +19,7 @@ use super::request::{Choice, RunRequest};
 use crate::failure::{About, Failure};
 use crate::host::child;
 use crate::host::command_line::CommandLine;
+use crate::host::confine::{self, Level};
 use crate::host::network::NetworkBackend;
 use crate::host::process::Process;
 
@@ -59,7 +62,11 @@ impl Engine for Qemu {
             Choice::Forced(name) => Board::of(name).unwrap_or(Board::Microvm),
             Choice::Auto => Board::Microvm,
         };
-        let probe = Probe { engine: self, program: &program, machine, host };
+        let confinement = sandbox::support(host, &program)?;
+        let (level, account) = &host.confine;
+        let support = (*level != Level::Off).then(|| confinement.clone());
+        let confine = confine::Decision { support, account: account.clone() };
+        let probe = Probe { engine: self, program: &program, machine, host, confine };
         let kvm = match &request.accelerator {
             Choice::Forced(name) if name == Accelerator::Kvm.name() && !host.thorough => probe::opens(),
             Choice::Forced(_) if !host.thorough => Err("not tried".to_owned()),
@@ -76,6 +83,7 @@ impl Engine for Qemu {
             machines: Board::ALL.map(machine_type).into(),
             shares: Ok(()),
             networks: vec![NetworkBackend::Passt, NetworkBackend::Slirp],
+            confinement,
         })
     }
 
@@ -92,7 +100,13 @@ impl Engine for Qemu {
     fn start(&self, plan: &Plan, events: Events) -> Result<Box<dyn Running>, Failure> {
         let control = UnixListener::bind(&plan.control).about(plan.control.display())?;
         let monitor = UnixListener::bind(&plan.monitor).about(plan.monitor.display())?;
-        let process = Process::start(&command_line(plan)?, &plan.log, move |mut process| {
+        let command = command_line(plan)?;
+        let confinement = plan.confinement(&command.program);
+        // It must exist to be shown to a confined program, and only the supervisor has created it already.
+        if !plan.console.exists() {
+            drop(File::create(&plan.console).about(plan.console.display())?);
+        }
+        let process = Process::start(&command, confinement.as_ref(), &plan.log, move |mut process| {
             let (handle, told) = (process.handle(), Events::clone(&events));
             let connecting = std::thread::spawn(move || {
                 if let Some(stream) = handle.accept(&control) {

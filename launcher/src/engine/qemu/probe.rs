@@ -18,6 +18,7 @@ use crate::engine::contract::{Engine, Event, Exit, Host};
 use crate::engine::plan::Plan;
 use crate::failure::{About, Failure};
 use crate::host::child;
+use crate::host::confine;
 use crate::host::probe_cache::ProbeCache;
 
 /// How much a test guest may spend until the first line of its init. Processor time is what counts, so that a busy host
@@ -115,6 +116,8 @@ pub(super) struct Probe<'a> {
     pub(super) machine: Board,
     /// What guests boot, and the cache.
     pub(super) host: &'a Host<'a>,
+    /// How guests' QEMU is confined.
+    pub(super) confine: confine::Decision,
 }
 
 impl Probe<'_> {
@@ -202,6 +205,7 @@ impl Probe<'_> {
             monitor: scratch.join("monitor.sock"),
             console: scratch.join("console.log"),
             log: scratch.join("hypervisor.log"),
+            confine: self.confine.clone(),
         }
     }
 }

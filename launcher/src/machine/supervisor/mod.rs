@@ -32,7 +32,7 @@ use super::stdio::Stdio;
 use super::{LAUNCHER_LOG, console, kept_disk, limits, terminal};
 use crate::engine::{self, Engine, Events, Plan, Running};
 use crate::failure::{About, Failure, MACHINE_FAILED};
-use crate::host::command_line::CommandLine;
+use crate::host::confine::Confined;
 use crate::host::{bounded_log, packet_filter};
 use crate::root::RootServer;
 use crate::spec::ready::Ready;
@@ -55,7 +55,7 @@ pub(crate) struct RunConfig {
     /// The socket that returns the root's counters, for as long as this exists.
     pub(crate) _stats: Option<StatsSocket>,
     /// The servers of its further shares and of its network, each with its socket, whose name says what it serves.
-    pub(crate) shares: Vec<(CommandLine, PathBuf)>,
+    pub(crate) shares: Vec<(Confined, PathBuf)>,
     /// What executes the guest, and how.
     pub(crate) engine: (&'static dyn Engine, Plan),
     /// The most bytes of the console's log.
