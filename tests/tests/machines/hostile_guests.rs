@@ -3,12 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
 use end_to_end::{Finished, Image, until};
 use rustix::process::Pid;
 
-use crate::fixture::{Machines, REFERENCE};
+use crate::fixture::Machines;
 
 /// Plays a hypervisor whose guest has taken over the control channel. The machine's name says what it does.
 const STAND_IN: &str = r#"#!/usr/bin/python3
@@ -65,8 +64,6 @@ if mode == 'prints':
 if mode == 'console':
     console = open(path('console'), 'ab', buffering=0)
     while True: console.write(b'Kernel panic? not yet ' * 50 + b'\n')
-if mode == 'monitor':
-    while True: monitor.sendall(b'x' * (1 << 20))
 if mode == 'disks':
     event = json.dumps({'event': 'BLOCK_IO_ERROR', 'data': {'reason': 'x' * 30000}}).encode() + b'\n'
     n = 0
@@ -98,21 +95,11 @@ impl Hostile {
     /// Starts `hostile-MODE` in the background.
     fn start(&self, mode: &str, options: &[&str]) -> String {
         let name = format!("hostile-{mode}");
-        let mut lamina = self.machines.detach(&name, &["--network", "none"], "true");
-        let mut lamina = with_options(&mut lamina, options);
+        let options = [&["--network", "none"][..], options].concat();
+        let mut lamina = self.machines.detach(&name, &options, "true");
         Finished::of(lamina.env("PATH", &self.path)).succeeded();
         name
     }
-}
-
-/// `lamina run` with further options.
-fn with_options(run: &mut Command, options: &[&str]) -> Command {
-    let words: Vec<_> = run.get_args().map(ToOwned::to_owned).collect();
-    let mut command = Command::new(run.get_program());
-    let (before, after) = words.split_at(words.iter().position(|word| word == REFERENCE).unwrap());
-    command.args(before).args(options).args(after);
-    command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command
 }
 
 fn status_kib(pid: Pid, field: &str) -> Option<u64> {
@@ -168,7 +155,6 @@ fn guest_that_floods_what_it_may_send_costs_bounded_memory_and_disk_and_is_ended
         ("console", "console.log"),
         ("errors", "hypervisor.log"),
         ("disks", "lamina.log"),
-        ("monitor", "lamina.log"),
     ] {
         let size = 256 << 10;
         let name = hostile.start(mode, &["--log-max-size", "256K"]);
