@@ -16,7 +16,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use guest_protocol::{Channel, Ending, Hello, MACHINE, Message, VERSION};
+use guest_protocol::{Channel, Ending, Hello, MACHINE, Message, Side, VERSION};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::UnshareFlags;
 use serde_json::{Map, Value};
@@ -42,7 +42,7 @@ fn main() {
     let send = |stream, message: Message| message.write(stream, &control).expect("the supervisor listens");
     send(MACHINE, Message::Hello(Hello { version: VERSION, kernel: "6.1".into() }));
     loop {
-        match Message::read(&control).expect("the supervisor speaks the protocol") {
+        match Message::read(&control, Side::Host).expect("the supervisor speaks the protocol") {
             Some((_, Message::Setup(_))) => send(MACHINE, Message::Ready),
             Some((COMMAND, Message::Start(_))) => break,
             Some(_) => {}
@@ -54,7 +54,7 @@ fn main() {
     send(COMMAND, Message::Stdout(report.into_bytes()));
     send(COMMAND, Message::Exited(Ending::Status(0)));
     // Until it is told to power off.
-    while let Ok(Some((_, message))) = Message::read(&control) {
+    while let Ok(Some((_, message))) = Message::read(&control, Side::Host) {
         if matches!(message, Message::PowerOff) {
             send(MACHINE, Message::Halting);
             return;
