@@ -208,7 +208,11 @@ impl Forwarder<'_> {
     }
 
     fn connect(&self, service: Service) -> io::Result<Connection> {
-        let address = SocketAddrV4::new(*self.guest.ports.address.get().unwrap_or(&WITHOUT_CARD), service.port);
+        let own = *self.guest.ports.address.get().unwrap_or(&WITHOUT_CARD);
+        // On the loopback, a service on all addresses answers a datagram from 127.0.0.1, wherever it was sent, and a
+        // connected socket takes answers from its peer only.
+        let is_local_udp = service.protocol == Protocol::Udp && own.is_loopback();
+        let address = SocketAddrV4::new(if is_local_udp { Ipv4Addr::LOCALHOST } else { own }, service.port);
         let kind = match service.protocol {
             Protocol::Tcp => SocketType::STREAM,
             Protocol::Udp => SocketType::DGRAM,
