@@ -29,4 +29,4 @@ pub mod stats;
 pub mod wire;
 
 pub use log_format::LogFormat;
-pub use server::{CACHE_SECONDS, MAX_REPLY, MAX_REQUEST, Server, report};
+pub use server::{CACHE_SECONDS, MAX_REPLY, MAX_REQUEST, Server, UserNamespace, report};

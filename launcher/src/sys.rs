@@ -2,8 +2,13 @@
 #![allow(unsafe_code)]
 
 use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use rustix::mm::{Advice, madvise};
+use rustix::mount::MountFlags;
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
@@ -15,12 +20,12 @@ pub(crate) fn unshare(namespaces: UnshareFlags) -> rustix::io::Result<()> {
 
 /// Makes a copy of this process that is a child of its parent, and not of it. Returns the copy's id, and `None` in the
 /// copy. The process must have one thread.
-pub(crate) fn fork_sibling() -> std::io::Result<Option<Pid>> {
+pub(crate) fn fork_sibling() -> io::Result<Option<Pid>> {
     let flags = libc::CLONE_PARENT | libc::SIGCHLD;
     // SAFETY: without CLONE_VM and a stack this is fork(2). There is no other thread that could hold a lock.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     if pid < 0 {
-        return Err(std::io::Error::last_os_error());
+        return Err(io::Error::last_os_error());
     }
     Ok(i32::try_from(pid).ok().and_then(Pid::from_raw))
 }
@@ -49,6 +54,57 @@ impl Arguments {
         // written. Nothing refers to them: the standard library copies them when they are asked for.
         unsafe { std::ptr::write_bytes(first, 0, self.length) };
     }
+}
+
+/// Makes the kernel kill the process that `command` starts when the calling thread ends.
+pub(crate) fn die_with_parent(command: &mut Command) {
+    let ask = || Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?);
+    // SAFETY: it makes one system call; it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(ask) };
+}
+
+/// Mounts `/proc` in the process that `command` starts, for the namespaces of that process.
+pub(crate) fn mount_proc(command: &mut Command) {
+    let mount = || {
+        let hardened = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+        Ok(rustix::mount::mount(c"proc", c"/proc", c"proc", hardened, None)?)
+    };
+    // SAFETY: it makes one system call; it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(mount) };
+}
+
+/// The number of the first descriptor that a program inherits besides its standard streams.
+const FIRST_INHERITED: RawFd = 3;
+
+/// A number above all descriptors that a program inherits from this process.
+const ABOVE_INHERITED: RawFd = 64;
+
+/// Moves a descriptor above those that a program inherits.
+#[expect(clippy::needless_pass_by_value, reason = "the old number is free afterwards")]
+pub(crate) fn above_inherited(descriptor: OwnedFd) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(&descriptor, ABOVE_INHERITED)?)
+}
+
+/// Gives descriptors the numbers from 3 on, in their order, which programs that this process starts then inherit.
+///
+/// The caller must have no other descriptor below 64, besides the standard streams and those that it passes here.
+pub(crate) fn inheritable(descriptors: Vec<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
+    let moved: Vec<OwnedFd> = descriptors.into_iter().map(above_inherited).collect::<io::Result<_>>()?;
+    let mut placed = Vec::new();
+    for (number, descriptor) in (FIRST_INHERITED..).zip(moved) {
+        // SAFETY: no descriptor of this process has the number, as the caller promises, and the value that stands for it
+        // is given up again unless the call succeeds.
+        let mut target = unsafe { OwnedFd::from_raw_fd(number) };
+        match rustix::io::dup2(&descriptor, &mut target) {
+            Ok(()) => placed.push(target),
+            Err(error) => {
+                let _ = target.into_raw_fd();
+                return Err(error.into());
+            }
+        }
+        debug_assert_eq!(placed.last().map(AsRawFd::as_raw_fd), Some(number));
+    }
+    Ok(placed)
 }
 
 /// Releases the pages of programs and libraries in this process's memory. Most of them were needed to start a machine,

@@ -3,7 +3,6 @@
 //! The `off` of an entry is where a listing continues after it: 1 after `.`, 2 after `..`, then the view's cookie plus 2.
 
 use super::Server;
-use super::inode::entry;
 use crate::reply::Reply;
 use crate::request::FuseRequest;
 use crate::wire::{Dirent, DirentPlus, EntryOut, ReadIn, padded};
@@ -45,7 +44,7 @@ impl Server {
             return EntryOut::default();
         }
         match self.view.attr(listed.ino) {
-            Ok(attr) => entry(&attr),
+            Ok(attr) => self.entry(&attr),
             Err(error) => {
                 self.errno(&error);
                 EntryOut::default()

@@ -4,7 +4,7 @@ use super::{CACHE_SECONDS, Server};
 use crate::reply::Reply;
 use crate::request::FuseRequest;
 use crate::wire::{AttrOut, EntryOut, FileAttr, ReadIn, Statfs};
-use layer_store::{Attr, Ino, View, ViewError};
+use layer_store::{Attr, Ino, ViewError};
 use rustix::io::Errno;
 
 /// The block size in which sizes are reported, and the recommended length of a read.
@@ -14,7 +14,7 @@ impl Server {
     pub(super) fn lookup(&self, request: &FuseRequest<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
         let name = request.name()?;
         let base = Ino::from_raw(request.header.nodeid);
-        let entry = entry_of(&self.view, base, name).map_err(|error| self.errno(&error))?;
+        let entry = self.entry_of(base, name).map_err(|error| self.errno(&error))?;
         reply.put_structure(&entry)
     }
 
@@ -24,7 +24,7 @@ impl Server {
             attr_valid: CACHE_SECONDS,
             attr_valid_nsec: 0,
             dummy: 0,
-            attr: file_attr(&attr),
+            attr: self.file_attr(&attr),
         })
     }
 
@@ -59,57 +59,61 @@ impl Server {
     }
 }
 
-/// Returns the answer to `LOOKUP` of `name`. `.` is the inode itself and `..` a directory's parent, by which the kernel
-/// finds an inode that it knows only by number (`EXPORT_SUPPORT`; `fuse_get_dentry` in `fs/fuse/inode.c`).
-/// An inode that was found in this way has only the name `/` in itself, and is looked up by that name when it is
-/// checked again (`fuse_dentry_revalidate`): overlayfs does so for the origin of a file that it has copied up, and a
-/// name that is missing makes the file stale.
-fn entry_of(view: &View, base: Ino, name: &[u8]) -> Result<EntryOut, ViewError> {
-    let found = match name {
-        b"." | b"/" => Some(base),
-        b".." => Some(view.parent(base)?),
-        name => view.lookup(base, name)?,
-    };
-    match found {
-        Some(ino) => Ok(entry(&view.attr(ino)?)),
-        // Number 0 with a lifetime makes the kernel cache that the name is missing. It would not cache ENOENT.
-        None => Ok(EntryOut { entry_valid: CACHE_SECONDS, ..EntryOut::default() }),
+impl Server {
+    /// Returns the answer to `LOOKUP` of `name`. `.` is the inode itself and `..` a directory's parent, by which the kernel
+    /// finds an inode that it knows only by number (`EXPORT_SUPPORT`; `fuse_get_dentry` in `fs/fuse/inode.c`).
+    /// What it has found so has no name but `/` in itself, and is looked up by that when it is checked again
+    /// (`fuse_dentry_revalidate`): overlayfs does so for the origin of a file that it has copied up, and a name that is
+    /// missing makes the file stale.
+    fn entry_of(&self, base: Ino, name: &[u8]) -> Result<EntryOut, ViewError> {
+        let found = match name {
+            b"." | b"/" => Some(base),
+            b".." => Some(self.view.parent(base)?),
+            name => self.view.lookup(base, name)?,
+        };
+        match found {
+            Some(ino) => Ok(self.entry(&self.view.attr(ino)?)),
+            // Number 0 with a lifetime makes the kernel cache that the name is missing. It would not cache ENOENT.
+            None => Ok(EntryOut { entry_valid: CACHE_SECONDS, ..EntryOut::default() }),
+        }
     }
-}
 
-/// Returns the entry of a name that leads to the inode of `attr`.
-pub(super) fn entry(attr: &Attr) -> EntryOut {
-    EntryOut {
-        nodeid: attr.ino.get(),
-        generation: 0,
-        entry_valid: CACHE_SECONDS,
-        attr_valid: CACHE_SECONDS,
-        entry_valid_nsec: 0,
-        attr_valid_nsec: 0,
-        attr: file_attr(attr),
+    /// Returns the entry of a name that leads to the inode of `attr`.
+    pub(super) fn entry(&self, attr: &Attr) -> EntryOut {
+        EntryOut {
+            nodeid: attr.ino.get(),
+            generation: 0,
+            entry_valid: CACHE_SECONDS,
+            attr_valid: CACHE_SECONDS,
+            entry_valid_nsec: 0,
+            attr_valid_nsec: 0,
+            attr: self.file_attr(attr),
+        }
     }
-}
 
-/// Returns `attr` in the form of the protocol. A layer records one time, so all three are the same.
-fn file_attr(attr: &Attr) -> FileAttr {
-    let seconds = attr.mtime.seconds.cast_unsigned();
-    let nanoseconds = attr.mtime.nanoseconds;
-    FileAttr {
-        ino: attr.ino.get(),
-        size: attr.size,
-        blocks: attr.blocks,
-        atime: seconds,
-        mtime: seconds,
-        ctime: seconds,
-        atimensec: nanoseconds,
-        mtimensec: nanoseconds,
-        ctimensec: nanoseconds,
-        mode: attr.kind.mode_bits() | attr.permissions,
-        nlink: attr.nlink,
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: attr.device_number(),
-        blksize: BLOCK,
-        flags: 0,
+    /// Returns `attr` in the form of the protocol. A layer records one time, so all three are the same.
+    fn file_attr(&self, attr: &Attr) -> FileAttr {
+        let (uid, gid) =
+            if self.namespace.is_some_and(|namespace| namespace.only_root) { (0, 0) } else { (attr.uid, attr.gid) };
+        let seconds = attr.mtime.seconds.cast_unsigned();
+        let nanoseconds = attr.mtime.nanoseconds;
+        FileAttr {
+            ino: attr.ino.get(),
+            size: attr.size,
+            blocks: attr.blocks,
+            atime: seconds,
+            mtime: seconds,
+            ctime: seconds,
+            atimensec: nanoseconds,
+            mtimensec: nanoseconds,
+            ctimensec: nanoseconds,
+            mode: attr.kind.mode_bits() | attr.permissions,
+            nlink: attr.nlink,
+            uid,
+            gid,
+            rdev: attr.device_number(),
+            blksize: BLOCK,
+            flags: 0,
+        }
     }
 }

@@ -58,6 +58,19 @@ pub struct Server {
     view: Arc<View>,
     stats: Arc<Stats>,
     unsupported_xattrs: Vec<&'static [u8]>,
+    /// Set if it is mounted in a user namespace.
+    namespace: Option<UserNamespace>,
+}
+
+/// A user namespace in which a view is mounted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserNamespace {
+    /// It has no ids but root's, so every file belongs to user 0 and group 0. The kernel would show the other owners as
+    /// the overflow ids, and refuse to change such files.
+    pub only_root: bool,
+    /// Every `GETXATTR` is answered, also in a tree without extended attributes: fuse-overlayfs passes `EOPNOTSUPP` on, and
+    /// the kernel then refuses to open the file.
+    pub answers_xattrs: bool,
 }
 
 impl Server {
@@ -65,7 +78,14 @@ impl Server {
     #[must_use]
     pub fn new(view: Arc<View>) -> Self {
         let unsupported_xattrs = xattr::unsupported(&view);
-        Self { view, stats: Arc::new(Stats::new()), unsupported_xattrs }
+        Self { view, stats: Arc::new(Stats::new()), unsupported_xattrs, namespace: None }
+    }
+
+    /// Serves a mount that is made in a user namespace. The kernel reads the owners there as those of the namespace.
+    #[must_use]
+    pub fn in_user_namespace(self, namespace: UserNamespace) -> Self {
+        let unsupported_xattrs = if namespace.answers_xattrs { Vec::new() } else { self.unsupported_xattrs };
+        Self { unsupported_xattrs, namespace: Some(namespace), ..self }
     }
 
     /// Returns the counters of what was asked so far.

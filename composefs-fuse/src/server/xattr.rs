@@ -23,7 +23,7 @@ pub(super) fn unsupported(view: &View) -> Vec<&'static [u8]> {
 
 impl Server {
     pub(super) fn getxattr(&self, request: &FuseRequest<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
-        if !self.view.has_xattrs() {
+        if !self.view.has_xattrs() && !self.namespace.is_some_and(|namespace| namespace.answers_xattrs) {
             // The kernel remembers this for the whole mount, so that asking again costs no message.
             return Err(Errno::NOSYS);
         }
@@ -43,8 +43,8 @@ impl Server {
         let ino = Ino::from_raw(request.header.nodeid);
         let names = self.view.xattr_names(ino).map_err(|error| self.errno(&error))?;
         // xattr(7): only root can read this name space, which the kernel ensures, and only root sees its names, which
-        // each file system must ensure.
-        let is_root = request.header.uid == 0;
+        // each file system must ensure. The root of a user namespace cannot.
+        let is_root = request.header.uid == 0 && self.namespace.is_none();
         let names = names.filter(|name| is_root || !name.starts_with(b"trusted."));
         put_sized(wanted, names.flat_map(|name| [name, b"\0".as_slice()]), reply)
     }

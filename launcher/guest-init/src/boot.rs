@@ -31,7 +31,7 @@ pub(crate) fn mount_at(
 }
 
 /// Mounts what every later step reads: `/proc`, `/sys` and `/dev`.
-pub(crate) fn mount_kernel_filesystems() -> Result<(), String> {
+fn mount_kernel_filesystems() -> Result<(), String> {
     let hardened = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
     mount_at("proc", "/proc", "proc", hardened, None)?;
     mount_at("sysfs", "/sys", "sysfs", hardened, None)?;
@@ -40,7 +40,7 @@ pub(crate) fn mount_kernel_filesystems() -> Result<(), String> {
 
 /// Loads the modules that every guest needs. A module that fails to load is named on the console. If it was needed, the
 /// step that uses its device fails.
-pub(crate) fn load_modules() {
+fn load_modules() {
     load_directory(Path::new(MODULES));
 }
 
@@ -69,8 +69,11 @@ fn load_module(path: &Path) -> Result<(), std::io::Error> {
     }
 }
 
-/// Waits for the port called [`PORT_NAME`] and opens it.
+/// Mounts what every later step reads, loads the modules that every guest needs, and waits for the port called
+/// [`PORT_NAME`] and opens it.
 pub(crate) fn open_control_port() -> Result<File, String> {
+    mount_kernel_filesystems()?;
+    load_modules();
     let start = Instant::now();
     loop {
         if let Some(device) = find_port() {

@@ -28,6 +28,18 @@ pub(crate) fn configure_network(network: &Network) -> Result<(), String> {
     configure(index, network).map_err(|error| format!("network card: {error}"))
 }
 
+/// Waits for a card that something else makes and configures.
+pub(crate) fn await_network() -> Result<(), String> {
+    let routes = || fs::read_to_string("/proc/net/route").unwrap_or_default();
+    within_deadline(|| has_default_route(&routes()).then_some(())).ok_or_else(|| "no network card".to_owned())
+}
+
+/// Whether a table of routes has a default one: a heading, and for each route the interface, the destination in hex, and
+/// more (proc_pid_net(5)).
+fn has_default_route(table: &str) -> bool {
+    table.lines().skip(1).any(|line| line.split_whitespace().nth(1) == Some("00000000"))
+}
+
 /// Waits until `find` finds a device. Returns `None` if it has not by the deadline.
 fn within_deadline<T>(find: impl Fn() -> Option<T>) -> Option<T> {
     let start = Instant::now();
@@ -62,4 +74,18 @@ fn configure(index: u32, network: &Network) -> io::Result<()> {
         RouteRequest::link_up(index),
         RouteRequest::default_route(index, network.gateway.octets()),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_default_route_shows_that_the_card_is_configured() {
+        let heading = "Iface\tDestination\tGateway \tFlags\n";
+        let local = "eth0\t0002000A\t00000000\t0001\n";
+        assert!(!has_default_route("") && !has_default_route(heading));
+        assert!(!has_default_route(&format!("{heading}{local}")));
+        assert!(has_default_route(&format!("{heading}{local}eth0\t00000000\t0202000A\t0003\n")));
+    }
 }

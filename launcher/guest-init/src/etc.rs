@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use guest_protocol::Network;
 
@@ -16,34 +16,35 @@ use crate::{missing, writes};
 const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
     ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 
-/// Writes the files in the entered root. Returns the paths, without a leading slash, of the files that it had to write.
-pub(crate) fn write(hostname: &str, network: Option<&Network>) -> Vec<PathBuf> {
+/// Writes the files in the root that `root` leads to. Returns the paths, without a leading slash, of the files that it had to write.
+pub(crate) fn write(root: &Path, hostname: &str, network: Option<&Network>) -> Vec<PathBuf> {
     // As in a container, the name resolves to the network card's address, where published ports lead.
     let address = network.map_or_else(|| "127.0.1.1".to_owned(), |network| network.address.to_string());
     let written = [
-        put("/etc/hostname", |_| format!("{hostname}\n")),
-        put("/etc/hosts", |present| {
+        put(root, "etc/hostname", |_| format!("{hostname}\n")),
+        put(root, "etc/hosts", |present| {
             let gateway = network.filter(|network| network.host_loopback).map(|network| network.gateway.to_string());
             hosts(present, hostname, &address, gateway.as_deref())
         }),
         // The image's own file describes the host on which it was built.
-        put("/etc/resolv.conf", |present| network.map_or_else(|| present.to_owned(), resolv_conf)),
+        put(root, "etc/resolv.conf", |present| network.map_or_else(|| present.to_owned(), resolv_conf)),
     ];
-    let _ = symlink("/proc/self/mounts", "/etc/mtab");
+    let _ = symlink("/proc/self/mounts", root.join("etc/mtab"));
     written.into_iter().flatten().collect()
 }
 
 /// Replaces a file with what `content` returns for its present text, unless that is the same. Returns the path if it
 /// wrote the file.
-fn put(path: &str, content: impl Fn(&str) -> String) -> Option<PathBuf> {
-    if writes::is_of_user(path) {
+fn put(root: &Path, name: &str, content: impl Fn(&str) -> String) -> Option<PathBuf> {
+    if writes::is_of_user(name) {
         return None;
     }
+    let path = &root.join(name);
     let present = fs::read(path).ok();
     let text = String::from_utf8_lossy(present.as_deref().unwrap_or_default());
     let content = content(&text);
     let written = || -> io::Result<bool> {
-        fs::create_dir_all("/etc")?;
+        fs::create_dir_all(root.join("etc"))?;
         // A symbolic link leads to the file of a service that does not run here, or to a file that has other uses too.
         let is_link = fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink());
         if !is_link && present.as_deref() == Some(content.as_bytes()) {
@@ -55,10 +56,10 @@ fn put(path: &str, content: impl Fn(&str) -> String) -> Option<PathBuf> {
         fs::write(path, &content).map(|()| true)
     };
     let written = written().unwrap_or_else(|error| {
-        missing::note(format!("{path}: cannot write it: {error}"));
+        missing::note(format!("/{name}: cannot write it: {error}"));
         false
     });
-    written.then(|| path.trim_start_matches('/').into())
+    written.then(|| name.into())
 }
 
 /// The names of the host, for a guest that may reach its loopback: those of Docker and of Podman.

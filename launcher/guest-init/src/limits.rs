@@ -35,6 +35,12 @@ static TOLD: [AtomicBool; 6] = [const { AtomicBool::new(false) }; 6];
 
 /// Watches for as long as the guest runs.
 pub(crate) fn watch(guest: &Guest) {
+    if guest.in_container {
+        loop {
+            std::thread::sleep(TICK);
+            look(guest);
+        }
+    }
     let log = fs::OpenOptions::new().read(true).custom_flags(NONBLOCK).open("/dev/kmsg");
     let mut log = log.inspect_err(|error| missing::note(format!("/dev/kmsg: {error}"))).ok();
     missing::report(guest);
@@ -106,6 +112,8 @@ fn of_record(record: &str) -> Option<Warning> {
 }
 
 /// Checks the limits that the log does not show, and reports those that have been reached.
+///
+/// A container reaches its own limits only; how many threads the host has is none of them.
 pub(crate) fn look(guest: &Guest) {
     let tell = |warning| guest.send(MACHINE, Message::Warning(warning));
     if let Some(room) = writes::room() {
@@ -122,7 +130,8 @@ pub(crate) fn look(guest: &Guest) {
     {
         once(3, || tell(Warning::SharedMemoryFull { bytes: bytes(&room) }));
     }
-    if let Some((threads, most)) = threads()
+    if !guest.in_container
+        && let Some((threads, most)) = threads()
         && threads.saturating_mul(100) >= most.saturating_mul(98)
     {
         once(4, || tell(Warning::ThreadsFull { threads: most }));

@@ -6,6 +6,7 @@
 
 mod boot;
 mod changes;
+mod container;
 mod defaults;
 mod device;
 mod etc;
@@ -29,6 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use guest_protocol::{Channel, Hello, MACHINE, Message, Secret, Side, VERSION};
 
+use container::Container;
 use namespace::Namespace;
 use ports::Ports;
 use process::Session;
@@ -47,6 +49,8 @@ struct Guest {
     secrets: Mutex<Vec<Secret>>,
     /// The namespace of the command, if the command is an init.
     namespace: Mutex<Option<Arc<Namespace>>>,
+    /// The guest is a container, and its kernel the host's.
+    in_container: bool,
 }
 
 impl Guest {
@@ -76,18 +80,30 @@ fn main() {
         let arguments: Vec<String> = std::env::args().collect();
         std::process::exit(tool::run(&arguments).into());
     }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let container = Container::of(&arguments);
     println!("{}", guest_protocol::UP);
-    if let Err(cause) = serve() {
-        eprintln!("lamina: guest: {cause}");
+    match container {
+        Ok(None) => {
+            if let Err(cause) = boot::open_control_port().and_then(|port| serve(port, None)) {
+                eprintln!("lamina: guest: {cause}");
+            }
+            boot::power_off();
+        }
+        Ok(Some(mut container)) => {
+            let served = container.control.try_clone().map_err(|error| format!("control channel: {error}"));
+            if let Err(cause) = served.and_then(|control| serve(control, Some(&mut container))) {
+                eprintln!("lamina: container: {cause}");
+            }
+            // The kernel ends all other processes with the first one.
+            rustix::fs::sync();
+        }
+        Err(cause) => eprintln!("lamina: container: {cause}"),
     }
-    boot::power_off();
 }
 
-/// Runs from the first mount until the host says to power off.
-fn serve() -> Result<(), String> {
-    boot::mount_kernel_filesystems()?;
-    boot::load_modules();
-    let port = boot::open_control_port()?;
+/// Runs from the open control channel until the host says to power off.
+fn serve(port: File, mut container: Option<&mut Container>) -> Result<(), String> {
     let mut from = port.try_clone().map_err(|error| format!("control channel: {error}"))?;
     let guest = Arc::new(Guest {
         port: Mutex::new(port),
@@ -97,6 +113,7 @@ fn serve() -> Result<(), String> {
         ports: Ports::new().map_err(|error| format!("eventfd: {error}"))?,
         secrets: Mutex::default(),
         namespace: Mutex::default(),
+        in_container: container.is_some(),
     });
     Reaper::run(&guest);
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
@@ -111,7 +128,7 @@ fn serve() -> Result<(), String> {
             }
             Ok(None) => return Ok(()),
             Ok(Some((stream, message))) => {
-                if let Err(cause) = obey(&guest, stream, message) {
+                if let Err(cause) = obey(&guest, stream, message, container.as_deref_mut()) {
                     guest.send(MACHINE, Message::Fatal(cause.clone()));
                     return Err(cause);
                 }
@@ -123,13 +140,16 @@ fn serve() -> Result<(), String> {
 }
 
 /// Does what one message says. An error is fatal to the machine.
-fn obey(guest: &Arc<Guest>, stream: u32, message: Message) -> Result<(), String> {
+fn obey(guest: &Arc<Guest>, stream: u32, message: Message, container: Option<&mut Container>) -> Result<(), String> {
     match message {
         Message::Secret(secret) => guest.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(secret),
         Message::Setup(setup) => {
             *guest.hostname.lock().unwrap_or_else(PoisonError::into_inner) = setup.hostname.clone();
             let secrets = std::mem::take(&mut *guest.secrets.lock().unwrap_or_else(PoisonError::into_inner));
-            root::enter(&setup, &secrets)?;
+            match container {
+                Some(container) => root::set_up(&setup, &secrets, container)?,
+                None => root::enter(&setup, &secrets)?,
+            }
             missing::report(guest);
             guest.ports.set_address(setup.network.as_ref().map_or(ports::WITHOUT_CARD, |network| network.address));
             let watcher = Arc::clone(guest);

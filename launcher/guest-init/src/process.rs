@@ -19,7 +19,7 @@ use rustix::termios::Winsize;
 use rustix::thread::{Gid, Uid};
 
 use crate::namespace::{self, Namespace};
-use crate::{Guest, limits, pump, sys, tool};
+use crate::{Guest, container, limits, pump, sys, tool};
 
 /// The `PATH` of a process whose environment has none: what Docker and Podman set.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -149,7 +149,8 @@ impl Session {
     /// Starts the process in the namespace that it belongs to: a new one if it is an init, otherwise the namespace of
     /// the init that runs, if there is one.
     fn start_in_namespace(&self, guest: &Guest) -> Result<(Wiring, Receiver<Ending>), StartError> {
-        let is_init = self.process.is_init_system();
+        // A container has no right to make a namespace.
+        let is_init = self.process.is_init_system() && !guest.in_container;
         let namespace = guest.namespace();
         let enter = || {
             match &namespace {
@@ -169,6 +170,9 @@ impl Session {
 
     fn start_here(&self, guest: &Guest, namespace: bool) -> Result<(Wiring, Receiver<Ending>), StartError> {
         let account = find_account(self.process.user.as_deref().unwrap_or_default())?;
+        if guest.in_container {
+            container::has_ids(&account).map_err(|cause| StartError { status: 125, cause })?;
+        }
         let mut command = command_of(guest, &self.process, &account)?;
         // The command holds the process's ends of the channels, so they have no end of file while it exists.
         let (wiring, terminal) = wire(&mut command, self.process.terminal, &account)?;
@@ -280,8 +284,13 @@ fn become_leader(command: &mut Command, terminal: bool) {
 fn become_account(command: &mut Command, account: &Account) {
     let groups: Vec<Gid> = account.groups.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
+    let only_root = account.uid == 0 && account.gid == 0;
     sys::before_exec(command, move || {
-        rustix::thread::set_thread_groups(&groups)?;
+        match rustix::thread::set_thread_groups(&groups) {
+            // A user namespace with one id has no other groups, and may not change them.
+            Err(rustix::io::Errno::PERM) if only_root => {}
+            other => other?,
+        }
         rustix::thread::set_thread_gid(gid)?;
         Ok(rustix::thread::set_thread_uid(uid)?)
     });

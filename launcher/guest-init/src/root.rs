@@ -11,6 +11,7 @@ use rustix::fs::Timespec;
 use rustix::mount::{MountFlags, mount_bind, mount_move, mount_remount};
 
 use crate::boot::{self, mount_at};
+use crate::container::Container;
 use crate::process::find_account;
 use crate::{defaults, device, etc, missing, netlink, writes};
 
@@ -36,9 +37,10 @@ pub(crate) fn enter(setup: &Setup, secrets: &[Secret]) -> Result<(), String> {
     switch_root()?;
     defaults::mount_and_link();
     // Before the shares are mounted, because the files in them are the host's.
-    let written = etc::write(&setup.hostname, setup.network.as_ref());
+    let root = Path::new("/");
+    let written = etc::write(root, &setup.hostname, setup.network.as_ref());
     for directory in &setup.directories {
-        make_directory(directory);
+        make_directory(root, directory);
     }
     if setup.init_system {
         mount_for_init_system();
@@ -58,10 +60,31 @@ pub(crate) fn enter(setup: &Setup, secrets: &[Secret]) -> Result<(), String> {
     Ok(())
 }
 
+/// Does the same for a container, whose mounts were made before init was started.
+pub(crate) fn set_up(setup: &Setup, secrets: &[Secret], container: &mut Container) -> Result<(), String> {
+    defaults::set_limits();
+    if let Some((place, lower)) = container.writes.take() {
+        writes::keep(place, lower);
+    }
+    if setup.network.is_some() {
+        device::await_network()?;
+    }
+    let root = container.writable_root();
+    let written = etc::write(&root, &setup.hostname, setup.network.as_ref());
+    for directory in &setup.directories {
+        make_directory(&root, directory);
+    }
+    // From here on the root is what it is for every process.
+    container.root = None;
+    fill_secrets(secrets, setup.user.as_deref().unwrap_or_default())?;
+    writes::note_own(&written);
+    Ok(())
+}
+
 /// Creates a directory for the command, if it is missing. A failure is not fatal here: the start of the command reports
 /// it.
-fn make_directory(path: &str) {
-    if let Err(error) = fs::create_dir_all(Path::new("/").join(path)) {
+fn make_directory(root: &Path, path: &str) {
+    if let Err(error) = fs::create_dir_all(root.join(path.trim_start_matches('/'))) {
         eprintln!("lamina: {path}: {error}");
     }
 }
@@ -87,13 +110,19 @@ fn write_secrets(secrets: &[Secret], user: &str) -> Result<(), String> {
     }
     let hardened = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
     mount_at("secrets", SECRETS, "tmpfs", hardened, Some(c"mode=0755"))?;
+    fill_secrets(secrets, user)?;
+    mount_remount(SECRETS, hardened | MountFlags::RDONLY, "").map_err(|error| format!("{SECRETS}: {error}"))
+}
+
+/// Writes the secrets where they are mounted.
+fn fill_secrets(secrets: &[Secret], user: &str) -> Result<(), String> {
     // For a user that is not in the image's files, the command is not started.
     let owner = find_account(user).ok();
     for secret in secrets {
         let path = Path::new(SECRETS).join(&secret.name);
         write_secret(&path, secret, owner.as_ref()).map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    mount_remount(SECRETS, hardened | MountFlags::RDONLY, "").map_err(|error| format!("{SECRETS}: {error}"))
+    Ok(())
 }
 
 fn write_secret(path: &Path, secret: &Secret, owner: Option<&Account>) -> std::io::Result<()> {

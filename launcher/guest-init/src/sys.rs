@@ -1,7 +1,9 @@
 //! The unsafe calls of this crate.
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
+use std::os::fd::FromRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -14,6 +16,15 @@ pub(crate) fn before_exec(command: &mut Command, prepare: impl FnMut() -> io::Re
     // SAFETY: the closures of this crate make only direct system calls (rustix's linux_raw backend); they neither
     // allocate nor take a lock that another thread of init may have held at the fork.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// Takes a descriptor that this program was started with. Programs that it starts do not inherit it.
+pub(crate) fn inherited(number: i32) -> io::Result<File> {
+    // SAFETY: the caller takes each number once, before this program has opened any file, so nothing else owns it. If it
+    // is not open, the next call fails, and closing it does nothing.
+    let file = unsafe { File::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(file)
 }
 
 /// Stops sharing what `flags` name with other threads and processes.

@@ -54,6 +54,11 @@ pub(crate) fn mount_over(lower: &str, overlay: &Overlay, root: &str) -> Result<(
     mount_at("lamina", root, "overlay", MountFlags::empty(), Some(&options))
 }
 
+/// Keeps the place and the tree below it of a root that something else has mounted.
+pub(crate) fn keep(place: File, lower: File) {
+    let _ = KEPT.set((place, lower));
+}
+
 /// Where the writes of a read-only root's volumes are, in the entered root, while the volumes are being mounted.
 const VOLUMES: &str = "/run/lamina/volumes";
 

@@ -130,13 +130,10 @@ fn engines(
     let mut usable = None;
     for engine in table::ENGINES {
         let found = engine.program().and_then(|program| described(&program));
-        let boot = match (&found, boot) {
-            (Ok(_), Ok(boot)) => boot,
-            _ => {
-                findings.push(Finding::new(engine.title(), false, found));
-                continue;
-            }
-        };
+        if found.is_err() || boot.is_err() && !engine.shares_kernel() {
+            findings.push(Finding::new(engine.title(), false, found));
+            continue;
+        }
         let host = Host { boot, cache, check, confine: confine.clone(), thorough: true };
         let probed = engine.probe(&host, &RunRequest::default());
         check()?;
@@ -144,9 +141,20 @@ fn engines(
             Ok(can) => {
                 findings.push(Finding::new(engine.title(), false, found));
                 let first = can.accelerators.iter().find(|accelerator| accelerator.works.is_ok());
+                // Machines are VMs unless a container is asked for.
+                let first = if engine.shares_kernel() { None } else { first };
                 usable = usable.or_else(|| first.map(|first| (engine.title(), first.name)));
-                findings.extend(can.accelerators.iter().map(|tried| accelerator(engine.title(), tried, first)));
-                findings.extend(confined(engine.title(), &can.confinement));
+                if engine.shares_kernel() {
+                    findings.extend(can.machines.iter().map(|way| {
+                        let works = format!("a test container ran: {}", way.advantage);
+                        Finding::new(&format!("{} {}", engine.title(), way.name), false, Ok(works))
+                    }));
+                    let notices = can.notices.iter().map(|notice| Failure::new("ids", notice));
+                    findings.extend(notices.map(|notice| Finding::new("subordinate ids", false, Err(notice))));
+                } else {
+                    findings.extend(can.accelerators.iter().map(|tried| accelerator(engine.title(), tried, first)));
+                    findings.extend(confined(engine.title(), &can.confinement));
+                }
             }
             Err(failure) => findings.push(Finding::new(engine.title(), false, Err(failure))),
         }

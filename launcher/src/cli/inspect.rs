@@ -124,6 +124,7 @@ fn show_machine(machine: &Machine, json: bool) -> Result<u8, Failure> {
     say!("machine     {}", record.name);
     say!("root        {}", record.root);
     say!("state       {}", ps::describe(&record.state));
+    record.engine.iter().for_each(|engine| say!("engine      {engine}"));
     record.warnings.iter().for_each(|warning| say!("warning     {warning}"));
     say!("command     {}", record.command.join(" "));
     say!("directory   {}", directory.display());

@@ -48,6 +48,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use composefs_fuse::LogFormat;
 use layer_store::printable;
 
+use crate::engine;
 use crate::failure::Failure;
 use crate::host::{child, confine, file_share, share};
 use crate::machine::{self, launch};
@@ -209,6 +210,12 @@ fn internal(arguments: &[OsString]) -> Option<Result<u8, Failure>> {
     }
     if what == share::SHARE {
         return Some(share::serve(rest));
+    }
+    if what == engine::CONTAINER {
+        return Some(engine::run_stage(rest));
+    }
+    if what == engine::REMOVE {
+        return Some(engine::remove_here(rest));
     }
     let words: Vec<&str> = rest.iter().filter_map(|word| word.to_str()).collect();
     match (what.to_str()?, words.as_slice()) {

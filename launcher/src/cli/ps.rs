@@ -43,17 +43,19 @@ impl Ps {
 }
 
 fn print_table(records: &[Record]) {
-    let heads = ["NAME", "ROOT", "STATE", "COMMAND"].map(str::to_owned);
+    let heads = ["NAME", "ENGINE", "ROOT", "STATE", "COMMAND"].map(str::to_owned);
     let rows = records.iter().map(|record| {
         let command = record.command.join(" ");
-        [record.name.clone(), record.root.clone(), describe(&record.state), cut(&command, 40)]
+        let engine = record.engine.clone().unwrap_or_default();
+        [record.name.clone(), engine, record.root.clone(), describe(&record.state), cut(&command, 40)]
             .map(|text| printable::line(&text).into_owned())
     });
-    let rows: Vec<[String; 4]> = std::iter::once(heads).chain(rows).collect();
+    let rows: Vec<[String; 5]> = std::iter::once(heads).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths = [width(0), width(1), width(2)];
-    for [name, root, state, command] in &rows {
-        say!("{name:0$}  {root:1$}  {state:2$}  {command}", widths[0], widths[1], widths[2]);
+    let widths = [width(0), width(1), width(2), width(3)];
+    for [name, engine, root, state, command] in &rows {
+        let [a, b, c, d] = widths;
+        say!("{name:a$}  {engine:b$}  {root:c$}  {state:d$}  {command}");
     }
 }
 

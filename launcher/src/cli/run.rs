@@ -13,9 +13,9 @@ use crate::engine::{Backend, Choice, RunRequest, table};
 use crate::failure::{About, Failure};
 use crate::host::confine::Level;
 use crate::host::network::{NetworkBackend, Publish};
-use crate::machine::kept_disk;
 use crate::machine::launch::{self, Prepared};
 use crate::machine::{self, Directory, ReadyPipe, Record, Signals};
+use crate::machine::{kept_directory, kept_disk};
 use crate::print;
 use crate::spec::command::{self, Overrides};
 use crate::spec::image_config::Defaults;
@@ -45,6 +45,7 @@ Examples:
   lamina run --secret token=$HOME/.token --env-file dev.env app:1
   lamina run --detach --name web --ready port:8000 -p 8000:8000 debian:12 python3 -m http.server
   lamina run --keep --name build debian:12 make install && lamina commit build app:2
+  lamina run --engine container debian:12 apt-get --version
   lamina run --dry-run debian:12 true"
 )]
 pub(super) struct Run {
@@ -132,8 +133,16 @@ pub(super) struct Run {
     /// How the VM reads its root: direct, virtiofsd, block, materialize or auto
     #[arg(long, default_value = "auto", hide_default_value = true)]
     backend: Choice<Backend>,
-    /// The program that runs the VM: qemu or auto
-    #[arg(long, default_value = "auto", hide_default_value = true, value_parser = table::parse_engine)]
+    /// What runs the machine: qemu, container (at full speed without KVM, on the host's kernel) or auto, which never
+    /// chooses a container by itself
+    #[arg(
+        long,
+        env = "LAMINA_ENGINE",
+        hide_env_values = true,
+        default_value = "auto",
+        hide_default_value = true,
+        value_parser = table::parse_engine
+    )]
     engine: Choice<String>,
     /// The accelerator: kvm, tcg (emulation) or auto
     #[arg(long, default_value = "auto", hide_default_value = true, value_parser = table::parse_accelerator)]
@@ -334,7 +343,11 @@ fn create(spec: &Spec, record: Record, detach: bool) -> Result<Directory, Failur
             spec.write(directory.path())?;
         }
         if let Writes::Disk { size } = spec.writes {
-            kept_disk::make(&directory.file(kept_disk::FILE), size)?;
+            if table::forces_container(&spec.request) {
+                kept_directory::make(&directory.file(kept_directory::NAME))?;
+            } else {
+                kept_disk::make(&directory.file(kept_disk::FILE), size)?;
+            }
         }
         match &spec.root {
             Root::Image { store, also_read, manifest, layers, variant, .. } if stays => {

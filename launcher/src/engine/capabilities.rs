@@ -38,7 +38,10 @@ impl HostCapabilities {
         } else {
             Err("not tried".to_owned())
         };
-        let in_guest = |parts: &[Part]| parts.iter().try_for_each(|part| tools.boot.modules.supports(*part));
+        let in_guest = |parts: &[Part]| {
+            let boot = tools.boot.as_ref().map_err(ToString::to_string)?;
+            parts.iter().try_for_each(|part| boot.modules.supports(*part))
+        };
         Self {
             fuse,
             virtiofsd: tools.virtiofsd.as_ref().map(|_| ()).map_err(ToString::to_string),
@@ -51,11 +54,13 @@ impl HostCapabilities {
 }
 
 impl RunRequest {
-    /// Returns the programs that it may need. Each one that is looked for costs a process.
+    /// Returns the programs that it may need. Each one that is looked for costs a process. `kernel` says
+    /// whether its guests may need a kernel of their own.
     #[must_use]
-    pub(crate) fn wanted(&self) -> Wanted {
+    pub(crate) fn wanted(&self, kernel: bool) -> Wanted {
         let by_virtiofsd = matches!(self.backend, Choice::Forced(Backend::Virtiofsd | Backend::Materialize));
         Wanted {
+            kernel: kernel || self.explain,
             virtiofsd: self.explain || self.directory_root || by_virtiofsd,
             passt: !matches!(self.network, Choice::Forced(NetworkBackend::None | NetworkBackend::Slirp)),
         }

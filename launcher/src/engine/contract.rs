@@ -34,6 +34,12 @@ pub(crate) trait Engine: fmt::Debug + Sync {
         &[]
     }
 
+    /// Returns whether its guests run on the host's kernel. They are containers: they start at once and boot nothing, and
+    /// only the host's kernel separates them from the host.
+    fn shares_kernel(&self) -> bool {
+        false
+    }
+
     /// Finds its program.
     ///
     /// # Errors
@@ -70,8 +76,8 @@ pub(crate) trait Engine: fmt::Debug + Sync {
 
 /// What a probe uses.
 pub(crate) struct Host<'a> {
-    /// What guests boot.
-    pub(crate) boot: &'a Boot,
+    /// What guests boot, or why they cannot.
+    pub(crate) boot: Result<&'a Boot, &'a Failure>,
     /// The cache directory.
     pub(crate) cache: &'a Path,
     /// Fails when the probe must be cancelled, such as after a signal.
@@ -95,6 +101,18 @@ pub(crate) struct Capabilities {
     pub(crate) networks: Vec<NetworkBackend>,
     /// What can confine its program.
     pub(crate) confinement: Support,
+    /// Whether its guests run on the host's kernel: they need none of its drivers, and it mounts their roots itself.
+    pub(crate) shares_kernel: bool,
+    /// What its users should know without asking.
+    pub(crate) notices: Vec<String>,
+}
+
+impl Capabilities {
+    /// Returns whether the best of its accelerators works.
+    #[must_use]
+    pub(crate) fn is_at_its_best(&self) -> bool {
+        self.accelerators.first().is_none_or(|best| best.works.is_ok())
+    }
 }
 
 /// What can execute an engine's guests.
@@ -158,6 +176,11 @@ pub(crate) trait Running: fmt::Debug {
     /// The process to record for the machine.
     fn process(&self) -> &Process;
 
+    /// What that process is.
+    fn role(&self) -> &'static str {
+        "hypervisor"
+    }
+
     /// Ends the guest and the engine at once. Does nothing if they have ended.
     fn kill(&self);
 }
@@ -214,6 +237,10 @@ pub(crate) enum Exit {
 /// # Errors
 /// Names what does not fit, and the way out.
 pub(crate) fn check(engine: &dyn Engine, plan: &Plan) -> Result<(), Failure> {
+    if engine.shares_kernel() != plan.container.is_some() {
+        let (wanted, has) = if engine.shares_kernel() { ("a container", "a VM") } else { ("a VM", "a container") };
+        return Err(Failure::new(engine.title(), format_args!("it runs {wanted}, and this is the plan of {has}")));
+    }
     plan.check()?;
     engine.check(plan)
 }

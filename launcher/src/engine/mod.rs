@@ -6,6 +6,7 @@
 
 mod capabilities;
 mod cloud_hypervisor;
+mod container;
 mod contract;
 mod firecracker;
 mod plan;
@@ -15,8 +16,9 @@ mod request;
 pub(crate) mod table;
 
 pub(crate) use capabilities::HostCapabilities;
+pub(crate) use container::{CONTAINER, REMOVE, namespace, remove as remove_writes, remove_here, run_stage};
 pub(crate) use contract::{Accelerator, Engine, Event, Events, Exit, Host, Running, check};
-pub(crate) use plan::{Disk, NetworkDevice, Plan, ShareDevice, check_socket};
+pub(crate) use plan::{Bind, Container, ContainerRoot, Disk, NetworkDevice, Plan, ShareDevice, Upper, check_socket};
 pub(crate) use request::{Backend, Choice, RunRequest};
 
 #[cfg(test)]

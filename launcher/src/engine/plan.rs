@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::failure::Failure;
 use crate::host::confine::{self, Confinement, Namespace};
 
@@ -15,7 +17,7 @@ pub(crate) const MAX_SERIAL: usize = 20;
 pub(crate) const MAX_SOCKET_PATH: usize = 107;
 
 /// Everything about a guest that its engine is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// The name of the machine, for the process list.
     pub(crate) name: String,
@@ -27,7 +29,7 @@ pub(crate) struct Plan {
     pub(crate) cpus: u32,
     /// Memory in MiB.
     pub(crate) memory_mib: u64,
-    /// The kernel image.
+    /// The kernel image. Empty for a container, which boots nothing.
     pub(crate) kernel: PathBuf,
     pub(crate) initramfs: PathBuf,
     /// Kernel parameters besides those that the machine type needs.
@@ -48,6 +50,118 @@ pub(crate) struct Plan {
     pub(crate) log: PathBuf,
     /// How the engine's program is confined.
     pub(crate) confine: confine::Decision,
+    /// What a container is made of. An engine whose guests have a kernel of their own gets none of it, and a container
+    /// gets no devices.
+    pub(crate) container: Option<Container>,
+}
+
+/// What a container is made of, where a VM has a kernel and devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Container {
+    pub(crate) root: ContainerRoot,
+    /// Where writes to the root go.
+    pub(crate) upper: Upper,
+    /// Directories and files of the host, in the order in which they are mounted.
+    pub(crate) binds: Vec<Bind>,
+    /// Directories that take writes although the root is read-only.
+    pub(crate) volumes: Vec<String>,
+    /// Whether init is given secrets.
+    pub(crate) has_secrets: bool,
+    /// The user and the group of the container to which this user's own files belong.
+    pub(crate) owner: (u32, u32),
+    /// The program of its init.
+    pub(crate) init: PathBuf,
+    /// A directory that no other process uses, of the machine's sockets.
+    pub(crate) place: PathBuf,
+    /// A file of the root that the container must be able to change, to find out whether it can.
+    pub(crate) check: Option<String>,
+    /// Whether the gateway of its network leads to the host's loopback.
+    pub(crate) host_loopback: bool,
+}
+
+/// The tree below a container's writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ContainerRoot {
+    /// A view. Its server waits at this socket for the device of the mount.
+    View(PathBuf),
+    /// A directory of the host.
+    Directory(PathBuf),
+}
+
+/// Where a container's writes to its root go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Upper {
+    /// To memory, of which they may fill this many bytes.
+    Memory { limit: Option<u64> },
+    /// To this directory, where they stay.
+    Directory(PathBuf),
+    /// Nowhere: the root is read-only.
+    Nowhere,
+}
+
+/// A directory or a file of the host in a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bind {
+    pub(crate) source: PathBuf,
+    pub(crate) target: String,
+    pub(crate) read_only: bool,
+}
+
+/// How a container's upper directory is laid over its root. What one writes, another cannot read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Format {
+    /// By the kernel's overlayfs.
+    #[serde(rename = "overlay")]
+    Kernel,
+    /// By the program fuse-overlayfs.
+    FuseOverlayfs,
+    /// Not at all: the root is read-only, and directories for temporary files are in memory.
+    #[serde(rename = "read-only")]
+    None,
+}
+
+impl Format {
+    /// All of them, the best first.
+    pub(crate) const ALL: [Self; 3] = [Self::Kernel, Self::FuseOverlayfs, Self::None];
+
+    /// Returns the format with this name.
+    #[must_use]
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+
+    /// Returns its name for people to choose it by.
+    #[must_use]
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "overlay",
+            Self::FuseOverlayfs => "fuse-overlayfs",
+            Self::None => "read-only",
+        }
+    }
+
+    /// Returns what it is, as the subject of a sentence.
+    #[must_use]
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Self::Kernel => "an overlay in a user namespace",
+            Self::FuseOverlayfs => "fuse-overlayfs",
+            Self::None => "a read-only root",
+        }
+    }
+
+    /// Returns the reason to choose it.
+    #[must_use]
+    pub(crate) const fn advantage(self) -> &'static str {
+        match self {
+            Self::Kernel => "the kernel's overlay works in a user namespace, and is the fastest",
+            Self::FuseOverlayfs => "the kernel's overlay does not work in a user namespace here",
+            Self::None => "no overlay works here, so the root is read-only except for /run, /tmp and /var/tmp",
+        }
+    }
 }
 
 /// A virtiofs share as the engine sees it.
@@ -200,6 +314,7 @@ pub(crate) fn example(shares: usize) -> Plan {
         console: "/state/web/console.log".into(),
         log: "/state/web/hypervisor.log".into(),
         confine: confine::Decision::default(),
+        container: None,
     }
 }
 

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::Mode;
+use rustix::mount::MountFlags;
 use rustix::process::{Signal, getgid, getuid, set_parent_process_death_signal, umask};
 use rustix::thread::UnshareFlags;
 
@@ -109,4 +110,20 @@ fn own_mounts() -> Result<(), Failure> {
     }
     // New credentials may have cleared it.
     set_parent_process_death_signal(Some(Signal::KILL)).about("prctl(PR_SET_PDEATHSIG)")
+}
+
+/// Returns the flags of the mount that holds `path` that a remount in a user namespace must repeat.
+pub(crate) fn inherited(path: &Path) -> Result<MountFlags, Failure> {
+    use rustix::fs::StatVfsMountFlags as Found;
+    let found = rustix::fs::statvfs(path).about(path.display())?.f_flag;
+    let pairs = [
+        (Found::NOSUID, MountFlags::NOSUID),
+        (Found::NODEV, MountFlags::NODEV),
+        (Found::NOEXEC, MountFlags::NOEXEC),
+        (Found::NOATIME, MountFlags::NOATIME),
+        (Found::NODIRATIME, MountFlags::NODIRATIME),
+        (Found::RELATIME, MountFlags::RELATIME),
+    ];
+    let flags = pairs.into_iter().filter(|(has, _)| found.contains(*has)).map(|(_, flag)| flag);
+    Ok(flags.fold(MountFlags::empty(), |all, flag| all | flag))
 }

@@ -43,13 +43,37 @@ pub(crate) fn for_kernel(kernel: &Kernel, modules: &Modules, cache: &Path) -> Re
     Ok(path)
 }
 
+/// Finds init itself as a program in `cache`, or makes it there. A container starts it without an initramfs.
+///
+/// # Errors
+/// Names the file that cannot be written.
+pub(crate) fn init(cache: &Path) -> Result<PathBuf, Failure> {
+    let mut hasher = std::hash::DefaultHasher::new();
+    hasher.write(INIT);
+    let path = cache.join(format!("init-{:016x}", hasher.finish()));
+    if path.is_file() {
+        return Ok(path);
+    }
+    fs::create_dir_all(cache).about(cache.display())?;
+    let mut file = tempfile::NamedTempFile::new_in(cache).about(cache.display())?;
+    file.write_all(INIT).about(path.display())?;
+    fs::set_permissions(file.path(), PermissionsExt::from_mode(0o555)).about(path.display())?;
+    file.persist(&path).about(path.display())?;
+    forget_others(&path);
+    Ok(path)
+}
+
 /// How long the initramfs of another kernel or build is kept. A guest that was started from it has read it long before.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 
-/// Removes old initramfs files of other kernels and of other builds of this program.
+/// Removes old files of the same kind, of other kernels and of other builds of this program.
 fn forget_others(current: &Path) {
     for path in current.parent().into_iter().flat_map(fs::read_dir).flatten().flatten().map(|entry| entry.path()) {
-        let ours = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("initramfs-"));
+        let kind = |path: &Path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            name.split_once('-').map(|(kind, _)| kind.to_owned())
+        };
+        let ours = kind(current).is_some() && kind(&path) == kind(current);
         let age = fs::metadata(&path).and_then(|file| file.modified()).map(|made| made.elapsed());
         if ours && path != current && matches!(age, Ok(Ok(age)) if age > KEPT) {
             // Another process may be doing the same.

@@ -96,6 +96,11 @@ impl Process {
         Ok(Self { pid, handle, log: log.to_owned(), watcher })
     }
 
+    /// Waits for a connection to `listener`. Returns `None` if the program ends first.
+    pub(crate) fn accept(&self, listener: &UnixListener) -> Option<UnixStream> {
+        self.handle.accept(listener)
+    }
+
     /// The process id.
     pub(crate) const fn pid(&self) -> Pid {
         self.pid

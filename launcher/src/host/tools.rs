@@ -35,8 +35,8 @@ impl Boot {
 /// The programs and files that a start uses, besides those of its engine.
 #[derive(Clone, Debug)]
 pub(crate) struct Tools {
-    /// What the guest boots.
-    pub(crate) boot: Boot,
+    /// What the guest boots, or why it cannot.
+    pub(crate) boot: Result<Boot, Failure>,
     /// virtiofsd, or why it cannot be used.
     pub(crate) virtiofsd: Result<Virtiofsd, Failure>,
     /// passt, or why it cannot be used.
@@ -46,6 +46,8 @@ pub(crate) struct Tools {
 /// The programs that a start may need.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted {
+    /// A guest boots a kernel of its own.
+    pub(crate) kernel: bool,
     pub(crate) virtiofsd: bool,
     pub(crate) passt: bool,
 }
@@ -54,9 +56,12 @@ impl Tools {
     /// Finds the programs that are wanted.
     ///
     /// # Errors
-    /// As for [`Boot::find`].
+    /// A kernel that was named cannot be used.
     pub(crate) fn find(kernel: Option<&Path>, cache: &Path, wanted: Wanted) -> Result<Self, Failure> {
-        let boot = Boot::find(kernel, cache)?;
+        let boot = if wanted.kernel { Boot::find(kernel, cache) } else { Err(Failure::new("kernel", "not tried")) };
+        if kernel.is_some() && wanted.kernel {
+            boot.as_ref().map_err(Clone::clone)?;
+        }
         let mut probes = ProbeCache::of(cache);
         let not_tried = |program| Failure::new(program, "not tried");
         let virtiofsd = if wanted.virtiofsd { Virtiofsd::cached(&mut probes) } else { Err(not_tried("virtiofsd")) };

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::exit_record::{self, lock};
 use super::home::{self, make_private};
+use super::kept_directory::remove_state;
 use super::reconcile::{reconcile, reconcile_all};
 use super::record::{self, MOUNT_POINT, ProcessRecord, Record, State, now};
 use crate::failure::{About, Failure};
@@ -164,6 +165,11 @@ impl Directory {
         self.record.ephemeral |= self.new;
     }
 
+    /// Notes what executes the machine. It is recorded with its processes.
+    pub(crate) fn set_engine(&mut self, engine: &str) {
+        self.record.engine = Some(engine.to_owned());
+    }
+
     /// Records the machine's processes: this one and its `children`.
     ///
     /// # Errors
@@ -223,10 +229,8 @@ impl Drop for Directory {
         }
         let doomed = [Some(&self.sockets), self.record.ephemeral.then_some(&self.state)];
         for path in doomed.into_iter().flatten().filter(|path| !path.as_os_str().is_empty()) {
-            if let Err(error) = fs::remove_dir_all(path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!("{}: cannot be removed: {error}", path.display());
+            if let Err(failure) = remove_state(path) {
+                tracing::warn!("{failure}");
             }
         }
         let _ = fs::remove_dir(self.mount_point());
@@ -317,5 +321,5 @@ pub(crate) fn remove(name: &str) -> Result<(), Failure> {
     let _lock = lock(&state, name).map_err(|_| {
         running().with_hint(format_args!("end it first (lamina stop {name}), or do both: lamina rm --force {name}"))
     })?;
-    fs::remove_dir_all(&state).about(state.display())
+    remove_state(&state)
 }

@@ -61,11 +61,12 @@ impl End {
         }
     }
 
-    /// Returns the outcome of the run of the machine called `name`. `console` is the end of what its kernel wrote.
+    /// Returns the outcome of the run of the machine called `name`. `console` is the end of what its kernel wrote, and
+    /// `engine` what executed it.
     ///
     /// # Errors
     /// The command did not end by itself, and no other command ended it.
-    pub(super) fn outcome(self, name: &str, console: &str, ready: Ready) -> Result<Ending, Failure> {
+    pub(super) fn outcome(self, name: &str, console: &str, ready: Ready, engine: &str) -> Result<Ending, Failure> {
         let failed = |cause: &str| Failure::new(format_args!("machine {name}"), cause).with_status(MACHINE_FAILED);
         match self {
             Self::Command(ending) => Ok(ending),
@@ -87,7 +88,7 @@ impl End {
                         failure
                     }
                 }
-                None => failed(&words(&exit, running)),
+                None => failed(&words(&exit, running, engine)),
             }),
         }
     }
@@ -99,14 +100,14 @@ fn panic_in(console: &str) -> Option<&str> {
     console.lines().find_map(|line| Some(line.split_once(PANIC)?.1.trim()))
 }
 
-fn words(exit: &Exit, running: bool) -> String {
+fn words(exit: &Exit, running: bool, engine: &str) -> String {
     let when = if running { "before its command ended" } else { "before its command was started" };
     match exit {
         Exit::PoweredOff => format!("the guest powered off {when}"),
         Exit::Rebooted => format!("the guest rebooted {when}"),
         Exit::Panicked => "the guest's kernel panicked".to_owned(),
-        Exit::Ended { status, words } if words.is_empty() => format!("the hypervisor ended {when} ({status})"),
-        Exit::Ended { status, words } => format!("the hypervisor ended {when} ({status}): {words}"),
+        Exit::Ended { status, words } if words.is_empty() => format!("the {engine} ended {when} ({status})"),
+        Exit::Ended { status, words } => format!("the {engine} ended {when} ({status}): {words}"),
     }
 }
 
@@ -137,11 +138,11 @@ mod tests {
             (End::Server("its share ended".into()), "", "machine m: its share ended"),
             (End::NotReady { seconds: 5, running: true }, "", "not ready after 5 s: not before its command ran"),
         ] {
-            let failure = end.outcome("m", console, Ready::Exec).unwrap_err();
+            let failure = end.outcome("m", console, Ready::Exec, "hypervisor").unwrap_err();
             assert!(failure.to_string().contains(expected), "{failure}");
             assert_eq!(failure.status(), MACHINE_FAILED);
         }
-        let outcome = |end: End| end.outcome("m", "", Ready::Exec).map_err(|failure| failure.status());
+        let outcome = |end: End| end.outcome("m", "", Ready::Exec, "hypervisor").map_err(|failure| failure.status());
         assert_eq!(outcome(End::Command(Ending::Status(3))), Ok(Ending::Status(3)));
         assert_eq!(outcome(End::Killed), Ok(KILLED));
         assert_eq!(outcome(End::Interrupted(15)), Err(143));

@@ -11,15 +11,17 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 
 use crate::engine::policy::{self, Candidate, Decision};
 use crate::engine::{
-    self, Backend, Choice, Disk, Engine, Host, HostCapabilities, NetworkDevice, Plan, RunRequest, ShareDevice, table,
+    self, Backend, Bind, Choice, Container, ContainerRoot, Disk, Engine, Host, HostCapabilities, NetworkDevice, Plan,
+    RunRequest, ShareDevice, Upper, table,
 };
 use crate::failure::{About, Failure};
 use crate::host::confine::{self, Account, Confined, Confinement, Lack};
+use crate::host::initramfs;
 use crate::host::network::{self, NetworkBackend};
 use crate::host::resolver::Resolver;
 use crate::host::{self, Tools};
-use crate::machine::kept_disk;
 use crate::machine::{self, Directory, Listeners, Machine, ReadyPipe, RunConfig, Signals, Stdio};
+use crate::machine::{kept_directory, kept_disk};
 use crate::root::{self, RootServer, Served};
 use crate::spec::secret::Secret;
 use crate::spec::share::{self, Resolved, Share};
@@ -56,6 +58,8 @@ pub(crate) struct Prepared {
     shares: Vec<Resolved>,
     /// The root's image, if the backend uses one.
     root_image: Option<PathBuf>,
+    /// The root, if it is a directory that a container mounts itself.
+    root_directory: Option<PathBuf>,
     /// The user and group that the command runs as, which own the shares. Known once the root is open.
     account: (u32, u32),
 }
@@ -68,18 +72,27 @@ impl Prepared {
     pub(crate) fn new(spec: Spec, signals: &Signals) -> Result<Self, Failure> {
         let shares = spec.shares.iter().map(Share::resolve).collect::<Result<Vec<_>, _>>()?;
         let shares = share::arrange(shares)?;
-        host::has_memory(spec.memory_mib)?;
         let cache = machine::cache_home()?;
-        let tools = Tools::find(spec.kernel.as_deref(), &cache, spec.request.wanted())?;
+        let tools =
+            Tools::find(spec.kernel.as_deref(), &cache, spec.request.wanted(!table::forces_container(&spec.request)))?;
         let account = confine::unprivileged(spec.request.run_as.as_deref())?;
         let confine = (spec.request.confine, account.clone());
-        let host = Host { boot: &tools.boot, cache: &cache, check: &|| signals.check(), confine, thorough: false };
+        let host =
+            Host { boot: tools.boot.as_ref(), cache: &cache, check: &|| signals.check(), confine, thorough: false };
         let candidates = table::candidates(&host, &spec.request)?;
         let capabilities = HostCapabilities::of(&tools, &spec.request, &cache);
         let mut decision = policy::decide(&capabilities, &candidates, &spec.request)?;
         let engine = table::find(decision.engine)?;
-        let confine = decide_confinement(&spec, &mut decision, &candidates, account)?;
-        Ok(Self { decision, confine, engine, tools, spec, shares, root_image: None, account: (0, 0) })
+        if !engine.shares_kernel() {
+            host::has_memory(spec.memory_mib)?;
+        }
+        // A container is confined by its runtime.
+        let confine = match engine.shares_kernel() {
+            true => confine::Decision::default(),
+            false => decide_confinement(&spec, &mut decision, &candidates, account)?,
+        };
+        let (root_image, root_directory) = (None, None);
+        Ok(Self { decision, confine, engine, tools, spec, shares, root_image, root_directory, account: (0, 0) })
     }
 
     /// Returns a server for the root `tree`. Creates what it serves from, if that does not exist yet.
@@ -95,6 +108,14 @@ impl Prepared {
         if let Ok(account) = tree.account(self.spec.process.user.as_deref().unwrap_or_default()) {
             self.account = (account.uid, account.gid);
         }
+        if self.engine.shares_kernel() {
+            if let Tree::Directory(path) = &tree {
+                self.root_directory = Some(path.clone());
+            }
+            let Served { server, stats, .. } =
+                root::serve_inside(tree, engine::namespace(self.decision.accelerator, self.decision.machine));
+            return Ok((server, stats));
+        }
         let Served { server, stats, image } = root::serve(
             tree,
             self.decision.backend,
@@ -108,7 +129,11 @@ impl Prepared {
     }
 
     /// Returns the engine's plan for the machine whose files are in `directory`.
-    fn plan(&self, directory: &Directory) -> Plan {
+    fn plan(&self, directory: &Directory) -> Result<Plan, Failure> {
+        if self.engine.shares_kernel() {
+            return self.container_plan(directory);
+        }
+        let boot = self.tools.boot.as_ref().map_err(Clone::clone)?;
         let device = |tag: String| ShareDevice { socket: self.socket(directory, &tag), tag };
         let further = (1..=self.shares.len()).map(share::tag);
         let disk = |serial: &str, path, read_only| Disk { serial: serial.to_owned(), path, read_only };
@@ -120,14 +145,14 @@ impl Prepared {
             // An emulated serial line is slow enough to delay the boot; a panic is printed regardless.
             kernel_parameters.push("quiet".to_owned());
         }
-        Plan {
+        Ok(Plan {
             name: self.spec.name.clone(),
             accelerator: self.decision.accelerator,
             machine: self.decision.machine,
             cpus: self.spec.cpus,
             memory_mib: self.spec.memory_mib,
-            kernel: self.tools.boot.kernel.image.clone(),
-            initramfs: self.tools.boot.initramfs.clone(),
+            kernel: boot.kernel.image.clone(),
+            initramfs: boot.initramfs.clone(),
             kernel_parameters,
             shares: self.root_image.is_none().then(|| ROOT.to_owned()).into_iter().chain(further).map(device).collect(),
             disks: root_disk.chain(kept_disk).collect(),
@@ -142,6 +167,68 @@ impl Prepared {
             console: directory.console_pipe(),
             log: directory.file("hypervisor.log"),
             confine: self.confine.clone(),
+            container: None,
+        })
+    }
+
+    /// Returns the plan of a container, which has mounts where a VM has devices.
+    fn container_plan(&self, directory: &Directory) -> Result<Plan, Failure> {
+        let bind = |Resolved { directory, share, .. }: &Resolved| Bind {
+            source: directory.clone(),
+            target: share.guest.clone(),
+            read_only: share.read_only,
+        };
+        let place = directory.socket(ROOT).parent().map(Path::to_owned).unwrap_or_default();
+        let root = directory.socket(ROOT);
+        let read_only = self.spec.writes == Writes::Nowhere;
+        let container = Container {
+            root: self.root_directory.clone().map_or(ContainerRoot::View(root), ContainerRoot::Directory),
+            upper: match self.spec.writes {
+                Writes::Memory { limit } => Upper::Memory { limit },
+                Writes::Disk { .. } => Upper::Directory(directory.file(kept_directory::NAME)),
+                Writes::Nowhere => Upper::Nowhere,
+            },
+            binds: self.shares.iter().map(bind).collect(),
+            volumes: if read_only { self.spec.image_volumes.clone() } else { Vec::new() },
+            has_secrets: !self.spec.secrets.is_empty(),
+            owner: self.owner()?,
+            init: initramfs::init(&machine::cache_home()?)?,
+            place,
+            check: None,
+            host_loopback: self.spec.request.host_loopback,
+        };
+        Ok(Plan {
+            name: self.spec.name.clone(),
+            accelerator: self.decision.accelerator,
+            machine: self.decision.machine,
+            network: (self.decision.network != NetworkBackend::None)
+                .then(|| NetworkDevice::Passt(directory.socket(NETWORK))),
+            control: directory.socket("control"),
+            monitor: directory.socket("monitor"),
+            console: directory.console_pipe(),
+            log: directory.file("container.log"),
+            container: Some(container),
+            ..Plan::default()
+        })
+    }
+
+    /// Returns the user and group of a container to which this user's own files belong: those of the command, as in a VM,
+    /// if files are shared.
+    fn owner(&self) -> Result<(u32, u32), Failure> {
+        let (uid, gid) = self.account;
+        let mut owners =
+            self.shares.iter().map(|Resolved { share, .. }| (share.uid.unwrap_or(uid), share.gid.unwrap_or(gid)));
+        let Some(first) = owners.next() else { return Ok((0, 0)) };
+        match owners.find(|other| *other != first) {
+            None => Ok(first),
+            Some(other) => Err(Failure::new(
+                "-v",
+                format_args!(
+                    "all shares of a container have one owner, not {}:{} and {}:{}",
+                    first.0, first.1, other.0, other.1
+                ),
+            )
+            .with_hint("give all shares the same uid= and gid=, or use a VM")),
         }
     }
 
@@ -155,7 +242,8 @@ impl Prepared {
     /// Returns whether the guest's packets pass a filter.
     fn filters(&self) -> bool {
         let open = self.spec.request.host_loopback;
-        self.decision.network == NetworkBackend::Passt
+        !self.engine.shares_kernel()
+            && self.decision.network == NetworkBackend::Passt
             && self.tools.passt.as_ref().is_ok_and(|passt| passt.needs_filter(open))
     }
 
@@ -171,6 +259,9 @@ impl Prepared {
     /// Returns the servers of the further shares and of the network, each with its socket.
     fn servers(&self, directory: &Directory) -> Result<Vec<(Confined, PathBuf)>, Failure> {
         let mut servers = Vec::new();
+        if self.engine.shares_kernel() {
+            return Ok(servers);
+        }
         let (uid, gid) = self.account;
         let account = self.confine.account.as_ref();
         let confined = |command, socket: PathBuf| {
@@ -214,7 +305,7 @@ impl Prepared {
     /// # Errors
     /// The engine cannot carry out the plan.
     pub(crate) fn describe(&self, root: &dyn RootServer, directory: &Directory) -> Result<String, Failure> {
-        let mut plan = self.plan(directory);
+        let mut plan = self.plan(directory)?;
         if let Some(NetworkDevice::Passt(socket)) = &mut plan.network {
             // Nothing listens at the filter's socket for those who start the programs themselves.
             *socket = self.socket(directory, NETWORK);
@@ -228,7 +319,10 @@ impl Prepared {
             text.push_str(&format!("{}\n", command.to_shell()));
         }
         text.push_str(&description.to_string());
-        for engine in table::ENGINES.into_iter().filter(|engine| engine.name() != self.engine.name()) {
+        let alike = |engine: &&dyn Engine| {
+            engine.name() != self.engine.name() && engine.shares_kernel() == self.engine.shares_kernel()
+        };
+        for engine in table::ENGINES.into_iter().filter(alike) {
             text.push_str(&other(engine, &plan));
         }
         Ok(text)
@@ -253,7 +347,7 @@ impl Prepared {
             }
             None => None,
         };
-        let plan = self.plan(directory);
+        let plan = self.plan(directory)?;
         engine::check(self.engine, &plan)?;
         let socket = self.socket(directory, ROOT);
         let config = RunConfig {
@@ -293,7 +387,11 @@ impl Prepared {
                 Writes::Disk { .. } => Overlay::Disk { serial: KEPT.to_owned() },
                 Writes::Nowhere => Overlay::ReadOnly,
             },
-            shares: self.shares.iter().enumerate().map(share).collect(),
+            // A container has its shares from the beginning.
+            shares: match self.engine.shares_kernel() {
+                true => Vec::new(),
+                false => self.shares.iter().enumerate().map(share).collect(),
+            },
             network: (self.decision.network != NetworkBackend::None)
                 .then(|| network::in_guest(self.spec.request.host_loopback)),
             directories: self.spec.process.cwd.iter().chain(&self.spec.image_volumes).cloned().collect(),
@@ -371,6 +469,7 @@ pub(crate) fn run(
         directory.warn(&failure.to_string());
     }
     leave_no_core_dump();
+    directory.set_engine(prepared.engine.name());
     if prepared.decision.network != NetworkBackend::None
         && let Some(warning) = Resolver::of_host().warning()
     {

@@ -55,6 +55,7 @@ mod exit_record;
 mod file_watch;
 mod guest_warning;
 mod home;
+pub(crate) mod kept_directory;
 pub(crate) mod kept_disk;
 pub(crate) mod launch;
 mod lifecycle;

@@ -11,6 +11,7 @@ use super::exit_record::{self, LOCK};
 use super::home;
 use super::record::{self, MOUNT_POINT, Record};
 use crate::failure::{About, Failure};
+use crate::machine::kept_directory::{self, remove_state};
 use crate::machine::kept_disk;
 
 /// Cleans up after killed supervisors, for every machine. What cannot be removed is left for the next time.
@@ -56,7 +57,7 @@ pub(super) fn reconcile(state: &Path) {
     // Fails if the disk is full.
     let _ = exit_record::write(&lock, &seen.state);
     if record.ephemeral {
-        let _ = fs::remove_dir_all(state);
+        let _ = remove_state(state);
     } else if let Err(failure) = seen.write(state) {
         tracing::warn!("{failure}");
     }
@@ -66,7 +67,8 @@ pub(super) fn reconcile(state: &Path) {
 fn is_half_made(state: &Path) -> bool {
     let nothing = |name: &str| matches!(state.join(name).try_exists(), Ok(false));
     let age = fs::metadata(state).and_then(|directory| directory.modified()).map(|made| made.elapsed());
-    matches!(age, Ok(Ok(age)) if age > Duration::from_secs(10)) && nothing(record::FILE) && nothing(kept_disk::FILE)
+    matches!(age, Ok(Ok(age)) if age > Duration::from_secs(10))
+        && [record::FILE, kept_disk::FILE, kept_directory::NAME].into_iter().all(nothing)
 }
 
 #[cfg(test)]

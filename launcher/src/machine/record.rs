@@ -27,6 +27,9 @@ pub(crate) struct Record {
     pub(crate) root: String,
     /// The command, without its environment.
     pub(crate) command: Vec<String>,
+    /// What executes it, once that has been decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) engine: Option<String>,
     /// When it was created, in seconds since 1970.
     pub(crate) created: u64,
     /// Whether it is removed when it ends.
@@ -169,6 +172,7 @@ pub(crate) fn new_record(name: &str, root: &str, command: &[String], ephemeral: 
         name: name.to_owned(),
         root: root.to_owned(),
         command: command.to_vec(),
+        engine: None,
         created: now(),
         ephemeral,
         boot_id: current_boot(),
@@ -196,6 +200,7 @@ mod tests {
             name: "m".into(),
             root: "image".into(),
             command: vec!["true".into()],
+            engine: Some("qemu".into()),
             created: 1,
             ephemeral: false,
             boot_id: current_boot(),

@@ -2,14 +2,14 @@
 
 mod server;
 
-pub(crate) use server::{DirectRoot, DirectoryRoot, ImageRoot, MountedRoot, RootServer};
+pub(crate) use server::{DirectRoot, DirectoryRoot, ImageRoot, InsideRoot, MountedRoot, OwnDirectory, RootServer};
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use composefs_fuse::Server;
 use composefs_fuse::stats::Stats;
+use composefs_fuse::{Server, UserNamespace};
 use layer_store::{BaseId, Observer, Store};
 
 use crate::engine::Backend;
@@ -73,6 +73,18 @@ pub(crate) fn serve(
                 _ => Served::by(DirectRoot::new(server)),
             };
             Ok(Served { stats, ..served })
+        }
+    }
+}
+
+/// Returns a server for a root that a container mounts itself.
+pub(crate) fn serve_inside(tree: Tree, namespace: UserNamespace) -> Served {
+    match tree {
+        Tree::Directory(_) => Served::by(OwnDirectory),
+        Tree::View(view, ..) => {
+            let server = Arc::new(Server::new(view).in_user_namespace(namespace));
+            let stats = Some(Arc::clone(server.stats()));
+            Served { stats, ..Served::by(InsideRoot::new(server)) }
         }
     }
 }

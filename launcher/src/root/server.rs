@@ -14,6 +14,7 @@ use vhost_user::VhostUserFs;
 use crate::failure::{About, Failure};
 use crate::host::command_line::CommandLine;
 use crate::host::confine::{self, Account, Confined, Confinement, Namespace};
+use crate::host::fuse_socket::FuseSocket;
 use crate::host::virtiofsd::{Owner, Purpose, Virtiofsd};
 
 /// A way to serve a root as a vhost-user-fs device. Dropping it ends the service and removes what it needed (a mount,
@@ -82,6 +83,62 @@ pub(crate) struct ImageRoot {
 }
 
 impl RootServer for ImageRoot {
+    fn start(&mut self, _socket: &Path, _mount_point: &Path) -> Result<Option<Confined>, Failure> {
+        Ok(None)
+    }
+
+    fn is_device(&self) -> bool {
+        false
+    }
+
+    fn command_line(&self, _socket: &Path, _mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
+        Ok(None)
+    }
+}
+
+/// A view that a container mounts in its own namespaces, served by threads of this process.
+#[derive(Debug)]
+pub(crate) struct InsideRoot {
+    server: Arc<Server>,
+    socket: Option<FuseSocket>,
+}
+
+impl InsideRoot {
+    /// Creates a root that `server` answers.
+    #[must_use]
+    pub(crate) fn new(server: Arc<Server>) -> Self {
+        Self { server, socket: None }
+    }
+}
+
+impl RootServer for InsideRoot {
+    fn start(&mut self, socket: &Path, _mount_point: &Path) -> Result<Option<Confined>, Failure> {
+        self.socket = Some(FuseSocket::listen(Arc::clone(&self.server), socket)?);
+        Ok(None)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.socket.as_ref().is_some_and(FuseSocket::has_ended)
+    }
+
+    fn command_line(&self, _socket: &Path, _mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
+        Ok(None)
+    }
+}
+
+impl Drop for InsideRoot {
+    fn drop(&mut self) {
+        if let Some(socket) = &self.socket {
+            socket.await_end();
+        }
+    }
+}
+
+/// A directory of the host that a container mounts itself.
+#[derive(Debug)]
+pub(crate) struct OwnDirectory;
+
+impl RootServer for OwnDirectory {
     fn start(&mut self, _socket: &Path, _mount_point: &Path) -> Result<Option<Confined>, Failure> {
         Ok(None)
     }

@@ -1,7 +1,7 @@
 //! What a machine has written to its root: the upper directory of its overlay, read as changes of the tree below it.
 //!
 //! overlayfs marks a deletion with a character device 0:0 under the deleted name, and a directory that hides the one
-//! below it with the attribute `trusted.overlay.opaque`, whose value is `y` (`Documentation/filesystems/overlayfs.rst`,
+//! below it with the attribute `trusted.overlay.opaque` (`user.overlay.opaque` in a user namespace), whose value is `y` (`Documentation/filesystems/overlayfs.rst`,
 //! "whiteouts and opaque directories").
 
 use std::fs::{self, Metadata};
@@ -18,10 +18,39 @@ pub(crate) use own::Own;
 use guest_protocol::archive::{Packer, about, names_in, unless_gone};
 use guest_protocol::changes::{Kind, write_entry};
 
-/// The attribute of a directory that hides what is below it.
-const OPAQUE: &str = "trusted.overlay.opaque";
-/// The prefix of the names of overlayfs's own attributes.
-const OVERLAY: &[u8] = b"trusted.overlay.";
+/// The file beside an upper directory that names its format, if that is not the one of a VM.
+const FORMAT: &str = "format";
+
+/// Who wrote an upper directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// The kernel's overlayfs in a VM.
+    Trusted,
+    /// The kernel's overlayfs in a user namespace (mount option `userxattr`).
+    User,
+    /// fuse-overlayfs, which also marks deletions by files with names as in OCI layers.
+    Fuse,
+}
+
+impl Format {
+    fn of(place: &Path) -> Self {
+        match fs::read_to_string(place.join(FORMAT)).as_deref() {
+            Ok("overlay") => Self::User,
+            Ok("fuse-overlayfs") => Self::Fuse,
+            _ => Self::Trusted,
+        }
+    }
+
+    /// Returns the prefix of the names of the writer's own attributes.
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted.overlay.",
+            Self::User => "user.overlay.",
+            Self::Fuse => "user.fuseoverlayfs.",
+        }
+    }
+}
+
 /// The prefix of the OCI name of a deletion (image-spec, layer.md, "Whiteouts").
 const WHITEOUT: &str = ".wh.";
 /// The OCI name of the file that makes its directory hide the one below.
@@ -64,6 +93,7 @@ impl Stack {
     /// Names the path that cannot be read.
     pub(crate) fn changes(&self) -> io::Result<Vec<Change>> {
         let own = Own::read(&self.place)?.unwrap_or_default();
+        let format = Format::of(&self.place);
         let mut found = Vec::new();
         // Reversed, so that the first name is taken first.
         let mut todo: Vec<PathBuf> = names_in(&self.upper)?.into_iter().rev().map(PathBuf::from).collect();
@@ -71,6 +101,17 @@ impl Stack {
             let upper = self.upper.join(&path);
             let Some(meta) = unless_gone(fs::symlink_metadata(&upper).map_err(about(&upper)))? else { continue };
             let below = fs::symlink_metadata(self.lower.join(&path)).ok();
+            if let Some(marked) = marked_deletion(&path, format) {
+                let is_there = |marked: &Path| fs::symlink_metadata(self.lower.join(marked)).is_ok();
+                found.extend(marked.filter(|marked| is_there(marked)).map(|path| Change {
+                    kind: Kind::Deleted,
+                    path,
+                    directory: false,
+                    opaque: false,
+                    implied: false,
+                }));
+                continue;
+            }
             if is_whiteout(&meta) {
                 if below.is_some() {
                     found.push(Change { kind: Kind::Deleted, path, directory: false, opaque: false, implied: false });
@@ -81,7 +122,7 @@ impl Stack {
                 continue;
             }
             let kind = if below.is_some() { Kind::Changed } else { Kind::Added };
-            let opaque = meta.is_dir() && unless_gone(is_opaque(&upper))? == Some(true);
+            let opaque = meta.is_dir() && unless_gone(is_opaque(&upper, format))? == Some(true);
             found.push(Change { kind, path: path.clone(), directory: meta.is_dir(), opaque, implied: false });
             if !meta.is_dir() {
                 continue;
@@ -150,7 +191,7 @@ impl Stack {
             // Deleted in the meantime.
             return packer.marker(&whiteout(&change.path));
         }
-        packer.entry(&path, &change.path, &meta, &xattrs(&path)?)?;
+        packer.entry(&path, &change.path, &meta, &xattrs(&path, Format::of(&self.place))?)?;
         if change.opaque {
             packer.marker(&change.path.join(OPAQUE_WHITEOUT))?;
         }
@@ -168,9 +209,21 @@ fn is_whiteout(meta: &Metadata) -> bool {
     meta.file_type().is_char_device() && meta.rdev() == 0
 }
 
-fn is_opaque(directory: &Path) -> io::Result<bool> {
+/// Returns the path that a file marks as deleted, if the file is there for nothing else. The one that makes its directory
+/// opaque marks none.
+fn marked_deletion(path: &Path, format: Format) -> Option<Option<PathBuf>> {
+    let name = path.file_name()?.to_str().filter(|_| format == Format::Fuse)?;
+    let marked = name.strip_prefix(WHITEOUT)?;
+    Some((name != OPAQUE_WHITEOUT).then(|| path.with_file_name(marked)))
+}
+
+/// Returns whether a directory hides the one below it: its attribute `opaque` is `y`.
+fn is_opaque(directory: &Path, format: Format) -> io::Result<bool> {
+    if format == Format::Fuse && directory.join(OPAQUE_WHITEOUT).exists() {
+        return Ok(true);
+    }
     let mut value = [0; 8];
-    match rustix::fs::lgetxattr(directory, OPAQUE, &mut value) {
+    match rustix::fs::lgetxattr(directory, format!("{}opaque", format.prefix()), &mut value) {
         Ok(length) => Ok(value[..length] == *b"y"),
         Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP) => Ok(false),
         // The value is longer than `y`.
@@ -180,7 +233,7 @@ fn is_opaque(directory: &Path) -> io::Result<bool> {
 }
 
 /// The attributes that are the file's and not overlayfs's.
-fn xattrs(path: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
+fn xattrs(path: &Path, format: Format) -> io::Result<Vec<(String, Vec<u8>)>> {
     let failed = |errno: rustix::io::Errno| about(path)(errno.into());
     let mut names = vec![0; 64 << 10];
     let length = match rustix::fs::llistxattr(path, names.as_mut_slice()) {
@@ -190,7 +243,7 @@ fn xattrs(path: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
     };
     let names = names[..length].split(|&byte| byte == 0);
     let mut found = Vec::new();
-    for name in names.filter(|name| !name.is_empty() && !name.starts_with(OVERLAY)) {
+    for name in names.filter(|name| !name.is_empty() && !name.starts_with(format.prefix().as_bytes())) {
         let mut value = vec![0; 64 << 10];
         let length = rustix::fs::lgetxattr(path, name, value.as_mut_slice()).map_err(failed)?;
         value.truncate(length);

@@ -57,7 +57,7 @@ fn a_directory_that_was_made_anew_hides_the_old_one() {
     fs::create_dir(&directory).unwrap();
     fs::write(directory.join("old"), "above").unwrap();
     let flags = rustix::fs::XattrFlags::empty();
-    rustix::fs::setxattr(&directory, OPAQUE, b"y", flags).unwrap();
+    rustix::fs::setxattr(&directory, "trusted.overlay.opaque", b"y", flags).unwrap();
     assert_eq!(scratch.listed(), ["C /dir", "D /dir/sub", "C /dir/old"]);
     let mut bytes = Vec::new();
     scratch.stack().pack(&mut bytes).unwrap();

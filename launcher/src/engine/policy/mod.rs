@@ -65,15 +65,29 @@ pub(crate) fn decide(
     reasons.extend(choice.other_backends(backend));
     reasons.push(format!("machine {machine}: {why_machine}"));
     reasons.push(format!("network {network}: {why_network}"));
+    let mut notices = engine.notices.clone();
     let second_best =
         request.accelerator == Choice::Auto && engine.accelerators.first().is_some_and(|best| best.name != accelerator);
-    let mut notices: Vec<String> = second_best.then_some(accelerator_line).into_iter().collect();
+    if second_best {
+        let instead = if request.engine == Choice::Auto { container(candidates) } else { None };
+        let instead = instead.map_or(String::new(), |name| format!("; --engine {name} {AT_ONCE}"));
+        notices.push(format!("{accelerator_line}{instead}"));
+    }
     if network == NetworkBackend::Slirp && !request.host_loopback {
         let open = "network slirp: the VM can reach services on this host's loopback, which slirp cannot close";
         notices.push(if request.network == Choice::Auto { format!("{open}; install passt") } else { open.to_owned() });
         reasons.extend(notices.last().cloned());
     }
     Ok(Decision { engine: name, accelerator, backend, machine, network, notices, reasons })
+}
+
+/// What an engine offers that shares the host's kernel.
+const AT_ONCE: &str = "would start at once, and shares the host's kernel";
+
+/// Returns the name of an engine that works and shares the host's kernel, if there is one.
+fn container(candidates: &[Candidate]) -> Option<&'static str> {
+    let shares = |candidate: &&Candidate| candidate.can.as_ref().is_ok_and(|can| can.shares_kernel);
+    candidates.iter().find(shares).map(|candidate| candidate.engine)
 }
 
 fn choose_engine<'a>(
@@ -93,9 +107,16 @@ fn choose_engine<'a>(
             }
         };
     }
-    let mut usable = candidates.iter().filter_map(|candidate| Some((candidate.engine, candidate.can.as_ref().ok()?)));
+    // A shared kernel is weaker isolation, so it is asked for and never fallen back to.
+    let usable = candidates.iter().filter_map(|candidate| Some((candidate.engine, candidate.can.as_ref().ok()?)));
+    let mut usable = usable.filter(|(_, can)| !can.shares_kernel);
     if let Some(first) = usable.next() {
         return Ok((first, "the first that can be used here".to_owned()));
+    }
+    if let Some(name) = container(candidates) {
+        let cause = candidates.iter().find_map(|candidate| Some(candidate.can.as_ref().err()?.complaint()));
+        let cause = cause.unwrap_or_else(|| "no engine runs a VM here".to_owned());
+        return Err(Failure::new("engine", cause).with_hint(format_args!("--engine {name} {AT_ONCE}")));
     }
     let first_failure = candidates.iter().find_map(|candidate| candidate.can.clone().err());
     Err(first_failure.unwrap_or_else(|| Failure::new("engine", "there is no engine to choose from")))
@@ -107,6 +128,9 @@ fn other_engines(candidates: &[Candidate], request: &RunRequest, taken: &str) ->
     others
         .map(|other| match &other.can {
             Err(failure) => format!("not {}: {}", other.engine, failure.complaint()),
+            Ok(can) if can.shares_kernel && request.engine == Choice::Auto => {
+                format!("not {}: it shares the host's kernel, so it is only used if it is asked for", other.engine)
+            }
             Ok(_) if request.engine == Choice::Auto => format!("not {}: {taken} is preferred", other.engine),
             Ok(_) => format!("not {}: {taken} was asked for", other.engine),
         })
@@ -153,6 +177,13 @@ impl Options<'_> {
     /// Returns whether a backend can serve the root: its advantage, or what it lacks.
     fn can(&self, backend: Backend) -> Result<&'static str, String> {
         let (host, request) = (self.host, self.request);
+        if self.engine.shares_kernel {
+            return match backend {
+                Backend::Direct if request.directory_root => Ok("the root is a directory"),
+                Backend::Direct => Ok("the view is mounted in the container"),
+                _ => Err("it serves a device, and a container has its root mounted".to_owned()),
+            };
+        }
         if request.directory_root && backend != Backend::Virtiofsd {
             return Err("it takes images, and the root is a directory".to_owned());
         }
@@ -226,7 +257,7 @@ impl Options<'_> {
             return Err(Failure::new("-v", cause).with_hint("use another engine"));
         }
         match &self.host.disk_in_guest {
-            Err(cause) if self.request.kept => {
+            Err(cause) if self.request.kept && !self.engine.shares_kernel => {
                 Err(Failure::new("--keep", cause).with_hint("name another kernel with --kernel"))
             }
             _ => Ok(()),
@@ -237,6 +268,7 @@ impl Options<'_> {
     fn with_driver(&self, network: NetworkBackend, why: String) -> Result<Chosen<NetworkBackend>, Failure> {
         match &self.host.network_in_guest {
             Ok(()) => Ok((network, why)),
+            Err(_) if self.engine.shares_kernel => Ok((network, why)),
             Err(cause) => {
                 Err(Failure::new("network", cause)
                     .with_hint("use --network none, or name another kernel with --kernel"))

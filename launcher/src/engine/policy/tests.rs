@@ -30,7 +30,51 @@ fn engine() -> Capabilities {
         ],
         shares: Ok(()),
         networks: vec![NetworkBackend::Passt, NetworkBackend::Slirp],
+        shares_kernel: false,
+        notices: Vec::new(),
     }
+}
+
+/// An engine whose guests run on the host's kernel.
+fn container() -> Capabilities {
+    Capabilities {
+        accelerators: vec![Accelerator { name: "host", works: Ok(()), caution: None }],
+        machines: vec![MachineType { name: "overlay", most_devices: usize::MAX, advantage: "it works", unfit: vec![] }],
+        networks: vec![NetworkBackend::Passt],
+        shares_kernel: true,
+        notices: vec!["container: as it is".to_owned()],
+        ..engine()
+    }
+}
+
+#[test]
+fn kernel_of_the_host_is_shared_only_if_that_is_asked_for() {
+    let candidates = |vm: Result<Capabilities, Failure>| {
+        [Candidate { engine: "vm", can: vm }, Candidate { engine: "container", can: Ok(container()) }]
+    };
+    let decide = |vm, request: &RunRequest| decide(&able(), &candidates(vm), request);
+    let slow = decide(Ok(without_fast("x")), &plain()).unwrap();
+    assert_eq!(slow.engine, "vm");
+    assert_eq!(
+        slow.notices,
+        [
+            "accelerator slow: fast does not run a guest here (x); --engine container would start at once, and shares the \
+          host's kernel"
+        ]
+    );
+    assert!(decide(Ok(engine()), &plain()).unwrap().notices.is_empty());
+    let refused = decide(Err(Failure::new("vm", "missing")), &plain()).unwrap_err().to_string();
+    assert!(refused.contains("vm: missing; --engine container would start at once"), "{refused}");
+    let asked = RunRequest { engine: forced("container"), kept: true, shares: 100, ..plain() };
+    let host = HostCapabilities { network_in_guest: no("x"), disk_in_guest: no("x"), virtiofsd: no("x"), ..able() };
+    let decision = super::decide(&host, &candidates(Ok(engine())), &asked).unwrap();
+    assert_eq!((decision.accelerator, decision.backend, decision.machine), ("host", Backend::Direct, "overlay"));
+    assert_eq!((decision.network, decision.notices.len()), (NetworkBackend::Passt, 1));
+    let directory = RunRequest { directory_root: true, ..asked.clone() };
+    super::decide(&host, &candidates(Ok(engine())), &directory).unwrap();
+    let block = RunRequest { backend: Choice::Forced(Backend::Block), ..asked };
+    let refused = super::decide(&host, &candidates(Ok(engine())), &block).unwrap_err();
+    assert_eq!(refused.hint(), Some("use --backend direct"));
 }
 
 fn without_fast(cause: &str) -> Capabilities {

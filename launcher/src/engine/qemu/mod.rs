@@ -66,7 +66,8 @@ impl Engine for Qemu {
         let (level, account) = &host.confine;
         let support = (*level != Level::Off).then(|| confinement.clone());
         let confine = confine::Decision { support, account: account.clone() };
-        let probe = Probe { engine: self, program: &program, machine, host, confine };
+        let boot = host.boot.map_err(Clone::clone)?;
+        let probe = Probe { engine: self, program: &program, machine, host, boot, confine };
         let kvm = match &request.accelerator {
             Choice::Forced(name) if name == Accelerator::Kvm.name() && !host.thorough => probe::opens(),
             Choice::Forced(_) if !host.thorough => Err("not tried".to_owned()),
@@ -84,6 +85,8 @@ impl Engine for Qemu {
             shares: Ok(()),
             networks: vec![NetworkBackend::Passt, NetworkBackend::Slirp],
             confinement,
+            shares_kernel: false,
+            notices: Vec::new(),
         })
     }
 

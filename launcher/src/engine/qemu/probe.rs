@@ -17,6 +17,7 @@ use super::machine::{Accelerator, Board};
 use crate::engine::contract::{Engine, Event, Exit, Host};
 use crate::engine::plan::Plan;
 use crate::failure::{About, Failure};
+use crate::host::Boot;
 use crate::host::child;
 use crate::host::confine;
 use crate::host::probe_cache::ProbeCache;
@@ -114,10 +115,11 @@ pub(super) struct Probe<'a> {
     pub(super) program: &'a Path,
     /// The machine type that guests get.
     pub(super) machine: Board,
-    /// What guests boot, and the cache.
+    /// The cache, and what ends a probe.
     pub(super) host: &'a Host<'a>,
     /// How guests' QEMU is confined.
     pub(super) confine: confine::Decision,
+    pub(super) boot: &'a Boot,
 }
 
 impl Probe<'_> {
@@ -130,13 +132,13 @@ impl Probe<'_> {
             return Ok(Err(cause));
         }
         let mut probes = ProbeCache::of(self.host.cache);
-        let boot = self.host.boot;
+        let boot = self.boot;
         let what = format!("kvm {} {}", self.machine.name(), boot.kernel.release);
         let with: [&Path; 3] = [self.program, &boot.kernel.image, &boot.initramfs];
         if let Some(known) = probes.get::<Verdict>(&what, &with).filter(|_| !self.host.thorough) {
             return Ok(known.into_result());
         }
-        let verdict = self.boot(Accelerator::Kvm)?;
+        let verdict = self.run(Accelerator::Kvm)?;
         probes.put(&what, &with, &verdict, matches!(verdict, Verdict::TooSlow(_)).then_some(KEEP_SLOW));
         Ok(verdict.into_result())
     }
@@ -147,13 +149,13 @@ impl Probe<'_> {
     /// # Errors
     /// As for [`Probe::kvm`].
     pub(super) fn tcg(&self) -> Result<Result<(), String>, Failure> {
-        Ok(match self.boot(Accelerator::Tcg)? {
+        Ok(match self.run(Accelerator::Tcg)? {
             Verdict::Works => Ok(()),
             Verdict::Fails(cause) | Verdict::TooSlow(cause) => Err(cause),
         })
     }
 
-    fn boot(&self, accelerator: Accelerator) -> Result<Verdict, Failure> {
+    fn run(&self, accelerator: Accelerator) -> Result<Verdict, Failure> {
         let scratch = tempfile::Builder::new().prefix("lamina-probe-").tempdir().about("temporary directory")?;
         let plan = self.plan(accelerator, scratch.path());
         plan.check()?;
@@ -195,8 +197,8 @@ impl Probe<'_> {
             machine: self.machine.name(),
             cpus: 1,
             memory_mib: 256,
-            kernel: self.host.boot.kernel.image.clone(),
-            initramfs: self.host.boot.initramfs.clone(),
+            kernel: self.boot.kernel.image.clone(),
+            initramfs: self.boot.initramfs.clone(),
             kernel_parameters: Vec::new(),
             shares: Vec::new(),
             disks: Vec::new(),
@@ -206,6 +208,7 @@ impl Probe<'_> {
             console: scratch.join("console.log"),
             log: scratch.join("hypervisor.log"),
             confine: self.confine.clone(),
+            container: None,
         }
     }
 }

@@ -230,7 +230,7 @@ impl Supervisor {
         });
         let running = self.engine.insert(engine.start(plan, events)?);
         let mut records = self.children.records();
-        records.extend(ProcessRecord::of("hypervisor", running.process().pid()));
+        records.extend(ProcessRecord::of(running.role(), running.process().pid()));
         self.directory.note(&records)?;
         self.step(Input::EngineStarted);
         Ok(())
@@ -385,6 +385,7 @@ impl Supervisor {
         self.ports = None;
         // The terminal is restored first, because what follows may print.
         self.raw = None;
+        let engine = if self.config.engine.0.shares_kernel() { "container" } else { "hypervisor" };
         // The processes end before their end is recorded.
         self.engine = None;
         let mut console = String::new();
@@ -396,7 +397,7 @@ impl Supervisor {
             }
         }
         let (name, ready) = (self.directory.name().to_owned(), self.config.ready);
-        let result = end.and_then(|end| end.outcome(&name, &console, ready));
+        let result = end.and_then(|end| end.outcome(&name, &console, ready, engine));
         self.children.end();
         self.enter(match &result {
             Ok(ending) => State::Exited { status: ending.shell_status(), at: now() },

@@ -1,0 +1,37 @@
+//! Brings up the loopback interface of a network namespace, which the kernel creates down. The kernel takes native byte
+//! order, and the host is x86-64.
+
+use std::io;
+
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
+
+/// Sets `IFF_UP` on interface 1 (`rtnetlink(7)`).
+pub(super) fn bring_up() -> io::Result<()> {
+    const RTM_NEWLINK: u16 = 16;
+    /// `NLM_F_REQUEST | NLM_F_ACK`.
+    const REQUEST: u16 = 1 | 4;
+    const IFF_UP: u32 = 1;
+    const LOOPBACK: u32 = 1;
+    // struct nlmsghdr: length, type, flags, sequence, port. struct ifinfomsg: family and type, index, flags, and which of
+    // the flags to change.
+    let mut message = 32_u32.to_le_bytes().to_vec();
+    message.extend(RTM_NEWLINK.to_le_bytes());
+    message.extend(REQUEST.to_le_bytes());
+    for word in [0, 0, 0, LOOPBACK, IFF_UP, IFF_UP] {
+        message.extend(word.to_le_bytes());
+    }
+    // Protocol 0 is NETLINK_ROUTE.
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+    sendto(&socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    let mut answer = [0; 1024];
+    let (_, length) = recv(&socket, &mut answer[..], RecvFlags::empty())?;
+    // struct nlmsgerr follows the header: 0, or a negative error number.
+    match answer.get(16..20).filter(|_| length >= 20) {
+        Some(code) => match i32::from_le_bytes([code[0], code[1], code[2], code[3]]) {
+            0 => Ok(()),
+            code => Err(io::Error::from_raw_os_error(-code)),
+        },
+        None => Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer is not a netlink answer")),
+    }
+}

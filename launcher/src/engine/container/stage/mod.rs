@@ -1,0 +1,193 @@
+//! The stage of a container between its supervisor and the OCI runtime: `lamina __container FILE`.
+//!
+//! It enters namespaces of its own, mounts the container's root there, and runs the runtime in them:
+//!
+//! 1. It connects to the sockets of its supervisor, because it cannot reach them later.
+//! 2. It enters a user, a mount and a network namespace, and says so. The supervisor gives ids to the user namespace and
+//!    a network card to the network namespace, and lets it go on.
+//! 3. It mounts the view by FUSE and sends the device to the server of the root. A mount that is made in a user namespace
+//!    has the owners of that namespace, so user 33 of the image is user 33 in the container.
+//! 4. It mounts an overlay over the view, and starts the runtime as the first process of a process namespace. When that
+//!    process ends, the kernel ends every process in the namespace, and with the last process the mounts go away.
+//!
+//! Everything is mounted in a file system in memory over the directory of the machine's sockets, and only in the mount
+//! namespace: the host sees none of it.
+
+mod loopback;
+mod mounts;
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::thread::{Gid, Uid, UnshareFlags};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::engine::plan::{ContainerRoot, Format, Upper};
+use crate::failure::{About, Failure};
+use crate::host::json_file;
+use crate::sys;
+
+/// The first argument with which `lamina` runs as [`run`]. It is not a command for users.
+pub(crate) const CONTAINER: &str = "__container";
+
+/// What the stage says once it is in its namespaces, and what it waits for then.
+pub(super) const ENTERED: &str = "entered";
+pub(super) const GO: &str = "go";
+
+/// What a stage is told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Spec {
+    /// The directory of the machine's sockets.
+    pub(super) place: PathBuf,
+    /// The socket of the control channel.
+    pub(super) control: PathBuf,
+    /// The socket of the supervisor's own channel to this stage.
+    pub(super) monitor: PathBuf,
+    pub(super) root: ContainerRoot,
+    /// The program of the container's init.
+    pub(super) init: PathBuf,
+    pub(super) upper: Upper,
+    /// How the upper directory is laid over the root.
+    pub(super) format: Format,
+    /// A file of the lower tree that an overlay must be able to change, to find out whether it can.
+    pub(super) check: Option<String>,
+    /// The last group id of the container.
+    pub(super) last_group: u32,
+    /// Whether the host's control groups are hidden from the runtime.
+    pub(super) hide_cgroups: bool,
+    /// The runtime, and its arguments.
+    pub(super) runtime: PathBuf,
+    pub(super) arguments: Vec<PathBuf>,
+    /// What each descriptor is that init inherits, from number 3 on.
+    pub(super) descriptors: Vec<String>,
+    /// The container's configuration.
+    pub(super) config: Value,
+}
+
+/// Runs a container to its end. Returns the exit status of the runtime.
+///
+/// # Errors
+/// A namespace, a mount or the runtime cannot be made.
+pub(crate) fn run(arguments: &[OsString]) -> Result<u8, Failure> {
+    let [file] = arguments else { return Err(Failure::new(CONTAINER, "needs a file")) };
+    let spec: Spec = json_file::read(Path::new(file))?;
+    let connect = |path: &Path| UnixStream::connect(path).about(path.display());
+    let monitor = connect(&spec.monitor)?;
+    let control = connect(&spec.control)?;
+    let server = match &spec.root {
+        ContainerRoot::View(socket) => Some(connect(socket)?),
+        ContainerRoot::Directory(_) => None,
+    };
+    enter(&monitor)?;
+    tie_to_parent()?;
+    prepare_network(&spec);
+
+    let stage = mounts::Stage::begin(&spec)?;
+    if let Some(server) = server {
+        send(&server, &mounts::Stage::mount_view()?).about("the server of the root")?;
+    }
+    let first = stage.mount_root()?;
+    stage.write_bundle()?;
+    let inherited = stage.descriptors(control)?;
+    let monitor = sys::above_inherited(monitor.into()).about("descriptors")?;
+    let inherited = sys::inheritable(inherited).about("descriptors")?;
+    let runtime = start(&spec, first.is_none())?;
+    // The control channel ends with the container's init, so nothing else may keep it open.
+    drop(inherited);
+    let first_id = first.as_ref().map_or(runtime.id(), Child::id);
+    say(&File::from(monitor), &format!("started {first_id}"))?;
+    Ok(wait(runtime, first))
+}
+
+/// Enters the namespaces, and waits until the supervisor has prepared them.
+fn enter(monitor: &UnixStream) -> Result<(), Failure> {
+    let flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNS | UnshareFlags::NEWNET;
+    sys::unshare(flags).about("user namespace").map_err(|failure| {
+        failure.with_hint(
+            "allow them: sysctl kernel.unprivileged_userns_clone=1, or user.max_user_namespaces; where AppArmor restricts \
+             them: sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+        )
+    })?;
+    say(monitor, ENTERED)?;
+    let mut answer = String::new();
+    BufReader::new(monitor).read_line(&mut answer).about("supervisor")?;
+    if answer.trim_end() != GO {
+        return Err(Failure::new(CONTAINER, "its supervisor has given up"));
+    }
+    // The process has no id of its own namespace yet.
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).about("setresgid")?;
+    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).about("setresuid")
+}
+
+/// Asks again to be killed when the parent ends: a change of ids ends what `__die_with_parent` asked for.
+fn tie_to_parent() -> Result<(), Failure> {
+    set_parent_process_death_signal(Some(Signal::KILL)).about("prctl(PR_SET_PDEATHSIG)")
+}
+
+/// Brings the loopback interface up, and allows every port and `ping` to every user, as docker and podman do. A kernel
+/// without one of these settings still runs containers.
+fn prepare_network(spec: &Spec) {
+    if let Err(error) = loopback::bring_up() {
+        tell!("lamina: lo: {error}");
+    }
+    for (name, value) in
+        [("ip_unprivileged_port_start", "0".to_owned()), ("ping_group_range", format!("0 {}", spec.last_group))]
+    {
+        let _ = fs::write(format!("/proc/sys/net/ipv4/{name}"), value);
+    }
+}
+
+fn say(mut monitor: impl Write, line: &str) -> Result<(), Failure> {
+    monitor.write_all(format!("{line}\n").as_bytes()).about("supervisor")
+}
+
+/// Sends a descriptor.
+fn send(socket: &UnixStream, descriptor: &OwnedFd) -> io::Result<()> {
+    let descriptors = [descriptor.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    sendmsg(socket, &[IoSlice::new(b"f")], &mut control, SendFlags::empty())?;
+    Ok(())
+}
+
+/// Starts the runtime, as the first process of a new process namespace if there is none yet. This process cannot start
+/// threads afterwards.
+fn start(spec: &Spec, is_first: bool) -> Result<Child, Failure> {
+    let mut command = Command::new(&spec.runtime);
+    if is_first {
+        mounts::make_first(&mut command)?;
+    }
+    command.args(&spec.arguments).current_dir(&spec.place).stdin(Stdio::null());
+    sys::die_with_parent(&mut command);
+    command.spawn().about(spec.runtime.display())
+}
+
+/// Waits for the runtime, then ends the first process of the namespace, and with it all others.
+fn wait(mut runtime: Child, first: Option<Child>) -> u8 {
+    let status = runtime.wait().unwrap_or_default();
+    if let Some(mut first) = first {
+        let _ = first.kill();
+        let _ = first.wait();
+    }
+    let number = |value: i32| u8::try_from(value).unwrap_or(u8::MAX);
+    status.code().map_or_else(|| 128 + number(status.signal().unwrap_or_default()), number)
+}
+
+/// A command of this user that must end with its parent.
+fn tied(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).process_group(0);
+    sys::die_with_parent(&mut command);
+    command
+}

@@ -1,0 +1,108 @@
+//! Serves a view that another process mounts: it sends the device of its mount over a socket.
+//!
+//! A mount that is made in a user namespace shows the owners of that namespace, so a container's view is mounted there and
+//! not here. Its server needs no namespace, only the descriptor.
+
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use composefs_fuse::Server;
+use composefs_fuse::linux::Workers;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+use crate::failure::{About, Failure};
+
+/// Threads that answer a container's kernel.
+const THREADS: usize = 4;
+
+/// How long the mount may take to go away after the last process that sees it.
+const GONE: Duration = Duration::from_secs(5);
+
+/// A server that waits for the device of one mount, and serves it.
+#[derive(Debug)]
+pub(crate) struct FuseSocket {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting,
+    Serving(Workers),
+    Failed,
+}
+
+impl FuseSocket {
+    /// Waits at `socket` in another thread, which ends with this process if no device ever arrives.
+    ///
+    /// # Errors
+    /// The socket cannot be created.
+    pub(crate) fn listen(server: Arc<Server>, socket: &Path) -> Result<Self, Failure> {
+        let listener = UnixListener::bind(socket).about(socket.display())?;
+        let state = Arc::new(Mutex::new(State::Waiting));
+        let known = Arc::clone(&state);
+        std::thread::spawn(move || {
+            let served = listener.accept().and_then(|(stream, _)| serve(&server, &stream));
+            let next = served.map_or_else(
+                |error| {
+                    tracing::warn!("the root cannot be served: {error}");
+                    State::Failed
+                },
+                State::Serving,
+            );
+            *known.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        });
+        Ok(Self { state })
+    }
+
+    /// Returns whether nothing serves the mount any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Waiting => false,
+            State::Serving(workers) => workers.has_ended(),
+            State::Failed => true,
+        }
+    }
+
+    /// Waits until the mount is gone, which it is soon after the last process that saw it has ended.
+    pub(crate) fn await_end(&self) {
+        let start = Instant::now();
+        let waits = || !matches!(*self.state.lock().unwrap_or_else(PoisonError::into_inner), State::Waiting);
+        while waits() && !self.has_ended() {
+            if start.elapsed() > GONE {
+                tracing::warn!("the container has ended, but its root is still mounted");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn serve(server: &Arc<Server>, stream: &UnixStream) -> io::Result<Workers> {
+    let device = receive(stream)?;
+    // The workers themselves say whether their threads still run.
+    let (events, _) = channel();
+    Workers::start(server, device, THREADS, &events).map_err(io::Error::other)
+}
+
+/// Receives one descriptor.
+fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
+    let mut byte = [0; 1];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    while let Err(error) = recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC) {
+        if error != rustix::io::Errno::INTR {
+            return Err(error.into());
+        }
+    }
+    let received = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    received.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the container ended before it was mounted"))
+}

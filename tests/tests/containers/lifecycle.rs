@@ -1,0 +1,186 @@
+//! Containers from start to removal, and however they end.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use end_to_end::{Finished, until};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::{Signal, kill_process};
+use serde_json::json;
+
+use crate::fixture::{Containers, REFERENCE};
+
+#[test]
+fn command_gets_its_streams_and_gives_its_status() {
+    let containers = Containers::new();
+    let run = |script: &str| containers.run(&[], &["/bin/sh", "-c", script]);
+    let ended = run("echo out; echo err >&2; exit 7");
+    assert_eq!((ended.status.code(), ended.stdout.as_str(), ended.stderr.as_str()), (Some(7), "out\n", "err\n"));
+    assert_eq!(run("kill -TERM $$").status.code(), Some(143));
+    assert_eq!(containers.run(&[], &["/nowhere"]).status.code(), Some(127));
+    let mut child =
+        containers.command(&["-i"], &["sort"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"b\na\n").unwrap();
+    assert_eq!(child.wait_with_output().unwrap().stdout, b"a\nb\n");
+    containers.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn engine_is_chosen_by_a_variable_and_recorded() {
+    let containers = Containers::new();
+    let mut lamina = containers.session.lamina(["run", "--detach", "--name", "web", "--network", "none", REFERENCE]);
+    Finished::of(lamina.args(["--", "sleep", "1000"]).env("LAMINA_ENGINE", "container")).succeeded();
+    assert_eq!(containers.seen("web")["engine"], "container");
+    assert!(containers.session.ok(["ps"]).contains("  container  "));
+    assert!(containers.session.ok(["inspect", "web"]).contains("engine      container\n"));
+    // It is that of the machine, whatever the variable says later.
+    containers.session.ok(["stop", "web"]);
+    containers.session.ok(["start", "web"]);
+    assert_eq!(containers.seen("web")["engine"], "container");
+    containers.session.ok(["rm", "--force", "web"]);
+    let explained = containers.session.ok(["run", "--engine", "container", "--dry-run", REFERENCE]);
+    assert!(explained.contains("# engine container: asked for\n"), "{explained}");
+    assert!(explained.contains("\"/proc/self/fd/4\""), "{explained}");
+    containers.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn container_in_the_background_does_what_a_vm_does() {
+    let containers = Containers::new();
+    let session = &containers.session;
+    containers.detach("web", &["-e", "COLOUR=red"], "echo begun; echo $COLOUR > /srv/colour; sleep 1000");
+    assert_eq!(containers.seen("web")["state"], "running");
+    until("its output", || session.ok(["logs", "web"]) == "begun\n");
+
+    assert_eq!(containers.exec("web", "cat /srv/colour; hostname; exit 3").stdout, "red\nweb\n");
+    assert_eq!(containers.exec("web", "exit 3").status.code(), Some(3));
+    let seen = containers.exec("web", "cat /proc/1/comm; grep -w web /etc/hosts; ls /proc | grep -c '^[0-9]'");
+    assert!(seen.stdout.contains("127.0.1.1\tweb"), "{seen}");
+
+    let work = session.work("files");
+    std::fs::write(work.join("given"), "given").unwrap();
+    session.ok(["cp", work.join("given").to_str().unwrap(), "web:/srv/given"]);
+    assert_eq!(containers.exec("web", "cat /srv/given").stdout, "given");
+    session.ok(["cp", "web:/srv/colour", work.join("colour").to_str().unwrap()]);
+    assert_eq!(session.read(&work.join("colour")), b"red\n");
+
+    containers.exec("web", "rm -r /etc/default; mkdir /etc/default; echo x > /etc/default/only").succeeded();
+    let listed = session.ok(["diff", "web"]);
+    let lines: Vec<&str> = listed.lines().collect();
+    for line in ["A /srv/colour", "A /srv/given", "C /etc/default", "A /etc/default/only"] {
+        assert!(lines.contains(&line), "{line} is not in {listed}");
+    }
+    assert!(lines.iter().any(|line| line.starts_with("D /etc/default/")), "{listed}");
+    assert!(!listed.contains("/etc/hosts") && !listed.contains("/proc"), "{listed}");
+    session.ok(["commit", "web", "lamina.test/committed:1"]);
+    let committed = session.ok([
+        "run",
+        "--engine",
+        "container",
+        "--network",
+        "none",
+        "lamina.test/committed:1",
+        "--",
+        "/bin/sh",
+        "-c",
+        "cat /srv/colour; ls /etc/default",
+    ]);
+    assert_eq!(committed, "red\nonly\n");
+
+    session.ok(["stop", "web"]);
+    assert_eq!(containers.seen("web")["state"], "exited");
+    session.ok(["start", "web"]);
+    until("the next run", || containers.exec("web", "test -e /srv/colour").status.success());
+    assert!(!containers.exec("web", "test -e /srv/given").status.success(), "what it wrote is lost");
+    session.ok(["rm", "--force", "web"]);
+    session.traces().assert_nothing_left();
+}
+
+#[test]
+fn ready_means_that_something_listens() {
+    let containers = Containers::new();
+    containers.detach("web", &["--ready", "port:8080"], "exec python3 -m http.server 8080");
+    let get = "python3 -c 'import urllib.request as r; print(r.urlopen(\"http://127.0.0.1:8080/etc/\").status)'";
+    assert_eq!(containers.exec("web", get).succeeded().stdout, "200\n");
+    containers.session.ok(["rm", "--force", "web"]);
+    containers.session.traces().assert_nothing_left();
+}
+
+/// The supervisor serves the root, so a container without it would hang.
+#[test]
+fn nothing_is_left_of_a_container_whose_supervisor_is_killed() {
+    let containers = Containers::new();
+    for options in [&[][..], &["--keep"]] {
+        containers.detach("web", options, "sleep 1000 & setsid sleep 1000 & sleep 1000");
+        kill_process(containers.process("web", "lamina"), Signal::KILL).unwrap();
+        until("the machine to be known as failed", || containers.seen("web")["state"] == "failed");
+        containers.session.await_no_process();
+        containers.session.ok(["rm", "web"]);
+        assert!(!containers.directory("web").exists());
+    }
+    containers.session.traces().assert_nothing_left();
+}
+
+/// Without its server, every read of the image would fail with "Transport endpoint is not connected".
+#[test]
+fn end_of_the_server_of_the_root_ends_the_container_and_is_named() {
+    let containers = Containers::new();
+    containers.detach("web", &[], "sleep 1000");
+    let process = containers.process("web", "container").as_raw_nonzero();
+    let mounts = std::fs::read_to_string(format!("/proc/{process}/mountinfo")).unwrap();
+    let view = mounts.lines().find(|line| line.contains(" - fuse.lamina ")).expect("the mount of the view");
+    let connection = view.split(' ').nth(2).and_then(|device| device.strip_prefix("0:")).expect("a device number");
+    let connections = containers.session.work("connections");
+    mount("none", &connections, "fusectl", MountFlags::empty(), None).unwrap();
+    std::fs::write(connections.join(connection).join("abort"), "1").unwrap();
+    unmount(&connections, UnmountFlags::DETACH).unwrap();
+    until("the machine to be known as failed", || containers.seen("web")["state"] == "failed");
+    let reason = containers.seen("web")["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("the server of its root ended"), "{reason}");
+    containers.session.ok(["rm", "web"]);
+    containers.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn container_that_is_killed_from_outside_is_told_apart_from_a_command_that_ends() {
+    let containers = Containers::new();
+    containers.detach("web", &[], "sleep 1000");
+    kill_process(containers.process("web", "container"), Signal::KILL).unwrap();
+    until("the machine to be known as failed", || containers.seen("web")["state"] == "failed");
+    let reason = containers.seen("web")["reason"].as_str().unwrap().to_owned();
+    assert!(reason.starts_with("the container ended before its command ended"), "{reason}");
+    containers.session.ok(["rm", "web"]);
+    containers.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn many_containers_run_at_once_from_one_image() {
+    let containers = Containers::new();
+    containers.ok(&[], "true");
+    let started: Vec<_> = (0..10)
+        .map(|number| {
+            let words = format!("echo {number} > /srv/mine; sleep 0.2; cat /srv/mine");
+            containers.session.start(containers.command(&[], &["/bin/sh", "-c", &words]))
+        })
+        .collect();
+    for (number, one) in started.into_iter().enumerate() {
+        assert_eq!(one.finish().succeeded().stdout, format!("{number}\n"));
+    }
+    containers.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn read_only_root_takes_no_writes_and_secrets_are_files() {
+    let containers = Containers::new();
+    let secret = containers.session.work("secret").join("token");
+    std::fs::write(&secret, "hush").unwrap();
+    let option = format!("token={}", secret.display());
+    let script =
+        "! touch /srv/x 2>/dev/null; cat /run/secrets/token; grep -c m /etc/hostname; ! umount /proc 2>/dev/null";
+    let seen = containers.ok(&["--read-only", "--secret", &option, "--name", "m"], script);
+    assert_eq!(seen, "hush1\n");
+    let run = ["run", "--engine", "container", "--network", "none", "--json", REFERENCE, "--", "echo", "x"];
+    let object: serde_json::Value = containers.session.json(run);
+    assert_eq!(object["stdout"], json!("x\n"));
+    containers.session.traces().assert_nothing_left();
+}

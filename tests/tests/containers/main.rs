@@ -1,0 +1,9 @@
+//! Machines that are containers (`--engine container`): without KVM, without root, and without a trace afterwards.
+
+mod fixture;
+mod kept;
+mod lifecycle;
+mod network;
+mod refusals;
+mod shares;
+mod users;

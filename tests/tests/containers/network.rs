@@ -1,0 +1,49 @@
+//! A container's network.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use crate::fixture::Containers;
+
+#[test]
+fn without_a_network_there_is_the_loopback_and_nothing_else() {
+    let containers = Containers::new();
+    let script = "ls /sys/class/net; cat /proc/net/route | wc -l; python3 -c '
+import socket
+s = socket.create_server((\"127.0.0.1\", 0)); socket.create_connection(s.getsockname()); print(\"connected\")'";
+    assert_eq!(containers.ok(&["--network", "none"], script), "lo\n1\nconnected\n");
+    containers.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn pasta_leads_to_other_hosts_and_not_to_the_loopback_of_this_one() {
+    let containers = Containers::new();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let script = format!(
+        "ls /sys/class/net | sort; grep -c 10.0.2.3 /etc/resolv.conf; grep m /etc/hosts | tail -1; python3 -c '
+import socket
+for address in (\"10.0.2.2\", \"127.0.0.1\"):
+    try:
+        socket.create_connection((address, {port}), 2); print(\"reached\")
+    except OSError: print(\"refused\")'"
+    );
+    let seen = containers.ok(&["--network", "passt", "--name", "m"], &script);
+    assert!(seen.starts_with("eth0\nlo\n1\n") && seen.ends_with("refused\nrefused\n"), "{seen}");
+    containers.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn published_port_leads_into_a_container_without_a_network_card() {
+    let containers = Containers::new();
+    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let published = format!("{port}:8000");
+    containers.detach("web", &["-p", &published, "--ready", "port:8000"], "exec python3 -m http.server 8000");
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(b"GET /etc/hostname HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200") && answer.ends_with("\r\n\r\nweb\n"), "{answer}");
+    containers.session.ok(["rm", "--force", "web"]);
+    containers.session.traces().assert_nothing_left();
+}
