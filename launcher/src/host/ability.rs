@@ -78,3 +78,9 @@ pub(crate) fn fuse(others: bool) -> Result<(), Failure> {
     session.join();
     if entries == 0 { Ok(()) } else { Err(Failure::new("fuse", "an empty mount is not empty")) }
 }
+
+/// Returns the id of this boot of the host, which no other boot has; or nothing if the kernel does not tell it.
+#[must_use]
+pub(crate) fn current_boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or(String::new(), |text| text.trim().to_owned())
+}

@@ -50,7 +50,7 @@ impl FuseSocket {
             let served = listener.accept().and_then(|(stream, _)| serve(&server, &stream));
             let next = served.map_or_else(
                 |error| {
-                    tracing::warn!("the root cannot be served: {error}");
+                    tracing::debug!("the root cannot be served: {error}");
                     State::Failed
                 },
                 State::Serving,

@@ -5,6 +5,7 @@ pub(crate) mod bounded_log;
 pub(crate) mod child;
 pub(crate) mod command_line;
 pub(crate) mod confine;
+pub(crate) mod confinement_probe;
 pub(crate) mod file_share;
 pub(crate) mod fuse_socket;
 pub(crate) mod initramfs;
@@ -20,5 +21,5 @@ pub(crate) mod share;
 mod tools;
 pub(crate) mod virtiofsd;
 
-pub(crate) use ability::{fuse, has_memory, namespaces, shared_memory};
+pub(crate) use ability::{current_boot, fuse, has_memory, namespaces, shared_memory};
 pub(crate) use tools::{Boot, Tools, Wanted, version};

@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::ability::current_boot;
 use crate::failure::Failure;
-use crate::host::process::current_boot;
 
 /// The probe cache of one directory.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! A program that a machine needs while it runs: started so that it ends with this process, watched, and killed.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -295,12 +295,6 @@ fn keep_log(mut source: &File, mut log: BoundedLog, process: &Handle) {
 
 fn last_words(log: &Path) -> String {
     bounded_log::tail(log, LAST_WORDS).replace('\n', "; ")
-}
-
-/// Returns the id of this boot of the host, which no other boot has; or nothing if the kernel does not tell it.
-#[must_use]
-pub(crate) fn current_boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or(String::new(), |text| text.trim().to_owned())
 }
 
 #[cfg(test)]

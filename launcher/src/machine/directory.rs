@@ -11,7 +11,7 @@ use super::kept_directory::remove_state;
 use super::reconcile::{reconcile, reconcile_all};
 use super::record::{self, MOUNT_POINT, ProcessRecord, Record, State, now};
 use crate::failure::{About, Failure};
-use crate::host::process::current_boot;
+use crate::host::current_boot;
 
 /// The most warnings that are recorded for one machine.
 const MOST_WARNINGS: usize = 64;

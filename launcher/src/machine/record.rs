@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::home;
 use crate::failure::{Failure, MACHINE_FAILED};
 use crate::host::child;
+use crate::host::current_boot;
 use crate::host::json_file;
-use crate::host::process::current_boot;
 
 /// The file's name in the machine's directory.
 pub(crate) const FILE: &str = "machine.json";

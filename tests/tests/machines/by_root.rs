@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
-use end_to_end::{Actor, Finished, Image, Session};
+use end_to_end::{Actor, Finished, Image, Session, until};
 
 use super::fixture::REFERENCE;
 
@@ -86,6 +86,12 @@ fn no_program_of_a_machine_of_root_runs_as_root_and_its_disk_is_taken_over() {
     for program in ["qemu-system-x86_64", "__share", "passt"] {
         assert!(seen.iter().any(|command| command.contains(program)), "{program} in {seen:?}");
     }
+    let has_written = |lines: usize| {
+        until("the command writes", || {
+            session.run(["exec", "m", "--", "cat", "/kept"]).stdout.lines().count() == lines
+        });
+    };
+    has_written(1);
     session.ok(["stop", "m"]);
     let disk = session.directory().join("state/lamina/machines/m/disk.ext4");
     assert_eq!(owner(&disk), user);
@@ -93,7 +99,7 @@ fn no_program_of_a_machine_of_root_runs_as_root_and_its_disk_is_taken_over() {
     chown(&disk, Some(0), Some(0)).unwrap();
     session.ok(["start", "m"]);
     assert_eq!(owner(&disk), user);
-    assert_eq!(session.ok(["exec", "m", "--", "cat", "/kept"]).lines().count(), 2);
+    has_written(2);
     session.ok(["rm", "--force", "m"]);
     session.traces().assert_nothing_left();
 }

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 
 use crate::engine::contract::Host;
 use crate::failure::{About, Failure};
-use crate::host::confine::{self, Lack, Level, Support};
+use crate::host::confine::{Lack, Level, Support};
+use crate::host::confinement_probe;
 use crate::host::probe_cache::ProbeCache;
 
 /// The value of `-sandbox`: no obsolete calls, no new privileges, no new programs, and no other priorities.
@@ -22,7 +23,7 @@ pub(super) fn support(host: &Host<'_>, program: &Path) -> Result<Support, Failur
         return Ok(Support::default());
     }
     let mut probes = ProbeCache::of(host.cache);
-    let mut found = confine::support(program, account.as_ref(), &mut probes, host.thorough)?;
+    let mut found = confinement_probe::support(program, account.as_ref(), &mut probes, host.thorough)?;
     match probes.recall("qemu filter", &[program], || starts_filtered(program)) {
         Ok(()) => found.own_filter = true,
         Err(failure) => found.lacks.push(Lack {

@@ -48,7 +48,7 @@ pub(super) fn restrict(confinement: &Confinement) -> Result<bool, RulesetError> 
 
 /// Whether this kernel has Landlock.
 #[must_use]
-pub(super) fn is_available() -> bool {
+pub(crate) fn is_available() -> bool {
     let asked = Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(AccessFs::Execute);
     asked.and_then(Ruleset::create).is_ok()
 }

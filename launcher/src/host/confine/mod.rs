@@ -2,7 +2,7 @@
 //!
 //! A program is started through `lamina __confine` ([`enter`]), which leads it into namespaces of its own and a root with
 //! nothing in it but what a [`Confinement`] lists, gives up every privilege, sets limits and a filter of system calls,
-//! and becomes the program. [`probe`] finds out, by starting a program, which parts of this the host permits.
+//! and becomes the program. `confinement_probe` finds out, by starting a program, which parts of this the host permits.
 
 mod account;
 mod choice;
@@ -12,8 +12,8 @@ mod environment;
 mod landlock;
 mod limits;
 mod new_root;
-mod probe;
 mod seccomp;
+mod support;
 
 use std::fs::DirBuilder;
 use std::io;
@@ -30,8 +30,9 @@ pub(crate) use choice::{Decision, Level};
 pub(crate) use encoding::CONFINE;
 pub(crate) use encoding::command;
 pub(crate) use environment::Environment;
+pub(crate) use landlock::is_available as has_landlock;
 pub(crate) use new_root::NewRoot;
-pub(crate) use probe::{Lack, Support, support};
+pub(crate) use support::{Lack, Support};
 
 use crate::failure::{About, Failure};
 use crate::host::command_line::CommandLine;
