@@ -50,6 +50,8 @@ pub(crate) fn run(arguments: &[String]) -> u8 {
     };
     match done {
         Ok(()) => 0,
+        // The host no longer wants the output, and says why.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 1,
         Err(error) => {
             eprintln!("lamina: {error}");
             1

@@ -128,7 +128,9 @@ fn end_of_the_server_of_the_root_ends_the_container_and_is_named() {
     containers.detach("web", &[], "sleep 1000");
     let process = containers.process("web", "container").as_raw_nonzero();
     let mounts = std::fs::read_to_string(format!("/proc/{process}/mountinfo")).unwrap();
-    let view = mounts.lines().find(|line| line.contains(" - fuse.lamina ")).expect("the mount of the view");
+    // Its namespace has the mounts of other tests, too.
+    let view = mounts.lines().find(|line| line.contains("/web/lower ")).expect("the mount of the view");
+    assert!(view.contains(" - fuse.lamina "), "{view}");
     let connection = view.split(' ').nth(2).and_then(|device| device.strip_prefix("0:")).expect("a device number");
     let connections = containers.session.work("connections");
     mount("none", &connections, "fusectl", MountFlags::empty(), None).unwrap();

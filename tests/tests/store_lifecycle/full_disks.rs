@@ -200,6 +200,7 @@ fn what_is_held_after_space_was_made_is_held_although_its_line_did_not_fit_befor
     // The library opens only a store of the user who runs it, or of root.
     let session = Session::new(Actor::Root);
     let disk = Disk::tmpfs(&session, 4 << 20);
+    Actor::Root.own(&session.store());
     let collector = Store::open(&session.store()).expect("a store");
     let store = Store::open(&session.store()).expect("the store");
     let layers: Vec<DiffId> = (0..LAYERS)

@@ -60,7 +60,7 @@ impl<'a> Stage<'a> {
     /// Mounts the place, and enters it.
     pub(super) fn begin(spec: &'a Spec) -> Result<Self, Failure> {
         // Nothing that is mounted from here on is seen outside.
-        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        let private = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         mount_change("/", private).about("mount namespace")?;
         if spec.hide_cgroups {
             mount("lamina", "/sys/fs/cgroup", "tmpfs", MountFlags::RDONLY, SMALL).about("/sys/fs/cgroup")?;
