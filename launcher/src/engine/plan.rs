@@ -229,7 +229,11 @@ impl Plan {
         }
         match &self.network {
             Some(NetworkDevice::Passt(socket)) => confinement.writable.push(socket.clone()),
-            Some(NetworkDevice::Slirp) => confinement = confinement.without(Namespace::Network),
+            // It asks the host's name servers itself.
+            Some(NetworkDevice::Slirp) => {
+                confinement = confinement.without(Namespace::Network);
+                confinement.readable.push("/etc/resolv.conf".into());
+            }
             None => {}
         }
         confinement.processes += u64::from(self.cpus);

@@ -221,10 +221,7 @@ fn a_foreign_layer_is_proved_like_any_other() {
     let urls = [format!("http://127.0.0.1:{}/layer", wrong.port)];
     let image = foreign("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", &urls);
     let error = Place::new().refusal(&without_layer(&image).name("test:0"), &options());
-    assert!(
-        error.contains(&format!("127.0.0.1:{}", wrong.port)) && error.contains("outside the registry"),
-        "{error}"
-    );
+    assert!(error.contains(&format!("127.0.0.1:{}", wrong.port)) && error.contains("outside the registry"), "{error}");
     let image = foreign("application/vnd.oci.image.layer.v1.tar+gzip", &urls);
     let error = Place::new().refusal(&without_layer(&image).name("test:0"), &options());
     assert!(error.contains("is not in the registry"), "only foreign layers may be elsewhere: {error}");
