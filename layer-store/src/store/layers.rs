@@ -48,8 +48,12 @@ impl Layers<'_> {
     /// unless the only store that has it is one that others can change.
     #[must_use]
     pub fn has(&self, diff_id: &DiffId) -> bool {
-        let missing = self.store.hold_where_they_are([diff_id], &[]);
-        missing.is_ok_and(|missing| missing.is_empty()) || self.store_in(diff_id).is_some()
+        match self.store.hold_where_they_are([diff_id], &[]) {
+            // A store that others can change keeps nothing for us: a layer of it is copied when it is used.
+            Ok(missing) => missing.is_empty() || self.store_in(diff_id).is_some(),
+            // What cannot be held, for example on a full disk, may be collected.
+            Err(_) => false,
+        }
     }
 
     /// Returns the length of a layer's tar in bytes.
