@@ -19,9 +19,9 @@ impl Holders {
     /// Reads `/proc/locks` (proc_locks(5)): `1: FLOCK  ADVISORY  WRITE 708 fe:01:1311 0 EOF`. A line with `->` is a
     /// process that waits.
     pub(crate) fn of(file: &File) -> Self {
-        let Ok(found) = file.metadata() else { return Self::default() };
-        let device = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
-        let name = format!("{:02x}:{:02x}:{}", device.0, device.1, found.ino());
+        let Ok(found) = rustix::fs::fstat(file) else { return Self::default() };
+        let device = (rustix::fs::major(found.st_dev), rustix::fs::minor(found.st_dev));
+        let name = format!("{:02x}:{:02x}:{}", device.0, device.1, found.st_ino);
         let text = fs::read_to_string("/proc/locks").unwrap_or_default();
         let processes = text.lines().filter_map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();

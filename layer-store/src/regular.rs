@@ -30,18 +30,18 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 
 /// Opens a regular file in an open directory for reading.
 pub(crate) fn open_at(directory: impl AsFd, name: impl rustix::path::Arg) -> io::Result<File> {
-    open_with(directory, name, OFlags::RDONLY, 0)
+    open_with(directory, name, OFlags::RDONLY, Mode::empty())
 }
 
 /// Opens a regular file for reading and writing, and creates one for its owner alone (mode 0600) if it does not exist.
 pub(crate) fn open_private(path: &Path) -> io::Result<File> {
-    open_with(CWD, path, OFlags::RDWR | OFlags::CREATE, 0o600)
+    open_with(CWD, path, OFlags::RDWR | OFlags::CREATE, Mode::RUSR | Mode::WUSR)
 }
 
-fn open_with(directory: impl AsFd, name: impl rustix::path::Arg, how: OFlags, mode: u32) -> io::Result<File> {
+fn open_with(directory: impl AsFd, name: impl rustix::path::Arg, how: OFlags, mode: Mode) -> io::Result<File> {
     // NONBLOCK: a pipe has no other end, and a lease on a file (fcntl(2)) makes its opener wait for its holder.
     let flags = how | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file: File = match openat(directory, name, flags, Mode::from_raw_mode(mode)) {
+    let file: File = match openat(directory, name, flags, mode) {
         Ok(file) => file.into(),
         Err(rustix::io::Errno::LOOP) => return Err(odd("it is a symbolic link")),
         // A socket, or a device without a driver.
