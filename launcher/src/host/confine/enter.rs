@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -115,6 +115,7 @@ fn become_program(
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         mount("proc", "/proc", "proc", flags, None).about("/proc")?;
     }
+    let ourselves = open_ourselves(confinement, program)?;
     if let Some(account) = &confinement.account {
         become_user(account, confinement.reads_all)?;
         if confinement.has(Namespace::User) {
@@ -138,8 +139,22 @@ fn become_program(
         landlock::restrict(confinement).about("Landlock")?;
         seccomp::restrict().about("seccomp")?;
     }
-    let error = Command::new(program).args(arguments).exec();
+    let error = match ourselves {
+        Some(file) => Command::new(format!("/proc/self/fd/{}", file.as_raw_fd())).arg0(program).args(arguments).exec(),
+        None => Command::new(program).args(arguments).exec(),
+    };
     Err(Failure::new(program.display(), error))
+}
+
+/// Opens this program, if it is what is to be started as another user in the host's root: that user may have no way to
+/// it, for example below `/root`.
+fn open_ourselves(confinement: &Confinement, program: &Path) -> Result<Option<OwnedFd>, Failure> {
+    let is_own = || std::env::current_exe().is_ok_and(|own| own == program);
+    if confinement.account.is_none() || confinement.has(Namespace::Mount) || !is_own() {
+        return Ok(None);
+    }
+    let opened = rustix::fs::open(program, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    opened.map(Some).about(program.display())
 }
 
 /// Returns the pipe that is standard input, which is then empty.
