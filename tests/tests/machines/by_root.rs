@@ -103,3 +103,22 @@ fn no_program_of_a_machine_of_root_runs_as_root_and_its_disk_is_taken_over() {
     session.ok(["rm", "--force", "m"]);
     session.traces().assert_nothing_left();
 }
+
+/// As `cargo install` leaves it in root's home, where no other user has a way to it.
+#[test]
+fn programs_of_a_machine_of_root_start_although_their_user_has_no_way_to_them() {
+    let session = Session::new(Actor::Root);
+    session.import(&Image::Debian.layout(), REFERENCE);
+    let (user, _) = Actor::User.ids();
+    let (private, shared) = (session.work("private"), session.work("shared"));
+    fs::set_permissions(&private, PermissionsExt::from_mode(0o700)).unwrap();
+    fs::set_permissions(&shared, PermissionsExt::from_mode(0o777)).unwrap();
+    let program = private.join("lamina");
+    fs::copy(session.program("lamina").get_program(), &program).unwrap();
+    let volume = format!("{}:/w", shared.display());
+    let mut lamina = session.command(&program);
+    lamina.args(["run", "--accel", "tcg", "--as", "lamina-test", "-v", &volume, REFERENCE, "touch", "/w/made"]);
+    Finished::of(&mut lamina).succeeded();
+    assert_eq!(owner(&shared.join("made")), user);
+    session.traces().assert_nothing_left();
+}
