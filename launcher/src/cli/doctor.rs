@@ -102,7 +102,9 @@ impl Doctor {
         ];
         let account = confine::unprivileged(None);
         let confine = (Level::Auto, account.clone().unwrap_or_default());
-        findings.extend(engines(boot.as_ref(), &cache, &confine, &|| signals.check())?);
+        // No guest is tried as root.
+        let tried = account.as_ref().map_or_else(Err, |_| boot.as_ref());
+        findings.extend(engines(tried, &cache, &confine, &|| signals.check())?);
         if confine::is_root_of_the_host() {
             let named = account.map(|account| format!("machines run as {}", account.unwrap_or_default().name));
             findings.push(Finding::new("user", true, named));
