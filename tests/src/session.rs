@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use layer_store::FaultPoint;
+use rustix::process::Pid;
 use serde_json::Value;
 use test_support::polling::beside;
 
@@ -224,6 +225,43 @@ impl Session {
     pub fn json<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Value {
         let text = self.ok(arguments);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// A machine as `lamina ps --all --json` prints it, or null.
+    ///
+    /// # Panics
+    /// When the list cannot be read.
+    #[must_use]
+    pub fn seen(&self, machine: &str) -> Value {
+        let rows: Vec<Value> = serde_json::from_str(&self.ok(["ps", "--all", "--json"])).expect("JSON of ps");
+        rows.into_iter().find(|row| row["name"] == machine).unwrap_or(Value::Null)
+    }
+
+    /// The id of a machine's process with this role.
+    ///
+    /// # Panics
+    /// When there is no such process.
+    #[must_use]
+    pub fn process(&self, machine: &str, role: &str) -> Pid {
+        let seen = self.seen(machine);
+        let processes = seen["processes"].as_array().expect("processes of a machine");
+        let found = processes.iter().find(|process| process["role"] == role);
+        let pid = found.and_then(|process| process["pid"].as_i64()).unwrap_or_else(|| panic!("no {role} in {seen}"));
+        Pid::from_raw(i32::try_from(pid).expect("a process id")).expect("a process id")
+    }
+
+    /// A machine's directory.
+    #[must_use]
+    pub fn machine_directory(&self, machine: &str) -> PathBuf {
+        self.directory().join("state/lamina/machines").join(machine)
+    }
+
+    /// Runs a shell script in a running machine: `lamina exec NAME -- /bin/sh -c SCRIPT`.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    pub fn exec(&self, machine: &str, script: &str) -> Finished {
+        self.run(["exec", machine, "--", "/bin/sh", "-c", script])
     }
 
     /// A file as the actor reads it. Another process does the reading: if this one had the file open, so would any

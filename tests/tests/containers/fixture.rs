@@ -1,11 +1,8 @@
 //! A session with the real image in its store, and containers on it.
 
-use std::path::PathBuf;
 use std::process::Command;
 
-use end_to_end::{Finished, Image, Session};
-use rustix::process::Pid;
-use serde_json::Value;
+use end_to_end::{Finished, Image, Session, until};
 
 pub(crate) const REFERENCE: &str = "lamina.test/image:1";
 
@@ -44,27 +41,9 @@ impl Containers {
         self.run(&options, &["/bin/sh", "-c", script]).succeeded();
     }
 
-    /// `lamina exec NAME -- /bin/sh -c SCRIPT`.
-    pub(crate) fn exec(&self, name: &str, script: &str) -> Finished {
-        self.session.run(["exec", name, "--", "/bin/sh", "-c", script])
-    }
-
-    /// The machine as `lamina ps --all --json` has it.
-    pub(crate) fn seen(&self, name: &str) -> Value {
-        let rows: Vec<Value> = serde_json::from_str(&self.session.ok(["ps", "--all", "--json"])).expect("JSON of ps");
-        rows.into_iter().find(|row| row["name"] == name).unwrap_or(Value::Null)
-    }
-
-    /// The id of the machine's process with this role.
-    pub(crate) fn process(&self, name: &str, role: &str) -> Pid {
-        let seen = self.seen(name);
-        let processes = seen["processes"].as_array().expect("processes of a machine");
-        let found = processes.iter().find(|process| process["role"] == role);
-        let pid = found.and_then(|process| process["pid"].as_i64()).unwrap_or_else(|| panic!("no {role} in {seen}"));
-        Pid::from_raw(i32::try_from(pid).expect("a process id")).expect("a process id")
-    }
-
-    pub(crate) fn directory(&self, name: &str) -> PathBuf {
-        self.session.directory().join("state/lamina/machines").join(name)
+    /// Waits until a container has failed; the reason.
+    pub(crate) fn failed(&self, name: &str) -> String {
+        until("the machine to be known as failed", || self.session.seen(name)["state"] == "failed");
+        self.session.seen(name)["reason"].as_str().expect("the reason of a failure").to_owned()
     }
 }

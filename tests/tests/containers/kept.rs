@@ -15,7 +15,7 @@ fn keeps(format: &str) {
     let containers = Containers::new();
     let session = &containers.session;
     containers.ok(&["--keep", "--machine", format, "--name", "m"], CHANGES);
-    assert_eq!(containers.seen("m")["status"], 0);
+    assert_eq!(containers.session.seen("m")["status"], 0);
     session.ok(["start", "m"]);
     assert_eq!(session.ok(["wait", "m"]), "3\n");
     assert_eq!(session.ok(["logs", "m"]), "first\n");
@@ -29,14 +29,14 @@ fn keeps(format: &str) {
         assert!(lines.contains(&line), "{line} is not in {listed}");
     }
     assert!(!listed.contains(".wh.") && !listed.contains("/etc/hosts"), "{listed}");
-    assert_eq!(containers.seen("m")["status"], 3, "a look does not change how it ended");
+    assert_eq!(containers.session.seen("m")["status"], 3, "a look does not change how it ended");
 
     session.ok(["commit", "m", "lamina.test/committed:1"]);
     let look = "stat -c '%u:%g %a' /srv/added; ls /etc/default; ls /etc/debian_version 2>/dev/null || echo gone";
     let run = ["run", "--engine", "container", "--network", "none", "lamina.test/committed:1", "--", "/bin/sh", "-c"];
     assert_eq!(session.ok(run.into_iter().chain([look])), "33:33 4750\nonly\ngone\n");
     session.ok(["rm", "m"]);
-    assert!(!containers.directory("m").exists());
+    assert!(!containers.session.machine_directory("m").exists());
     session.traces().assert_nothing_left();
 }
 

@@ -30,13 +30,13 @@ fn engine_is_chosen_by_a_variable_and_recorded() {
     let containers = Containers::new();
     let mut lamina = containers.session.lamina(["run", "--detach", "--name", "web", "--network", "none", REFERENCE]);
     Finished::of(lamina.args(["--", "sleep", "1000"]).env("LAMINA_ENGINE", "container")).succeeded();
-    assert_eq!(containers.seen("web")["engine"], "container");
+    assert_eq!(containers.session.seen("web")["engine"], "container");
     assert!(containers.session.ok(["ps"]).contains("  container  "));
     assert!(containers.session.ok(["inspect", "web"]).contains("engine      container\n"));
     // It is that of the machine, whatever the variable says later.
     containers.session.ok(["stop", "web"]);
     containers.session.ok(["start", "web"]);
-    assert_eq!(containers.seen("web")["engine"], "container");
+    assert_eq!(containers.session.seen("web")["engine"], "container");
     containers.session.ok(["rm", "--force", "web"]);
     let explained = containers.session.ok(["run", "--engine", "container", "--dry-run", REFERENCE]);
     assert!(explained.contains("# engine container: asked for\n"), "{explained}");
@@ -49,22 +49,22 @@ fn container_in_the_background_does_what_a_vm_does() {
     let containers = Containers::new();
     let session = &containers.session;
     containers.detach("web", &["-e", "COLOUR=red"], "echo begun; echo $COLOUR > /srv/colour; sleep 1000");
-    assert_eq!(containers.seen("web")["state"], "running");
+    assert_eq!(containers.session.seen("web")["state"], "running");
     until("its output", || session.ok(["logs", "web"]) == "begun\n");
 
-    assert_eq!(containers.exec("web", "cat /srv/colour; hostname; exit 3").stdout, "red\nweb\n");
-    assert_eq!(containers.exec("web", "exit 3").status.code(), Some(3));
-    let seen = containers.exec("web", "cat /proc/1/comm; grep -w web /etc/hosts; ls /proc | grep -c '^[0-9]'");
+    assert_eq!(containers.session.exec("web", "cat /srv/colour; hostname; exit 3").stdout, "red\nweb\n");
+    assert_eq!(containers.session.exec("web", "exit 3").status.code(), Some(3));
+    let seen = containers.session.exec("web", "cat /proc/1/comm; grep -w web /etc/hosts; ls /proc | grep -c '^[0-9]'");
     assert!(seen.stdout.contains("127.0.1.1\tweb"), "{seen}");
 
     let work = session.work("files");
     std::fs::write(work.join("given"), "given").unwrap();
     session.ok(["cp", work.join("given").to_str().unwrap(), "web:/srv/given"]);
-    assert_eq!(containers.exec("web", "cat /srv/given").stdout, "given");
+    assert_eq!(containers.session.exec("web", "cat /srv/given").stdout, "given");
     session.ok(["cp", "web:/srv/colour", work.join("colour").to_str().unwrap()]);
     assert_eq!(session.read(&work.join("colour")), b"red\n");
 
-    containers.exec("web", "rm -r /etc/default; mkdir /etc/default; echo x > /etc/default/only").succeeded();
+    containers.session.exec("web", "rm -r /etc/default; mkdir /etc/default; echo x > /etc/default/only").succeeded();
     let listed = session.ok(["diff", "web"]);
     let lines: Vec<&str> = listed.lines().collect();
     for line in ["A /srv/colour", "A /srv/given", "C /etc/default", "A /etc/default/only"] {
@@ -88,10 +88,10 @@ fn container_in_the_background_does_what_a_vm_does() {
     assert_eq!(committed, "red\nonly\n");
 
     session.ok(["stop", "web"]);
-    assert_eq!(containers.seen("web")["state"], "exited");
+    assert_eq!(containers.session.seen("web")["state"], "exited");
     session.ok(["start", "web"]);
-    until("the next run", || containers.exec("web", "test -e /srv/colour").status.success());
-    assert!(!containers.exec("web", "test -e /srv/given").status.success(), "what it wrote is lost");
+    until("the next run", || containers.session.exec("web", "test -e /srv/colour").status.success());
+    assert!(!containers.session.exec("web", "test -e /srv/given").status.success(), "what it wrote is lost");
     session.ok(["rm", "--force", "web"]);
     session.traces().assert_nothing_left();
 }
@@ -101,7 +101,7 @@ fn ready_means_that_something_listens() {
     let containers = Containers::new();
     containers.detach("web", &["--ready", "port:8080"], "exec python3 -m http.server 8080");
     let get = "python3 -c 'import urllib.request as r; print(r.urlopen(\"http://127.0.0.1:8080/etc/\").status)'";
-    assert_eq!(containers.exec("web", get).succeeded().stdout, "200\n");
+    assert_eq!(containers.session.exec("web", get).succeeded().stdout, "200\n");
     containers.session.ok(["rm", "--force", "web"]);
     containers.session.traces().assert_nothing_left();
 }
@@ -112,11 +112,11 @@ fn nothing_is_left_of_a_container_whose_supervisor_is_killed() {
     let containers = Containers::new();
     for options in [&[][..], &["--keep"]] {
         containers.detach("web", options, "sleep 1000 & setsid sleep 1000 & sleep 1000");
-        kill_process(containers.process("web", "lamina"), Signal::KILL).unwrap();
-        until("the machine to be known as failed", || containers.seen("web")["state"] == "failed");
+        kill_process(containers.session.process("web", "lamina"), Signal::KILL).unwrap();
+        until("the machine to be known as failed", || containers.session.seen("web")["state"] == "failed");
         containers.session.await_no_process();
         containers.session.ok(["rm", "web"]);
-        assert!(!containers.directory("web").exists());
+        assert!(!containers.session.machine_directory("web").exists());
     }
     containers.session.traces().assert_nothing_left();
 }
@@ -126,7 +126,7 @@ fn nothing_is_left_of_a_container_whose_supervisor_is_killed() {
 fn end_of_the_server_of_the_root_ends_the_container_and_is_named() {
     let containers = Containers::new();
     containers.detach("web", &[], "sleep 1000");
-    let process = containers.process("web", "container").as_raw_nonzero();
+    let process = containers.session.process("web", "container").as_raw_nonzero();
     let mounts = std::fs::read_to_string(format!("/proc/{process}/mountinfo")).unwrap();
     // Its namespace has the mounts of other tests, too.
     let view = mounts.lines().find(|line| line.contains("/web/lower ")).expect("the mount of the view");
@@ -136,8 +136,7 @@ fn end_of_the_server_of_the_root_ends_the_container_and_is_named() {
     mount("none", &connections, "fusectl", MountFlags::empty(), None).unwrap();
     std::fs::write(connections.join(connection).join("abort"), "1").unwrap();
     unmount(&connections, UnmountFlags::DETACH).unwrap();
-    until("the machine to be known as failed", || containers.seen("web")["state"] == "failed");
-    let reason = containers.seen("web")["reason"].as_str().unwrap().to_owned();
+    let reason = containers.failed("web");
     assert!(reason.contains("the server of its root ended"), "{reason}");
     containers.session.ok(["rm", "web"]);
     containers.session.traces().assert_nothing_left();
@@ -147,9 +146,8 @@ fn end_of_the_server_of_the_root_ends_the_container_and_is_named() {
 fn container_that_is_killed_from_outside_is_told_apart_from_a_command_that_ends() {
     let containers = Containers::new();
     containers.detach("web", &[], "sleep 1000");
-    kill_process(containers.process("web", "container"), Signal::KILL).unwrap();
-    until("the machine to be known as failed", || containers.seen("web")["state"] == "failed");
-    let reason = containers.seen("web")["reason"].as_str().unwrap().to_owned();
+    kill_process(containers.session.process("web", "container"), Signal::KILL).unwrap();
+    let reason = containers.failed("web");
     assert!(reason.starts_with("the container ended before its command ended"), "{reason}");
     containers.session.ok(["rm", "web"]);
     containers.session.traces().assert_nothing_left();

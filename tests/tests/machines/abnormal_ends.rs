@@ -17,12 +17,12 @@ fn death_of_any_helper_fails_the_machine_and_ends_the_rest() {
     ];
     for (role, options, reason) in cases {
         machines.sleeper("m", &options);
-        let supervisor = machines.process("m", "lamina");
-        kill_process(machines.process("m", role), Signal::KILL).unwrap();
+        let supervisor = machines.session.process("m", "lamina");
+        kill_process(machines.session.process("m", role), Signal::KILL).unwrap();
         // The record is read directly, because `ps` itself reconciles records.
-        let record = machines.directory("m").join("machine.json");
+        let record = machines.session.machine_directory("m").join("machine.json");
         until("the mark", || std::fs::read_to_string(&record).is_ok_and(|text| text.contains("\"failed\"")));
-        let seen = machines.seen("m");
+        let seen = machines.session.seen("m");
         assert!(seen["reason"].as_str().unwrap().contains(reason), "{role}: {seen}");
         until("the supervisor's end", || {
             !std::path::Path::new(&format!("/proc/{}", supervisor.as_raw_nonzero())).exists()
@@ -53,9 +53,9 @@ fn crash_of_the_hypervisor_fails_the_machine_and_no_memory_of_any_process_is_dum
         assert_eq!(core.split_whitespace().nth(4), Some("0"), "{process:?}: {core}");
         assert_eq!(of("coredump_filter").trim(), "00000000", "{process:?}");
     }
-    kill_process(machines.process("m", "hypervisor"), Signal::SEGV).unwrap();
+    kill_process(machines.session.process("m", "hypervisor"), Signal::SEGV).unwrap();
     assert_eq!(session.ok(["wait", "m"]), "125\n");
-    let seen = machines.seen("m");
+    let seen = machines.session.seen("m");
     assert!(seen["reason"].as_str().unwrap().contains("SIGSEGV"), "{seen}");
     session.ok(["rm", "m"]);
     session.traces().assert_nothing_left();
@@ -69,7 +69,7 @@ fn kernel_panic_that_hangs_is_noticed_and_ended() {
         "echo 0 > /proc/sys/kernel/panic; echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger; sleep 1000";
     Finished::of(&mut machines.detach("m", &[], script)).succeeded();
     assert_eq!(machines.session.ok(["wait", "m"]), "125\n");
-    let seen = machines.seen("m");
+    let seen = machines.session.seen("m");
     assert!(seen["reason"].as_str().unwrap().contains("kernel panicked: sysrq triggered crash"), "{seen}");
     assert!(machines.session.ok(["logs", "--console", "m"]).contains("Kernel panic - not syncing"));
     machines.session.ok(["rm", "m"]);

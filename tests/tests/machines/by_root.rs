@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use end_to_end::{Actor, Finished, Image, Session, until};
 
@@ -14,17 +14,23 @@ fn run(session: &Session, options: &[&str], script: &str) -> Finished {
     session.run(run.iter().chain(options).chain(&[REFERENCE, "--", "/bin/sh", "-c", script]))
 }
 
+/// A session of root with the image, and a directory to share that every user may change.
+fn of_root() -> (Session, PathBuf) {
+    let session = Session::new(Actor::Root);
+    session.import(&Image::Debian.layout(), REFERENCE);
+    let shared = session.work("shared");
+    fs::set_permissions(&shared, PermissionsExt::from_mode(0o777)).unwrap();
+    (session, shared)
+}
+
 fn owner(path: &Path) -> u32 {
     path.metadata().unwrap().uid()
 }
 
 #[test]
 fn guest_of_root_makes_nobody_root_and_reads_only_what_its_user_may() {
-    let session = Session::new(Actor::Root);
-    session.import(&Image::Debian.layout(), REFERENCE);
+    let (session, shared) = of_root();
     let (user, _) = Actor::User.ids();
-    let shared = session.work("shared");
-    fs::set_permissions(&shared, PermissionsExt::from_mode(0o777)).unwrap();
     fs::write(shared.join("open"), "open\n").unwrap();
     fs::write(shared.join("closed"), "secret\n").unwrap();
     fs::set_permissions(shared.join("closed"), PermissionsExt::from_mode(0o600)).unwrap();
@@ -66,11 +72,8 @@ fn every_backend_shows_a_guest_of_root_all_files_with_their_owners() {
 
 #[test]
 fn no_program_of_a_machine_of_root_runs_as_root_and_its_disk_is_taken_over() {
-    let session = Session::new(Actor::Root);
-    session.import(&Image::Debian.layout(), REFERENCE);
+    let (session, shared) = of_root();
     let (user, _) = Actor::User.ids();
-    let shared = session.work("shared");
-    fs::set_permissions(&shared, PermissionsExt::from_mode(0o777)).unwrap();
     let volume = format!("{}:/w", shared.display());
     let run = ["run", "--accel", "tcg", "--as", "lamina-test", "--detach", "--keep=1G", "--name", "m", "-v", &volume];
     session.ok(run.iter().chain(&[REFERENCE, "--", "/bin/sh", "-c", "echo kept >> /kept; sleep 1000"]));
@@ -93,7 +96,7 @@ fn no_program_of_a_machine_of_root_runs_as_root_and_its_disk_is_taken_over() {
     };
     has_written(1);
     session.ok(["stop", "m"]);
-    let disk = session.directory().join("state/lamina/machines/m/disk.ext4");
+    let disk = session.machine_directory("m").join("disk.ext4");
     assert_eq!(owner(&disk), user);
     // As an earlier version left it.
     chown(&disk, Some(0), Some(0)).unwrap();
@@ -107,12 +110,10 @@ fn no_program_of_a_machine_of_root_runs_as_root_and_its_disk_is_taken_over() {
 /// As `cargo install` leaves it in root's home, where no other user has a way to it.
 #[test]
 fn programs_of_a_machine_of_root_start_although_their_user_has_no_way_to_them() {
-    let session = Session::new(Actor::Root);
-    session.import(&Image::Debian.layout(), REFERENCE);
+    let (session, shared) = of_root();
     let (user, _) = Actor::User.ids();
-    let (private, shared) = (session.work("private"), session.work("shared"));
+    let private = session.work("private");
     fs::set_permissions(&private, PermissionsExt::from_mode(0o700)).unwrap();
-    fs::set_permissions(&shared, PermissionsExt::from_mode(0o777)).unwrap();
     let program = private.join("lamina");
     fs::copy(session.program("lamina").get_program(), &program).unwrap();
     let volume = format!("{}:/w", shared.display());

@@ -21,7 +21,7 @@ fn command_of_any_user_can_open_its_streams_by_name() {
     // A server that gives up root after its start, as nginx does.
     let dropped =
         "setpriv --reuid 1000 --regid 1000 --clear-groups sh -c 'echo out > /dev/stdout; echo err > /dev/stderr'";
-    let exec = machines.exec("m", dropped).succeeded();
+    let exec = machines.session.exec("m", dropped).succeeded();
     assert_eq!((exec.stdout.as_str(), exec.stderr.as_str()), ("out\n", "err\n"), "{exec}");
     machines.session.ok(["rm", "--force", "m"]);
 }

@@ -25,7 +25,7 @@ fn start_that_lacks_something_leaves_no_machine_and_the_corrected_one_runs() {
     let run = ["run", "--accel", "tcg", "--network", "none", "--detach", "--ready", "root", "--name", "n", REFERENCE];
     session.ok(run.into_iter().chain(["--", "/nowhere"]));
     assert_eq!(session.ok(["wait", "n"]), "127\n");
-    assert!(machines.seen("n")["reason"].as_str().unwrap().contains("/nowhere: command not found"));
+    assert!(machines.session.seen("n")["reason"].as_str().unwrap().contains("/nowhere: command not found"));
     session.ok(["rm", "m", "n"]);
     session.traces().assert_nothing_left();
 }
@@ -36,11 +36,11 @@ fn record_that_cannot_be_read_costs_no_machine_its_disk() {
     let session = &machines.session;
     let run = ["run", "--accel", "tcg", "--network", "none", "--keep=64M", "--name", "m", "-u", "0:0", REFERENCE, "--"];
     session.ok(run.into_iter().chain(["/bin/sh", "-c", "echo kept > /srv/kept"]));
-    let record = machines.directory("m").join("machine.json");
+    let record = machines.session.machine_directory("m").join("machine.json");
     let whole = std::fs::read(&record).unwrap();
     std::fs::write(&record, "{").unwrap();
     let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(1000);
-    std::fs::File::open(machines.directory("m")).unwrap().set_modified(long_ago).unwrap();
+    std::fs::File::open(machines.session.machine_directory("m")).unwrap().set_modified(long_ago).unwrap();
     let listed = session.run(["ps", "--all"]).succeeded();
     assert!(listed.stderr.contains("machine.json"), "{listed}");
     session.run(["run", "--accel", "tcg", "--network", "none", REFERENCE, "--", "true"]).succeeded();
@@ -72,7 +72,7 @@ fn kept_machine_is_entered_again_at_a_terminal() {
     let again = Finished::of(shell.args(["-c", &script]));
     assert!(again.stdout.contains("2\r\n") && again.stdout.contains("terminal"), "{again}");
     assert!(again.stdout.contains("got typed"), "{again}");
-    assert_eq!(machines.seen("m")["status"], 0);
+    assert_eq!(machines.session.seen("m")["status"], 0);
     session.run(["start", "--attach", "m", "m"]).refused_usage("one machine at a time");
     session.ok(["rm", "m"]);
     session.traces().assert_nothing_left();
@@ -87,7 +87,7 @@ fn command_beside_one_in_the_foreground_has_its_user_directory_and_environment()
     let given = ["-u", "daemon", "-e", "GIVEN=1", REFERENCE, "--", "/bin/sh", "-c", script];
     let running = session.start(session.lamina(run.into_iter().chain(given)));
     until("the command", || session.run(["exec", "m", "--", "true"]).status.success());
-    assert_eq!(machines.exec("m", "id -un; pwd; echo $GIVEN").succeeded().stdout, "daemon\n/srv/here\n1\n");
+    assert_eq!(machines.session.exec("m", "id -un; pwd; echo $GIVEN").succeeded().stdout, "daemon\n/srv/here\n1\n");
     // A command that looks at it need not have the environment of the one that started it.
     let mut elsewhere = session.lamina(["exec", "m", "--", "echo", "found"]);
     elsewhere.env("XDG_RUNTIME_DIR", session.work("another-runtime-directory"));

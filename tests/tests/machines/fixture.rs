@@ -1,11 +1,9 @@
 //! A session with an image in its store, and machines on it.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use end_to_end::layout::Layer;
 use end_to_end::{Finished, Image, Layout, Session};
-use rustix::process::Pid;
 use serde_json::Value;
 
 pub(crate) const REFERENCE: &str = "lamina.test/image:1";
@@ -46,30 +44,5 @@ impl Machines {
     /// Starts a machine whose command sleeps.
     pub(crate) fn sleeper(&self, name: &str, options: &[&str]) {
         Finished::of(&mut self.detach(name, options, "sleep 1000")).succeeded();
-    }
-
-    /// `lamina exec NAME -- /bin/sh -c SCRIPT`.
-    pub(crate) fn exec(&self, name: &str, script: &str) -> Finished {
-        self.session.run(["exec", name, "--", "/bin/sh", "-c", script])
-    }
-
-    /// The machine as `lamina ps --all --json` prints it.
-    pub(crate) fn seen(&self, name: &str) -> Value {
-        let text = self.session.ok(["ps", "--all", "--json"]);
-        let rows: Vec<Value> = serde_json::from_str(&text).expect("JSON of ps");
-        rows.into_iter().find(|row| row["name"] == name).unwrap_or(Value::Null)
-    }
-
-    /// The id of the machine's process with this role.
-    pub(crate) fn process(&self, name: &str, role: &str) -> Pid {
-        let seen = self.seen(name);
-        let processes = seen["processes"].as_array().expect("processes of a machine");
-        let found = processes.iter().find(|process| process["role"] == role);
-        let pid = found.and_then(|process| process["pid"].as_i64()).unwrap_or_else(|| panic!("no {role} in {seen}"));
-        Pid::from_raw(i32::try_from(pid).expect("a process id")).expect("a process id")
-    }
-
-    pub(crate) fn directory(&self, name: &str) -> PathBuf {
-        self.session.directory().join("state/lamina/machines").join(name)
     }
 }

@@ -131,12 +131,12 @@ fn guest_that_breaks_the_protocol_is_ended_with_the_reason_and_a_bounded_supervi
         let session = &hostile.machines.session;
         let mut peak = 0;
         until("the end of the machine", || {
-            let seen = hostile.machines.seen(&name);
+            let seen = hostile.machines.session.seen(&name);
             let pid = seen["processes"][0]["pid"].as_i64().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
             peak = peak.max(pid.and_then(|pid| status_kib(pid, "VmHWM:")).unwrap_or_default());
             seen["state"] == "failed"
         });
-        let seen = hostile.machines.seen(&name);
+        let seen = hostile.machines.session.seen(&name);
         let told = seen["reason"].as_str().unwrap();
         assert!(told.contains("does not keep to the protocol") && told.contains(reason), "{mode}: {told}");
         assert!(peak < MOST_KIB, "{mode}: {peak} KiB");
@@ -158,13 +158,13 @@ fn guest_that_floods_what_it_may_send_costs_bounded_memory_and_disk_and_is_ended
     ] {
         let size = 256 << 10;
         let name = hostile.start(mode, &["--log-max-size", "256K"]);
-        let supervisor = hostile.machines.process(&name, "lamina");
-        let directory = hostile.machines.directory(&name);
+        let supervisor = hostile.machines.session.process(&name, "lamina");
+        let directory = hostile.machines.session.machine_directory(&name);
         if matches!(mode, "prints" | "console" | "errors") {
             until("the log to be full", || directory.join(format!("{log}.1")).exists());
         }
         if mode == "warns" {
-            until("a warning", || !hostile.machines.seen(&name)["warnings"].as_array().unwrap().is_empty());
+            until("a warning", || !hostile.machines.session.seen(&name)["warnings"].as_array().unwrap().is_empty());
         }
         let most = if log == "hypervisor.log" { 1 << 20 } else { size };
         for _ in 0..20 {
@@ -176,7 +176,7 @@ fn guest_that_floods_what_it_may_send_costs_bounded_memory_and_disk_and_is_ended
         // The command waits for `--timeout` and for as long as cleaning up may take. Then it kills, and says so.
         let stopped = session.run(["stop", "--timeout", "1", &name]).succeeded();
         assert!(stopped.stdout.contains(&name), "{stopped}");
-        assert_ne!(hostile.machines.seen(&name)["state"], "running");
+        assert_ne!(hostile.machines.session.seen(&name)["state"], "running");
         session.ok(["rm", "--force", &name]);
         session.traces().assert_nothing_left();
     }
@@ -191,7 +191,7 @@ fn guest_that_reads_nothing_is_removed_by_force() {
     let word = "x".repeat(100 << 10);
     let asking: Vec<_> =
         (0..20).map(|_| session.start(session.lamina(["exec", &name, "--", "/bin/echo", &word]))).collect();
-    let supervisor = hostile.machines.process(&name, "lamina");
+    let supervisor = hostile.machines.session.process(&name, "lamina");
     assert!(status_kib(supervisor, "VmHWM:").unwrap() < MOST_KIB);
     session.ok(["rm", "--force", &name]);
     for asked in asking {
@@ -224,14 +224,14 @@ fn root_of_a_guest_that_takes_the_channel_from_init_ends_only_its_own_machine() 
     let share = format!("{}:/media:ro", work.display());
     let script = "perl /media/flood.pl; sleep 1000";
     Finished::of(&mut machines.detach("m", &["--network", "none", "-v", &share], script)).succeeded();
-    let supervisor = machines.process("m", "lamina");
+    let supervisor = machines.session.process("m", "lamina");
     let mut peak = 0;
     until("the end of the machine", || {
         peak = peak.max(status_kib(supervisor, "VmHWM:").unwrap_or_default());
-        machines.seen("m")["state"] == "failed"
+        machines.session.seen("m")["state"] == "failed"
     });
     assert!(peak < MOST_KIB, "{peak} KiB");
-    let seen = machines.seen("m");
+    let seen = machines.session.seen("m");
     assert!(seen["reason"].as_str().unwrap().contains("does not keep to the protocol"), "{seen}");
     session.ok(["rm", "--force", "m"]);
     session.traces().assert_nothing_left();
@@ -251,6 +251,6 @@ fn logs_that_were_rotated_are_shown_in_order_and_followed() {
     assert!((numbers[0]..=40_000).eq(numbers.iter().copied()), "a line is missing");
     let followed: Vec<u32> = followed.lines().map(|line| line.parse().unwrap()).collect();
     assert!(followed.windows(2).all(|pair| pair[0] < pair[1]) && followed.last() == Some(&40_000));
-    assert!(log_bytes(&machines.directory("m"), "output.log") <= 1 << 20);
+    assert!(log_bytes(&machines.session.machine_directory("m"), "output.log") <= 1 << 20);
     session.ok(["rm", "m"]);
 }

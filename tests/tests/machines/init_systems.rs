@@ -38,7 +38,8 @@ fn init_of_an_image_is_process_one_and_ends_in_its_own_ways() {
     };
     start();
     // Others join it: they see its processes and its mounts.
-    let seen = machines.exec("m", "cat /proc/1/comm; echo mine > /run/mine; test $$ -gt 1 && echo not the first");
+    let seen =
+        machines.session.exec("m", "cat /proc/1/comm; echo mine > /run/mine; test $$ -gt 1 && echo not the first");
     assert_eq!(seen.succeeded().stdout, "init\nnot the first\n");
     assert_eq!(session.ok(["cp", "m:/run/mine", "-"]).matches("mine\n").count(), 1);
     assert!(session.ok(["diff", "m"]).is_empty());
@@ -49,7 +50,7 @@ fn init_of_an_image_is_process_one_and_ends_in_its_own_ways() {
 
     // It powers off. That is its normal end, and not a failure of the machine.
     start();
-    machines.exec("m", "touch /srv/off");
+    machines.session.exec("m", "touch /srv/off");
     assert_eq!(session.ok(["wait", "m"]), "0\n");
     session.ok(["rm", "m"]);
 }

@@ -17,7 +17,7 @@ fn detached_machine_is_seen_asked_stopped_started_and_removed() {
     let script = "echo said; echo complained >&2; trap 'echo asked; exit 5' TERM; trap 'echo signal 40' 40; while :; do sleep 0.1; done";
     let started = Finished::of(&mut machines.detach("web", &["-e", "TOKEN=hush-hush"], script)).succeeded();
     assert_eq!(started.stdout, "web\n");
-    assert_eq!(machines.seen("web")["state"], "running");
+    assert_eq!(machines.session.seen("web")["state"], "running");
 
     looks_at_a_running_machine(&machines);
     commands_beside_the_first_one(&machines);
@@ -31,13 +31,13 @@ fn detached_machine_is_seen_asked_stopped_started_and_removed() {
     assert_eq!(session.ok(["wait", "web"]), "5\n");
     assert_eq!(session.ok(["logs", "web"]), "said\nsignal 40\nasked\n");
     session.ok(["gc"]);
-    assert_eq!(machines.seen("web")["state"], "exited");
+    assert_eq!(machines.session.seen("web")["state"], "exited");
     Finished::of(&mut machines.detach("web", &[], "true")).failed("no image \"lamina.test/image:1\" in the store");
 
     session.ok(["start", "web"]);
-    assert_eq!(machines.exec("web", "echo again").succeeded().stdout, "again\n");
+    assert_eq!(machines.session.exec("web", "echo again").succeeded().stdout, "again\n");
     assert_eq!(session.ok(["kill", "web"]), "web: killed\n");
-    assert_eq!(machines.seen("web")["status"], 137);
+    assert_eq!(machines.session.seen("web")["status"], 137);
     session.ok(["rm", "web"]);
     assert_eq!(session.ok(["ps", "--all", "--quiet"]), "");
     let collected = session.ok(["gc"]);
@@ -69,7 +69,7 @@ fn looks_at_a_running_machine(machines: &Machines) {
 
 fn commands_beside_the_first_one(machines: &Machines) {
     let session = &machines.session;
-    let finished = machines.exec("web", "echo $TOKEN; echo oops >&2; exit 7");
+    let finished = machines.session.exec("web", "echo $TOKEN; echo oops >&2; exit 7");
     assert_eq!(
         (finished.status.code(), finished.stdout.as_str(), finished.stderr.as_str()),
         (Some(7), "hush-hush\n", "oops\n")
@@ -79,7 +79,7 @@ fn commands_beside_the_first_one(machines: &Machines) {
     assert_eq!(session.ok(options.into_iter().chain(shell)), "daemon\n/srv/deep\n1\n");
     assert_eq!(session.run(["exec", "web", "--", "/nowhere"]).status.code(), Some(127));
     assert_eq!(session.run(["exec", "web", "--", "/etc/passwd"]).status.code(), Some(126));
-    assert_eq!(machines.exec("web", "kill -KILL $$").status.code(), Some(137));
+    assert_eq!(machines.session.exec("web", "kill -KILL $$").status.code(), Some(137));
 
     // Many at once, each with more than a window of input, byte for byte.
     let sent: Vec<u8> = (0..700_000_u32).map(|number| (number % 251) as u8).collect();
@@ -125,7 +125,7 @@ fn commands_beside_the_first_one(machines: &Machines) {
     assert!(!running.finish().status.success());
     let gone =
         "for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $file; echo; done 2>/dev/null | grep -c '^sleep 4242'";
-    until("the end of the command", || machines.exec("web", gone).stdout == "0\n");
+    until("the end of the command", || machines.session.exec("web", gone).stdout == "0\n");
 
     a_terminal(machines);
 }
@@ -166,11 +166,11 @@ fn copies(machines: &Machines) {
     assert!(tar.status.success());
     let mut archive = tar::Archive::new(tar.stdout.as_slice());
     assert!(archive.entries().unwrap().any(|entry| entry.unwrap().path().unwrap() == Path::new("new/sub/link")));
-    machines.exec("web", "mkdir /srv/streamed").succeeded();
+    machines.session.exec("web", "mkdir /srv/streamed").succeeded();
     let mut child = session.lamina(["cp", "-", "web:/srv/streamed"]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(&tar.stdout).unwrap();
     assert!(child.wait().unwrap().success());
-    machines.exec("web", "cmp /srv/streamed/new/sub/big /srv/new/sub/big").succeeded();
+    machines.session.exec("web", "cmp /srv/streamed/new/sub/big /srv/new/sub/big").succeeded();
 
     assert!(session.run(["cp", "web:/nowhere", &path("x")]).stderr.contains("/nowhere: No such file"));
     assert!(!work.join("x").exists());
@@ -284,7 +284,7 @@ fn ready_means_that_something_listens_when_that_is_asked_for() {
     Finished::of(&mut machines.detach("web", &options, serve)).succeeded();
     let get =
         "python3 -c 'import urllib.request as r; print(r.urlopen(\"http://127.0.0.1:8080/etc/hostname\").status)'";
-    assert_eq!(machines.exec("web", get).succeeded().stdout, "200\n");
+    assert_eq!(machines.session.exec("web", get).succeeded().stdout, "200\n");
     machines.session.ok(["rm", "--force", "web"]);
 
     let finished = Finished::of(&mut machines.detach("web", &options, "echo no such port; exit 4"));

@@ -16,23 +16,23 @@ fn guest_without_memory_left_for_writes_or_processes_tells_the_user() {
     let session = &machines.session;
     machines.sleeper("m", &["-m", "192M", "--network", "none", "--tmpfs-size", "8M"]);
     let full = "the memory for the guest's writes is full (8M); give it more with --tmpfs-size";
-    assert!(!machines.exec("m", "head -c 6M /dev/zero > /srv/file; exit 1").status.success());
+    assert!(!machines.session.exec("m", "head -c 6M /dev/zero > /srv/file; exit 1").status.success());
     // Warnings that a process of the guest writes to its console or its kernel's log are ignored.
     let forged = "lamina: the memory for writes is full (1M); Out of memory: Killed process 7 (x) total-vm:1kB";
-    machines.exec("m", &format!("echo '{forged}' > /dev/console; echo '<0>{forged}' > /dev/kmsg")).succeeded();
-    assert_eq!(machines.seen("m")["warnings"].as_array().map_or(0, Vec::len), 0);
-    let wrote = machines.exec("m", "head -c 6M /dev/zero > /srv/more");
+    machines.session.exec("m", &format!("echo '{forged}' > /dev/console; echo '<0>{forged}' > /dev/kmsg")).succeeded();
+    assert_eq!(machines.session.seen("m")["warnings"].as_array().map_or(0, Vec::len), 0);
+    let wrote = machines.session.exec("m", "head -c 6M /dev/zero > /srv/more");
     assert!(wrote.stderr.contains("No space left on device"), "{wrote}");
-    until("the warning of it", || machines.seen("m")["warnings"][0] == full);
-    machines.exec("m", "rm /srv/file /srv/more").succeeded();
+    until("the warning of it", || machines.session.seen("m")["warnings"][0] == full);
+    machines.session.exec("m", "rm /srv/file /srv/more").succeeded();
 
     // Keeps everything that it reads in memory: the last lines might be in it.
-    let greedy = machines.exec("m", "exec tail /dev/zero");
+    let greedy = machines.session.exec("m", "exec tail /dev/zero");
     assert_eq!(greedy.status.code(), Some(137), "{greedy}");
     let told = "the guest's memory ran out and its kernel killed tail; give it more with --memory";
     until("the warning", || session.ok(["inspect", "m"]).contains(told));
-    assert_eq!(machines.seen("m")["warnings"][1], told);
-    assert_eq!(machines.exec("m", "echo still here").succeeded().stdout, "still here\n");
+    assert_eq!(machines.session.seen("m")["warnings"][1], told);
+    assert_eq!(machines.session.exec("m", "echo still here").succeeded().stdout, "still here\n");
     session.ok(["rm", "--force", "m"]);
     session.traces().assert_nothing_left();
 }
@@ -73,21 +73,24 @@ fn hosts_disk_that_fills_under_a_kept_machine_is_an_error_in_it_and_costs_nothin
     // There is no room for its output either.
     let script = "while :; do echo $(seq 200); sleep 0.1; done";
     Finished::of(&mut machines.detach("m", &options, script)).succeeded();
-    machines.exec("m", "echo precious > /srv/precious && sync").succeeded();
+    machines.session.exec("m", "echo precious > /srv/precious && sync").succeeded();
     let fill = "dd if=/dev/urandom of=/srv/fill bs=1M count=150 conv=fsync";
-    let full = machines.exec("m", fill);
+    let full = machines.session.exec("m", fill);
     assert!(full.stderr.contains("Input/output error") || full.stderr.contains("Read-only"), "{full}");
     let told = "fails on this host, and so do the guest's writes: No space left on device";
     until("the warning", || session.ok(["inspect", "m"]).contains(told));
-    assert_eq!(machines.seen("m")["state"], "running");
-    machines.exec("m", "cat /srv/precious /etc/os-release > /dev/null").succeeded();
+    assert_eq!(machines.session.seen("m")["state"], "running");
+    machines.session.exec("m", "cat /srv/precious /etc/os-release > /dev/null").succeeded();
     session.ok(["stop", "m"]);
 
     // With space again, it continues from what was on its disk.
     std::fs::remove_file(filler).unwrap();
     session.ok(["start", "m"]);
-    assert_eq!(machines.exec("m", "cat /srv/precious").succeeded().stdout, "precious\n");
-    machines.exec("m", "rm -f /srv/fill; dd if=/dev/urandom of=/srv/more bs=1M count=20 conv=fsync").succeeded();
+    assert_eq!(machines.session.exec("m", "cat /srv/precious").succeeded().stdout, "precious\n");
+    machines
+        .session
+        .exec("m", "rm -f /srv/fill; dd if=/dev/urandom of=/srv/more bs=1M count=20 conv=fsync")
+        .succeeded();
     assert!(!session.ok(["inspect", "m"]).contains("warning"), "a new start has nothing to complain of");
     session.ok(["rm", "--force", "m"]);
     drop(disk);

@@ -26,17 +26,17 @@ fn machines_of_one_base_cost_no_store_and_cannot_harm_each_other() {
     assert_eq!(session.ok(["ps", "--quiet"]), "m1\nm2\nm3\n");
     assert_eq!(kept(session), before, "the store has grown");
     for name in NAMES {
-        let size = bytes(&machines.directory(name));
+        let size = bytes(&machines.session.machine_directory(name));
         assert!(size < 64 << 10, "{size} bytes in the directory of {name}");
     }
 
     // Every name, and as much content as an emulated processor hashes in a second.
     let look =
         "find / -xdev | sort | sha256sum; find /etc /usr/sbin -xdev -type f | sort | xargs sha256sum | sha256sum";
-    let seen = |name| machines.exec(name, look).succeeded().stdout;
+    let seen = |name| machines.session.exec(name, look).succeeded().stdout;
     let trees = [seen("m2"), seen("m3")];
-    machines.exec("m1", "rm -rf --no-preserve-root /");
-    assert_eq!(machines.exec("m1", "true").status.code(), Some(127), "its shell is to be gone");
+    machines.session.exec("m1", "rm -rf --no-preserve-root /");
+    assert_eq!(machines.session.exec("m1", "true").status.code(), Some(127), "its shell is to be gone");
     assert_eq!([seen("m2"), seen("m3")], trees);
     session.ok(["verify"]);
     assert_eq!(kept(session), before);

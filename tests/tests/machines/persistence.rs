@@ -44,7 +44,7 @@ fn kept_machine_has_what_it_wrote_after_its_end_and_gives_it_to_a_new_image() {
     let script = CHANGES.replace("LOOK", LOOK);
     let run = ["run", "--accel", "tcg", "--keep=300M", "--name", "m", "-u", "0:0", "-w", "/", "-e", "SECRET=hush"];
     let in_guest = session.ok(run.into_iter().chain([REFERENCE, "--", "/bin/sh", "-c", &script]));
-    assert_eq!(machines.seen("m")["status"], 0);
+    assert_eq!(machines.session.seen("m")["status"], 0);
     // What init does at a later start is not a change either.
     session.ok(["start", "m"]);
     assert_eq!(session.ok(["wait", "m"]), "3\n");
@@ -61,7 +61,10 @@ fn kept_machine_has_what_it_wrote_after_its_end_and_gives_it_to_a_new_image() {
     assert!(refused.stderr.contains("/nowhere: No such file"), "{refused}");
     session.ok(["cp", added.to_str().unwrap(), "m:/srv/given"]);
     assert_eq!(session.ok(["cp", "m:/srv/given", "-"]).matches("first").count(), 1);
-    assert_eq!((&machines.seen("m")["state"], &machines.seen("m")["status"]), (&"exited".into(), &3.into()));
+    assert_eq!(
+        (&machines.session.seen("m")["state"], &machines.session.seen("m")["status"]),
+        (&"exited".into(), &3.into())
+    );
 
     let listed = session.ok(["diff", "m"]);
     let lines: BTreeSet<&str> = listed.lines().collect();
@@ -78,7 +81,7 @@ fn kept_machine_has_what_it_wrote_after_its_end_and_gives_it_to_a_new_image() {
     }
     let untouched = |line: &&str| line.contains("/etc/hosts") || line.contains("resolv.conf") || line.contains("/proc");
     assert_eq!(listed.lines().find(untouched), None);
-    assert_eq!(machines.seen("m")["status"], 3, "a look does not change how it ended");
+    assert_eq!(machines.session.seen("m")["status"], 3, "a look does not change how it ended");
 
     session.ok(["commit", "--message", "as tested", "m", "lamina.test/committed:1"]);
     let inspected: serde_json::Value =
@@ -92,7 +95,7 @@ fn kept_machine_has_what_it_wrote_after_its_end_and_gives_it_to_a_new_image() {
     let inspected = session.ok(["inspect", "m"]);
     assert!(inspected.contains("disk "), "{inspected}");
     session.ok(["rm", "m"]);
-    assert!(!machines.directory("m").exists());
+    assert!(!machines.session.machine_directory("m").exists());
     session.traces().assert_nothing_left();
 }
 
@@ -164,7 +167,7 @@ fn full_disk_is_an_error_in_the_guest_and_a_machine_without_one_has_nothing_to_c
     session.ok(["rm", "m"]);
 
     machines.sleeper("passing", &[]);
-    machines.exec("passing", "echo x > /srv/x").succeeded();
+    machines.session.exec("passing", "echo x > /srv/x").succeeded();
     assert_eq!(session.ok(["diff", "passing"]), "C /srv\nA /srv/x\n");
     session.ok(["commit", "passing", "lamina.test/of-a-running-one:1"]);
     session.ok(["kill", "passing"]);
@@ -206,7 +209,7 @@ fn machine_on_layers_of_a_store_that_is_read_also_stays_and_is_committed_to_its_
     let run =
         ["run", "--accel", "tcg", "--detach", "--name", "m", "-u", "0:0", "-w", "/", REFERENCE, "--", "sleep", "1000"];
     session.ok(stores.into_iter().chain(run));
-    machines.exec("m", "echo x > /srv/x").succeeded();
+    machines.session.exec("m", "echo x > /srv/x").succeeded();
     // The machine itself knows where its layers are.
     session.ok(["--store", own.as_str(), "commit", "m", "lamina.test/own:1"]);
     session.ok(["rm", "--force", "m"]);

@@ -26,7 +26,7 @@ fn secret_belongs_to_the_commands_user_and_is_read_again_at_each_start() {
     let other = session.run(["exec", "-u", "65534", "m", "/bin/cat", "/run/secrets/token"]);
     assert!(!other.status.success() && other.stderr.contains("Permission denied"), "{other}");
     // The supervisor no longer has it, and leaves no core dump.
-    let supervisor = machines.process("m", "lamina").as_raw_nonzero();
+    let supervisor = machines.session.process("m", "lamina").as_raw_nonzero();
     let limits = std::fs::read_to_string(format!("/proc/{supervisor}/limits")).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert!(core.split_whitespace().filter(|word| *word == "0").count() == 2, "{core}");
@@ -67,11 +67,11 @@ fn supervisor_forgets_a_secret_once_the_guest_has_it() {
     Actor::User.own(&file);
     let secret = format!("token={}", file.display());
     machines.sleeper("m", &["--network", "none", "--secret", &secret, "-e", "MARK=a-mark-that-is-kept-7361"]);
-    let supervisor = machines.process("m", "lamina").as_raw_nonzero().get();
+    let supervisor = machines.session.process("m", "lamina").as_raw_nonzero().get();
     // The environment is kept, for `exec`: this finds what is there.
     assert!(in_memory(supervisor, b"a-mark-that-is-kept-7361") > 0);
     assert_eq!(in_memory(supervisor, &token.as_bytes()[..100]), 0);
-    assert_eq!(machines.exec("m", "cat /run/secrets/token").succeeded().stdout, token);
+    assert_eq!(machines.session.exec("m", "cat /run/secrets/token").succeeded().stdout, token);
     session.ok(["rm", "--force", "m"]);
     session.traces().assert_nothing_left();
 }

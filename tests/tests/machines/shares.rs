@@ -30,9 +30,9 @@ fn what_the_host_replaces_renames_or_removes_is_seen_by_the_next_open() {
     machines.sleeper("m", &["--network", "none", "-v", &volumes[0], "-v", &volumes[1]]);
     let look = "cd /s; for path in replaced removed renamed directory/inside longer missing moved /etc/single; do \
         echo $path $(cat $path 2>&1 | tail -c 12); test -e $path && stat -c %s $path; done";
-    let first = machines.exec("m", look).stdout;
+    let first = machines.session.exec("m", look).stdout;
     // Known in the guest now, and asked for once more, so that nothing is missing from its caches.
-    assert_eq!(machines.exec("m", look).stdout, first);
+    assert_eq!(machines.session.exec("m", look).stdout, first);
     put("new", "after");
     std::fs::rename(shared.join("new"), shared.join("replaced")).unwrap();
     std::fs::remove_file(shared.join("removed")).unwrap();
@@ -41,7 +41,7 @@ fn what_the_host_replaces_renames_or_removes_is_seen_by_the_next_open() {
     put("longer", "longer than before");
     put("missing", "here");
     std::fs::write(&single, "after in place").unwrap();
-    let seen = machines.exec("m", look).stdout;
+    let seen = machines.session.exec("m", look).stdout;
     let gone = |name: &str| format!("{name} r directory\n");
     let expected = [
         "replaced after\n5\n".to_owned(),

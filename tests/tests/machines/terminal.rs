@@ -185,7 +185,7 @@ fn running_machine(all: &mut Checked<'_>, machines: &Machines) {
     let env = format!("X{HOSTILE}={HOSTILE}");
     let started = all.run(&[&run[..], &options, &[env.as_str(), REFERENCE, "--", "-c", script, HOSTILE]].concat());
     assert!(started, "{}", all.printed);
-    until("the guest's files", || machines.exec("m", "test -e /srv/done").status.success());
+    until("the guest's files", || machines.session.exec("m", "test -e /srv/done").status.success());
 
     all.ask(&["ps", "--all"]);
     all.ask(&["inspect", "m"]);
@@ -205,7 +205,7 @@ fn running_machine(all: &mut Checked<'_>, machines: &Machines) {
 
 /// Commands on a machine whose record and log hold what a guest or a helper might have said.
 fn ended_machine(all: &mut Checked<'_>, machines: &Machines) {
-    let directory = machines.directory("m");
+    let directory = machines.session.machine_directory("m");
     let path = directory.join("machine.json");
     let mut record: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     for (field, value) in [

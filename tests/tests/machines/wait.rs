@@ -9,7 +9,7 @@ impl Machines {
     /// Three commands that wait for the machine `m`; returns when all of them wait.
     fn waiters(&self) -> Vec<Started> {
         until("the trap", || self.session.ok(["logs", "m"]) == "set\n");
-        let lock = self.directory("m").join("lock");
+        let lock = self.session.machine_directory("m").join("lock");
         let started = (0..3).map(|_| self.session.start(self.session.lamina(["wait", "m"]))).collect();
         let has_it_open = |pid: rustix::process::Pid| {
             let open = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).into_iter().flatten().flatten();
@@ -35,7 +35,7 @@ fn exit_status_of_an_ephemeral_machine_reaches_every_waiting_command() {
             assert_eq!(waiter.finish().succeeded().stdout, status);
         }
         // If the launcher was killed, the cleaner removes what is left.
-        until("the machine's removal", || !machines.directory("m").exists());
+        until("the machine's removal", || !machines.session.machine_directory("m").exists());
     };
     Finished::of(&mut machines.detach("m", &options, script)).succeeded();
     let waiters = machines.waiters();
@@ -51,7 +51,7 @@ fn exit_status_of_an_ephemeral_machine_reaches_every_waiting_command() {
     all_say(waiters, "137\n");
     Finished::of(&mut machines.detach("m", &options, script)).succeeded();
     let waiters = machines.waiters();
-    kill_process(machines.process("m", "lamina"), Signal::KILL).unwrap();
+    kill_process(machines.session.process("m", "lamina"), Signal::KILL).unwrap();
     all_say(waiters, "125\n");
     session.traces().assert_nothing_left();
 }

@@ -25,7 +25,7 @@ fn exec_in_a_hung_guest(machines: &Machines) -> Started {
 fn exec_in_a_guest_that_stands_still_ends_by_sigterm_or_by_a_second_signal() {
     let machines = Machines::of(Image::Debian);
     machines.sleeper("m", &["--network", "none"]);
-    let hypervisor = machines.process("m", "hypervisor");
+    let hypervisor = machines.session.process("m", "hypervisor");
     kill_process(hypervisor, Signal::STOP).unwrap();
     let told = "the command did not end when it was told to";
     let waiting = exec_in_a_hung_guest(&machines);
@@ -50,8 +50,8 @@ fn exec_in_a_guest_that_stands_still_ends_by_sigterm_or_by_a_second_signal() {
 fn a_launcher_that_stands_still_is_named_and_can_be_killed() {
     let machines = Machines::of(Image::Debian);
     machines.sleeper("m", &["--network", "none"]);
-    kill_process(machines.process("m", "lamina"), Signal::STOP).unwrap();
-    machines.exec("m", "true").failed("did not answer within");
+    kill_process(machines.session.process("m", "lamina"), Signal::STOP).unwrap();
+    machines.session.exec("m", "true").failed("did not answer within");
     assert_eq!(machines.session.ok(["kill", "m"]), "m: killed\n");
     machines.session.ok(["rm", "m"]);
     machines.session.traces().assert_nothing_left();
@@ -64,13 +64,13 @@ fn a_machine_whose_runtime_directory_was_emptied_answers_again() {
     machines.sleeper("m", &["--network", "none"]);
     let runtime = session.directory().join("run/lamina");
     std::fs::remove_dir_all(&runtime).unwrap();
-    let asked = machines.exec("m", "echo here");
+    let asked = machines.session.exec("m", "echo here");
     assert!(!asked.stderr.contains("still starting"), "{asked}");
-    until("an answer", || machines.exec("m", "echo here").stdout == "here\n");
+    until("an answer", || machines.session.exec("m", "echo here").stdout == "here\n");
     // While the directory cannot be created, the machine can still be ended.
     std::fs::remove_dir_all(&runtime).unwrap();
     std::fs::write(&runtime, "").unwrap();
-    machines.exec("m", "true").failed("m: ");
+    machines.session.exec("m", "true").failed("m: ");
     assert_eq!(session.ok(["stop", "m"]).trim_end(), "m: stopped");
     std::fs::remove_file(&runtime).unwrap();
     session.ok(["rm", "m"]);
@@ -126,7 +126,7 @@ fn a_machine_is_stopped_by_the_signal_that_its_image_or_its_user_names() {
     ended("3\n");
     // What ends a launcher ends its command in the same way.
     start(&[], "lamina.test/stop:1");
-    kill_process(machines.process("m", "lamina"), Signal::TERM).unwrap();
+    kill_process(machines.session.process("m", "lamina"), Signal::TERM).unwrap();
     ended("3\n");
     session.traces().assert_nothing_left();
 }
