@@ -18,7 +18,7 @@ pub(crate) const DOCUMENT_MAX: u64 = 16 << 20;
 /// The most bytes of a file that names a few things: a lease, a pin, an image name, `store.json`.
 pub(crate) const NOTE_MAX: u64 = 4 << 20;
 
-/// The modes of files and directories of a store, whatever the umask is: whoever may enter the store's directory may
+/// The modes of files and directories of a store, whatever the umask is: every user who can enter the store's directory can
 /// read them, and only their owner may change them.
 const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;

@@ -104,16 +104,21 @@ fn open_to_others(found: &fs::Metadata, is_above: bool) -> Option<String> {
     ((by_group || mode & 0o002 != 0) && !is_sticky).then(|| "others can write to it".to_owned())
 }
 
-/// Returns the name of a user, or their number if they have none.
+/// Returns the name of a user in `/etc/passwd`, if there is one.
 #[must_use]
-pub fn user_name(uid: u32) -> String {
+pub fn name_of_user(uid: u32) -> Option<String> {
     let table = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = table.lines().find_map(|line| {
+    table.lines().find_map(|line| {
         let mut fields = line.split(':');
         let (name, number) = (fields.next()?, fields.nth(1)?);
         (number.parse() == Ok(uid)).then(|| name.to_owned())
-    });
-    name.map_or_else(|| format!("user {uid}"), |name| format!("user {name}"))
+    })
+}
+
+/// Returns the name of a user, or their number if they have none, in words.
+#[must_use]
+pub fn user_name(uid: u32) -> String {
+    name_of_user(uid).map_or_else(|| format!("user {uid}"), |name| format!("user {name}"))
 }
 
 /// The specification says that relative paths must be ignored.

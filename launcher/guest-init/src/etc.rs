@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use guest_protocol::Network;
 
-use crate::{missing, writes};
+use crate::{missing, ports, writes};
 
 /// What an image without `/etc/hosts` gets, besides the machine's own name: the lines that Docker writes.
 const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
@@ -19,7 +19,7 @@ const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loop
 /// Writes the files in the root that `root` leads to. Returns the paths, without a leading slash, of the files that it had to write.
 pub(crate) fn write(root: &Path, hostname: &str, network: Option<&Network>) -> Vec<PathBuf> {
     // As in a container, the name resolves to the network card's address, where published ports lead.
-    let address = network.map_or_else(|| "127.0.1.1".to_owned(), |network| network.address.to_string());
+    let address = network.map_or(ports::WITHOUT_CARD, |network| network.address).to_string();
     let written = [
         put(root, "etc/hostname", |_| format!("{hostname}\n")),
         put(root, "etc/hosts", |present| {

@@ -73,13 +73,7 @@ impl Connection {
         match self {
             Self::Tcp(_, false) => Some(PollFlags::OUT),
             Self::Tcp(relay, true) if relay.is_idle() => None,
-            Self::Tcp(relay, true) => {
-                let interest = relay.interest();
-                let mut flags = PollFlags::empty();
-                flags.set(PollFlags::IN, interest.read);
-                flags.set(PollFlags::OUT, interest.write);
-                Some(flags)
-            }
+            Self::Tcp(relay, true) => Some(relay.interest().flags()),
             Self::Udp(..) => Some(PollFlags::IN),
         }
     }

@@ -199,7 +199,7 @@ fn mount_share(share: &Share) -> Result<(), String> {
     Ok(())
 }
 
-/// Creates a file to mount on, if there is none. An existing file must not be copied into the overlay for this.
+/// Creates a file to mount on, if it does not exist. An existing file must not be copied into the overlay for this.
 fn make_file(path: &str) -> std::io::Result<()> {
     if Path::new(path).exists() {
         return Ok(());

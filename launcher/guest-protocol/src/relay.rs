@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
+use rustix::event::PollFlags;
 use rustix::net::sockopt::set_socket_linger;
 
 use crate::{HEADER, MAX_CHUNK, Protocol, cost};
@@ -32,6 +33,17 @@ pub struct Interest {
     pub read: bool,
     /// Wait until the socket can be written.
     pub write: bool,
+}
+
+impl Interest {
+    /// Returns what poll(2) is asked for.
+    #[must_use]
+    pub fn flags(self) -> PollFlags {
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::IN, self.read);
+        flags.set(PollFlags::OUT, self.write);
+        flags
+    }
 }
 
 impl Relay {

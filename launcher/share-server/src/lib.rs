@@ -41,7 +41,7 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 pub struct Share {
     /// The directory.
     pub directory: PathBuf,
-    /// The socket to listen on, which is made, and removed once the hypervisor has connected. If there is none, standard
+    /// The socket to listen on. It is created, and removed once the hypervisor has connected. Without a path, standard
     /// input is a socket that listens already.
     pub socket: Option<PathBuf>,
     /// Whether the guest may only read.

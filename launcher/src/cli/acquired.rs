@@ -2,7 +2,9 @@
 
 use crate::failure::Failure;
 use crate::print;
-use layer_store::{Acquired, AcquiredLayer};
+use std::path::PathBuf;
+
+use layer_store::{Acquired, AcquiredLayer, ImagePolicy, PolicyFiles};
 use serde::Serialize;
 
 /// How much to print.
@@ -11,6 +13,23 @@ pub(super) struct Quiet {
     /// Print only the names of the images in the store
     #[arg(short, long)]
     pub(super) quiet: bool,
+}
+
+/// Which images may enter the store.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct PolicyArgs {
+    /// Obey this policy for images [default: ~/.config/containers/policy.json, else /etc/containers/policy.json, if it exists]
+    #[arg(long, alias = "signature-policy", value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Read from this directory which registries keep signatures [default: registries.d beside the policy's default]
+    #[arg(long = "registries.d", value_name = "DIR")]
+    registries: Option<PathBuf>,
+}
+
+impl PolicyArgs {
+    pub(super) fn policy(&self) -> ImagePolicy {
+        ImagePolicy::Of(PolicyFiles { policy: self.policy.clone(), registries: self.registries.clone() })
+    }
 }
 
 /// One image, as `--json` prints it.

@@ -56,11 +56,7 @@ impl Exec {
             refuse_json(global, "a terminal")?;
         }
         let (name, argv) = split_command(self.words);
-        let mut env = Vec::new();
-        for file in &self.env_file {
-            env.extend(secret::read_env_file(file)?);
-        }
-        env.extend(self.env);
+        let env = secret::environment(&self.env_file, &self.env)?;
         let signals = Signals::catch()?;
         let machine = Machine::find(&name)?;
         let terminal = self.tty.then(machine::terminal_size);

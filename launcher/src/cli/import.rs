@@ -9,10 +9,9 @@ use layer_store::{
     Cancellation, ConfigChange, ImportOptions, ImportSource, Located, Observer, Platform, RootfsOptions, Store,
 };
 
-use super::acquired::{self, Quiet};
+use super::acquired::{self, PolicyArgs, Quiet};
 use super::bars::Bars;
 use super::limits::{LimitArgs, SharingArgs};
-use super::policy::PolicyArgs;
 use super::{Global, store};
 use crate::failure::{Failure, USAGE};
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Global, ps, store};
 use crate::failure::{Failure, USAGE};
-use crate::machine::kept_disk;
+use crate::machine::kept;
 use crate::machine::{self, Machine, Record};
 use crate::print;
 use crate::spec::Spec;
@@ -132,7 +132,7 @@ fn show_machine(machine: &Machine, json: bool) -> Result<u8, Failure> {
         say!("processors  {}", spec.cpus);
         say!("memory      {} MiB", spec.memory_mib);
         say!("writes      {}", spec.writes);
-        if let Some(bytes) = kept_disk::taken(&directory.join(kept_disk::FILE)) {
+        if let Some(bytes) = kept::taken(&directory.join(kept::DISK)) {
             say!("disk        {} used on the host", super::size(bytes));
         }
         for share in &spec.shares {

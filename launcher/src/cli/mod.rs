@@ -24,7 +24,6 @@ mod mount;
 mod mount_helper;
 mod on_top;
 mod outcome;
-mod policy;
 mod prepare;
 mod ps;
 mod pull;

@@ -8,10 +8,9 @@ use layer_store::{
     Store,
 };
 
-use super::acquired::{self, Quiet};
+use super::acquired::{self, PolicyArgs, Quiet};
 use super::bars::Bars;
 use super::limits::{LimitArgs, SharingArgs};
-use super::policy::PolicyArgs;
 use super::{Global, import, store};
 use crate::failure::Failure;
 

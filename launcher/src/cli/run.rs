@@ -13,9 +13,9 @@ use crate::engine::{Backend, Choice, RunRequest, table};
 use crate::failure::{About, Failure};
 use crate::host::confine::Level;
 use crate::host::network::{NetworkBackend, Publish};
+use crate::machine::kept;
 use crate::machine::launch::{self, Prepared};
 use crate::machine::{self, Directory, ReadyPipe, Record, Signals};
-use crate::machine::{kept_directory, kept_disk};
 use crate::print;
 use crate::spec::command::{self, Overrides};
 use crate::spec::image_config::Defaults;
@@ -315,15 +315,10 @@ impl Run {
     }
 
     fn overrides(&self, command: Vec<String>, global: &Global) -> Result<Overrides, Failure> {
-        let mut env = Vec::new();
-        for file in &self.env_file {
-            env.extend(secret::read_env_file(file)?);
-        }
-        env.extend(self.env.iter().cloned());
         Ok(Overrides {
             command,
             entrypoint: self.entrypoint.clone(),
-            env,
+            env: secret::environment(&self.env_file, &self.env)?,
             working_dir: self.workdir.clone(),
             user: self.user.clone(),
             stop_signal: self.stop_signal,
@@ -344,9 +339,9 @@ fn create(spec: &Spec, record: Record, detach: bool) -> Result<Directory, Failur
         }
         if let Writes::Disk { size } = spec.writes {
             if table::forces_container(&spec.request) {
-                kept_directory::make(&directory.file(kept_directory::NAME))?;
+                kept::make_directory(&directory.file(kept::DIRECTORY))?;
             } else {
-                kept_disk::make(&directory.file(kept_disk::FILE), size)?;
+                kept::make_disk(&directory.file(kept::DISK), size)?;
             }
         }
         match &spec.root {

@@ -64,18 +64,20 @@ pub(super) fn image(store: &Store, name: &str) -> Result<Image, Failure> {
 
 /// Like [`image`], for callers that can do without an image.
 pub(super) fn find_image(store: &Store, name: &str) -> Result<Option<Image>, Failure> {
-    // Something that is not a name may still be an id.
-    let named = match (reference(name), by_digest(store, name)) {
-        (Ok(reference), _) => store.images().get(&reference.to_string()),
-        (Err(failure), Ok(found)) if found.is_empty() => return Err(failure),
-        (Err(_), _) => Err(StoreError::NoSuchImage(name.to_owned())),
-    };
-    match named {
-        Err(StoreError::NoSuchImage(_)) => match by_digest(store, name)?.first() {
-            Some(found) => store.images().get(found).map(Some).map_err(|error| Failure::of(name, &error)),
-            None => Ok(None),
-        },
+    let get = |reference: &str| match store.images().get(reference) {
+        Err(StoreError::NoSuchImage(_)) => Ok(None),
         found => found.map(Some).map_err(|error| Failure::of(name, &error)),
+    };
+    // Something that is not a name may still be an id.
+    let named = reference(name);
+    if let Ok(reference) = &named
+        && let Some(image) = get(&reference.to_string())?
+    {
+        return Ok(Some(image));
+    }
+    match by_digest(store, name)?.first() {
+        Some(found) => get(found),
+        None => named.map(|_| None),
     }
 }
 

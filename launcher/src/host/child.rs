@@ -22,9 +22,7 @@ pub(crate) const DIE_WITH_PARENT: &str = "__die_with_parent";
 /// # Errors
 /// This program's own path cannot be found.
 pub(crate) fn command(command: &CommandLine) -> Result<Command, Failure> {
-    let ourselves = std::env::current_exe().about("/proc/self/exe")?;
-    let tied = CommandLine::new(ourselves)
-        .arg(DIE_WITH_PARENT)
+    let tied = CommandLine::of_ourselves(DIE_WITH_PARENT)?
         .arg(std::process::id().to_string())
         .arg(&command.program)
         .args(&command.arguments);

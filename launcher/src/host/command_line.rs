@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use layer_store::printable;
 
+use crate::failure::{About, Failure};
+
 /// A program with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CommandLine {
@@ -18,6 +20,14 @@ impl CommandLine {
     /// Starts a command line with no arguments.
     pub(crate) fn new(program: impl Into<PathBuf>) -> Self {
         Self { program: program.into(), arguments: Vec::new() }
+    }
+
+    /// Starts a command line of this program, with the first argument `what` that tells what it then does.
+    ///
+    /// # Errors
+    /// This program's own path cannot be found.
+    pub(crate) fn of_ourselves(what: &str) -> Result<Self, Failure> {
+        Ok(Self::new(std::env::current_exe().about("/proc/self/exe")?).arg(what))
     }
 
     /// Adds one argument.

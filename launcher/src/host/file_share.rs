@@ -7,20 +7,19 @@
 //! can create none.
 
 use std::ffi::OsString;
-use std::fs;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::Mode;
-use rustix::mount::MountFlags;
 use rustix::process::{Signal, getgid, getuid, set_parent_process_death_signal, umask};
 use rustix::thread::UnshareFlags;
 
 use crate::failure::{About, Failure};
 use crate::host::command_line::CommandLine;
 use crate::host::confine::NewRoot;
+use crate::host::confine::enter::{map_one_id, open_proc};
 use crate::sys;
 
 /// The first argument with which `lamina` runs as [`enter`]. It is not a command for users.
@@ -41,10 +40,8 @@ pub(crate) fn command(
     socket: &Path,
     server: CommandLine,
 ) -> Result<CommandLine, Failure> {
-    let ourselves = std::env::current_exe().about("/proc/self/exe")?;
     let name = file.file_name().ok_or_else(|| Failure::new(file.display(), "it has no name"))?;
-    Ok(CommandLine::new(ourselves)
-        .arg(FILE_SHARE)
+    Ok(CommandLine::of_ourselves(FILE_SHARE)?
         .arg(file)
         .arg(directory)
         .arg(name)
@@ -100,30 +97,8 @@ fn own_mounts() -> Result<(), Failure> {
     let users = if uid == 0 { UnshareFlags::empty() } else { UnshareFlags::NEWUSER };
     sys::unshare(UnshareFlags::NEWNS | users).map_err(refused)?;
     if uid != 0 {
-        for (path, text) in [
-            ("/proc/self/setgroups", "deny".to_owned()),
-            ("/proc/self/uid_map", format!("0 {uid} 1")),
-            ("/proc/self/gid_map", format!("0 {gid} 1")),
-        ] {
-            fs::write(path, text).about(path)?;
-        }
+        map_one_id(&open_proc()?, "self", (0, uid), (0, gid))?;
     }
     // New credentials may have cleared it.
     set_parent_process_death_signal(Some(Signal::KILL)).about("prctl(PR_SET_PDEATHSIG)")
-}
-
-/// Returns the flags of the mount that holds `path` that a remount in a user namespace must repeat.
-pub(crate) fn inherited(path: &Path) -> Result<MountFlags, Failure> {
-    use rustix::fs::StatVfsMountFlags as Found;
-    let found = rustix::fs::statvfs(path).about(path.display())?.f_flag;
-    let pairs = [
-        (Found::NOSUID, MountFlags::NOSUID),
-        (Found::NODEV, MountFlags::NODEV),
-        (Found::NOEXEC, MountFlags::NOEXEC),
-        (Found::NOATIME, MountFlags::NOATIME),
-        (Found::NODIRATIME, MountFlags::NODIRATIME),
-        (Found::RELATIME, MountFlags::RELATIME),
-    ];
-    let flags = pairs.into_iter().filter(|(has, _)| found.contains(*has)).map(|(_, flag)| flag);
-    Ok(flags.fold(MountFlags::empty(), |all, flag| all | flag))
 }

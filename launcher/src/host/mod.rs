@@ -6,6 +6,7 @@ pub(crate) mod child;
 pub(crate) mod command_line;
 pub(crate) mod confine;
 pub(crate) mod confinement_probe;
+pub(crate) mod drain;
 pub(crate) mod file_share;
 pub(crate) mod fuse_socket;
 pub(crate) mod initramfs;

@@ -18,6 +18,7 @@ use super::bounded_log::{self, BoundedLog};
 use super::child;
 use super::command_line::CommandLine;
 use super::confine::{self, Confinement, Environment};
+use super::drain::drain;
 use crate::failure::{About, Failure};
 
 /// How long a program that was killed may take to end.
@@ -259,37 +260,11 @@ pub(crate) fn ends_within(handle: &OwnedFd, most: Duration) -> bool {
     }
 }
 
-/// How many bytes are read of what a program has written when it has ended: what a pipe can hold
-/// (`/proc/sys/fs/pipe-max-size`). Another process may still have the pipe open.
-const LEFT_OVER: usize = 1 << 20;
-
 /// Writes what a program writes to its log, until the program has ended and the pipe is empty.
-fn keep_log(mut source: &File, mut log: BoundedLog, process: &Handle) {
-    if rustix::io::ioctl_fionbio(source, true).is_err() {
-        return;
-    }
-    let (mut buffer, mut left) = (vec![0; 4096], None);
-    loop {
-        match source.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(count) => {
-                // If the disk is full, the log ends there.
-                let _ = log.write_all(&buffer[..count]);
-                left = left.map(|left: usize| left.saturating_sub(count));
-                if left == Some(0) {
-                    return;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && left.is_none() => {
-                let mut fds = [source.as_fd(), process.0.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-                let _ = poll(&mut fds, None);
-                if !fds[1].revents().is_empty() {
-                    left = Some(LEFT_OVER);
-                }
-            }
-            Err(_) => return,
-        }
+fn keep_log(source: &File, mut log: BoundedLog, process: &Handle) {
+    if rustix::io::ioctl_fionbio(source, true).is_ok() {
+        // If the disk is full, the log ends there.
+        drain(source, process.0.as_fd(), |bytes| drop(log.write_all(bytes)));
     }
 }
 

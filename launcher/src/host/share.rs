@@ -53,9 +53,7 @@ fn server(
     owner: Option<GuestOwner>,
     sandbox: &str,
 ) -> Result<CommandLine, Failure> {
-    let ourselves = std::env::current_exe().about("/proc/self/exe")?;
-    Ok(CommandLine::new(ourselves)
-        .arg(SHARE)
+    Ok(CommandLine::of_ourselves(SHARE)?
         .arg(directory)
         .arg(socket)
         .arg(if read_only { "ro" } else { "rw" })

@@ -25,7 +25,7 @@ use super::stdio::Stdio;
 use super::terminal;
 use crate::failure::{About, Failure, MACHINE_FAILED};
 use crate::host::process::ends_within;
-use crate::machine::kept_disk;
+use crate::machine::kept;
 
 /// How long a supervisor may take to answer a request.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -143,7 +143,7 @@ impl Machine {
             .ask(&ApiRequest::Stop { timeout: milliseconds })
             .map(drop)
             .or_else(|_| pidfd_send_signal(&supervisor, Signal::TERM).about("SIGTERM"));
-        let has_a_disk = directory.join(kept_disk::FILE).exists();
+        let has_a_disk = directory.join(kept::DISK).exists();
         let tidy = if has_a_disk { TIDY_A_DISK } else { TIDY };
         if asked.is_ok() && ends_within(&supervisor, timeout.saturating_add(tidy)) {
             let killed = Some(super::end::KILLED.shell_status());

@@ -1,7 +1,7 @@
 //! The kernel's console: a pipe that the hypervisor writes to, and the log that its content goes to.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{Mode, OFlags};
 
 use super::event::Event;
 use crate::failure::{About, Failure};
 use crate::host::bounded_log::{self, BoundedLog};
+use crate::host::drain::drain;
 use crate::print;
 
 /// The log's name in the machine's directory.
@@ -28,9 +29,6 @@ pub(crate) const PANIC: &str = "Kernel panic - not syncing: ";
 
 /// The longest line, in bytes, whose end is waited for.
 const LONGEST_LINE: usize = 4096;
-
-/// How many bytes are read of a console whose engine has ended: what a pipe can hold (`/proc/sys/fs/pipe-max-size`).
-const LEFT_OVER: usize = 1 << 20;
 
 /// How long the last lines may take to be written. Standard error may be a pipe that no process reads.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -71,7 +69,8 @@ impl Console {
         let ended = eventfd(0, EventfdFlags::CLOEXEC).about("eventfd")?;
         let (watched, (finished, done)) = (ended.try_clone().about("eventfd")?, channel());
         thread::spawn(move || {
-            Reader { source, log: target, show, events: Some(events), lines: Lines::default() }.run(&watched);
+            let mut reader = Reader { log: target, show, events: Some(events), lines: Lines::default() };
+            drain(&source, watched.as_fd(), |piece| reader.take(piece));
             let _ = finished.send(());
         });
         Ok(Self { log, ended, done })
@@ -100,7 +99,6 @@ impl Console {
 }
 
 struct Reader {
-    source: File,
     log: BoundedLog,
     show: bool,
     /// Where a panic is reported, once.
@@ -109,33 +107,6 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads until the pipe is empty after the engine has ended.
-    fn run(&mut self, ended: &OwnedFd) {
-        let mut buffer = vec![0; 16 << 10];
-        let mut left = None;
-        loop {
-            match self.source.read(&mut buffer) {
-                Ok(count) => {
-                    self.take(&buffer[..count]);
-                    left = left.map(|left: usize| left.saturating_sub(count));
-                    if left == Some(0) {
-                        return;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && left.is_none() => {
-                    let mut fds =
-                        [self.source.as_fd(), ended.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-                    let _ = poll(&mut fds, None);
-                    if !fds[1].revents().is_empty() {
-                        left = Some(LEFT_OVER);
-                    }
-                }
-                Err(_) => return,
-            }
-        }
-    }
-
     #[expect(clippy::disallowed_methods, reason = "the console is asked for as the guest writes it")]
     fn take(&mut self, piece: &[u8]) {
         // If the disk is full, the console is lost and the guest goes on.

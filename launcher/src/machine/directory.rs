@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::exit_record::{self, lock};
 use super::home::{self, make_private};
-use super::kept_directory::remove_state;
+use super::kept::remove_state;
 use super::reconcile::{reconcile, reconcile_all};
 use super::record::{self, MOUNT_POINT, ProcessRecord, Record, State, now};
 use crate::failure::{About, Failure};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use composefs_fuse::linux::StatsSocket;
 use composefs_fuse::stats::Stats;
 use guest_protocol::{Ending, Overlay, Process, RootSource, Setup};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::engine::policy::{self, Candidate, Decision};
 use crate::engine::{
@@ -20,12 +20,12 @@ use crate::host::initramfs;
 use crate::host::network::{self, NetworkBackend};
 use crate::host::resolver::Resolver;
 use crate::host::{self, Tools};
+use crate::machine::kept;
 use crate::machine::{self, Directory, Listeners, Machine, ReadyPipe, RunConfig, Signals, Stdio};
-use crate::machine::{kept_directory, kept_disk};
 use crate::root::{self, RootServer, Served};
 use crate::spec::secret::Secret;
 use crate::spec::share::{self, Resolved, Share};
-use crate::spec::{Spec, Tree, Writes};
+use crate::spec::{Root, Spec, Tree, Writes};
 
 /// The tag of the root's share, and the serial of the disk with its image.
 const ROOT: &str = "root";
@@ -58,8 +58,6 @@ pub(crate) struct Prepared {
     shares: Vec<Resolved>,
     /// The root's image, if the backend uses one.
     root_image: Option<PathBuf>,
-    /// The root, if it is a directory that a container mounts itself.
-    root_directory: Option<PathBuf>,
     /// The user and group that the command runs as, which own the shares. Known once the root is open.
     account: (u32, u32),
 }
@@ -91,8 +89,7 @@ impl Prepared {
             true => confine::Decision::default(),
             false => decide_confinement(&spec, &mut decision, &candidates, account)?,
         };
-        let (root_image, root_directory) = (None, None);
-        Ok(Self { decision, confine, engine, tools, spec, shares, root_image, root_directory, account: (0, 0) })
+        Ok(Self { decision, confine, engine, tools, spec, shares, root_image: None, account: (0, 0) })
     }
 
     /// Returns a server for the root `tree`. Creates what it serves from, if that does not exist yet.
@@ -109,9 +106,6 @@ impl Prepared {
             self.account = (account.uid, account.gid);
         }
         if self.engine.shares_kernel() {
-            if let Tree::Directory(path) = &tree {
-                self.root_directory = Some(path.clone());
-            }
             let Served { server, stats, .. } =
                 root::serve_inside(tree, engine::namespace(self.decision.accelerator, self.decision.machine));
             return Ok((server, stats));
@@ -139,7 +133,7 @@ impl Prepared {
         let disk = |serial: &str, path, read_only| Disk { serial: serial.to_owned(), path, read_only };
         let root_disk = self.root_image.iter().map(|image| disk(ROOT, image.clone(), true));
         let kept = matches!(self.spec.writes, Writes::Disk { .. });
-        let kept_disk = kept.then(|| disk(KEPT, directory.file(kept_disk::FILE), false));
+        let kept_disk = kept.then(|| disk(KEPT, directory.file(kept::DISK), false));
         let mut kernel_parameters = Vec::new();
         if !self.spec.show_console {
             // An emulated serial line is slow enough to delay the boot; a panic is printed regardless.
@@ -182,10 +176,13 @@ impl Prepared {
         let root = directory.socket(ROOT);
         let read_only = self.spec.writes == Writes::Nowhere;
         let container = Container {
-            root: self.root_directory.clone().map_or(ContainerRoot::View(root), ContainerRoot::Directory),
+            root: match &self.spec.root {
+                Root::Directory(path) => ContainerRoot::Directory(path.clone()),
+                Root::Image { .. } => ContainerRoot::View(root),
+            },
             upper: match self.spec.writes {
                 Writes::Memory { limit } => Upper::Memory { limit },
-                Writes::Disk { .. } => Upper::Directory(directory.file(kept_directory::NAME)),
+                Writes::Disk { .. } => Upper::Directory(directory.file(kept::DIRECTORY)),
                 Writes::Nowhere => Upper::Nowhere,
             },
             binds: self.shares.iter().map(bind).collect(),
@@ -268,11 +265,7 @@ impl Prepared {
             let own = socket.parent().map(Path::to_owned).unwrap_or_default();
             ((command, Confinement::of_server(account.cloned(), own)), socket)
         };
-        // A server that runs as another user starts in the directory of its socket.
-        let in_place = |socket: &Path| match (account, socket.file_name()) {
-            (Some(_), Some(name)) => PathBuf::from(name),
-            _ => socket.to_owned(),
-        };
+        let in_place = |socket: &Path| confine::socket_in_place(socket, account);
         for (position, Resolved { directory: shared, file, share }) in self.shares.iter().enumerate() {
             let tag = share::tag(position + 1);
             let socket = self.socket(directory, &tag);
@@ -468,7 +461,10 @@ pub(crate) fn run(
     if let Err(failure) = confine::no_core_dumps() {
         directory.warn(&failure.to_string());
     }
-    leave_no_core_dump();
+    // A program that takes core dumps from a pipe gets none of this process either (core(5)).
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!("core dumps of this process cannot be prevented: {error}");
+    }
     directory.set_engine(prepared.engine.name());
     if prepared.decision.network != NetworkBackend::None
         && let Some(warning) = Resolver::of_host().warning()
@@ -481,18 +477,6 @@ pub(crate) fn run(
             directory.give_up(&failure);
             ready_pipe.failed(&failure);
             Err(failure)
-        }
-    }
-}
-
-/// Keeps this process's memory out of core dumps, and with it secrets, the command's environment and its input. The
-/// limit is passed on to the programs that this process starts.
-fn leave_no_core_dump() {
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    // A program that takes core dumps from a pipe gets them whatever the limit says (core(5)), but not this one.
-    for done in [setrlimit(Resource::Core, none), set_dumpable_behavior(DumpableBehavior::NotDumpable)] {
-        if let Err(error) = done {
-            tracing::warn!("core dumps of this process cannot be prevented: {error}");
         }
     }
 }

@@ -11,8 +11,7 @@ use super::exit_record::{self, LOCK};
 use super::home;
 use super::record::{self, MOUNT_POINT, Record};
 use crate::failure::{About, Failure};
-use crate::machine::kept_directory::{self, remove_state};
-use crate::machine::kept_disk;
+use crate::machine::kept::{self, remove_state};
 
 /// Cleans up after killed supervisors, for every machine. What cannot be removed is left for the next time.
 pub(super) fn reconcile_all(machines: &Path) -> Result<(), Failure> {
@@ -68,7 +67,7 @@ fn is_half_made(state: &Path) -> bool {
     let nothing = |name: &str| matches!(state.join(name).try_exists(), Ok(false));
     let age = fs::metadata(state).and_then(|directory| directory.modified()).map(|made| made.elapsed());
     matches!(age, Ok(Ok(age)) if age > Duration::from_secs(10))
-        && [record::FILE, kept_disk::FILE, kept_directory::NAME].into_iter().all(nothing)
+        && [record::FILE, kept::DISK, kept::DIRECTORY].into_iter().all(nothing)
 }
 
 #[cfg(test)]
@@ -121,10 +120,10 @@ mod tests {
         make_old();
         reconcile(home.path());
         fs::remove_file(home.path().join(record::FILE)).unwrap();
-        fs::write(home.path().join(kept_disk::FILE), "").unwrap();
+        fs::write(home.path().join(kept::DISK), "").unwrap();
         make_old();
         reconcile(home.path());
-        fs::remove_file(home.path().join(kept_disk::FILE)).unwrap();
+        fs::remove_file(home.path().join(kept::DISK)).unwrap();
         make_old();
         reconcile(home.path());
         assert!(!home.path().exists(), "with neither it is nothing");

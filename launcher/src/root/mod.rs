@@ -2,7 +2,7 @@
 
 mod server;
 
-pub(crate) use server::{DirectRoot, DirectoryRoot, ImageRoot, InsideRoot, MountedRoot, OwnDirectory, RootServer};
+pub(crate) use server::{DirectRoot, DirectoryRoot, InsideRoot, MountedRoot, RootServer, UnservedRoot};
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub(crate) fn serve(
     match backend {
         Backend::Block => {
             let image = block_image(&store, &base, caught)?;
-            Ok(Served { image: Some(image), ..Served::by(ImageRoot { _view: view }) })
+            Ok(Served { image: Some(image), ..Served::by(UnservedRoot { _view: Some(view) }) })
         }
         Backend::Materialize => {
             let own = !rustix::process::geteuid().is_root();
@@ -80,7 +80,7 @@ pub(crate) fn serve(
 /// Returns a server for a root that a container mounts itself.
 pub(crate) fn serve_inside(tree: Tree, namespace: UserNamespace) -> Served {
     match tree {
-        Tree::Directory(_) => Served::by(OwnDirectory),
+        Tree::Directory(_) => Served::by(UnservedRoot { _view: None }),
         Tree::View(view, ..) => {
             let server = Arc::new(Server::new(view).in_user_namespace(namespace));
             let stats = Some(Arc::clone(server.stats()));

@@ -13,7 +13,7 @@ use vhost_user::VhostUserFs;
 
 use crate::failure::{About, Failure};
 use crate::host::command_line::CommandLine;
-use crate::host::confine::{self, Account, Confined, Confinement, Namespace};
+use crate::host::confine::{self, Confined, Confinement, Namespace};
 use crate::host::fuse_socket::FuseSocket;
 use crate::host::virtiofsd::{Owner, Purpose, Virtiofsd};
 
@@ -41,7 +41,9 @@ pub(crate) trait RootServer: fmt::Debug {
     ///
     /// # Errors
     /// As for [`RootServer::start`].
-    fn command_line(&self, socket: &Path, mount_point: &Path) -> Result<Option<CommandLine>, Failure>;
+    fn command_line(&self, _socket: &Path, _mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
+        Ok(None)
+    }
 }
 
 /// A view, served by threads of this process.
@@ -69,30 +71,23 @@ impl RootServer for DirectRoot {
     fn has_ended(&self) -> bool {
         self.device.as_ref().is_some_and(VhostUserFs::has_ended)
     }
-
-    fn command_line(&self, _socket: &Path, _mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
-        Ok(None)
-    }
 }
 
-/// An image of a view, which the hypervisor reads. Keeps the view, so that `gc` does not remove the image.
+/// A root that nothing serves: an image of a view, which the hypervisor reads, or a directory of the host, which a
+/// container mounts itself.
 #[derive(Debug)]
-pub(crate) struct ImageRoot {
-    /// The view that the image was made of.
-    pub(crate) _view: Arc<View>,
+pub(crate) struct UnservedRoot {
+    /// The view that an image was made of. Keeps `gc` from removing the image.
+    pub(crate) _view: Option<Arc<View>>,
 }
 
-impl RootServer for ImageRoot {
+impl RootServer for UnservedRoot {
     fn start(&mut self, _socket: &Path, _mount_point: &Path) -> Result<Option<Confined>, Failure> {
         Ok(None)
     }
 
     fn is_device(&self) -> bool {
         false
-    }
-
-    fn command_line(&self, _socket: &Path, _mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
-        Ok(None)
     }
 }
 
@@ -120,10 +115,6 @@ impl RootServer for InsideRoot {
     fn has_ended(&self) -> bool {
         self.socket.as_ref().is_some_and(FuseSocket::has_ended)
     }
-
-    fn command_line(&self, _socket: &Path, _mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
-        Ok(None)
-    }
 }
 
 impl Drop for InsideRoot {
@@ -131,24 +122,6 @@ impl Drop for InsideRoot {
         if let Some(socket) = &self.socket {
             socket.await_end();
         }
-    }
-}
-
-/// A directory of the host that a container mounts itself.
-#[derive(Debug)]
-pub(crate) struct OwnDirectory;
-
-impl RootServer for OwnDirectory {
-    fn start(&mut self, _socket: &Path, _mount_point: &Path) -> Result<Option<Confined>, Failure> {
-        Ok(None)
-    }
-
-    fn is_device(&self) -> bool {
-        false
-    }
-
-    fn command_line(&self, _socket: &Path, _mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
-        Ok(None)
     }
 }
 
@@ -182,7 +155,12 @@ impl RootServer for DirectoryRoot {
 
     fn command_line(&self, socket: &Path, _mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
         self.virtiofsd
-            .command(&self.path, &in_place(socket, self.confine.account.as_ref()), self.purpose, &Owner::ourselves())
+            .command(
+                &self.path,
+                &confine::socket_in_place(socket, self.confine.account.as_ref()),
+                self.purpose,
+                &Owner::ourselves(),
+            )
             .map(Some)
     }
 }
@@ -210,12 +188,6 @@ fn confinement(
     (confinement.namespaces, confinement.processes, confinement.reads_all) = (Vec::new(), u64::MAX, false);
     confinement.writable.extend(own);
     Some(confinement)
-}
-
-/// Returns the path of its socket for a server: one that runs as another user starts in the socket's directory.
-fn in_place(socket: &Path, account: Option<&Account>) -> PathBuf {
-    let name = account.and_then(|_| socket.file_name());
-    name.map_or_else(|| socket.to_owned(), PathBuf::from)
 }
 
 /// A view, mounted by FUSE in the machine's directory, and served from there by virtiofsd.
@@ -262,7 +234,12 @@ impl RootServer for MountedRoot {
 
     fn command_line(&self, socket: &Path, mount_point: &Path) -> Result<Option<CommandLine>, Failure> {
         self.virtiofsd
-            .command(mount_point, &in_place(socket, self.confine.account.as_ref()), Purpose::Root, &Owner::ourselves())
+            .command(
+                mount_point,
+                &confine::socket_in_place(socket, self.confine.account.as_ref()),
+                Purpose::Root,
+                &Owner::ourselves(),
+            )
             .map(Some)
     }
 }

@@ -112,7 +112,7 @@ pub(crate) enum Writes {
         /// Bytes.
         limit: Option<u64>,
     },
-    /// To its own disk, a sparse file in its directory: see [`crate::machine::kept_disk`].
+    /// To its own disk, a sparse file in its directory: see [`crate::machine::kept`].
     Disk {
         /// Bytes.
         size: u64,

@@ -80,12 +80,25 @@ impl Secret {
     }
 }
 
+/// Returns the environment that `--env-file` and `--env` ask for. What is `given` comes last, and counts.
+///
+/// # Errors
+/// As for [`read_env_file`].
+pub(crate) fn environment(files: &[PathBuf], given: &[String]) -> Result<Vec<String>, Failure> {
+    let mut env = Vec::new();
+    for file in files {
+        env.extend(read_env_file(file)?);
+    }
+    env.extend_from_slice(given);
+    Ok(env)
+}
+
 /// Reads a file of environment variables as docker does: `NAME=VALUE` or `NAME` on each line. A line that starts with `#`
 /// is a comment. Everything after the first `=` is the value: quotes and spaces are part of it, and nothing is expanded.
 ///
 /// # Errors
 /// The file cannot be read, or a line has neither form.
-pub(crate) fn read_env_file(path: &std::path::Path) -> Result<Vec<String>, Failure> {
+fn read_env_file(path: &std::path::Path) -> Result<Vec<String>, Failure> {
     let about = || format!("--env-file {}", path.display());
     let text = text_file::read(path).about(about())?;
     let mut entries = Vec::new();

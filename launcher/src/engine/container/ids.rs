@@ -4,13 +4,15 @@
 //! newgidmap(1) give to it. Without subordinate ids it has the user's own id only.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
+use layer_store::user_dirs;
 use rustix::process::{Pid, getgid, getuid};
+use rustix::thread::{Gid, Uid, set_thread_res_gid, set_thread_res_uid};
 
 use crate::failure::{About, Failure};
 use crate::host::child;
+use crate::host::confine::enter::{map_one_id, open_proc};
 
 /// A range of ids: the first one inside, the first one of the host, and how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,11 +66,9 @@ impl Ids {
     /// The kernel or one of the programs refuses.
     pub(super) fn give_to(&self, process: Pid) -> Result<(), Failure> {
         let process = process.as_raw_nonzero().get();
-        if self.is_single() {
-            // A process without privileges may map a group only after it has given up setgroups(2).
-            write(&format!("/proc/{process}/setgroups"), "deny")?;
-            write(&format!("/proc/{process}/gid_map"), &line(&self.groups))?;
-            return write(&format!("/proc/{process}/uid_map"), &line(&self.users));
+        if let ([user @ Range { count: 1, .. }], [group]) = (&self.users[..], &self.groups[..]) {
+            let ids = |range: &Range| (range.inside, range.outside);
+            return map_one_id(&open_proc()?, &process.to_string(), ids(user), ids(group));
         }
         for (program, ranges) in [("newuidmap", &self.users), ("newgidmap", &self.groups)] {
             let mut command = Command::new(find(program)?);
@@ -85,8 +85,10 @@ impl Ids {
     }
 }
 
-fn write(path: &str, text: &str) -> Result<(), Failure> {
-    fs::write(path, text).about(path)
+/// Becomes root of the user namespace that this process has entered. Until then the process has no id there.
+pub(super) fn become_root() -> Result<(), Failure> {
+    set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).about("setresgid")?;
+    set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).about("setresuid")
 }
 
 fn line(ranges: &[Range]) -> String {
@@ -102,7 +104,7 @@ fn find(program: &str) -> Result<std::path::PathBuf, Failure> {
 /// Returns the subordinate ids of this user: each range's first id and length.
 fn subordinate(file: &str) -> Result<Vec<(u32, u32)>, Failure> {
     let user = getuid().as_raw();
-    let name = name_of(user);
+    let name = user_dirs::name_of_user(user).or_else(|| std::env::var("USER").ok());
     let found = parse(&fs::read_to_string(file).unwrap_or_default(), user, name.as_deref());
     if found.is_empty() {
         let user = name.unwrap_or_else(|| user.to_string());
@@ -111,16 +113,6 @@ fn subordinate(file: &str) -> Result<Vec<(u32, u32)>, Failure> {
         )));
     }
     Ok(found)
-}
-
-fn name_of(user: u32) -> Option<String> {
-    let passwd = fs::read_to_string(Path::new("/etc/passwd")).unwrap_or_default();
-    let found = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(user)).then(|| name.to_owned())
-    });
-    found.or_else(|| std::env::var("USER").ok())
 }
 
 /// Parses subuid(5): `NAME-OR-ID:FIRST:COUNT`.

@@ -147,11 +147,10 @@ impl Engine for Container {
 
     fn describe(&self, plan: &Plan) -> Result<Description, Failure> {
         let spec = spec(plan, &Kept::of(plan)?)?;
-        let program = std::env::current_exe().about("/proc/self/exe")?;
         let file = file_of(parts(plan)?);
         let body = serde_json::to_value(&spec).about("JSON")?;
         Ok(Description {
-            command: CommandLine::new(program).arg(CONTAINER).arg(&file),
+            command: CommandLine::of_ourselves(CONTAINER)?.arg(&file),
             document: Some(Document {
                 about: format!("the container, which {} runs", spec.runtime.display()),
                 path: file,
@@ -169,8 +168,7 @@ impl Engine for Container {
         json_file::write(&file, &spec(plan, &kept)?)?;
         let control = UnixListener::bind(&plan.control).about(plan.control.display())?;
         let monitor = UnixListener::bind(&plan.monitor).about(plan.monitor.display())?;
-        let program = std::env::current_exe().about("/proc/self/exe")?;
-        let command = CommandLine::new(program).arg(CONTAINER).arg(&file);
+        let command = CommandLine::of_ourselves(CONTAINER)?.arg(&file);
         let process = Process::start(&command, None, &plan.log, move |mut process| {
             let (handle, told) = (process.handle(), Events::clone(&events));
             let connecting = std::thread::spawn(move || {

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::Pid;
-use rustix::thread::{Gid, Uid, UnshareFlags};
+use rustix::thread::UnshareFlags;
 
 use super::Kept;
-use super::ids::Ids;
+use super::ids::{Ids, become_root};
 use crate::failure::{About, Failure};
 use crate::host::json_file;
 use crate::sys;
@@ -71,8 +71,7 @@ pub(crate) fn remove_here(arguments: &[OsString]) -> Result<u8, Failure> {
     sys::unshare(UnshareFlags::NEWUSER).about("user namespace")?;
     rustix::io::write(rustix::stdio::stdout(), b"e").about(REMOVE)?;
     io::stdin().read_exact(&mut [0; 1]).about(REMOVE)?;
-    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).about("setresgid")?;
-    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).about("setresuid")?;
+    become_root()?;
     for entry in fs::read_dir(writes).about(Path::new(writes).display())?.flatten() {
         let path = entry.path();
         let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());

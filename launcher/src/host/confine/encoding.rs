@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use super::{Account, Confinement, Namespace};
-use crate::failure::{About, Failure};
+use crate::failure::Failure;
 use crate::host::command_line::CommandLine;
 
 /// The first argument with which `lamina` runs as [`enter`](super::enter::enter). It is not a command for users.
@@ -31,13 +31,11 @@ pub(super) struct Order {
 /// # Errors
 /// This program's own path cannot be found.
 pub(crate) fn command(command: &CommandLine, confinement: &Confinement) -> Result<CommandLine, Failure> {
-    let ourselves = std::env::current_exe().about("/proc/self/exe")?;
     let names = confinement.namespaces.iter().map(|namespace| namespace.name());
     let further = [(confinement.filters, FILTERS), (confinement.proc, PROC), (confinement.reads_all, READS_ALL)];
     let further = further.into_iter().filter_map(|(wanted, name)| wanted.then_some(name));
     let names: Vec<&str> = names.chain(further).collect();
-    let mut line = CommandLine::new(ourselves)
-        .arg(CONFINE)
+    let mut line = CommandLine::of_ourselves(CONFINE)?
         .arg(std::process::id().to_string())
         .arg(names.join(","))
         .arg(format!("{}:{}", confinement.open_files, confinement.processes))

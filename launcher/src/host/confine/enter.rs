@@ -139,10 +139,8 @@ fn become_program(
         landlock::restrict(confinement).about("Landlock")?;
         seccomp::restrict().about("seccomp")?;
     }
-    let error = match ourselves {
-        Some(file) => Command::new(format!("/proc/self/fd/{}", file.as_raw_fd())).arg0(program).args(arguments).exec(),
-        None => Command::new(program).args(arguments).exec(),
-    };
+    let opened = ourselves.as_ref().map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())));
+    let error = Command::new(opened.as_deref().unwrap_or(program)).arg0(program).args(arguments).exec();
     Err(Failure::new(program.display(), error))
 }
 
@@ -178,7 +176,7 @@ fn end_with_parent(report: &OwnedFd) -> Result<(), Failure> {
 }
 
 /// Returns the host's `/proc`, which a root of its own does not have.
-pub(super) fn open_proc() -> Result<OwnedFd, Failure> {
+pub(crate) fn open_proc() -> Result<OwnedFd, Failure> {
     openat(CWD, "/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).about("/proc")
 }
 
@@ -195,12 +193,20 @@ fn unshare(namespaces: UnshareFlags, proc: &OwnedFd) -> Result<(), Failure> {
     if !namespaces.contains(UnshareFlags::NEWUSER) {
         return Ok(());
     }
-    for (path, text) in [
-        ("self/setgroups", "deny".to_owned()),
-        ("self/uid_map", format!("{uid} {uid} 1")),
-        ("self/gid_map", format!("{gid} {gid} 1")),
+    map_one_id(proc, "self", (uid, uid), (gid, gid))
+}
+
+/// Gives the user namespace of a process, which `proc` has under the name `process`, one user and one group: the first id
+/// of a pair is that inside, the second that outside (`user_namespaces(7)`).
+pub(crate) fn map_one_id(proc: &OwnedFd, process: &str, users: (u32, u32), groups: (u32, u32)) -> Result<(), Failure> {
+    for (file, text) in [
+        // A process without privileges may map a group only after it has given up setgroups(2).
+        ("setgroups", "deny".to_owned()),
+        ("uid_map", format!("{} {} 1", users.0, users.1)),
+        ("gid_map", format!("{} {} 1", groups.0, groups.1)),
     ] {
-        limits::write_below(proc, path, &text).about(format_args!("/proc/{path}"))?;
+        let path = format!("{process}/{file}");
+        limits::write_below(proc, &path, &text).about(format_args!("/proc/{path}"))?;
     }
     Ok(())
 }

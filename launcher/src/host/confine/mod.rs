@@ -145,15 +145,11 @@ impl Confinement {
         Self {
             namespaces: Namespace::ALL.into(),
             readable: PROGRAMS.into_iter().map(PathBuf::from).chain(around(program)).collect(),
-            writable: Vec::new(),
             devices: DEVICES.map(PathBuf::from).into(),
             open_files: 1024,
             processes: 1024,
             filters: true,
-            account: None,
-            directory: None,
-            proc: false,
-            reads_all: false,
+            ..Self::default()
         }
     }
 
@@ -215,6 +211,14 @@ impl Confinement {
 /// The limit cannot be set.
 pub(crate) fn no_core_dumps() -> Result<(), Failure> {
     limits::no_core_dumps(&enter::open_proc()?).about("core dumps")
+}
+
+/// Returns the path of its socket for a server. One that runs as another user starts in the directory of the socket:
+/// see [`Confinement::directory`].
+#[must_use]
+pub(crate) fn socket_in_place(socket: &Path, account: Option<&Account>) -> PathBuf {
+    let name = account.and_then(|_| socket.file_name());
+    name.map_or_else(|| socket.to_owned(), PathBuf::from)
 }
 
 /// Makes a directory that only its owner can enter, if it does not exist.

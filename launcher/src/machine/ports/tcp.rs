@@ -46,11 +46,9 @@ impl Connections {
     /// Returns what to wait for; nothing is read while the guest is `slow`.
     pub(super) fn interests(&self, slow: bool) -> impl Iterator<Item = (u32, PollFlags)> {
         self.open.iter().filter(|(_, connection)| !connection.relay.is_idle()).map(move |(&stream, connection)| {
-            let interest = connection.relay.interest();
-            let mut flags = PollFlags::empty();
-            flags.set(PollFlags::IN, interest.read && !slow && connection.last.is_none());
-            flags.set(PollFlags::OUT, interest.write);
-            (stream, flags)
+            let mut interest = connection.relay.interest();
+            interest.read &= !slow && connection.last.is_none();
+            (stream, interest.flags())
         })
     }
 

@@ -12,7 +12,7 @@ use crate::failure::{About, Failure};
 use crate::machine::lifecycle::Input;
 use crate::machine::ports::{self, Ports};
 use crate::machine::session::{Control, Session};
-use crate::machine::{guest_warning, kept_disk, terminal};
+use crate::machine::{guest_warning, kept, terminal};
 
 /// The status of a command that ended by SIGBUS, as a shell reports it.
 const BUS_ERROR: u8 = 128 + 7;
@@ -63,7 +63,7 @@ impl Supervisor {
             (MACHINE, Message::Fatal(cause)) => self.step(Input::GuestFailed(short(&cause))),
             (MACHINE, Message::Halting) => self.step(Input::Halting),
             (MACHINE, Message::Warning(warning)) => {
-                let keeps = self.directory.file(kept_disk::FILE).exists();
+                let keeps = self.directory.file(kept::DISK).exists();
                 self.directory.warn(&guest_warning::text(&warning, keeps));
             }
             (FIRST, Message::Stdout(bytes)) => self.pass_on(Channel::Stdout, bytes),

@@ -29,7 +29,7 @@ use super::request::{self, ApiRequest};
 use super::session::{Control, Session};
 use super::signals::Signals;
 use super::stdio::Stdio;
-use super::{LAUNCHER_LOG, console, kept_disk, limits, terminal};
+use super::{LAUNCHER_LOG, console, kept, limits, terminal};
 use crate::engine::{self, Engine, Events, Plan, Running};
 use crate::failure::{About, Failure, MACHINE_FAILED};
 use crate::host::confine::Confined;
@@ -288,7 +288,7 @@ impl Supervisor {
             Event::Engine(engine::Event::Connected(stream)) => self.connect(stream)?,
             Event::Engine(engine::Event::Exited(exit)) => self.step(Input::EngineExited(exit)),
             Event::Engine(engine::Event::DiskFailed(cause)) => {
-                let warning = limits::disk_failed(&self.directory.file(kept_disk::FILE), &cause);
+                let warning = limits::disk_failed(&self.directory.file(kept::DISK), &cause);
                 self.directory.warn(&warning);
             }
             Event::Control(stream, message, permit) => {
@@ -361,7 +361,7 @@ impl Supervisor {
 
     /// Returns the state of the machine's own disk, if it has one.
     fn disk(&self) -> Option<DiskState> {
-        let file = self.directory.file(kept_disk::FILE).metadata().ok()?;
+        let file = self.directory.file(kept::DISK).metadata().ok()?;
         Some((file.modified().ok()?, file.blocks()))
     }
 

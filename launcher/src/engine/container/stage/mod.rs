@@ -13,11 +13,11 @@
 //! Everything is mounted in a file system in memory over the directory of the machine's sockets, and only in the mount
 //! namespace: the host sees none of it.
 
-mod loopback;
 mod mounts;
+mod network;
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,10 +28,11 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Signal, set_parent_process_death_signal};
-use rustix::thread::{Gid, Uid, UnshareFlags};
+use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::engine::container::ids::become_root;
 use crate::engine::plan::{ContainerRoot, Format, Upper};
 use crate::failure::{About, Failure};
 use crate::host::json_file;
@@ -90,7 +91,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<u8, Failure> {
     };
     enter(&monitor)?;
     tie_to_parent()?;
-    prepare_network(&spec);
+    network::prepare(spec.last_group);
 
     let stage = mounts::Stage::begin(&spec)?;
     if let Some(server) = server {
@@ -124,27 +125,12 @@ fn enter(monitor: &UnixStream) -> Result<(), Failure> {
     if answer.trim_end() != GO {
         return Err(Failure::new(CONTAINER, "its supervisor has given up"));
     }
-    // The process has no id of its own namespace yet.
-    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).about("setresgid")?;
-    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).about("setresuid")
+    become_root()
 }
 
 /// Asks again to be killed when the parent ends: a change of ids ends what `__die_with_parent` asked for.
 fn tie_to_parent() -> Result<(), Failure> {
     set_parent_process_death_signal(Some(Signal::KILL)).about("prctl(PR_SET_PDEATHSIG)")
-}
-
-/// Brings the loopback interface up, and allows every port and `ping` to every user, as docker and podman do. A kernel
-/// without one of these settings still runs containers.
-fn prepare_network(spec: &Spec) {
-    if let Err(error) = loopback::bring_up() {
-        tell!("lamina: lo: {error}");
-    }
-    for (name, value) in
-        [("ip_unprivileged_port_start", "0".to_owned()), ("ping_group_range", format!("0 {}", spec.last_group))]
-    {
-        let _ = fs::write(format!("/proc/sys/net/ipv4/{name}"), value);
-    }
 }
 
 fn say(mut monitor: impl Write, line: &str) -> Result<(), Failure> {
@@ -161,7 +147,7 @@ fn send(socket: &UnixStream, descriptor: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Starts the runtime, as the first process of a new process namespace if there is none yet. This process cannot start
+/// Starts the runtime, as the first process of a new process namespace if none has been created yet. This process cannot start
 /// threads afterwards.
 fn start(spec: &Spec, is_first: bool) -> Result<Child, Failure> {
     let mut command = Command::new(&spec.runtime);

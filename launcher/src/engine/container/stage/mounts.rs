@@ -22,7 +22,6 @@ use super::{Spec, tied};
 use crate::engine::plan::{ContainerRoot, Format, Upper};
 use crate::failure::{About, Failure};
 use crate::host::child;
-use crate::host::file_share::inherited;
 use crate::sys;
 
 /// The lower tree, where writes go, the root of the container, and the runtime's files, in the place of the stage.
@@ -59,9 +58,8 @@ pub(super) fn make_first(command: &mut Command) -> Result<(), Failure> {
 impl<'a> Stage<'a> {
     /// Mounts the place, and enters it.
     pub(super) fn begin(spec: &'a Spec) -> Result<Self, Failure> {
-        // Nothing that is mounted from here on is seen outside.
-        let private = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-        mount_change("/", private).about("mount namespace")?;
+        // Nothing that is mounted from here on is seen outside, and what the host unmounts goes away here too.
+        mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).about("mount namespace")?;
         if spec.hide_cgroups {
             mount("lamina", "/sys/fs/cgroup", "tmpfs", MountFlags::RDONLY, SMALL).about("/sys/fs/cgroup")?;
         }
@@ -69,7 +67,7 @@ impl<'a> Stage<'a> {
         Ok(Self { spec })
     }
 
-    /// Mounts the view by FUSE, to be served by whoever gets the descriptor.
+    /// Mounts the view by FUSE, to be served by the process that the descriptor is sent to.
     pub(super) fn mount_view() -> Result<OwnedFd, Failure> {
         let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .about("/dev/fuse")
@@ -244,4 +242,20 @@ fn change(file: &Path) -> io::Result<()> {
 
 fn c_string(text: &str) -> Result<CString, Failure> {
     CString::new(text).about("mount options")
+}
+
+/// Returns the flags of the mount that holds `path` that a remount in a user namespace must repeat.
+fn inherited(path: &Path) -> Result<MountFlags, Failure> {
+    use rustix::fs::StatVfsMountFlags as Found;
+    let found = rustix::fs::statvfs(path).about(path.display())?.f_flag;
+    let pairs = [
+        (Found::NOSUID, MountFlags::NOSUID),
+        (Found::NODEV, MountFlags::NODEV),
+        (Found::NOEXEC, MountFlags::NOEXEC),
+        (Found::NOATIME, MountFlags::NOATIME),
+        (Found::NODIRATIME, MountFlags::NODIRATIME),
+        (Found::RELATIME, MountFlags::RELATIME),
+    ];
+    let flags = pairs.into_iter().filter(|(has, _)| found.contains(*has)).map(|(_, flag)| flag);
+    Ok(flags.fold(MountFlags::empty(), |all, flag| all | flag))
 }

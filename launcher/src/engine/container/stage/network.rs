@@ -1,13 +1,27 @@
-//! Brings up the loopback interface of a network namespace, which the kernel creates down. The kernel takes native byte
-//! order, and the host is x86-64.
+//! What a new network namespace needs before a container uses it.
 
+use std::fs;
 use std::io;
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
 
-/// Sets `IFF_UP` on interface 1 (`rtnetlink(7)`).
-pub(super) fn bring_up() -> io::Result<()> {
+/// Brings the loopback interface up, and allows every port and `ping` to every user, as docker and podman do. A kernel
+/// without one of these settings still runs containers.
+pub(super) fn prepare(last_group: u32) {
+    if let Err(error) = bring_loopback_up() {
+        tell!("lamina: lo: {error}");
+    }
+    for (name, value) in
+        [("ip_unprivileged_port_start", "0".to_owned()), ("ping_group_range", format!("0 {}", last_group))]
+    {
+        let _ = fs::write(format!("/proc/sys/net/ipv4/{name}"), value);
+    }
+}
+
+/// Sets `IFF_UP` on interface 1 (`rtnetlink(7)`), which the kernel creates down. The kernel takes native byte order, and the
+/// host is x86-64.
+fn bring_loopback_up() -> io::Result<()> {
     const RTM_NEWLINK: u16 = 16;
     /// `NLM_F_REQUEST | NLM_F_ACK`.
     const REQUEST: u16 = 1 | 4;
