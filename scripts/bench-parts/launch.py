@@ -1,12 +1,15 @@
 """Measures what machines cost to start and to run, beside QEMUs that boot only the same kernel. scripts/bench starts it."""
 
+import ctypes
 import glob
 import os
 import select
-import stat
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import report
@@ -20,6 +23,27 @@ LARGE = "/usr/bin/python3.11"
 SHARING = 10
 
 
+class Opens:
+    """Records when a file was last opened. Executing a file opens it, in every mount namespace."""
+
+    IN_OPEN = 0x20
+
+    def __init__(self, path):
+        libc = ctypes.CDLL(None, use_errno=True)
+        self.events = libc.inotify_init1(0)
+        if self.events < 0 or libc.inotify_add_watch(self.events, os.fsencode(path), self.IN_OPEN) < 0:
+            sys.exit(f"error: cannot watch {path}: {os.strerror(ctypes.get_errno())}")
+        self.time = 0
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def watch(self):
+        while os.read(self.events, 4096):
+            self.time = time.monotonic_ns()
+
+    def last(self):
+        return self.time
+
+
 class Bench:
     def __init__(self, images, programs, work):
         self.layout = os.path.join(images, "debian")
@@ -27,24 +51,12 @@ class Bench:
         self.work = work
         self.store = os.path.join(work, "store")
         self.state = os.path.join(work, "state")
-        self.mark = os.path.join(work, "mark")
-        self.log = os.path.join(work, "arguments")
         self.environment = dict(os.environ, LAMINA_STORE=self.store, XDG_STATE_HOME=self.state, XDG_CACHE_HOME=os.path.join(work, "cache"))
         # A socket's path has at most 107 bytes.
         self.run_directory = tempfile.mkdtemp(prefix="lamina-bench.", dir="/tmp")
         self.environment["XDG_RUNTIME_DIR"] = self.run_directory
-        self.environment["PATH"] = f"{self.wrapper()}:{os.environ['PATH']}"
-
-    def wrapper(self):
-        """A qemu-system-x86_64 that records when it was executed, and its arguments."""
-        self.qemu = subprocess.run(["sh", "-c", "command -v qemu-system-x86_64"], capture_output=True, text=True, check=True).stdout.strip()
-        directory = os.path.join(self.work, "bin")
-        os.mkdir(directory)
-        path = os.path.join(directory, "qemu-system-x86_64")
-        with open(path, "w") as file:
-            file.write(f'#!/bin/sh\ndate +%s%N > {self.mark}\nprintf "%s\\n" "$@" > {self.log}\nexec {self.qemu} "$@"\n')
-        os.chmod(path, os.stat(path).st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-        return directory
+        self.qemu = shutil.which("qemu-system-x86_64")
+        self.executed = Opens(os.path.realpath(self.qemu))
 
     def command(self, *arguments):
         return [self.lamina_program, *arguments]
@@ -57,18 +69,22 @@ class Bench:
 
     def start(self):
         """Milliseconds from `lamina run` to the hypervisor's exec, and seconds from there to the command."""
-        begin = time.time_ns()
+        begin = time.monotonic_ns()
         run = subprocess.Popen(self.command("run", "--accel", "tcg", REFERENCE, "--", "/bin/echo", "here"), env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         if run.stdout.readline() != b"here\n":
             sys.exit("error: the command did not run")
-        here = time.time_ns()
+        here = time.monotonic_ns()
         run.wait()
-        executed = int(open(self.mark).read())
+        executed = self.executed.last()
         return (executed - begin) / 1e6, (here - executed) / 1e9
+
+    def ask(self):
+        """Asks what a machine's hypervisor is told."""
+        self.told = shlex.split(self.lamina("run", "--dry-run", "--accel", "tcg", REFERENCE, "--", "/bin/echo", "here").replace("\\\n", " "), comments=True)
 
     def bare(self):
         """Boots a QEMU with only the kernel, initramfs and processor of a machine, to its init."""
-        told = open(self.log).read().split("\n")
+        told = self.told
         value = lambda name: told[told.index(name) + 1]
         return subprocess.Popen(
             [self.qemu, "-machine", value("-machine").split(",")[0], "-accel", value("-accel"), "-cpu", value("-cpu"), "-smp", value("-smp"), "-m", value("-m"),
@@ -219,6 +235,7 @@ def main():
         bench.lamina("prepare", REFERENCE)
         # The first start makes the initramfs.
         bench.start()
+        bench.ask()
         rows = one_machine(bench, rounds) + many_machines(bench, rounds) + one_file(bench)
         os.rmdir(os.path.join(bench.run_directory, "lamina"))
         os.rmdir(bench.run_directory)
