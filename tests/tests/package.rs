@@ -98,9 +98,14 @@ fn packages_have_what_they_name_and_their_checksums_hold() {
         "lib/systemd/system/lamina@.service",
         "lib/systemd/user/lamina@.service",
         "share/doc/lamina/copyright",
+        "share/doc/lamina/apparmor/lamina",
     ] {
         assert!(listed.contains(&format!("/{part}\n")), "{part} is not in the tarball:\n{listed}");
         assert!(contents.stdout.contains(&format!(" ./usr/{part}")), "{part} is not in the package:\n{contents}");
+    }
+    for page in fs::read_dir(Path::new(REPOSITORY).join("launcher/man")).expect("the pages about topics").flatten() {
+        let name = page.file_name().into_string().unwrap().replace(".md", ".gz");
+        assert!(contents.stdout.contains(&format!("/man7/{name}\n")), "{name} is not in the package:\n{contents}");
     }
     assert!(!contents.stdout.contains(" ./sbin/"), "a merged /usr has no other /sbin");
 }
