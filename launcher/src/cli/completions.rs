@@ -31,7 +31,9 @@ impl Completions {
     }
 }
 
-/// Write the manual pages, one for each command
+/// Write the manual pages of the commands, one for each
+///
+/// `lamina help TOPIC` shows the pages about topics.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

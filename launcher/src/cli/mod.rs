@@ -14,6 +14,7 @@ mod ending;
 mod exec;
 mod export;
 mod gc;
+mod help;
 mod images;
 mod import;
 mod inspect;
@@ -74,7 +75,13 @@ pub(crate) struct Global {
 
 /// Keep every OCI image layer once, and start microVMs on images without unpacking them
 #[derive(Debug, Parser)]
-#[command(name = "lamina", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(
+    name = "lamina",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    after_help = help::topics()
+)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -112,6 +119,7 @@ enum Command {
     Wait(ending::Wait),
     Rm(ending::Rm),
     Doctor(doctor::Doctor),
+    Help(help::Help),
     Completions(completions::Completions),
     Man(completions::Man),
 }
@@ -172,6 +180,7 @@ pub fn main() -> ExitCode {
         Command::Wait(wait) => wait.execute(&cli.global),
         Command::Rm(rm) => rm.execute(&cli.global),
         Command::Doctor(doctor) => doctor.execute(&cli.global),
+        Command::Help(help) => help.execute(),
         Command::Completions(completions) => completions.execute(),
         Command::Man(man) => man.execute(),
     })

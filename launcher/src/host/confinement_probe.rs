@@ -86,7 +86,7 @@ fn attempt(program: &Path, confinement: &Confinement) -> Result<(), Failure> {
 fn lack(namespace: Namespace, failure: &Failure) -> Lack {
     let remedy = match namespace {
         Namespace::User if restricted_by_apparmor() => {
-            "load the AppArmor profile that comes with Lamina (launcher/apparmor/lamina): see README.md".to_owned()
+            "load the AppArmor profile that comes with Lamina: `lamina help security` says how".to_owned()
         }
         Namespace::User => {
             "allow user namespaces: sysctl user.max_user_namespaces=15000, and kernel.unprivileged_userns_clone=1 where \
