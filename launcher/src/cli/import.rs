@@ -15,7 +15,7 @@ use super::limits::{LimitArgs, SharingArgs};
 use super::{Global, store};
 use crate::failure::{Failure, USAGE};
 
-/// Add images from an OCI layout, an OCI or Docker archive, a docker daemon, or standard input to the store
+/// Add images from archives, layouts or a docker daemon to the store
 ///
 /// Archives may be compressed with gzip, zstd, xz or bzip2. All images of an archive are added, unless --image chooses.
 /// An image without a name is named after its archive.
@@ -40,7 +40,7 @@ pub(super) struct Import {
     #[arg(long, conflicts_with_all = ["image", "parallel"])]
     rootfs: bool,
     /// Change the config of that image, as an instruction of a Dockerfile does: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL,
-    /// STOPSIGNAL, USER, VOLUME or WORKDIR (may be given several times)
+    /// STOPSIGNAL, USER, VOLUME or WORKDIR (repeatable)
     #[arg(short, long, value_name = "INSTRUCTION", requires = "rootfs")]
     change: Vec<ConfigChange>,
     /// A comment for that image's history

@@ -9,7 +9,7 @@ use super::values::parse_size;
 #[derive(Debug, clap::Args)]
 pub(super) struct SharingArgs {
     /// Store new layers whole, even content that other layers have
-    #[arg(long, env = "LAMINA_NO_FILE_SHARING", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "LAMINA_NO_FILE_SHARING", hide_env_values = true, value_parser = FalseyValueParser::new())]
     no_file_sharing: bool,
 }
 

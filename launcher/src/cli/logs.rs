@@ -34,7 +34,7 @@ pub(super) struct Logs {
     /// Show the kernel's console instead
     #[arg(long, conflicts_with_all = ["timestamps", "launcher"])]
     console: bool,
-    /// Show the launcher's own messages instead
+    /// Show Lamina's own messages about the machine instead
     #[arg(long, conflicts_with = "timestamps")]
     launcher: bool,
 }

@@ -12,15 +12,16 @@ use crate::print;
 
 /// Unpack an image into a directory, for tools that need one
 ///
-/// Root gets owners. Set-user-ID bits, devices and capabilities are left out unless --keep-privileges asks for them. Where the file system supports it, content is shared with the store by
-/// reflink instead of copied. Other users can only unpack a tree that belongs to them: see --without-owners.
-/// A failed or interrupted run leaves nothing.
+/// If root runs it, the files keep their owners. Other users get a tree that belongs to them: see --without-owners.
+/// Set-user-ID bits, devices and capabilities are left out unless --keep-privileges asks for them. Where the file system
+/// supports it, content is shared with the store by reflink instead of copied. A failed or interrupted run leaves nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   sudo lamina materialize debian:12 /srv/debian
   lamina materialize --without-owners debian:12 ./tree
-  sudo mkdir -m 700 /srv/trees && sudo lamina materialize --keep-privileges debian:12 /srv/trees/debian
+  sudo mkdir -m 700 /srv/trees
+  sudo lamina materialize --keep-privileges debian:12 /srv/trees/debian
   sudo lamina materialize --hard-link-equal app:2 /srv/app2
   sudo lamina materialize --hard-link-equal=/srv/app1 app:2 /srv/app2")]
 pub(super) struct Materialize {

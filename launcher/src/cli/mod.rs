@@ -54,22 +54,31 @@ use crate::host::{child, confine, file_share, share};
 use crate::machine::{self, launch};
 use crate::print;
 
+/// Where the options of every command are in its help: after its own.
+const OF_EVERY_COMMAND: &str = "Options of every command";
+
 /// Options of every command.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Global {
     /// The store of layers and images [default: $LAMINA_STORE, else $XDG_DATA_HOME/lamina]
     // Not read by clap, which rejects an empty variable.
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = OF_EVERY_COMMAND)]
     pub(crate) store: Option<PathBuf>,
-    /// Also read images and layers from this store, in place, and never write to it (repeatable; also
-    /// LAMINA_ADDITIONAL_STORES, separated by colons)
-    #[arg(long = "additional-store", alias = "also-read", global = true, value_name = "DIR")]
+    /// Also read images and layers from this store, and never write to it (repeatable; also $LAMINA_ADDITIONAL_STORES,
+    /// separated by colons)
+    #[arg(
+        long = "additional-store",
+        alias = "also-read",
+        global = true,
+        value_name = "DIR",
+        help_heading = OF_EVERY_COMMAND
+    )]
     pub(crate) additional_stores: Vec<PathBuf>,
     /// Print results as JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = OF_EVERY_COMMAND)]
     pub(crate) json: bool,
     /// Log what is being done (twice: in detail)
-    #[arg(long, global = true, action = clap::ArgAction::Count)]
+    #[arg(long, global = true, action = clap::ArgAction::Count, help_heading = OF_EVERY_COMMAND)]
     pub(crate) verbose: u8,
 }
 

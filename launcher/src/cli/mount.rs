@@ -28,20 +28,21 @@ Options after -o, with their names in mount(8):
   allow_other                     as --allow-other
   default_permissions             check owners and modes without letting others in
   noexec, noatime                 as for any mount
-  suid, dev                       honour set-user-ID files and devices of the image, if root mounts it
+  suid, dev                       honour set-user-ID files and devices, if root mounts it
   fsname=NAME                     the source that /proc/self/mounts shows
-  subtype=NAME                    the type that it shows, after \"fuse.\"; then only umount(8) unmounts it
+  subtype=NAME                    the type that it shows, after \"fuse.\"; only umount(8) unmounts it
   store=DIR, additional_store=DIR as --store and --additional-store
   verify, foreground              as --verify and --foreground
-  defaults, nosuid, nodev, exec, relatime, nofail, noauto, user, users, owner, group, _netdev, x-...
-                                  have no effect here, or only for mount(8) and systemd
+  defaults, nosuid, nodev, exec, relatime, nofail, noauto, user, users, owner, group, _netdev,
+  x-...                           have no effect here, or only for mount(8) and systemd
   uid=, gid=, umask= and others   are refused: owners and modes are those of the image
 
 An image in /etc/fstab, mounted at its first use:
   debian:12  /srv/debian  fuse.lamina  ro,nofail,noauto,x-systemd.automount,allow_other  0  0
-mount(8) finds this program by the link /sbin/mount.fuse.lamina, or as `lamina` in /usr/local/bin or /usr/bin if the package
-fuse3 is installed. The image must be in the store of the user who mounts; for another store add store=DIR. Setuid files
-and devices of the image never work there. umount(8) and `lamina umount` unmount it.
+mount(8) finds this program by the link /sbin/mount.fuse.lamina, or as `lamina` in
+/usr/local/bin or /usr/bin if the package fuse3 is installed. The image must be in the store
+of the user who mounts; for another store add store=DIR. Set-user-ID files and devices of the
+image never work there. umount(8) and `lamina umount` unmount it.
 
 Examples:
   lamina mount debian:12 /tmp/debian && ls /tmp/debian
