@@ -116,6 +116,7 @@ fn images(all: &mut Checked<'_>) {
     let session = all.session;
     let layout = hostile_image();
     all.run(&["import", layout.path().to_str().unwrap(), "--tag", REFERENCE]);
+    all.run(&["help", HOSTILE]);
     let archive = session.work("archive");
     std::fs::write(archive.join(HOSTILE), "x").unwrap();
     all.run(&["import", archive.join(HOSTILE).to_str().unwrap()]);
