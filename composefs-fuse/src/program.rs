@@ -56,7 +56,7 @@ struct Arguments {
     /// The file for messages once it serves in the background [default: ~/.local/state/lamina/mount.log]
     #[arg(long, value_name = "FILE", conflicts_with = "foreground")]
     log: Option<PathBuf>,
-    /// Say more, and at the end what was asked and how long it took
+    /// Log more, and print the requests and their times at the end
     #[arg(long, short)]
     verbose: bool,
     /// Set by this program for the process that it leaves in the background

@@ -11,7 +11,7 @@ const REFERENCE: &str = "lamina.test/image:1";
 /// A session with one image in its store, and a directory that its guests write to.
 struct Guests {
     session: Session,
-    /// Mounted in every guest at /media, an empty directory that every Debian has.
+    /// Mounted in every guest at /media, an empty directory of the Debian image.
     shared: PathBuf,
 }
 

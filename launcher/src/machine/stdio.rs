@@ -102,7 +102,7 @@ impl Output for Own {
 /// How much of a buffer is in memory, in bytes.
 const IN_MEMORY: usize = 1 << 20;
 
-/// A buffer of bounded size, shared by its clones. What is not short goes to a temporary file.
+/// A buffer of bounded size, shared by its clones. Long content goes to a temporary file.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedBuffer(Arc<Mutex<Kept>>);
 

@@ -106,7 +106,7 @@ fn copy(blob: &Blob, mut from: u64, target: &File, mut at: u64, mut left: u64) -
 
 /// Lets the kernel copy as many whole blocks from the start of a range as it can, and advances the range.
 ///
-/// This is only faster if the kernel need not move the bytes, and the kernel cannot copy borrowed content.
+/// This is only faster if the kernel does not have to move the bytes, and the kernel cannot copy borrowed content.
 #[cfg(target_os = "linux")]
 fn by_reference(blob: &Blob, from: &mut u64, target: &File, at: &mut u64, left: &mut u64) -> Result<(), Side> {
     use rustix::io::Errno;

@@ -64,7 +64,7 @@ pub(crate) fn tree() -> Layout {
     Layout::of(&[Layer::of_script(lower), Layer::of_script(upper)])
 }
 
-/// Every path below a root that calls are tried on. The longest are as long as the kernel takes, and one byte longer.
+/// The paths below a root that calls are tried on. The longest ones have the length that the kernel allows, and one byte more.
 pub(crate) fn paths(root: &Path) -> Vec<PathBuf> {
     let short = [
         "",

@@ -1,4 +1,4 @@
-//! Machines that keep what they write: across ends and starts, as a list, and as a new image.
+//! Machines that keep what they write: they are started again, their changes are listed, and committed as an image.
 
 use std::collections::BTreeSet;
 use std::path::Path;

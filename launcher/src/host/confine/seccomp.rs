@@ -84,7 +84,7 @@ pub(super) fn restrict() -> Result<(), seccompiler::Error> {
 }
 
 /// Refuses to make files set-user-ID or set-group-ID. A server that root starts makes the files of a guest, and other
-/// users of the host must not be able to become the server's user by them.
+/// users of the host must not become the server's user through them.
 pub(super) fn refuse_set_ids() -> Result<(), seccompiler::Error> {
     seccompiler::apply_filter(&set_ids()?)?;
     Ok(())
