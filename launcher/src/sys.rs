@@ -18,8 +18,8 @@ pub(crate) fn unshare(namespaces: UnshareFlags) -> rustix::io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(namespaces & !UnshareFlags::FILES) }
 }
 
-/// Makes a copy of this process that is a child of its parent, and not of it. Returns the copy's id, and `None` in the
-/// copy. The process must have one thread.
+/// Forks this process. The copy is a child of this process's parent. Returns the copy's id, and `None` in the copy. The
+/// process must have one thread.
 pub(crate) fn fork_sibling() -> io::Result<Option<Pid>> {
     let flags = libc::CLONE_PARENT | libc::SIGCHLD;
     // SAFETY: without CLONE_VM and a stack this is fork(2). There is no other thread that could hold a lock.

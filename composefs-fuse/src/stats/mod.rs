@@ -9,7 +9,7 @@ use snapshot::without_trailing_zeros;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Counters by opcode number. Place 0, a number that no request has, is for all unknown opcodes.
+/// Counters by opcode number. Index 0, which is no opcode, counts all unknown ones.
 const SLOTS: usize = 64;
 
 /// Buckets of the latency histogram. The last one takes everything from 2^30 ns (about a second) on.

@@ -16,8 +16,8 @@ use crate::{Attr, Ino, Kind, Observer, View};
 
 /// The name of the tree in the private directory.
 pub(super) const TREE: &str = "tree";
-/// The name of a directory next to it, with one name for each inode that gets several: its number. This way a link
-/// needs no path.
+/// The name of a directory next to it, which holds each inode that gets several names under its number. Links are made
+/// from there, so no path has to be remembered.
 const LINKS: &str = "links";
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Identity;
 use crate::Reference;
 
-/// Where an image comes from, as a policy tells places apart.
+/// Where an image comes from: one of the kinds of places that a policy distinguishes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// A registry.

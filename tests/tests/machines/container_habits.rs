@@ -1,4 +1,4 @@
-//! What programs are used to from containers: their streams, their names, their limits, one file system.
+//! What programs expect because containers have it: streams, names, limits, and a root that is one file system.
 
 use end_to_end::layout::Layer;
 use end_to_end::{Image, until};

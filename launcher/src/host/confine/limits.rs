@@ -19,7 +19,7 @@ pub(super) fn set(confinement: &Confinement, proc: &OwnedFd) -> io::Result<()> {
     if confinement.open_files < u64::MAX {
         at_most(Resource::Nofile, confinement.open_files)?;
     }
-    // Only since Linux 5.14 are the processes of one user namespace counted, not all those of the user.
+    // Before Linux 5.14 the limit counts all processes of the user, not only those in its user namespace.
     if confinement.processes < u64::MAX && counts_per_namespace() {
         at_most(Resource::Nproc, confinement.processes)?;
     }
