@@ -54,8 +54,8 @@ pub(crate) struct Decision {
 }
 
 impl Decision {
-    /// Decides, given what the host permits, what is missing besides because of how the machine is run, and whom its
-    /// programs run as. Returns the decision with the reason and, if something is missing, the notice.
+    /// Decides. `support` is what the host permits, `further` what is also missing because of how the machine is run, and
+    /// `account` whom its programs run as. Returns the decision with the reason and, if something is missing, the notice.
     ///
     /// # Errors
     /// Everything is asked for, and something is missing.
