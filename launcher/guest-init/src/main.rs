@@ -85,7 +85,7 @@ fn main() {
     println!("{}", guest_protocol::UP);
     match container {
         Ok(None) => {
-            if let Err(cause) = boot::open_control_port().and_then(|port| serve(port, None)) {
+            if let Err(cause) = boot::open_control_channel().and_then(|port| serve(port, None)) {
                 eprintln!("lamina: guest: {cause}");
             }
             boot::power_off();

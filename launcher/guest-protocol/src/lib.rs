@@ -78,6 +78,9 @@ pub use window::{Window, cost};
 /// The name of the virtio-serial port, as the hypervisor's `name=` sets it.
 pub const PORT_NAME: &str = "lamina.control";
 
+/// The port of the host at which init reaches it by a virtio socket, where there is no virtio-serial port.
+pub const SOCKET_PORT: u32 = 1024;
+
 /// The version of this protocol. Host and guest must say the same: both come from one build.
 pub const VERSION: u32 = 4;
 

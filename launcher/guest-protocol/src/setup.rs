@@ -149,11 +149,13 @@ pub enum Part {
     Ext4,
     /// Virtio network cards.
     Network,
+    /// Virtio sockets, by which init reaches a host that has no named serial ports.
+    Socket,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Disk, Self::Erofs, Self::Ext4, Self::Network];
+    pub const ALL: [Self; 5] = [Self::Disk, Self::Erofs, Self::Ext4, Self::Network, Self::Socket];
 
     /// The name of its directory.
     #[must_use]
@@ -163,6 +165,7 @@ impl Part {
             Self::Erofs => "erofs",
             Self::Ext4 => "ext4",
             Self::Network => "network",
+            Self::Socket => "socket",
         }
     }
 }

@@ -46,6 +46,7 @@ Examples:
   lamina run --detach --name web --ready port:8000 -p 8000:8000 debian:12 python3 -m http.server
   lamina run --keep --name build debian:12 make install && lamina commit build app:2
   lamina run --engine container debian:12 apt-get --version
+  lamina run --engine cloud-hypervisor --keep --name db debian:12
   lamina run --dry-run debian:12 true"
 )]
 pub(super) struct Run {
@@ -133,8 +134,8 @@ pub(super) struct Run {
     /// How the VM reads its root: direct, virtiofsd, block, materialize or auto
     #[arg(long, default_value = "auto", hide_default_value = true)]
     backend: Choice<Backend>,
-    /// What runs the machine: qemu, container (at full speed without KVM, on the host's kernel) or auto, which never
-    /// chooses a container by itself
+    /// What runs the machine: qemu, cloud-hypervisor (with KVM), container (at full speed without KVM, on the host's
+    /// kernel) or auto, which takes the first hypervisor that works and never a container
     #[arg(
         long,
         env = "LAMINA_ENGINE",

@@ -22,6 +22,8 @@ pub(crate) struct HostCapabilities {
     pub(crate) disk_in_guest: Result<(), String>,
     /// A passt that starts.
     pub(crate) passt: Result<(), String>,
+    /// The same, for an engine whose network card is a vhost-user device.
+    pub(crate) passt_by_vhost_user: Result<(), String>,
     /// Guests have a driver for network cards.
     pub(crate) network_in_guest: Result<(), String>,
 }
@@ -48,6 +50,14 @@ impl HostCapabilities {
             image_in_guest: in_guest(&[Part::Disk, Part::Erofs]),
             disk_in_guest: in_guest(&[Part::Disk, Part::Ext4]),
             passt: tools.passt.as_ref().map(|_| ()).map_err(ToString::to_string),
+            passt_by_vhost_user: match &tools.passt {
+                Ok(passt) if !passt.has_vhost_user() => {
+                    Err("the passt of this host has no --vhost-user; passt of 2025 and later has it".to_owned())
+                }
+                Ok(_) => Ok(()),
+                // Its hint names the network that QEMU has built in.
+                Err(failure) => Err(failure.complaint()),
+            },
             network_in_guest: in_guest(&[Part::Network]),
         }
     }

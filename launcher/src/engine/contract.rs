@@ -99,6 +99,8 @@ pub(crate) struct Capabilities {
     pub(crate) shares: Result<(), String>,
     /// What can carry its guests' packets, besides nothing.
     pub(crate) networks: Vec<NetworkBackend>,
+    /// Whether its network card is a vhost-user device, which only newer versions of passt serve.
+    pub(crate) vhost_user_network: bool,
     /// What can confine its program.
     pub(crate) confinement: Support,
     /// Whether its guests run on the host's kernel: they need none of its drivers, and it mounts their roots itself.

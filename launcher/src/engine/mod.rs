@@ -4,6 +4,7 @@
 //! the trait [`Engine`] and finds engines in the [`table`]. To add one: write its folder, declare it here, and add its
 //! line to the table.
 
+mod boot_probe;
 mod capabilities;
 mod cloud_hypervisor;
 mod container;
@@ -13,6 +14,7 @@ mod plan;
 pub(crate) mod policy;
 mod qemu;
 mod request;
+mod socket_device;
 pub(crate) mod table;
 
 pub(crate) use capabilities::HostCapabilities;

@@ -1,10 +1,11 @@
 //! A plan: everything that an engine is told about a guest, independent of the engine.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::failure::Failure;
+use crate::failure::{About, Failure};
 use crate::host::confine::{self, Confinement, Namespace};
 
 /// The name of the accelerator that is a device of the host.
@@ -191,6 +192,8 @@ pub(crate) enum NetworkDevice {
     Slirp,
     /// The socket of a passt.
     Passt(PathBuf),
+    /// The vhost-user socket of a passt, which reads the guest's memory.
+    VhostUser(PathBuf),
 }
 
 impl Plan {
@@ -213,12 +216,32 @@ impl Plan {
         Err(Failure::new(engine, cause).with_hint("share a directory that holds the others"))
     }
 
-    /// Returns what an engine's `program` may reach to carry out this plan, or `None` if it is not confined.
+    /// Makes the console's file if there is none: it must exist to be shown to a confined program, and only the supervisor
+    /// has made it already.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(super) fn make_console(&self) -> Result<(), Failure> {
+        if !self.console.exists() {
+            drop(File::create(&self.console).about(self.console.display())?);
+        }
+        Ok(())
+    }
+
+    /// Returns what an engine's `program` may reach to carry out this plan, or `None` if it is not confined: besides the
+    /// plan's own files, these `sockets`, which exist, and a `directory` in which it makes its own.
     #[must_use]
-    pub(crate) fn confinement(&self, program: &Path) -> Option<Confinement> {
+    pub(super) fn confinement(
+        &self,
+        program: &Path,
+        sockets: &[&Path],
+        directory: Option<PathBuf>,
+    ) -> Option<Confinement> {
         let mut confinement = Confinement::of_program(program);
         confinement.readable.extend([self.kernel.clone(), self.initramfs.clone()]);
-        confinement.writable.extend([self.control.clone(), self.monitor.clone(), self.console.clone()]);
+        confinement.writable.extend(sockets.iter().copied().map(Path::to_owned));
+        confinement.writable.push(self.console.clone());
+        confinement.directory = directory;
         confinement.writable.extend(self.shares.iter().map(|share| share.socket.clone()));
         for disk in &self.disks {
             let paths = if disk.read_only { &mut confinement.readable } else { &mut confinement.writable };
@@ -228,7 +251,9 @@ impl Plan {
             confinement.devices.push("/dev/kvm".into());
         }
         match &self.network {
-            Some(NetworkDevice::Passt(socket)) => confinement.writable.push(socket.clone()),
+            Some(NetworkDevice::Passt(socket) | NetworkDevice::VhostUser(socket)) => {
+                confinement.writable.push(socket.clone());
+            }
             // It asks the host's name servers itself.
             Some(NetworkDevice::Slirp) => {
                 confinement = confinement.without(Namespace::Network);
@@ -269,7 +294,7 @@ impl Plan {
         }
         let sockets = self.shares.iter().map(|share| &share.socket);
         let network = self.network.iter().filter_map(|network| match network {
-            NetworkDevice::Passt(socket) => Some(socket),
+            NetworkDevice::Passt(socket) | NetworkDevice::VhostUser(socket) => Some(socket),
             NetworkDevice::Slirp => None,
         });
         sockets.chain(network).chain([&self.control, &self.monitor]).try_for_each(|socket| check_socket(socket))

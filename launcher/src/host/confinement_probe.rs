@@ -22,7 +22,9 @@ pub(crate) fn support(
     again: bool,
 ) -> Result<Support, Failure> {
     let ourselves = std::env::current_exe().about("/proc/self/exe")?;
-    let what = account.map_or("confinement".to_owned(), |account| format!("confinement as {}", account.uid));
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let what = account.map_or(String::new(), |account| format!(" as {}", account.uid));
+    let what = format!("confinement of {name}{what}");
     let with = [program, &ourselves];
     if let Some(known) = probes.get(&what, &with).filter(|_| !again) {
         return Ok(known);

@@ -30,6 +30,7 @@ const fn needed_by(part: Part) -> &'static [&'static str] {
         Part::Erofs => &["erofs"],
         Part::Ext4 => &["ext4"],
         Part::Network => &["virtio_net"],
+        Part::Socket => &["vmw_vsock_virtio_transport"],
     }
 }
 

@@ -56,7 +56,7 @@ impl Passt {
         let scratch = tempfile::Builder::new().prefix("lamina-passt-").tempdir().about("temporary directory")?;
         let (socket, log) = (scratch.path().join("s"), scratch.path().join("log"));
         let output = std::fs::File::create(&log).about(log.display())?;
-        let mut command = child::command(&self.command(&socket, false, rustix::process::geteuid().is_root()))?;
+        let mut command = child::command(&self.command(&socket, false, rustix::process::geteuid().is_root(), false))?;
         let mut started = command.stdout(Stdio::null()).stderr(output).spawn().about(&about)?;
         let start = Instant::now();
         let outcome = loop {
@@ -84,6 +84,12 @@ impl Passt {
         self.options.iter().any(|have| have == option)
     }
 
+    /// Returns whether it can be the server of a vhost-user network card.
+    #[must_use]
+    pub(crate) fn has_vhost_user(&self) -> bool {
+        self.has("vhost-user")
+    }
+
     /// Returns whether the guest's packets must be filtered to close this host's loopback: see
     /// [`super::packet_filter`].
     #[must_use]
@@ -92,9 +98,16 @@ impl Passt {
     }
 
     /// Returns the command line of passt for one machine. passt ends when the hypervisor disconnects. It forwards no port
-    /// to the guest, and the gateway leads to this host's loopback only with `host_loopback`.
+    /// to the guest, and the gateway leads to this host's loopback only with `host_loopback`. With `vhost_user`, its socket
+    /// is that of a vhost-user device.
     #[must_use]
-    pub(crate) fn command(&self, socket: &Path, host_loopback: bool, as_root: bool) -> CommandLine {
+    pub(crate) fn command(
+        &self,
+        socket: &Path,
+        host_loopback: bool,
+        as_root: bool,
+        vhost_user: bool,
+    ) -> CommandLine {
         let mut command = CommandLine::new(&self.program).args(["--foreground", "--quiet", "--one-off", "--ipv4-only"]);
         if self.has("stderr") {
             // Versions that have this option write only to the system's log without it.
@@ -103,6 +116,9 @@ impl Passt {
         if as_root && self.has("runas") {
             // Otherwise it would become the user nobody, which cannot enter the directory of its socket.
             command = command.args(["--runas", "0:0"]);
+        }
+        if vhost_user {
+            command = command.arg("--vhost-user");
         }
         command = command
             .arg("--socket")
@@ -161,9 +177,17 @@ mod tests {
 
     #[test]
     fn command_line_has_the_options_that_this_passt_knows() {
-        let text = |help, open| passt(help).command(Path::new("/run/m/network.sock"), open, false).to_shell();
+        let text = |help, open| passt(help).command(Path::new("/run/m/network.sock"), open, false, false).to_shell();
         let texts = [text(OLD, false), text(NEW, false), text(OLD, true), text(NEW, true)];
         insta::assert_snapshot!(texts.join("\n"));
+    }
+
+    #[test]
+    fn socket_of_a_vhost_user_device_is_made_only_by_a_passt_that_has_it() {
+        let newest = passt("  --vhost-user\tEnable vhost-user mode\n  --map-host-loopback ADDR\n");
+        assert!(newest.has_vhost_user() && !passt(OLD).has_vhost_user() && !passt(NEW).has_vhost_user());
+        let line = newest.command(Path::new("/s"), false, false, true).to_shell();
+        assert!(line.contains("--vhost-user") && line.contains("--socket /s"), "{line}");
     }
 
     #[test]
@@ -175,7 +199,7 @@ mod tests {
     #[test]
     fn root_stays_the_user_who_can_enter_the_directory_of_sockets() {
         for (help, as_root, expected) in [(OLD, true, true), (OLD, false, false), ("", true, false)] {
-            let line = passt(help).command(Path::new("/s"), false, as_root).to_shell();
+            let line = passt(help).command(Path::new("/s"), false, as_root, false).to_shell();
             assert_eq!(line.contains("--runas 0:0"), expected, "{line}");
         }
     }

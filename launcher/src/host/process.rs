@@ -155,6 +155,11 @@ impl Watched {
     pub(crate) fn last_words(&self) -> String {
         last_words(&self.log)
     }
+
+    /// The last lines of the program's output.
+    pub(crate) fn tail(&self, lines: usize) -> String {
+        bounded_log::tail(&self.log, lines)
+    }
 }
 
 /// Refers to a child that has just been started.
@@ -232,6 +237,12 @@ impl Handle {
         ends_within(&self.0, most)
     }
 
+    /// Passes what is written to `source`, which must not block, to `take`, until the process has ended and nothing is
+    /// left.
+    pub(crate) fn drain(&self, source: &File, take: impl FnMut(&[u8])) {
+        drain(source, self.0.as_fd(), take);
+    }
+
     /// Waits for a connection to `listener`. Returns `None` if the process ends first.
     pub(crate) fn accept(&self, listener: &UnixListener) -> Option<UnixStream> {
         let mut fds = [listener.as_fd(), self.0.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -264,7 +275,7 @@ pub(crate) fn ends_within(handle: &OwnedFd, most: Duration) -> bool {
 fn keep_log(source: &File, mut log: BoundedLog, process: &Handle) {
     if rustix::io::ioctl_fionbio(source, true).is_ok() {
         // If the disk is full, the log ends there.
-        drain(source, process.0.as_fd(), |bytes| drop(log.write_all(bytes)));
+        process.drain(source, |bytes| drop(log.write_all(bytes)));
     }
 }
 

@@ -153,6 +153,9 @@ impl Prepared {
             network: match self.decision.network {
                 NetworkBackend::None => None,
                 NetworkBackend::Slirp => Some(NetworkDevice::Slirp),
+                NetworkBackend::Passt if self.decision.vhost_user_network => {
+                    Some(NetworkDevice::VhostUser(self.socket(directory, NETWORK)))
+                }
                 NetworkBackend::Passt if self.filters() => Some(NetworkDevice::Passt(directory.socket(FILTER))),
                 NetworkBackend::Passt => Some(NetworkDevice::Passt(self.socket(directory, NETWORK))),
             },
@@ -240,6 +243,7 @@ impl Prepared {
     fn filters(&self) -> bool {
         let open = self.spec.request.host_loopback;
         !self.engine.shares_kernel()
+            && !self.decision.vhost_user_network
             && self.decision.network == NetworkBackend::Passt
             && self.tools.passt.as_ref().is_ok_and(|passt| passt.needs_filter(open))
     }
@@ -286,7 +290,8 @@ impl Prepared {
             let socket = self.socket(directory, NETWORK);
             let passt = self.tools.passt.clone()?;
             let as_root = rustix::process::geteuid().is_root() && account.is_none();
-            let command = passt.command(&in_place(&socket), self.spec.request.host_loopback, as_root);
+            let vhost_user = self.decision.vhost_user_network;
+            let command = passt.command(&in_place(&socket), self.spec.request.host_loopback, as_root, vhost_user);
             servers.push(confined(command, socket));
         }
         Ok(servers)

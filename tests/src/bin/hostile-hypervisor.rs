@@ -1,7 +1,7 @@
 //! A hypervisor that was taken over. As `qemu-system-x86_64`, first in `PATH`, it plays the guest of a machine whose name
 //! begins with `hostile`, tries to reach what it must not, and reports as the output of the machine's command what
 //! happened: a JSON object with `DENIED …` or `ALLOWED …` for each attempt. For any other machine it becomes the real
-//! program.
+//! program. As `cloud-hypervisor` it does the same for every machine.
 //!
 //! The variables `TARGET_…` name what to try. One that is missing ends the program, so that the test fails.
 
@@ -16,7 +16,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use guest_protocol::{Channel, Ending, Hello, MACHINE, Message, Side, VERSION};
+use guest_protocol::{Channel, Ending, Hello, MACHINE, Message, SOCKET_PORT, Side, VERSION};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::UnshareFlags;
 use serde_json::{Map, Value};
@@ -27,18 +27,24 @@ const COMMAND: u32 = 1;
 fn main() {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let text = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>();
+    let is_qemu = !std::env::args().next().is_some_and(|own| own.ends_with("/cloud-hypervisor"));
     let hostile = text.iter().any(|word| word.starts_with("guest=hostile"));
-    if !hostile {
+    if is_qemu && !hostile {
         let error = Command::new("/usr/bin/qemu-system-x86_64").args(&arguments).exec();
         panic!("qemu-system-x86_64: {error}");
     }
-    let socket = |id: &str| {
-        let prefix = format!("socket,id={id},path=");
-        let path = text.iter().find_map(|word| word.strip_prefix(&prefix)).expect("the socket is on the command line");
-        UnixStream::connect(path).expect("the machine's own socket can be reached")
+    if !is_qemu && text == ["--version"] {
+        println!("cloud-hypervisor v53.0");
+        return;
+    }
+    let value = |prefix: &str| text.iter().find_map(|word| word.strip_prefix(prefix)).expect("it is on the command line");
+    let connect = |path: &str| UnixStream::connect(path).expect("the machine's own socket can be reached");
+    let (control, _monitor, console) = if is_qemu {
+        let socket = |id: &str| connect(value(&format!("socket,id={id},path=")));
+        (socket("control"), Some(socket("monitor")), value("file,id=console,path="))
+    } else {
+        (connect(&format!("{}_{SOCKET_PORT}", value("cid=3,socket="))), None, value("file="))
     };
-    let (control, _monitor) = (socket("control"), socket("monitor"));
-    let console = text.iter().find_map(|word| word.strip_prefix("file,id=console,path=")).expect("a console");
     let send = |stream, message: Message| message.write(stream, &control).expect("the supervisor listens");
     send(MACHINE, Message::Hello(Hello { version: VERSION, kernel: "6.1".into() }));
     loop {

@@ -32,7 +32,9 @@ impl Targets {
         session.import(Layout::of(std::slice::from_ref(&layer)).path(), REFERENCE);
         let directory = session.directory();
         fs::create_dir(directory.join("hypervisor")).unwrap();
-        fs::copy(programs::built("hostile-hypervisor"), directory.join("hypervisor/qemu-system-x86_64")).unwrap();
+        for engine in ["qemu-system-x86_64", "cloud-hypervisor"] {
+            fs::copy(programs::built("hostile-hypervisor"), directory.join("hypervisor").join(engine)).unwrap();
+        }
         let blob = session.layer_file(&layer, "blob");
         assert!(blob.is_file(), "{}", blob.display());
         fs::write(session.work("private").join("file"), "secret").unwrap();
@@ -59,8 +61,14 @@ impl Targets {
     }
 
     fn command(&self, name: &str) -> Command {
+        self.command_of("qemu", name)
+    }
+
+    fn command_of(&self, engine: &str, name: &str) -> Command {
         let directory = self.session.directory();
-        let mut command = self.session.lamina(["run", "--accel", "tcg", "--network", "none", "--name", name]);
+        let accelerator = if engine == "qemu" { "tcg" } else { "kvm" };
+        let machine = ["run", "--engine", engine, "--accel", accelerator, "--network", "none", "--name", name];
+        let mut command = self.session.lamina(machine);
         let path = std::env::var("PATH").unwrap();
         let blob = fs::read_dir(directory.join("store/layers/sha256")).unwrap().next().unwrap().unwrap().path();
         command
@@ -119,6 +127,18 @@ fn hypervisor_that_root_starts_reaches_nothing_but_its_machine() {
         assert!(report[name].as_str().unwrap().starts_with("ALLOWED"), "{report:#?}");
     }
     assert!(report["be root"].as_str().unwrap().starts_with("DENIED"), "{report:#?}");
+    targets.end();
+}
+
+/// It makes its sockets itself, in a directory that it may write to. Only root may open the device of a host that keeps it
+/// to a group.
+#[test]
+fn cloud_hypervisor_reaches_nothing_but_its_machine() {
+    let targets = Targets::of(Actor::Root);
+    let mut command = targets.command_of("cloud-hypervisor", "hostile-escape");
+    let finished = Finished::of(command.args(["--confine=strict", REFERENCE, "--", "/bin/sh"])).succeeded();
+    let report: Map<String, Value> = serde_json::from_str(&finished.stdout).unwrap();
+    assert!(wrong(&report, "DENIED", &[]).is_empty(), "{report:#?}");
     targets.end();
 }
 

@@ -1,69 +1,52 @@
-//! Cloud Hypervisor: its command line, in the dialect of its version, and the body for its REST interface.
+//! Cloud Hypervisor, which needs KVM.
+//!
+//! Its guests have a virtio socket device for the control channel, and their events are read from a pipe. Everything that
+//! it makes itself is in one directory: see [`SocketDevice`].
 
+mod command;
+mod events;
+mod version;
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use guest_protocol::Part;
+use rustix::fs::OFlags;
 
+use self::events::{Reader, Stop};
+use self::version::{REMEDY, Version};
+use super::boot_probe::{self, Probe};
 use super::contract::{
-    Capabilities, Description, Document, Engine, Events, Host, Running, find_printed, not_started_yet,
+    Accelerator, Capabilities, Description, Document, Engine, Event, Events, Exit, Host, MachineType, Running,
 };
-use super::plan::{Disk, Plan, ShareDevice, utf8};
-use super::request::RunRequest;
-use crate::failure::Failure;
-use crate::host::command_line::CommandLine;
-use crate::host::version;
+use super::plan::{KVM, NetworkDevice, Plan};
+use super::request::{Choice, RunRequest};
+use super::socket_device::SocketDevice;
+use crate::failure::{About, Failure};
+use crate::host::child;
+use crate::host::confine::{self, Level, Support};
+use crate::host::confinement_probe;
+use crate::host::network::NetworkBackend;
+use crate::host::probe_cache::ProbeCache;
+use crate::host::process::{Handle, Process, Watched};
 
-/// How a version of Cloud Hypervisor takes several values of one option.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dialect {
-    /// One flag followed by all values: every release but the next.
-    OneFlag,
-    /// The flag repeated before each value: v30 to v35, whose parser (argh) refuses anything else.
-    RepeatedFlag,
-}
-
-impl Dialect {
-    /// The dialect of a major version.
-    #[must_use]
-    const fn of(version: u32) -> Self {
-        match version {
-            30..=35 => Self::RepeatedFlag,
-            _ => Self::OneFlag,
-        }
-    }
-
-    /// Adds an option with several values, or nothing if there are no values.
-    fn option(self, command: CommandLine, flag: &str, values: Vec<String>) -> CommandLine {
-        match self {
-            _ if values.is_empty() => command,
-            Self::OneFlag => command.arg(flag).args(values),
-            Self::RepeatedFlag => {
-                values.into_iter().fold(command, |command, value| command.args([flag.to_owned(), value]))
-            }
-        }
-    }
-}
-
-/// Reads the major version from what `--version` prints: `cloud-hypervisor v51.2` or `... v39.0-dirty`.
-#[must_use]
-fn parse_version(text: &str) -> Option<u32> {
-    let version = text.split_whitespace().nth(1)?;
-    version.trim_start_matches('v').split('.').next()?.parse().ok()
-}
+const NAME: &str = "cloud-hypervisor";
 
 /// How many devices it has room for: 32 slots on its one PCI segment (`NUM_DEVICE_IDS`), less one each for the bridge,
 /// the console, the random source and the socket device.
 const MOST_DEVICES: usize = 28;
 
-const PROGRAM: &str = "cloud-hypervisor";
+/// How many lines of its log its last error is looked for in.
+const LAST_LINES: usize = 60;
 
-/// Cloud Hypervisor. Its command line is printed, but not started yet.
+/// Cloud Hypervisor.
 #[derive(Debug)]
 pub(super) struct CloudHypervisor;
 
 impl Engine for CloudHypervisor {
     fn name(&self) -> &'static str {
-        "cloud-hypervisor"
+        NAME
     }
 
     fn title(&self) -> &'static str {
@@ -71,199 +54,178 @@ impl Engine for CloudHypervisor {
     }
 
     fn accelerators(&self) -> &'static [&'static str] {
-        &["kvm"]
+        &[KVM]
     }
 
     fn program(&self) -> Result<PathBuf, Failure> {
-        find_printed(PROGRAM)
+        child::find(NAME, &[]).ok_or_else(|| Failure::new(NAME, "not found in PATH").with_hint(REMEDY))
     }
 
-    fn probe(&self, _host: &Host<'_>, _request: &RunRequest) -> Result<Capabilities, Failure> {
-        Err(not_started_yet(self))
+    /// Tests KVM with a boot, unless this engine is asked for: then the machine itself is the test. Without KVM it cannot be
+    /// used at all.
+    fn probe(&self, host: &Host<'_>, request: &RunRequest) -> Result<Capabilities, Failure> {
+        let program = self.program()?;
+        Version::cached(&program, host.cache)?.check(&program)?;
+        let boot = host.boot.map_err(Clone::clone)?;
+        boot.modules
+            .supports(Part::Socket)
+            .map_err(|cause| Failure::new(self.title(), cause).with_hint("name another kernel with --kernel"))?;
+        let needs_kvm = |cause: String| {
+            Failure::new(self.title(), format_args!("it needs KVM: {cause}"))
+                .with_hint("use --engine qemu, which emulates the processor without KVM")
+        };
+        boot_probe::opens().map_err(needs_kvm)?;
+        let confinement = support(host, &program)?;
+        let (level, account) = &host.confine;
+        let support = (*level != Level::Off).then(|| confinement.clone());
+        let confine = confine::Decision { support, account: account.clone() };
+        let asked = matches!(&request.engine, Choice::Forced(name) if name == NAME);
+        if !asked || host.thorough {
+            let probe = Probe { engine: self, program: &program, machine: NAME, host, boot, confine };
+            probe.kvm()?.map_err(needs_kvm)?;
+        }
+        let advantage = "it is its only one";
+        Ok(Capabilities {
+            accelerators: vec![Accelerator { name: KVM, works: Ok(()), caution: None }],
+            machines: vec![MachineType { name: NAME, most_devices: MOST_DEVICES, advantage, unfit: Vec::new() }],
+            shares: Ok(()),
+            networks: vec![NetworkBackend::Passt],
+            vhost_user_network: true,
+            confinement,
+            shares_kernel: false,
+            notices: Vec::new(),
+        })
     }
 
     fn check(&self, plan: &Plan) -> Result<(), Failure> {
-        plan.check_room(self.title(), MOST_DEVICES)
+        plan.check_room(self.title(), MOST_DEVICES)?;
+        SocketDevice::of(plan).check()?;
+        command::command(Path::new(NAME), plan, Version::NEWEST).map(drop)
     }
 
     /// Uses the dialect of the version on this host, or of the newest version. The document is the body of `PUT
-    /// /api/v1/vm.create`, which is the same for all releases from v26 on.
+    /// /api/v1/vm.create`.
     fn describe(&self, plan: &Plan) -> Result<Description, Failure> {
-        // Its network needs privileges on the host that this program does not have.
-        let plan = &Plan { network: None, ..plan.clone() };
-        let found = self.program().ok().and_then(|program| Some((parse_version(&version(&program).ok()?)?, program)));
-        let (version, program) = found.unwrap_or((u32::MAX, PROGRAM.into()));
+        // The network card of another engine is not one that it has.
+        let network = plan.network.clone().filter(|network| matches!(network, NetworkDevice::VhostUser(_)));
+        let plan = &Plan { network, ..plan.clone() };
+        let found = self.program().ok().and_then(|program| Some((Version::of(&program).ok()?, program)));
+        let (version, program) = found.unwrap_or((Version::NEWEST, NAME.into()));
         let about = "the same for Cloud Hypervisor's REST interface: PUT /api/v1/vm.create".to_owned();
-        let document = Document { about, path: "vm.json".into(), body: body(plan)? };
-        Ok(Description { command: command(&program, plan, version)?, document: Some(document) })
+        let document = Document { about, path: "vm.json".into(), body: command::body(plan, version)? };
+        Ok(Description { command: command::command(&program, plan, version)?, document: Some(document) })
     }
 
-    fn start(&self, _plan: &Plan, _events: Events) -> Result<Box<dyn Running>, Failure> {
-        Err(not_started_yet(self))
+    fn start(&self, plan: &Plan, events: Events) -> Result<Box<dyn Running>, Failure> {
+        let program = self.program()?;
+        let command = command::command(&program, plan, Version::of(&program)?)?;
+        let sockets = SocketDevice::of(plan);
+        let listener = sockets.listen()?;
+        let monitor = open_pipe(&sockets.make_pipe(command::EVENTS)?)?;
+        plan.make_console()?;
+        let confinement = sockets.confinement(plan, &program);
+        let process = Process::start(&command, confinement.as_ref(), &plan.log, move |mut process| {
+            let (handle, told) = (process.handle(), Events::clone(&events));
+            let connecting = std::thread::spawn(move || listener.connect(&handle, &told));
+            let stop = listen(&process.handle(), &monitor);
+            let exit = exit(&mut process, stop);
+            // It ends no later than the process.
+            let _ = connecting.join();
+            events(Event::Exited(exit));
+        })?;
+        Ok(Box::new(process))
     }
 }
 
-fn parameters(plan: &Plan) -> String {
-    plan.command_line(&["console=ttyS0", "panic=-1", "reboot=t"])
+/// Returns what can confine it here. Its own filter of system calls is part of every release.
+fn support(host: &Host<'_>, program: &Path) -> Result<Support, Failure> {
+    let (level, account) = &host.confine;
+    if *level == Level::Off {
+        return Ok(Support::default());
+    }
+    let mut probes = ProbeCache::of(host.cache);
+    let found = confinement_probe::support(program, account.as_ref(), &mut probes, host.thorough)?;
+    Ok(Support { own_filter: true, ..found })
 }
 
-/// The arguments of Cloud Hypervisor for `plan`.
-///
-/// # Errors
-/// Names a path that its option syntax cannot carry.
-fn command(program: &Path, plan: &Plan, version: u32) -> Result<CommandLine, Failure> {
-    let shares = plan
-        .shares
-        .iter()
-        .map(|share| Ok(format!("tag={},socket={}", quoted(&share.tag)?, quoted_path(&share.socket)?)));
-    let disks = plan.disks.iter().map(|disk| {
-        let access = if disk.read_only { "on" } else { "off" };
-        Ok(format!("path={},readonly={access},serial={}", quoted_path(&disk.path)?, quoted(&disk.serial)?))
+/// Opens a pipe to read from, also for writing, so that it has no end before the engine opens it.
+fn open_pipe(path: &Path) -> Result<File, Failure> {
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(path).about(path.display())
+}
+
+/// Reads events until the engine ends. Returns why the machine stopped, if it has said so. It has no option against
+/// reboots, so it is killed when it begins one.
+fn listen(engine: &Handle, monitor: &File) -> Option<Stop> {
+    let (mut reader, mut stop) = (Reader::default(), None);
+    engine.drain(monitor, |piece| {
+        stop = reader.take(piece);
+        if matches!(stop, Some(Stop::Rebooted | Stop::Panicked)) {
+            engine.kill();
+        }
     });
-    let (shares, disks) = (shares.collect::<Result<Vec<_>, Failure>>()?, disks.collect::<Result<Vec<_>, Failure>>()?);
-    let command = CommandLine::new(program)
-        .args(["--cpus", &format!("boot={}", plan.cpus)])
-        // Vhost-user devices read the guest's memory, so it must be shared.
-        .args(["--memory", &format!("size={}M,shared=on", plan.memory_mib)])
-        .arg("--kernel")
-        .arg(&plan.kernel)
-        .arg("--initramfs")
-        .arg(&plan.initramfs)
-        .args(["--cmdline", &parameters(plan)])
-        .args(["--console", "off"])
-        .args(["--serial", &format!("file={}", quoted_path(&plan.console)?)])
-        .args(["--vsock", &format!("cid=3,socket={}", quoted_path(&plan.control)?)]);
-    let dialect = Dialect::of(version);
-    let command = dialect.option(dialect.option(command, "--fs", shares), "--disk", disks);
-    // Last, because the parser would take any words after `--fs` or `--disk` as further values.
-    Ok(command.arg("--api-socket").arg(&plan.monitor))
+    stop
 }
 
-fn body(plan: &Plan) -> Result<Value, Failure> {
-    let text = |path: &Path| utf8("Cloud Hypervisor", path).map(str::to_owned);
-    let share = |share: &ShareDevice| {
-        // virtiofsd has one request queue.
-        Ok(json!({ "tag": share.tag, "socket": text(&share.socket)?, "num_queues": 1, "queue_size": 1024 }))
-    };
-    let disk =
-        |disk: &Disk| Ok(json!({ "path": text(&disk.path)?, "readonly": disk.read_only, "serial": disk.serial }));
-    Ok(json!({
-        "cpus": { "boot_vcpus": plan.cpus, "max_vcpus": plan.cpus },
-        "memory": { "size": plan.memory_mib << 20, "shared": true },
-        "payload": {
-            "kernel": text(&plan.kernel)?,
-            "initramfs": text(&plan.initramfs)?,
-            "cmdline": parameters(plan),
-        },
-        "fs": plan.shares.iter().map(share).collect::<Result<Vec<Value>, Failure>>()?,
-        "disks": plan.disks.iter().map(disk).collect::<Result<Vec<Value>, Failure>>()?,
-        "console": { "mode": "Off" },
-        "serial": { "mode": "File", "file": text(&plan.console)? },
-        "vsock": { "cid": 3, "socket": text(&plan.control)? },
-    }))
-}
-
-fn quoted_path(path: &Path) -> Result<String, Failure> {
-    quoted(utf8("Cloud Hypervisor", path)?)
-}
-
-/// Returns a value as its option parser expects it: in quotes if it has a comma. The parser removes quotes, counts
-/// brackets even within quotes, and trims values, so a value with any of these cannot be passed.
-fn quoted(text: &str) -> Result<String, Failure> {
-    if text.contains(['"', '[', ']']) || text.trim() != text {
-        let cause = "Cloud Hypervisor's options cannot carry a quote, a bracket, or a space at an end";
-        return Err(Failure::new(text, cause).with_hint("set XDG_RUNTIME_DIR and XDG_STATE_HOME to plain paths"));
+/// Waits for the engine's end, and returns why it ended.
+fn exit(process: &mut Watched, stop: Option<Stop>) -> Exit {
+    let status = process.wait();
+    match stop {
+        Some(Stop::Rebooted) => Exit::Rebooted,
+        Some(Stop::Panicked) => Exit::Panicked,
+        Some(Stop::PoweredOff) if status.success() => Exit::PoweredOff,
+        _ => Exit::Ended { status, words: last_error(&process.tail(LAST_LINES)) },
     }
-    Ok(if text.contains(',') { format!("\"{text}\"") } else { text.to_owned() })
+}
+
+/// Returns the last error of a log in one line: the message of an error and those of its causes, each on a line of its
+/// own, which is what it prints when it gives up; otherwise its last lines.
+fn last_error(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    let Some(start) = lines.iter().rposition(|line| line.starts_with("Error: ") || line.starts_with("error: ")) else {
+        return lines[lines.len().saturating_sub(3)..].join("; ");
+    };
+    let causes = lines[start + 1..].iter().map_while(|line| {
+        let cause = line.strip_prefix("  ")?;
+        let digits = cause.trim_start_matches(|c: char| c.is_ascii_digit());
+        Some(digits.strip_prefix(": ").unwrap_or(cause).trim())
+    });
+    let causes: Vec<&str> = causes.collect();
+    if causes.is_empty() { lines[start].to_owned() } else { causes.join(": ") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::plan::example;
+    use crate::engine::contract::check;
+    use crate::engine::plan::{Disk, example};
 
-    fn text(shares: usize, version: u32) -> String {
-        command(Path::new("cloud-hypervisor"), &example(shares), version).unwrap().to_shell()
+    #[test]
+    fn more_devices_than_slots_are_refused_with_the_way_out() {
+        let plan = |shares| Plan { machine: NAME, ..example(shares) };
+        check(&CloudHypervisor, &plan(27)).unwrap();
+        let failure = check(&CloudHypervisor, &plan(28)).unwrap_err().to_string();
+        assert!(failure.contains("room for 28 shares") && failure.contains("share a directory"), "{failure}");
     }
 
     #[test]
-    fn current_releases_get_one_flag_with_all_shares() {
-        insta::assert_snapshot!(text(2, 51));
-    }
-
-    #[test]
-    fn releases_with_the_other_parser_get_repeated_flags() {
-        insta::assert_snapshot!(text(2, 33));
-    }
-
-    #[test]
-    fn the_dialect_follows_the_version() {
-        for (version, dialect) in [
-            (29, Dialect::OneFlag),
-            (30, Dialect::RepeatedFlag),
-            (35, Dialect::RepeatedFlag),
-            (36, Dialect::OneFlag),
-            (51, Dialect::OneFlag),
-            (52, Dialect::OneFlag),
-        ] {
-            assert_eq!(Dialect::of(version), dialect, "v{version}");
-        }
-    }
-
-    #[test]
-    fn every_dialect_carries_any_number_of_shares() {
-        for shares in [0, 1, 2, 8, 40] {
-            for (version, flags) in [(29, 1), (33, shares + 1), (51, 1), (53, 1)] {
-                let text = text(shares, version);
-                assert_eq!(text.matches("--fs").count(), flags, "v{version}");
-                assert_eq!(text.matches("tag=").count(), shares + 1, "v{version}");
-            }
-        }
-    }
-
-    #[test]
-    fn no_share_and_a_disk_in_every_dialect() {
+    fn what_its_options_cannot_carry_is_refused_before_anything_starts() {
         let mut plan = example(0);
-        plan.shares.clear();
-        plan.disks = vec![Disk { serial: "root".into(), path: "/store/a, b.erofs".into(), read_only: true }];
-        let lines = [29, 33, 51, 53].map(|version| command(Path::new("ch"), &plan, version).unwrap().to_shell());
-        assert!(lines.iter().all(|line| line == &lines[0]), "{lines:?}");
-        insta::assert_snapshot!(lines[0]);
+        plan.disks = vec![Disk { serial: "kept".into(), path: "/state/a[1]/kept".into(), read_only: false }];
+        let failure = check(&CloudHypervisor, &plan).unwrap_err().to_string();
+        assert!(failure.starts_with("/state/a[1]/kept: ") && failure.contains("cannot carry"), "{failure}");
     }
 
     #[test]
-    fn rest_body_has_no_dialect_and_takes_any_path() {
-        let mut plan = example(2);
-        plan.shares[0].socket = "/run/a, \"b\" [c] = ü.sock".into();
-        insta::assert_snapshot!(format!("{:#}", body(&plan).unwrap()));
-    }
-
-    #[test]
-    fn versions_are_read_as_the_program_prints_them() {
-        assert_eq!(parse_version("cloud-hypervisor v51.2\n"), Some(51));
-        assert_eq!(parse_version("cloud-hypervisor v53.0-dirty"), Some(53));
-        assert_eq!(parse_version("cloud-hypervisor 0.9"), Some(0));
-        assert_eq!(parse_version("Cloud Hypervisor dummy"), None);
-    }
-
-    #[test]
-    fn paths_are_quoted_where_that_helps_and_refused_where_it_does_not() {
-        let with = |socket: &str| {
-            let mut plan = example(0);
-            plan.shares[0].socket = socket.into();
-            command(Path::new("c"), &plan, 51).map(|line| line.arguments)
-        };
-        for (socket, expected) in [
-            ("/run/a,b", "tag=root,socket=\"/run/a,b\""),
-            ("/run/a b", "tag=root,socket=/run/a b"),
-            ("/run/a=b", "tag=root,socket=/run/a=b"),
-            ("/run/ü'", "tag=root,socket=/run/ü'"),
-        ] {
-            assert!(with(socket).unwrap().iter().any(|word| word == expected), "{socket}");
-        }
-        for socket in ["/run/a\"b", "/run/a[b]", "/run/a "] {
-            let failure = with(socket).unwrap_err().to_string();
-            assert!(failure.contains("cannot carry a quote") && failure.contains("XDG_RUNTIME_DIR"), "{failure}");
-        }
+    fn last_error_is_the_message_with_its_causes_on_one_line() {
+        let chain = "cloud-hypervisor: 0.1s: <vmm> WARN: x\nError: Cloud Hypervisor exited with the following chain of \
+                     errors:\n  0: Error booting VM\n  1: The VM could not boot\n  2: Cannot open disk path\n";
+        assert_eq!(last_error(chain), "Error booting VM: The VM could not boot: Cannot open disk path");
+        let one = "Error: Cloud Hypervisor exited with the following error:\n  Event monitor: no such file\n";
+        assert_eq!(last_error(one), "Event monitor: no such file");
+        let usage = "error: unexpected argument '--odd' found\n\nUsage: cloud-hypervisor\n";
+        assert_eq!(last_error(usage), "error: unexpected argument '--odd' found");
+        assert_eq!(last_error("a\nb\nc\nd\n"), "b; c; d");
+        assert_eq!(last_error(""), "");
     }
 }

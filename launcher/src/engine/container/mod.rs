@@ -124,6 +124,7 @@ impl Engine for Container {
             machines: formats.into_iter().map(machine).collect(),
             shares: Ok(()),
             networks: vec![NetworkBackend::Passt],
+            vhost_user_network: false,
             confinement: Support::default(),
             shares_kernel: true,
             notices,

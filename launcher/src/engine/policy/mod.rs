@@ -29,6 +29,8 @@ pub(crate) struct Decision {
     pub(crate) machine: &'static str,
     /// What carries the guest's packets.
     pub(crate) network: NetworkBackend,
+    /// Whether the network card is a vhost-user device.
+    pub(crate) vhost_user_network: bool,
     /// What the user should know without asking: that something better did not work.
     pub(crate) notices: Vec<String>,
     /// One line for each decision, and for each alternative.
@@ -78,7 +80,11 @@ pub(crate) fn decide(
         notices.push(if request.network == Choice::Auto { format!("{open}; install passt") } else { open.to_owned() });
         reasons.extend(notices.last().cloned());
     }
-    Ok(Decision { engine: name, accelerator, backend, machine, network, notices, reasons })
+    if network == NetworkBackend::None && request.network == Choice::Auto {
+        notices.push(format!("network none: {why_network}"));
+    }
+    let vhost_user_network = engine.vhost_user_network;
+    Ok(Decision { engine: name, accelerator, backend, machine, network, vhost_user_network, notices, reasons })
 }
 
 /// What an engine offers that shares the host's kernel.
@@ -279,6 +285,7 @@ impl Options<'_> {
     fn network(&self) -> Result<Chosen<NetworkBackend>, Failure> {
         use NetworkBackend::{None, Passt, Slirp};
         let offers = |network| self.engine.networks.contains(&network);
+        let passt = if self.engine.vhost_user_network { &self.host.passt_by_vhost_user } else { &self.host.passt };
         match self.request.network {
             Choice::Forced(None) if self.request.host_loopback => {
                 Err(Failure::new("--host-loopback", "a guest without a network cannot reach this host")
@@ -288,16 +295,17 @@ impl Options<'_> {
             Choice::Forced(forced) if !offers(forced) => {
                 Err(Failure::new(format_args!("--network {forced}"), format_args!("{} does not have it", self.name)))
             }
-            Choice::Forced(Passt) => match &self.host.passt {
+            Choice::Forced(Passt) => match passt {
                 Err(cause) if offers(Slirp) => {
                     Err(Failure::new("--network passt", cause).with_hint("use --network slirp, which needs no program"))
                 }
-                Err(cause) => Err(Failure::new("--network passt", cause)),
+                Err(cause) => Err(Failure::new("--network passt", cause)
+                    .with_hint("use --network none; published ports need no network")),
                 Ok(()) => self.with_driver(Passt, "asked for".to_owned()),
             },
             Choice::Forced(Slirp) => self.with_driver(Slirp, "asked for".to_owned()),
             Choice::Auto => {
-                let why_not = match &self.host.passt {
+                let why_not = match passt {
                     _ if !offers(Passt) => format!("{} has no passt", self.name),
                     Ok(()) => return self.with_driver(Passt, "it closes the host's loopback to the VM".to_owned()),
                     Err(cause) => format!("passt cannot be used ({cause})"),

@@ -12,6 +12,7 @@ fn able() -> HostCapabilities {
         image_in_guest: Ok(()),
         disk_in_guest: Ok(()),
         passt: Ok(()),
+        passt_by_vhost_user: Ok(()),
         network_in_guest: Ok(()),
     }
 }
@@ -30,6 +31,7 @@ fn engine() -> Capabilities {
         ],
         shares: Ok(()),
         networks: vec![NetworkBackend::Passt, NetworkBackend::Slirp],
+        vhost_user_network: false,
         shares_kernel: false,
         notices: Vec::new(),
     }
@@ -187,6 +189,7 @@ fn what_is_forced_and_cannot_work_names_what_is_missing() {
         virtiofsd: no("no virtiofsd"),
         image_in_guest: no("the guest kernel has no driver erofs"),
         disk_in_guest: no("the guest kernel has no driver ext4"),
+        passt_by_vhost_user: no("no passt"),
         passt: no("no passt"),
         network_in_guest: no("the guest kernel has no driver virtio_net"),
     };
@@ -278,6 +281,24 @@ fn network_is_passt_unless_it_is_missing_and_slirp_says_what_it_leaves_open() {
     let open = RunRequest { host_loopback: true, ..plain() };
     assert!(refused(open).starts_with("--host-loopback: passt cannot be used"));
     assert_eq!(refused(slirp()), "--network slirp: first does not have it");
+}
+
+#[test]
+fn network_card_by_vhost_user_needs_a_passt_that_serves_one_and_otherwise_there_is_no_network() {
+    use NetworkBackend::{None, Passt};
+    let by_vhost_user = || Capabilities { networks: vec![Passt], vhost_user_network: true, ..engine() };
+    let old = HostCapabilities { passt_by_vhost_user: no("passt is too old"), ..able() };
+    let decision = decide_by(by_vhost_user(), &able(), &plain()).unwrap();
+    assert_eq!((decision.network, decision.vhost_user_network, decision.notices.len()), (Passt, true, 0));
+    let decision = decide_by(by_vhost_user(), &old, &plain()).unwrap();
+    assert_eq!(decision.network, None);
+    assert_eq!(decision.notices, ["network none: passt cannot be used (passt is too old)"]);
+    assert_eq!(decide_by(engine(), &old, &plain()).unwrap().network, Passt, "another engine's passt may be older");
+    let asked = RunRequest { network: Choice::Forced(Passt), ..plain() };
+    let refused = decide_by(by_vhost_user(), &old, &asked).unwrap_err().to_string();
+    assert!(refused.starts_with("--network passt: passt is too old; use --network none"), "{refused}");
+    let unasked = RunRequest { network: Choice::Forced(None), ..plain() };
+    assert!(decide_by(by_vhost_user(), &old, &unasked).unwrap().notices.is_empty());
 }
 
 #[test]

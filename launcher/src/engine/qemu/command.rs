@@ -106,6 +106,12 @@ pub(super) fn command(
             let value = join("stream,id=network,server=off,addr.type=unix,addr.path=", socket);
             command = command.arg("-netdev").arg(value);
         }
+        Some(NetworkDevice::VhostUser(socket)) => {
+            command = command
+                .arg("-chardev")
+                .arg(join("socket,id=packets,path=", socket))
+                .args(["-netdev", "vhost-user,id=network,chardev=packets"]);
+        }
     }
     // Its option ROM would boot from the network.
     let rom = if machine == Board::Q35 { ",romfile=" } else { "" };

@@ -3,16 +3,14 @@
 mod command;
 mod machine;
 mod monitor;
-mod probe;
 mod qmp;
 mod sandbox;
 
-use std::fs::File;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 use self::machine::{Accelerator, Board, tsc_khz};
-use self::probe::Probe;
+use super::boot_probe::{self, Probe};
 use super::contract::{self, Capabilities, Description, Engine, Event, Events, Exit, Host, MachineType, Running};
 use super::plan::Plan;
 use super::request::{Choice, RunRequest};
@@ -67,13 +65,13 @@ impl Engine for Qemu {
         let support = (*level != Level::Off).then(|| confinement.clone());
         let confine = confine::Decision { support, account: account.clone() };
         let boot = host.boot.map_err(Clone::clone)?;
-        let probe = Probe { engine: self, program: &program, machine, host, boot, confine };
+        let probe = Probe { engine: self, program: &program, machine: machine.name(), host, boot, confine };
         let kvm = match &request.accelerator {
-            Choice::Forced(name) if name == Accelerator::Kvm.name() && !host.thorough => probe::opens(),
+            Choice::Forced(name) if name == Accelerator::Kvm.name() && !host.thorough => boot_probe::opens(),
             Choice::Forced(_) if !host.thorough => Err("not tried".to_owned()),
             _ => probe.kvm()?,
         };
-        let tcg = if host.thorough { probe.tcg()? } else { Ok(()) };
+        let tcg = if host.thorough { probe.boots(Accelerator::Tcg.name())? } else { Ok(()) };
         let accelerator = |accelerator: Accelerator, works| contract::Accelerator {
             name: accelerator.name(),
             works,
@@ -85,6 +83,7 @@ impl Engine for Qemu {
             shares: Ok(()),
             networks: vec![NetworkBackend::Passt, NetworkBackend::Slirp],
             confinement,
+            vhost_user_network: false,
             shares_kernel: false,
             notices: Vec::new(),
         })
@@ -104,11 +103,8 @@ impl Engine for Qemu {
         let control = UnixListener::bind(&plan.control).about(plan.control.display())?;
         let monitor = UnixListener::bind(&plan.monitor).about(plan.monitor.display())?;
         let command = command_line(plan)?;
-        let confinement = plan.confinement(&command.program);
-        // It must exist to be shown to a confined program, and only the supervisor has created it already.
-        if !plan.console.exists() {
-            drop(File::create(&plan.console).about(plan.console.display())?);
-        }
+        let confinement = plan.confinement(&command.program, &[&plan.control, &plan.monitor], None);
+        plan.make_console()?;
         let process = Process::start(&command, confinement.as_ref(), &plan.log, move |mut process| {
             let (handle, told) = (process.handle(), Events::clone(&events));
             let connecting = std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! Finds out whether KVM runs a guest here, by running one.
+//! Finds out whether an engine runs a guest here with one of its accelerators, by running one.
 //!
 //! It proves little that `/dev/kvm` can be opened. Under nested or paravirtual KVM (`kvm_pvm`) it opens and creates
 //! machines, but then interprets an ordinary kernel a hundred times too slowly, or not at all. So the test boots the
@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::{Accelerator, Board};
-use crate::engine::contract::{Engine, Event, Exit, Host};
-use crate::engine::plan::Plan;
+use super::contract::{Engine, Event, Exit, Host};
+use super::plan::{KVM, Plan};
 use crate::failure::{About, Failure};
 use crate::host::Boot;
 use crate::host::child;
@@ -60,7 +59,7 @@ struct Sight {
     /// How much processor time had been spent when the console last grew.
     at_last_progress: Duration,
     elapsed: Duration,
-    /// Why QEMU ended, if it has.
+    /// How the engine ended, if it has.
     ended: Option<String>,
 }
 
@@ -69,7 +68,7 @@ struct Sight {
 enum Verdict {
     /// The guest reached its init.
     Works,
-    /// QEMU gave up.
+    /// The engine gave up.
     Fails(String),
     /// A limit was reached.
     TooSlow(String),
@@ -91,7 +90,7 @@ fn judge(sight: &Sight, limits: Limits) -> Option<Verdict> {
         return Some(Verdict::Works);
     }
     if let Some(cause) = &sight.ended {
-        return Some(Verdict::Fails(format!("QEMU gave up: {cause}")));
+        return Some(Verdict::Fails(cause.clone()));
     }
     let slow = |cause: String| Some(Verdict::TooSlow(cause));
     let stalled = sight.processor_time.saturating_sub(sight.at_last_progress);
@@ -110,14 +109,13 @@ fn judge(sight: &Sight, limits: Limits) -> Option<Verdict> {
 
 /// How and with what a test guest boots.
 pub(super) struct Probe<'a> {
-    /// QEMU.
     pub(super) engine: &'a dyn Engine,
     pub(super) program: &'a Path,
     /// The machine type that guests get.
-    pub(super) machine: Board,
+    pub(super) machine: &'static str,
     /// The cache, and what ends a probe.
     pub(super) host: &'a Host<'a>,
-    /// How guests' QEMU is confined.
+    /// How the engine of guests is confined.
     pub(super) confine: confine::Decision,
     pub(super) boot: &'a Boot,
 }
@@ -133,29 +131,29 @@ impl Probe<'_> {
         }
         let mut probes = ProbeCache::of(self.host.cache);
         let boot = self.boot;
-        let what = format!("kvm {} {}", self.machine.name(), boot.kernel.release);
+        let what = format!("kvm {} {}", self.machine, boot.kernel.release);
         let with: [&Path; 3] = [self.program, &boot.kernel.image, &boot.initramfs];
         if let Some(known) = probes.get::<Verdict>(&what, &with).filter(|_| !self.host.thorough) {
             return Ok(known.into_result());
         }
-        let verdict = self.run(Accelerator::Kvm)?;
+        let verdict = self.run(KVM)?;
         probes.put(&what, &with, &verdict, matches!(verdict, Verdict::TooSlow(_)).then_some(KEEP_SLOW));
         Ok(verdict.into_result())
     }
 
-    /// Finds out, by a boot, whether emulation runs this guest. It needs nothing that could be missing, so only `lamina
-    /// doctor` tests it.
+    /// Finds out, by a boot, whether an accelerator runs this guest. Nothing is remembered, so only `lamina doctor` tests
+    /// one that needs nothing that could be missing.
     ///
     /// # Errors
     /// As for [`Probe::kvm`].
-    pub(super) fn tcg(&self) -> Result<Result<(), String>, Failure> {
-        Ok(match self.run(Accelerator::Tcg)? {
+    pub(super) fn boots(&self, accelerator: &'static str) -> Result<Result<(), String>, Failure> {
+        Ok(match self.run(accelerator)? {
             Verdict::Works => Ok(()),
             Verdict::Fails(cause) | Verdict::TooSlow(cause) => Err(cause),
         })
     }
 
-    fn run(&self, accelerator: Accelerator) -> Result<Verdict, Failure> {
+    fn run(&self, accelerator: &'static str) -> Result<Verdict, Failure> {
         let scratch = tempfile::Builder::new().prefix("lamina-probe-").tempdir().about("temporary directory")?;
         let plan = self.plan(accelerator, scratch.path());
         plan.check()?;
@@ -167,7 +165,7 @@ impl Probe<'_> {
         loop {
             for event in inbox.try_iter() {
                 if let Event::Exited(exit) = event {
-                    sight.ended = Some(reason(exit));
+                    sight.ended = Some(format!("{} gave up: {}", self.engine.title(), reason(exit)));
                 }
             }
             let console = String::from_utf8_lossy(&fs::read(&plan.console).unwrap_or_default()).into_owned();
@@ -180,7 +178,7 @@ impl Probe<'_> {
                 return Ok(verdict);
             }
             if sight.elapsed > SILENT && !told {
-                tell!("lamina: trying whether {} runs a guest on this host", accelerator.name());
+                tell!("lamina: trying whether {accelerator} runs a guest on this host");
                 told = true;
             }
             (self.host.check)()?;
@@ -190,11 +188,11 @@ impl Probe<'_> {
 
     /// Returns the plan of a guest with a console and nothing else. `earlyprintk` would show its first line sooner, but
     /// takes half of its time where each byte of a serial line is slow.
-    fn plan(&self, accelerator: Accelerator, scratch: &Path) -> Plan {
+    fn plan(&self, accelerator: &'static str, scratch: &Path) -> Plan {
         Plan {
             name: "lamina-probe".into(),
-            accelerator: accelerator.name(),
-            machine: self.machine.name(),
+            accelerator,
+            machine: self.machine,
             cpus: 1,
             memory_mib: 256,
             kernel: self.boot.kernel.image.clone(),
@@ -213,7 +211,7 @@ impl Probe<'_> {
     }
 }
 
-/// Returns why QEMU ended before the guest's init was up.
+/// Returns why an engine ended before the guest's init was up.
 fn reason(exit: Exit) -> String {
     match exit {
         Exit::PoweredOff => "the guest powered off".to_owned(),
@@ -279,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_limit_is_no_final_verdict_and_names_the_way_to_another_try() {
-        let gave_up = Sight { ended: Some("failed to set MSR 0x10a".into()), ..Sight::default() };
+        let gave_up = Sight { ended: Some("QEMU gave up: failed to set MSR 0x10a".into()), ..Sight::default() };
         let verdict = judge(&gave_up, LIMITS).unwrap();
         assert_eq!(verdict, Verdict::Fails("QEMU gave up: failed to set MSR 0x10a".into()));
         let slow = judge(&sight("", 21, 0, 21), LIMITS).unwrap();
@@ -287,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_of_a_qemu_that_gave_up_is_what_it_said_last() {
+    fn reason_of_an_engine_that_gave_up_is_what_it_said_last() {
         let exit = |words: &str| Exit::Ended { status: ExitStatus::from_raw(0x100), words: words.into() };
         assert_eq!(reason(exit("warning: x; error: y")), "warning: x; error: y");
         assert_eq!(reason(exit("")), "exit status: 1");
