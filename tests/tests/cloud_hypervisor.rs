@@ -214,7 +214,11 @@ fn missing_network_is_told_with_its_reason_and_what_cannot_be_is_refused_with_a_
     assert_eq!(notices.len(), 1, "{finished}");
     assert!(notices[0].contains("network none: ") && notices[0].contains("has no --vhost-user"), "{finished}");
     for (options, cause, remedy) in [
-        (&["--network", "passt"][..], "--network passt: the passt of this host has no --vhost-user", "use --network none"),
+        (
+            &["--network", "passt"][..],
+            "--network passt: the passt of this host has no --vhost-user",
+            "use --network none",
+        ),
         (&["--network", "slirp"], "--network slirp: cloud-hypervisor does not have it", ""),
         (&["--accel", "tcg"], "--accel tcg: cloud-hypervisor does not have it", ""),
         (&["--machine", "q35"], "--machine q35: cloud-hypervisor does not have it", ""),

@@ -28,6 +28,10 @@ echo user_allow_other >> /etc/fuse.conf
 cp -r /store /tmp/store
 chown -R lamina-test: /tmp/store
 export LAMINA_TEST_ACCELERATOR=kvm LAMINA_TEST_STORE=/tmp/store LAMINA_PROGRAMS=/programs LAMINA_IMAGES="$1"
+for program in cloud-hypervisor firecracker; do
+  variable=LAMINA_$(echo $program | tr a-z- A-Z_)
+  if test -e /programs/engines/$program; then export $variable=/programs/engines/$program; fi
+done
 echo "ready after $(cut -d ' ' -f 1 /proc/uptime) s"
 all=passed
 while read -r job; do
@@ -95,6 +99,19 @@ fn every_machine_test_passes_under_real_kvm() {
     under_kvm(&jobs);
 }
 
+/// The machine tests of an engine that no registry has, all in one outer guest.
+#[test]
+#[ignore = "needs a real cloud-hypervisor: set LAMINA_CLOUD_HYPERVISOR"]
+fn machines_run_by_cloud_hypervisor_under_real_kvm() {
+    assert!(std::env::var_os("LAMINA_CLOUD_HYPERVISOR").is_some(), "set LAMINA_CLOUD_HYPERVISOR to its path");
+    let chosen = std::env::var("LAMINA_TESTS").unwrap_or_else(|_| "cloud_hypervisor".to_owned());
+    under_kvm(&[format!("machines --ignored --test-threads 1 {chosen}")]);
+}
+
+/// The variables with the paths of programs that no registry has, and the names of these programs.
+const ENGINES: [(&str, &str); 2] =
+    [("LAMINA_CLOUD_HYPERVISOR", "cloud-hypervisor"), ("LAMINA_FIRECRACKER", "firecracker")];
+
 /// Runs test binaries in an outer guest: for each of `jobs`, the name of one and its arguments. All must succeed.
 ///
 /// The outer guest has one processor: with two, QEMU's emulation of SVM made its kernel panic, or an inner guest hang.
@@ -126,6 +143,13 @@ fn under_kvm(jobs: &[String]) -> Finished {
         place(&test_binary(binary), &shared.join(binary));
     }
     place(&programs::installed("virtiofsd"), &shared.join("virtiofsd"));
+    fs::create_dir(shared.join("engines")).unwrap();
+    for (variable, name) in ENGINES {
+        if let Some(program) = std::env::var_os(variable) {
+            // Copied, because a link would keep the mode of its directory's owner.
+            fs::copy(&program, shared.join("engines").join(name)).unwrap_or_else(|error| panic!("{variable}: {error}"));
+        }
+    }
     let images = images::directory();
     let mut lamina = session.lamina(["run", "--accel", "tcg", "--cpus", "1", "--memory", "3G", "--network", "slirp"]);
     for (host, guest) in [

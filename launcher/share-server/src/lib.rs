@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
-use rustix::process::{Resource, getgid, getrlimit, getuid};
+use rustix::process::{Resource, Signal, getgid, getrlimit, getuid, set_parent_process_death_signal};
 use rustix::thread::{CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities};
 use vhost::vhost_user::Listener;
 use vhost_user_backend::VhostUserDaemon;
@@ -97,6 +97,9 @@ pub enum Error {
     /// The sandbox cannot be entered.
     #[error("the sandbox of a share cannot be entered: {0}")]
     Sandbox(#[source] sandbox::Error),
+    /// The kernel cannot be asked to end this process with its parent.
+    #[error("the server cannot be made to end with its parent: {0}")]
+    Parent(#[source] io::Error),
     /// The list of system calls cannot be set.
     #[error("the list of system calls cannot be set: {0}")]
     Seccomp(#[source] virtiofsd::seccomp::Error),
@@ -155,6 +158,9 @@ pub fn serve(share: &Share) -> Result<(), Error> {
     let mut sandbox = sandbox::Sandbox::new(directory.to_owned(), mode, uids, gids);
     let mountinfo_prefix = sandbox.get_mountinfo_prefix().map_err(Error::Directory)?;
     let listener = sandbox.enter(listener).map_err(Error::Sandbox)?;
+    // The sandbox asks for SIGTERM, which the first process of a namespace ignores. Without this it would keep waiting for a hypervisor
+    // that ended before it connected.
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| Error::Parent(error.into()))?;
     let config = Config {
         entry_timeout: Duration::ZERO,
         attr_timeout: Duration::ZERO,

@@ -83,7 +83,8 @@ impl SocketDevice {
     /// It cannot be made.
     pub(super) fn make_pipe(&self, name: &str) -> Result<PathBuf, Failure> {
         let path = self.file(name);
-        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).about(path.display())?;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+            .about(path.display())?;
         self.hand_over(&path)?;
         Ok(path)
     }

@@ -101,13 +101,7 @@ impl Passt {
     /// to the guest, and the gateway leads to this host's loopback only with `host_loopback`. With `vhost_user`, its socket
     /// is that of a vhost-user device.
     #[must_use]
-    pub(crate) fn command(
-        &self,
-        socket: &Path,
-        host_loopback: bool,
-        as_root: bool,
-        vhost_user: bool,
-    ) -> CommandLine {
+    pub(crate) fn command(&self, socket: &Path, host_loopback: bool, as_root: bool, vhost_user: bool) -> CommandLine {
         let mut command = CommandLine::new(&self.program).args(["--foreground", "--quiet", "--one-off", "--ipv4-only"]);
         if self.has("stderr") {
             // Versions that have this option write only to the system's log without it.

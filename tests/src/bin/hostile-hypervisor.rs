@@ -37,7 +37,8 @@ fn main() {
         println!("cloud-hypervisor v53.0");
         return;
     }
-    let value = |prefix: &str| text.iter().find_map(|word| word.strip_prefix(prefix)).expect("it is on the command line");
+    let value =
+        |prefix: &str| text.iter().find_map(|word| word.strip_prefix(prefix)).expect("it is on the command line");
     let connect = |path: &str| UnixStream::connect(path).expect("the machine's own socket can be reached");
     let (control, _monitor, console) = if is_qemu {
         let socket = |id: &str| connect(value(&format!("socket,id={id},path=")));
