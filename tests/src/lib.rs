@@ -6,6 +6,7 @@
 
 pub mod conformance;
 pub mod deviations;
+pub mod engine;
 pub mod images;
 pub mod inventory;
 pub mod invocation;
@@ -17,6 +18,7 @@ pub mod store_checks;
 pub mod traces;
 pub mod tree;
 
+pub use engine::Engine;
 pub use images::Image;
 pub use inventory::Inventory;
 pub use invocation::{Finished, Started};

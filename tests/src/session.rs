@@ -14,7 +14,7 @@ use test_support::polling::beside;
 use crate::invocation::{Finished, Started};
 use crate::layout::Layer;
 use crate::traces::{MARK, Traces};
-use crate::{Actor, TreeDump, programs, until};
+use crate::{Actor, Engine, TreeDump, programs, until};
 
 /// The variable that names the accelerator of all guests, if it is not TCG.
 pub const ACCELERATOR: &str = "LAMINA_TEST_ACCELERATOR";
@@ -30,6 +30,8 @@ pub struct Session {
     actor: Actor,
     directory: tempfile::TempDir,
     programs: Vec<(&'static str, PathBuf)>,
+    /// Directories in front of those in `PATH`.
+    path: Vec<PathBuf>,
 }
 
 impl Session {
@@ -63,7 +65,10 @@ impl Session {
         let programs = ["lamina", "composefs-fuse", "tree-dump"]
             .map(|name| (name, programs::reachable(&programs::built(name), &bin)))
             .into();
-        Self { actor, directory, programs }
+        let engines = directory.path().join("engines");
+        std::fs::create_dir(&engines).expect("a directory of the session");
+        let path = if Engine::offer_all(&engines) { vec![engines] } else { Vec::new() };
+        Self { actor, directory, programs, path }
     }
 
     /// A session of the ordinary user.
@@ -119,9 +124,11 @@ impl Session {
     pub fn command(&self, program: &Path) -> Command {
         let mut command = self.actor.command(program);
         let below = |name: &str| self.directory().join(name);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = self.path.iter().cloned().chain(std::env::split_paths(&path));
         command
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("PATH", std::env::join_paths(path).expect("directories that were in PATH"))
             .env("LANG", "C.UTF-8")
             .env("LAMINA_STORE", self.store())
             .env("HOME", below("home"))

@@ -46,7 +46,7 @@ test $all = passed
 /// the ways in which a machine ends. Each list runs in its own outer guest, at the same time.
 const CHOSEN: [&[(&str, &[&str])]; 2] = [
     &[
-        ("machines", &["lifecycle::detached_machine_is_seen_asked_stopped_started_and_removed"]),
+        ("machines", &["lifecycle::detached_machine_is_seen_asked_stopped_started_and_removed::qemu"]),
         (
             "run_options",
             &["network_by_slirp_reaches_out_and_in", "network_by_passt_reaches_out_and_in_and_not_the_hosts_loopback"],
@@ -55,12 +55,17 @@ const CHOSEN: [&[(&str, &[&str])]; 2] = [
         ("run_streams", &["a_signal_reaches_the_command_which_may_end_as_it_likes"]),
     ],
     &[
-        ("machines", &["persistence::kept_machine_and_its_image_outlive_a_collection_in_the_store_that_lent_the_base"]),
+        (
+            "machines",
+            &[
+                "persistence::kept_machine_and_its_image_outlive_a_collection_in_the_store_that_lent_the_base::qemu",
+                "abnormal_ends::panic_power_off_and_reboot_are_told_apart::qemu",
+            ],
+        ),
         (
             "run",
             &[
                 "interrupted_or_terminated_run_leaves_nothing_behind",
-                "panic_power_off_and_kill_are_told_apart",
                 "materialized_root_is_unpacked_once_and_unharmed_by_its_guests",
                 "writable_share_carries_changes_both_ways_and_a_read_only_one_is_enforced_on_the_host",
             ],
@@ -95,7 +100,9 @@ fn machines_run_under_real_kvm() {
 #[test]
 #[ignore = "takes an hour: runs every machine test under real KVM"]
 fn every_machine_test_passes_under_real_kvm() {
-    let jobs = ["machines", "run", "run_options", "run_streams"].map(|binary| format!("{binary} --test-threads 1"));
+    // Containers need no KVM.
+    let jobs = ["machines", "run", "run_options", "run_streams"]
+        .map(|binary| format!("{binary} --test-threads 1 --skip ::container"));
     under_kvm(&jobs);
 }
 

@@ -1,20 +1,31 @@
 //! However a machine ends, its record says how, and nothing else is left.
 
-use end_to_end::{Finished, Image, until};
+use end_to_end::{Engine, Finished, Image, on_engines, until};
 use rustix::process::{Signal, kill_process};
 
 use crate::fixture::Machines;
 
-#[test]
-fn death_of_any_helper_fails_the_machine_and_ends_the_rest() {
-    let machines = Machines::of(Image::Debian);
+on_engines! {
+    every:
+        death_of_any_helper_fails_the_machine_and_ends_the_rest,
+        machine_that_does_not_start_leaves_nothing_not_even_its_name;
+    with_kernel:
+        kernel_panic_that_hangs_is_noticed_and_ended,
+        panic_power_off_and_reboot_are_told_apart;
+}
+
+fn death_of_any_helper_fails_the_machine_and_ends_the_rest(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     let share = format!("{}:/media", machines.session.work("shared").display());
-    let cases = [
-        ("hypervisor", vec![], "hypervisor ended"),
-        ("share1", vec!["-v", share.as_str()], "server of its share1 ended"),
+    let ended = format!("{} ended", engine.role());
+    let mut cases = vec![(engine.role(), vec![], ended.as_str()), ("lamina", vec![], "its launcher (process ")];
+    if engine == Engine::Qemu {
         // The root is mounted here, so a mount must go too.
-        ("lamina", vec!["--backend", "virtiofsd"], "its launcher (process "),
-    ];
+        cases[1].1.extend(["--backend", "virtiofsd"]);
+    }
+    if matches!(engine, Engine::Qemu | Engine::CloudHypervisor) {
+        cases.push(("share1", vec!["-v", share.as_str()], "server of its share1 ended"));
+    }
     for (role, options, reason) in cases {
         machines.sleeper("m", &options);
         let supervisor = machines.session.process("m", "lamina");
@@ -61,9 +72,8 @@ fn crash_of_the_hypervisor_fails_the_machine_and_no_memory_of_any_process_is_dum
     session.traces().assert_nothing_left();
 }
 
-#[test]
-fn kernel_panic_that_hangs_is_noticed_and_ended() {
-    let machines = Machines::of(Image::Debian);
+fn kernel_panic_that_hangs_is_noticed_and_ended(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     // With `panic=0` the guest hangs after a panic instead of resetting.
     let script =
         "echo 0 > /proc/sys/kernel/panic; echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger; sleep 1000";
@@ -76,29 +86,42 @@ fn kernel_panic_that_hangs_is_noticed_and_ended() {
     machines.session.traces().assert_nothing_left();
 }
 
-#[test]
-fn machine_that_does_not_start_leaves_nothing_not_even_its_name() {
-    let machines = Machines::of(Image::Debian);
+fn machine_that_does_not_start_leaves_nothing_not_even_its_name(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     let session = &machines.session;
-    let mut never = machines.detach("m", &["--ready-timeout", "1"], "true");
-    let finished = Finished::of(&mut never);
-    assert_eq!(finished.status.code(), Some(125), "{finished}");
-    assert!(finished.stderr.contains("the guest was not ready after 1 s"), "{finished}");
-    session.traces().assert_nothing_left();
+    // A container is ready before it can be told to give up.
+    if engine.has_kernel() {
+        let finished = Finished::of(&mut machines.detach("m", &["--ready-timeout", "1"], "true"));
+        assert_eq!(finished.status.code(), Some(125), "{finished}");
+        assert!(finished.stderr.contains("the guest was not ready after 1 s"), "{finished}");
+        session.traces().assert_nothing_left();
 
-    // Ctrl-C while it boots.
-    let running = session.start(machines.detach("m", &[], "true"));
-    until("the hypervisor", || session.traces().processes().iter().any(|process| process.command.contains("qemu")));
-    running.signal(Signal::INT);
-    assert_eq!(running.finish().status.code(), Some(130));
-    session.traces().assert_nothing_left();
+        // Ctrl-C while it boots.
+        let running = session.start(machines.detach("m", &[], "true"));
+        let is_engine = |process: &serde_json::Value| process["role"] == engine.role();
+        let boots = || session.seen("m")["processes"].as_array().is_some_and(|all| all.iter().any(is_engine));
+        until("the engine", boots);
+        running.signal(Signal::INT);
+        assert_eq!(running.finish().status.code(), Some(130));
+        session.traces().assert_nothing_left();
+    }
 
-    // The guest boots and cannot run the command.
-    let mut lamina =
-        session.lamina(["run", "--accel", "tcg", "-d", "--name", "m", crate::fixture::REFERENCE, "--", "/nowhere"]);
-    let finished = Finished::of(&mut lamina);
+    // It starts and cannot run the command.
+    let finished = machines.run(&["-d", "--name", "m"], &["/nowhere"]);
     assert_eq!(finished.status.code(), Some(127), "{finished}");
     assert!(finished.stderr.contains("/nowhere: command not found"), "{finished}");
     assert_eq!(session.ok(["ps", "--all", "--quiet"]), "");
     session.traces().assert_nothing_left();
+}
+
+/// A kill is one of the cases of `death_of_any_helper_fails_the_machine_and_ends_the_rest`.
+fn panic_power_off_and_reboot_are_told_apart(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
+    for (key, words) in [('c', "kernel panicked"), ('o', "powered off"), ('b', "rebooted")] {
+        let script = format!("echo 1 > /proc/sys/kernel/sysrq; echo {key} > /proc/sysrq-trigger; sleep 60");
+        let finished = machines.run(&["-u", "0:0", "--network", "none"], &["/bin/sh", "-c", &script]);
+        assert_eq!(finished.status.code(), Some(125), "{finished}");
+        assert!(finished.stderr.lines().last().is_some_and(|line| line.contains(words)), "{words}: {finished}");
+    }
+    machines.session.traces().assert_nothing_left();
 }

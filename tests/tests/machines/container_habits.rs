@@ -1,14 +1,21 @@
 //! What programs expect because containers have it: streams, names, limits, and a root that is one file system.
 
 use end_to_end::layout::Layer;
-use end_to_end::{Image, until};
+use end_to_end::{Engine, Image, on_engines, until};
 use serde_json::json;
 
 use crate::fixture::Machines;
 
-#[test]
-fn command_of_any_user_can_open_its_streams_by_name() {
-    let machines = Machines::of(Image::Debian);
+on_engines! {
+    [qemu container]: what_init_could_not_set_up_is_told_and_the_command_runs;
+    with_kernel: inodes_of_a_kept_machine_are_the_same_after_a_new_start;
+    every:
+        command_of_any_user_can_open_its_streams_by_name,
+        signal_goes_to_the_command_and_not_to_its_children;
+}
+
+fn command_of_any_user_can_open_its_streams_by_name(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     let script = "echo out > /dev/stdout; echo err > /dev/stderr; cat /dev/stdin; echo fd >> /proc/self/fd/1";
     let run = machines.run(&["-u", "1000:1000", "--network", "none"], &["sh", "-c", script]).succeeded();
     assert_eq!((run.stdout.as_str(), run.stderr.contains("denied")), ("out\nfd\n", false), "{run}");
@@ -53,11 +60,10 @@ fn root_is_one_file_system_under_every_backend_and_with_a_disk() {
     machines.session.ok(["rm", "kept"]);
 }
 
-#[test]
-fn inodes_of_a_kept_machine_are_the_same_after_a_new_start() {
-    let machines = Machines::of(Image::Debian);
+fn inodes_of_a_kept_machine_are_the_same_after_a_new_start(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     let script = "echo x >> /etc/debian_version; [ -e /srv/new ] || echo x > /srv/new; \
-                  stat -c '%d %i' /usr/bin/perl /etc/debian_version /srv/new /etc";
+                  stat -c %i /usr/bin/perl /etc/debian_version /srv/new /etc";
     let inodes = |output: String| output.lines().map(str::to_owned).collect::<Vec<_>>();
     let first = machines.run(&["--keep=300M", "--name", "m", "--network", "none"], &["sh", "-c", script]);
     let again = machines.session.run(["start", "--attach", "m"]);
@@ -82,7 +88,7 @@ fn name_of_a_machine_resolves_in_it_whatever_its_image_has_in_etc() {
         ),
         ("mkdir etc; : > etc/hosts", ""),
     ] {
-        let machines = Machines::with_config(&[Layer::of_script(made)], &json!({}));
+        let machines = Machines::with_config(Engine::Qemu, &[Layer::of_script(made)], &json!({}));
         for (network, address) in [("none", "127.0.1.1"), ("slirp", "10.0.2.15")] {
             let seen = machines.run(&["--network", network, "--name", "myhost"], &["sh", "-c", script]).succeeded();
             let expected = format!("myhost\nmyhost\n{address}\n{other}1\n/proc/self/mounts\na file\n");
@@ -96,11 +102,11 @@ fn name_of_a_machine_resolves_in_it_whatever_its_image_has_in_etc() {
     }
 }
 
-#[test]
-fn what_init_could_not_set_up_is_told_and_the_command_runs() {
+fn what_init_could_not_set_up_is_told_and_the_command_runs(engine: Engine) {
     let made = "mkdir -p etc/hosts etc/resolv.conf";
-    let machines = Machines::with_config(&[Layer::of_script(made)], &json!({}));
-    let finished = machines.run(&["--network", "slirp"], &["echo", "ran"]).succeeded();
+    let machines = Machines::with_config(engine, &[Layer::of_script(made)], &json!({}));
+    // With a network comes a name server.
+    let finished = machines.run(&["--network", "passt"], &["echo", "ran"]).succeeded();
     assert_eq!(finished.stdout, "ran\n", "{finished}");
     for path in ["/etc/hosts", "/etc/resolv.conf"] {
         let told = format!("could not be set up: {path}: cannot write it: Is a directory");
@@ -109,9 +115,8 @@ fn what_init_could_not_set_up_is_told_and_the_command_runs() {
     machines.session.traces().assert_nothing_left();
 }
 
-#[test]
-fn signal_goes_to_the_command_and_not_to_its_children() {
-    let machines = Machines::of(Image::Debian);
+fn signal_goes_to_the_command_and_not_to_its_children(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     let script = "sh -c 'trap \"echo child\" USR1 TERM; while :; do sleep 0.1; done' & \
                   trap 'echo command' USR1; trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.1; done";
     machines.detach("m", &["--network", "none"], script).status().unwrap();

@@ -2,13 +2,20 @@
 
 use std::path::Path;
 
-use end_to_end::{Finished, Image, until};
+use end_to_end::{Engine, Finished, Image, on_engines, until};
 
-use crate::fixture::{Machines, REFERENCE};
+use crate::fixture::Machines;
 
-#[test]
-fn start_that_lacks_something_leaves_no_machine_and_the_corrected_one_runs() {
-    let machines = Machines::of(Image::Debian);
+on_engines! {
+    every:
+        start_that_lacks_something_leaves_no_machine_and_the_corrected_one_runs,
+        record_that_cannot_be_read_costs_no_machine_its_disk,
+        kept_machine_is_entered_again_at_a_terminal,
+        command_beside_one_in_the_foreground_has_its_user_directory_and_environment;
+}
+
+fn start_that_lacks_something_leaves_no_machine_and_the_corrected_one_runs(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     let session = &machines.session;
     let secret = session.work("secrets").join("token");
     let given = format!("token={}", secret.display());
@@ -22,20 +29,18 @@ fn start_that_lacks_something_leaves_no_machine_and_the_corrected_one_runs() {
     assert_eq!(session.ok(["logs", "m"]), "now it is there");
 
     // After it was ready, a machine whose command does not exist is a failed machine, not a missing one.
-    let run = ["run", "--accel", "tcg", "--network", "none", "--detach", "--ready", "root", "--name", "n", REFERENCE];
-    session.ok(run.into_iter().chain(["--", "/nowhere"]));
+    let options = ["--network", "none", "--detach", "--ready", "root", "--name", "n"];
+    machines.run(&options, &["/nowhere"]).succeeded();
     assert_eq!(session.ok(["wait", "n"]), "127\n");
     assert!(machines.session.seen("n")["reason"].as_str().unwrap().contains("/nowhere: command not found"));
     session.ok(["rm", "m", "n"]);
     session.traces().assert_nothing_left();
 }
 
-#[test]
-fn record_that_cannot_be_read_costs_no_machine_its_disk() {
-    let machines = Machines::of(Image::Debian);
+fn record_that_cannot_be_read_costs_no_machine_its_disk(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     let session = &machines.session;
-    let run = ["run", "--accel", "tcg", "--network", "none", "--keep=64M", "--name", "m", "-u", "0:0", REFERENCE, "--"];
-    session.ok(run.into_iter().chain(["/bin/sh", "-c", "echo kept > /srv/kept"]));
+    machines.ok(&["--network", "none", "--keep=64M", "--name", "m"], "echo kept > /srv/kept");
     let record = machines.session.machine_directory("m").join("machine.json");
     let whole = std::fs::read(&record).unwrap();
     std::fs::write(&record, "{").unwrap();
@@ -43,7 +48,7 @@ fn record_that_cannot_be_read_costs_no_machine_its_disk() {
     std::fs::File::open(machines.session.machine_directory("m")).unwrap().set_modified(long_ago).unwrap();
     let listed = session.run(["ps", "--all"]).succeeded();
     assert!(listed.stderr.contains("machine.json"), "{listed}");
-    session.run(["run", "--accel", "tcg", "--network", "none", REFERENCE, "--", "true"]).succeeded();
+    machines.run(&["--network", "none"], &["true"]).succeeded();
     std::fs::write(&record, whole).unwrap();
     assert_eq!(session.ok(["diff", "m"]), "C /srv\nA /srv/kept\n");
     session.ok(["rm", "m"]);
@@ -51,13 +56,12 @@ fn record_that_cannot_be_read_costs_no_machine_its_disk() {
 }
 
 /// script(1) provides `lamina start --attach` with a terminal.
-#[test]
-fn kept_machine_is_entered_again_at_a_terminal() {
-    let machines = Machines::of(Image::Debian);
+fn kept_machine_is_entered_again_at_a_terminal(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     let session = &machines.session;
-    let run = ["run", "--accel", "tcg", "--network", "none", "--keep=64M", "--name", "m", "-u", "0:0", REFERENCE, "--"];
+    let options = ["--network", "none", "--keep=64M", "--name", "m", "-u", "0:0"];
     let command = "echo more >> /srv/kept; wc -l < /srv/kept; test -t 0 && echo terminal; read word && echo got $word";
-    let first = session.run(run.into_iter().chain(["/bin/sh", "-c", command]));
+    let first = machines.run(&options, &["/bin/sh", "-c", command]);
     assert_eq!(first.stdout, "1\n", "{first}");
 
     let lamina = session.lamina(["start", "--attach", "m"]);
@@ -78,14 +82,12 @@ fn kept_machine_is_entered_again_at_a_terminal() {
     session.traces().assert_nothing_left();
 }
 
-#[test]
-fn command_beside_one_in_the_foreground_has_its_user_directory_and_environment() {
-    let machines = Machines::of(Image::Debian);
+fn command_beside_one_in_the_foreground_has_its_user_directory_and_environment(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     let session = &machines.session;
-    let run = ["run", "--accel", "tcg", "--network", "none", "--name", "m", "-w", "/srv/here"];
+    let options = ["--network", "none", "--name", "m", "-w", "/srv/here", "-u", "daemon", "-e", "GIVEN=1"];
     let script = "while :; do sleep 0.1; done";
-    let given = ["-u", "daemon", "-e", "GIVEN=1", REFERENCE, "--", "/bin/sh", "-c", script];
-    let running = session.start(session.lamina(run.into_iter().chain(given)));
+    let running = session.start(machines.command(&options, &["/bin/sh", "-c", script]));
     until("the command", || session.run(["exec", "m", "--", "true"]).status.success());
     assert_eq!(machines.session.exec("m", "id -un; pwd; echo $GIVEN").succeeded().stdout, "daemon\n/srv/here\n1\n");
     // A command that looks at it need not have the environment of the one that started it.

@@ -5,10 +5,14 @@ use std::process::Command;
 
 use end_to_end::layout::Layer;
 use end_to_end::programs::installed;
-use end_to_end::{Actor, Finished, Image, Layout, Session, until};
+use end_to_end::{Actor, Engine, Finished, Image, Layout, Session, on_engines, until};
 use rustix::mount::{UnmountFlags, unmount};
 
-use crate::fixture::{Machines, REFERENCE};
+use crate::fixture::Machines;
+
+on_engines! {
+    every: image_without_a_shell_runs_its_program_and_names_what_is_missing;
+}
 
 #[test]
 fn guest_without_memory_left_for_writes_or_processes_tells_the_user() {
@@ -104,20 +108,18 @@ fn image_without_a_shell() -> Layout {
     Layout::of(&[Layer::of_script(&format!("printf '%s' '{source}' | cc -static -x c -o count-words -"))])
 }
 
-#[test]
-fn image_without_a_shell_runs_its_program_and_names_what_is_missing() {
-    let session = Session::user();
-    session.import(image_without_a_shell().path(), REFERENCE);
-    let run = ["run", "--accel", "tcg", "--network", "none"];
-    let ended = session.run(run.into_iter().chain([REFERENCE, "--", "/count-words", "one"]));
+fn image_without_a_shell_runs_its_program_and_names_what_is_missing(engine: Engine) {
+    let machines = Machines::of_layout(engine, image_without_a_shell().path());
+    let session = &machines.session;
+    let ended = machines.run(&["--network", "none"], &["/count-words", "one"]);
     assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(3), "2 words\n"), "{ended}");
     // The image asks for /bin/sh.
-    let missing = session.run(run.into_iter().chain([REFERENCE]));
+    let missing = machines.run(&["--network", "none"], &[]);
     assert_eq!(missing.status.code(), Some(127), "{missing}");
     assert!(missing.stderr.contains("/bin/sh: command not found"), "{missing}");
 
-    let detach = run.into_iter().chain(["--detach", "--name", "m", REFERENCE, "--", "/count-words", "and", "wait"]);
-    session.ok(detach);
+    let options = ["--network", "none", "--detach", "--name", "m"];
+    machines.run(&options, &["/count-words", "and", "wait"]).succeeded();
     let shell = session.run(["exec", "m", "--", "sh"]);
     assert_eq!(shell.status.code(), Some(127), "{shell}");
     assert!(shell.stderr.contains("sh: command not found"), "{shell}");

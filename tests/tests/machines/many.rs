@@ -2,16 +2,19 @@
 
 use std::path::Path;
 
-use end_to_end::Image;
+use end_to_end::{Engine, Image, on_engines};
 
 use crate::fixture::Machines;
+
+on_engines! {
+    every: machines_of_one_base_cost_no_store_and_cannot_harm_each_other;
+}
 
 /// Enough to share, and few enough for two cores that emulate them.
 const NAMES: [&str; 3] = ["m1", "m2", "m3"];
 
-#[test]
-fn machines_of_one_base_cost_no_store_and_cannot_harm_each_other() {
-    let machines = Machines::of(Image::Debian);
+fn machines_of_one_base_cost_no_store_and_cannot_harm_each_other(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     let session = &machines.session;
     session.ok(["prepare", crate::fixture::REFERENCE]);
     let kept = |session: &end_to_end::Session| {

@@ -3,13 +3,18 @@
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use end_to_end::{Actor, Finished, Image, until};
+use end_to_end::{Actor, Engine, Image, on_engines, until};
 
-use crate::fixture::{Machines, REFERENCE};
+use crate::fixture::Machines;
 
-#[test]
-fn secret_belongs_to_the_commands_user_and_is_read_again_at_each_start() {
-    let machines = Machines::of(Image::Debian);
+on_engines! {
+    every:
+        secret_belongs_to_the_commands_user_and_is_read_again_at_each_start,
+        supervisor_forgets_a_secret_once_the_guest_has_it;
+}
+
+fn secret_belongs_to_the_commands_user_and_is_read_again_at_each_start(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     let session = &machines.session;
     let file = session.work("secrets").join("token");
     let write = |content: &str| {
@@ -19,9 +24,8 @@ fn secret_belongs_to_the_commands_user_and_is_read_again_at_each_start() {
     write("first");
     let secret = format!("token={}", file.display());
     let script = "stat -c '%a %u:%g' /run/secrets/token; cat /run/secrets/token; echo; sleep 1000";
-    let mut lamina = session.lamina(["run", "--accel", "tcg", "--detach", "--name", "m", "--network", "none"]);
-    lamina.args(["-u", "33:34", "-w", "/", "--secret", &secret, REFERENCE, "/bin/sh", "-c", script]);
-    Finished::of(&mut lamina).succeeded();
+    let options = ["--detach", "--name", "m", "--network", "none", "-u", "33:34", "-w", "/", "--secret", &secret];
+    machines.run(&options, &["/bin/sh", "-c", script]).succeeded();
     until("the secret", || session.ok(["logs", "m"]) == "400 33:34\nfirst\n");
     let other = session.run(["exec", "-u", "65534", "m", "/bin/cat", "/run/secrets/token"]);
     assert!(!other.status.success() && other.stderr.contains("Permission denied"), "{other}");
@@ -57,9 +61,8 @@ fn in_memory(process: i32, needle: &[u8]) -> usize {
     found
 }
 
-#[test]
-fn supervisor_forgets_a_secret_once_the_guest_has_it() {
-    let machines = Machines::of(Image::Debian);
+fn supervisor_forgets_a_secret_once_the_guest_has_it(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     let session = &machines.session;
     let file = session.work("secrets").join("token");
     let token = "a-token-that-is-nowhere-else-7361".repeat(100);

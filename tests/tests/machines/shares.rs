@@ -3,9 +3,14 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use end_to_end::{Actor, Finished, Image};
+use end_to_end::{Actor, Engine, Image, on_engines};
 
-use crate::fixture::{Machines, REFERENCE};
+use crate::fixture::Machines;
+
+on_engines! {
+    with_shares: what_the_host_replaces_renames_or_removes_is_seen_by_the_next_open;
+    [qemu cloud_hypervisor]: the_commands_user_may_write_and_setting_owners_succeeds;
+}
 
 /// A file of the ordinary user.
 fn write(path: &Path, text: &str) {
@@ -13,9 +18,8 @@ fn write(path: &Path, text: &str) {
     Actor::User.own(path);
 }
 
-#[test]
-fn what_the_host_replaces_renames_or_removes_is_seen_by_the_next_open() {
-    let machines = Machines::of(Image::Debian);
+fn what_the_host_replaces_renames_or_removes_is_seen_by_the_next_open(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     let session = &machines.session;
     let shared = session.work("shared");
     let single = session.work("single").join("file");
@@ -57,18 +61,16 @@ fn what_the_host_replaces_renames_or_removes_is_seen_by_the_next_open() {
     session.traces().assert_nothing_left();
 }
 
-#[test]
-fn the_commands_user_may_write_and_setting_owners_succeeds() {
-    let machines = Machines::of(Image::Debian);
+fn the_commands_user_may_write_and_setting_owners_succeeds(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     let session = &machines.session;
     let shared = session.work("shared");
     let single = session.work("single").join("file");
     write(&single, "first\n");
     let volumes = [format!("{}:/s", shared.display()), format!("{}:/srv/file", single.display())];
     let run = |options: &[&str], script: &str| {
-        let mut lamina = session.lamina(["run", "--accel", "tcg", "--network", "none", "-w", "/"]);
-        lamina.args(["-v", &volumes[0], "-v", &volumes[1]]).args(options);
-        Finished::of(lamina.args([REFERENCE, "--", "/bin/sh", "-ec", script]))
+        let fixed = ["--network", "none", "-w", "/", "-v", &volumes[0], "-v", &volumes[1]];
+        machines.run(&[&fixed[..], options].concat(), &["/bin/sh", "-ec", script])
     };
     // By number, and by a name that only the image knows.
     for (user, ids) in [("1000:1000", "1000 1000"), ("daemon", "1 1")] {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use end_to_end::layout::Layer;
-use end_to_end::{Layout, Session, until};
+use end_to_end::{Engine, Layout, Session, until};
 use serde_json::json;
 use test_support::fake_registry::{FakeRegistry, Reply};
 
@@ -88,7 +88,7 @@ fn registry() -> FakeRegistry {
 
 #[test]
 fn every_command_escapes_what_it_prints() {
-    let machines = Machines { session: Session::user() };
+    let machines = Machines { session: Session::user(), engine: Engine::Qemu };
     let session = &machines.session;
     let mut all = Checked { session, seen: BTreeSet::new(), printed: String::new() };
     images(&mut all);

@@ -1,9 +1,13 @@
 //! Waiting for the end of a machine, even an ephemeral one.
 
-use end_to_end::{Finished, Image, Started, until};
+use end_to_end::{Engine, Finished, Image, Started, on_engines, until};
 use rustix::process::{Signal, kill_process};
 
 use crate::fixture::Machines;
+
+on_engines! {
+    every: exit_status_of_an_ephemeral_machine_reaches_every_waiting_command;
+}
 
 impl Machines {
     /// Three commands that wait for the machine `m`; returns when all of them wait.
@@ -24,9 +28,8 @@ impl Machines {
     }
 }
 
-#[test]
-fn exit_status_of_an_ephemeral_machine_reaches_every_waiting_command() {
-    let machines = Machines::of(Image::Debian);
+fn exit_status_of_an_ephemeral_machine_reaches_every_waiting_command(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     let session = &machines.session;
     let script = "trap 'exit 7' TERM; echo set; while :; do sleep 0.1; done";
     let options = ["--rm", "--network", "none"];

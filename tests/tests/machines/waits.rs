@@ -5,11 +5,20 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use end_to_end::layout::Layer;
-use end_to_end::{Finished, Image, Layout, Started, until};
+use end_to_end::{Engine, Finished, Image, Layout, Started, on_engines, until};
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
 use crate::fixture::{Machines, REFERENCE};
+
+on_engines! {
+    with_kernel: exec_in_a_guest_that_stands_still_ends_by_sigterm_or_by_a_second_signal;
+    every:
+        a_launcher_that_stands_still_is_named_and_can_be_killed,
+        a_machine_whose_runtime_directory_was_emptied_answers_again,
+        the_input_of_a_loop_is_left_to_the_loop_unless_it_is_asked_for,
+        a_machine_is_stopped_by_the_signal_that_its_image_or_its_user_names;
+}
 
 /// A command in a machine whose guest does not run: its hypervisor is stopped.
 fn exec_in_a_hung_guest(machines: &Machines) -> Started {
@@ -21,9 +30,8 @@ fn exec_in_a_hung_guest(machines: &Machines) -> Started {
     started
 }
 
-#[test]
-fn exec_in_a_guest_that_stands_still_ends_by_sigterm_or_by_a_second_signal() {
-    let machines = Machines::of(Image::Debian);
+fn exec_in_a_guest_that_stands_still_ends_by_sigterm_or_by_a_second_signal(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     machines.sleeper("m", &["--network", "none"]);
     let hypervisor = machines.session.process("m", "hypervisor");
     kill_process(hypervisor, Signal::STOP).unwrap();
@@ -46,9 +54,8 @@ fn exec_in_a_guest_that_stands_still_ends_by_sigterm_or_by_a_second_signal() {
     machines.session.traces().assert_nothing_left();
 }
 
-#[test]
-fn a_launcher_that_stands_still_is_named_and_can_be_killed() {
-    let machines = Machines::of(Image::Debian);
+fn a_launcher_that_stands_still_is_named_and_can_be_killed(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     machines.sleeper("m", &["--network", "none"]);
     kill_process(machines.session.process("m", "lamina"), Signal::STOP).unwrap();
     machines.session.exec("m", "true").failed("did not answer within");
@@ -57,9 +64,8 @@ fn a_launcher_that_stands_still_is_named_and_can_be_killed() {
     machines.session.traces().assert_nothing_left();
 }
 
-#[test]
-fn a_machine_whose_runtime_directory_was_emptied_answers_again() {
-    let machines = Machines::of(Image::Debian);
+fn a_machine_whose_runtime_directory_was_emptied_answers_again(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     let session = &machines.session;
     machines.sleeper("m", &["--network", "none"]);
     let runtime = session.directory().join("run/lamina");
@@ -77,37 +83,36 @@ fn a_machine_whose_runtime_directory_was_emptied_answers_again() {
     session.traces().assert_nothing_left();
 }
 
-#[test]
-fn the_input_of_a_loop_is_left_to_the_loop_unless_it_is_asked_for() {
-    let machines = Machines::of(Image::Debian);
+fn the_input_of_a_loop_is_left_to_the_loop_unless_it_is_asked_for(engine: Engine) {
+    let machines = Machines::on(engine, Image::Debian);
     let session = &machines.session;
     machines.sleeper("m", &["--network", "none"]);
-    let mut lamina = session.lamina(["run", "--accel", "tcg", "--network", "none"]);
-    let program = lamina.get_program().to_owned();
+    let program = machines.command(&[], &[]).get_program().to_owned();
+    let engine = engine.options().join(" ");
     let script = format!(
         "printf '1\\n2\\n3\\n' | while read line; do echo $line
-            \"$LAMINA\" run --accel tcg --network none {REFERENCE} -- cat
+            \"$LAMINA\" run {engine} --network none {REFERENCE} -- cat
             \"$LAMINA\" exec m -- cat; done
-        echo given | \"$LAMINA\" run -i --accel tcg --network none {REFERENCE} -- cat
+        echo given | \"$LAMINA\" run -i {engine} --network none {REFERENCE} -- cat
         echo too | \"$LAMINA\" exec -i m -- cat"
     );
-    lamina = session.command(Path::new("sh"));
+    let mut lamina = session.command(Path::new("sh"));
     let output = lamina.args(["-c", &script]).env("LAMINA", program).stderr(Stdio::inherit()).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n2\n3\ngiven\ntoo\n");
     session.ok(["rm", "--force", "m"]);
     session.traces().assert_nothing_left();
 }
 
-#[test]
-fn a_machine_is_stopped_by_the_signal_that_its_image_or_its_user_names() {
+fn a_machine_is_stopped_by_the_signal_that_its_image_or_its_user_names(engine: Engine) {
     let layers: Vec<Layer> = (0..3).map(|number| Layer::of_image(Image::Debian, number)).collect();
     let image = Layout::of_config(&layers, &json!({ "Cmd": ["/bin/sh"], "StopSignal": "SIGRTMIN+3" }));
-    let machines = Machines::of(Image::Debian);
+    let machines = Machines::on(engine, Image::Debian);
     let session = &machines.session;
     session.import(image.path(), "lamina.test/stop:1");
     let script = "trap 'exit 3' 37; trap 'exit 4' TERM; trap 'exit 5' QUIT; echo set; while :; do sleep 0.1; done";
     let start = |options: &[&str], reference: &str| {
-        let mut lamina = session.lamina(["run", "--accel", "tcg", "--network", "none", "--detach", "--name", "m"]);
+        let run = ["run"].iter().chain(engine.options());
+        let mut lamina = session.lamina(run.chain(&["--network", "none", "--detach", "--name", "m"]));
         Finished::of(lamina.args(options).args([reference, "--", "/bin/bash", "-c", script])).succeeded();
         until("the trap", || session.ok(["logs", "m"]) == "set\n");
     };

@@ -4,9 +4,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use end_to_end::{Finished, Image, images};
+use end_to_end::{Engine, Finished, Image, images, on_engines};
 
-use crate::fixture::{Machines, REFERENCE};
+use crate::fixture::Machines;
+
+on_engines! {
+    with_shares: real_work_is_done_on_the_root_and_on_a_share;
+}
 
 /// Each step says its name when it is done; the first that fails ends the script.
 const STEPS: &str = r#"
@@ -74,9 +78,8 @@ PYTHON
 done
 "#;
 
-#[test]
-fn real_work_is_done_on_the_root_and_on_a_share() {
-    let machines = Machines::of(Image::Work);
+fn real_work_is_done_on_the_root_and_on_a_share(engine: Engine) {
+    let machines = Machines::on(engine, Image::Work);
     let session = &machines.session;
     let work = session.work("work");
     let prepare = format!(
@@ -89,8 +92,8 @@ fn real_work_is_done_on_the_root_and_on_a_share() {
     Finished::of(shell.args(["-ec", &prepare]).env("HOME", &work).current_dir(&work)).succeeded();
 
     let share = format!("{}:/work", work.display());
-    let mut lamina = session.lamina(["run", "--accel", "tcg", "--memory", "1G", "--network", "none", "-v", &share]);
-    let finished = Finished::of(lamina.args([REFERENCE, "--", "/bin/bash", "-c", STEPS]));
+    let options = ["--memory", "1G", "--network", "none", "-v", &share];
+    let finished = machines.run(&options, &["/bin/bash", "-c", STEPS]);
     let expected = "apt pip npm git sqlite /srv map /srv flock /srv sqlite /work map /work flock /work";
     let done: Vec<&str> = finished.stdout.split_whitespace().collect();
     assert_eq!(done.join(" "), expected, "{finished}");
