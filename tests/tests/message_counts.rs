@@ -334,7 +334,7 @@ fn a_listing_of_an_image_with_a_file_capability_does_not_ask_for_every_file() {
     let before = stats();
     list();
     let counted = stats().since(&before);
-    // Its label and its two access control lists, of the first file or directory that `ls` meets.
+    // For the first file or directory that `ls` meets: its label and its two access control lists.
     assert!(counted.count("GETXATTR") <= 3, "{lines} lines:\n{counted}");
     session.umount(&point);
     session.traces().assert_nothing_left();

@@ -81,8 +81,8 @@ pub(crate) fn older(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Bounds a log that another file descriptor appends to (`O_APPEND`): what is in it becomes its older part if it has half
-/// of `size`. What is written in the meantime may be lost.
+/// Bounds a log that another file descriptor appends to (`O_APPEND`): if it has half of `size`, its content becomes its
+/// older part. What is written in the meantime may be lost.
 pub(crate) fn bound(path: &Path, size: u64) -> io::Result<()> {
     let half = size / 2;
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;

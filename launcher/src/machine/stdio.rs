@@ -167,7 +167,7 @@ impl Output for Captured {
     }
 }
 
-/// Standard output into a writer. Standard error, where a tool in the guest writes messages, into our own, as text.
+/// Standard output goes to a writer. Standard error, where a tool in the guest writes messages, goes to ours as text.
 #[derive(Debug)]
 pub(crate) struct Piped<W> {
     to: W,

@@ -1,4 +1,4 @@
-//! Machines that root starts: no program of theirs runs as root.
+//! Machines that root starts: none of their programs runs as root.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -107,7 +107,7 @@ fn no_program_of_a_machine_of_root_runs_as_root_and_its_disk_is_taken_over() {
     session.traces().assert_nothing_left();
 }
 
-/// As `cargo install` leaves it in root's home, where no other user has a way to it.
+/// Where `cargo install` puts it: in root's home, which no other user can enter.
 #[test]
 fn programs_of_a_machine_of_root_start_although_their_user_has_no_way_to_them() {
     let (session, shared) = of_root();

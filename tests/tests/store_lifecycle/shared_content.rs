@@ -1,4 +1,5 @@
-//! Content that several layers have is kept once: what users see, on real disks, and with processes killed or collections on the way.
+//! Content that several layers have is kept once: what users see, on real disks, and while processes are killed or
+//! collections run.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

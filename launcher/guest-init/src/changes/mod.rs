@@ -28,7 +28,7 @@ enum Format {
     Trusted,
     /// The kernel's overlayfs in a user namespace (mount option `userxattr`).
     User,
-    /// fuse-overlayfs, which also marks deletions by files with names as in OCI layers.
+    /// fuse-overlayfs, which also marks deletions by files that are named as in OCI layers.
     Fuse,
 }
 

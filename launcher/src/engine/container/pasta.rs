@@ -1,5 +1,5 @@
-//! pasta: passt for a network namespace. It makes a network card there, and carries its packets like a program of the
-//! user's.
+//! pasta: passt for a network namespace. It makes a network card there, and carries its packets as a program of the
+//! user does.
 
 use std::path::Path;
 
