@@ -19,7 +19,7 @@ use crate::Guest;
 /// The address of services in a guest without a network card: the one that its name resolves to.
 pub(crate) const WITHOUT_CARD: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
 
-/// What the host says about connections, and the thread that does it.
+/// The host's messages about connections, and the thread that handles them.
 #[derive(Debug)]
 pub(crate) struct Ports {
     inbox: Mutex<Vec<(u32, Message)>>,

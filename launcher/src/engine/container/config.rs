@@ -25,7 +25,7 @@ const CAPABILITIES: [&str; 12] = [
     "CAP_SYS_CHROOT",
 ];
 
-/// Paths of the kernel's file systems that are hidden: they tell of the host, or reach its devices.
+/// Paths of the kernel's file systems that are hidden: they show what the host is, or reach its devices.
 const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/kcore",

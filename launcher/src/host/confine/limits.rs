@@ -61,7 +61,7 @@ const fn kept(reads_all: bool) -> CapabilitySet {
     if reads_all { CapabilitySet::DAC_READ_SEARCH } else { CapabilitySet::empty() }
 }
 
-/// Gives up the right ever to get a capability by a program's file.
+/// Gives up, for good, the capabilities that a program's file could give.
 pub(super) fn empty_bounding_set(reads_all: bool) {
     for capability in CapabilitySet::all().difference(kept(reads_all)).iter() {
         // Fails for a capability that this kernel does not know, and without the right to do this, which is needed only

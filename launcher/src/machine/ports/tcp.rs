@@ -24,8 +24,7 @@ pub(super) struct Connections {
 #[derive(Debug)]
 struct Connection {
     relay: Relay,
-    /// The guest has said its last word about it, which came in order or was a reset. What it sent before is still
-    /// written.
+    /// The guest has ended it, in order or by a reset. What it sent before is still written.
     last: Option<bool>,
 }
 
@@ -123,7 +122,7 @@ impl Connections {
         }
     }
 
-    /// Ends a connection once the guest has said its last word and everything before it is written.
+    /// Ends a connection once the guest has ended it and everything that it sent before is written.
     fn settle(&mut self, stream: u32) {
         let done = self.open.get(&stream).and_then(|connection| {
             let last = connection.last?;
