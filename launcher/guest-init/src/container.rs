@@ -23,12 +23,13 @@ use crate::sys;
 /// The first argument of an init that is the first process of a container.
 const CONTAINER: &str = "container";
 
-/// Checks that the container has the ids of an account: one without subordinate ids has only root's.
+/// Checks that the container has the ids of an account and the groups `added`: one without subordinate ids has only root's.
 ///
 /// # Errors
 /// It has not.
-pub(crate) fn has_ids(account: &Account) -> Result<(), String> {
-    for (what, id) in [("uid", account.uid), ("gid", account.gid)] {
+pub(crate) fn has_ids(account: &Account, added: &[u32]) -> Result<(), String> {
+    let added = added.iter().map(|gid| ("gid", *gid));
+    for (what, id) in [("uid", account.uid), ("gid", account.gid)].into_iter().chain(added) {
         let map = fs::read_to_string(format!("/proc/self/{what}_map")).unwrap_or_default();
         if !is_mapped(&map, id) {
             return Err(format!("the container has no {what} {id}: give this host's user subordinate ids"));

@@ -14,6 +14,7 @@
 //! | `/dev/fd`, `stdin`, `stdout`, `stderr`, `core`, `ptmx` | links | links | links, `ptmx` is the device |
 //! | masked and read-only paths of `/proc` and `/sys` | yes | yes | none: the kernel is the guest's own |
 
+use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -61,12 +62,14 @@ pub(crate) fn set_system_controls() {
 }
 
 /// Creates the mounts and links that programs expect on a running Linux system. A guest without one of them still runs.
-pub(crate) fn mount_and_link() {
+pub(crate) fn mount_and_link(shm_size: Option<u64>) {
+    let shm = shm_size.and_then(|bytes| CString::new(format!("mode=1777,size={bytes}")).ok());
+    let shm = shm.as_deref().unwrap_or(c"mode=1777");
     let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
     let hardened = quiet | MountFlags::NODEV;
     let mounts = [
         ("devpts", "/dev/pts", "devpts", quiet, Some(c"gid=5,mode=0620,ptmxmode=0666")),
-        ("shm", "/dev/shm", "tmpfs", hardened, Some(c"mode=1777")),
+        ("shm", "/dev/shm", "tmpfs", hardened, Some(shm)),
         ("mqueue", "/dev/mqueue", "mqueue", hardened, None),
         ("cgroup2", "/sys/fs/cgroup", "cgroup2", hardened, Some(c"nsdelegate,memory_recursiveprot")),
     ];

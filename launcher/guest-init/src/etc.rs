@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -17,14 +18,19 @@ const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loop
     ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 
 /// Writes the files in the root that `root` leads to. Returns the paths, without a leading slash, of the files that it had to write.
-pub(crate) fn write(root: &Path, hostname: &str, network: Option<&Network>) -> Vec<PathBuf> {
+pub(crate) fn write(
+    root: &Path,
+    hostname: &str,
+    network: Option<&Network>,
+    given: &[(IpAddr, String)],
+) -> Vec<PathBuf> {
     // As in a container, the name resolves to the network card's address, where published ports lead.
     let address = network.map_or(ports::WITHOUT_CARD, |network| network.address).to_string();
     let written = [
         put(root, "etc/hostname", |_| format!("{hostname}\n")),
         put(root, "etc/hosts", |present| {
             let gateway = network.filter(|network| network.host_loopback).map(|network| network.gateway.to_string());
-            hosts(present, hostname, &address, gateway.as_deref())
+            with_given(&hosts(present, hostname, &address, gateway.as_deref()), given)
         }),
         // The image's own file describes the host on which it was built.
         put(root, "etc/resolv.conf", |present| network.map_or_else(|| present.to_owned(), resolv_conf)),
@@ -95,6 +101,13 @@ fn hosts(present: &str, hostname: &str, address: &str, host: Option<&str>) -> St
     text
 }
 
+/// Returns a hosts file with the lines that the user has given, before all others: the first line with a name counts.
+fn with_given(text: &str, given: &[(IpAddr, String)]) -> String {
+    let lines = given.iter().map(|(address, name)| format!("{address}\t{name}\n"));
+    let missing: String = lines.filter(|line| !text.lines().any(|there| there == line.trim_end())).collect();
+    missing + text
+}
+
 /// Returns each name in a hosts file with its address.
 fn names_of(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines().flat_map(|line| {
@@ -158,6 +171,15 @@ mod tests {
             assert_eq!(first(&closed, "host.docker.internal"), None, "{closed}");
             assert_eq!(first(&closed, "m"), Some("10.0.2.15"));
         }
+    }
+
+    #[test]
+    fn a_given_name_comes_before_the_images() {
+        let given =
+            [(IpAddr::from([10, 1, 1, 9]), "db".to_owned()), (IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]), "v6".to_owned())];
+        let text = with_given("10.1.1.1\tdb\n", &given);
+        assert_eq!((first(&text, "db"), first(&text, "v6")), (Some("10.1.1.9"), Some("::1")));
+        assert_eq!(with_given(&text, &given), text, "the second start changes nothing");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use rustix::termios::Winsize;
 use rustix::thread::{Gid, Uid};
 
 use crate::namespace::{self, Namespace};
-use crate::{Guest, container, limits, pump, sys, tool};
+use crate::{Guest, container, limits, privileges, pump, sys, tool};
 
 /// The `PATH` of a process whose environment has none: what Docker and Podman set.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -169,10 +169,12 @@ impl Session {
     }
 
     fn start_here(&self, guest: &Guest, namespace: bool) -> Result<(Wiring, Receiver<Ending>), StartError> {
-        let account = find_account(self.process.user.as_deref().unwrap_or_default())?;
+        let mut account = find_account(self.process.user.as_deref().unwrap_or_default())?;
+        let added = privileges::added_groups(&self.process.privileges)?;
         if guest.in_container {
-            container::has_ids(&account).map_err(|cause| StartError { status: 125, cause })?;
+            container::has_ids(&account, &added).map_err(|cause| StartError { status: 125, cause })?;
         }
+        account.groups.extend(added);
         let mut command = command_of(guest, &self.process, &account)?;
         // The command holds the process's ends of the channels, so they have no end of file while it exists.
         let (wiring, terminal) = wire(&mut command, self.process.terminal, &account)?;
@@ -181,6 +183,7 @@ impl Session {
             let name = terminal.as_ref().and_then(|terminal| rustix::pty::ptsname(terminal, Vec::new()).ok());
             namespace::prepare(&mut command, name);
         }
+        privileges::restrict(&mut command, &self.process.privileges, guest.in_container)?;
         become_account(&mut command, &account);
         let started = guest.reaper.spawn(&mut command).map_err(|error| explain(&self.process, &error))?;
         if namespace {

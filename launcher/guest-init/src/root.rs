@@ -1,19 +1,20 @@
 //! Builds the root that the image's programs see, from the shares and disks of the machine.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::Path;
 
 use guest_protocol::account::Account;
-use guest_protocol::{Overlay, Part, RootSource, Secret, Setup, Share};
+use guest_protocol::archive::{Destination, Packer, pack_tree, unpack};
+use guest_protocol::{Overlay, Part, RootSource, Secret, Setup, Share, Tmpfs};
 use rustix::fs::Timespec;
 use rustix::mount::{MountFlags, mount_bind, mount_move, mount_remount};
 
 use crate::boot::{self, mount_at};
 use crate::container::Container;
 use crate::process::find_account;
-use crate::{defaults, device, etc, missing, netlink, writes};
+use crate::{defaults, device, etc, missing, netlink, options, writes};
 
 /// Where the tree below the root is mounted in the initramfs.
 const LOWER: &str = "/lower";
@@ -28,6 +29,7 @@ pub(crate) fn enter(setup: &Setup, secrets: &[Secret]) -> Result<(), String> {
         .map_err(|error| format!("cannot set the host name {:?}: {error}", setup.hostname))?;
     defaults::set_limits();
     defaults::set_system_controls();
+    options::set_system_controls(&setup.options)?;
     mount_root(setup)?;
     if let Some(settings) = &setup.network {
         // Its modules are in the initramfs, which the root hides.
@@ -35,10 +37,10 @@ pub(crate) fn enter(setup: &Setup, secrets: &[Secret]) -> Result<(), String> {
     }
     carry_over()?;
     switch_root()?;
-    defaults::mount_and_link();
+    defaults::mount_and_link(setup.options.shm_size);
     // Before the shares are mounted, because the files in them are the host's.
     let root = Path::new("/");
-    let written = etc::write(root, &setup.hostname, setup.network.as_ref());
+    let written = etc::write(root, &setup.hostname, setup.network.as_ref(), &setup.options.hosts);
     for directory in &setup.directories {
         make_directory(root, directory);
     }
@@ -46,9 +48,8 @@ pub(crate) fn enter(setup: &Setup, secrets: &[Secret]) -> Result<(), String> {
         mount_for_init_system();
     }
     writes::mount_volumes(&setup.volumes)?;
-    for share in &setup.shares {
-        mount_share(share)?;
-    }
+    mount_inner_last(setup)?;
+    options::find_devices(&setup.options.devices)?;
     if let Err(error) = netlink::send(&[netlink::RouteRequest::link_up(netlink::LOOPBACK)]) {
         missing::note(format!("lo: cannot bring the loopback interface up: {error}"));
     }
@@ -70,7 +71,7 @@ pub(crate) fn set_up(setup: &Setup, secrets: &[Secret], container: &mut Containe
         device::await_network()?;
     }
     let root = container.writable_root();
-    let written = etc::write(&root, &setup.hostname, setup.network.as_ref());
+    let written = etc::write(&root, &setup.hostname, setup.network.as_ref(), &setup.options.hosts);
     for directory in &setup.directories {
         make_directory(&root, directory);
     }
@@ -79,6 +80,19 @@ pub(crate) fn set_up(setup: &Setup, secrets: &[Secret], container: &mut Containe
     fill_secrets(secrets, setup.user.as_deref().unwrap_or_default())?;
     writes::note_own(&written);
     Ok(())
+}
+
+/// Mounts shares and file systems in memory: what is inside another one comes after it.
+fn mount_inner_last(setup: &Setup) -> Result<(), String> {
+    let depth = |target: &str| Path::new(target).components().count();
+    let shares = setup.shares.iter().map(|share| (depth(&share.target), Ok(share)));
+    let tmpfs = setup.options.tmpfs.iter().map(|tmpfs| (depth(&tmpfs.target), Err(tmpfs)));
+    let mut mounts: Vec<(usize, Result<&Share, &Tmpfs>)> = shares.chain(tmpfs).collect();
+    mounts.sort_by_key(|(depth, _)| *depth);
+    mounts.into_iter().try_for_each(|(_, mount)| match mount {
+        Ok(share) => mount_share(share),
+        Err(tmpfs) => options::mount_tmpfs(tmpfs),
+    })
 }
 
 /// Creates a directory for the command, if it is missing. A failure is not fatal here: the start of the command reports
@@ -125,7 +139,7 @@ fn fill_secrets(secrets: &[Secret], user: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn write_secret(path: &Path, secret: &Secret, owner: Option<&Account>) -> std::io::Result<()> {
+fn write_secret(path: &Path, secret: &Secret, owner: Option<&Account>) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(path)?;
     if let Some(owner) = owner {
         fchown(&file, Some(owner.uid), Some(owner.gid))?;
@@ -180,6 +194,9 @@ fn switch_root() -> Result<(), String> {
 fn mount_share(share: &Share) -> Result<(), String> {
     let flags = if share.read_only { MountFlags::RDONLY } else { MountFlags::empty() };
     let Some(file) = &share.file else {
+        if share.fill {
+            fill(share).map_err(|cause| format!("volume at {}: {cause}", share.target))?;
+        }
         return mount_at(&share.tag, &share.target, "virtiofs", flags, None);
     };
     let directory = format!("{FILE_SHARES}/{}", share.tag);
@@ -199,8 +216,42 @@ fn mount_share(share: &Share) -> Result<(), String> {
     Ok(())
 }
 
+/// Copies what the root has at the target of a share into the share, if the share is empty.
+fn fill(share: &Share) -> Result<(), String> {
+    let (source, directory) = (Path::new(&share.target), format!("{FILE_SHARES}/{}", share.tag));
+    let is_empty = |path: &Path| fs::read_dir(path).is_ok_and(|mut names| names.next().is_none());
+    if !source.is_dir() || is_empty(source) {
+        return Ok(());
+    }
+    mount_at(&share.tag, &directory, "virtiofs", MountFlags::empty(), None)?;
+    if is_empty(Path::new(&directory)) {
+        copy(source, Path::new(&directory)).map_err(|error| error.to_string())?;
+    }
+    rustix::mount::unmount(directory.as_str(), rustix::mount::UnmountFlags::empty())
+        .map_err(|error| format!("{directory}: cannot unmount: {error}"))?;
+    let _ = fs::remove_dir(&directory);
+    Ok(())
+}
+
+/// Copies what is in one directory into another one.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let (reader, writer) = io::pipe()?;
+    std::thread::scope(|scope| {
+        let packing = scope.spawn(move || {
+            let mut packer = Packer::new(BufWriter::new(writer)).owned_by_root();
+            for entry in fs::read_dir(from)? {
+                let name = entry?.file_name();
+                pack_tree(&mut packer, &from.join(&name), Path::new(&name))?;
+            }
+            packer.finish().map(drop)
+        });
+        let unpacked = unpack(reader, &Destination::Into(to.to_owned()), true).map(drop);
+        unpacked.and(packing.join().unwrap_or_else(|_| Err(io::Error::other("packing ended early"))))
+    })
+}
+
 /// Creates a file to mount on, if it does not exist. An existing file must not be copied into the overlay for this.
-fn make_file(path: &str) -> std::io::Result<()> {
+fn make_file(path: &str) -> io::Result<()> {
     if Path::new(path).exists() {
         return Ok(());
     }

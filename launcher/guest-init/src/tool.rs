@@ -4,8 +4,11 @@
 //! | `argv` | does |
 //! |---|---|
 //! | `pack PATH NAME` | writes PATH as a tar stream in which it is called NAME |
+//! | `pack-target PATH NAME` | does the same with what the symbolic link PATH leads to |
 //! | `unpack-into DIRECTORY` | unpacks a tar stream into DIRECTORY |
 //! | `unpack-at PATH NAME` | unpacks a tar stream to PATH, or into PATH as NAME if that is a directory |
+//! | `unpack-at-with-owners PATH NAME` | does the same, and keeps the owners of the stream |
+//! | `ps` | lists the processes |
 //! | `await-port PORT` | ends once something listens on this TCP port |
 //! | `changes` | lists what has been written to the root, as [`Stack::list`] does |
 //! | `pack-changes` | writes that as the tar of an OCI layer |
@@ -20,10 +23,10 @@ use std::thread;
 use std::time::Duration;
 
 use guest_protocol::Process;
-use guest_protocol::archive::{Destination, Packer, pack_tree, unpack};
+use guest_protocol::archive::{Destination, Packer, about, pack_tree, unpack, unpack_with_owners};
 
 use crate::changes::Stack;
-use crate::writes;
+use crate::{processes, writes};
 
 /// Whether a process is a tool that reads what has been written to the root.
 pub(crate) fn looks_at_writes(process: &Process) -> bool {
@@ -40,12 +43,17 @@ pub(crate) fn run(arguments: &[String]) -> u8 {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["pack", path, name] => pack(Path::new(path), Path::new(name)),
-        ["unpack-into", path] => receive(&Destination::Into(path.into())),
-        ["unpack-at", path, name] => receive(&Destination::At { path: path.into(), name: name.into() }),
+        ["pack-target", path, name] => {
+            fs::canonicalize(path).map_err(about(Path::new(path))).and_then(|path| pack(&path, Path::new(name)))
+        }
+        ["unpack-into", path] => receive(&Destination::Into(path.into()), false),
+        ["unpack-at", path, name] => receive(&at(path, name), false),
+        ["unpack-at-with-owners", path, name] => receive(&at(path, name), true),
         ["changes" | "pack-changes"] => Err(io::Error::other("a read-only root has no changes")),
         ["changes", place, lower] => Stack::new(Path::new(place), Path::new(lower)).list(stdout()),
         ["pack-changes", place, lower] => Stack::new(Path::new(place), Path::new(lower)).pack(stdout()),
         ["await-port", port] => await_port(port),
+        ["ps"] => processes::list(stdout()),
         unknown => Err(io::Error::other(format!("init has no tool {unknown:?}"))),
     };
     match done {
@@ -91,8 +99,13 @@ fn stdout() -> impl io::Write {
     BufWriter::with_capacity(64 << 10, io::stdout().lock())
 }
 
+fn at(path: &str, name: &str) -> Destination {
+    Destination::At { path: path.into(), name: name.into() }
+}
+
 /// Unpacks standard input, and prints how much has arrived: [`guest_protocol::archive::Copied`] as JSON.
-fn receive(destination: &Destination) -> io::Result<()> {
+fn receive(destination: &Destination, owners: bool) -> io::Result<()> {
+    let unpack = if owners { unpack_with_owners } else { unpack };
     let copied = unpack(io::stdin().lock(), destination, true)?;
     serde_json::to_writer(io::stdout(), &copied)?;
     Ok(())

@@ -83,6 +83,15 @@ pub fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<Account, Strin
     Ok(account)
 }
 
+/// Returns the id of the group `wanted`, a name in the text of `/etc/group` or a number.
+///
+/// # Errors
+/// One line that names the group that is neither.
+pub fn group(wanted: &str, group: &str) -> Result<u32, String> {
+    let found = groups(group).find(|group| group.name == wanted).map(|group| group.gid);
+    found.or_else(|| wanted.parse().ok()).ok_or_else(|| format!("group {wanted:?} is not in the image's /etc/group"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +126,13 @@ mod tests {
     fn unknown_names_are_named_with_the_file_that_lacks_them() {
         assert_eq!(resolve("nobody", PASSWD, GROUP).unwrap_err(), "user \"nobody\" is not in the image's /etc/passwd");
         assert_eq!(resolve("web:adm", PASSWD, GROUP).unwrap_err(), "group \"adm\" is not in the image's /etc/group");
+    }
+
+    #[test]
+    fn a_group_is_a_name_or_a_number() {
+        assert_eq!(group("ssl", GROUP), Ok(104));
+        assert_eq!(group("777", GROUP), Ok(777));
+        assert_eq!(group("adm", GROUP).unwrap_err(), "group \"adm\" is not in the image's /etc/group");
     }
 
     #[test]

@@ -214,6 +214,7 @@ mod tests {
             volumes: Vec::new(),
             init_system: false,
             user: None,
+            options: Box::default(),
         })
     }
 

@@ -59,6 +59,7 @@ pub mod changes;
 mod frame;
 mod host_side;
 mod message;
+mod options;
 mod process;
 mod relay;
 mod setup;
@@ -69,6 +70,7 @@ mod window;
 
 pub use host_side::{Breach, HostSide, Verdict};
 pub use message::{Channel, Message, Protocol, Service, Side};
+pub use options::{CAPABILITIES, Device, GuestOptions, Limit, Privileges, RESOURCES, Tmpfs};
 pub use process::{Ending, Process, StartError, TerminalSize};
 pub use relay::{Interest, Relay};
 pub use setup::{Hello, MAX_SECRET, Network, Overlay, Part, RootSource, Secret, Setup, Share};

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Privileges;
+
 /// A process to run in the root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
@@ -22,6 +24,9 @@ pub struct Process {
     /// The signal that asks it to end, 1 to 64. By default that is SIGTERM, and SIGRTMIN+3 for systemd.
     #[serde(default)]
     pub stop_signal: Option<u32>,
+    /// What it may do, and what it can never do.
+    #[serde(default)]
+    pub privileges: Privileges,
 }
 
 impl Process {

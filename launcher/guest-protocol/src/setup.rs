@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
+use crate::GuestOptions;
+
 /// What init says about itself when it starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -47,6 +49,9 @@ pub struct Setup {
     /// [`Message::Secret`](crate::Message::Secret) belong to it.
     #[serde(default)]
     pub user: Option<String>,
+    /// What the user asks for besides.
+    #[serde(default)]
+    pub options: Box<GuestOptions>,
 }
 
 /// The setting of a network card.
@@ -134,6 +139,9 @@ pub struct Share {
     pub target: String,
     /// Whether the guest mounts it read-only. The host enforces that too.
     pub read_only: bool,
+    /// Whether an empty share gets what the root has at `target`.
+    #[serde(default)]
+    pub fill: bool,
     /// For a share of a single file: the name of the file in the share that appears at `target`.
     pub file: Option<String>,
 }

@@ -13,7 +13,7 @@ fn every_message() -> Vec<Message> {
             nanoseconds: 7,
             root: RootSource::Share("root".into()),
             overlay: Overlay::Memory { limit: Some(1 << 40) },
-            shares: vec![Share { tag: "s0".into(), target: "/w".into(), read_only: true, file: None }],
+            shares: vec![Share { tag: "s0".into(), target: "/w".into(), read_only: true, fill: false, file: None }],
             network: Some(Network {
                 address: Ipv4Addr::LOCALHOST,
                 prefix: 24,
@@ -27,6 +27,7 @@ fn every_message() -> Vec<Message> {
             volumes: vec!["/data".into()],
             init_system: true,
             user: Some("web".into()),
+            options: Box::new(GuestOptions { shm_size: Some(1), ..GuestOptions::default() }),
         }),
         Message::Ready,
         Message::Start(Process {
@@ -37,6 +38,7 @@ fn every_message() -> Vec<Message> {
             terminal: Some(size),
             by_init: false,
             stop_signal: Some(37),
+            privileges: Privileges { dropped_capabilities: 1, ..Privileges::default() },
         }),
         Message::Started,
         Message::Stdin(vec![]),

@@ -10,7 +10,7 @@ use crate::failure::{About, Failure};
 use crate::print;
 
 /// Show the disk space of images and layers, and what sharing saves
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(after_help = "\
 Examples:
   lamina du

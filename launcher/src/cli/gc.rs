@@ -10,7 +10,7 @@ use crate::print;
 ///
 /// Everything that a running command, mount or machine uses stays, even if its image has been removed. If other layers
 /// borrow content from a removed layer, that content stays and only the rest is freed.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(after_help = "\
 Examples:
   lamina gc --dry-run

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use layer_store::{ImageSummary, Reference, Store, printable};
 use serde::Serialize;
 
-use super::{Global, store};
+use super::filter::{self, Filter};
+use super::template::FormatArg;
+use super::{Global, rows, store};
 use crate::failure::{About, Failure};
 use crate::print;
 
@@ -14,12 +16,31 @@ use crate::print;
 #[command(after_help = "\
 Examples:
   lamina images
+  lamina images 'example.test/*' --format '{{.Repository}}:{{.Tag}} {{.ID}}'
   lamina images -q | xargs lamina verify
   lamina images --json | jq -r '.[].reference'")]
 pub(super) struct Images {
+    /// Show images with this repository, or this name only; * stands for any characters
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
     /// Print names only
     #[arg(long, short)]
     quiet: bool,
+    /// Show images that fit: reference=PATTERN, label=NAME[=VALUE], dangling=BOOL, id=DIGITS,
+    /// before=IMAGE, since=IMAGE
+    #[arg(long, short, value_name = "KEY=VALUE")]
+    filter: Vec<Filter>,
+    #[command(flatten)]
+    format: FormatArg,
+    /// Show whole digests
+    #[arg(long)]
+    no_trunc: bool,
+    /// Accepted: all images are shown
+    #[arg(long, short, hide = true)]
+    all: bool,
+    /// Accepted: digests are shown
+    #[arg(long, hide = true)]
+    digests: bool,
 }
 
 /// One image, as `--json` prints it.
@@ -44,9 +65,14 @@ impl Images {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let opened = store::look_into(global)?;
         let images = opened.images().list().about("store")?;
+        filter::check(&self.filter, &["reference", "label", "dangling", "id", "before", "since"])?;
+        let images: Vec<ImageSummary> = images.into_iter().filter(|image| self.fits(&opened, image)).collect();
         let rows: Vec<Row> = images.iter().map(|image| row(&opened, image)).collect();
         if global.json {
             print::json_pretty(&rows)?;
+            return Ok(0);
+        }
+        if self.format.print(rows.iter().map(|row| self.in_docker(&opened, row)))? {
             return Ok(0);
         }
         let names: Vec<String> = rows.iter().map(|row| familiar(&row.reference)).collect();
@@ -55,13 +81,14 @@ impl Images {
             return Ok(0);
         }
         let width = names.iter().map(String::len).max().unwrap_or_default().max("IMAGE".len());
-        say!("{:width$}  {:19}  {:>6}  {:>9}", "IMAGE", "MANIFEST", "LAYERS", "SIZE");
+        let digits = if self.no_trunc { 71 } else { 19 };
+        say!("{:width$}  {:digits$}  {:>6}  {:>9}", "IMAGE", "MANIFEST", "LAYERS", "SIZE");
         let place = |row: &Row| match row.store == opened.root() {
             true => String::new(),
             false => format!("  in {}", row.store.display()),
         };
         for (name, row) in names.iter().zip(&rows) {
-            let manifest = row.manifest.get(..19).unwrap_or(&row.manifest);
+            let manifest = row.manifest.get(..digits).unwrap_or(&row.manifest);
             match &row.error {
                 Some(error) => say!("{name:width$}  {manifest}  {error}"),
                 None => {
@@ -71,6 +98,46 @@ impl Images {
             }
         }
         Ok(0)
+    }
+
+    fn fits(&self, opened: &Store, image: &ImageSummary) -> bool {
+        let (repository, tag, _) = rows::name_parts(&image.reference);
+        let is_named = |pattern: &str| {
+            let whole = format!("{repository}:{tag}");
+            [&repository, &whole, &image.reference].into_iter().any(|name| filter::matches(pattern, name))
+        };
+        let config_has = |wanted: &str| {
+            let found = opened.images().get(&image.reference).ok();
+            let labels = found.and_then(|image| image.config.config().as_ref()?.labels().clone());
+            filter::has_label(&labels.unwrap_or_default().into_iter().collect(), wanted)
+        };
+        self.name.as_deref().is_none_or(is_named)
+            && filter::fits(&self.filter, |filter| match filter.key.as_str() {
+                "reference" => is_named(&filter.value),
+                "label" => config_has(&filter.value),
+                // All images have names.
+                "dangling" => filter.value == "false",
+                "before" | "since" => {
+                    let when = |name: &str| opened.images().get(name).ok().and_then(|image| rows::created(&image));
+                    let other = store::image(opened, &filter.value).ok().and_then(|image| rows::created(&image));
+                    let (own, other) = (when(&image.reference), other);
+                    own.zip(other)
+                        .is_some_and(|(own, other)| if filter.key == "since" { own > other } else { own < other })
+                }
+                _ => image.manifest_digest.to_string().trim_start_matches("sha256:").starts_with(&filter.value),
+            })
+    }
+
+    fn in_docker(&self, opened: &Store, row: &Row) -> serde_json::Value {
+        let (repository, tag, digest) = rows::name_parts(&row.reference);
+        let created = opened.images().get(&row.reference).ok().and_then(|image| rows::created(&image));
+        let id = if self.no_trunc { row.manifest.clone() } else { rows::short(&row.manifest) };
+        let docker = serde_json::json!({
+            "ID": id, "Repository": repository, "Tag": tag, "Digest": digest.unwrap_or_else(|| row.manifest.clone()),
+            "CreatedAt": created.map(rows::time).unwrap_or_default(), "CreatedSince": created.map(rows::ago).unwrap_or_default(),
+            "Size": super::size(row.bytes),
+        });
+        rows::beside(docker, row)
     }
 }
 

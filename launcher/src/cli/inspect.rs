@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::Value;
 
+use super::template::{self, Format};
 use super::{Global, ps, store};
 use crate::failure::{Failure, USAGE};
 use crate::machine::kept;
@@ -22,17 +24,24 @@ Examples:
   lamina inspect --type machine --json web | jq .processes
   lamina inspect debian:12 --json | jq .config.config.Env")]
 pub(super) struct Inspect {
-    /// The image or machine
-    #[arg(value_name = "REF|NAME")]
-    name: String,
+    /// The images or machines
+    #[arg(value_name = "REF|NAME", required = true)]
+    names: Vec<String>,
     /// Whether NAME is an image or a machine
     #[arg(long = "type", value_enum)]
     kind: Option<Kind>,
+    /// Print each by a template over docker's fields, such as '{{.State.Running}}', or as json
+    #[arg(short, long, value_name = "TEMPLATE")]
+    format: Option<Format>,
+    /// Accepted: sizes are shown
+    #[arg(short, long, hide = true)]
+    size: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Kind {
+pub(super) enum Kind {
     Image,
+    #[value(alias = "container")]
     Machine,
 }
 
@@ -59,27 +68,44 @@ struct LayerReport {
 }
 
 impl Inspect {
+    /// Takes the names for those of images or machines only.
+    pub(super) fn of(self, kind: Kind) -> Self {
+        Self { kind: Some(kind), ..self }
+    }
+
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        let mut rows = Vec::new();
+        self.names.iter().try_for_each(|name| self.show(name, global, &mut rows))?;
+        // All of them are one array.
+        template::print(self.format.as_ref(), rows).map(|_| 0)
+    }
+
+    /// Shows what a name means, or adds its row to `rows` if there is a format.
+    fn show(&self, name: &str, global: &Global, rows: &mut Vec<Value>) -> Result<(), Failure> {
         match self.kind {
-            Some(Kind::Machine) => return show_machine(&Machine::find(&self.name)?, global.json),
-            Some(Kind::Image) => return self.show_image(global),
+            Some(Kind::Machine) => return self.show_machine(&Machine::find(name)?, global, rows),
+            Some(Kind::Image) => return self.show_image(name, global, rows),
             None => {}
         }
         // Anything else is not a machine's name.
-        let machine = machine::is_valid_name(&self.name).then(|| Machine::find(&self.name).ok()).flatten();
-        let Some(machine) = machine else { return self.show_image(global) };
-        let opened = store::look_into(global)?;
-        if store::image(&opened, &self.name).is_ok() {
-            return Err(Failure::new(&self.name, "an image and a machine have this name")
+        let machine = machine::is_valid_name(name).then(|| Machine::find(name).ok()).flatten();
+        let Some(machine) = machine else { return self.show_image(name, global, rows) };
+        let opened = store::find(global)?;
+        if opened.is_ok_and(|opened| store::image(&opened, name).is_ok()) {
+            return Err(Failure::new(name, "an image and a machine have this name")
                 .with_hint("choose one with --type")
                 .with_status(USAGE));
         }
-        show_machine(&machine, global.json)
+        self.show_machine(&machine, global, rows)
     }
 
-    fn show_image(&self, global: &Global) -> Result<u8, Failure> {
+    fn has_format(&self) -> bool {
+        !matches!(self.format, None | Some(Format::Plain))
+    }
+
+    fn show_image(&self, name: &str, global: &Global, rows: &mut Vec<Value>) -> Result<(), Failure> {
         let opened = store::look_into(global)?;
-        let image = store::image(&opened, &self.name)?;
+        let image = store::image(&opened, name)?;
         let layers = image.layers.iter().map(|layer| LayerReport {
             diff_id: layer.to_string(),
             bytes: opened.layers().bytes(layer).unwrap_or_default(),
@@ -95,10 +121,12 @@ impl Inspect {
         };
         if global.json {
             print::json_pretty(&report)?;
+        } else if self.has_format() {
+            rows.push(super::rows::inspected_image(&opened, &image, &report));
         } else {
             report.print(opened.root());
         }
-        Ok(0)
+        Ok(())
     }
 }
 
@@ -112,42 +140,47 @@ struct MachineReport<'machine> {
     spec: Option<&'machine Spec>,
 }
 
-fn show_machine(machine: &Machine, json: bool) -> Result<u8, Failure> {
-    let directory = machine.directory()?;
-    let spec = Spec::read(&directory).ok().map(Spec::without_secrets);
-    let record = &machine.record;
-    if json {
+impl Inspect {
+    fn show_machine(&self, machine: &Machine, global: &Global, rows: &mut Vec<Value>) -> Result<(), Failure> {
+        let directory = machine.directory()?;
+        let spec = Spec::read(&directory).ok().map(Spec::without_secrets);
+        let record = &machine.record;
         let report = MachineReport { record, directory: &directory, spec: spec.as_ref() };
-        print::json_pretty(&report)?;
-        return Ok(0);
-    }
-    say!("machine     {}", record.name);
-    say!("root        {}", record.root);
-    say!("state       {}", ps::describe(&record.state));
-    record.engine.iter().for_each(|engine| say!("engine      {engine}"));
-    record.warnings.iter().for_each(|warning| say!("warning     {warning}"));
-    say!("command     {}", record.command.join(" "));
-    say!("directory   {}", directory.display());
-    if let Some(spec) = &spec {
-        say!("processors  {}", spec.cpus);
-        say!("memory      {} MiB", spec.memory_mib);
-        say!("writes      {}", spec.writes);
-        if let Some(bytes) = kept::taken(&directory.join(kept::DISK)) {
-            say!("disk        {} used on the host", super::size(bytes));
+        if global.json {
+            return print::json_pretty(&report);
         }
-        for share in &spec.shares {
-            let mode = if share.read_only { " (read-only)" } else { "" };
-            say!("share       {} at {}{mode}", share.host.display(), share.guest);
+        if self.has_format() {
+            rows.push(super::rows::inspected_machine(record, spec.as_ref(), &report));
+            return Ok(());
         }
-        spec.published.iter().for_each(|port| say!("port        {port}"));
-        for (name, _) in &spec.process.env {
-            say!("env         {name}");
+        say!("machine     {}", record.name);
+        say!("root        {}", record.root);
+        say!("state       {}", ps::describe(&record.state));
+        record.engine.iter().for_each(|engine| say!("engine      {engine}"));
+        record.warnings.iter().for_each(|warning| say!("warning     {warning}"));
+        say!("command     {}", record.command.join(" "));
+        say!("directory   {}", directory.display());
+        if let Some(spec) = &spec {
+            say!("processors  {}", spec.cpus);
+            say!("memory      {} MiB", spec.memory_mib);
+            say!("writes      {}", spec.writes);
+            if let Some(bytes) = kept::taken(&directory.join(kept::DISK)) {
+                say!("disk        {} used on the host", super::size(bytes));
+            }
+            for share in &spec.shares {
+                let mode = if share.read_only { " (read-only)" } else { "" };
+                say!("share       {} at {}{mode}", share.host.display(), share.guest);
+            }
+            spec.published.iter().for_each(|port| say!("port        {port}"));
+            for (name, _) in &spec.process.env {
+                say!("env         {name}");
+            }
         }
+        for process in &record.processes {
+            say!("process     {} {}", process.pid, process.role);
+        }
+        Ok(())
     }
-    for process in &record.processes {
-        say!("process     {} {}", process.pid, process.role);
-    }
-    Ok(0)
 }
 
 impl Report<'_> {

@@ -1,6 +1,8 @@
 //! The commands of `lamina`: each in its own file, with its options next to the code that uses them.
 
 mod acquired;
+mod archive;
+mod attach;
 mod bars;
 mod build_image;
 mod commit;
@@ -12,9 +14,14 @@ mod du;
 mod du_svg;
 mod ending;
 mod exec;
+mod exists;
 mod export;
+mod filter;
 mod gc;
+mod groups;
+mod guest_options;
 mod help;
+mod history;
 mod images;
 mod import;
 mod inspect;
@@ -23,20 +30,34 @@ mod logs;
 mod materialize;
 mod mount;
 mod mount_helper;
+mod mounts;
 mod on_top;
 mod outcome;
+mod port;
+mod ports;
 mod prepare;
+mod prune;
 mod ps;
 mod pull;
 mod refused;
+mod rename;
 mod rmi;
+mod rows;
 mod run;
+mod shell;
 mod start;
 mod stats;
 mod store;
+mod system_df;
+mod tag;
+mod template;
+mod top;
 mod umount;
+mod usage;
 mod values;
 mod verify;
+mod version;
+mod volume;
 
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
@@ -92,6 +113,9 @@ pub(crate) struct Global {
     after_help = help::topics()
 )]
 struct Cli {
+    /// As docker's; -V is the same.
+    #[arg(short = 'v', hide = true, action = clap::ArgAction::Version)]
+    docker_version: Option<bool>,
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
@@ -105,32 +129,64 @@ enum Command {
     Prepare(prepare::Prepare),
     Images(images::Images),
     Inspect(inspect::Inspect),
+    Tag(tag::Tag),
+    History(history::History),
     Rmi(rmi::Rmi),
     Gc(gc::Gc),
     Du(du::Du),
     Verify(verify::Verify),
     Export(export::Export),
+    Save(archive::Save),
+    Load(archive::Load),
     BuildImage(build_image::BuildImage),
     Materialize(materialize::Materialize),
     Mount(mount::Mount),
     Umount(umount::Umount),
     Stats(stats::Stats),
     Run(Box<run::Run>),
+    Create(Box<run::Create>),
+    Attach(attach::Attach),
     Ps(ps::Ps),
     Logs(logs::Logs),
     Exec(exec::Exec),
+    Shell(Box<shell::Shell>),
+    Top(top::Top),
+    Port(port::Port),
     Cp(cp::Cp),
     Diff(diff::Diff),
     Commit(commit::Commit),
     Stop(ending::Stop),
     Kill(ending::Kill),
     Start(start::Start),
+    Restart(start::Restart),
+    Rename(rename::Rename),
     Wait(ending::Wait),
     Rm(ending::Rm),
+    #[command(subcommand)]
+    Volume(volume::Volumes),
     Doctor(doctor::Doctor),
     Help(help::Help),
     Completions(completions::Completions),
     Man(completions::Man),
+    Version(version::Version),
+    #[command(subcommand)]
+    Image(groups::ImageCommand),
+    #[command(subcommand)]
+    Container(groups::ContainerCommand),
+    #[command(subcommand)]
+    System(groups::SystemCommand),
+    #[command(skip)]
+    ImageExists(exists::ImageExists),
+    #[command(skip)]
+    MachineExists(exists::MachineExists),
+    #[command(skip)]
+    ImagePrune(prune::ImagePrune),
+    #[command(skip)]
+    ContainerPrune(prune::ContainerPrune),
+    #[command(skip)]
+    SystemPrune(prune::SystemPrune),
+    #[command(skip)]
+    SystemDf(system_df::SystemDf),
 }
 
 /// Runs the program on this process's arguments. The exit status is 0 for success, 1 for a failure and 2 for wrong usage.
@@ -156,43 +212,69 @@ pub fn main() -> ExitCode {
         Err(status) => return status.into(),
     };
     log_to_stderr(cli.global.verbose);
-    report(match cli.command {
-        Command::Pull(pull) => pull.execute(&cli.global),
-        Command::Import(import) => import.execute(&cli.global),
-        Command::Prepare(prepare) => prepare.execute(&cli.global),
-        Command::Images(images) => images.execute(&cli.global),
-        Command::Inspect(inspect) => inspect.execute(&cli.global),
-        Command::Rmi(rmi) => rmi.execute(&cli.global),
+    report(execute(cli.command, &cli.global, arguments))
+}
+
+fn execute(command: Command, global: &Global, arguments: Vec<OsString>) -> Result<u8, Failure> {
+    match command {
+        Command::Pull(pull) => pull.execute(global),
+        Command::Import(import) => import.execute(global),
+        Command::Prepare(prepare) => prepare.execute(global),
+        Command::Images(images) => images.execute(global),
+        Command::Inspect(inspect) => inspect.execute(global),
+        Command::Rmi(rmi) => rmi.execute(global),
         Command::Gc(gc) => {
             // A server whose mount has just been removed may still use the store.
             let _ = composefs_fuse::linux::wait_for_ending_mounts();
-            gc.execute(&cli.global)
+            gc.execute(global)
         }
-        Command::Du(du) => du.execute(&cli.global),
-        Command::Verify(verify) => verify.execute(&cli.global),
-        Command::Export(export) => export.execute(&cli.global),
-        Command::BuildImage(build) => build.execute(&cli.global),
-        Command::Materialize(materialize) => materialize.execute(&cli.global),
-        Command::Mount(mount) => mount.execute(&cli.global, arguments),
+        Command::Du(du) => du.execute(global),
+        Command::Verify(verify) => verify.execute(global),
+        Command::Export(export) => export.execute(global),
+        Command::BuildImage(build) => build.execute(global),
+        Command::Materialize(materialize) => materialize.execute(global),
+        Command::Mount(mount) => mount.execute(global, arguments),
         Command::Umount(umount) => umount.execute(),
-        Command::Stats(stats) => stats.execute(&cli.global),
-        Command::Run(run) => run.execute(&cli.global).map_err(Failure::before_the_command),
-        Command::Ps(ps) => ps.execute(&cli.global),
-        Command::Logs(logs) => logs.execute(&cli.global),
-        Command::Exec(exec) => exec.execute(&cli.global).map_err(Failure::before_the_command),
-        Command::Cp(cp) => cp.execute(&cli.global),
-        Command::Diff(diff) => diff.execute(&cli.global),
-        Command::Commit(commit) => commit.execute(&cli.global),
-        Command::Stop(stop) => stop.execute(&cli.global),
-        Command::Kill(kill) => kill.execute(&cli.global),
-        Command::Start(start) => start.execute(&cli.global),
-        Command::Wait(wait) => wait.execute(&cli.global),
-        Command::Rm(rm) => rm.execute(&cli.global),
-        Command::Doctor(doctor) => doctor.execute(&cli.global),
+        Command::Stats(stats) => stats.execute(global),
+        Command::Run(run) => run.execute(global).map_err(Failure::before_the_command),
+        Command::Ps(ps) => ps.execute(global),
+        Command::Logs(logs) => logs.execute(global),
+        Command::Exec(exec) => exec.execute(global).map_err(Failure::before_the_command),
+        Command::Cp(cp) => cp.execute(global),
+        Command::Diff(diff) => diff.execute(global),
+        Command::Commit(commit) => commit.execute(global),
+        Command::Stop(stop) => stop.execute(global),
+        Command::Kill(kill) => kill.execute(global),
+        Command::Start(start) => start.execute(global),
+        Command::Wait(wait) => wait.execute(global),
+        Command::Rm(rm) => rm.execute(global),
+        Command::Volume(volume) => volume.execute(global),
+        Command::Doctor(doctor) => doctor.execute(global),
         Command::Help(help) => help.execute(),
         Command::Completions(completions) => completions.execute(),
         Command::Man(man) => man.execute(),
-    })
+        Command::Create(create) => create.execute(global).map_err(Failure::before_the_command),
+        Command::Attach(attach) => attach.execute(global).map_err(Failure::before_the_command),
+        Command::Tag(tag) => tag.execute(global),
+        Command::History(history) => history.execute(global),
+        Command::Save(save) => save.execute(global),
+        Command::Load(load) => load.execute(global),
+        Command::Shell(shell) => shell.execute(global).map_err(Failure::before_the_command),
+        Command::Top(top) => top.execute(global),
+        Command::Port(port) => port.execute(global),
+        Command::Restart(restart) => restart.execute(global),
+        Command::Rename(rename) => rename.execute(global),
+        Command::Version(version) => version.execute(global),
+        Command::ImageExists(exists) => exists.execute(global),
+        Command::MachineExists(exists) => exists.execute(),
+        Command::ImagePrune(prune) => prune.execute(global),
+        Command::ContainerPrune(prune) => prune.execute(global),
+        Command::SystemPrune(prune) => prune.execute(global),
+        Command::SystemDf(df) => df.execute(global),
+        Command::Image(command) => execute(command.into(), global, arguments),
+        Command::Container(command) => execute(command.into(), global, arguments),
+        Command::System(command) => execute(command.into(), global, arguments),
+    }
 }
 
 /// Parses the command line. If it is wrong or asks for help, prints that and returns the exit status. The message about a

@@ -63,6 +63,8 @@ pub(super) struct Missing {
     /// Show no progress of a pull
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    policy: PolicyArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -89,7 +91,8 @@ impl Missing {
         let reference = store::reference(name)?;
         let cancellation = Cancellation::default();
         let registered = store::cancel_on_signal(&cancellation)?;
-        let options = PullOptions { platform: self.platform.clone(), ..PullOptions::default() };
+        let (platform, policy) = (self.platform.clone(), self.policy.policy());
+        let options = PullOptions { platform, policy, ..PullOptions::default() };
         let bars = Arc::new(Bars::new(self.quiet, cancellation));
         let observer: Arc<dyn Observer> = Arc::clone(&bars) as Arc<dyn Observer>;
         let pulled = opened.images().pull(&reference, &options, &observer);

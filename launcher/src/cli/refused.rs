@@ -69,6 +69,26 @@ const OF_RUN: &[(&[&str], &str)] = &[
     (&["--arch", "--os"], "write --platform OS/ARCH"),
     (&["--authfile", "--tls-verify", "--creds", "--cert-dir"], REGISTRY),
     (&["--timeout"], "limit the time from here: timeout SECONDS lamina run ..."),
+    (
+        &["--hosts-file", "--no-hosts", "--no-hostname"],
+        "the guest's init writes /etc/hosts; add names with --add-host, or share a file: -v ./hosts:/etc/hosts",
+    ),
+    (
+        &["--passwd*", "--group-entry", "--hostuser"],
+        "a user needs no entry in /etc/passwd: --user UID:GID; others belong into the image",
+    ),
+    (&["--http-proxy", "--env-merge"], "pass on each variable that is needed: -e http_proxy"),
+    (&["--image-volume"], "volumes of the image take writes anyway; keep them with -v NAME:/path"),
+    (&["--read-only-tmpfs"], "with --read-only, add what must take writes: --tmpfs /tmp --tmpfs /run"),
+    (&["--pidfile", "--conmon-pidfile"], "`lamina inspect --json NAME` lists the processes; --cidfile writes the name"),
+    (&["--preserve-fd*"], "share the file instead, as in -v FILE:/path, or pass its content with -i < FILE"),
+    (&["--sdnotify"], "--detach returns when the machine is ready (--ready); in a unit of systemd, use Type=exec"),
+    (&["--seccomp-policy", "--rdt-class", "--personality", "--chrootdirs", "--cgroup-conf"], NAMESPACES),
+    (
+        &["--init-path", "--init-ctr", "--requires"],
+        "start what must run before by a command of its own, or in a unit of systemd",
+    ),
+    (&["--decryption-key", "--retry*", "--variant", "--use-api-socket"], REGISTRY),
     (&["--rmi"], "remove the image afterwards: lamina rmi IMAGE"),
 ];
 
@@ -81,6 +101,7 @@ const OF_OTHERS: &[(&str, &[&str], &str)] = &[
         &["--detach-keys"],
         "there are none; `lamina logs --follow NAME` shows the output without passing on signals",
     ),
+    ("rmi", &["--all", "-a"], "use lamina image prune --all --force"),
     ("pull", &["--all-tags", "-a"], "name each tag; `skopeo list-tags docker://NAME` lists them"),
     ("ps", &["--size", "-s"], "`lamina inspect NAME` shows the size of a machine's disk"),
     ("images", &["--tree"], "`lamina du` shows what images share"),
@@ -90,6 +111,53 @@ const OF_OTHERS: &[(&str, &[&str], &str)] = &[
         "it makes the image of a disk; Dockerfiles are built by `docker build` or `buildah build`",
     ),
     ("rm", &["--link", "-l"], "machines have no links; leave it out"),
+    (
+        "prune",
+        &["--filter", "--until", "--build"],
+        "prune removes all that is not used; choose with `lamina ps --all --filter` and `rm`",
+    ),
+    ("create", &["--opt", "-o"], "a volume is a directory of this host; mount it here and share it with -v DIR:/path"),
+    (
+        "logs",
+        &["--latest", "-l", "--names", "--color"],
+        "name the machine; `lamina ps --latest --quiet` prints the last one",
+    ),
+    (
+        "stop",
+        &["--ignore", "-i", "--latest", "-l"],
+        "name the machine; `lamina ps --latest --quiet` prints the last one",
+    ),
+    ("wait", &["--condition", "--interval", "-i"], "it waits for the end; --ready of `run` waits for the start"),
+    (
+        "save",
+        &["--compress", "--uncompressed"],
+        "layers are saved as they are stored; compress the archive, as in lamina save IMAGE | zstd",
+    ),
+    (
+        "commit",
+        &["--change", "-c", "--pause", "-p", "--squash", "--format", "-f"],
+        "the new image has the config of the old one and one more layer",
+    ),
+    ("inspect", &["--latest", "-l"], "name the machine; `lamina ps --latest --quiet` prints the last one"),
+];
+
+/// Commands of groups, and what to do instead.
+const OF_GROUPS: &[(&str, &str, &str)] = &[
+    ("volume", "export", "pack its directory: tar -C $(lamina volume inspect --format '{{.Mountpoint}}' NAME) -c ."),
+    (
+        "volume",
+        "import",
+        "unpack into its directory: tar -C $(lamina volume inspect --format '{{.Mountpoint}}' NAME) -x",
+    ),
+    (
+        "volume",
+        "mount",
+        "it is a directory of this host already: lamina volume inspect --format '{{.Mountpoint}}' NAME",
+    ),
+    ("volume", "update", "a volume has no options; create another one with `lamina volume create`"),
+    ("image", "tree", "`lamina du --layers` shows which images share layers"),
+    ("container", "export", "`lamina cp NAME:/ -` writes the root of a machine as a tar stream"),
+    ("system", "info", "`lamina doctor` tests this host, and `lamina system df` shows the space"),
 ];
 
 /// Commands, and what to do instead.
@@ -126,6 +194,13 @@ const COMMANDS: &[(&[&str], &str)] = &[
         "`lamina doctor` tests this host, `lamina version` shows the version, and `lamina system df` the space",
     ),
     (&["healthcheck"], "nothing runs health checks; ask with `lamina exec NAME COMMAND`"),
+    (&["untag"], "remove the name with `lamina rmi NAME`; other names of the image stay"),
+    (&["auto-update"], "pull the image, and run the machine again"),
+    (&["init"], "`lamina --help` lists the commands, and `lamina COMMAND --help` their options"),
+    (
+        &["scout", "sbom", "debug", "desktop", "extension", "model", "mcp"],
+        "Lamina has nothing like it; `lamina --help` lists the commands",
+    ),
     (&["unshare"], "nothing here needs a user namespace; `lamina mount` needs no root"),
 ];
 
@@ -133,7 +208,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
 pub(super) fn status(error: &clap::Error, arguments: &[OsString]) -> u8 {
     match error.exit_code() {
         0 => 0,
-        _ if path(arguments).iter().any(|word| PASS_ON_A_STATUS.contains(&word.as_str())) => MACHINE_FAILED,
+        _ if has_command(&path(arguments), &PASS_ON_A_STATUS) => MACHINE_FAILED,
         _ => USAGE,
     }
 }
@@ -178,22 +253,31 @@ fn instead(error: &clap::Error, path: &[String]) -> Option<Failure> {
         ErrorKind::UnknownArgument => {
             let word = word(ContextKind::InvalidArg)?;
             let word = word.split('=').next().unwrap_or(word);
-            (word, option(path.last()?, word)?)
+            (word, option(path, word)?)
         }
         ErrorKind::InvalidSubcommand => {
             let word = word(ContextKind::InvalidSubcommand)?;
-            (word, find(COMMANDS, word)?)
+            let of_group = path.first().filter(|group| GROUPS.contains(&group.as_str()));
+            let own = of_group.and_then(|group| OF_GROUPS.iter().find(|(of, own, _)| of == group && *own == word));
+            (word, own.map(|(.., line)| *line).or_else(|| find(COMMANDS, word))?)
         }
         _ => return None,
     };
     Some(Failure::new(word, line))
 }
 
-fn option(command: &str, word: &str) -> Option<&'static str> {
-    if matches!(command, "run" | "create") {
+/// Whether the command is one of these, and not a command on volumes of the same name.
+fn has_command(path: &[String], commands: &[&str]) -> bool {
+    let is_about_volumes = path.first().is_some_and(|group| group == "volume");
+    !is_about_volumes && path.last().is_some_and(|command| commands.contains(&command.as_str()))
+}
+
+fn option(path: &[String], word: &str) -> Option<&'static str> {
+    if has_command(path, &["run", "create", "shell"]) {
         return find(OF_RUN, word);
     }
-    let own = OF_OTHERS.iter().filter(|(of, ..)| *of == command);
+    let command = path.last()?;
+    let own = OF_OTHERS.iter().filter(|(of, ..)| of == command);
     own.copied().find(|(_, words, _)| words.iter().any(|known| fits(known, word))).map(|(.., line)| line)
 }
 
@@ -251,6 +335,7 @@ mod tests {
             ("lamina run --restart=always x", &["run"][..]),
             ("lamina --store /s --json image ls -q", &["image", "ls"]),
             ("lamina --store=/s exec x ls", &["exec"]),
+            ("lamina volume create --opt x", &["volume", "create"]),
             ("lamina", &[]),
         ] {
             let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
@@ -272,7 +357,8 @@ mod tests {
 
     #[test]
     fn every_line_is_one_line() {
-        let lines = OF_RUN.iter().chain(COMMANDS).map(|(_, line)| line).chain(OF_OTHERS.iter().map(|(.., line)| line));
+        let lines = OF_RUN.iter().chain(COMMANDS).map(|(_, line)| line);
+        let lines = lines.chain(OF_OTHERS.iter().map(|(.., line)| line)).chain(OF_GROUPS.iter().map(|(.., line)| line));
         for line in lines {
             assert!(!line.contains('\n') && line.len() < 140, "{line}");
         }

@@ -1,6 +1,6 @@
 //! `lamina rmi`.
 
-use layer_store::Store;
+use layer_store::{Store, StoreError};
 
 use super::{Global, store};
 use crate::failure::{About, FAILED, Failure, USAGE};
@@ -18,6 +18,12 @@ pub(super) struct Rmi {
     /// The images
     #[arg(value_name = "REF", required = true)]
     images: Vec<String>,
+    /// Do not fail for an image that does not exist
+    #[arg(short, long)]
+    force: bool,
+    /// Accepted: the layers stay until `lamina gc`
+    #[arg(long, hide = true)]
+    no_prune: bool,
 }
 
 impl Rmi {
@@ -30,7 +36,11 @@ impl Rmi {
         for (name, reference) in self.images.iter().zip(references) {
             // Counted before each removal: the second of two images that share a layer frees it.
             let unique = only_of(&opened, &reference);
-            if let Err(failure) = opened.images().untag(&reference).about(name) {
+            if let Err(error) = opened.images().untag(&reference) {
+                if self.force && matches!(error, StoreError::NoSuchImage(_)) {
+                    continue;
+                }
+                let failure = Failure::of(name, &error);
                 // The other images can still be removed.
                 tell!("lamina: {failure}");
                 failed.push(reference);

@@ -2,27 +2,31 @@
 
 use std::path::{Path, PathBuf};
 
+use guest_protocol::GuestOptions;
 use layer_store::Store;
 
+use super::exec::Exec;
+use super::guest_options::GuestArgs;
+use super::mounts::{Mounts, Resolved};
 use super::on_top::OnTop;
 use super::outcome::{Outcome, refuse_json};
+use super::ports::{self, Ports};
 use super::pull::Missing;
 use super::values::{Processors, parse_disk, parse_log_size, parse_memory, parse_name, parse_size, split_command};
 use super::{Global, store};
 use crate::engine::{Backend, Choice, RunRequest, table};
-use crate::failure::{About, Failure};
+use crate::failure::{About, Failure, USAGE};
 use crate::host::confine::Level;
-use crate::host::network::{NetworkBackend, Publish};
+use crate::host::network::NetworkBackend;
 use crate::machine::kept;
 use crate::machine::launch::{self, Prepared};
-use crate::machine::{self, Directory, ReadyPipe, Record, Signals};
+use crate::machine::{self, Directory, ReadyPipe, Record, Signals, State};
 use crate::print;
 use crate::spec::command::{self, Overrides};
 use crate::spec::image_config::Defaults;
 use crate::spec::ready::Ready;
 use crate::spec::secret::{self, Secret};
-use crate::spec::share::Share;
-use crate::spec::{Root, Spec, Writes, open_store, signal};
+use crate::spec::{ResolverChanges, Root, Spec, Writes, open_store, signal};
 
 /// Boot an image as a VM and run a command in it
 ///
@@ -34,6 +38,7 @@ use crate::spec::{Root, Spec, Writes, open_store, signal};
 /// `lamina exec`.
 #[derive(Debug, clap::Args)]
 #[command(
+    disable_help_flag = true,
     override_usage = "lamina run [OPTIONS] IMAGE [CMD] [ARG]...\n       lamina run [OPTIONS] --rootfs DIR [CMD] [ARG]...",
     after_help = "\
 Examples:
@@ -57,10 +62,8 @@ pub(super) struct Run {
     on_top: OnTop,
     #[command(flatten)]
     missing: Missing,
-    /// Share a directory or a single file with the VM. Options, separated by commas: ro (read-only), uid=N and gid=N (the
-    /// user and group of the VM that it belongs to, instead of the command's)
-    #[arg(short = 'v', long = "volume", value_name = "HOST:GUEST[:OPTIONS]")]
-    volumes: Vec<Share>,
+    #[command(flatten)]
+    mounts: Mounts,
     /// Pass standard input to the command; without it, only a terminal is passed on. With --detach: keep its input open
     #[arg(short, long)]
     interactive: bool,
@@ -76,13 +79,16 @@ pub(super) struct Run {
     /// Give the VM a file as /run/secrets/NAME, in its memory only; also id=NAME,src=FILE
     #[arg(long = "secret", value_name = "[NAME=]FILE")]
     secrets: Vec<Secret>,
-    /// The VM's network: passt, slirp (built into QEMU), none or auto
-    #[arg(long, default_value = "auto", hide_default_value = true)]
+    /// The VM's network: passt, slirp (built into QEMU), none or auto (also bridge)
+    #[arg(long, alias = "net", default_value = "auto", hide_default_value = true)]
     network: Choice<NetworkBackend>,
-    /// Forward a port of this host to a service of the VM, with or without a network; it is bound to 127.0.0.1 unless an
-    /// address is given
-    #[arg(short, long = "publish", value_name = "[ADDRESS:]HOST:GUEST[/udp]")]
-    publish: Vec<Publish>,
+    /// Forward a port of this host to the VM; it is bound to 127.0.0.1 unless an address is given. Ports may be ranges, as
+    /// in 8000-8010:80-90. Without HOST, a free port is taken, which `lamina port` shows
+    #[arg(short, long = "publish", value_name = "[[ADDRESS:]HOST:]GUEST[/udp]")]
+    publish: Vec<Ports>,
+    /// Forward free ports of this host to all ports that the image exposes
+    #[arg(short = 'P', long)]
+    publish_all: bool,
     /// Let the VM reach services that listen on this host's loopback, as host.docker.internal or
     /// host.containers.internal
     #[arg(long, alias = "allow-host-loopback")]
@@ -184,12 +190,71 @@ pub(super) struct Run {
     /// How many seconds the VM may take to become ready
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     ready_timeout: u64,
+    #[command(flatten)]
+    guest: GuestArgs,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    /// Set by `lamina create`.
+    #[arg(skip)]
+    only_create: bool,
     /// The image, and the command to run in it; the image's own by default
     #[arg(trailing_var_arg = true, value_name = "IMAGE", required_unless_present = "rootfs")]
     words: Vec<String>,
 }
 
+/// Prepare a machine as `lamina run` does, and start nothing
+///
+/// `lamina start` starts it, in the background or, with --attach, at this terminal.
+#[derive(Debug, clap::Args)]
+#[command(
+    disable_help_flag = true,
+    override_usage = "lamina create [OPTIONS] IMAGE [CMD] [ARG]...",
+    after_help = "\
+Examples:
+  lamina create --name web -p 8000:80 nginx:1
+  lamina start web"
+)]
+pub(super) struct Create {
+    #[command(flatten)]
+    run: Run,
+}
+
+impl Create {
+    pub(super) fn execute(self, global: &Global) -> Result<u8, Failure> {
+        for (given, option) in [(self.run.remove, "--rm"), (self.run.dry_run, "--dry-run")] {
+            if given {
+                return Err(Failure::new(option, "a machine that is only created is not removed or tried")
+                    .with_hint("use lamina run")
+                    .with_status(USAGE));
+            }
+        }
+        Run { detach: true, only_create: true, ..self.run }.execute(global)
+    }
+}
+
 impl Run {
+    /// Returns the image, if there is one and no command; otherwise how many words there are.
+    pub(super) fn only_word(&self) -> Result<&str, usize> {
+        match self.words.as_slice() {
+            [word] if self.rootfs.is_none() => Ok(word),
+            words => Err(words.len()),
+        }
+    }
+
+    /// Returns the same machine with this command and with input instead of the image's command.
+    pub(super) fn with_shell(mut self, terminal: bool, shell: [String; 3]) -> Self {
+        (self.interactive, self.tty, self.entrypoint) = (true, terminal, Some(String::new()));
+        self.words.extend(shell);
+        self
+    }
+
+    /// Returns the options that a further command in a machine has too.
+    pub(super) fn for_exec(self) -> Exec {
+        let Self { env, env_file, workdir, user, .. } = self;
+        Exec { env, env_file, workdir, user, ..Exec::default() }
+    }
+
     pub(super) fn execute(mut self, global: &Global) -> Result<u8, Failure> {
         if self.tty && !self.detach {
             refuse_json(global, "a terminal")?;
@@ -204,8 +269,21 @@ impl Run {
         let spec = self.spec(root, defaults, command, global)?;
         let tree = spec.root.open(&spec.name)?;
         let signals = Signals::catch()?;
+        if let Some(file) = &self.guest.cidfile {
+            write_name(file, &spec.name)?;
+        }
         let ephemeral = self.remove || !(self.detach || self.keep.is_some());
         let record = machine::new_record(&spec.name, &spec.root.name(), &spec.process.argv, ephemeral);
+        let record = Record {
+            labels: spec.labels.clone(),
+            published: spec.published.clone(),
+            memory_mib: (!table::forces_container(&spec.request)).then_some(spec.memory_mib),
+            ..record
+        };
+        if self.only_create {
+            create(&spec, Record { state: State::Created, ..record }, true)?;
+            return Self::created(global, &spec);
+        }
         if self.detach && !self.dry_run {
             return Self::start_detached(global, &spec, record, &signals);
         }
@@ -233,6 +311,10 @@ impl Run {
 
     fn start_detached(global: &Global, spec: &Spec, record: Record, signals: &Signals) -> Result<u8, Failure> {
         machine::start_detached(create(spec, record, true)?, signals)?;
+        Self::created(global, spec)
+    }
+
+    fn created(global: &Global, spec: &Spec) -> Result<u8, Failure> {
         if global.json {
             print::json(&serde_json::json!({ "name": spec.name }))?;
         } else {
@@ -268,10 +350,14 @@ impl Run {
     }
 
     fn spec(&self, root: Root, defaults: Defaults, command: Vec<String>, global: &Global) -> Result<Spec, Failure> {
-        let volumes = self.volumes.iter().map(|share| {
-            let host = std::path::absolute(&share.host).about(share.host.display())?;
-            Ok(Share { host, ..share.clone() })
-        });
+        let Resolved { shares, anonymous, tmpfs } = self.mounts.resolve(self.dry_run)?;
+        let options = GuestOptions { tmpfs, ..self.guest.options() };
+        let resolver = self.guest.resolver();
+        let published = ports::resolve(&self.publish, self.publish_all, &defaults.exposed)?;
+        if self.network == Choice::Forced(NetworkBackend::None) && resolver != ResolverChanges::default() {
+            let failure = Failure::new("--dns", "the VM has no network");
+            return Err(failure.with_hint("leave out --dns or --network none").with_status(USAGE));
+        }
         let secrets = self.secrets.iter().map(|secret| {
             let file = std::path::absolute(&secret.file).about(secret.file.display())?;
             Ok(Secret { file, ..secret.clone() })
@@ -285,10 +371,14 @@ impl Run {
                 None if self.read_only => Writes::Nowhere,
                 None => Writes::Memory { limit: self.tmpfs_size },
             },
-            shares: volumes.collect::<Result<_, Failure>>()?,
-            image_volumes: defaults.volumes.clone(),
-            published: self.publish.clone(),
+            image_volumes: defaults.volumes.iter().cloned().chain(anonymous).collect(),
+            published: published.clone(),
             secrets: secrets.collect::<Result<_, Failure>>()?,
+            hostname: self.guest.hostname.clone(),
+            options,
+            resolver,
+            labels: self.guest.labels()?,
+            stop_timeout: self.guest.stop_timeout,
             keeps_input_open: self.detach && (self.interactive || self.tty),
             process: command::assemble(defaults, self.overrides(command, global)?)?,
             request: RunRequest {
@@ -298,13 +388,14 @@ impl Run {
                 machine: self.machine.clone(),
                 network: self.network,
                 host_loopback: self.host_loopback,
-                shares: self.volumes.len(),
+                shares: shares.len(),
                 directory_root: matches!(root, Root::Directory(_)),
                 kept: self.keep.is_some(),
                 confine: self.confine.map_or_else(confine_by_default, Ok)?,
                 run_as: self.run_as.clone(),
                 explain: self.explain,
             },
+            shares,
             kernel: self.kernel.clone().map(std::path::absolute).transpose().about("--kernel")?,
             log_max_size: self.log_max_size,
             show_console: self.console,
@@ -323,6 +414,7 @@ impl Run {
             working_dir: self.workdir.clone(),
             user: self.user.clone(),
             stop_signal: self.stop_signal,
+            privileges: self.guest.privileges(),
             terminal: (self.tty || !self.detach && !global.json && machine::terminal_wanted())
                 .then(machine::terminal_size),
         })
@@ -375,6 +467,14 @@ fn confine_by_default() -> Result<Level, Failure> {
         Ok(text) if !text.is_empty() => text.parse().map_err(|cause: String| Failure::new("LAMINA_CONFINE", cause)),
         _ => Ok(Level::Auto),
     }
+}
+
+/// Writes a machine's name to a file that must not exist, as docker does.
+fn write_name(file: &Path, name: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    let about = || format!("--cidfile {}", file.display());
+    let mut file = std::fs::File::create_new(file).about(about())?;
+    file.write_all(name.as_bytes()).about(about())
 }
 
 fn directory_root(path: &Path) -> Result<PathBuf, Failure> {

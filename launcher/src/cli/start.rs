@@ -1,10 +1,11 @@
 //! `lamina start`.
 
 use super::Global;
+use super::ending::Names;
 use super::outcome::Outcome;
 use crate::failure::{Failure, USAGE};
 use crate::machine::launch;
-use crate::machine::{self, Directory, Machine, ReadyPipe, Signals};
+use crate::machine::{self, Directory, Machine, ReadyPipe, Signals, State};
 use crate::print;
 use crate::spec::Spec;
 
@@ -28,6 +29,43 @@ pub(super) struct Start {
     /// With --attach: pass standard input to the command, even if it is not a terminal
     #[arg(short, long, requires = "attach")]
     interactive: bool,
+}
+
+/// Stop machines, and start them again
+///
+/// A machine that does not run is started.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lamina restart web
+  lamina restart --timeout 60 db")]
+pub(super) struct Restart {
+    #[command(flatten)]
+    names: Names,
+    /// How many seconds the command may take to end [default: that of `run --stop-timeout`, else 10]
+    #[arg(short, long, alias = "time", value_name = "SECONDS")]
+    timeout: Option<u32>,
+}
+
+impl Restart {
+    pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
+        let signals = Signals::catch()?;
+        super::ending::each(&self.names.get(State::is_active)?, global, |name| {
+            if Machine::find(name)?.record.ephemeral {
+                return Err(Failure::new(
+                    format_args!("machine {name}"),
+                    "it is removed when it ends, so it cannot start again",
+                )
+                .with_hint("run it without --rm"));
+            }
+            super::ending::stop(name, self.timeout, None)?;
+            start(name, &signals)?;
+            if !global.json {
+                say!("{name}");
+            }
+            Ok(serde_json::json!({ "name": name, "outcome": "started" }))
+        })
+    }
 }
 
 impl Start {

@@ -18,7 +18,9 @@ mod socket_device;
 pub(crate) mod table;
 
 pub(crate) use capabilities::HostCapabilities;
-pub(crate) use container::{CONTAINER, REMOVE, namespace, remove as remove_writes, remove_here, run_stage};
+pub(crate) use container::{
+    CONTAINER, REMOVE, namespace, remove as remove_writes, remove_here, remove_tree, run_stage,
+};
 pub(crate) use contract::{Accelerator, Engine, Event, Events, Exit, Host, Running, check};
 pub(crate) use plan::{Bind, Container, ContainerRoot, Disk, NetworkDevice, Plan, ShareDevice, Upper, check_socket};
 pub(crate) use request::{Backend, Choice, RunRequest};

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use guest_protocol::GuestOptions;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{About, Failure};
@@ -78,6 +79,12 @@ pub(crate) struct Container {
     pub(crate) check: Option<String>,
     /// Whether the gateway of its network leads to the host's loopback.
     pub(crate) host_loopback: bool,
+    /// Its host name.
+    pub(crate) hostname: String,
+    /// What the user asks for besides.
+    pub(crate) options: GuestOptions,
+    /// The capabilities that it has besides those of every container: bit N is the capability with this number.
+    pub(crate) added_capabilities: u64,
 }
 
 /// The tree below a container's writes.
@@ -108,6 +115,8 @@ pub(crate) struct Bind {
     pub(crate) source: PathBuf,
     pub(crate) target: String,
     pub(crate) read_only: bool,
+    /// Whether it gets what the root has at the target, with the owners there, if it is empty.
+    pub(crate) fills: bool,
 }
 
 /// How a container's upper directory is laid over its root. What one writes, another cannot read.

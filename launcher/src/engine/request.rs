@@ -83,6 +83,18 @@ impl FromStr for Choice<NetworkBackend> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // The words of docker and podman beside those of Lamina.
+        match text {
+            "bridge" | "default" | "private" => return Ok(Self::Auto),
+            "pasta" => return Ok(Self::Forced(NetworkBackend::Passt)),
+            "slirp4netns" => return Ok(Self::Forced(NetworkBackend::Slirp)),
+            "host" => {
+                let words =
+                    "a VM has a network of its own; it reaches this host at 10.0.2.2, and -p publishes its ports";
+                return Err(words.to_owned());
+            }
+            _ => {}
+        }
         let names =
             [("none", NetworkBackend::None), ("passt", NetworkBackend::Passt), ("slirp", NetworkBackend::Slirp)];
         Self::read(text, names)

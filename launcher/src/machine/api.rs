@@ -2,14 +2,14 @@
 //! their channels.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io::{self, PipeWriter, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use guest_protocol::{Channel, Message, Process, Side};
+use guest_protocol::{Channel, Message, Process, Side, cost};
 
 use super::event::Event;
 use super::request::{ApiRequest, Reply, SOCKET, STREAM, read_line, write_line};
@@ -24,12 +24,20 @@ pub(crate) struct ApiServer {
     next: AtomicU32,
     /// The frames for each command that asked. As many as the windows of its process allow.
     askers: Mutex<HashMap<u32, Sender<Vec<u8>>>>,
+    /// Where input for the first process is written, if its input stays open.
+    input: OnceLock<PipeWriter>,
     events: Sender<Event>,
 }
 
 impl ApiServer {
     pub(crate) fn new(events: Sender<Event>) -> Arc<Self> {
-        Arc::new(Self { guest: OnceLock::new(), next: AtomicU32::new(3), askers: Mutex::default(), events })
+        Arc::new(Self {
+            guest: OnceLock::new(),
+            next: AtomicU32::new(3),
+            askers: Mutex::default(),
+            input: OnceLock::new(),
+            events,
+        })
     }
 
     /// Starts to accept requests, in separate threads.
@@ -50,6 +58,11 @@ impl ApiServer {
     /// Notes that the guest can start processes from now on.
     pub(crate) fn ready(&self, control: Control, first: Process) {
         let _ = self.guest.set((control, first));
+    }
+
+    /// Takes the end to which input for the first process is written.
+    pub(crate) fn take_input(&self, input: PipeWriter) {
+        let _ = self.input.set(input);
     }
 
     /// Passes on what the guest says about a process. The last message ends the connection.
@@ -77,11 +90,46 @@ impl ApiServer {
                 Some((control, first)) => self.exec(beside(first, process), stream, control),
                 None => write_line(stream, &Reply::Refused("it is still starting".to_owned())),
             },
+            ApiRequest::Spawn(process) => match self.guest.get() {
+                Some((control, first)) => self.spawn(beside(first, process), stream, control),
+                None => write_line(stream, &Reply::Refused("it is still starting".to_owned())),
+            },
+            ApiRequest::Input => match self.input.get() {
+                Some(input) => {
+                    write_line(stream, &Reply::Accepted)?;
+                    // Each command that is attached writes in turn.
+                    io::copy(&mut &*stream, &mut &*input).map(drop)
+                }
+                None => write_line(stream, &Reply::Refused("its command has no input".to_owned())),
+            },
             other => {
                 let _ = self.events.send(Event::Asked(other));
                 write_line(stream, &Reply::Accepted)
             }
         }
+    }
+
+    /// Starts a process, answers when it runs, and discards its output.
+    fn spawn(&self, process: Process, stream: &UnixStream, control: &Control) -> io::Result<()> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, answers) = channel();
+        self.askers.lock().unwrap_or_else(PoisonError::into_inner).insert(number, sender);
+        control.send(number, Message::Start(process));
+        control.send(number, Message::Stdin(Vec::new()));
+        let mut reply = Some(Reply::Refused("it ended before the process was started".to_owned()));
+        for frame in answers {
+            match Message::read(frame.as_slice(), Side::Guest)?
+                .map(|(_, message)| message)
+                .ok_or(io::ErrorKind::UnexpectedEof)?
+            {
+                Message::Started => write_line(stream, &Reply::Accepted).map(|()| reply = None)?,
+                Message::StartFailed(error) => reply = Some(Reply::Refused(error.cause)),
+                Message::Stdout(bytes) => discard(control, number, Channel::Stdout, &bytes),
+                Message::Stderr(bytes) => discard(control, number, Channel::Stderr, &bytes),
+                _ => {}
+            }
+        }
+        reply.map_or(Ok(()), |reply| write_line(stream, &reply))
     }
 
     fn exec(&self, process: Process, stream: &UnixStream, control: &Control) -> io::Result<()> {
@@ -108,6 +156,10 @@ impl ApiServer {
     }
 }
 
+fn discard(control: &Control, number: u32, channel: Channel, bytes: &[u8]) {
+    control.send(number, Message::Credit(channel, cost(bytes.len())));
+}
+
 /// Returns a further process, with defaults from the first one.
 fn beside(first: &Process, process: Process) -> Process {
     if process.by_init {
@@ -117,6 +169,7 @@ fn beside(first: &Process, process: Process) -> Process {
         env: first.env.iter().cloned().chain(process.env).collect(),
         cwd: process.cwd.or_else(|| first.cwd.clone()),
         user: process.user.or_else(|| first.user.clone()),
+        privileges: first.privileges.clone(),
         ..process
     }
 }

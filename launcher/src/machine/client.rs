@@ -126,6 +126,22 @@ impl Machine {
         self.ask(&ApiRequest::Signal(number)).map(drop)
     }
 
+    /// Connects to the input of its command, which was started with an input that stays open.
+    ///
+    /// # Errors
+    /// It does not run, or its command has no such input.
+    pub(crate) fn input(&self) -> Result<UnixStream, Failure> {
+        self.ask(&ApiRequest::Input)
+    }
+
+    /// Starts a process in it, and returns when it runs. Nobody reads its output.
+    ///
+    /// # Errors
+    /// The machine does not run, or the process cannot be started.
+    pub(crate) fn spawn(&self, process: Process) -> Result<(), Failure> {
+        self.ask(&ApiRequest::Spawn(process)).map(drop)
+    }
+
     /// Stops it: asks its command to end within `timeout`.
     ///
     /// # Errors
@@ -151,6 +167,18 @@ impl Machine {
             return Ok(if status == killed { Stopped::Killed } else { Stopped::Asked });
         }
         self.end_supervisor(&supervisor)
+    }
+
+    /// Stops it as [`Machine::stop`] does, but sends its command this signal first.
+    ///
+    /// # Errors
+    /// It does not run, or still runs.
+    pub(crate) fn stop_by(&self, signal: u32, timeout: Duration) -> Result<Stopped, Failure> {
+        self.signal(signal)?;
+        match self.record.supervisor() {
+            Some(supervisor) if !ends_within(&supervisor, timeout) => self.stop(Duration::ZERO),
+            _ => Ok(Stopped::Asked),
+        }
     }
 
     /// Ends it at once, without asking the guest.
@@ -181,18 +209,41 @@ impl Machine {
     /// Waits until it has ended. Returns the exit status of its command.
     ///
     /// # Errors
-    /// It was removed before this began, or a signal ended the wait.
-    pub(crate) fn wait(&self, signals: &Signals) -> Result<u8, Failure> {
-        let name = &self.record.name;
+    /// It was removed before this began, a signal ended the wait, or it still runs at `limit`.
+    pub(crate) fn wait(&self, signals: &Signals, limit: Option<Instant>) -> Result<u8, Failure> {
+        self.wait_for(&self.watch_end()?, signals, limit)
+    }
+
+    /// Returns what will tell how the present run has ended, even if the machine has been removed by then.
+    ///
+    /// # Errors
+    /// It has been removed.
+    pub(crate) fn watch_end(&self) -> Result<ExitRecord, Failure> {
         let directory = self.directory()?;
-        let exit_record = ExitRecord::of(&directory).about(directory.display())?;
+        ExitRecord::of(&directory).about(directory.display())
+    }
+
+    /// Waits as [`Machine::wait`] does, for the end of the run that `exit_record` is about.
+    ///
+    /// # Errors
+    /// As for [`Machine::wait`].
+    pub(crate) fn wait_for(
+        &self,
+        exit_record: &ExitRecord,
+        signals: &Signals,
+        limit: Option<Instant>,
+    ) -> Result<u8, Failure> {
+        let name = &self.record.name;
         loop {
             let seen = one(name);
             // The record may have been removed by now, or describe the next run.
             let state = match (exit_record.read(), seen) {
                 (Some(state), _) => state,
                 (None, Ok(record)) if record.state.is_active() => {
-                    record.supervisor().map_or(Ok(()), |supervisor| await_end(&supervisor, signals))?;
+                    record.supervisor().map_or(Ok(()), |supervisor| await_end(&supervisor, signals, limit))?;
+                    if limit.is_some_and(|limit| Instant::now() >= limit) && exit_record.read().is_none() {
+                        return Err(self.failure("it has not ended in time, and still runs"));
+                    }
                     continue;
                 }
                 (None, Ok(record)) => record.state,
@@ -304,9 +355,9 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
     Ok(UnixStream::from(socket))
 }
 
-/// Waits until a machine's supervisor has ended.
-fn await_end(supervisor: &OwnedFd, signals: &Signals) -> Result<(), Failure> {
-    while !ends_within(supervisor, LOOK_FOR_SIGNALS) {
+/// Waits until a machine's supervisor has ended, or the limit is reached.
+fn await_end(supervisor: &OwnedFd, signals: &Signals, limit: Option<Instant>) -> Result<(), Failure> {
+    while !ends_within(supervisor, LOOK_FOR_SIGNALS) && limit.is_none_or(|limit| Instant::now() < limit) {
         signals.check()?;
     }
     Ok(())

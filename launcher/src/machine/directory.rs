@@ -12,6 +12,7 @@ use super::reconcile::{reconcile, reconcile_all};
 use super::record::{self, MOUNT_POINT, ProcessRecord, Record, State, now};
 use crate::failure::{About, Failure};
 use crate::host::current_boot;
+use crate::spec::Spec;
 
 /// The most warnings that are recorded for one machine.
 const MOST_WARNINGS: usize = 64;
@@ -257,6 +258,11 @@ pub(crate) fn existing(name: &str) -> Result<PathBuf, Failure> {
     Err(no_such_machine(name))
 }
 
+/// Returns whether a machine has this name.
+pub(crate) fn is_there(name: &str) -> bool {
+    existing(name).is_ok()
+}
+
 fn no_such_machine(name: &str) -> Failure {
     Failure::new(format_args!("machine {name}"), "no machine has this name")
         .with_hint("see `lamina ps --all` for those that exist")
@@ -308,6 +314,28 @@ pub(crate) fn one(name: &str) -> Result<Record, Failure> {
         Err(_) if !state.exists() => Err(no_such_machine(name)),
         Err(failure) => Err(failure),
     }
+}
+
+/// Gives a machine that does not run another name.
+///
+/// # Errors
+/// It runs, or another machine has that name.
+pub(crate) fn rename(name: &str, to: &str) -> Result<(), Failure> {
+    let state = existing(name)?;
+    reconcile(&state);
+    let about = || format!("machine {name}");
+    let running = || Failure::new(about(), "it is running").with_hint(format_args!("end it first: lamina stop {name}"));
+    let _lock = lock(&state, name).map_err(|_| running())?;
+    let new = home::machines()?.join(to);
+    if new.exists() {
+        return Err(exists(to, &new));
+    }
+    let record = Record { name: to.to_owned(), sockets: None, ..Record::read(&state)? };
+    if let Ok(spec) = Spec::read(&state) {
+        Spec { name: to.to_owned(), ..spec }.write(&state)?;
+    }
+    record.write(&state)?;
+    fs::rename(&state, &new).about(about())
 }
 
 /// Removes a machine that has ended.

@@ -45,7 +45,7 @@ pub(super) fn write(mut lock: &File, state: &State) -> io::Result<()> {
 
 /// The record of the present run, which has not been written yet.
 #[derive(Debug)]
-pub(super) struct ExitRecord {
+pub(crate) struct ExitRecord {
     lock: File,
     /// The offset at which it will be.
     from: u64,

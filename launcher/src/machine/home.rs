@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use layer_store::user_dirs::{self, UserDirError};
 
 use crate::failure::{About, Failure};
+use crate::host::confine::is_root_of_the_host;
 
 /// Returns the directory that holds one directory for each machine: `machines` in `$XDG_STATE_HOME/lamina`, or else in
 /// `~/.local/state/lamina`.
@@ -16,6 +17,20 @@ use crate::failure::{About, Failure};
 /// The variable is not set, and this user has no home.
 pub(crate) fn machines() -> Result<PathBuf, Failure> {
     Ok(user_dirs::state().map_err(unusable)?.join("machines"))
+}
+
+/// The directory of root's named volumes. The user as whom root's machines run has no way into root's home.
+const VOLUMES_OF_ROOT: &str = "/var/lib/lamina-volumes";
+
+/// Returns the directory that holds one directory for each named volume: beside that of the machines, except for root.
+///
+/// # Errors
+/// As for [`machines`].
+pub(super) fn volumes() -> Result<PathBuf, Failure> {
+    if is_root_of_the_host() {
+        return Ok(VOLUMES_OF_ROOT.into());
+    }
+    Ok(user_dirs::state().map_err(unusable)?.join("volumes"))
 }
 
 /// Returns `$XDG_CACHE_HOME/lamina`, or else `~/.cache/lamina`.

@@ -1,5 +1,6 @@
 //! Turns a spec into a running machine.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::host::network::{self, NetworkBackend};
 use crate::host::resolver::Resolver;
 use crate::host::{self, Tools};
 use crate::machine::kept;
+use crate::machine::volumes;
 use crate::machine::{self, Directory, Listeners, Machine, ReadyPipe, RunConfig, Signals, Stdio};
 use crate::root::{self, RootServer, Served};
 use crate::spec::secret::Secret;
@@ -56,6 +58,8 @@ pub(crate) struct Prepared {
     spec: Spec,
     /// The further shares, in the order of [`share::arrange`].
     shares: Vec<Resolved>,
+    /// The locks of the named volumes among them.
+    volumes: Vec<File>,
     /// The root's image, if the backend uses one.
     root_image: Option<PathBuf>,
     /// The user and group that the command runs as, which own the shares. Known once the root is open.
@@ -74,6 +78,8 @@ impl Prepared {
         let tools =
             Tools::find(spec.kernel.as_deref(), &cache, spec.request.wanted(!table::forces_container(&spec.request)))?;
         let account = confine::unprivileged(spec.request.run_as.as_deref())?;
+        let volumes = shares.iter().map(|share| volumes::hold(&share.share.host, account.as_ref()));
+        let volumes = volumes.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
         let confine = (spec.request.confine, account.clone());
         let host =
             Host { boot: tools.boot.as_ref(), cache: &cache, check: &|| signals.check(), confine, thorough: false };
@@ -89,7 +95,7 @@ impl Prepared {
             true => confine::Decision::default(),
             false => decide_confinement(&spec, &mut decision, &candidates, account)?,
         };
-        Ok(Self { decision, confine, engine, tools, spec, shares, root_image: None, account: (0, 0) })
+        Ok(Self { decision, confine, engine, tools, spec, shares, volumes, root_image: None, account: (0, 0) })
     }
 
     /// Returns a server for the root `tree`. Creates what it serves from, if that does not exist yet.
@@ -104,6 +110,14 @@ impl Prepared {
         // If the root does not have the user, the guest refuses it and names it.
         if let Ok(account) = tree.account(self.spec.process.user.as_deref().unwrap_or_default()) {
             self.account = (account.uid, account.gid);
+        }
+        // A volume belongs to the user to whom the image gives the directory there, as in docker.
+        for Resolved { share, .. } in self.shares.iter_mut().filter(|resolved| volumes::is_volume(&resolved.share.host))
+        {
+            if let Some((uid, gid)) = tree.owner(&share.guest) {
+                share.uid.get_or_insert(uid);
+                share.gid.get_or_insert(gid);
+            }
         }
         if self.engine.shares_kernel() {
             let Served { server, stats, .. } =
@@ -174,6 +188,7 @@ impl Prepared {
             source: directory.clone(),
             target: share.guest.clone(),
             read_only: share.read_only,
+            fills: share.fills && !share.read_only,
         };
         let place = directory.socket(ROOT).parent().map(Path::to_owned).unwrap_or_default();
         let root = directory.socket(ROOT);
@@ -196,6 +211,9 @@ impl Prepared {
             place,
             check: None,
             host_loopback: self.spec.request.host_loopback,
+            hostname: self.spec.hostname.as_ref().unwrap_or(&self.spec.name).clone(),
+            options: self.spec.options.clone(),
+            added_capabilities: self.spec.process.privileges.added_capabilities,
         };
         Ok(Plan {
             name: self.spec.name.clone(),
@@ -213,11 +231,11 @@ impl Prepared {
     }
 
     /// Returns the user and group of a container to which this user's own files belong: those of the command, as in a VM,
-    /// if files are shared.
+    /// if files are shared. A named volume has files of all users of the container.
     fn owner(&self) -> Result<(u32, u32), Failure> {
         let (uid, gid) = self.account;
-        let mut owners =
-            self.shares.iter().map(|Resolved { share, .. }| (share.uid.unwrap_or(uid), share.gid.unwrap_or(gid)));
+        let shared = self.shares.iter().filter(|Resolved { share, .. }| !volumes::is_volume(&share.host));
+        let mut owners = shared.map(|Resolved { share, .. }| (share.uid.unwrap_or(uid), share.gid.unwrap_or(gid)));
         let Some(first) = owners.next() else { return Ok((0, 0)) };
         match owners.find(|other| *other != first) {
             None => Ok(first),
@@ -348,9 +366,11 @@ impl Prepared {
         let plan = self.plan(directory)?;
         engine::check(self.engine, &plan)?;
         let socket = self.socket(directory, ROOT);
+        let volumes = std::mem::take(&mut self.volumes);
         let config = RunConfig {
             root: (root, socket),
             _stats: stats,
+            _volumes: volumes,
             shares: self.servers(directory)?,
             engine: (self.engine, plan),
             listeners,
@@ -372,11 +392,12 @@ impl Prepared {
             tag: share::tag(position + 1),
             target: resolved.share.guest.clone(),
             read_only: resolved.share.read_only,
+            fill: resolved.share.fills && !resolved.share.read_only,
             file: resolved.file.clone(),
         };
         let root = ROOT.to_owned();
         Setup {
-            hostname: self.spec.name.clone(),
+            hostname: self.spec.hostname.as_ref().unwrap_or(&self.spec.name).clone(),
             seconds: 0,
             nanoseconds: 0,
             root: if self.root_image.is_some() { RootSource::Image(root) } else { RootSource::Share(root) },
@@ -391,11 +412,12 @@ impl Prepared {
                 false => self.shares.iter().enumerate().map(share).collect(),
             },
             network: (self.decision.network != NetworkBackend::None)
-                .then(|| network::in_guest(self.spec.request.host_loopback)),
+                .then(|| self.spec.resolver.apply(network::in_guest(self.spec.request.host_loopback))),
             directories: self.spec.process.cwd.iter().chain(&self.spec.image_volumes).cloned().collect(),
             volumes: if self.spec.writes == Writes::Nowhere { self.spec.image_volumes.clone() } else { Vec::new() },
             init_system: self.spec.process.is_init_system(),
             user: self.spec.process.user.clone(),
+            options: Box::new(self.spec.options.clone()),
         }
     }
 }

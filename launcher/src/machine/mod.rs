@@ -73,11 +73,14 @@ mod signals;
 mod stdio;
 mod supervisor;
 mod terminal;
+pub(crate) mod volumes;
 
 pub(crate) use cleaner::{CLEAN, clean};
 pub(crate) use client::{Machine, Stopped};
 pub(crate) use console::{FILE as CONSOLE_LOG, PIPE as CONSOLE_PIPE};
-pub(crate) use directory::{Directory, all, remove, stats_socket};
+pub(crate) use directory::{
+    Directory, all, existing as directory_of, is_there as exists, remove, rename, stats_socket,
+};
 pub(crate) use file_watch::FileWatch;
 pub(crate) use home::{cache_home, is_valid_name, random_name};
 pub(crate) use log::{FILE as OUTPUT_LOG, LogEntry, stdio as log_stdio};
@@ -88,4 +91,4 @@ pub(crate) use record::{Record, State, new_record, now};
 pub(crate) use signals::Signals;
 pub(crate) use stdio::{Captured, Piped, SharedBuffer, Stdio, WriteFailure};
 pub(crate) use supervisor::{RunConfig, run};
-pub(crate) use terminal::{size as terminal_size, wanted as terminal_wanted};
+pub(crate) use terminal::{Raw as RawTerminal, size as terminal_size, wanted as terminal_wanted};

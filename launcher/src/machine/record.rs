@@ -1,5 +1,6 @@
 //! `machine.json`: what is known about a machine, checked against its processes.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -12,6 +13,7 @@ use crate::failure::{Failure, MACHINE_FAILED};
 use crate::host::child;
 use crate::host::current_boot;
 use crate::host::json_file;
+use crate::host::network::Publish;
 
 /// The file's name in the machine's directory.
 pub(crate) const FILE: &str = "machine.json";
@@ -43,6 +45,15 @@ pub(crate) struct Record {
     /// Where its sockets are, because `XDG_RUNTIME_DIR` may have another value in other processes.
     #[serde(default)]
     pub(crate) sockets: Option<PathBuf>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Ports of the host that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) published: Vec<Publish>,
+    /// Its memory in MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_mib: Option<u64>,
     /// Problems since its last start that did not end it, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) warnings: Vec<String>,
@@ -52,6 +63,8 @@ pub(crate) struct Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub(crate) enum State {
+    /// It has not been started yet.
+    Created,
     /// Its guest is not ready yet.
     Starting,
     /// Its command runs.
@@ -88,7 +101,7 @@ impl State {
     #[must_use]
     pub(crate) const fn status(&self) -> Option<u8> {
         match self {
-            Self::Starting | Self::Running { .. } => None,
+            Self::Created | Self::Starting | Self::Running { .. } => None,
             Self::Exited { status, .. } | Self::Failed { status, .. } => Some(*status),
         }
     }
@@ -179,6 +192,9 @@ pub(crate) fn new_record(name: &str, root: &str, command: &[String], ephemeral: 
         state: State::Starting,
         processes: Vec::new(),
         sockets: None,
+        labels: BTreeMap::new(),
+        published: Vec::new(),
+        memory_mib: None,
         warnings: Vec::new(),
     }
 }
@@ -207,6 +223,9 @@ mod tests {
             state: State::Running { since: 1 },
             processes: ProcessRecord::of("lamina", rustix::process::getpid()).into_iter().collect(),
             sockets: None,
+            labels: BTreeMap::new(),
+            published: Vec::new(),
+            memory_mib: None,
             warnings: Vec::new(),
         }
     }

@@ -26,6 +26,10 @@ pub(crate) enum ApiRequest {
     /// Start a further process in the machine. It gets the environment, directory and user of the first process unless
     /// it has its own. One of init's tools is started unchanged.
     Exec(Process),
+    /// Start a further process, and answer when it runs. Its output is discarded.
+    Spawn(Process),
+    /// Pass on all further bytes of the connection to the first process, whose input stays open.
+    Input,
     /// End the first process: with its stop signal, and with SIGKILL if it has not ended in time.
     Stop {
         /// Milliseconds.

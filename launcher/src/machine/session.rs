@@ -149,7 +149,7 @@ impl Session {
     /// output can no longer be written, the process sees a closed pipe.
     pub(crate) fn attach(stream: u32, control: &Control, stdio: Stdio) -> Self {
         let events = control.0.events.clone();
-        let Stdio { input, mut output } = stdio;
+        let Stdio { input, mut output, .. } = stdio;
         let stdin = Arc::new(Window::default());
         match input {
             Some(input) => {

@@ -72,6 +72,14 @@ impl Signals {
         Attended(Arc::clone(&self.attended))
     }
 
+    /// Returns a signal that has arrived, for a loop that passes signals on to a command.
+    pub(crate) fn next_to_pass_on(&self) -> Option<u32> {
+        self.inbox.try_iter().find_map(|event| match event {
+            Event::Signal(signal) if signal != SIGWINCH => Some(signal.unsigned_abs()),
+            _ => None,
+        })
+    }
+
     /// Returns the last signal that asked this process to end, or 0 before the first.
     pub(crate) fn caught(&self) -> Arc<AtomicI32> {
         Arc::clone(&self.caught)

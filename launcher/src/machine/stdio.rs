@@ -1,7 +1,7 @@
 //! What the three channels of a process are connected to on this host.
 
 use std::fmt;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, PipeWriter, Read, Seek, Write};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use guest_protocol::Channel;
@@ -23,6 +23,8 @@ pub(crate) trait Output: Send {
 pub(crate) struct Stdio {
     pub(crate) input: Option<Box<dyn Read + Send>>,
     pub(crate) output: Box<dyn Output>,
+    /// The other end of an input that stays open.
+    pub(crate) open_input: Option<PipeWriter>,
 }
 
 impl fmt::Debug for Stdio {
@@ -35,30 +37,32 @@ impl Stdio {
     /// Returns this process's own streams. Output that cannot be written is noted in `lost`.
     #[must_use]
     pub(crate) fn own(input: bool, lost: WriteFailure) -> Self {
-        Self { input: input.then(|| Box::new(io::stdin()) as Box<dyn Read + Send>), output: Box::new(Own(lost)) }
+        Self {
+            input: input.then(|| Box::new(io::stdin()) as Box<dyn Read + Send>),
+            output: Box::new(Own(lost)),
+            open_input: None,
+        }
     }
 
     /// Returns an output without an input.
     #[must_use]
     pub(crate) fn output(output: impl Output + 'static) -> Self {
-        Self { input: None, output: Box::new(output) }
+        Self { input: None, output: Box::new(output), open_input: None }
     }
 
-    /// Adds an input that stays open, and to which nothing is written.
+    /// Adds an input that stays open, and to which `lamina attach` writes.
     ///
     /// # Errors
     /// No pipe can be created.
     pub(crate) fn with_open_input(self) -> io::Result<Self> {
         let (reader, writer) = io::pipe()?;
-        // It stays open as long as this process.
-        std::mem::forget(writer);
-        Ok(Self { input: Some(Box::new(reader)), ..self })
+        Ok(Self { input: Some(Box::new(reader)), open_input: Some(writer), ..self })
     }
 
     /// Returns an input and an output.
     #[must_use]
     pub(crate) fn new(input: impl Read + Send + 'static, output: impl Output + 'static) -> Self {
-        Self { input: Some(Box::new(input)), output: Box::new(output) }
+        Self { input: Some(Box::new(input)), output: Box::new(output), open_input: None }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What runs in a guest: the image's configuration, with the user's changes.
 
-use guest_protocol::{Process, TerminalSize};
+use guest_protocol::{Privileges, Process, TerminalSize};
 
 use crate::failure::{Failure, USAGE};
 use crate::spec::image_config::Defaults;
@@ -20,6 +20,8 @@ pub(crate) struct Overrides {
     pub(crate) user: Option<String>,
     /// The signal that asks the command to end.
     pub(crate) stop_signal: Option<u32>,
+    /// What it may do, and what it can never do.
+    pub(crate) privileges: Privileges,
     /// The size of our terminal, if the command gets one.
     pub(crate) terminal: Option<TerminalSize>,
 }
@@ -56,6 +58,7 @@ pub(crate) fn assemble(image: Defaults, asked: Overrides) -> Result<Process, Fai
         terminal: asked.terminal,
         by_init: false,
         stop_signal: asked.stop_signal.or(image.stop_signal),
+        privileges: asked.privileges,
     })
 }
 

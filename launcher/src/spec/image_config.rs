@@ -11,7 +11,8 @@
 //! | `StopSignal` | what `lamina stop` sends |
 //! | `Volumes` | directories that are created if missing, and are writable even with `--read-only` |
 //! | `Healthcheck` | a notice: nothing runs it |
-//! | `ExposedPorts`, `Labels` | nothing at run time, as with Docker: they describe the image |
+//! | `ExposedPorts` | what `--publish-all` publishes |
+//! | `Labels` | nothing at run time, as with Docker: they describe the image |
 //! | `Shell`, `OnBuild`, `ArgsEscaped` | nothing: they are for builds on top of the image, or for Windows |
 //! | `Hostname`, `Domainname`, `Tty`, `OpenStdin`, `AttachStdin` and so on | nothing, as with Docker: they describe the container that built the image |
 
@@ -36,6 +37,8 @@ pub(crate) struct Defaults {
     pub(crate) stop_signal: Option<u32>,
     /// Directories for data, which are always writable.
     pub(crate) volumes: Vec<String>,
+    /// The ports that its programs listen on, such as `80/tcp`.
+    pub(crate) exposed: Vec<String>,
     /// What the image asks for and does not get, one line each.
     pub(crate) notices: Vec<String>,
 }
@@ -68,6 +71,7 @@ impl Defaults {
             user: text(&config["User"]),
             stop_signal,
             volumes: keys(&config["Volumes"]),
+            exposed: keys(&config["ExposedPorts"]),
             notices,
         }
     }
@@ -172,7 +176,10 @@ mod tests {
             ),
             (json!({"Healthcheck": {"Test": ["NONE"]}}), none.clone()),
             (json!({"Healthcheck": {}}), none.clone()),
-            (json!({"ExposedPorts": {"80/tcp": {}}, "Labels": {"a": "b"}}), none.clone()),
+            (
+                json!({"ExposedPorts": {"80/tcp": {}}, "Labels": {"a": "b"}}),
+                Defaults { exposed: owned(&["80/tcp"]), ..none.clone() },
+            ),
             (json!({"Shell": ["/bin/bash", "-c"], "OnBuild": ["RUN x"], "ArgsEscaped": true}), none.clone()),
             (json!({"Hostname": "h", "Domainname": "d", "Tty": true, "OpenStdin": true, "Image": "i"}), none.clone()),
         ] {

@@ -9,14 +9,17 @@ pub(crate) mod signal;
 pub(crate) mod text_file;
 pub(crate) mod variant;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use guest_protocol::Process;
 use guest_protocol::account::{self, Account};
-use layer_store::{BaseId, DiffId, Digest, Ino, Store, View};
+use guest_protocol::{GuestOptions, Network, Process};
+use layer_store::{BaseId, DiffId, Digest, Ino, Kind, Store, View};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::RunRequest;
@@ -52,6 +55,21 @@ pub(crate) struct Spec {
     pub(crate) image_volumes: Vec<String>,
     /// Ports of the host that lead to the guest.
     pub(crate) published: Vec<Publish>,
+    /// The guest's host name, if it is not the machine's name.
+    #[serde(default)]
+    pub(crate) hostname: Option<String>,
+    /// What the user asks of the guest besides.
+    #[serde(default)]
+    pub(crate) options: GuestOptions,
+    /// What the user changes in the guest's `/etc/resolv.conf`.
+    #[serde(default)]
+    pub(crate) resolver: ResolverChanges,
+    /// Labels and annotations, which mean something to the user only.
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, String>,
+    /// How many seconds `lamina stop` gives the command, if it does not say otherwise.
+    #[serde(default)]
+    pub(crate) stop_timeout: Option<u32>,
     /// What appears in `/run/secrets`: the files' absolute paths, never their content.
     pub(crate) secrets: Vec<Secret>,
     /// The command.
@@ -79,6 +97,33 @@ pub(crate) struct Spec {
 /// The most bytes of a log of a machine for which no other size is set.
 pub(crate) const fn default_log_size() -> u64 {
     16 << 20
+}
+
+/// What a user changes in a guest's `/etc/resolv.conf`. What is empty stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ResolverChanges {
+    pub(crate) servers: Vec<Ipv4Addr>,
+    pub(crate) search: Vec<String>,
+    pub(crate) options: Vec<String>,
+}
+
+impl ResolverChanges {
+    /// Returns the setting of a network card with the changes.
+    pub(crate) fn apply(&self, network: Network) -> Network {
+        let changed = |own: &[String], present: Vec<String>| match own {
+            [] => present,
+            // As in docker, this clears the list.
+            [dot] if dot == "." => Vec::new(),
+            own => own.to_vec(),
+        };
+        Network {
+            name_servers: if self.servers.is_empty() { network.name_servers } else { self.servers.clone() },
+            search: changed(&self.search, network.search),
+            options: changed(&self.options, network.options),
+            ..network
+        }
+    }
 }
 
 /// The tree that a machine runs on.
@@ -189,6 +234,24 @@ impl Tree {
     /// There is no such user; the guest refuses it too.
     pub(crate) fn account(&self, user: &str) -> Result<Account, String> {
         account::resolve(user, &self.text("passwd"), &self.text("group"))
+    }
+
+    /// Returns the user and group to whom a directory belongs, if there is one at this path. Symbolic links are not
+    /// followed.
+    pub(crate) fn owner(&self, path: &str) -> Option<(u32, u32)> {
+        match self {
+            Self::Directory(root) => {
+                let found = fs::symlink_metadata(root.join(path.trim_start_matches('/'))).ok()?;
+                found.is_dir().then(|| (found.uid(), found.gid()))
+            }
+            Self::View(view, ..) => {
+                let names = path.split('/').filter(|name| !name.is_empty() && *name != ".");
+                let found =
+                    names.into_iter().try_fold(Ino::ROOT, |at, name| view.lookup(at, name.as_bytes()).ok()?)?;
+                let found = view.attr(found).ok()?;
+                (found.kind == Kind::Directory).then_some((found.uid, found.gid))
+            }
+        }
     }
 
     /// Returns a file of `/etc`, or nothing if it is missing. The guest does the same.

@@ -23,6 +23,9 @@ pub(crate) struct Share {
     /// The id of the guest's group that it belongs to, if not the command's.
     #[serde(default)]
     pub(crate) gid: Option<u32>,
+    /// Whether it gets what the root has there, if it is empty: for volumes.
+    #[serde(default)]
+    pub(crate) fills: bool,
 }
 
 /// What follows the guest's path.
@@ -90,18 +93,27 @@ impl FromStr for Share {
         if host.is_empty() {
             return Err("the host path is empty".to_owned());
         }
-        let path = Path::new(guest);
-        if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
-            return Err(format!(
-                "the guest path {guest:?} must be absolute and without \"..\" (options: ro, uid=N, gid=N)"
-            ));
-        }
-        if path.components().count() == 1 {
-            return Err("the guest path must not be the root".to_owned());
-        }
+        check_guest_path(guest)?;
         let Options { read_only, uid, gid } = options;
-        Ok(Self { host: host.into(), guest: guest.to_owned(), read_only, uid, gid })
+        Ok(Self { host: host.into(), guest: guest.to_owned(), read_only, uid, gid, fills: false })
     }
+}
+
+/// Checks a path of the guest at which something is mounted.
+///
+/// # Errors
+/// It is not absolute, has `..`, or is the root.
+pub(crate) fn check_guest_path(guest: &str) -> Result<(), String> {
+    let path = Path::new(guest);
+    if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
+        return Err(format!(
+            "the guest path {guest:?} must be absolute and without \"..\" (options: ro, uid=N, gid=N)"
+        ));
+    }
+    if path.components().count() == 1 {
+        return Err("the guest path must not be the root".to_owned());
+    }
+    Ok(())
 }
 
 /// A share whose host path has been checked.
@@ -178,7 +190,7 @@ mod tests {
     use super::*;
 
     fn share(host: &str, guest: &str, read_only: bool) -> Result<Share, String> {
-        Ok(Share { host: host.into(), guest: guest.into(), read_only, uid: None, gid: None })
+        Ok(Share { host: host.into(), guest: guest.into(), read_only, uid: None, gid: None, fills: false })
     }
 
     #[test]
@@ -210,9 +222,15 @@ mod tests {
 
     #[test]
     fn a_missing_host_path_is_named() {
-        let failure =
-            Share { host: "/nonexistent/x".into(), guest: "/x".into(), read_only: true, uid: None, gid: None }
-                .resolve();
+        let failure = Share {
+            host: "/nonexistent/x".into(),
+            guest: "/x".into(),
+            read_only: true,
+            uid: None,
+            gid: None,
+            fills: false,
+        }
+        .resolve();
         let failure = failure.unwrap_err().to_string();
         assert!(failure.starts_with("share /nonexistent/x: No such file"), "{failure}");
     }
@@ -220,8 +238,14 @@ mod tests {
     #[test]
     fn directories_are_resolved_and_other_things_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let share =
-            |host: &Path| Share { host: host.to_owned(), guest: "/x".into(), read_only: false, uid: None, gid: None };
+        let share = |host: &Path| Share {
+            host: host.to_owned(),
+            guest: "/x".into(),
+            read_only: false,
+            uid: None,
+            gid: None,
+            fills: false,
+        };
         assert_eq!(share(directory.path()).resolve().unwrap().directory, directory.path().canonicalize().unwrap());
         assert!(share(Path::new("/dev/null")).resolve().unwrap_err().to_string().contains("neither"));
         let file = directory.path().join("file");
@@ -234,9 +258,16 @@ mod tests {
         let host = tempfile::tempdir().unwrap();
         let all = |shares: &[(&str, bool)]| {
             let resolved = shares.iter().map(|&(guest, read_only)| {
-                Share { host: host.path().to_owned(), guest: guest.into(), read_only, uid: None, gid: None }
-                    .resolve()
-                    .unwrap()
+                Share {
+                    host: host.path().to_owned(),
+                    guest: guest.into(),
+                    read_only,
+                    uid: None,
+                    gid: None,
+                    fills: false,
+                }
+                .resolve()
+                .unwrap()
             });
             let arranged = arrange(resolved.collect())?;
             Ok::<_, Failure>(arranged.into_iter().map(|resolved| resolved.share.guest).collect::<Vec<_>>())

@@ -50,6 +50,22 @@ fn guest_of_root_makes_nobody_root_and_reads_only_what_its_user_may() {
     session.traces().assert_nothing_left();
 }
 
+/// Root's home is closed to the user as whom the machine runs.
+#[test]
+fn named_volume_of_root_belongs_to_the_user_as_whom_its_machines_run() {
+    let (session, _) = of_root();
+    let (user, _) = Actor::User.ids();
+    let name = format!("by-root-{}", std::process::id());
+    let volume = format!("{name}:/etc/apt");
+    run(&session, &["-v", &volume], "test -s /etc/apt/sources.list && echo mine > /etc/apt/mine").succeeded();
+    assert_eq!(run(&session, &["-v", &volume], "cat /etc/apt/mine").succeeded().stdout, "mine\n");
+    let directory = session.ok(["volume", "inspect", "--format", "{{.Mountpoint}}", &name]);
+    assert_eq!(owner(&Path::new(directory.trim_end()).join("mine")), user);
+    session.ok(["volume", "rm", &name]);
+    assert!(!Path::new(directory.trim_end()).exists());
+    session.traces().assert_nothing_left();
+}
+
 #[test]
 fn every_backend_shows_a_guest_of_root_all_files_with_their_owners() {
     let session = Session::new(Actor::Root);

@@ -5,6 +5,7 @@ mod by_root;
 mod container_habits;
 mod faults;
 mod fixture;
+mod habits;
 mod hostile_guests;
 mod image_config;
 mod init_systems;

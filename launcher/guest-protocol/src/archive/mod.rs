@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 pub use tree_packer::Packer;
-pub use unpack::{Copied, Destination, unpack};
+pub use unpack::{Copied, Destination, unpack, unpack_with_owners};
 
 /// Returns the names in a directory, in byte order.
 ///

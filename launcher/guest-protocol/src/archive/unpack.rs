@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -56,32 +56,53 @@ impl Copied {
 /// # Errors
 /// The stream is damaged or a file cannot be made. What was already unpacked stays.
 pub fn unpack(stream: impl Read, destination: &Destination, trusted: bool) -> io::Result<Copied> {
+    unpack_as(stream, destination, trusted, false)
+}
+
+/// Unpacks as [`unpack`] does, and gives the files the owners of the stream. The process must be root.
+///
+/// # Errors
+/// As for [`unpack`], or an owner cannot be set.
+pub fn unpack_with_owners(stream: impl Read, destination: &Destination, trusted: bool) -> io::Result<Copied> {
+    unpack_as(stream, destination, trusted, true)
+}
+
+fn unpack_as(stream: impl Read, destination: &Destination, trusted: bool, owners: bool) -> io::Result<Copied> {
     if trusted {
-        unpack_stream(stream, destination, 0)
+        unpack_stream(stream, destination, Kept { mask: 0, owners })
     } else {
-        unpack_stream(Guard::new(stream), destination, PRIVILEGED)
+        unpack_stream(Guard::new(stream), destination, Kept { mask: PRIVILEGED, owners })
     }
 }
 
-fn unpack_stream(stream: impl Read, destination: &Destination, mask: u32) -> io::Result<Copied> {
+/// What the files keep of what the stream says.
+#[derive(Clone, Copy)]
+struct Kept {
+    /// Mode bits that they do not keep.
+    mask: u32,
+    owners: bool,
+}
+
+fn unpack_stream(stream: impl Read, destination: &Destination, kept: Kept) -> io::Result<Copied> {
     let mut archive = tar::Archive::new(stream);
     archive.set_preserve_permissions(true);
     archive.set_preserve_mtime(true);
-    archive.set_mask(mask);
+    archive.set_preserve_ownerships(kept.owners);
+    archive.set_mask(kept.mask);
     let entries = archive.entries()?;
     match destination {
         Destination::Into(path) if path.is_dir() => unpack_below(path, entries),
         Destination::Into(path) => {
             Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{}: not a directory", path.display())))
         }
-        Destination::At { path, name } if path.is_dir() => unpack_at(&path.join(name), entries, mask),
-        Destination::At { path, .. } => unpack_at(path, entries, mask),
+        Destination::At { path, name } if path.is_dir() => unpack_at(&path.join(name), entries, kept),
+        Destination::At { path, .. } => unpack_at(path, entries, kept),
     }
 }
 
 /// Unpacks a stream whose first entry is its root. More entries may follow only if the root is a directory: if it were
 /// a link from the stream, they would be written wherever the link leads.
-fn unpack_at<R: Read>(root: &Path, mut entries: Entries<'_, R>, mask: u32) -> io::Result<Copied> {
+fn unpack_at<R: Read>(root: &Path, mut entries: Entries<'_, R>, kept: Kept) -> io::Result<Copied> {
     let mut copied = Copied::default();
     let Some(first) = entries.next() else { return Ok(copied) };
     let mut first = first?;
@@ -105,8 +126,13 @@ fn unpack_at<R: Read>(root: &Path, mut entries: Entries<'_, R>, mask: u32) -> io
     }
     fs::create_dir_all(root).map_err(about(root))?;
     let directory = open_directory(root).map_err(about(root))?;
-    let (mode, modified) = (first.header().mode()? & !mask, first.header().mtime()?);
+    let (mode, modified) = (first.header().mode()? & !kept.mask, first.header().mtime()?);
+    let owner = (first.header().uid()?, first.header().gid()?);
     let copied = unpack_below(root, entries)?;
+    if kept.owners {
+        let id = |id: u64| u32::try_from(id).map_err(|_| damaged("an owner is not a number of 32 bits"));
+        fchown(&directory, Some(id(owner.0)?), Some(id(owner.1)?)).map_err(about(root))?;
+    }
     // The mode is set last, because it may forbid writing into the directory.
     set_modified(&directory, modified);
     directory.set_permissions(fs::Permissions::from_mode(mode)).map_err(about(root))?;

@@ -1,10 +1,13 @@
 //! The configuration of a container as an OCI runtime reads it (`config.md` of the OCI runtime specification). The
 //! defaults are podman's.
 
+use std::path::Path;
+
+use guest_protocol::{Device, Tmpfs};
 use serde_json::{Value, json};
 
 use super::ids::Ids;
-use super::seccomp;
+use super::{options, seccomp};
 use crate::engine::plan::{Bind, Container, Upper};
 
 /// What root in a container may do: podman's default list (`containers.conf(5)`, `default_capabilities`), and
@@ -55,26 +58,29 @@ pub(super) fn descriptors(container: &Container) -> &'static [&'static str] {
 const INIT: u32 = 4;
 
 /// Returns the configuration of `container`, whose root is the directory `root` beside its bundle.
-pub(super) fn config(name: &str, container: &Container, ids: &Ids) -> Value {
+pub(super) fn config(container: &Container, ids: &Ids) -> Value {
     let program = format!("/proc/self/fd/{INIT}");
     let args: Vec<&str> = [program.as_str(), "container"].into_iter().chain(descriptors(container).to_vec()).collect();
+    let further = options::capabilities(container.added_capabilities);
+    let capabilities: Vec<&str> = CAPABILITIES.into_iter().chain(further.iter().map(String::as_str)).collect();
     let namespaces = ["pid", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind }));
     json!({
         "ociVersion": "1.0.2",
         "root": { "path": "../root", "readonly": container.upper == Upper::Nowhere },
-        "hostname": name,
+        "hostname": container.hostname,
         "process": {
             "user": { "uid": 0, "gid": 0 },
             "args": args,
             "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
             "cwd": "/",
             "noNewPrivileges": false,
-            "capabilities": { "bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES },
+            "capabilities": { "bounding": capabilities, "effective": capabilities, "permitted": capabilities },
         },
         "mounts": mounts(container, ids),
         "linux": {
             "namespaces": namespaces,
-            "seccomp": seccomp::filter(&CAPABILITIES),
+            "sysctl": options::system_controls_of_runtime(&container.options),
+            "seccomp": seccomp::filter(&capabilities),
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
         },
@@ -87,7 +93,8 @@ fn mounts(container: &Container, ids: &Ids) -> Vec<Value> {
     if !ids.is_single() {
         terminals.push("gid=5");
     }
-    let memory = ["nosuid", "noexec", "nodev", "mode=1777"];
+    let size = container.options.shm_size.map(|bytes| format!("size={bytes}"));
+    let memory: Vec<&str> = ["nosuid", "noexec", "nodev", "mode=1777"].into_iter().chain(size.as_deref()).collect();
     let mut all = vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -104,8 +111,43 @@ fn mounts(container: &Container, ids: &Ids) -> Vec<Value> {
         let target = format!("/{}", volume.trim_start_matches('/'));
         mount(&target, "tmpfs", &["nosuid", "nodev", "tmpcopyup", "mode=755"])
     }));
-    all.extend(container.binds.iter().map(bind));
+    // What is inside another one comes after it.
+    let depth = |target: &str| Path::new(target).components().count();
+    let binds = container.binds.iter().map(|share| (depth(&share.target), bind(share)));
+    let memory = container.options.tmpfs.iter().map(|place| (depth(&place.target), tmpfs(place)));
+    let mut further: Vec<(usize, Value)> = binds.chain(memory).collect();
+    further.sort_by_key(|(depth, _)| *depth);
+    all.extend(further.into_iter().map(|(_, mount)| mount));
+    all.extend(container.options.devices.iter().map(device));
     all
+}
+
+/// Flags that only undo others.
+const UNDOING: [&str; 4] = ["rw", "exec", "suid", "dev"];
+
+fn tmpfs(tmpfs: &Tmpfs) -> Value {
+    // Not all runtimes let a later flag undo an earlier one.
+    let is_undone =
+        |flag: &&str| flag.strip_prefix("no").is_some_and(|undone| tmpfs.options.iter().any(|own| own == undone));
+    let own = tmpfs.options.iter().map(String::as_str).filter(|own| !UNDOING.contains(own));
+    let options =
+        ["nosuid", "nodev", "noexec"].into_iter().filter(|flag| !is_undone(flag)).chain(["mode=1777"]).chain(own);
+    json!({
+        "destination": tmpfs.target,
+        "type": "tmpfs",
+        "source": "tmpfs",
+        "options": options.collect::<Vec<_>>(),
+    })
+}
+
+/// A device of the host is bound, because a user namespace cannot make one.
+fn device(device: &Device) -> Value {
+    json!({
+        "destination": device.also.as_ref().unwrap_or(&device.path),
+        "type": "bind",
+        "source": device.path,
+        "options": ["bind", "nosuid", "noexec", "rprivate", "rw"],
+    })
 }
 
 fn bind(bind: &Bind) -> Value {
@@ -121,6 +163,8 @@ fn bind(bind: &Bind) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use guest_protocol::GuestOptions;
+
     use super::*;
     use crate::engine::plan::ContainerRoot;
 
@@ -128,7 +172,7 @@ mod tests {
         Container {
             root: ContainerRoot::View("/run/m/root.sock".into()),
             upper,
-            binds: vec![Bind { source: "/home/u/site".into(), target: "/srv".into(), read_only: true }],
+            binds: vec![Bind { source: "/home/u/site".into(), target: "/srv".into(), read_only: true, fills: false }],
             volumes: vec!["/var/lib/data".into()],
             has_secrets: true,
             owner: (0, 0),
@@ -136,12 +180,15 @@ mod tests {
             place: "/run/m".into(),
             check: None,
             host_loopback: false,
+            hostname: "m".into(),
+            options: GuestOptions::default(),
+            added_capabilities: 0,
         }
     }
 
     #[test]
     fn the_root_of_a_container_has_podmans_capabilities_and_can_become_other_users() {
-        let config = config("m", &container(Upper::Memory { limit: None }), &Ids::single());
+        let config = config(&container(Upper::Memory { limit: None }), &Ids::single());
         let capabilities = config["process"]["capabilities"]["bounding"].to_string();
         assert!(capabilities.contains("CAP_SETUID") && !capabilities.contains("CAP_SYS_ADMIN"), "{capabilities}");
         assert_eq!(config["process"]["noNewPrivileges"], false);
@@ -151,12 +198,35 @@ mod tests {
 
     #[test]
     fn shares_come_last_and_a_read_only_root_is_one() {
-        let config = config("m", &container(Upper::Nowhere), &Ids::single());
+        let config = config(&container(Upper::Nowhere), &Ids::single());
         assert_eq!(config["root"]["readonly"], true);
         let mounts = config["mounts"].as_array().unwrap();
         let last = mounts.last().unwrap();
         assert_eq!((&last["destination"], &last["options"][4]), (&json!("/srv"), &json!("ro")));
         assert!(mounts.iter().any(|mount| mount["destination"] == "/var/lib/data"));
         assert_eq!(config["process"]["args"], json!(["/proc/self/fd/4", "container", "control", "init", "root"]));
+    }
+
+    #[test]
+    fn what_the_user_asks_for_is_in_the_configuration() {
+        let tmpfs = |target: &str| Tmpfs { target: target.into(), options: vec!["size=7".into(), "exec".into()] };
+        let options = GuestOptions {
+            shm_size: Some(4096),
+            sysctls: vec![("kernel/shmmni".into(), "5".into()), ("net/core/somaxconn".into(), "9".into())],
+            tmpfs: vec![tmpfs("/srv/cache/deep"), tmpfs("/t")],
+            devices: vec![Device { path: "/dev/fuse".into(), also: None }],
+            ..GuestOptions::default()
+        };
+        let added_capabilities = 1 << 12;
+        let container = Container { options, added_capabilities, ..container(Upper::Memory { limit: None }) };
+        let config = config(&container, &Ids::single());
+        let mounts = config["mounts"].as_array().unwrap();
+        let targets: Vec<&str> = mounts.iter().map(|mount| mount["destination"].as_str().unwrap()).collect();
+        assert!(targets.ends_with(&["/srv", "/t", "/srv/cache/deep", "/dev/fuse"]), "{targets:?}");
+        let shm = mounts.iter().find(|mount| mount["destination"] == "/dev/shm").unwrap();
+        assert!(shm["options"].to_string().contains("size=4096"), "{shm}");
+        // The others are set by the stage, whose network namespace it is.
+        assert_eq!(config["linux"]["sysctl"], json!({ "kernel.shmmni": "5" }));
+        assert!(config["process"]["capabilities"]["effective"].to_string().contains("CAP_NET_ADMIN"));
     }
 }

@@ -8,6 +8,7 @@
 
 mod config;
 mod ids;
+mod options;
 mod pasta;
 mod probe;
 mod remove;
@@ -25,7 +26,7 @@ use composefs_fuse::UserNamespace;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::remove::{REMOVE, remove, remove_here};
+pub(crate) use self::remove::{REMOVE, remove, remove_here, remove_tree};
 pub(crate) use self::stage::{CONTAINER, run as run_stage};
 
 use self::ids::Ids;
@@ -138,6 +139,7 @@ impl Engine for Container {
                 return Err(Failure::new(bind.source.display(), "a container's configuration takes UTF-8 paths only"));
             }
         }
+        options::check(&container.options)?;
         let format = format_of(plan)?;
         if format == Format::None && matches!(container.upper, Upper::Directory(_)) {
             return Err(Failure::new("--keep", "no overlay works in a user namespace here, so nothing can be written")
@@ -346,11 +348,18 @@ fn spec(plan: &Plan, kept: &Kept) -> Result<stage::Spec, Failure> {
         format: kept.format,
         check: container.check.clone(),
         last_group: ids.last_group(),
+        system_controls: options::system_controls_of_stage(&container.options),
+        fills: container
+            .binds
+            .iter()
+            .filter(|bind| bind.fills)
+            .map(|bind| (bind.source.clone(), bind.target.clone()))
+            .collect(),
         hide_cgroups: runtime.needs_hidden_cgroups(),
         arguments: runtime.arguments(&plan.name, &state, &bundle, descriptors.len()),
         runtime: runtime.program,
         descriptors: descriptors.iter().map(|name| (*name).to_owned()).collect(),
-        config: config::config(&plan.name, container, &ids),
+        config: config::config(container, &ids),
     })
 }
 

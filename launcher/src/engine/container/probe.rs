@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use composefs_fuse::Server;
 use guest_protocol::archive::{Packer, pack_tree};
-use guest_protocol::{MACHINE, Message, Side};
+use guest_protocol::{GuestOptions, MACHINE, Message, Side};
 use layer_store::{ExpectedLayer, Silent, Store};
 
 use super::runtime::Runtime;
@@ -143,6 +143,9 @@ fn plan(
             place: place.to_owned(),
             check: Some(FILE.to_owned()),
             host_loopback: false,
+            hostname: "lamina-probe".to_owned(),
+            options: GuestOptions::default(),
+            added_capabilities: 0,
         }),
         ..Plan::default()
     })

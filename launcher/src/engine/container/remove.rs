@@ -38,6 +38,20 @@ pub(crate) fn remove(writes: &Path) -> Result<(), Failure> {
     }
 }
 
+/// Removes a directory with everything in it, even what containers have written there under other ids.
+///
+/// # Errors
+/// It cannot be removed.
+pub(crate) fn remove_tree(directory: &Path) -> Result<(), Failure> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        done => return done.about(directory.display()),
+    }
+    in_namespace(directory, &Ids::subordinate((0, 0))?)?;
+    fs::remove_dir(directory).about(directory.display())
+}
+
 fn in_namespace(writes: &Path, ids: &Ids) -> Result<(), Failure> {
     let ourselves = std::env::current_exe().about("/proc/self/exe")?;
     let mut command = Command::new(ourselves);

@@ -112,7 +112,10 @@ impl Supervisor {
             self.raw = terminal::Raw::enter().inspect_err(failed).ok();
         }
         self.send(FIRST, Message::Start(self.config.process.clone()));
-        if let (Some(control), Some(stdio)) = (&self.control, self.stdio.take()) {
+        if let (Some(control), Some(mut stdio)) = (&self.control, self.stdio.take()) {
+            if let Some(input) = stdio.open_input.take() {
+                self.api.take_input(input);
+            }
             self.session = Some(Session::attach(FIRST, control, stdio));
             self.api.ready(control.clone(), self.config.process.clone());
         }

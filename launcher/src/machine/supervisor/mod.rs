@@ -3,6 +3,7 @@
 
 mod guest;
 
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ pub(crate) struct RunConfig {
     pub(crate) root: (Box<dyn RootServer>, PathBuf),
     /// The socket that returns the root's counters, for as long as this exists.
     pub(crate) _stats: Option<StatsSocket>,
+    /// The locks that keep its named volumes.
+    pub(crate) _volumes: Vec<File>,
     /// The servers of its further shares and of its network, each with its socket, whose name says what it serves.
     pub(crate) shares: Vec<(Confined, PathBuf)>,
     /// What executes the guest, and how.
@@ -310,7 +313,7 @@ impl Supervisor {
             Event::Asked(ApiRequest::Stop { timeout }) => self.step(Input::Stop(Duration::from_millis(timeout))),
             Event::Asked(ApiRequest::Kill) => self.step(Input::Kill),
             // The server of requests handles this itself.
-            Event::Asked(ApiRequest::Exec(_)) => {}
+            Event::Asked(ApiRequest::Exec(_) | ApiRequest::Spawn(_) | ApiRequest::Input) => {}
             Event::Flushed => self.step(Input::OutputWritten),
             Event::Ended(number, status) => {
                 self.children.note_end(number);

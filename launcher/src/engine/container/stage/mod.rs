@@ -13,6 +13,7 @@
 //! Everything is mounted in a file system in memory over the directory of the machine's sockets, and only in the mount
 //! namespace: the host sees none of it.
 
+mod fill;
 mod mounts;
 mod network;
 
@@ -64,6 +65,10 @@ pub(super) struct Spec {
     pub(super) check: Option<String>,
     /// The last group id of the container.
     pub(super) last_group: u32,
+    /// System controls of its network namespace, as paths below `/proc/sys`, with their values.
+    pub(super) system_controls: Vec<(String, String)>,
+    /// Directories of the host that get, if they are empty, what the root has at a path.
+    pub(super) fills: Vec<(PathBuf, String)>,
     /// Whether the host's control groups are hidden from the runtime.
     pub(super) hide_cgroups: bool,
     /// The runtime, and its arguments.
@@ -92,6 +97,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<u8, Failure> {
     enter(&monitor)?;
     tie_to_parent()?;
     network::prepare(spec.last_group);
+    network::set(&spec.system_controls)?;
 
     let stage = mounts::Stage::begin(&spec)?;
     if let Some(server) = server {

@@ -18,6 +18,7 @@ use rustix::mount::{
 use rustix::thread::UnshareFlags;
 use serde_json::json;
 
+use super::fill::fill;
 use super::{Spec, tied};
 use crate::engine::plan::{ContainerRoot, Format, Upper};
 use crate::failure::{About, Failure};
@@ -87,6 +88,9 @@ impl<'a> Stage<'a> {
     pub(super) fn mount_root(&self) -> Result<Option<Child>, Failure> {
         if let ContainerRoot::Directory(directory) = &self.spec.root {
             mount_bind_recursive(directory, LOWER).about(directory.display())?;
+        }
+        for (directory, target) in &self.spec.fills {
+            fill(directory, Path::new(LOWER), target)?;
         }
         self.mount_writes()?;
         self.mount_over().map_err(|cause| {

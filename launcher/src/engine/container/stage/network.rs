@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
+
+use crate::failure::{About, Failure};
 
 /// Brings the loopback interface up, and allows every port and `ping` to every user, as docker and podman do. A kernel
 /// without one of these settings still runs containers.
@@ -17,6 +20,19 @@ pub(super) fn prepare(last_group: u32) {
     {
         let _ = fs::write(format!("/proc/sys/net/ipv4/{name}"), value);
     }
+}
+
+/// Sets system controls of the namespace, which the user has asked for.
+///
+/// # Errors
+/// The kernel has no such control, or not for a user namespace.
+pub(super) fn set(system_controls: &[(String, String)]) -> Result<(), Failure> {
+    for (name, value) in system_controls {
+        fs::write(Path::new("/proc/sys").join(name), value)
+            .about(format_args!("--sysctl {}={value}", name.replace('/', ".")))
+            .map_err(|failure| failure.with_hint("use a VM: --engine auto"))?;
+    }
+    Ok(())
 }
 
 /// Sets `IFF_UP` on interface 1 (`rtnetlink(7)`), which the kernel creates down. The kernel takes native byte order, and the
