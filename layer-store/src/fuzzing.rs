@@ -15,6 +15,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::base::{Base, MergedTree};
+use crate::erofs::map::BlockMap;
 use crate::layer::{LayerIndex, TreeBuilder};
 use crate::mapped::IndexBytes;
 use crate::section_file::Format;
@@ -22,7 +23,7 @@ use crate::sharing::map::SharingMap;
 use crate::sharing::{Blob, map};
 use crate::tar::Parser;
 use crate::view::ViewLayer;
-use crate::{DiffId, Digest, Ino, Kind, View};
+use crate::{DiffId, Digest, Ino, Kind, Silent, View};
 
 /// The range of the checksum in a file. The checksum covers everything after it.
 const CHECKSUM: std::ops::Range<usize> = 24..32;
@@ -94,6 +95,15 @@ pub fn sharing_map_of(layer: &[u8], donor: &[u8]) -> Option<Vec<u8>> {
     map::write(&layer, 1 << 20, &[donor], &[(4096, 1, 512), (65536, 0, 12800)].map(run)).ok()
 }
 
+/// Opens bytes as the map of a block device.
+pub fn block_map(bytes: &[u8]) {
+    let mut bytes = bytes.to_vec();
+    seal(&mut bytes, crate::erofs::map::FORMAT);
+    if let Ok(map) = BlockMap::parse(IndexBytes::Owned(bytes)) {
+        map.check_extents();
+    }
+}
+
 /// Opens bytes as the base of valid layers, and walks the result.
 pub fn base(bytes: &[u8], layers: &[Vec<u8>]) {
     let mut bytes = bytes.to_vec();
@@ -131,6 +141,14 @@ pub fn base_of(layers: &[Vec<u8>]) -> Option<Vec<u8>> {
     let indexes = layers.iter().map(|layer| LayerIndex::open(IndexBytes::Owned(layer.clone())).ok());
     let indexes: Vec<_> = indexes.collect::<Option<_>>()?;
     Some(MergedTree::of(&indexes).ok()?.write(Cursor::new(Vec::new())).ok()?.into_inner())
+}
+
+/// Returns the bytes of the map of the block device of a stack of indexes, for a corpus.
+#[must_use]
+pub fn block_map_of(layers: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let indexes = layers.iter().map(|layer| LayerIndex::open(IndexBytes::Owned(layer.clone())).ok());
+    let view = stack(indexes.collect::<Option<_>>()?)?;
+    Some(crate::erofs::map::write(&view, [7; 16], Cursor::new(Vec::new()), &Silent).ok()?.into_inner())
 }
 
 /// Returns a layer with an empty blob: every read of content must fail with an error, and nothing worse may happen.

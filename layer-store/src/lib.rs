@@ -45,7 +45,7 @@ pub use archive::{
 pub use attr::{Attr, Ino, Kind, Timestamp};
 pub use base_id::{BaseId, BaseIdError};
 pub use digest::{BlobDigest, DiffId, Digest, DigestError};
-pub use erofs::{ErofsError, ErofsSummary};
+pub use erofs::{BlockDevice, ErofsError, ErofsSummary};
 pub use error::StoreError;
 pub use export::ExportError;
 pub use fault::FaultPoint;

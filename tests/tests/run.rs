@@ -118,7 +118,7 @@ fn block_root_boots_on_q35_too_and_its_image_is_made_once_and_collected() {
     guests.run(&["--backend", "block", "--machine", "q35", "-w", "/"], &["/bin/rm", "-r", "/usr/share"]).succeeded();
     let store = guests.session.store();
     let base = std::fs::read_dir(store.join("bases")).unwrap().next().unwrap().unwrap().path();
-    let image = base.join("erofs-1");
+    let image = base.join("erofs-2");
     let made = image.metadata().unwrap().modified().unwrap();
     let again = ["--backend", "block", "-w", "/"];
     let finished = guests.shell(&again, "ls /usr/share > /media/seen; mount > /media/mounts").succeeded();

@@ -495,7 +495,7 @@ fn dry_run_tells_the_same_machine_in_every_dialect() {
     }
     assert_eq!(direct.stderr, "");
     let block = run(&["--backend", "block", "--network", "slirp"]);
-    for expected in ["virtio-blk", "erofs-1", "\"drive_id\"", "readonly=on"] {
+    for expected in ["virtio-blk", "erofs-2", "\"drive_id\"", "readonly=on"] {
         assert!(block.stdout.contains(expected), "{expected}\n{block}");
     }
 }

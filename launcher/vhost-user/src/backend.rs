@@ -1,7 +1,8 @@
-//! The device as the vhost-user library sees it: its features, and what it does when the guest notifies a queue.
+//! The file system as the vhost-user library sees it: its features, and what it does when the guest notifies a queue.
 
 use crate::chain::{Buffers, answer};
 use crate::shutdown::Shutdown;
+use crate::{EVENT_IDX, INDIRECT_DESC, MAX_QUEUE_SIZE, Memory, VERSION_1};
 use composefs_fuse::{Server, report};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,23 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::{VhostUserBackend, VringMutex, VringState, VringT};
 use virtio_queue::{Error as QueueError, QueueOwnedT, QueueT};
-use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
+use vm_memory::{GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
-
-type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
-
-/// `VIRTIO_RING_F_INDIRECT_DESC`: a request may have a table of descriptors outside of the queue.
-const INDIRECT_DESC: u64 = 1 << 28;
-
-/// `VIRTIO_RING_F_EVENT_IDX`: each side says from which entry on it wants to be notified.
-const EVENT_IDX: u64 = 1 << 29;
-
-/// `VIRTIO_F_VERSION_1`: not a legacy device.
-const VERSION_1: u64 = 1 << 32;
-
-/// The largest queue of the virtio specification (section 2.7).
-const MAX_QUEUE_SIZE: usize = 32_768;
 
 /// Queue 0, for requests that need no reply, and one for all others. QEMU offers no more by default, and guests before
 /// Linux 6.12 use no more.

@@ -11,9 +11,10 @@ use virtio_queue::{DescriptorChain, Reader, Writer};
 use vm_memory::GuestMemoryMmap;
 
 /// The most descriptors that a request may have. The largest `READ` that the handshake grants has 256 pages, and three
-/// more descriptors for header and arguments. This is the queue length that hypervisors choose, so a chain without an
-/// indirect table cannot be longer. With such a table the library would follow 65,535 for each entry of the queue.
-const MAX_DESCRIPTORS: usize = 1024;
+/// more descriptors for header and arguments; the largest read of a disk has 126 and two. This is the queue length that
+/// hypervisors choose, so a chain without an indirect table cannot be longer. With such a table the library would follow
+/// 65,535 for each entry of the queue.
+pub(crate) const MAX_DESCRIPTORS: usize = 1024;
 
 /// The buffers that a thread needs to answer one request at a time.
 pub(super) struct Buffers {

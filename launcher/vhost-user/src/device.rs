@@ -1,8 +1,9 @@
 //! The device as its owner sees it: a socket, and the thread that serves the VMM which connects there.
 
-use crate::VhostUserError;
 use crate::backend::FsBackend;
+use crate::block::{BlockBackend, Disk};
 use crate::shutdown::Shutdown;
+use crate::{Memory, VhostUserError};
 use composefs_fuse::Server;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io::{self, PipeReader, PipeWriter, Write};
@@ -11,36 +12,58 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use vhost::vhost_user::{Error as ProtocolError, Listener};
-use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
-use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+use vhost_user_backend::{Error as DaemonError, VhostUserBackend, VhostUserDaemon, VringMutex};
+use vm_memory::GuestMemoryMmap;
 
-/// A vhost-user-fs device that waits for its VMM or serves it.
+/// A vhost-user device that waits for its VMM or serves it: a file system or a disk.
 ///
 /// It serves one connection and ends when the VMM hangs up. Dropping it ends it at once and removes its socket and its
 /// thread.
 #[derive(Debug)]
-pub struct VhostUserFs {
+pub struct VhostUserDevice {
     socket: PathBuf,
     shutdown: Arc<Shutdown>,
     stop: PipeWriter,
     thread: Option<JoinHandle<Result<(), VhostUserError>>>,
 }
 
-impl VhostUserFs {
-    /// Creates `socket` and serves the first VMM that connects to it, from a new thread. The VMM can be started as soon as
-    /// this returns.
+impl VhostUserDevice {
+    /// Creates `socket` and serves a file system to the first VMM that connects to it, from a new thread. The VMM can be
+    /// started as soon as this returns.
     ///
     /// # Errors
     /// [`VhostUserError::Bind`], including when `socket` exists already, or [`VhostUserError::Start`].
-    pub fn listen(server: Arc<Server>, socket: &Path) -> Result<Self, VhostUserError> {
+    pub fn file_system(server: Arc<Server>, socket: &Path) -> Result<Self, VhostUserError> {
+        Self::listen(socket, "vhost-user-fs", |shutdown, memory| FsBackend::new(server, shutdown, memory))
+    }
+
+    /// Does the same for a read-only disk, which a guest finds by its serial: at most 20 bytes.
+    ///
+    /// # Errors
+    /// As for [`VhostUserDevice::file_system`].
+    pub fn disk(disk: Arc<dyn Disk>, serial: &str, socket: &Path) -> Result<Self, VhostUserError> {
+        let serial = serial.to_owned();
+        Self::listen(socket, "vhost-user-blk", move |shutdown, memory| {
+            BlockBackend::new(disk, &serial, shutdown, memory)
+        })
+    }
+
+    fn listen<B>(
+        socket: &Path,
+        name: &'static str,
+        backend: impl FnOnce(Arc<Shutdown>, Memory) -> B + Send + 'static,
+    ) -> Result<Self, VhostUserError>
+    where
+        B: VhostUserBackend<Bitmap = (), Vring = VringMutex> + 'static,
+    {
         let failed = |source| VhostUserError::Bind { path: socket.to_owned(), source };
         let listener = UnixListener::bind(socket).map_err(failed)?;
         let started = || {
             let (stopped, stop) = io::pipe()?;
             let shutdown = Arc::new(Shutdown::default());
             let theirs = Arc::clone(&shutdown);
-            let thread = std::thread::Builder::new().name("vhost-user-fs".to_owned());
-            let thread = thread.spawn(move || serve(server, listener, &stopped, &theirs))?;
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            let thread = thread.spawn(move || serve(name, backend, listener, &stopped, &theirs))?;
             Ok(Self { socket: socket.to_owned(), shutdown, stop, thread: Some(thread) })
         };
         started().map_err(|error| {
@@ -71,7 +94,7 @@ impl VhostUserFs {
     /// Waits until the device ends.
     ///
     /// # Errors
-    /// Why it ended, unless the VMM hung up or [`VhostUserFs::stop`] was called.
+    /// Why it ended, unless the VMM hung up or [`VhostUserDevice::stop`] was called.
     pub fn wait(mut self) -> Result<(), VhostUserError> {
         self.join()
     }
@@ -82,7 +105,7 @@ impl VhostUserFs {
     }
 }
 
-impl Drop for VhostUserFs {
+impl Drop for VhostUserDevice {
     fn drop(&mut self) {
         self.stop();
         if let Err(error) = self.join() {
@@ -94,18 +117,22 @@ impl Drop for VhostUserFs {
 }
 
 /// Waits for a VMM, then serves it.
-fn serve(
-    server: Arc<Server>,
+fn serve<B>(
+    name: &str,
+    backend: impl FnOnce(Arc<Shutdown>, Memory) -> B,
     listener: UnixListener,
     stopped: &PipeReader,
     shutdown: &Arc<Shutdown>,
-) -> Result<(), VhostUserError> {
+) -> Result<(), VhostUserError>
+where
+    B: VhostUserBackend<Bitmap = (), Vring = VringMutex> + 'static,
+{
     if !wait_for_connection(&listener, stopped)? {
         return Ok(());
     }
-    let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let backend = Arc::new(FsBackend::new(server, Arc::clone(shutdown), memory.clone()));
-    let mut daemon = VhostUserDaemon::new("vhost-user-fs".to_owned(), backend, memory)?;
+    let memory = Memory::new(GuestMemoryMmap::new());
+    let backend = Arc::new(backend(Arc::clone(shutdown), memory.clone()));
+    let mut daemon = VhostUserDaemon::new(name.to_owned(), backend, memory)?;
     daemon.start(&mut Listener::from(listener))?;
     shutdown.connected(daemon.shutdown_handle());
     let result = daemon.wait();

@@ -1,5 +1,5 @@
 use crate::chain::{Buffers, answer};
-use crate::{VhostUserError, VhostUserFs};
+use crate::{VhostUserDevice, VhostUserError};
 use composefs_fuse::Server;
 use composefs_fuse::wire::{InHeader, Opcode, OutHeader};
 use std::fs::File;
@@ -172,9 +172,9 @@ fn a_request_longer_than_any_is_cut_and_refused() {
     assert_eq!((used, header.error), (16, -rustix::io::Errno::INVAL.raw_os_error()));
 }
 
-fn device(directory: &tempfile::TempDir) -> VhostUserFs {
+fn device(directory: &tempfile::TempDir) -> VhostUserDevice {
     let guest = Guest::new();
-    VhostUserFs::listen(guest.server, &directory.path().join("fs.sock")).unwrap()
+    VhostUserDevice::file_system(guest.server, &directory.path().join("fs.sock")).unwrap()
 }
 
 #[test]

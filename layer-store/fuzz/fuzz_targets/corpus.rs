@@ -23,6 +23,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     put("base", "sample", &layer_store::fuzzing::base_of(&indexes).ok_or("the samples do not merge")?)?;
     let map = layer_store::fuzzing::sharing_map_of(&tars[0], &tars[1]);
     put("sharing_map", "sample", &map.ok_or("the sample is no map")?)?;
+    let map = layer_store::fuzzing::block_map_of(&indexes);
+    put("block_map", "sample", &map.ok_or("the samples have no block map")?)?;
     println!("{} layers, each target has a corpus", indexes.len());
     Ok(())
 }

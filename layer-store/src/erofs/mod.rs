@@ -1,24 +1,34 @@
-//! Writes a view as an EROFS image: one read-only, uncompressed file that a kernel can mount as a block device.
+//! A view as an EROFS file system: as a read-only block device without a copy of the content, or as one uncompressed
+//! file with it. Both have the same bytes.
 //!
 //! ```text
 //! block 0             superblock at byte 1024, zeros around it
-//! blocks 1..f         inodes of 64 bytes at multiples of 32, each with its extended attributes and, if it fits into one
-//!                     block with them, the last part of its content
-//! blocks f..          whole blocks of content, of files and of directories
+//! blocks 1..f         inodes of 64 bytes at multiples of 32, each with its extended attributes and, if it is a directory
+//!                     or a symbolic link, the last part of its content, if that fits into one block with them
+//! blocks f..c         whole blocks of directories and symbolic links
+//! blocks c..          content of files, each from a new block on
 //! ```
 //!
 //! Blocks have 4 KiB. Inodes are in the order of a walk, level by level, and their content is in the same order. The
 //! records are in `format.rs`, directories in `directory.rs`, attributes in `xattrs.rs`. Only features of Linux 5.4 are
 //! used. What is written depends only on the view, so the same base always gives the same bytes.
 //!
-//! The kernel copies content from the blobs. On file systems with reflinks, content at a multiple of 4 KiB in a blob
-//! shares its blocks. Holes stay holes. Memory use grows with the number of inodes, not with their content.
+//! All blocks before `c` are metadata and have no content of any file: a damaged blob affects no other file, a walk
+//! reads no content, and `map.rs` stores these blocks with a table of where in the layers' tars the content of the others
+//! is. `device.rs` reads from both. A file's content may begin at any byte of a tar.
+//!
+//! For a file with everything, the kernel copies content from the blobs. On file systems with reflinks, content at a
+//! multiple of 4 KiB in a blob shares its blocks. Holes stay holes. Memory use grows with the number of inodes, not with
+//! their content.
 //!
 //! This is our own code because the `composefs` crate, which has an EROFS writer, leaves the content of files outside
 //! the image.
 
+mod device;
 mod directory;
 mod format;
+pub(crate) mod map;
+mod metadata;
 mod plan;
 mod write;
 mod xattrs;
@@ -27,6 +37,7 @@ use std::fs::File;
 use std::io;
 
 use crate::{CopyError, Observer, View, ViewError};
+pub use device::BlockDevice;
 
 /// Why an image could not be written. What was written so far is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -85,9 +96,9 @@ impl View {
         observer: &dyn Observer,
     ) -> Result<ErofsSummary, ErofsError> {
         let plan = plan::Plan::of(self, observer)?;
-        write::Writer { view: self, plan: &plan, file, observer }.write(uuid)?;
+        write::write(self, &plan, file, uuid, observer)?;
         Ok(ErofsSummary {
-            bytes: u64::from(plan.blocks) * format::BLOCK,
+            bytes: plan.bytes(),
             inodes: plan.places.len() as u64,
             xattrs_left_out: plan.xattrs_left_out,
         })

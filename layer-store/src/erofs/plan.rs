@@ -17,6 +17,8 @@ pub(super) struct Place {
     pub(super) offset: u64,
     /// The first of its whole blocks; 0 if it has none.
     pub(super) block: u32,
+    /// Whether it is a regular file.
+    pub(super) is_file: bool,
 }
 
 /// The shape of one inode: how its content is split.
@@ -34,6 +36,12 @@ pub(super) struct Shape {
 }
 
 impl Shape {
+    /// Returns the shape of a regular file, whose content is all in blocks.
+    fn of_file(size: u64, xattr_bytes: u64) -> Self {
+        let (blocks, length) = (size.div_ceil(BLOCK), INODE + xattr_bytes);
+        Self { layout: DataLayout::Plain, size, blocks, inline: 0, length }
+    }
+
     fn new(size: u64, xattr_bytes: u64) -> Self {
         let head = INODE + xattr_bytes;
         let rest = size % BLOCK;
@@ -45,12 +53,13 @@ impl Shape {
 
     /// Returns the shape of an inode of a view.
     pub(super) fn of(view: &View, attr: &Attr, xattrs: &Xattrs) -> Result<Self, ErofsError> {
-        let size = match attr.kind {
-            Kind::Regular | Kind::Symlink => attr.size,
-            Kind::Directory => directory::size(&directory::names(view, attr.ino)?),
-            _ => 0,
-        };
-        Ok(Self::new(size, xattrs.bytes.len() as u64))
+        let xattr_bytes = xattrs.bytes.len() as u64;
+        Ok(match attr.kind {
+            Kind::Regular => Self::of_file(attr.size, xattr_bytes),
+            Kind::Symlink => Self::new(attr.size, xattr_bytes),
+            Kind::Directory => Self::new(directory::size(&directory::names(view, attr.ino)?), xattr_bytes),
+            _ => Self::new(0, xattr_bytes),
+        })
     }
 
     /// Returns the first offset from `free` on at which neither the inode nor the content after it crosses into another
@@ -67,8 +76,10 @@ pub(super) struct Plan {
     /// Every inode, in the order of their offsets; the root is the first.
     pub(super) places: Vec<Place>,
     numbers: HashMap<Ino, u64>,
-    /// The block at which the inodes end and the content begins.
+    /// The block at which the inodes end and the blocks of directories and symbolic links begin.
     pub(super) first_block: u32,
+    /// The block at which the metadata ends and the content of files begins.
+    pub(super) content_block: u32,
     /// The total number of blocks.
     pub(super) blocks: u32,
     /// Extended attributes that the image cannot store.
@@ -78,7 +89,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Plans an image of a whole view. Inodes are in the order of a walk: all children of a directory are contiguous.
     pub(super) fn of(view: &View, observer: &dyn Observer) -> Result<Self, ErofsError> {
-        let mut places = vec![Place { ino: Ino::ROOT, offset: 0, block: 0 }];
+        let mut places = vec![Place { ino: Ino::ROOT, offset: 0, block: 0, is_file: false }];
         let mut numbers = HashMap::from([(Ino::ROOT, 0)]);
         let mut blocks: Vec<u64> = Vec::new();
         // Block 0 is for the superblock.
@@ -97,6 +108,7 @@ impl Plan {
             free = (offset + shape.length).next_multiple_of(SLOT);
             if let Some(place) = places.get_mut(blocks.len()) {
                 place.offset = offset;
+                place.is_file = attr.kind == Kind::Regular;
             }
             numbers.insert(ino, offset / SLOT);
             blocks.push(shape.blocks);
@@ -104,26 +116,43 @@ impl Plan {
                 for entry in view.entries(ino, 0)? {
                     if let Entry::Vacant(unseen) = numbers.entry(entry.ino) {
                         unseen.insert(0);
-                        places.push(Place { ino: entry.ino, offset: 0, block: 0 });
+                        places.push(Place { ino: entry.ino, offset: 0, block: 0, is_file: false });
                     }
                 }
             }
         }
         let first_block = block_number(free.div_ceil(BLOCK))?;
-        let mut next = u64::from(first_block);
-        for (place, blocks) in places.iter_mut().zip(blocks) {
-            if blocks > 0 {
-                place.block = block_number(next)?;
-                next = next.saturating_add(blocks);
-            }
-        }
-        Ok(Self { places, numbers, first_block, blocks: block_number(next)?, xattrs_left_out })
+        let content_block = assign(&mut places, &blocks, first_block, false)?;
+        let end = assign(&mut places, &blocks, content_block, true)?;
+        Ok(Self { places, numbers, first_block, content_block, blocks: end, xattrs_left_out })
+    }
+
+    /// Returns the length of the image in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        u64::from(self.blocks) * BLOCK
+    }
+
+    /// Returns the length in bytes of the part before the content of files.
+    pub(super) fn metadata_bytes(&self) -> u64 {
+        u64::from(self.content_block) * BLOCK
     }
 
     /// Returns the number of an inode in the image.
     pub(super) fn number(&self, ino: Ino) -> u64 {
         self.numbers.get(&ino).copied().unwrap_or_default()
     }
+}
+
+/// Assigns whole blocks from `first` on to the regular files, or to everything else. Returns the block after them.
+fn assign(places: &mut [Place], blocks: &[u64], first: u32, files: bool) -> Result<u32, ErofsError> {
+    let mut next = u64::from(first);
+    for (place, &blocks) in places.iter_mut().zip(blocks) {
+        if blocks > 0 && place.is_file == files {
+            place.block = block_number(next)?;
+            next = next.saturating_add(blocks);
+        }
+    }
+    block_number(next)
 }
 
 fn block_number(block: u64) -> Result<u32, ErofsError> {
@@ -135,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rest_of_a_file_lies_behind_its_inode_where_it_fits() {
+    fn the_rest_of_a_directory_is_after_its_inode_if_it_fits() {
         let whole = Shape::new(2 * BLOCK, 0);
         assert_eq!((whole.layout, whole.blocks, whole.length), (DataLayout::Plain, 2, INODE));
         let rest = Shape::new(2 * BLOCK + 5, 20);
@@ -146,6 +175,15 @@ mod tests {
         assert_eq!((more.layout, more.blocks, more.length), (DataLayout::Plain, 1, INODE));
         let empty = Shape::new(0, 0);
         assert_eq!((empty.layout, empty.blocks, empty.length), (DataLayout::Plain, 0, INODE));
+    }
+
+    #[test]
+    fn no_content_of_a_file_is_in_the_metadata() {
+        for size in [0, 1, BLOCK - INODE, BLOCK, BLOCK + 1, 9 * BLOCK + 5] {
+            let file = Shape::of_file(size, 20);
+            assert_eq!((file.layout, file.blocks), (DataLayout::Plain, size.div_ceil(BLOCK)));
+            assert_eq!((file.inline, file.length), (0, INODE + 20), "{size} bytes");
+        }
     }
 
     #[test]

@@ -91,32 +91,41 @@ impl Blob {
 
     /// Reads exactly `buffer.len()` bytes. A tar that is shorter than its index says is damaged, so this is an error.
     pub(crate) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let Some(borrowed) = &self.borrowed else { return read_all(&self.file, buffer, offset) };
+        self.read_by(read_all, buffer, offset)
+    }
+
+    /// Does the same if all of it is in the page cache. Otherwise fails with [`io::ErrorKind::WouldBlock`].
+    pub(crate) fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_by(read_cached, buffer, offset)
+    }
+
+    fn read_by(&self, read: ReadFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let Some(borrowed) = &self.borrowed else { return read(&self.file, buffer, offset) };
         let end = offset.checked_add(buffer.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
         let mut rest = buffer;
         let mut at = offset;
         for run in borrowed.map.runs_from(offset).take_while(|run| run.offset < end) {
             let (own, others) = cut(rest, run.offset.saturating_sub(at));
-            read_all(&self.file, own, at)?;
+            read(&self.file, own, at)?;
             at += own.len() as u64;
             let (part, others) = cut(others, run.offset + run.length - at);
-            self.read_run(borrowed, &run, part, at - run.offset)?;
+            read(self.file_of(borrowed, &run)?, part, run.donor_offset + (at - run.offset))?;
             at += part.len() as u64;
             rest = others;
         }
-        read_all(&self.file, rest, at)
+        read(&self.file, rest, at)
     }
 
-    fn read_run(&self, borrowed: &Borrowed, run: &Run, part: &mut [u8], within: u64) -> io::Result<()> {
-        let donor = match run.donor.checked_sub(1) {
-            None => &self.file,
+    /// Returns the file that has the bytes of a run.
+    fn file_of<'a>(&'a self, borrowed: &'a Borrowed, run: &Run) -> io::Result<&'a File> {
+        match run.donor.checked_sub(1) {
+            None => Ok(&self.file),
             Some(number) => match borrowed.donors.get(number) {
-                Some(Ok(donor)) => donor,
-                Some(Err(cause)) => return Err(io::Error::new(io::ErrorKind::NotFound, cause.clone())),
-                None => return Err(io::ErrorKind::InvalidData.into()),
+                Some(Ok(donor)) => Ok(donor),
+                Some(Err(cause)) => Err(io::Error::new(io::ErrorKind::NotFound, cause.clone())),
+                None => Err(io::ErrorKind::InvalidData.into()),
             },
-        };
-        read_all(donor, part, run.donor_offset + within)
+        }
     }
 
     /// Returns a reader that starts at the beginning of the tar.
@@ -147,6 +156,30 @@ impl Read for BlobReader<'_> {
 fn cut(buffer: &mut [u8], length: u64) -> (&mut [u8], &mut [u8]) {
     let length = usize::try_from(length).map_or(buffer.len(), |length| length.min(buffer.len()));
     buffer.split_at_mut(length)
+}
+
+/// Fills a buffer from an offset of a file.
+type ReadFile = fn(&File, &mut [u8], u64) -> io::Result<()>;
+
+/// Reads without waiting for the disk. Not every file system can do that.
+#[cfg(target_os = "linux")]
+fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    use rustix::io::{ReadWriteFlags, preadv2};
+
+    if buffer.is_empty() {
+        return Ok(());
+    }
+    let wanted = buffer.len();
+    match preadv2(file, &mut [io::IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT) {
+        Ok(read) if read == wanted => Ok(()),
+        // A read that waits finds out whether there is more, and reports what is wrong.
+        Ok(_) | Err(_) => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read_cached(_: &File, buffer: &mut [u8], _: u64) -> io::Result<()> {
+    if buffer.is_empty() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
 }
 
 fn read_all(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {

@@ -17,7 +17,8 @@
 //!   indexes/<diffid>                 the index of a layer of another store (a cache; see `additional.rs`)
 //!   bases/<base-id>/index            the merge index (a cache)
 //!   bases/<base-id>/recipe           JSON: DiffIDs of image and variant
-//!   bases/<base-id>/erofs-1          the base as a block image, if one was requested (a cache)
+//!   bases/<base-id>/erofs-2          the base as a block image, if one was requested (a cache)
+//!   bases/<base-id>/erofs-2.map      the metadata of that image, and where its content is (a cache)
 //!   bases/<base-id>/tree-2/root      the base as a directory, if one was requested (a cache); without owners tree-1-own
 //!   partial/sha256/<hex>             the first bytes of the layer with this digest, if its transfer ended early (a cache)
 //!   leases/<id>                      what a live process uses; locked by that process
@@ -117,6 +118,16 @@ impl Layout {
 
     /// The number in the name is the version of the image writer; images of another version are rebuilt.
     pub(super) fn block_image(&self, id: &BaseId) -> PathBuf {
+        self.base(id).join("erofs-2")
+    }
+
+    /// The path of the map of a base's block device, whose bytes are those of the image of the same version.
+    pub(super) fn block_map(&self, id: &BaseId) -> PathBuf {
+        self.base(id).join("erofs-2.map")
+    }
+
+    /// Where earlier versions put block images.
+    pub(super) fn old_block_image(&self, id: &BaseId) -> PathBuf {
         self.base(id).join("erofs-1")
     }
 

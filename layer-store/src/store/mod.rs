@@ -3,6 +3,7 @@
 mod additional;
 mod adopt;
 mod bases;
+mod block_device;
 mod block_image;
 mod commit;
 mod disk;

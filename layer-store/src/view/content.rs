@@ -2,8 +2,36 @@
 
 use std::io;
 
-use super::ViewLayer;
+use super::{Node, View, ViewError, ViewLayer};
 use crate::layer::Segments;
+use crate::sharing::Blob;
+use crate::{Ino, Kind};
+
+impl View {
+    /// Calls `visit` with the layer, counted from the bottom, and every run of a regular file's stored content, in order.
+    pub(crate) fn each_run_of(&self, ino: Ino, mut visit: impl FnMut(u32, Run)) -> Result<(), ViewError> {
+        let Node::Record { layer, number, index, inode } = self.node(ino)? else {
+            return Err(ViewError::NotRegular(ino));
+        };
+        if inode.kind() != Kind::Regular {
+            return Err(ViewError::NotRegular(ino));
+        }
+        let size = inode.size.get();
+        let visited = ViewLayer::each_run(index.segments(inode), size, |run| {
+            let length = run.length.min(size.saturating_sub(run.file_offset));
+            if length > 0 {
+                visit(layer, Run { length, ..run });
+            }
+            Ok(())
+        });
+        visited.map_err(|cause| ViewError::Damaged { layer: index.diff_id(), path: index.path_of(number), cause })
+    }
+
+    /// Returns the tar of a layer, counted from the bottom.
+    pub(crate) fn tar(&self, layer: u32) -> Option<&Blob> {
+        self.layers.get(layer as usize).map(|layer| &*layer.blob)
+    }
+}
 
 impl ViewLayer {
     /// Fills `buffer` with a file's content from `offset`. The file must have that many bytes from there.

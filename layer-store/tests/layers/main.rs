@@ -1,6 +1,7 @@
 //! Layers of a store: from a tar to a tree, until they are collected.
 
 mod adopted;
+mod block_device;
 mod extensions;
 mod fixture;
 mod lifecycle;

@@ -50,7 +50,8 @@ fn a_device_ends_though_its_guest_never_stops_asking() {
         // Only zeros are written to the used ring, because a forget has no reply.
         let length = guest.write_request(Opcode::Forget, 1, &[0; 8]);
         guest.write_descriptors(DESCRIPTORS, &[(REQUEST, length, 0, 0)]);
-        let device = VhostUserFs::listen(Arc::clone(&guest.server), &directory.path().join("fs.sock")).unwrap();
+        let device =
+            VhostUserDevice::file_system(Arc::clone(&guest.server), &directory.path().join("fs.sock")).unwrap();
         let vmm = start_endless_queue(&guest, device.socket());
         while guest.server.stats().snapshot().count("FORGET") < 1000 {
             std::thread::yield_now();

@@ -1,0 +1,216 @@
+//! A base as a block device: the bytes of the written image, without a copy of any content.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+use layer_store::{BaseId, BlockDevice, DiffId, Silent};
+use test_support::{noise, programs::installed};
+
+use crate::fixture::ingest;
+use crate::sharing::{Kept, tar_of};
+
+const LARGE: usize = 1 << 20;
+
+/// A tar with a sparse file of 3 MB (PAX format 1.0), of which `first` and, at the end, `last` are stored.
+fn sparse_tar(first: &[u8], last: &[u8]) -> Vec<u8> {
+    const SIZE: usize = 3_000_001;
+    let list = format!("2\n0\n{}\n{}\n{}\n", first.len(), SIZE - last.len(), last.len());
+    let mut stored = list.into_bytes();
+    stored.resize(stored.len().next_multiple_of(512), 0);
+    stored.extend_from_slice(first);
+    stored.extend_from_slice(last);
+    let mut builder = tar::Builder::new(Vec::new());
+    let size = SIZE.to_string();
+    let records = [("major", "1"), ("minor", "0"), ("name", "holes"), ("realsize", &size)];
+    let names = records.map(|(name, value)| (format!("GNU.sparse.{name}"), value.as_bytes()));
+    builder.append_pax_extensions(names.iter().map(|(name, value)| (name.as_str(), *value))).expect("an entry");
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o644);
+    header.set_size(stored.len() as u64);
+    builder.append_data(&mut header, "GNUSparseFile.0/holes", stored.as_slice()).expect("an entry");
+    builder.into_inner().expect("a tar")
+}
+
+/// A base whose content is at odd offsets, in other layers' tars, in pieces and in none.
+struct Hard {
+    kept: Kept,
+    layers: Vec<DiffId>,
+    base: BaseId,
+}
+
+impl Hard {
+    fn new() -> Self {
+        let kept = Kept::new();
+        let moved = noise(1, LARGE);
+        let many: Vec<_> =
+            (0..300).map(|number| (format!("many/{number}"), noise(100 + number, number as usize * 7))).collect();
+        let mut files: Vec<(&str, &[u8])> =
+            many.iter().map(|(name, content)| (name.as_str(), content.as_slice())).collect();
+        files.extend([("a/moved", moved.as_slice()), ("a/below", &moved[..5000]), ("empty", b"")]);
+        let below = ingest(&kept.store, &tar_of(&files));
+        let own = noise(2, 100_000);
+        let thin = ingest(&kept.store, &tar_of(&[("own", &own), ("b/moved", &moved), ("a/below", b"replaced")]));
+        assert!(kept.is_thin(&thin));
+        let sparse = ingest(&kept.store, &sparse_tar(&own[..5000], &own[..4097]));
+        let layers = vec![below, thin, sparse];
+        let base = kept.store.bases().prepare_layers(&layers, &[], &Silent).expect("a base");
+        Self { kept, layers, base }
+    }
+
+    fn device(&self) -> BlockDevice {
+        let bases = self.kept.store.bases();
+        let view = Arc::new(bases.open(&self.base).expect("a view"));
+        bases.block_device(&self.base, view, &Silent).expect("a device")
+    }
+
+    fn map(&self) -> PathBuf {
+        self.kept.directory.path().join("bases").join(self.base.hex()).join("erofs-2.map")
+    }
+
+    fn written(&self) -> Vec<u8> {
+        let path = self.kept.directory.path().join("image");
+        let file = File::create_new(&path).expect("a file");
+        let summary = self.kept.store.bases().write_block_image(&self.base, (&path, &file), &Silent).expect("an image");
+        let bytes = fs::read(&path).expect("the image");
+        assert_eq!(bytes.len() as u64, summary.bytes);
+        fs::remove_file(path).expect("removed");
+        bytes
+    }
+}
+
+/// Reads all of a device in pieces of one length.
+fn all(device: &BlockDevice, piece: usize) -> Vec<u8> {
+    let mut bytes = vec![0xaa; usize::try_from(device.length()).expect("a length")];
+    for (number, part) in bytes.chunks_mut(piece).enumerate() {
+        device.read_at(part, (number * piece) as u64).expect("content");
+    }
+    bytes
+}
+
+#[test]
+fn device_shows_the_bytes_of_the_written_image_wherever_a_read_begins() {
+    let hard = Hard::new();
+    let (device, written) = (hard.device(), hard.written());
+    for piece in [512, 4096, 12_345, 128 << 10, LARGE] {
+        assert!(all(&device, piece) == written, "pieces of {piece} bytes");
+    }
+    let image = hard.kept.directory.path().join("exported");
+    fs::write(&image, all(&device, LARGE)).expect("a file");
+    let checked = Command::new(installed("fsck.erofs")).arg(&image).output().expect("fsck.erofs");
+    assert!(checked.status.success(), "{checked:?}");
+}
+
+#[test]
+fn device_stores_no_content() {
+    let hard = Hard::new();
+    let device = hard.device();
+    let map = fs::read(hard.map()).expect("the map");
+    let contents = [noise(1, LARGE), noise(2, 100_000), noise(101, 7), noise(399, 2093)];
+    for content in &contents {
+        let start = &content[..content.len().min(16)];
+        assert!(!map.windows(start.len()).any(|window| window == start), "{} bytes of content", content.len());
+    }
+    assert!(map.len() < 64 << 10 && device.metadata_length() < map.len() as u64, "{}", map.len());
+}
+
+#[test]
+fn metadata_is_made_once_and_again_when_it_is_damaged() {
+    let hard = Hard::new();
+    let expected = all(&hard.device(), LARGE);
+    let whole = fs::read(hard.map()).expect("the map");
+    let made = |hard: &Hard| hard.map().metadata().and_then(|made| made.modified()).expect("the map");
+    let first = made(&hard);
+    assert!(all(&hard.device(), LARGE) == expected);
+    assert_eq!(made(&hard), first);
+    for damage in [0, 20, 100, whole.len() / 2, whole.len() - 1] {
+        let mut bytes = whole.clone();
+        bytes[damage] ^= 1;
+        fs::write(hard.map(), &bytes).expect("written");
+        assert!(all(&hard.device(), LARGE) == expected, "byte {damage}");
+        assert!(fs::read(hard.map()).expect("the map") == whole, "byte {damage}");
+    }
+    for length in [0, 31, 4096, whole.len() - 8] {
+        fs::write(hard.map(), &whole[..length]).expect("written");
+        assert!(all(&hard.device(), LARGE) == expected, "{length} bytes");
+    }
+    // That of another base.
+    let other = hard.kept.store.bases().prepare_layers(&hard.layers[..1], &[], &Silent).expect("a base");
+    let view = Arc::new(hard.kept.store.bases().open(&other).expect("a view"));
+    hard.kept.store.bases().block_device(&other, view, &Silent).expect("a device");
+    fs::copy(hard.kept.directory.path().join("bases").join(other.hex()).join("erofs-2.map"), hard.map())
+        .expect("copied");
+    assert!(all(&hard.device(), LARGE) == expected, "the map of another base");
+}
+
+#[test]
+fn old_image_is_removed_when_the_device_is_made() {
+    let hard = Hard::new();
+    let old = hard.map().with_file_name("erofs-1");
+    fs::write(&old, "of an earlier version").expect("written");
+    hard.device();
+    assert!(!old.exists());
+}
+
+#[test]
+fn damaged_blob_fails_for_its_own_blocks_only() {
+    let hard = Hard::new();
+    let device = hard.device();
+    let expected = all(&device, LARGE);
+    let blob = hard.kept.file(&hard.layers[2], "blob");
+    File::options().write(true).open(blob).and_then(|file| file.set_len(512)).expect("truncated");
+    let (mut failed, mut block) = (0, vec![0; 4096]);
+    for (number, good) in expected.chunks(4096).enumerate() {
+        match device.read_at(&mut block, number as u64 * 4096) {
+            Ok(()) => assert!(block == good, "block {number}"),
+            Err(_) => failed += 1,
+        }
+    }
+    // 5,000 bytes at the start, and 4,097 bytes from the middle of a block on.
+    assert_eq!(failed, 2 + 2);
+    // A range with good and bad blocks fails as a whole.
+    let mut large = vec![0; expected.len()];
+    device.read_at(&mut large, 0).expect_err("content that is missing");
+}
+
+#[test]
+fn what_was_just_read_is_read_again_without_waiting() {
+    let hard = Hard::new();
+    let device = hard.device();
+    let expected = all(&device, LARGE);
+    let mut bytes = vec![0xaa; expected.len()];
+    if device.read_cached_at(&mut bytes, 0).expect("content") {
+        assert!(bytes == expected);
+    }
+    let metadata = usize::try_from(device.metadata_length()).expect("a length");
+    assert!(device.read_cached_at(&mut bytes[..metadata], 0).expect("metadata"), "it is in memory");
+}
+
+#[test]
+fn range_past_the_end_is_an_error() {
+    let hard = Hard::new();
+    let device = hard.device();
+    let mut block = [0; 512];
+    for offset in [device.length() - 511, device.length(), u64::MAX - 100] {
+        device.read_at(&mut block, offset).expect_err("past the end");
+        device.read_cached_at(&mut block, offset).expect_err("past the end");
+    }
+    device.read_at(&mut block, device.length() - 512).expect("the last sector");
+    device.read_at(&mut [], device.length()).expect("nothing");
+}
+
+#[test]
+fn map_belongs_to_its_owner_and_goes_with_its_base() {
+    let hard = Hard::new();
+    hard.device();
+    assert!(hard.map().exists());
+    let usage = hard.kept.store.usage().expect("usage");
+    assert!(usage.bases >= hard.map().metadata().expect("the map").len());
+    let Hard { kept, base, .. } = hard;
+    let place = kept.directory.path().join("bases").join(base.hex());
+    let mut kept = kept;
+    kept.reopen();
+    kept.store.collect(false).expect("collected");
+    assert!(!place.exists());
+}
