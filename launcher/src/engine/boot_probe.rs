@@ -199,6 +199,7 @@ impl Probe<'_> {
             initramfs: self.boot.initramfs.clone(),
             kernel_parameters: Vec::new(),
             shares: Vec::new(),
+            served_disks: Vec::new(),
             disks: Vec::new(),
             network: None,
             control: scratch.join("control.sock"),

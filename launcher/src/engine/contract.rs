@@ -40,6 +40,11 @@ pub(crate) trait Engine: fmt::Debug + Sync {
         false
     }
 
+    /// Returns whether its guests can have disks that a server provides (vhost-user-blk).
+    fn has_served_disks(&self) -> bool {
+        false
+    }
+
     /// Finds its program.
     ///
     /// # Errors
@@ -242,6 +247,11 @@ pub(crate) fn check(engine: &dyn Engine, plan: &Plan) -> Result<(), Failure> {
     if engine.shares_kernel() != plan.container.is_some() {
         let (wanted, has) = if engine.shares_kernel() { ("a container", "a VM") } else { ("a VM", "a container") };
         return Err(Failure::new(engine.title(), format_args!("it runs {wanted}, and this is the plan of {has}")));
+    }
+    if !plan.served_disks.is_empty() && !engine.has_served_disks() {
+        let cause = "it has no disk that a server provides (vhost-user-blk)";
+        let hint = format!("choose it with --engine {}: its guests get the root as a file", engine.name());
+        return Err(Failure::new(engine.title(), cause).with_hint(hint));
     }
     plan.check()?;
     engine.check(plan)

@@ -22,7 +22,9 @@ pub(crate) use container::{
     CONTAINER, REMOVE, namespace, remove as remove_writes, remove_here, remove_tree, run_stage,
 };
 pub(crate) use contract::{Accelerator, Engine, Event, Events, Exit, Host, Running, check};
-pub(crate) use plan::{Bind, Container, ContainerRoot, Disk, NetworkDevice, Plan, ShareDevice, Upper, check_socket};
+pub(crate) use plan::{
+    Bind, Container, ContainerRoot, Disk, NetworkDevice, Plan, ServedDisk, ShareDevice, Upper, check_socket,
+};
 pub(crate) use request::{Backend, Choice, RunRequest};
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) kernel_parameters: Vec<String>,
     /// One device for each virtiofs share, the root first.
     pub(crate) shares: Vec<ShareDevice>,
+    /// Read-only virtio disks that servers provide. Only for engines that have such disks.
+    pub(crate) served_disks: Vec<ServedDisk>,
     /// Virtio disks, in the order in which the guest sees them.
     pub(crate) disks: Vec<Disk>,
     /// The network card, if the guest has one.
@@ -183,6 +185,15 @@ pub(crate) struct ShareDevice {
     pub(crate) socket: PathBuf,
 }
 
+/// A read-only virtio disk that a server provides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServedDisk {
+    /// The name by which the guest finds it: 1 to [`MAX_SERIAL`] bytes. The server tells the guest.
+    pub(crate) serial: String,
+    /// The vhost-user socket of the server.
+    pub(crate) socket: PathBuf,
+}
+
 /// One virtio disk: a file of the host, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Disk {
@@ -209,7 +220,7 @@ impl Plan {
     /// Returns the number of shares, disks and network cards.
     #[must_use]
     pub(crate) fn devices(&self) -> usize {
-        self.shares.len() + self.disks.len() + usize::from(self.network.is_some())
+        self.shares.len() + self.served_disks.len() + self.disks.len() + usize::from(self.network.is_some())
     }
 
     /// Checks that the plan has no more devices than the engine has room for.
@@ -252,6 +263,7 @@ impl Plan {
         confinement.writable.push(self.console.clone());
         confinement.directory = directory;
         confinement.writable.extend(self.shares.iter().map(|share| share.socket.clone()));
+        confinement.writable.extend(self.served_disks.iter().map(|disk| disk.socket.clone()));
         for disk in &self.disks {
             let paths = if disk.read_only { &mut confinement.readable } else { &mut confinement.writable };
             paths.push(disk.path.clone());
@@ -294,14 +306,16 @@ impl Plan {
             tags.push(&share.tag);
         }
         let mut serials: Vec<&str> = Vec::new();
-        for disk in &self.disks {
-            if disk.serial.is_empty() || disk.serial.len() > MAX_SERIAL || serials.contains(&disk.serial.as_str()) {
+        let served = self.served_disks.iter().map(|disk| &disk.serial);
+        for serial in served.chain(self.disks.iter().map(|disk| &disk.serial)) {
+            if serial.is_empty() || serial.len() > MAX_SERIAL || serials.contains(&serial.as_str()) {
                 let cause = format!("a disk's serial has 1 to {MAX_SERIAL} bytes and occurs once");
-                return Err(Failure::new(format_args!("serial {:?}", disk.serial), cause));
+                return Err(Failure::new(format_args!("serial {serial:?}"), cause));
             }
-            serials.push(&disk.serial);
+            serials.push(serial);
         }
-        let sockets = self.shares.iter().map(|share| &share.socket);
+        let disks = self.served_disks.iter().map(|disk| &disk.socket);
+        let sockets = self.shares.iter().map(|share| &share.socket).chain(disks);
         let network = self.network.iter().filter_map(|network| match network {
             NetworkDevice::Passt(socket) | NetworkDevice::VhostUser(socket) => Some(socket),
             NetworkDevice::Slirp => None,
@@ -345,6 +359,7 @@ pub(crate) fn example(shares: usize) -> Plan {
         initramfs: "/cache/initramfs.cpio".into(),
         kernel_parameters: vec!["quiet".into()],
         shares: (0..=shares).map(share).collect(),
+        served_disks: Vec::new(),
         disks: Vec::new(),
         network: None,
         control: "/run/m/control.sock".into(),

@@ -16,7 +16,7 @@ pub(crate) enum Backend {
     Direct,
     /// A directory of the host (the view mounted by FUSE), served by virtiofsd.
     Virtiofsd,
-    /// A read-only image of the view (EROFS) on a virtio disk.
+    /// The view as a file system (EROFS) on a read-only virtio disk.
     Block,
     /// A real directory that the view was unpacked to, served by virtiofsd.
     Materialize,

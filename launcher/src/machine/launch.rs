@@ -13,7 +13,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use crate::engine::policy::{self, Candidate, Decision};
 use crate::engine::{
     self, Backend, Bind, Choice, Container, ContainerRoot, Disk, Engine, Host, HostCapabilities, NetworkDevice, Plan,
-    RunRequest, ShareDevice, Upper, table,
+    RunRequest, ServedDisk, ShareDevice, Upper, table,
 };
 use crate::failure::{About, Failure};
 use crate::host::confine::{self, Account, Confined, Confinement, Lack};
@@ -24,13 +24,10 @@ use crate::host::{self, Tools};
 use crate::machine::kept;
 use crate::machine::volumes;
 use crate::machine::{self, Directory, Listeners, Machine, ReadyPipe, RunConfig, Signals, Stdio};
-use crate::root::{self, RootServer, Served};
+use crate::root::{self, ROOT, RootDevice, RootServer, Served};
 use crate::spec::secret::Secret;
 use crate::spec::share::{self, Resolved, Share};
 use crate::spec::{Root, Spec, Tree, Writes};
-
-/// The tag of the root's share, and the serial of the disk with its image.
-const ROOT: &str = "root";
 
 /// The serial of the disk with what the machine has written.
 const KEPT: &str = "kept";
@@ -60,8 +57,8 @@ pub(crate) struct Prepared {
     shares: Vec<Resolved>,
     /// The locks of the named volumes among them.
     volumes: Vec<File>,
-    /// The root's image, if the backend uses one.
-    root_image: Option<PathBuf>,
+    /// What the guest has as its root. Known once the root is open.
+    root_device: RootDevice,
     /// The user and group that the command runs as, which own the shares. Known once the root is open.
     account: (u32, u32),
 }
@@ -95,7 +92,17 @@ impl Prepared {
             true => confine::Decision::default(),
             false => decide_confinement(&spec, &mut decision, &candidates, account)?,
         };
-        Ok(Self { decision, confine, engine, tools, spec, shares, volumes, root_image: None, account: (0, 0) })
+        Ok(Self {
+            decision,
+            confine,
+            engine,
+            tools,
+            spec,
+            shares,
+            volumes,
+            root_device: RootDevice::FileSystem,
+            account: (0, 0),
+        })
     }
 
     /// Returns a server for the root `tree`. Creates what it serves from, if that does not exist yet.
@@ -124,15 +131,15 @@ impl Prepared {
                 root::serve_inside(tree, engine::namespace(self.decision.accelerator, self.decision.machine));
             return Ok((server, stats));
         }
-        let Served { server, stats, image } = root::serve(
+        let Served { server, stats, device } = root::serve(
             tree,
-            self.decision.backend,
+            (self.decision.backend, self.engine.has_served_disks()),
             self.tools.virtiofsd.clone(),
             self.confine.clone(),
             &signals.caught(),
         )
         .and_then(|served| signals.check().map(|()| served))?;
-        self.root_image = image;
+        self.root_device = device;
         Ok((server, stats))
     }
 
@@ -145,7 +152,14 @@ impl Prepared {
         let device = |tag: String| ShareDevice { socket: self.socket(directory, &tag), tag };
         let further = (1..=self.shares.len()).map(share::tag);
         let disk = |serial: &str, path, read_only| Disk { serial: serial.to_owned(), path, read_only };
-        let root_disk = self.root_image.iter().map(|image| disk(ROOT, image.clone(), true));
+        let (root_share, served_disk, root_disk) = match &self.root_device {
+            RootDevice::FileSystem => (Some(device(ROOT.to_owned())), None, None),
+            RootDevice::ServedDisk => {
+                let (serial, socket) = (ROOT.to_owned(), self.socket(directory, ROOT));
+                (None, Some(ServedDisk { serial, socket }), None)
+            }
+            RootDevice::ImageFile(image) => (None, None, Some(disk(ROOT, image.clone(), true))),
+        };
         let kept = matches!(self.spec.writes, Writes::Disk { .. });
         let kept_disk = kept.then(|| disk(KEPT, directory.file(kept::DISK), false));
         let mut kernel_parameters = Vec::new();
@@ -162,8 +176,9 @@ impl Prepared {
             kernel: boot.kernel.image.clone(),
             initramfs: boot.initramfs.clone(),
             kernel_parameters,
-            shares: self.root_image.is_none().then(|| ROOT.to_owned()).into_iter().chain(further).map(device).collect(),
-            disks: root_disk.chain(kept_disk).collect(),
+            shares: root_share.into_iter().chain(further.map(device)).collect(),
+            served_disks: served_disk.into_iter().collect(),
+            disks: root_disk.into_iter().chain(kept_disk).collect(),
             network: match self.decision.network {
                 NetworkBackend::None => None,
                 NetworkBackend::Slirp => Some(NetworkDevice::Slirp),
@@ -268,7 +283,7 @@ impl Prepared {
 
     /// Returns the socket of a server of this machine. One that runs as another user gets a directory for it.
     fn socket(&self, directory: &Directory, tag: &str) -> PathBuf {
-        let ours = tag == ROOT && self.decision.backend == Backend::Direct;
+        let ours = tag == ROOT && matches!(self.decision.backend, Backend::Direct | Backend::Block);
         match self.confine.account {
             Some(_) if !ours => directory.socket_in_own_directory(tag),
             _ => directory.socket(tag),
@@ -400,7 +415,10 @@ impl Prepared {
             hostname: self.spec.hostname.as_ref().unwrap_or(&self.spec.name).clone(),
             seconds: 0,
             nanoseconds: 0,
-            root: if self.root_image.is_some() { RootSource::Image(root) } else { RootSource::Share(root) },
+            root: match self.root_device {
+                RootDevice::FileSystem => RootSource::Share(root),
+                RootDevice::ServedDisk | RootDevice::ImageFile(_) => RootSource::Image(root),
+            },
             overlay: match self.spec.writes {
                 Writes::Memory { limit } => Overlay::Memory { limit },
                 Writes::Disk { .. } => Overlay::Disk { serial: KEPT.to_owned() },

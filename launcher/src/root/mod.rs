@@ -2,7 +2,7 @@
 
 mod server;
 
-pub(crate) use server::{DirectRoot, DirectoryRoot, InsideRoot, MountedRoot, RootServer, UnservedRoot};
+pub(crate) use server::{DirectRoot, DirectoryRoot, DiskRoot, InsideRoot, MountedRoot, RootServer, UnservedRoot};
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,24 +25,39 @@ pub(crate) struct Served {
     pub(crate) server: Box<dyn RootServer>,
     /// The counters of its requests, if this process answers them.
     pub(crate) stats: Option<Arc<Stats>>,
-    /// The image file that the hypervisor reads, for a root that is one.
-    pub(crate) image: Option<PathBuf>,
+    /// What the guest has as its root.
+    pub(crate) device: RootDevice,
 }
+
+/// The device that a guest has its root on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RootDevice {
+    /// A file system, which a server provides.
+    FileSystem,
+    /// A disk, which a server provides.
+    ServedDisk,
+    /// A disk that is this file, which the hypervisor reads.
+    ImageFile(PathBuf),
+}
+
+/// The tag of a root that is a file system, and the serial of one that is a disk.
+pub(crate) const ROOT: &str = "root";
 
 impl Served {
     fn by(server: impl RootServer + 'static) -> Self {
-        Self { server: Box::new(server), stats: None, image: None }
+        Self { server: Box::new(server), stats: None, device: RootDevice::FileSystem }
     }
 }
 
 /// Creates what `backend` serves `tree` from, if it does not exist yet, and a server for it. A signal from the user
-/// sets `caught` to its number, and ends this. `confine` says how programs are confined.
+/// sets `caught` to its number, and ends this. `confine` says how programs are confined, and `served_disks` whether the
+/// hypervisor has disks that a server provides.
 ///
 /// # Errors
 /// virtiofsd is needed and missing, something cannot be created, or a signal arrived.
 pub(crate) fn serve(
     tree: Tree,
-    backend: Backend,
+    (backend, served_disks): (Backend, bool),
     virtiofsd: Result<Virtiofsd, Failure>,
     confine: confine::Decision,
     caught: &Arc<AtomicI32>,
@@ -55,9 +70,16 @@ pub(crate) fn serve(
         Tree::View(view, store, base) => (view, store, base),
     };
     match backend {
+        Backend::Block if served_disks => {
+            let doing = "making the metadata of the root's disk, once for this base:";
+            let disk = making(doing, caught, |observer| store.bases().block_device(&base, view, observer));
+            let root = DiskRoot::new(disk.about("block device")?, ROOT);
+            Ok(Served { device: RootDevice::ServedDisk, ..Served::by(root) })
+        }
         Backend::Block => {
             let image = block_image(&store, &base, caught)?;
-            Ok(Served { image: Some(image), ..Served::by(UnservedRoot { _view: Some(view) }) })
+            let root = UnservedRoot { _view: Some(view) };
+            Ok(Served { device: RootDevice::ImageFile(image), ..Served::by(root) })
         }
         Backend::Materialize => {
             let own = !rustix::process::geteuid().is_root();

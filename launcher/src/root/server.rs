@@ -8,8 +8,8 @@ use std::sync::mpsc::channel;
 
 use composefs_fuse::Server;
 use composefs_fuse::linux::{MountOptions, MountPoint, Unmount, Workers};
-use layer_store::View;
-use vhost_user::VhostUserFs;
+use layer_store::{BlockDevice, View};
+use vhost_user::VhostUserDevice;
 
 use crate::failure::{About, Failure};
 use crate::host::command_line::CommandLine;
@@ -17,7 +17,7 @@ use crate::host::confine::{self, Confined, Confinement, Namespace};
 use crate::host::fuse_socket::FuseSocket;
 use crate::host::virtiofsd::{Owner, Purpose, Virtiofsd};
 
-/// A way to serve a root as a vhost-user-fs device. Dropping it ends the service and removes what it needed (a mount,
+/// A way to serve a root as a vhost-user device. Dropping it ends the service and removes what it needed (a mount,
 /// threads). If a program serves the root, the caller starts it, and ends it before this is dropped.
 pub(crate) trait RootServer: fmt::Debug {
     /// Starts to serve on `socket`. The socket exists when this returns, or soon after the caller has started the
@@ -50,7 +50,7 @@ pub(crate) trait RootServer: fmt::Debug {
 #[derive(Debug)]
 pub(crate) struct DirectRoot {
     server: Arc<Server>,
-    device: Option<VhostUserFs>,
+    device: Option<VhostUserDevice>,
 }
 
 impl DirectRoot {
@@ -63,13 +63,41 @@ impl DirectRoot {
 
 impl RootServer for DirectRoot {
     fn start(&mut self, socket: &Path, _mount_point: &Path) -> Result<Option<Confined>, Failure> {
-        let device = VhostUserFs::listen(Arc::clone(&self.server), socket).about("root")?;
+        let device = VhostUserDevice::file_system(Arc::clone(&self.server), socket).about("root")?;
         self.device = Some(device);
         Ok(None)
     }
 
     fn has_ended(&self) -> bool {
-        self.device.as_ref().is_some_and(VhostUserFs::has_ended)
+        self.device.as_ref().is_some_and(VhostUserDevice::has_ended)
+    }
+}
+
+/// A view as a read-only disk, served by threads of this process.
+#[derive(Debug)]
+pub(crate) struct DiskRoot {
+    disk: Arc<BlockDevice>,
+    serial: &'static str,
+    device: Option<VhostUserDevice>,
+}
+
+impl DiskRoot {
+    /// Creates a root on `disk`, which the guest finds by its serial.
+    #[must_use]
+    pub(crate) fn new(disk: BlockDevice, serial: &'static str) -> Self {
+        Self { disk: Arc::new(disk), serial, device: None }
+    }
+}
+
+impl RootServer for DiskRoot {
+    fn start(&mut self, socket: &Path, _mount_point: &Path) -> Result<Option<Confined>, Failure> {
+        let disk: Arc<BlockDevice> = Arc::clone(&self.disk);
+        self.device = Some(VhostUserDevice::disk(disk, self.serial, socket).about("root")?);
+        Ok(None)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.device.as_ref().is_some_and(VhostUserDevice::has_ended)
     }
 }
 

@@ -209,7 +209,7 @@ impl Options<'_> {
             }
             Backend::Block => {
                 host.image_in_guest.clone()?;
-                Ok("a block image is made once for a base")
+                Ok("the guest mounts the image as a disk")
             }
             Backend::Materialize => {
                 host.virtiofsd.clone()?;

@@ -82,6 +82,15 @@ pub(super) fn command(
             .arg("-device")
             .arg(tag);
     }
+    let served = match machine {
+        Board::Q35 => "vhost-user-blk-pci",
+        Board::Microvm => "vhost-user-blk",
+    };
+    for (position, disk) in plan.served_disks.iter().enumerate() {
+        let socket = join(&format!("socket,id=blk{position},path="), &disk.socket);
+        let device = format!("{served},chardev=blk{position},num-queues=1,queue-size=128");
+        command = command.arg("-chardev").arg(socket).args(["-device", &device]);
+    }
     for (position, disk) in plan.disks.iter().enumerate() {
         let access = if disk.read_only { "on" } else { "off" };
         let mut drive = format!("driver=raw,node-name=disk{position},read-only={access},");
@@ -154,7 +163,7 @@ fn doubled(value: impl AsRef<OsStr>) -> OsString {
 mod tests {
     use super::*;
     use crate::engine::contract::check;
-    use crate::engine::plan::{Disk, example};
+    use crate::engine::plan::{Disk, ServedDisk, example};
     use crate::engine::qemu::Qemu;
 
     fn text(shares: usize, machine: Board, accelerator: Accelerator) -> String {
@@ -260,6 +269,20 @@ mod tests {
             |serial: &str, read_only| Disk { serial: serial.into(), path: format!("/d/{serial}").into(), read_only };
         plan.disks = vec![disk("root", true), disk("kept", false)];
         insta::assert_snapshot!(command(Path::new("q"), &plan, Board::Microvm, Accelerator::Kvm, None).to_shell());
+    }
+
+    #[test]
+    fn served_disk_gets_a_chardev_and_a_device_on_either_machine() {
+        let mut plan = example(0);
+        plan.shares.clear();
+        plan.served_disks = vec![ServedDisk { serial: "root".into(), socket: "/run/a,b/root.sock".into() }];
+        for (machine, device) in [(Board::Q35, "vhost-user-blk-pci"), (Board::Microvm, "vhost-user-blk")] {
+            let text = command(Path::new("q"), &plan, machine, Accelerator::Tcg, None).to_shell();
+            for expected in ["socket,id=blk0,path=/run/a,,b/root.sock", &format!("{device},chardev=blk0,"), "share=on"]
+            {
+                assert!(text.contains(expected), "{expected}: {text}");
+            }
+        }
     }
 
     #[test]

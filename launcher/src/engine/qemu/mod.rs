@@ -46,6 +46,10 @@ impl Engine for Qemu {
         const { &[Board::ALL[0].name(), Board::ALL[1].name()] }
     }
 
+    fn has_served_disks(&self) -> bool {
+        true
+    }
+
     fn program(&self) -> Result<PathBuf, Failure> {
         child::find(PROGRAM, &[]).ok_or_else(|| {
             Failure::new(PROGRAM, "not found in PATH").with_hint("install it (Debian: apt-get install qemu-system-x86)")
