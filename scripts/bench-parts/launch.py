@@ -204,11 +204,11 @@ def many_machines(bench, rounds):
     ]
 
 
-def one_file(bench):
+def one_file(bench, backend):
     """Measures what the host keeps of a file that many machines read: pages of its layer, and memory of their launchers."""
     names = [f"m{number}" for number in range(SHARING)]
     for name in names:
-        bench.lamina("run", "--accel", "tcg", "--detach", "--memory", "192M", "--name", name, REFERENCE, "--", "sleep", "1000")
+        bench.lamina("run", "--accel", "tcg", "--backend", backend, "--detach", "--memory", "192M", "--name", name, REFERENCE, "--", "sleep", "1000")
         # The programs that read it are loaded before.
         bench.read(name, "/etc/passwd")
     bench.forget()
@@ -220,11 +220,18 @@ def one_file(bench):
     all_of_them, own = bench.cached() - before, sum(bench.memory_mb(name, "RssAnon:") for name in names) - own
     bench.lamina("rm", "--force", *names)
     return [
-        report.Row("page cache for a file that one machine reads, with what is read ahead", "MB", [first / 1e6]),
-        report.Row("that file's size", "MB", [size / 1e6]),
-        report.Row(f"page cache once {SHARING} machines have read it / once one has", "x", [all_of_them / first], 1.05),
-        report.Row("growth of all their launchers meanwhile", "MB", [own]),
+        report.Row(f"{backend}: page cache for a file that one machine reads, with what is read ahead", "MB", [first / 1e6]),
+        report.Row(f"{backend}: that file's size", "MB", [size / 1e6]),
+        report.Row(f"{backend}: page cache once {SHARING} machines have read it / once one has", "x", [all_of_them / first], 1.05),
+        report.Row(f"{backend}: growth of all their launchers meanwhile", "MB", [own]),
     ]
+
+
+def block_metadata(bench):
+    """Measures what the disk of `--backend block` adds to the store."""
+    maps = [os.path.getsize(path) for path in glob.glob(os.path.join(bench.store, "bases/*/erofs-*"))]
+    layers = sum(os.path.getsize(path) for path in bench.blobs())
+    return [report.Row("block: what the root's disk adds to the store / layers", "x", [sum(maps) / layers], 0.02)]
 
 
 def main():
@@ -236,7 +243,7 @@ def main():
         # The first start makes the initramfs.
         bench.start()
         bench.ask()
-        rows = one_machine(bench, rounds) + many_machines(bench, rounds) + one_file(bench)
+        rows = one_machine(bench, rounds) + many_machines(bench, rounds) + one_file(bench, "direct") + one_file(bench, "block") + block_metadata(bench)
         os.rmdir(os.path.join(bench.run_directory, "lamina"))
         os.rmdir(bench.run_directory)
     notes = [f"emulated guests (TCG) of 512 MiB; medians of {rounds} interleaved rounds"]

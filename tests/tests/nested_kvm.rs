@@ -51,7 +51,7 @@ const CHOSEN: [&[(&str, &[&str])]; 2] = [
             "run_options",
             &["network_by_slirp_reaches_out_and_in", "network_by_passt_reaches_out_and_in_and_not_the_hosts_loopback"],
         ),
-        ("run", &["block_root_boots_on_q35_too_and_its_image_is_made_once_and_collected"]),
+        ("run", &["block_root_boots_on_q35_too_and_stores_only_metadata_which_is_made_once_and_collected"]),
         ("run_streams", &["a_signal_reaches_the_command_which_may_end_as_it_likes"]),
     ],
     &[

@@ -113,20 +113,39 @@ fn corner_cases_in_a_guest_by_block_equal_what_umoci_unpacks() {
 }
 
 #[test]
-fn block_root_boots_on_q35_too_and_its_image_is_made_once_and_collected() {
+fn block_root_boots_on_q35_too_and_stores_only_metadata_which_is_made_once_and_collected() {
     let guests = Guests::of(Image::Debian);
     guests.run(&["--backend", "block", "--machine", "q35", "-w", "/"], &["/bin/rm", "-r", "/usr/share"]).succeeded();
     let store = guests.session.store();
     let base = std::fs::read_dir(store.join("bases")).unwrap().next().unwrap().unwrap().path();
-    let image = base.join("erofs-2");
-    let made = image.metadata().unwrap().modified().unwrap();
+    let map = base.join("erofs-2.map");
+    let made = map.metadata().unwrap().modified().unwrap();
+    let layers = std::fs::read_dir(store.join("layers/sha256")).unwrap();
+    let blobs: u64 = layers.map(|layer| layer.unwrap().path().join("blob").metadata().unwrap().len()).sum();
+    let metadata = map.metadata().unwrap().len();
+    assert!(metadata * 50 <= blobs, "{metadata} bytes of metadata for {blobs} bytes of layers");
+    assert!(!base.join("erofs-2").exists(), "no image with content is made");
     let again = ["--backend", "block", "-w", "/"];
     let finished = guests.shell(&again, "ls /usr/share > /media/seen; mount > /media/mounts").succeeded();
     assert!(guests.written("seen").contains("doc"), "the image was changed: {finished}");
-    assert_eq!(image.metadata().unwrap().modified().unwrap(), made);
+    assert_eq!(map.metadata().unwrap().modified().unwrap(), made);
     guests.session.ok(["rmi", REFERENCE]);
     guests.session.ok(["gc"]);
     assert!(!base.exists());
+    guests.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn block_root_in_a_guest_has_the_bytes_of_the_written_image() {
+    let guests = Guests::of(Image::Corners);
+    let image = guests.session.work("images").join("written");
+    guests.session.ok(["build-image", REFERENCE, image.to_str().unwrap()]);
+    let tools = format!("{}:/mnt:ro", tools(&guests.session).display());
+    let options = ["--backend", "block", "--network", "none", "-v", &tools, "-u", "0:0", "-w", "/"];
+    guests.shell(&options, "cat /dev/vda > /media/device; echo no > /dev/vda; cat /dev/vda | cmp - /media/device").succeeded();
+    let device = guests.shared.join("device");
+    Finished::of(std::process::Command::new(programs::installed("cmp")).arg(&device).arg(&image)).succeeded();
+    Finished::of(std::process::Command::new(programs::installed("fsck.erofs")).arg(&device)).succeeded();
     guests.session.traces().assert_nothing_left();
 }
 
