@@ -129,7 +129,7 @@ fault_points! {
     RemnantCopied = "rest-copied",
     /// The copy of a remnant is in its place, which is not synced.
     RemnantTrimmed = "rest-trimmed",
-    /// The block image of a base is complete, but not in its place.
+    /// The block image of a base, or the map of its block device, is complete, but not in its place.
     BlockImageStaged = "block-image-staged",
     /// The tree of a base is complete, but not in its place.
     TreeStaged = "tree-staged",

@@ -142,7 +142,9 @@ fn block_root_in_a_guest_has_the_bytes_of_the_written_image() {
     guests.session.ok(["build-image", REFERENCE, image.to_str().unwrap()]);
     let tools = format!("{}:/mnt:ro", tools(&guests.session).display());
     let options = ["--backend", "block", "--network", "none", "-v", &tools, "-u", "0:0", "-w", "/"];
-    guests.shell(&options, "cat /dev/vda > /media/device; echo no > /dev/vda; cat /dev/vda | cmp - /media/device").succeeded();
+    guests
+        .shell(&options, "cat /dev/vda > /media/device; echo no > /dev/vda; cat /dev/vda | cmp - /media/device")
+        .succeeded();
     let device = guests.shared.join("device");
     Finished::of(std::process::Command::new(programs::installed("cmp")).arg(&device).arg(&image)).succeeded();
     Finished::of(std::process::Command::new(programs::installed("fsck.erofs")).arg(&device)).succeeded();

@@ -10,6 +10,7 @@ use super::block_image::BlockImageError;
 use crate::erofs::map::{self, BlockMap};
 use crate::erofs::{BlockDevice, ErofsError};
 use crate::error::StoreError;
+use crate::fault::{self, FaultPoint};
 use crate::lock::FileLock;
 use crate::mapped::IndexBytes;
 use crate::regular;
@@ -64,6 +65,7 @@ impl Bases<'_> {
             }
             other => BlockImageError::Erofs(other),
         })?;
+        fault::point(FaultPoint::BlockImageStaged);
         // It is a cache with a checksum, so it is not synced.
         fs::rename(&path, place).map_err(StoreError::io(place))?;
         self.remove_old_image(id);

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::version::Version;
-use crate::engine::plan::{Disk, NetworkDevice, Plan, ShareDevice, utf8};
+use crate::engine::plan::{Disk, NetworkDevice, Plan, ServedDisk, ShareDevice, utf8};
 use crate::engine::socket_device::{GUEST, SocketDevice};
 use crate::failure::Failure;
 use crate::host::command_line::CommandLine;
@@ -26,6 +26,10 @@ const NETWORK_QUEUE_SIZE: u32 = 256;
 const SHARE_QUEUES: u32 = 1;
 const SHARE_QUEUE_SIZE: u32 = 1024;
 
+/// The server of a disk has one queue.
+const DISK_QUEUES: u32 = 1;
+const DISK_QUEUE_SIZE: u32 = 128;
+
 /// Returns the guest's kernel command line. A panic and a reboot end by a triple fault, which is told as a reboot.
 fn parameters(plan: &Plan) -> String {
     plan.command_line(&["console=ttyS0", "panic=-1", "reboot=t"])
@@ -40,6 +44,10 @@ pub(super) fn command(program: &Path, plan: &Plan, version: Version) -> Result<C
     let shares = plan.shares.iter().map(|share| {
         let (tag, socket) = (quoted(&share.tag)?, quoted_path(&share.socket)?);
         Ok(format!("tag={tag},socket={socket},num_queues={SHARE_QUEUES},queue_size={SHARE_QUEUE_SIZE}"))
+    });
+    let served = plan.served_disks.iter().map(|disk| {
+        let socket = quoted_path(&disk.socket)?;
+        Ok(format!("vhost_user=on,socket={socket},num_queues={DISK_QUEUES},queue_size={DISK_QUEUE_SIZE}"))
     });
     let disks = plan.disks.iter().map(|disk| {
         let access = if disk.read_only { "on" } else { "off" };
@@ -66,7 +74,7 @@ pub(super) fn command(program: &Path, plan: &Plan, version: Version) -> Result<C
         .args(["--serial", &format!("file={}", quoted_path(&plan.console)?)])
         .args(["--vsock", &format!("cid={GUEST},socket={}", quoted_path(&sockets.path())?)]);
     let command = version.option(command, "--fs", collected(&mut shares.into_iter())?);
-    let command = version.option(command, "--disk", collected(&mut disks.into_iter())?);
+    let command = version.option(command, "--disk", collected(&mut served.chain(disks))?);
     let command = version.option(command, "--net", collected(&mut network.into_iter())?);
     // Its own filter of system calls, which is also its default. These are last, because the parser would take any words
     // after `--fs`, `--disk` or `--net` as further values.
@@ -94,6 +102,11 @@ pub(super) fn body(plan: &Plan, version: Version) -> Result<Value, Failure> {
         }
         Ok(value)
     };
+    let served = |disk: &ServedDisk| {
+        let (socket, queues, size) = (text(&disk.socket)?, DISK_QUEUES, DISK_QUEUE_SIZE);
+        Ok(json!({ "vhost_user": true, "vhost_socket": socket, "num_queues": queues, "queue_size": size }))
+    };
+    let disks = plan.served_disks.iter().map(served).chain(plan.disks.iter().map(disk));
     let mut body = json!({
         "cpus": { "boot_vcpus": plan.cpus, "max_vcpus": plan.cpus },
         "memory": { "size": plan.memory_mib << 20, "shared": true },
@@ -103,7 +116,7 @@ pub(super) fn body(plan: &Plan, version: Version) -> Result<Value, Failure> {
             "cmdline": parameters(plan),
         },
         "fs": plan.shares.iter().map(share).collect::<Result<Vec<Value>, Failure>>()?,
-        "disks": plan.disks.iter().map(disk).collect::<Result<Vec<Value>, Failure>>()?,
+        "disks": disks.collect::<Result<Vec<Value>, Failure>>()?,
         "console": { "mode": "Off" },
         "serial": { "mode": "File", "file": text(&plan.console)? },
         "vsock": { "cid": GUEST, "socket": text(&SocketDevice::of(plan).path())? },
@@ -189,6 +202,21 @@ mod tests {
         });
         assert!(lines.iter().all(|line| line == &lines[0]), "{lines:?}");
         insta::assert_snapshot!(lines[0]);
+    }
+
+    #[test]
+    fn served_disk_is_a_vhost_user_device_before_the_others() {
+        let mut plan = with_disks();
+        plan.disks.remove(0);
+        plan.served_disks = vec![ServedDisk { serial: "root".into(), socket: "/run/m,1/root.sock".into() }];
+        let line = command(Path::new("ch"), &plan, Version(53)).unwrap();
+        let place = line.arguments.iter().position(|word| word == "--disk").unwrap();
+        assert_eq!(
+            line.arguments[place + 1],
+            "vhost_user=on,socket=\"/run/m,1/root.sock\",num_queues=1,queue_size=128"
+        );
+        let disks = &body(&plan, Version(53)).unwrap()["disks"];
+        assert_eq!((&disks[0]["vhost_socket"], &disks[1]["serial"]), (&json!("/run/m,1/root.sock"), &json!("kept")));
     }
 
     #[test]

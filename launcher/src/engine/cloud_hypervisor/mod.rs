@@ -57,6 +57,10 @@ impl Engine for CloudHypervisor {
         &[KVM]
     }
 
+    fn has_served_disks(&self) -> bool {
+        true
+    }
+
     fn program(&self) -> Result<PathBuf, Failure> {
         child::find(NAME, &[]).ok_or_else(|| Failure::new(NAME, "not found in PATH").with_hint(REMEDY))
     }
