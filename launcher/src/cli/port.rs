@@ -44,8 +44,8 @@ impl Port {
         }
         for port in &ports {
             match wanted {
-                Some(_) => say!("{}:{}", port.address, port.host),
-                None => say!("{}/{} -> {}:{}", port.guest, kind(port.udp), port.address, port.host),
+                Some(_) => say!("{}", port.on_host()),
+                None => say!("{}/{} -> {}", port.guest, kind(port.udp), port.on_host()),
             }
         }
         if ports.is_empty() && wanted.is_some() {

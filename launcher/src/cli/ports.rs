@@ -1,6 +1,6 @@
 //! `-p` and `-P`: ports of this host that lead to a machine.
 
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::str::FromStr;
 
 use crate::failure::{About, Failure};
@@ -9,7 +9,7 @@ use crate::host::network::Publish;
 /// What one `-p` asks for: as many ports of the host as of the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ports {
-    address: Ipv4Addr,
+    address: IpAddr,
     /// The first port of the host, or any free ones.
     host: Option<u16>,
     /// The first and the last port of the guest.
@@ -28,18 +28,23 @@ impl FromStr for Ports {
             Some((ports, "udp")) => (ports, true),
             Some((_, other)) => return Err(format!("{other:?} is neither tcp nor udp")),
         };
-        if ports.starts_with('[') {
-            return Err("the VM's network has only IPv4; use 127.0.0.1, or 0.0.0.0 for all addresses".to_owned());
-        }
+        // An IPv6 address is in brackets, because it has colons itself.
+        let (six, ports) = match ports.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {
+            Some((address, rest)) => (Some(address), rest),
+            None => (None, ports),
+        };
         let (before, guest) = match ports.rsplit_once(':') {
             Some((before, guest)) => (Some(before), guest),
             None => (None, ports),
         };
         let parts = before.map(|before| before.rsplit_once(':').map_or((None, before), |(a, host)| (Some(a), host)));
         let (address, host) = parts.unwrap_or_default();
-        let address = match address {
-            None | Some("localhost") => Ipv4Addr::LOCALHOST,
-            Some(text) => text.parse().map_err(|_| format!("{text:?} is not an IPv4 address"))?,
+        let wrong = |text: &str| format!("{text:?} is not an address of this host; IPv6 is written as [::1]:8080:80");
+        let address = match (six, address) {
+            (Some(six), None) => IpAddr::V6(six.parse().map_err(|_| wrong(six))?),
+            (None, None | Some("localhost")) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            (None, Some(text)) => IpAddr::V4(text.parse().map_err(|_| wrong(text))?),
+            (Some(_), Some(text)) => return Err(wrong(text)),
         };
         let guest = range(guest)?;
         let host = if host.is_empty() { None } else { Some(range(host)?) };
@@ -83,9 +88,9 @@ pub(super) fn resolve(asked: &[Ports], all: bool, exposed: &[String]) -> Result<
 }
 
 /// Returns a free port of the host that is not among `taken`.
-fn free(address: Ipv4Addr, udp: bool, taken: &[Publish]) -> std::io::Result<u16> {
+fn free(address: IpAddr, udp: bool, taken: &[Publish]) -> std::io::Result<u16> {
     loop {
-        let any = SocketAddrV4::new(address, 0);
+        let any = SocketAddr::new(address, 0);
         let port = if udp { UdpSocket::bind(any)?.local_addr()? } else { TcpListener::bind(any)?.local_addr()? }.port();
         if !taken.iter().any(|other| (other.host, other.udp) == (port, udp)) {
             return Ok(port);
@@ -95,11 +100,14 @@ fn free(address: Ipv4Addr, udp: bool, taken: &[Publish]) -> std::io::Result<u16>
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     #[test]
     fn every_form_of_docker_is_read() {
-        let ports = |host, guest: u16| Ports { address: Ipv4Addr::LOCALHOST, host, guest: (guest, guest), udp: false };
+        let ports =
+            |host, guest: u16| Ports { address: Ipv4Addr::LOCALHOST.into(), host, guest: (guest, guest), udp: false };
         for (text, expected) in [
             ("80", ports(None, 80)),
             ("80/tcp", ports(None, 80)),
@@ -108,28 +116,18 @@ mod tests {
             ("8080:80/tcp", ports(Some(8080), 80)),
             ("localhost:8080:80", ports(Some(8080), 80)),
             ("127.0.0.1::80", ports(None, 80)),
-            ("0.0.0.0:8080:80", Ports { address: Ipv4Addr::UNSPECIFIED, ..ports(Some(8080), 80) }),
+            ("0.0.0.0:8080:80", Ports { address: Ipv4Addr::UNSPECIFIED.into(), ..ports(Some(8080), 80) }),
+            ("[::1]:8080:80", Ports { address: Ipv6Addr::LOCALHOST.into(), ..ports(Some(8080), 80) }),
+            ("[::]::80", Ports { address: Ipv6Addr::UNSPECIFIED.into(), ..ports(None, 80) }),
             ("53:53/udp", Ports { udp: true, ..ports(Some(53), 53) }),
             ("8000-8002:80-82", Ports { guest: (80, 82), ..ports(Some(8000), 80) }),
             ("80-82", Ports { guest: (80, 82), ..ports(None, 80) }),
         ] {
             assert_eq!(text.parse(), Ok(expected), "{text}");
         }
-        for wrong in [
-            "",
-            "0",
-            "0:80",
-            "80:0",
-            "80:65536",
-            "a:b",
-            "1:2:3:4",
-            "x:1:2",
-            "1:2/sctp",
-            "8080:80/",
-            "1-3:1-2",
-            "3-1",
-            "[::1]:80:80",
-        ] {
+        for wrong in
+            ["", "0", "0:80", "80:0", "80:65536", "a:b", "1:2:3:4", "x:1:2", "1:2/sctp", "8080:80/", "1-3:1-2", "3-1"]
+        {
             assert!(wrong.parse::<Ports>().is_err(), "{wrong:?}");
         }
     }

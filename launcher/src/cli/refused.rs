@@ -88,7 +88,7 @@ const OF_RUN: &[(&[&str], &str)] = &[
         &["--init-path", "--init-ctr", "--requires"],
         "start what must run before by a command of its own, or in a unit of systemd",
     ),
-    (&["--decryption-key", "--retry*", "--variant", "--use-api-socket"], REGISTRY),
+    (&["--decryption-key", "--retry*", "--use-api-socket"], REGISTRY),
     (&["--rmi"], "remove the image afterwards: lamina rmi IMAGE"),
 ];
 
@@ -355,12 +355,65 @@ mod tests {
         }
     }
 
+    /// Whether a command, or one of its subcommands, has the option.
+    fn has_option(command: &clap::Command, option: &str) -> bool {
+        let own = command.get_arguments().any(|argument| {
+            let names = argument.get_long_and_visible_aliases().unwrap_or_default();
+            names.contains(&option)
+        });
+        own || command.get_subcommands().any(|command| has_option(command, option))
+    }
+
+    #[test]
+    fn every_line_names_only_commands_and_options_that_exist() {
+        use clap::CommandFactory;
+        let lamina = super::super::Cli::command();
+        // What is said about other programs.
+        const OF_OTHER_PROGRAMS: [&str; 1] = ["user"];
+        for (what, line) in lines() {
+            for rest in line.split("lamina ").skip(1) {
+                let word = rest.split(|c: char| !c.is_ascii_lowercase() && c != '-').next().unwrap_or_default();
+                let exists = lamina.get_subcommands().any(|command| command.get_name() == word);
+                assert!(exists || ["", "--help"].contains(&word), "{what}: lamina {word}");
+            }
+            for rest in line.split("--").skip(1) {
+                let option = rest.split(|c: char| !c.is_ascii_lowercase() && c != '-').next().unwrap_or_default();
+                let known = ["help", "scope"].contains(&option) || OF_OTHER_PROGRAMS.contains(&option);
+                assert!(option.is_empty() || known || has_option(&lamina, option), "{what}: --{option}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_refused_does_not_exist() {
+        use clap::CommandFactory;
+        let lamina = super::super::Cli::command();
+        for word in COMMANDS.iter().flat_map(|(words, _)| *words) {
+            assert!(lamina.find_subcommand(word).is_none(), "{word}");
+        }
+        let run = lamina.find_subcommand("run").unwrap();
+        for word in OF_RUN.iter().flat_map(|(words, _)| *words) {
+            let option = word.trim_start_matches('-');
+            let takes = |argument: &clap::Arg| {
+                let long = argument.get_long_and_visible_aliases().unwrap_or_default();
+                let short = argument.get_short().map(String::from);
+                long.into_iter().map(str::to_owned).chain(short).any(|name| fits(option, &name))
+            };
+            assert!(!run.get_arguments().any(takes), "{word}");
+        }
+    }
+
+    fn lines() -> impl Iterator<Item = (String, &'static str)> {
+        let lines = OF_RUN.iter().chain(COMMANDS).map(|(words, line)| (words.join(" "), *line));
+        let others = OF_OTHERS.iter().map(|(command, words, line)| (format!("{command} {}", words.join(" ")), *line));
+        let groups = OF_GROUPS.iter().map(|(group, word, line)| (format!("{group} {word}"), *line));
+        lines.chain(others).chain(groups)
+    }
+
     #[test]
     fn every_line_is_one_line() {
-        let lines = OF_RUN.iter().chain(COMMANDS).map(|(_, line)| line);
-        let lines = lines.chain(OF_OTHERS.iter().map(|(.., line)| line)).chain(OF_GROUPS.iter().map(|(.., line)| line));
-        for line in lines {
-            assert!(!line.contains('\n') && line.len() < 140, "{line}");
+        for (what, line) in lines() {
+            assert!(!line.contains('\n') && line.len() < 140, "{what}: {line}");
         }
     }
 }

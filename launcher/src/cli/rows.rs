@@ -75,7 +75,7 @@ pub(super) fn of_machine(record: &Record, spec: Option<&Spec>) -> Value {
 
 fn port(port: &crate::host::network::Publish) -> String {
     let kind = if port.udp { "udp" } else { "tcp" };
-    format!("{}:{}->{}/{kind}", port.address, port.host, port.guest)
+    format!("{}->{}/{kind}", port.on_host(), port.guest)
 }
 
 fn network(spec: &Spec) -> &'static str {

@@ -83,7 +83,7 @@ pub(super) struct Run {
     #[arg(long, alias = "net", default_value = "auto", hide_default_value = true)]
     network: Choice<NetworkBackend>,
     /// Forward a port of this host to the VM; it is bound to 127.0.0.1 unless an address is given. Ports may be ranges, as
-    /// in 8000-8010:80-90. Without HOST, a free port is taken, which `lamina port` shows
+    /// in 8000-8010:80-90; an IPv6 address is in brackets. Without HOST, a free port is taken, which `lamina port` shows
     #[arg(short, long = "publish", value_name = "[[ADDRESS:]HOST:]GUEST[/udp]")]
     publish: Vec<Ports>,
     /// Forward free ports of this host to all ports that the image exposes

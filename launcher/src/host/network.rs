@@ -8,8 +8,7 @@
 //! Neither carries published ports: see [`crate::machine`].
 
 use std::fmt;
-use std::net::Ipv4Addr;
-use std::str::FromStr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use guest_protocol::Network;
 use serde::{Deserialize, Serialize};
@@ -47,7 +46,7 @@ impl fmt::Display for NetworkBackend {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Publish {
     /// The address of the host to listen on. Only this host itself can reach the default, 127.0.0.1.
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     /// The host's port, 1 to 65535.
     pub(crate) host: u16,
     /// The guest's port, 1 to 65535.
@@ -56,37 +55,18 @@ pub(crate) struct Publish {
     pub(crate) udp: bool,
 }
 
-impl FromStr for Publish {
-    type Err = String;
-
-    /// Reads `[ADDRESS:]HOST:GUEST[/tcp|/udp]`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (ports, udp) = match text.rsplit_once('/') {
-            None | Some((_, "tcp")) => (text.trim_end_matches("/tcp"), false),
-            Some((ports, "udp")) => (ports, true),
-            Some((_, other)) => return Err(format!("{other:?} is neither tcp nor udp")),
-        };
-        let parts: Vec<&str> = ports.split(':').collect();
-        let (address, host, guest) = match parts[..] {
-            [host, guest] => (Ipv4Addr::LOCALHOST, host, guest),
-            [address, host, guest] => {
-                let parsed = address.parse().map_err(|_| format!("{address:?} is not an IPv4 address"))?;
-                (parsed, host, guest)
-            }
-            _ => return Err("expected [ADDRESS:]HOST:GUEST, such as 8080:80 or 0.0.0.0:5353:53/udp".to_owned()),
-        };
-        let port = |text: &str| match text.parse() {
-            Ok(port) if port > 0 => Ok(port),
-            _ => Err(format!("{text:?} is not a port from 1 to 65535")),
-        };
-        Ok(Self { address, host: port(host)?, guest: port(guest)?, udp })
+impl Publish {
+    /// Returns where it listens.
+    #[must_use]
+    pub(crate) fn on_host(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.host)
     }
 }
 
 impl fmt::Display for Publish {
-    /// Writes what [`Publish::from_str`] reads, including the address.
+    /// Writes it as an option of `run` has it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}{}", self.address, self.host, self.guest, if self.udp { "/udp" } else { "" })
+        write!(f, "{}:{}{}", self.on_host(), self.guest, if self.udp { "/udp" } else { "" })
     }
 }
 
@@ -102,21 +82,14 @@ pub(crate) fn in_guest(host_loopback: bool) -> Network {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
-    fn publish(text: &str) -> Publish {
-        text.parse().unwrap()
-    }
-
     #[test]
-    fn every_form_of_a_published_port_is_read() {
-        let local = Publish { address: Ipv4Addr::LOCALHOST, host: 8080, guest: 80, udp: false };
-        assert_eq!(publish("8080:80"), local);
-        assert_eq!(publish("8080:80/tcp"), local);
-        assert_eq!(publish("8080:80/udp"), Publish { udp: true, ..local });
-        assert_eq!(publish("0.0.0.0:8080:80"), Publish { address: Ipv4Addr::UNSPECIFIED, ..local });
-        for wrong in ["", "80", "0:80", "80:0", "80:65536", "a:b", "1:2:3:4", "x:1:2", "1:2/sctp", "8080:80/"] {
-            assert!(wrong.parse::<Publish>().is_err(), "{wrong:?}");
-        }
+    fn published_port_is_written_as_the_option_has_it() {
+        let port = |address: IpAddr| Publish { address, host: 8080, guest: 80, udp: false };
+        assert_eq!(port(IpAddr::from([127, 0, 0, 1])).to_string(), "127.0.0.1:8080:80");
+        assert_eq!(Publish { udp: true, ..port(Ipv6Addr::LOCALHOST.into()) }.to_string(), "[::1]:8080:80/udp");
     }
 }

@@ -5,6 +5,7 @@ mod habits;
 mod kept;
 mod lifecycle;
 mod network;
+mod podman;
 mod refusals;
 mod shares;
 mod users;

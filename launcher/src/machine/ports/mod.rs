@@ -11,7 +11,7 @@ mod tcp;
 mod udp;
 
 use std::io::ErrorKind;
-use std::net::{SocketAddrV4, TcpListener, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,7 +63,7 @@ impl Listeners {
     }
 
     fn add(&mut self, port: &Publish) -> std::io::Result<()> {
-        let address = SocketAddrV4::new(port.address, port.host);
+        let address = port.on_host();
         if port.udp {
             let socket = UdpSocket::bind(address)?;
             socket.set_nonblocking(true)?;

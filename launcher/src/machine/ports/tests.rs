@@ -1,5 +1,5 @@
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, channel};
 
@@ -8,8 +8,8 @@ use guest_protocol::{Channel, HEADER, HostSide, Protocol, Service, Side, cost};
 use super::*;
 use crate::machine::event::Event;
 
-fn publish(text: &str) -> Publish {
-    text.parse().unwrap()
+fn publish(host: u16, guest: u16, udp: bool) -> Publish {
+    Publish { address: Ipv4Addr::LOCALHOST.into(), host, guest, udp }
 }
 
 /// Published ports whose guest is this test.
@@ -188,7 +188,7 @@ fn the_end_of_the_machine_closes_its_ports_and_connections() {
         ports = held;
     }
     assert!(client.read(&mut [0]).is_ok_and(|count| count == 0) || client.read(&mut [0]).is_err());
-    let again = Listeners::bind(&[publish(&format!("{}:80", tcp.port())), publish(&format!("{}:53/udp", udp.port()))]);
+    let again = Listeners::bind(&[publish(tcp.port(), 80, false), publish(udp.port(), 53, true)]);
     again.unwrap();
 }
 
@@ -196,12 +196,14 @@ fn the_end_of_the_machine_closes_its_ports_and_connections() {
 fn a_port_that_is_taken_is_named_with_what_to_do() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
-    let failure = Listeners::bind(&[publish(&format!("{port}:80"))]).unwrap_err().to_string();
+    let failure = Listeners::bind(&[publish(port, 80, false)]).unwrap_err().to_string();
     assert!(failure.starts_with(&format!("--publish 127.0.0.1:{port}:80: Address already in use")), "{failure}");
     drop(taken);
-    let twice = [publish(&format!("{port}:80")), publish(&format!("{port}:81"))];
+    let twice = [publish(port, 80, false), publish(port, 81, false)];
     assert!(Listeners::bind(&twice).unwrap_err().to_string().contains(":81: Address already in use"));
-    Listeners::bind(&[twice[0], publish(&format!("{port}:80/udp"))]).unwrap();
-    let elsewhere = Listeners::bind(&[publish("192.0.2.1:4000:80")]).unwrap_err();
+    Listeners::bind(&[twice[0], publish(port, 80, true)]).unwrap();
+    let elsewhere =
+        Listeners::bind(&[Publish { address: Ipv4Addr::new(192, 0, 2, 1).into(), ..publish(4000, 80, false) }])
+            .unwrap_err();
     assert_eq!(elsewhere.hint(), Some("publish it at an address that this host has"));
 }
