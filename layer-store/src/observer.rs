@@ -5,16 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// The state of one layer of a pull or an import.
+/// The state of one layer of a pull, an import or a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum LayerState {
     /// It has not been started yet.
     Waiting,
     /// It is being fetched or read, and ingested as it arrives.
     Fetching,
-    /// The store already has it: nothing is fetched.
+    /// It is being compressed for a push.
+    Compressing,
+    /// It is being sent.
+    Sending,
+    /// Where it goes to already has it: nothing is transferred.
     Present,
-    /// It is in the store and verified.
+    /// It is where it goes to, and verified.
     Done,
 }
 

@@ -178,7 +178,7 @@ fn refuse_what_is_no_name(text: &str) -> Result<(), String> {
 }
 
 /// Whether the part before the first slash is a registry, not the first word of a repository.
-fn names_a_registry(first: &str) -> bool {
+pub(crate) fn names_a_registry(first: &str) -> bool {
     first == "localhost" || first.contains(['.', ':']) || first.chars().any(|c| c.is_ascii_uppercase())
 }
 

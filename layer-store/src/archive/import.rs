@@ -12,7 +12,7 @@ use super::{Found, FoundLayer, ImportError, ImportOptions, ImportSource, docker}
 use crate::observer::Halt;
 use crate::oci::parallel;
 use crate::oci::platform::Platform;
-use crate::oci::sink::{LayerSink, SinkError};
+use crate::oci::sink::{LayerSink, Named, SinkError};
 use crate::oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
 use crate::policy::{self, Place};
 use crate::{BlobDigest, DiffId, Digest, ExpectedLayer, LayerProgress, LayerState, Observer, Reference};
@@ -254,14 +254,20 @@ impl Import<'_> {
         named
             .map(|((image, (manifest_digest, _)), references)| {
                 for reference in &references {
-                    self.sink.tag(&reference.to_string(), &manifest_digest).map_err(ImportError::Store)?;
+                    self.sink.name(&reference.to_string(), &Named::of(manifest_digest)).map_err(ImportError::Store)?;
                 }
                 let layer = |layer: &FoundLayer| {
                     let Brought { source, was_present, .. } = brought.get(&layer.diff_id)?.clone();
                     Some(AcquiredLayer { diff_id: layer.diff_id, source, was_present })
                 };
                 let layers = image.layers.iter().filter_map(layer).collect();
-                Ok(Acquired { references, manifest_digest, platform: image.platform.clone(), layers })
+                Ok(Acquired {
+                    references,
+                    manifest_digest,
+                    platform: image.platform.clone(),
+                    layers,
+                    others: Vec::new(),
+                })
             })
             .collect()
     }

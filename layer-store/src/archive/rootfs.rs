@@ -14,7 +14,7 @@ use super::watch::{Counted, Pipe, Watched};
 use super::{ImportSource, docker};
 use crate::observer::Halt;
 use crate::oci::platform::Platform;
-use crate::oci::sink::LayerSink;
+use crate::oci::sink::{LayerSink, Named};
 use crate::oci::{Acquired, AcquiredLayer, LayerSource, Origin};
 use crate::policy::{ImagePolicy, Place};
 use crate::{ExpectedLayer, LayerProgress, LayerState, Observer, Reference};
@@ -99,7 +99,7 @@ pub(crate) fn import_into(
     if let Some(before) = before {
         halt.notice(&format!("{} was {before} until now", reference.familiar()));
     }
-    sink.tag(&reference.to_string(), &manifest_digest).map_err(ImportError::Store)?;
+    sink.name(&reference.to_string(), &Named::of(manifest_digest)).map_err(ImportError::Store)?;
     let source = LayerSource {
         // It is not an image archive, in which a repair could look for the layer.
         origin: Origin::Archive("-".to_owned()),
@@ -109,7 +109,13 @@ pub(crate) fn import_into(
         urls: Vec::new(),
     };
     let layer = AcquiredLayer { diff_id: ingested.diff_id, source, was_present: ingested.was_present };
-    Ok(Acquired { references: vec![reference.clone()], manifest_digest, platform, layers: vec![layer] })
+    Ok(Acquired {
+        references: vec![reference.clone()],
+        manifest_digest,
+        platform,
+        layers: vec![layer],
+        others: Vec::new(),
+    })
 }
 
 fn config(options: &RootfsOptions, platform: &Platform, diff_id: &str) -> Vec<u8> {

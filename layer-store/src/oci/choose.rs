@@ -13,7 +13,7 @@ use super::platform::{Described, Fit, Platform};
 use crate::Digest;
 
 /// How many indexes within indexes are followed. One is rare, and two do not occur.
-const INDEX_DEPTH: usize = 3;
+pub(crate) const INDEX_DEPTH: usize = 3;
 /// How many documents are read to choose one image. Real images have some twenty platforms.
 const LOOKS: usize = 100;
 

@@ -177,6 +177,18 @@ pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Document
     Ok(Document::Manifest(manifest))
 }
 
+/// Returns what a manifest of any kind names: its config and its layers.
+pub(crate) fn blobs(bytes: &[u8]) -> Option<Vec<Descriptor>> {
+    let fields: Value = serde_json::from_slice(bytes).ok()?;
+    let layers = fields.get("layers")?.as_array()?.iter();
+    let named = fields.get("config").into_iter().chain(layers);
+    let read = |blob: &Value| {
+        let text = |name: &str| blob.get(name).and_then(Value::as_str);
+        Descriptor::new(text("mediaType").unwrap_or_default(), text("digest")?, blob.get("size")?.as_u64()?).ok()
+    };
+    named.map(read).collect()
+}
+
 /// Reads an image index, such as that of a layout.
 pub(crate) fn parse_index(what: &str, bytes: &[u8]) -> Result<Index, ImageError> {
     Ok(read_entries(tolerant::entries_of(tolerant::object(what, bytes)?)))

@@ -73,7 +73,7 @@ fn listed(platforms: &[platform::Platform]) -> String {
 /// An image that a pull or an import brought into the store.
 #[derive(Clone, Debug)]
 pub struct Acquired {
-    /// Its names in the store, at least one.
+    /// Its names in the store, at least one, except for an image for another platform.
     pub references: Vec<Reference>,
     /// The digest of its manifest: that of the platform chosen, never that of an index.
     pub manifest_digest: Digest,
@@ -81,6 +81,8 @@ pub struct Acquired {
     pub platform: platform::Platform,
     /// Its layers from the bottom up.
     pub layers: Vec<AcquiredLayer>,
+    /// The images for other platforms that came with it. They have no names of their own.
+    pub others: Vec<Acquired>,
 }
 
 /// One layer of an [`Acquired`] image.

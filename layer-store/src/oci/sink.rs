@@ -8,6 +8,24 @@ use crate::{DiffId, Digest, ExpectedLayer, IngestedLayer, Limits, Observer};
 /// An error of the store. Its text names the thing and the remedy.
 pub(crate) type SinkError = Box<dyn std::error::Error + Send + Sync>;
 
+/// What a name refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    /// The manifest of the image for one platform.
+    pub(crate) manifest: Digest,
+    /// The index that led to it, if there was one.
+    pub(crate) index: Option<Digest>,
+    /// Other manifests that the index leads to and that are kept too.
+    pub(crate) others: Vec<Digest>,
+}
+
+impl Named {
+    /// A manifest without an index.
+    pub(crate) fn of(manifest: Digest) -> Self {
+        Self { manifest, index: None, others: Vec::new() }
+    }
+}
+
 /// Keeps layers and documents. Its methods may be called from several threads at once.
 pub(crate) trait LayerSink: Sync {
     /// Waits until no other thread or process brings in this layer, and then makes others wait until the claim is
@@ -49,6 +67,6 @@ pub(crate) trait LayerSink: Sync {
     /// Returns the manifest that `reference` refers to in the store.
     fn named(&self, reference: &str) -> Option<Digest>;
 
-    /// Makes `reference` refer to the manifest with this digest. Everything that it needs must already be in the store.
-    fn tag(&self, reference: &str, manifest: &Digest) -> Result<(), SinkError>;
+    /// Makes `reference` refer to a manifest. Everything that it needs must already be in the store.
+    fn name(&self, reference: &str, named: &Named) -> Result<(), SinkError>;
 }

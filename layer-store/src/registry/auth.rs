@@ -126,21 +126,27 @@ fn parameter_value(text: &str) -> (String, &str) {
 pub(super) fn token_request(
     client: &Client,
     url: Url,
-    (service, scope): (Option<&str>, &str),
+    (service, scopes): (Option<&str>, &[String]),
     credential: &Credential,
     plain_http: bool,
 ) -> Result<RequestBuilder, String> {
     if url.scheme() != "https" && !plain_http && *credential != Credential::Anonymous {
         return Err("it does not use TLS, so no login is sent to it".to_owned());
     }
-    let mut fields = vec![("scope", scope)];
+    let mut fields: Vec<(&str, &str)> = scopes.iter().map(|scope| ("scope", scope.as_str())).collect();
     fields.extend(service.map(|service| ("service", service)));
+    // OAuth 2 has one field for all scopes.
+    let together = scopes.join(" ");
     Ok(match credential {
         Credential::Anonymous | Credential::RegistryToken(_) => client.get(url).query(&fields),
         Credential::Password { user, password } => {
             client.get(url).query(&fields).header(AUTHORIZATION, basic(user, password)?)
         }
         Credential::IdentityToken(token) => {
+            fields.retain(|(name, _)| *name != "scope");
+            if !together.is_empty() {
+                fields.push(("scope", &together));
+            }
             fields.extend([("grant_type", "refresh_token"), ("client_id", "lamina"), ("refresh_token", token)]);
             client.post(url).form(&fields)
         }
@@ -225,7 +231,8 @@ mod tests {
     }
 
     fn ask(url: &str, credential: &Credential, plain_http: bool) -> Result<reqwest::Request, String> {
-        let fields = (Some("registry.docker.io"), "repository:library/debian:pull");
+        let scopes = ["repository:library/debian:pull".to_owned()];
+        let fields = (Some("registry.docker.io"), &scopes[..]);
         let request = token_request(&Client::new(), url.parse().unwrap(), fields, credential, plain_http)?;
         Ok(request.build().unwrap())
     }

@@ -109,9 +109,8 @@ impl Repository {
         };
         let server = self.server(&url, Purpose::Token);
         let unusable = |cause| PullError::TokenService { server: server.clone(), cause };
-        let usual = format!("repository:{}:pull", self.reference.repository());
-        let fields = (service, scope.unwrap_or(&usual));
-        let request = auth::token_request(&self.client, url, fields, credential, self.plain_http);
+        let scopes = self.scopes(scope);
+        let request = auth::token_request(&self.client, url, (service, &scopes), credential, self.plain_http);
         let mut response = self.send(request.map_err(unusable)?, Purpose::Token).await?;
         if matches!(response.status().as_u16(), 400 | 401 | 403) {
             let reason = self.reason(&mut response, Purpose::Token).await;
@@ -125,6 +124,14 @@ impl Repository {
         Ok(auth::bearer_of(&answer).map_err(unusable)?)
     }
 
+    /// Returns what a token must allow: what the challenge asks for, and reading the repositories that blobs are mounted from.
+    fn scopes(&self, asked: Option<&str>) -> Vec<String> {
+        let usual = self.scope.actions.map(|actions| format!("repository:{}:{actions}", self.reference.repository()));
+        let own = asked.map(str::to_owned).or(usual);
+        let others = self.scope.mounted_from.iter().map(|repository| format!("repository:{repository}:pull"));
+        own.into_iter().chain(others).collect()
+    }
+
     /// Returns the error for an image that is not public. The caller holds the lock of the authorization and adds the
     /// notes on unused logins.
     fn refusal(&self, reason: String) -> PullError {
@@ -135,9 +142,13 @@ impl Repository {
     /// Returns the stored login. It is looked up only when a registry asks for one, because helpers may be slow or ask
     /// the user.
     async fn login(&self) -> Result<Found, PullError> {
+        if let Some(login) = &self.options.login {
+            return Ok(Found { credential: login.credential(), problems: Vec::new() });
+        }
         let files = self.options.credential_files.clone().unwrap_or_else(credentials::own_files);
         let (registry, repository) = (self.reference.registry().to_owned(), self.reference.repository().to_owned());
-        tokio::task::spawn_blocking(move || credentials::find(&files, &registry, &repository))
+        let helpers = self.helpers.clone();
+        tokio::task::spawn_blocking(move || credentials::search(&helpers, &files, &registry, &repository))
             .await
             .map_err(|e| PullError::Client(Box::new(e)))
     }

@@ -21,6 +21,7 @@ use super::error::PullError;
 use super::proxy::Proxies;
 use super::reach::Reach;
 use super::server::{self, Purpose, Server};
+use crate::registries::Registries;
 use crate::{Observer, Reference};
 
 /// How many bytes of an error's text are read.
@@ -29,12 +30,41 @@ const REASON_LIMIT: u64 = 64 << 10;
 /// How many redirects are followed.
 const REDIRECTS: usize = 10;
 
+/// What is done in a repository, as tokens name it.
+#[derive(Clone, Debug)]
+pub(super) struct Scope {
+    /// `None` for the registry as a whole.
+    pub(super) actions: Option<&'static str>,
+    /// Other repositories of the registry, from which blobs are mounted.
+    pub(super) mounted_from: Vec<String>,
+}
+
+impl Scope {
+    pub(super) fn pull() -> Self {
+        Self { actions: Some("pull"), mounted_from: Vec::new() }
+    }
+
+    pub(super) fn push(mounted_from: Vec<String>) -> Self {
+        Self { actions: Some("pull,push"), mounted_from }
+    }
+
+    /// Nothing: only whether the login is accepted.
+    pub(super) fn login() -> Self {
+        Self { actions: None, mounted_from: Vec::new() }
+    }
+}
+
 /// One repository of one registry, and what is known about how to talk to it.
 #[derive(Debug)]
 pub(super) struct Repository {
     pub(super) client: Client,
+    /// `https://host/v2`
+    pub(super) root: String,
     /// `https://host/v2/repository`
     pub(super) base: String,
+    pub(super) scope: Scope,
+    /// The credential helpers of `registries.conf`.
+    pub(super) helpers: Vec<String>,
     /// The host of `base`, with its port.
     pub(super) host: String,
     pub(super) plain_http: bool,
@@ -53,18 +83,27 @@ impl Repository {
     pub(super) async fn open(
         reference: &Reference,
         options: &PullOptions,
+        scope: Scope,
         observer: &Arc<dyn Observer>,
     ) -> Result<Self, PullError> {
+        let helpers = match options.login {
+            Some(_) => Vec::new(),
+            None => Registries::read(&options.registries)?.helpers().to_vec(),
+        };
         let proxies = Arc::new(Proxies::from_environment());
         let reach = Reach::new(connect::host(reference.registry()), &proxies);
-        let client = connect::client(options, &proxies, &reach)?;
+        let client = connect::client(options, reference.registry(), &proxies, &reach)?;
         let plain_http = connect::plain_http(&client, reference.registry(), options).await;
         let scheme = if plain_http { "http" } else { "https" };
-        let base = format!("{scheme}://{}/v2/{}", connect::host(reference.registry()), reference.repository());
+        let root = format!("{scheme}://{}/v2", connect::host(reference.registry()));
+        let base = format!("{root}/{}", reference.repository());
         Ok(Self {
             client,
             host: Url::parse(&base).map(|url| server::host(&url)).unwrap_or_default(),
+            root,
             base,
+            scope,
+            helpers,
             plain_http,
             reference: reference.clone(),
             options: options.clone(),
@@ -83,11 +122,6 @@ impl Repository {
     /// Returns registry and repository as a user knows them.
     pub(super) fn name(&self) -> String {
         format!("{}/{}", self.reference.registry(), self.reference.repository())
-    }
-
-    /// Registry and repository.
-    pub(super) fn place(&self) -> (&str, &str) {
-        (self.reference.registry(), self.reference.repository())
     }
 
     /// Returns the server at an address that a request for `purpose` reached, directly or by redirects.
@@ -203,7 +237,7 @@ impl Repository {
         purpose: Purpose,
     ) -> Result<Response, Failure> {
         let status = response.status();
-        if status == StatusCode::OK || status == StatusCode::PARTIAL_CONTENT {
+        if status.is_success() {
             return Ok(response);
         }
         let server = self.server(response.url(), purpose);

@@ -30,10 +30,15 @@ fn is_loopback(registry: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-pub(super) fn client(options: &PullOptions, proxies: &Arc<Proxies>, reach: &Reach) -> Result<Client, PullError> {
+pub(super) fn client(
+    options: &PullOptions,
+    registry: &str,
+    proxies: &Arc<Proxies>,
+    reach: &Reach,
+) -> Result<Client, PullError> {
     let proxies = Arc::clone(proxies);
     Client::builder()
-        .tls_backend_preconfigured(trust::tls(options)?)
+        .tls_backend_preconfigured(trust::tls(options, registry)?)
         .user_agent(concat!("lamina/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(options.patience.connect)
         .read_timeout(options.patience.stall)
@@ -44,9 +49,10 @@ pub(super) fn client(options: &PullOptions, proxies: &Arc<Proxies>, reach: &Reac
         .map_err(|e| PullError::Client(Box::new(e)))
 }
 
-/// Returns whether to use plain HTTP: if the user says so, and for a registry on this host that does not use TLS.
+/// Returns whether to use plain HTTP: if the user says so, and for a registry that does not use TLS, if it is on this host or
+/// need not be secure.
 pub(super) async fn plain_http(client: &Client, registry: &str, options: &PullOptions) -> bool {
-    if options.plain_http || !is_loopback(registry) {
+    if options.plain_http || !(is_loopback(registry) || options.is_insecure()) {
         return options.plain_http;
     }
     let ask = client.get(format!("https://{}/v2/", host(registry))).timeout(PROBE_PATIENCE);

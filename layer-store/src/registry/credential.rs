@@ -1,5 +1,8 @@
 //! A login, wherever it is stored.
 
+use std::fmt;
+use std::str::FromStr;
+
 /// The user name with which files and helpers mark an identity token.
 const TOKEN_USER: &[u8] = b"<token>";
 
@@ -19,6 +22,10 @@ pub(super) enum Credential {
 }
 
 impl Credential {
+    pub(super) fn is_login(&self) -> bool {
+        *self != Self::Anonymous
+    }
+
     /// Returns a name for it that messages can show.
     pub(super) fn user(&self) -> String {
         match self {
@@ -41,5 +48,50 @@ impl Credential {
             return Some(Self::IdentityToken(String::from_utf8_lossy(password).into_owned()));
         }
         Some(Self::Password { user: user.to_owned(), password: password.to_owned() })
+    }
+}
+
+/// A user's name and password for a registry. It is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    user: String,
+    password: String,
+}
+
+impl Login {
+    /// Creates a login, or `None` if the name is empty.
+    #[must_use]
+    pub fn new(user: &str, password: &str) -> Option<Self> {
+        (!user.is_empty()).then(|| Self { user: user.to_owned(), password: password.to_owned() })
+    }
+
+    /// Returns the user's name.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    pub(super) fn password(&self) -> &str {
+        &self.password
+    }
+
+    pub(super) fn credential(&self) -> Credential {
+        Credential::Password { user: self.user.clone().into_bytes(), password: self.password.clone().into_bytes() }
+    }
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Login({:?}, ...)", self.user)
+    }
+}
+
+impl FromStr for Login {
+    type Err = String;
+
+    /// Parses `USER:PASSWORD`, as skopeo and podman take it. The error does not quote it.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (user, password) = text.split_once(':').ok_or("expected USER:PASSWORD")?;
+        Self::new(user, password).ok_or_else(|| "the user is empty".to_owned())
     }
 }

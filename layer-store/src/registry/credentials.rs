@@ -10,6 +10,9 @@ use super::credential::Credential;
 use super::login_file::LoginFile;
 use super::login_helper;
 
+/// What stands for the files among the helpers of `registries.conf`.
+const FILES: &str = "containers-auth.json";
+
 /// The result of a search.
 pub(super) struct Found {
     pub(super) credential: Credential,
@@ -39,6 +42,33 @@ pub(super) fn files(variable: impl Fn(&str) -> Option<PathBuf>, uid: u32) -> Vec
         in_home(".dockercfg"),
     ];
     files.into_iter().flatten().collect()
+}
+
+/// Returns the first login that the `helpers` of `registries.conf` or the files have. `containers-auth.json` among the helpers
+/// stands for the files, which are searched if there is no helper.
+pub(super) fn search(helpers: &[String], files: &[PathBuf], registry: &str, repository: &str) -> Found {
+    if helpers.is_empty() {
+        return find(files, registry, repository);
+    }
+    let mut all = Vec::new();
+    for helper in helpers {
+        if helper == FILES {
+            let Found { credential, problems } = find(files, registry, repository);
+            all.extend(problems);
+            if credential != Credential::Anonymous {
+                return Found { credential, problems: all };
+            }
+            continue;
+        }
+        for server in servers(registry) {
+            match login_helper::ask(helper, &server) {
+                Ok(Some(credential)) => return Found { credential, problems: all },
+                Ok(None) => {}
+                Err(problem) => all.push(problem),
+            }
+        }
+    }
+    Found { credential: Credential::Anonymous, problems: all }
 }
 
 /// Returns the first login for `registry` and `repository` in `files`, or the anonymous one if none can be used.
@@ -104,7 +134,7 @@ fn parts(registry: &str, repository: &str) -> Vec<String> {
 }
 
 /// Returns the names of a registry. Docker Hub has several.
-fn names(registry: &str) -> Vec<String> {
+pub(super) fn names(registry: &str) -> Vec<String> {
     let all: &[&str] = match registry {
         "docker.io" => &["docker.io", "index.docker.io", "registry-1.docker.io"],
         other => &[other],
@@ -114,7 +144,7 @@ fn names(registry: &str) -> Vec<String> {
 
 /// Returns the name that helpers are asked for: docker stores the login for its own registry under the address that it
 /// had in 2013.
-fn servers(registry: &str) -> Vec<String> {
+pub(super) fn servers(registry: &str) -> Vec<String> {
     match registry {
         "docker.io" => vec!["https://index.docker.io/v1/".to_owned(), registry.to_owned()],
         other => vec![other.to_owned()],

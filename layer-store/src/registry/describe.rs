@@ -40,12 +40,13 @@ impl Documents for Describe<'_> {
 }
 
 impl Describe<'_> {
-    /// Returns the image for the platform that is wanted.
-    pub(super) fn image(&self) -> Result<Chosen, PullError> {
+    /// Returns the image for the platform that is wanted, and the index that led to it, if the name refers to one.
+    pub(super) fn image(&self) -> Result<(Chosen, Option<Vec<u8>>), PullError> {
         let wanted = self.options.platform.clone().unwrap_or_else(Platform::host);
         let choice = Choice { documents: self, wanted: &wanted, is_asked_for: self.options.platform.is_some() };
         let Answer { bytes, content_type } = self.named()?;
         let digest = Digest::of(&bytes);
+        let named = bytes.clone();
         let chosen = choice.of_document(bytes, digest, content_type.as_deref()).map_err(|error| match error {
             ChoiceError::Image(cause) => self.bad(cause),
             ChoiceError::Document(error) => error,
@@ -54,7 +55,13 @@ impl Describe<'_> {
             let (name, platform) = (self.reference.familiar(), &chosen.platform);
             self.halt.notice(&format!("{name} is for {platform}, this host is {wanted}"));
         }
-        Ok(chosen)
+        let index = (chosen.manifest_digest != digest).then_some(named);
+        Ok((chosen, index))
+    }
+
+    /// Returns a document that an index or a manifest names.
+    pub(super) fn fetch(&self, what: &str, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, PullError> {
+        self.document(what, descriptor, limit)
     }
 
     /// Returns the document that the name refers to.
@@ -78,7 +85,7 @@ impl Describe<'_> {
         super::wait(self.runtime, self.halt, work)
     }
 
-    fn bad(&self, cause: ImageError) -> PullError {
+    pub(super) fn bad(&self, cause: ImageError) -> PullError {
         PullError::Image { image: self.reference.familiar(), cause }
     }
 }

@@ -8,6 +8,7 @@ use super::server::Server;
 use crate::BlobDigest;
 use crate::oci::ImageError;
 use crate::policy::PolicyError;
+use crate::registries::RegistriesError;
 
 /// What caused an error: in the system, in a protocol, or in the store.
 type Source = Box<dyn Error + Send + Sync>;
@@ -193,6 +194,9 @@ pub enum PullError {
     /// The network side could not be set up.
     #[error("cannot start the registry client: {}", deepest(&**.0))]
     Client(#[source] Source),
+    /// `registries.conf` cannot be used, or forbids it.
+    #[error(transparent)]
+    Registries(#[from] RegistriesError),
     /// The policy for images keeps it out.
     #[error(transparent)]
     Policy(#[from] PolicyError),

@@ -65,7 +65,7 @@ impl LoginFile {
 }
 
 /// Returns whether a key of a login file means `place`. Some tools write the key as an address.
-fn is_for(key: &str, place: &str) -> bool {
+pub(super) fn is_for(key: &str, place: &str) -> bool {
     if key == place {
         return true;
     }

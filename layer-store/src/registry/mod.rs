@@ -1,4 +1,4 @@
-//! Pulling images from registries.
+//! Pulling images from registries, and the requests of a push.
 //!
 //! The protocol is that of the OCI distribution specification, 1.1. Everything that arrives is checked:
 //! manifests against the name's digest or the index's entry, configs and layers against the manifest,
@@ -10,6 +10,7 @@ mod auth;
 mod authorize;
 mod backoff;
 mod blob;
+mod certificates;
 mod client;
 mod connect;
 mod content;
@@ -19,69 +20,48 @@ mod describe;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod login;
 mod login_file;
 mod login_helper;
+mod options;
+mod places;
+mod platforms;
 mod proxy;
 mod range;
 mod reach;
 mod server;
+mod spool;
+mod target;
 mod trust;
+mod upload;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 
 pub use backoff::Patience;
+pub use credential::Login;
 pub use error::PullError;
+pub use login::{LoginError, Logins, Logout};
+pub use options::PullOptions;
 pub use server::Server;
+pub(crate) use spool::{copy_hashed, digest_of, fetch_compressed};
+pub(crate) use target::{Target, UploadBlob};
 
 use blob::LayerReader;
 use client::Repository;
 use describe::Describe;
+use platforms::Everything;
 
 use crate::observer::Halt;
-use crate::oci::manifest::Descriptor;
+use crate::oci::choose::Chosen;
+use crate::oci::manifest::{Config, Descriptor, Manifest};
 use crate::oci::parallel;
 use crate::oci::partial::Partial;
-use crate::oci::platform::Platform;
-use crate::oci::sink::LayerSink;
+use crate::oci::sink::{LayerSink, Named};
 use crate::oci::{Acquired, AcquiredLayer, ImageError, LayerSource, Origin};
-use crate::policy::{ImagePolicy, Place};
+use crate::policy::{Demand, Place};
 use crate::{DiffId, Digest, ExpectedLayer, LayerProgress, LayerState, Observer, Reference};
-
-/// How to pull.
-#[derive(Clone, Debug)]
-pub struct PullOptions {
-    /// The platform to choose if there are several. `None` means [`Platform::host`].
-    pub platform: Option<Platform>,
-    /// Use HTTP without TLS. A registry on this host that does not use TLS is detected without this.
-    pub plain_http: bool,
-    /// PEM certificates to trust in addition to the system's (which `SSL_CERT_FILE` replaces).
-    pub ca_file: Option<PathBuf>,
-    /// How many layers are fetched at once, at least 1.
-    pub parallel: usize,
-    /// When to give up.
-    pub patience: Patience,
-    /// Files with logins, in the order in which they are searched, instead of those of docker and podman.
-    pub credential_files: Option<Vec<PathBuf>>,
-    /// Which images may enter the store.
-    pub policy: ImagePolicy,
-}
-
-impl Default for PullOptions {
-    fn default() -> Self {
-        Self {
-            platform: None,
-            plain_http: false,
-            ca_file: None,
-            parallel: 4,
-            patience: Patience::default(),
-            credential_files: None,
-            policy: ImagePolicy::default(),
-        }
-    }
-}
 
 struct Layer {
     descriptor: Descriptor,
@@ -116,43 +96,90 @@ fn pull_on(
 ) -> Result<Acquired, PullError> {
     // Before anything is asked: a registry that is refused need not know.
     let demand = options.policy.demand(&reference.familiar(), Place::Registry(Box::new(reference.clone())))?;
-    let halt = Halt::new(observer);
-    let repository = wait(runtime, &halt, Repository::open(reference, options, observer))?;
-    let describe = Describe { runtime, sink, repository: &repository, reference, options, halt: &halt };
-    let described = describe.image()?;
-    if let Some(demand) = demand {
-        // What is checked is this manifest, and from here on all content is named by digests in it.
-        let manifest = Digest::of(&described.manifest_bytes);
-        demand.check(&manifest, || wait(runtime, &halt, repository.signatures(&manifest)))?;
-    }
-    let repository = Arc::new(repository);
-    // An image may name a layer several times; it is fetched once.
-    let mut layers: Vec<Layer> = Vec::new();
-    for (descriptor, diff_id) in described.manifest.layers.iter().zip(&described.config.diff_ids) {
-        if !layers.iter().any(|layer| layer.diff_id == *diff_id) {
-            layers.push(Layer { descriptor: descriptor.clone(), diff_id: *diff_id });
+    places::first(runtime, reference, options, observer, |repository, halt| {
+        let describe = Describe { runtime, sink, repository, reference, options, halt };
+        let (described, index) = describe.image()?;
+        let everything = match &index {
+            Some(index) if options.all_platforms => describe.everything(index, options)?,
+            _ => Everything::default(),
+        };
+        let pull = Pull { runtime, sink, repository, reference, halt, observer: &**observer };
+        if let Some(demand) = &demand {
+            // What is checked are these manifests, and from here on all content is named by digests in them.
+            pull.check(demand, &described.manifest_digest)?;
+            everything.images.iter().try_for_each(|image| pull.check(demand, &image.manifest_digest))?;
         }
-    }
-    for layer in &layers {
-        report(&**observer, layer, LayerState::Waiting, 0);
+        pull.bring(&described, index.as_deref(), &everything, options.parallel)
+    })
+}
+
+/// An image whose documents have been fetched.
+struct Pull<'a> {
+    runtime: &'a Runtime,
+    sink: &'a dyn LayerSink,
+    repository: &'a Arc<Repository>,
+    reference: &'a Reference,
+    halt: &'a Halt,
+    observer: &'a dyn Observer,
+}
+
+impl Pull<'_> {
+    fn check(&self, demand: &Demand, manifest: &Digest) -> Result<(), PullError> {
+        demand.check(manifest, || wait(self.runtime, self.halt, self.repository.signatures(manifest)))
     }
 
-    let weight = |layer: &Layer| layer.descriptor.size;
-    let acquired = parallel::for_each(&layers, options.parallel, &|| halt.cancel(), weight, |layer| {
-        acquire(runtime, sink, &repository, layer, &halt, &**observer)
-    })?;
-    if observer.cancelled() {
-        return Err(PullError::Cancelled);
+    /// Brings in the layers, keeps the documents, and names the image.
+    fn bring(
+        &self,
+        described: &Chosen,
+        index: Option<&[u8]>,
+        everything: &Everything,
+        parallel: usize,
+    ) -> Result<Acquired, PullError> {
+        // An image may name a layer several times; it is fetched once.
+        let mut layers: Vec<Layer> = Vec::new();
+        let mut add = |manifest: &Manifest, config: &Config| {
+            for (descriptor, diff_id) in manifest.layers.iter().zip(&config.diff_ids) {
+                if !layers.iter().any(|layer| layer.diff_id == *diff_id) {
+                    layers.push(Layer { descriptor: descriptor.clone(), diff_id: *diff_id });
+                }
+            }
+        };
+        add(&described.manifest, &described.config);
+        everything.images.iter().for_each(|image| add(&image.manifest, &image.config));
+        for layer in &layers {
+            report(self.observer, layer, LayerState::Waiting, 0);
+        }
+        let weight = |layer: &Layer| layer.descriptor.size;
+        let acquired = parallel::for_each(&layers, parallel, &|| self.halt.cancel(), weight, |layer| {
+            acquire(self.runtime, self.sink, (self.repository, self.reference), layer, self.halt, self.observer)
+        })?;
+        if self.observer.cancelled() {
+            return Err(PullError::Cancelled);
+        }
+        let put = |document: &[u8]| self.sink.put_manifest(document).map_err(PullError::Store);
+        put(&described.config_bytes)?;
+        let manifest_digest = put(&described.manifest_bytes)?;
+        everything.documents.iter().try_for_each(|document| put(document).map(drop))?;
+        let others = everything.manifests.iter().copied().filter(|other| *other != manifest_digest).collect();
+        let named = Named { manifest: manifest_digest, index: index.map(put).transpose()?, others };
+        self.sink.name(&self.reference.to_string(), &named).map_err(PullError::Store)?;
+        let others = everything.images.iter().filter(|image| image.manifest_digest != manifest_digest);
+        let others = others.map(|image| Acquired {
+            references: Vec::new(),
+            manifest_digest: image.manifest_digest,
+            platform: image.platform.clone(),
+            layers: each_time(&acquired, &image.config.diff_ids),
+            others: Vec::new(),
+        });
+        Ok(Acquired {
+            references: vec![self.reference.clone()],
+            manifest_digest,
+            platform: described.platform.clone(),
+            layers: each_time(&acquired, &described.config.diff_ids),
+            others: others.collect(),
+        })
     }
-    sink.put_manifest(&described.config_bytes).map_err(PullError::Store)?;
-    let manifest_digest = sink.put_manifest(&described.manifest_bytes).map_err(PullError::Store)?;
-    sink.tag(&reference.to_string(), &manifest_digest).map_err(PullError::Store)?;
-    Ok(Acquired {
-        references: vec![reference.clone()],
-        manifest_digest,
-        platform: described.platform,
-        layers: each_time(&acquired, &described.config.diff_ids),
-    })
 }
 
 /// The layers of an image that names some several times.
@@ -189,11 +216,10 @@ pub(crate) fn fetch_layer(
     let descriptor = Descriptor { urls: source.urls.clone(), ..descriptor };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|error| PullError::Client(Box::new(error)))?;
-    let halt = Halt::new(observer);
-    let repository = wait(&runtime, &halt, Repository::open(&reference, options, observer));
     let layer = Layer { descriptor, diff_id: *diff_id };
-    let outcome =
-        repository.and_then(|repository| acquire(&runtime, sink, &Arc::new(repository), &layer, &halt, &**observer));
+    let outcome = places::first(&runtime, &reference, options, observer, |repository, halt| {
+        acquire(&runtime, sink, (repository, &reference), &layer, halt, &**observer)
+    });
     runtime.shutdown_background();
     outcome
 }
@@ -202,7 +228,7 @@ pub(crate) fn fetch_layer(
 fn acquire(
     runtime: &Runtime,
     sink: &dyn LayerSink,
-    repository: &Arc<Repository>,
+    (repository, reference): (&Arc<Repository>, &Reference),
     layer: &Layer,
     halt: &Halt,
     observer: &dyn Observer,
@@ -212,7 +238,7 @@ fn acquire(
     let finished = |was_present: bool| {
         let state = if was_present { LayerState::Present } else { LayerState::Done };
         report(observer, layer, state, descriptor.size);
-        AcquiredLayer { diff_id: layer.diff_id, source: source(repository, descriptor), was_present }
+        AcquiredLayer { diff_id: layer.diff_id, source: source(reference, descriptor), was_present }
     };
     if sink.has_layer(&layer.diff_id) {
         return Ok(finished(true));
@@ -282,10 +308,13 @@ fn transfer(
     }
 }
 
-fn source(repository: &Repository, descriptor: &Descriptor) -> LayerSource {
-    let (registry, path) = repository.place();
+/// Where a layer can be fetched again: under the name of its image, whatever place it came from this time.
+fn source(reference: &Reference, descriptor: &Descriptor) -> LayerSource {
     LayerSource {
-        origin: Origin::Registry { registry: registry.to_owned(), repository: path.to_owned() },
+        origin: Origin::Registry {
+            registry: reference.registry().to_owned(),
+            repository: reference.repository().to_owned(),
+        },
         compressed: descriptor.digest,
         media_type: descriptor.media_type.clone(),
         bytes: descriptor.size,

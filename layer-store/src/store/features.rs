@@ -44,8 +44,12 @@ pub(super) const THIN_LAYERS: Feature = Feature { name: "thin-layers", readable:
 /// copy layers of other stores without computing their digests.
 pub(super) const HASHED_LAYERS: Feature = Feature { name: "hashed-layers", readable: true };
 
+/// Names may keep images for several platforms: see `names.rs`. A program that does not know this would collect all but one of
+/// them.
+pub(super) const OTHER_PLATFORMS: Feature = Feature { name: "other-platforms", readable: true };
+
 /// All features that this program knows.
-const KNOWN: &[Feature] = &[THIN_LAYERS, HASHED_LAYERS];
+const KNOWN: &[Feature] = &[THIN_LAYERS, HASHED_LAYERS, OTHER_PLATFORMS];
 
 /// `store.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

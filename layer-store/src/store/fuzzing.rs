@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 
 use super::bases::Recipe;
 use super::features::StoreFile;
-use super::images::ImageFile;
+use super::names::ImageFile;
 use super::pins::PinFile;
 use crate::LayerSource;
 

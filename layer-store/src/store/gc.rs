@@ -16,6 +16,7 @@ use super::garbage::{Collected, Garbage, GarbageKind};
 use super::handle::Store;
 use super::images::Image;
 use super::layers::Layers;
+use super::names::Other;
 use super::pins;
 use super::remnant::{Borrowed, Remnant};
 use crate::durable;
@@ -154,18 +155,17 @@ impl Store {
         let (images, damaged) = self.own_names()?;
         damaged.iter().for_each(|error| reachable.not_understood(&format!("name {error}"), ""));
         for image in images {
-            reachable.manifests.insert(image.manifest_digest);
-            match self.image_by_manifest(&image.reference, &image.manifest_digest) {
-                Ok(found) => {
-                    reachable.manifests.extend(found.documents());
-                    reachable.bases.insert(BaseId::of(&found.layers, &[]));
-                    for layer in found.layers {
-                        reachable.layers.entry(layer).or_default().insert(format!("image {}", image.reference));
+            reachable.manifests.extend([image.manifest_digest].into_iter().chain(image.index));
+            reachable.manifests.extend(&image.others);
+            let main = self.image_by_manifest(&image.reference, &image.manifest_digest);
+            let others = image.others.iter().map(|other| self.other(&image.reference, other));
+            for found in std::iter::once(main.map(|image| Other::Image(Box::new(image)))).chain(others) {
+                match found {
+                    Ok(found) => reachable.need(found, &image.reference),
+                    Err(error) => {
+                        let remedy = format!(", or removed with `lamina rmi {}`", image.reference);
+                        reachable.not_understood(&format!("image {}: {error}", image.reference), &remedy);
                     }
-                }
-                Err(error) => {
-                    let remedy = format!(", or removed with `lamina rmi {}`", image.reference);
-                    reachable.not_understood(&format!("image {}: {error}", image.reference), &remedy);
                 }
             }
         }
@@ -287,6 +287,20 @@ impl Store {
 }
 
 impl Reachable {
+    /// Records what an image of the name `reference` needs.
+    fn need(&mut self, found: Other, reference: &str) {
+        match found {
+            Other::Image(image) => {
+                self.manifests.extend(image.documents());
+                self.bases.insert(BaseId::of(&image.layers, &[]));
+                for layer in image.layers {
+                    self.layers.entry(layer).or_default().insert(format!("image {reference}"));
+                }
+            }
+            Other::Documents(documents) => self.manifests.extend(documents),
+        }
+    }
+
     /// Records that an image exists but cannot be read. It may need anything in the store, even as a donor of its
     /// layers.
     fn not_understood(&mut self, what: &str, remedy: &str) {

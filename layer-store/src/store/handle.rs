@@ -144,7 +144,7 @@ impl Store {
     }
 
     /// Creates a directory to make things in. No collection removes it while this `Store` lives.
-    pub(super) fn staging(&self) -> Result<tempfile::TempDir, StoreError> {
+    pub(crate) fn staging(&self) -> Result<tempfile::TempDir, StoreError> {
         self.may_change()?;
         match self.lease()? {
             Ok(lease) => lease.staging(),

@@ -5,23 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{ImageConfiguration, ImageManifest};
-use serde::{Deserialize, Serialize};
 
 use super::handle::Store;
+use super::names::{ImageFile, Other};
 use crate::durable;
 use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::lease::Held;
+use crate::oci::sink::Named;
 use crate::oci::tolerant;
 use crate::regular;
 use crate::{BlobDigest, DiffId, Digest, ImageError};
-
-/// One file of `images/`.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct ImageFile {
-    reference: String,
-    manifest: Digest,
-}
 
 /// An image of the store.
 #[derive(Clone, Debug)]
@@ -38,6 +32,10 @@ pub struct Image {
     pub config: ImageConfiguration,
     /// Its layers, bottom first.
     pub layers: Vec<DiffId>,
+    /// The digest of the image index that its name referred to where it came from, if it was one.
+    pub index: Option<Digest>,
+    /// The digests of other manifests of that index that are kept with it: see [`Images::others`].
+    pub others: Vec<Digest>,
 }
 
 /// A name in the store and its manifest.
@@ -47,6 +45,10 @@ pub struct ImageSummary {
     pub reference: String,
     /// The digest of its manifest.
     pub manifest_digest: Digest,
+    /// The digest of the image index that the name referred to where the image came from, if it was one.
+    pub index: Option<Digest>,
+    /// The digests of other manifests of that index that are kept with it.
+    pub others: Vec<Digest>,
     /// The directory of the store that has the name.
     pub store: PathBuf,
 }
@@ -139,20 +141,27 @@ impl Images<'_> {
     ///
     /// Fails if the target of a hard link in the image does not exist: such an image could not be used.
     pub fn tag(&self, reference: &str, manifest: &Digest) -> Result<(), StoreError> {
+        self.name(reference, &Named::of(*manifest))
+    }
+
+    /// Does the same for an image with its index, and with what else of the index is in the store.
+    pub(crate) fn name(&self, reference: &str, named: &Named) -> Result<(), StoreError> {
         let path = self.store.layout.image(reference);
+        let named = self.store.with_kept_others(&path, named);
         // A name that cannot be read does not count, and this replaces it.
-        let is_meant = |file: ImageFile| file.reference == reference && file.manifest == *manifest;
+        let is_meant = |file: ImageFile| file.reference == reference && file.named() == named;
         // Another process may have moved layers, manifests or configs to their places without having synced them yet.
         durable::sync_directory(&self.store.layout.layers())?;
         durable::sync_directory(&self.store.layout.join("manifests/sha256"))?;
-        let layers = self.store.image_by_manifest(reference, manifest).map(|image| image.layers).unwrap_or_default();
-        self.store.sync_places(&layers)?;
-        if read_image_file(&path).is_ok_and(|file| file.is_some_and(is_meant)) {
+        let stacks = self.store.stacks(reference, &named);
+        stacks.iter().try_for_each(|layers| self.store.sync_places(layers))?;
+        if ImageFile::read(&path).is_ok_and(|file| file.is_some_and(is_meant)) {
             // The same is true of the name.
             return durable::sync_directory(&self.store.layout.join("images"));
         }
-        self.store.check_links(&layers)?;
-        let file = ImageFile { reference: reference.to_owned(), manifest: *manifest };
+        stacks.iter().try_for_each(|layers| self.store.check_links(layers))?;
+        self.store.note_others(&named)?;
+        let file = ImageFile::new(reference, &named);
         let staging = self.store.staging()?;
         let written = staging.path().join("image");
         durable::write(&written, &serde_json::to_vec(&file).unwrap_or_default())?;
@@ -163,7 +172,8 @@ impl Images<'_> {
             fs::rename(&written, &path).map_err(StoreError::io(&path))?;
             fault::point(FaultPoint::ImagePublished);
             durable::sync_directory(&self.store.layout.join("images"))?;
-            Ok(((), vec![Held::Manifest(*manifest)]))
+            let manifests = [named.manifest].into_iter().chain(named.index).chain(named.others.iter().copied());
+            Ok(((), manifests.map(Held::Manifest).collect()))
         })
     }
 
@@ -191,31 +201,26 @@ impl Images<'_> {
 
 impl Store {
     fn own_image(&self, reference: &str) -> Result<Image, StoreError> {
-        let path = self.layout.image(reference);
         let find = || {
-            let file = read_image_file(&path)?.ok_or_else(|| StoreError::NoSuchImage(reference.to_owned()))?;
-            self.check_name(&path, &file)?;
-            if file.reference != reference {
-                let cause = format!("it is the name {:?}", file.reference);
-                return Err(StoreError::Document { path: path.clone(), cause });
-            }
-            let image = self.image_by_manifest(reference, &file.manifest)?;
-            let held = image.documents().map(Held::Manifest).chain(image.layers.iter().copied().map(Held::Layer));
+            let Named { manifest, index, others } = self.own_named(reference)?;
+            let image = self.image_by_manifest(reference, &manifest)?;
+            let documents = image.documents().chain(index).chain(others.iter().copied());
+            let held = documents.map(Held::Manifest).chain(image.layers.iter().copied().map(Held::Layer));
             let held = held.collect();
-            Ok((image, held))
+            Ok((Image { index, others, ..image }, held))
         };
         // No lease is taken in a store that is only a source.
         if self.is_source { find().map(|(image, _)| image) } else { self.holding(find) }
     }
 
-    /// Fails if, in a store of another user, a name with a digest leads to a manifest with a different digest.
-    fn check_name(&self, path: &Path, file: &ImageFile) -> Result<(), StoreError> {
-        if self.may_name(&file.reference, &file.manifest) {
-            return Ok(());
-        }
-        let cause =
-            format!("{:?} leads to {}, and {} can change this", file.reference, file.manifest, self.owner_name());
-        Err(StoreError::Document { path: path.to_owned(), cause })
+    /// Returns the layers of every image that a name leads to. One that cannot be read has none.
+    fn stacks(&self, reference: &str, named: &Named) -> Vec<Vec<DiffId>> {
+        let main = self.image_by_manifest(reference, &named.manifest).map(|image| image.layers).unwrap_or_default();
+        let others = named.others.iter().filter_map(|other| match self.other(reference, other) {
+            Ok(Other::Image(image)) => Some(image.layers),
+            _ => None,
+        });
+        std::iter::once(main).chain(others).collect()
     }
 
     pub(super) fn image_by_manifest(&self, reference: &str, digest: &Digest) -> Result<Image, StoreError> {
@@ -242,7 +247,16 @@ impl Store {
             path: self.layout.manifest(&config_digest),
             cause: error.to_string(),
         })?;
-        Ok(Image { reference: reference.to_owned(), manifest_digest: *digest, manifest, config_digest, config, layers })
+        Ok(Image {
+            reference: reference.to_owned(),
+            manifest_digest: *digest,
+            manifest,
+            config_digest,
+            config,
+            layers,
+            index: None,
+            others: Vec::new(),
+        })
     }
 
     /// Finds the config of `length` bytes with a digest that is not its name in the store (SHA-512).
@@ -288,35 +302,4 @@ impl Store {
         }
         Ok(images)
     }
-
-    /// Returns the names of this store in byte order, and the errors of those that cannot be read.
-    pub(super) fn own_names(&self) -> Result<(Vec<ImageSummary>, Vec<StoreError>), StoreError> {
-        let directory = self.layout.join("images");
-        let (mut images, mut damaged) = (BTreeMap::new(), Vec::new());
-        for entry in fs::read_dir(&directory).map_err(StoreError::io(&directory))? {
-            let path = entry.map_err(StoreError::io(&directory))?.path();
-            let file = read_image_file(&path)
-                .and_then(|file| file.as_ref().map_or(Ok(()), |file| self.check_name(&path, file)).map(|()| file));
-            match file {
-                Ok(Some(file)) => drop(images.insert(file.reference, file.manifest)),
-                Ok(None) => {}
-                Err(error) => damaged.push(error),
-            }
-        }
-        let summary = |(reference, manifest_digest)| {
-            let store = self.root().to_owned();
-            ImageSummary { reference, manifest_digest, store }
-        };
-        Ok((images.into_iter().map(summary).collect(), damaged))
-    }
-}
-
-fn read_image_file(path: &Path) -> Result<Option<ImageFile>, StoreError> {
-    let text = match regular::read(path, regular::NOTE_MAX) {
-        Ok(text) => text,
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(cause) => return Err(StoreError::io(path)(cause)),
-    };
-    let file = serde_json::from_slice(&text);
-    file.map(Some).map_err(|error| StoreError::Document { path: path.to_owned(), cause: error.to_string() })
 }

@@ -23,6 +23,9 @@ use crate::sharing::{Blob, Lender, blob};
 use crate::view::ViewLayer;
 use crate::{DiffId, Digest, LayerSource};
 
+/// How many sources of a layer are recorded.
+const SOURCES_MAX: usize = 32;
+
 /// The right to add one layer. Others wait until it is dropped or its holder dies.
 #[derive(Debug)]
 pub struct LayerLock {
@@ -174,6 +177,8 @@ impl Store {
             return Ok(());
         }
         sources.insert(0, source.clone());
+        // A layer of many images may be pushed to many places.
+        sources.truncate(SOURCES_MAX);
         let staging = self.staging()?;
         let written = staging.path().join("sources");
         regular::write(&written, &serde_json::to_vec(&sources).unwrap_or_default())

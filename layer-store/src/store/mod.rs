@@ -18,6 +18,7 @@ mod images;
 mod layers;
 mod layout;
 mod lend;
+mod names;
 mod open;
 mod partials;
 mod pins;

@@ -11,7 +11,7 @@ use super::layers::Layers;
 use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::lease::Held;
-use crate::oci::sink::{LayerSink, SinkError};
+use crate::oci::sink::{LayerSink, Named, SinkError};
 use crate::policy::ImagePolicy;
 use crate::sharing::blob;
 use crate::{
@@ -197,7 +197,7 @@ impl LayerSink for Replacing<'_> {
         None
     }
 
-    fn tag(&self, _: &str, _: &Digest) -> Result<(), SinkError> {
+    fn name(&self, _: &str, _: &Named) -> Result<(), SinkError> {
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use super::handle::Store;
 use super::images::Images;
 use super::layers::forget;
 use crate::oci::partial::Partial;
-use crate::oci::sink::{LayerSink, SinkError};
+use crate::oci::sink::{LayerSink, Named, SinkError};
 use crate::{
     Acquired, DiffId, Digest, ExpectedLayer, ImportError, ImportOptions, ImportSource, IngestedLayer, Limits, Observer,
     PullError, PullOptions, Reference, RootfsOptions,
@@ -60,8 +60,8 @@ impl LayerSink for Store {
         images.into_iter().find(|image| image.reference == reference).map(|image| image.manifest_digest)
     }
 
-    fn tag(&self, reference: &str, manifest: &Digest) -> Result<(), SinkError> {
-        Ok(self.images().tag(reference, manifest)?)
+    fn name(&self, reference: &str, named: &Named) -> Result<(), SinkError> {
+        Ok(self.images().name(reference, named)?)
     }
 }
 
@@ -109,7 +109,7 @@ impl Images<'_> {
 
 impl Store {
     fn remember_sources(&self, acquired: &Acquired) {
-        for layer in &acquired.layers {
+        for layer in acquired.layers.iter().chain(acquired.others.iter().flat_map(|other| &other.layers)) {
             self.remember_source(&layer.diff_id, &layer.source).unwrap_or_else(|error| forget(&error));
         }
     }

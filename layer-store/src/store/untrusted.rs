@@ -3,7 +3,8 @@
 //! Nothing in such a store can be used in place: its owner may change a file after it was verified, or cut it off while it
 //! is mapped. So it is a source like a registry. A layer is copied into this store when it is needed, and its digest is
 //! computed from the copy; the index is built from the copy too. Manifests and configs are read whole and verified by their
-//! digests. A name is what that store says it is, but a name with a digest must lead to a manifest with that digest.
+//! digests. A name is what that store says it is, but a name with a digest must lead to a manifest with that digest, or to one
+//! that the index with that digest lists.
 
 use std::io::{self, Read};
 use std::sync::PoisonError;
@@ -12,7 +13,7 @@ use super::handle::Store;
 use crate::error::StoreError;
 use crate::lock::FileLock;
 use crate::observer::Observer;
-use crate::{DiffId, Digest, IngestError, Reference};
+use crate::{DiffId, IngestError};
 
 impl Store {
     /// Returns the additional stores that are only sources, with their places among the additional stores.
@@ -78,13 +79,6 @@ impl Store {
             StoreError::Cancelled | StoreError::Interrupted(_) | StoreError::Closed { .. } => true,
             _ => false,
         }
-    }
-
-    /// Whether a name of this store may lead to this manifest. A name with the digest of a list of manifests leads to one
-    /// of them; only this user's and root's stores are believed that.
-    pub(super) fn may_name(&self, reference: &str, manifest: &Digest) -> bool {
-        let promised = reference.parse::<Reference>().ok().and_then(|reference| reference.digest());
-        !self.is_source || promised.is_none_or(|promised| promised == *manifest)
     }
 }
 

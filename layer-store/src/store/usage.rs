@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::disk::{disk_bytes, list_if_there};
 use super::handle::Store;
+use super::names::Other;
 use crate::DiffId;
 use crate::error::StoreError;
 use crate::sharing::blob;
@@ -43,7 +44,7 @@ pub struct Usage {
 pub struct ImageUsage {
     /// The canonical name.
     pub reference: String,
-    /// Its layers, bottom first.
+    /// Its layers, bottom first, and then those of other platforms that are kept with it.
     pub layers: Vec<DiffId>,
     /// Length of its layers' tars.
     pub apparent: u64,
@@ -118,10 +119,15 @@ impl Store {
         let mut stacks = Vec::new();
         for summary in self.own_images()? {
             let image = self.image_by_manifest(&summary.reference, &summary.manifest_digest);
-            let (stack, error) = match image {
+            let (mut stack, error) = match image {
                 Ok(image) => (image.layers, None),
                 Err(error) => (Vec::new(), Some(error.to_string())),
             };
+            for other in &summary.others {
+                if let Ok(Other::Image(image)) = self.other(&summary.reference, other) {
+                    stack.extend(image.layers);
+                }
+            }
             for layer in &stack {
                 if let Some(usage) = layers.get_mut(layer) {
                     usage.images.insert(summary.reference.clone());

@@ -1,0 +1,30 @@
+//! Where an image goes: a repository of a registry, or a layout.
+
+use super::error::PushError;
+use super::manifest::Document;
+use crate::registry::UploadBlob;
+use crate::{BlobDigest, Digest, LayerSource};
+
+/// Takes blobs and documents. Its methods may be called from several threads.
+pub(super) trait Destination: Sync {
+    /// Whether it has a blob.
+    fn has_blob(&self, digest: &BlobDigest) -> Result<bool, PushError>;
+
+    /// Takes a blob from another place that it can reach by itself, if one of these is such a place. Returns whether it did.
+    fn mount(&self, digest: &BlobDigest, sources: &[LayerSource]) -> Result<bool, PushError>;
+
+    /// Takes a blob, whose digest has been verified. `name` stands for it in reports.
+    fn put_blob(&self, blob: &UploadBlob, name: &str) -> Result<(), PushError>;
+
+    /// Whether it has a manifest or index.
+    fn has_document(&self, digest: &Digest) -> Result<bool, PushError>;
+
+    /// Takes a manifest or index, without a name. Everything that it names must be there.
+    fn put_document(&self, document: &Document) -> Result<(), PushError>;
+
+    /// Notes where a layer can be fetched from again, if that is so.
+    fn source(&self, digest: &BlobDigest, media_type: &str, bytes: u64) -> Option<LayerSource>;
+
+    /// Ends what is in progress.
+    fn cancel(&self);
+}
