@@ -4,8 +4,8 @@ use std::any::Any;
 use std::error::Error;
 
 use layer_store::{
-    BlockImageError, ExportError, ImageError, ImportError, IngestError, LimitExceeded, MaterializeError, PolicyError,
-    PullError, RepairError, StoreError, TreeError,
+    BlockImageError, ExportError, ImageError, ImportError, IngestError, LimitExceeded, LoginError, MaterializeError,
+    PolicyError, PullError, PushError, RepairError, StoreError, TreeError,
 };
 
 /// Returns what helps against an error, found in the error or in its sources.
@@ -51,10 +51,17 @@ fn own_hint(error: &(dyn Error + 'static)) -> Option<String> {
         Some(PullError::Layer { cause, .. } | PullError::Store(cause)) => return hint(&**cause),
         Some(PullError::Policy(error)) => return Some(policy_hint(error)),
         Some(PullError::Untrusted { .. }) => {
-            let words = "name its CA with --ca-file FILE or SSL_CERT_FILE, or use --plain-http where it has no TLS";
+            let words =
+                "name its CA with --ca-file FILE, certs.d or SSL_CERT_FILE, or use --plain-http where it has no TLS";
             return Some(words.to_owned());
         }
         Some(PullError::NoTls { .. }) => return Some("use --plain-http if that is meant".to_owned()),
+        Some(PullError::Denied { registry, .. }) => {
+            return Some(format!("if the name is right, log in with `lamina login {registry}`"));
+        }
+        Some(PullError::LoginRefused { registry, .. }) => {
+            return Some(format!("log in again with `lamina login {registry}`"));
+        }
         _ => {}
     }
     match error.downcast_ref() {
@@ -71,8 +78,16 @@ fn own_hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(MaterializeError::Exposed(_)) = error.downcast_ref() {
         return Some("make a directory that only root can enter (mkdir -m 700), and unpack below it".to_owned());
     }
-    if let Some(ExportError::Store(error)) = error.downcast_ref() {
-        return store_hint(error);
+    match error.downcast_ref() {
+        Some(ExportError::Store(error)) => return store_hint(error),
+        Some(ExportError::Original(error)) => return push_hint(error),
+        _ => {}
+    }
+    if let Some(error) = error.downcast_ref::<PushError>() {
+        return push_hint(error);
+    }
+    if let Some(LoginError::Registry(error)) = error.downcast_ref() {
+        return hint(error);
     }
     match error.downcast_ref() {
         Some(RepairError::NoSource(_)) => {
@@ -87,6 +102,20 @@ fn own_hint(error: &(dyn Error + 'static)) -> Option<String> {
     }
     match error.downcast_ref()? {
         ImageError::NoSuchPlatform { .. } => Some("choose with --platform".to_owned()),
+        _ => None,
+    }
+}
+
+fn push_hint(error: &PushError) -> Option<String> {
+    match error {
+        PushError::Registry(error) => hint(error),
+        PushError::Store(error) => store_hint(error),
+        PushError::Lost { .. } | PushError::OtherDigest { .. } => {
+            Some("leave out the digest and --preserve-digests to make a new manifest".to_owned())
+        }
+        PushError::Incomplete(_) => {
+            Some("`lamina pull --all-platforms` fetches everything that the index lists".to_owned())
+        }
         _ => None,
     }
 }

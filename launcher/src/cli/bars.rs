@@ -42,9 +42,9 @@ impl Observer for Bars {
         });
         let word = match progress.state {
             LayerState::Waiting => "waiting",
-            LayerState::Fetching => "",
             LayerState::Present => "already there",
             LayerState::Done => "done",
+            _ => "",
         };
         if *shown != progress.state || bar.message().is_empty() {
             *shown = progress.state;
@@ -77,8 +77,11 @@ impl Observer for Bars {
 fn style(state: LayerState) -> ProgressStyle {
     let template = match state {
         LayerState::Waiting | LayerState::Present => "{prefix:12!} {msg}",
-        LayerState::Fetching => "{prefix:12!} {bar:30} {bytes:>10} of {total_bytes:>10} {bytes_per_sec:>12}",
-        LayerState::Done => "{prefix:12!} {msg} {total_bytes}",
+        LayerState::Compressing => "{prefix:12!} {bar:30} {bytes:>10} of {total_bytes:>10} compressed",
+        LayerState::Fetching | LayerState::Sending => {
+            "{prefix:12!} {bar:30} {bytes:>10} of {total_bytes:>10} {bytes_per_sec:>12}"
+        }
+        _ => "{prefix:12!} {msg} {total_bytes}",
     };
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

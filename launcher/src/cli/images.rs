@@ -151,7 +151,7 @@ fn row(opened: &Store, summary: &ImageSummary) -> Row {
         }
         Err(error) => (0, 0, Some(error.to_string())),
     };
-    let ImageSummary { reference, manifest_digest, store } = summary.clone();
+    let ImageSummary { reference, manifest_digest, store, .. } = summary.clone();
     Row { reference, manifest: manifest_digest.to_string(), layers, bytes, store, error }
 }
 

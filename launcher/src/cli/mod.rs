@@ -25,7 +25,9 @@ mod history;
 mod images;
 mod import;
 mod inspect;
+mod layout_tar;
 mod limits;
+mod login;
 mod logs;
 mod materialize;
 mod mount;
@@ -39,7 +41,9 @@ mod prepare;
 mod prune;
 mod ps;
 mod pull;
+mod push;
 mod refused;
+mod registry_args;
 mod rename;
 mod rmi;
 mod rows;
@@ -125,6 +129,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Pull(pull::Pull),
+    Push(push::Push),
+    Login(login::Login),
+    Logout(login::Logout),
     Import(import::Import),
     Prepare(prepare::Prepare),
     Images(images::Images),
@@ -218,6 +225,9 @@ pub fn main() -> ExitCode {
 fn execute(command: Command, global: &Global, arguments: Vec<OsString>) -> Result<u8, Failure> {
     match command {
         Command::Pull(pull) => pull.execute(global),
+        Command::Push(push) => push.execute(global),
+        Command::Login(login) => login.execute(global),
+        Command::Logout(logout) => logout.execute(global),
         Command::Import(import) => import.execute(global),
         Command::Prepare(prepare) => prepare.execute(global),
         Command::Images(images) => images.execute(global),

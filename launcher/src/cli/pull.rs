@@ -1,16 +1,16 @@
 //! `lamina pull`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use layer_store::{
-    Cancellation, Image, ImportOptions, ImportSource, Located, Observer, Platform, PullError, PullOptions, Reference,
-    Store,
+    Acquired, Cancellation, Image, ImportOptions, ImportSource, Located, Observer, Platform, PullError, PullOptions,
+    Reference, Store,
 };
 
 use super::acquired::{self, PolicyArgs, Quiet};
 use super::bars::Bars;
 use super::limits::{LimitArgs, SharingArgs};
+use super::registry_args::{CredsArg, RegistryArgs};
 use super::{Global, import, store};
 use crate::failure::Failure;
 
@@ -32,15 +32,16 @@ pub(super) struct Pull {
     /// Choose this platform from a multi-platform image [default: linux on this host's processor]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
-    /// Use HTTP without TLS (detected automatically for registries on this host)
-    #[arg(long)]
-    plain_http: bool,
-    /// Trust the certificates in this PEM file too
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
+    /// Fetch the images for all platforms, and everything else that the image's index lists
+    #[arg(long, alias = "all")]
+    all_platforms: bool,
     /// Number of layers to fetch at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = super::acquired::parallel)]
     parallel: usize,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    #[command(flatten)]
+    creds: CredsArg,
     #[command(flatten)]
     quiet: Quiet,
     #[command(flatten)]
@@ -82,30 +83,44 @@ impl Missing {
     pub(super) fn image(&self, opened: &Store, name: &str) -> Result<Image, Failure> {
         let found = match self.pull {
             When::Always => None,
-            When::Missing => store::find_image(opened, name)?.filter(|image| self.is_for(image)),
+            When::Missing => {
+                store::find_image(opened, name)?.map(|image| self.fitting(opened, image)).transpose()?.flatten()
+            }
             When::Never => return store::image(opened, name),
         };
         if let Some(image) = found {
             return Ok(image);
         }
-        let reference = store::reference(name)?;
+        let references = store::pullable(name)?;
         let cancellation = Cancellation::default();
         let registered = store::cancel_on_signal(&cancellation)?;
         let (platform, policy) = (self.platform.clone(), self.policy.policy());
         let options = PullOptions { platform, policy, ..PullOptions::default() };
         let bars = Arc::new(Bars::new(self.quiet, cancellation));
         let observer: Arc<dyn Observer> = Arc::clone(&bars) as Arc<dyn Observer>;
-        let pulled = opened.images().pull(&reference, &options, &observer);
+        let pulled = first_of(opened, &references, &options, &observer);
         bars.finish();
         // Later signals are for the machine.
         for id in registered {
             signal_hook::low_level::unregister(id);
         }
-        let pulled = pulled.map_err(|error| self.failure(&reference, &error))?;
+        let pulled = pulled.map_err(|error| match store::reference(name) {
+            Ok(reference) => self.failure(&reference, &error),
+            Err(failure) => failure,
+        })?;
         if !self.quiet {
             acquired::tell(&pulled);
         }
         store::image(opened, name)
+    }
+
+    /// Returns the image for the platform that is asked for: the one that the name refers to, or one that is kept with it.
+    fn fitting(&self, opened: &Store, image: Image) -> Result<Option<Image>, Failure> {
+        if self.is_for(&image) {
+            return Ok(Some(image));
+        }
+        let Some(wanted) = &self.platform else { return Ok(None) };
+        opened.images().for_platform(&image, wanted).map_err(|error| Failure::of(&image.reference, &error))
     }
 
     fn is_for(&self, image: &Image) -> bool {
@@ -128,27 +143,49 @@ impl Missing {
     }
 }
 
+/// Pulls the first of several images that exists: a name without a registry may mean any of them.
+fn first_of(
+    opened: &Store,
+    references: &[Reference],
+    options: &PullOptions,
+    observer: &Arc<dyn Observer>,
+) -> Result<Acquired, PullError> {
+    let mut references = references.iter().peekable();
+    loop {
+        let Some(reference) = references.next() else {
+            return Err(PullError::Cancelled);
+        };
+        match opened.images().pull(reference, options, observer) {
+            Err(error)
+                if references.peek().is_some() && !matches!(error, PullError::Cancelled | PullError::Store(_)) =>
+            {
+                observer.notice(&format!("{}: {error}; the next registry is tried", reference.familiar()));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 impl Pull {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         // podman and skopeo pull from these sources too.
         if let Some(located) = ImportSource::located(self.image.as_ref()) {
             return self.import(global, located);
         }
-        let reference = store::reference(&self.image)?;
+        let references = store::pullable(&self.image)?;
+        let options = PullOptions {
+            platform: self.platform.clone(),
+            all_platforms: self.all_platforms,
+            parallel: self.parallel,
+            policy: self.policy.policy(),
+            ..self.registry.options(Some(&self.creds))?
+        };
         let opened = self.open(global)?;
         let cancellation = Cancellation::default();
         store::cancel_on_signal(&cancellation)?;
-        let options = PullOptions {
-            platform: self.platform.clone(),
-            plain_http: self.plain_http,
-            ca_file: self.ca_file.clone(),
-            parallel: self.parallel,
-            policy: self.policy.policy(),
-            ..PullOptions::default()
-        };
         let bars = Arc::new(Bars::new(self.quiet.quiet, cancellation));
         let observer: Arc<dyn Observer> = Arc::clone(&bars) as Arc<dyn Observer>;
-        let pulled = opened.images().pull(&reference, &options, &observer);
+        let pulled = first_of(&opened, &references, &options, &observer);
         bars.finish();
         let image = pulled.map_err(|error| Failure::of("pull", &error))?;
         acquired::show(&[image], global.json, self.quiet.quiet)?;

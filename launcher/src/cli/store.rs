@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use layer_store::{BaseId, Cancellation, DiffId, Digest, Image, Reference, Store, StoreError};
+use layer_store::{
+    BaseId, Cancellation, DiffId, Digest, Image, Reference, Registries, RegistriesFiles, Store, StoreError,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{SigId, flag};
 
@@ -50,6 +52,23 @@ pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
     text.parse().map_err(|error| Failure::new("image name", error).with_status(USAGE))
 }
 
+/// Returns what a name without a registry may mean, as registries.conf says. Nothing for an id.
+pub(super) fn meanings(text: &str) -> Result<Vec<Reference>, Failure> {
+    if text.parse::<Reference>().is_err() {
+        return Ok(Vec::new());
+    }
+    let registries = Registries::read(&RegistriesFiles::default()).map_err(|error| Failure::of(text, &error))?;
+    registries.candidates(text).map_err(|error| Failure::of(text, &error).with_status(USAGE))
+}
+
+/// Returns the images that a name for a pull may mean, in the order in which they are tried.
+pub(super) fn pullable(text: &str) -> Result<Vec<Reference>, Failure> {
+    let text = text.strip_prefix("docker://").unwrap_or(text);
+    let itself = reference(text)?;
+    let meanings = meanings(text)?;
+    Ok(if meanings.is_empty() { vec![itself] } else { meanings })
+}
+
 /// Finds the image with this name, or whose id starts with it.
 pub(super) fn image(store: &Store, name: &str) -> Result<Image, Failure> {
     let missing = || {
@@ -75,6 +94,11 @@ pub(super) fn find_image(store: &Store, name: &str) -> Result<Option<Image>, Fai
     {
         return Ok(Some(image));
     }
+    for reference in meanings(name)? {
+        if let Some(image) = get(&reference.to_string())? {
+            return Ok(Some(image));
+        }
+    }
     match by_digest(store, name)?.first() {
         Some(found) => get(found),
         None => named.map(|_| None),
@@ -82,7 +106,7 @@ pub(super) fn find_image(store: &Store, name: &str) -> Result<Option<Image>, Fai
 }
 
 /// Returns the names of the image with an id that starts with this prefix of at least 4 digits, with or without `sha256:`.
-/// The id is the digest of the manifest, as `lamina images` prints it; the digest of the config is found too.
+/// The id is the digest of the manifest, as `lamina images` prints it; those of the config and of the index are found too.
 pub(super) fn by_digest(store: &Store, name: &str) -> Result<Vec<String>, Failure> {
     let is_digit = |digit: char| digit.is_ascii_digit() || ('a'..='f').contains(&digit);
     let hex = name.strip_prefix("sha256:").unwrap_or(name);
@@ -93,6 +117,7 @@ pub(super) fn by_digest(store: &Store, name: &str) -> Result<Vec<String>, Failur
     let mut images = store.images().list().about("store")?;
     images.retain(|image| {
         starts(image.manifest_digest)
+            || image.index.is_some_and(starts)
             || store.images().get(&image.reference).is_ok_and(|image| starts(image.config_digest))
     });
     let first = images.first().map(|image| image.manifest_digest);

@@ -87,7 +87,13 @@ impl Verify {
         let mut layers = BTreeSet::new();
         for name in self.names(opened, found)? {
             match store::image(opened, &name) {
-                Ok(image) => layers.extend(image.layers),
+                Ok(image) => {
+                    match opened.images().others(&image) {
+                        Ok(others) => layers.extend(others.into_iter().flat_map(|other| other.layers)),
+                        Err(error) => found.unreadable.push(format!("image {name}: {error}")),
+                    }
+                    layers.extend(image.layers);
+                }
                 // The other images can still be verified.
                 Err(failure) if self.images.is_empty() => found.unreadable.push(format!("image {failure}")),
                 Err(failure) => return Err(failure),

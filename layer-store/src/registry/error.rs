@@ -75,8 +75,7 @@ pub enum PullError {
     },
     /// The registry asks for a login or another login. Some registries answer this for an image that does not exist.
     #[error(
-        "access to {image} is denied{}{}: check the name; if it is right, log in with `docker login {registry}` \
-         or `skopeo login {registry}`", clause(.reason), not_used(.unused)
+        "access to {image} is denied{}{}: check the name, and log in to {registry}", clause(.reason), not_used(.unused)
     )]
     Denied {
         /// Registry and repository.
@@ -90,7 +89,7 @@ pub enum PullError {
     },
     /// The registry, or its token service, does not accept the stored login.
     #[error(
-        "{registry} refuses the login of {}{}: log in again with `docker login {registry}` or `skopeo login {registry}`",
+        "{registry} refuses the login of {}{}",
         one_line(.user), clause(.reason)
     )]
     LoginRefused {

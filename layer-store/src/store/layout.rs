@@ -4,8 +4,8 @@
 //! <store>/
 //!   store.json                       format and feature flags
 //!   lock                             held shared while something is added, exclusively while garbage is collected
-//!   images/<hex>.json                one name: SHA-256 of the canonical reference -> manifest digest
-//!   manifests/sha256/<hex>           manifests and configs, verbatim
+//!   images/<hex>.json                one name (see `names.rs`); called by the SHA-256 of the canonical reference
+//!   manifests/sha256/<hex>           manifests, configs, indexes and attestations, verbatim
 //!   layers/sha256/<diffid>/blob      the uncompressed tar; or, where other layers have some of its content:
 //!   layers/sha256/<diffid>/thin      the uncompressed tar with holes
 //!   layers/sha256/<diffid>/shared    where the bytes of the holes are

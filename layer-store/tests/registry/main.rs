@@ -5,6 +5,7 @@ mod logins;
 mod odd_images;
 mod policy;
 mod proxies;
+mod push;
 mod refusals;
 mod resume;
 mod retries;

@@ -17,8 +17,10 @@ pub struct HttpRequest {
     pub path: String,
     /// The header lines; names in lower case.
     pub headers: HashMap<String, String>,
-    /// The body.
+    /// The body as text.
     pub body: String,
+    /// The bytes of the body.
+    pub bytes: Vec<u8>,
     /// How many requests for this path came before it.
     pub earlier: usize,
 }
@@ -161,7 +163,8 @@ impl Content {
         reader.read_exact(&mut body).ok()?;
         let mut requests = self.requests.lock().unwrap();
         let earlier = requests.iter().filter(|request| request.path == path).count();
-        let request = HttpRequest { method, path, headers, body: String::from_utf8(body).unwrap(), earlier };
+        let text = String::from_utf8_lossy(&body).into_owned();
+        let request = HttpRequest { method, path, headers, body: text, bytes: body, earlier };
         requests.push(request.clone());
         Some(request)
     }

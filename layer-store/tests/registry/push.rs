@@ -1,0 +1,338 @@
+//! What a push sends: the manifest that was pulled and its layers as they came, or else a new manifest that says so.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use layer_store::{Observer, Packing as Pack, PullOptions, PushError, PushOptions, Pushed, Silent, Store, Transfer};
+use serde_json::{Value, json};
+
+use super::support::fake::{Fake, Reply};
+use super::support::image::{
+    INDEX, Image, Layer, Packing, blob_path, digest, entry, go_architecture, noise, three_layers, write_layout,
+};
+use super::support::registry::Registry;
+use super::{Notices, Place, options, patient};
+
+fn push_options() -> PushOptions {
+    PushOptions { registry: patient(), ..PushOptions::default() }
+}
+
+impl Place {
+    fn push(&self, name: &str, to: &str, options: &PushOptions) -> Result<Pushed, PushError> {
+        self.push_watched(name, to, options, &(Arc::new(Silent) as Arc<dyn Observer>))
+    }
+
+    fn push_watched(
+        &self,
+        name: &str,
+        to: &str,
+        options: &PushOptions,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Pushed, PushError> {
+        let store = Store::open(self.root()).unwrap();
+        let name: layer_store::Reference = name.parse().unwrap();
+        let image = store.images().get(&name.to_string()).unwrap();
+        store.images().push(&image, &to.parse().unwrap(), options, observer)
+    }
+}
+
+fn transfers(pushed: &Pushed) -> Vec<Transfer> {
+    pushed.layers.iter().map(|layer| layer.transfer).collect()
+}
+
+/// What skopeo reads at a name of a registry without TLS.
+fn inspected(name: &str, raw: bool) -> Vec<u8> {
+    let mut command = Command::new("skopeo");
+    command.args(["inspect", "--tls-verify=false"]).args(raw.then_some("--raw")).arg(format!("docker://{name}"));
+    let output = command.output().expect("skopeo");
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// skopeo verifies every digest on the way.
+fn skopeo_copies(name: &str) {
+    let layout = tempfile::tempdir().unwrap();
+    let target = format!("oci:{}:it", layout.path().display());
+    super::support::skopeo(&["copy", "--src-tls-verify=false", "-q", &format!("docker://{name}"), &target]);
+}
+
+#[test]
+fn an_image_that_was_pulled_is_pushed_byte_for_byte_and_then_nothing_is_sent_again() {
+    let (from, to) = (Registry::plain(), Registry::plain());
+    let image = three_layers(1);
+    from.push(&image, "team/app:1");
+    let place = Place::new();
+    place.pull(&from.name("team/app:1"), &patient()).unwrap();
+    let pushed = place.push(&from.name("team/app:1"), &to.name("copy/app:2"), &push_options()).unwrap();
+    assert_eq!((pushed.digest.to_string(), pushed.is_new), (image.digest(), false));
+    assert_eq!(transfers(&pushed), [Transfer::Sent; 3]);
+    assert_eq!(inspected(&to.name("copy/app:2"), true), image.manifest);
+    for layer in &image.layers {
+        assert_eq!(std::fs::read(to.blob_path(&layer.digest())).unwrap(), layer.packed);
+    }
+    skopeo_copies(&to.name("copy/app:2"));
+
+    let again = place.push(&from.name("team/app:1"), &to.name("copy/app:3"), &push_options()).unwrap();
+    assert_eq!(transfers(&again), [Transfer::Present; 3]);
+    let beside = place.push(&from.name("team/app:1"), &to.name("other:1"), &push_options()).unwrap();
+    assert_eq!(transfers(&beside), [Transfer::Mounted; 3], "from the other repository");
+    let back = place.push(&from.name("team/app:1"), &from.name("new:1"), &push_options()).unwrap();
+    assert_eq!(transfers(&back), [Transfer::Mounted; 3], "from where it was pulled");
+    let by_digest = from.name(&format!("new@{}", image.digest()));
+    assert_eq!(
+        place.push(&from.name("team/app:1"), &by_digest, &push_options()).unwrap().digest.to_string(),
+        image.digest()
+    );
+    let wrong = from.name(&format!("new@sha256:{}", "0".repeat(64)));
+    let error = place.push(&from.name("team/app:1"), &wrong, &push_options()).unwrap_err();
+    assert!(error.to_string().contains("promises a digest that the image does not have"), "{error}");
+
+    // What was pushed is pulled into an empty store, and found by its digest.
+    let fresh = Place::new();
+    fresh.pull(&to.name("copy/app:2"), &patient()).unwrap();
+    fresh.assert_holds(&to.name("copy/app:2"), &image);
+    fresh.assert_holds(&to.name(&format!("copy/app@{}", image.digest())), &image);
+}
+
+#[test]
+fn layers_that_cannot_be_had_again_are_compressed_under_a_new_manifest_that_says_so() {
+    let image = three_layers(2);
+    let from = Registry::plain();
+    from.push(&image, "app:1");
+    let (place, name) = (Place::new(), from.name("app:1"));
+    place.pull(&name, &patient()).unwrap();
+    // From now on the registry cannot be asked.
+    drop(from);
+    let to = Registry::plain();
+    let keeping = PushOptions { preserve_digests: true, registry: options(), ..PushOptions::default() };
+    let error = place.push(&name, &to.name("app:1"), &keeping).unwrap_err().to_string();
+    assert!(error.contains("the manifest cannot be kept") && error.contains("cannot reach"), "{error}");
+
+    for (packing, suffix) in [(Pack::Gzip, "+gzip"), (Pack::Zstd, "+zstd")] {
+        let notices = Arc::new(Notices::default());
+        let observer: Arc<dyn Observer> = Arc::clone(&notices) as Arc<dyn Observer>;
+        let options = PushOptions { packing, registry: options(), ..PushOptions::default() };
+        let target = to.name(&format!("app:{packing}"));
+        let pushed = place.push_watched(&name, &target, &options, &observer).unwrap();
+        assert!(pushed.is_new && pushed.digest.to_string() != image.digest());
+        let said = notices.lines().join("\n");
+        assert!(
+            said.contains("cannot be had again") && said.contains(&format!("the manifest is {}", pushed.digest)),
+            "{said}"
+        );
+        let manifest: Value = serde_json::from_slice(&inspected(&target, true)).unwrap();
+        let types: Vec<&str> =
+            manifest["layers"].as_array().unwrap().iter().map(|l| l["mediaType"].as_str().unwrap()).collect();
+        assert!(types.iter().any(|media_type| media_type.ends_with(suffix)), "{types:?}");
+        skopeo_copies(&target);
+        let fresh = Place::new();
+        fresh.pull(&target, &patient()).unwrap();
+        fresh.assert_holds(&target, &image);
+
+        let again = place.push(&name, &target, &options).unwrap();
+        assert_eq!(again.digest, pushed.digest, "the same tar becomes the same bytes");
+        assert!(transfers(&again).iter().all(|transfer| *transfer == Transfer::Present), "{again:?}");
+    }
+}
+
+#[test]
+fn another_compression_is_forced() {
+    let registry = Registry::plain();
+    let image = three_layers(3);
+    registry.push(&image, "app:1");
+    let (place, name) = (Place::new(), registry.name("app:1"));
+    place.pull(&name, &patient()).unwrap();
+    let options = PushOptions { packing: Pack::Zstd, force_packing: true, ..push_options() };
+    let pushed = place.push(&name, &registry.name("app:zstd"), &options).unwrap();
+    let manifest: Value = serde_json::from_slice(&inspected(&registry.name("app:zstd"), true)).unwrap();
+    for layer in manifest["layers"].as_array().unwrap() {
+        assert!(layer["mediaType"].as_str().unwrap().ends_with("+zstd"), "{layer}");
+    }
+    assert_eq!(transfers(&pushed)[1], Transfer::Present, "it was compressed with zstd before");
+}
+
+/// Writes an index of two images and an attestation, and returns it.
+fn write_index(layout: &Path, images: &[&Image], attestation: &Image) -> Vec<u8> {
+    let mut about = entry(attestation, None);
+    about["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+    about["annotations"] = json!({
+        "vnd.docker.reference.digest": images[0].digest(), "vnd.docker.reference.type": "attestation-manifest",
+    });
+    let entries: Vec<Value> = images.iter().map(|image| entry(image, None)).chain([about]).collect();
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).to_string().into_bytes();
+    write_layout(layout, &[images, &[attestation]].concat(), &[]);
+    std::fs::write(blob_path(layout, &digest(&index)), &index).unwrap();
+    let top = json!({"schemaVersion": 2, "manifests": [{
+        "mediaType": INDEX, "digest": digest(&index), "size": index.len(),
+        "annotations": {"org.opencontainers.image.ref.name": "it"},
+    }]});
+    std::fs::write(layout.join("index.json"), top.to_string()).unwrap();
+    index
+}
+
+/// A manifest whose only layer is a document.
+fn attestation() -> Image {
+    let mut image = Image::new(vec![Layer::of_tar(b"{\"_type\": \"statement\"}".to_vec(), Packing::Plain)]);
+    let mut manifest: Value = serde_json::from_slice(&image.manifest).unwrap();
+    manifest["layers"][0]["mediaType"] = json!("application/vnd.in-toto+json");
+    image.manifest = manifest.to_string().into_bytes();
+    image
+}
+
+#[test]
+fn all_platforms_come_in_stay_and_go_out_with_their_index() {
+    let layer = |text: &str| vec![Layer::new("arch", text.as_bytes(), Packing::Gzip)];
+    let (host, other) = (Image::new(layer("host")), Image::for_platform(layer("s390x"), "s390x"));
+    let (layout, attestation) = (tempfile::tempdir().unwrap(), attestation());
+    let index = write_index(layout.path(), &[&host, &other], &attestation);
+    let (from, to) = (Registry::plain(), Registry::plain());
+    from.copy(&format!("oci:{}:it", layout.path().display()), "many:1", &["--all", "--preserve-digests"]);
+
+    // Found by the digest of the index, and by that of the manifest, after a pull by tag.
+    let one = Place::new();
+    one.pull(&from.name("many:1"), &patient()).unwrap();
+    for promised in [digest(&index), host.digest()] {
+        one.assert_holds(&from.name(&format!("many@{promised}")), &host);
+    }
+    let error = Store::open(one.root()).unwrap().images().get(&from.name(&format!("other@{}", digest(&index))));
+    assert!(error.is_err(), "a digest is found in its own repository only");
+
+    let (place, name) = (Place::new(), from.name("many:1"));
+    let all = PullOptions { all_platforms: true, ..patient() };
+    let acquired = place.pull(&name, &all).unwrap();
+    assert_eq!(acquired.platform.to_string(), format!("linux/{}", go_architecture()));
+    assert_eq!(acquired.others.len(), 1);
+    // A pull of one platform keeps the others, and a collection too.
+    place.pull(&name, &patient()).unwrap();
+    let store = Store::open(place.root()).unwrap();
+    store.collect(false).unwrap();
+    drop(store);
+    let store = Store::open(place.root()).unwrap();
+    let image = store.images().get(&name).unwrap();
+    let found = store.images().for_platform(&image, &"linux/s390x".parse().unwrap()).unwrap().unwrap();
+    assert_eq!(found.manifest_digest.to_string(), other.digest());
+    assert!(found.layers.iter().all(|layer| store.layers().verify(layer, &Silent).unwrap().is_none()));
+    let by_digest = store.images().get(&from.name(&format!("many@{}", other.digest()))).unwrap();
+    assert_eq!(by_digest.manifest_digest.to_string(), other.digest());
+    let usage = store.usage().unwrap();
+    assert!(usage.layers.iter().all(|layer| !layer.images.is_empty()), "{usage:?}");
+    drop(store);
+
+    let every = PushOptions { all_platforms: true, ..push_options() };
+    let pushed = place.push(&name, &to.name("copy:1"), &every).unwrap();
+    assert_eq!((pushed.digest.to_string(), pushed.is_new), (digest(&index), false));
+    assert_eq!(inspected(&to.name("copy:1"), true), index);
+    let target = tempfile::tempdir().unwrap();
+    let copied = format!("oci:{}:it", target.path().display());
+    let source = format!("docker://{}", to.name("copy:1"));
+    super::support::skopeo(&["copy", "--all", "--preserve-digests", "-q", "--src-tls-verify=false", &source, &copied]);
+
+    // One platform only: the index cannot be kept, and is not with its digest.
+    let partial = one.push(&name, &to.name("partial:1"), &every).unwrap();
+    assert!(partial.is_new);
+    let listed: Value = serde_json::from_slice(&inspected(&to.name("partial:1"), true)).unwrap();
+    assert_eq!(listed["manifests"].as_array().unwrap().len(), 1);
+    let keeping = PushOptions { preserve_digests: true, ..every };
+    let error = one.push(&name, &to.name("kept:1"), &keeping).unwrap_err();
+    assert!(matches!(error, PushError::Incomplete(_)), "{error}");
+}
+
+/// A registry in memory that takes uploads, and breaks some off.
+#[derive(Default)]
+struct Uploads {
+    /// Bytes of the upload so far.
+    bytes: Vec<u8>,
+    blobs: HashMap<String, Vec<u8>>,
+    patches: usize,
+}
+
+#[test]
+fn an_upload_that_breaks_off_goes_on_where_the_registry_stands() {
+    let image = Image::new(vec![Layer::new("a", &noise(7, 3_000_000), Packing::Gzip)]);
+    let from = Registry::plain();
+    from.push(&image, "app:1");
+    let place = Place::new();
+    place.pull(&from.name("app:1"), &patient()).unwrap();
+    for resumes in [true, false] {
+        let state: Arc<Mutex<Uploads>> = Arc::default();
+        let shared = Arc::clone(&state);
+        let fake = Fake::start(&[], move |request| {
+            let mut state = shared.lock().unwrap();
+            let path = request.path.clone();
+            let location = "Location: /v2/app/blobs/uploads/1".to_owned();
+            let range = |state: &Uploads| format!("Range: 0-{}", state.bytes.len().max(1) - 1);
+            let answer = |status, lines| Reply::Answer(status, lines, String::new());
+            match request.method.as_str() {
+                "HEAD" => answer(if state.blobs.keys().any(|blob| path.ends_with(blob)) { 200 } else { 404 }, vec![]),
+                "POST" => {
+                    state.bytes.clear();
+                    answer(202, vec![location])
+                }
+                "PATCH" => {
+                    state.patches += 1;
+                    let start = request
+                        .headers
+                        .get("content-range")
+                        .map_or(0, |range| range.split('-').next().unwrap().parse().unwrap());
+                    assert_eq!(start, state.bytes.len(), "an upload goes on where the registry stands");
+                    // The first upload of the layer gets through in part only.
+                    if state.patches == 1 {
+                        state.bytes.extend(&request.bytes[..2_000_000]);
+                        return answer(500, vec![]);
+                    }
+                    state.bytes.extend(&request.bytes);
+                    answer(202, vec![location, range(&state)])
+                }
+                "GET" if resumes => answer(204, vec![location, range(&state)]),
+                "GET" => answer(404, vec![]),
+                "PUT" if path.contains("/manifests/") => answer(201, vec![]),
+                "PUT" => {
+                    let named = path.split("digest=").nth(1).unwrap().replace("%3A", ":");
+                    assert_eq!(named, digest(&state.bytes), "what arrived is the blob");
+                    let bytes = std::mem::take(&mut state.bytes);
+                    state.blobs.insert(named, bytes);
+                    answer(201, vec![])
+                }
+                _ => answer(405, vec![]),
+            }
+        });
+        let options = PushOptions { registry: options(), ..PushOptions::default() };
+        let pushed = place.push(&from.name("app:1"), &fake.name("app:1"), &options).unwrap();
+        assert_eq!(pushed.digest.to_string(), image.digest());
+        let state = state.lock().unwrap();
+        assert_eq!(state.blobs[&image.layers[0].digest()], image.layers[0].packed);
+        let continued =
+            fake.requests("/uploads/").iter().filter(|request| request.headers.contains_key("content-range")).count();
+        assert_eq!(continued, usize::from(resumes), "the registry says whether it can go on");
+    }
+}
+
+#[test]
+fn a_push_that_is_refused_names_the_login_and_changes_no_name() {
+    let registry = Registry::secure();
+    let image = three_layers(4);
+    let from = Registry::plain();
+    from.push(&image, "app:1");
+    let place = Place::new();
+    place.pull(&from.name("app:1"), &patient()).unwrap();
+    let trusting = PullOptions { ca_file: Some(registry.ca_file()), ..patient() };
+    let push = |registry_options: &PullOptions| {
+        let options = PushOptions { registry: registry_options.clone(), ..PushOptions::default() };
+        place.push(&from.name("app:1"), &registry.name("app:1"), &options)
+    };
+    let error = push(&patient()).unwrap_err().to_string();
+    assert!(error.contains("cannot trust"), "{error}");
+    let error = push(&trusting).unwrap_err().to_string();
+    assert!(error.contains("denied"), "{error}");
+    let wrong = PullOptions { login: layer_store::Login::new("alice", "wr0ng"), ..trusting.clone() };
+    let error = push(&wrong).unwrap_err();
+    assert!(error.to_string().contains("refuses the login of alice"), "{error}");
+    assert!(!format!("{error} {error:?} {wrong:?}").contains("wr0ng"), "a password is never shown");
+    let right = PullOptions { login: layer_store::Login::new("alice", "s3cret"), ..trusting };
+    assert_eq!(push(&right).unwrap().digest.to_string(), image.digest());
+    let pulled = Place::new();
+    pulled.pull(&registry.name("app:1"), &right).unwrap();
+    pulled.assert_holds(&registry.name("app:1"), &image);
+}
