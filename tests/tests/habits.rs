@@ -256,7 +256,7 @@ fn a_tip_for_an_unknown_word_is_right_or_absent() {
         (&["run", "--frobnicate", IMAGE], None),
         (&["frobnicate"], None),
         (&["login"], None),
-        (&["pull", "--all-platform", IMAGE], None),
+        (&["pull", "--all-platform", IMAGE], Some("--all-platforms")),
     ] {
         let finished = session.run(words);
         assert!(!finished.status.success(), "{finished}");

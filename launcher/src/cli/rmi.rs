@@ -1,6 +1,6 @@
 //! `lamina rmi`.
 
-use layer_store::{Store, StoreError};
+use layer_store::{Reference, Store, StoreError};
 
 use super::{Global, store};
 use crate::failure::{About, FAILED, Failure, USAGE};
@@ -65,12 +65,20 @@ impl Rmi {
 
 /// Returns the canonical name that a user means: as written, or the only name of the image with this digest.
 fn meant(opened: &Store, name: &str) -> Result<String, Failure> {
-    let reference = store::reference(name)?.to_string();
-    if opened.images().list().about("store")?.iter().any(|image| image.reference == reference) {
-        return Ok(reference);
+    let reference = store::reference(name)?;
+    let listed = opened.images().list().about("store")?;
+    let is_listed = |reference: &Reference| listed.iter().any(|image| image.reference == reference.to_string());
+    let meanings = store::meanings(name).unwrap_or_default();
+    if let Some(meant) = meanings.iter().chain([&reference]).find(|reference| is_listed(reference)) {
+        return Ok(meant.to_string());
     }
-    match store::by_digest(opened, name)?.as_slice() {
-        [] => Ok(reference),
+    // A name with a digest may mean an image that has another name in its repository.
+    let mut found = opened.images().names_of(&reference).about(name)?;
+    if found.is_empty() {
+        found = store::by_digest(opened, name)?;
+    }
+    match found.as_slice() {
+        [] => Ok(reference.to_string()),
         [only] => Ok(only.clone()),
         several => {
             let causes = format!("the image has several names: {}", several.join(", "));

@@ -89,19 +89,16 @@ pub(super) fn find_image(store: &Store, name: &str) -> Result<Option<Image>, Fai
     };
     // Something that is not a name may still be an id.
     let named = reference(name);
-    if let Ok(reference) = &named
-        && let Some(image) = get(&reference.to_string())?
-    {
-        return Ok(Some(image));
-    }
-    for reference in meanings(name)? {
+    let meanings = meanings(name);
+    let itself = named.as_ref().ok().cloned();
+    for reference in meanings.iter().flatten().cloned().chain(itself) {
         if let Some(image) = get(&reference.to_string())? {
             return Ok(Some(image));
         }
     }
     match by_digest(store, name)?.first() {
         Some(found) => get(found),
-        None => named.map(|_| None),
+        None => meanings.and(named).map(|_| None),
     }
 }
 

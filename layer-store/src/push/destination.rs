@@ -25,6 +25,9 @@ pub(super) trait Destination: Sync {
     /// Notes where a layer can be fetched from again, if that is so.
     fn source(&self, digest: &BlobDigest, media_type: &str, bytes: u64) -> Option<LayerSource>;
 
+    /// Whether the login and the certificates that were given are also for this registry.
+    fn shares_access_with(&self, registry: &str) -> bool;
+
     /// Ends what is in progress.
     fn cancel(&self);
 }

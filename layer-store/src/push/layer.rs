@@ -118,8 +118,13 @@ impl Sender<'_> {
     ) -> Result<Delivered, PushError> {
         let packing = self.options.packing;
         let delivered = |digest, bytes, transfer| Delivered { digest, bytes, packed: Some(packing), transfer };
-        // What an earlier push has sent, here or to another repository, is not compressed again.
-        for source in sources.iter().filter(|source| Packing::of(&source.media_type) == Some(packing)) {
+        // What an earlier push has sent, here or to another repository, is not compressed again. A source may be what an image
+        // claims about a layer that was there already; only bytes that have become this layer here are used.
+        let is_proved = |digest: &BlobDigest| {
+            digest.sha256().is_some_and(|digest| self.store.layers().by_compressed(&digest) == Some(*layer))
+        };
+        let is_packed = |source: &&LayerSource| Packing::of(&source.media_type) == Some(packing);
+        for source in sources.iter().filter(is_packed).filter(|source| is_proved(&source.compressed)) {
             if self.destination.has_blob(&source.compressed)? {
                 return Ok(delivered(source.compressed, source.bytes, Transfer::Present));
             }
@@ -131,6 +136,10 @@ impl Sender<'_> {
             Some((made, blob)) if made == packing => blob,
             _ => self.compress(layer, wanted, packing)?,
         };
+        if let Some(digest) = blob.digest.sha256() {
+            let noted = self.store.remember_compressed(layer, &digest);
+            noted.unwrap_or_else(|error| tracing::info!("not recorded: {error}"));
+        }
         let transfer = match self.destination.has_blob(&blob.digest)? {
             true => Transfer::Present,
             false => {

@@ -71,6 +71,10 @@ impl Destination for Layout<'_> {
         None
     }
 
+    fn shares_access_with(&self, _: &str) -> bool {
+        true
+    }
+
     fn cancel(&self) {}
 }
 

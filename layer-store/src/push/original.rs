@@ -54,9 +54,11 @@ impl Sender<'_> {
         let mut file = self.scratch()?;
         let blob = |file: File| UploadBlob { file: Arc::new(file), digest: wanted.digest, size: wanted.size };
         match &source.origin {
-            Origin::Registry { .. } => {
-                // The login that was given is for the registry that is pushed to.
-                let options = PullOptions { login: None, certificates: None, ..self.options.registry.clone() };
+            Origin::Registry { registry, .. } => {
+                let mut options: PullOptions = self.options.registry.clone();
+                if !self.destination.shares_access_with(registry) {
+                    (options.login, options.certificates) = (None, None);
+                }
                 match registry::fetch_compressed(source, &mut file, &options, self.observer) {
                     Ok(()) => Ok(Ok(blob(file))),
                     Err(PullError::Cancelled) => Err(PushError::Cancelled),

@@ -72,6 +72,10 @@ impl Destination for RegistryDestination {
         Some(LayerSource { origin, compressed: *digest, media_type: media_type.to_owned(), bytes, urls: Vec::new() })
     }
 
+    fn shares_access_with(&self, registry: &str) -> bool {
+        self.reference.registry() == registry
+    }
+
     fn cancel(&self) {
         self.target.cancel();
     }

@@ -228,6 +228,8 @@ fn found(answer: Result<Response, PullError>) -> Result<bool, PullError> {
     match answer {
         Ok(_) => Ok(true),
         Err(PullError::NotFound { .. }) => Ok(false),
+        // It is kept in a storage, which such a request is not sent to.
+        Err(PullError::Answer { status: 301 | 302 | 303 | 307 | 308, .. }) => Ok(true),
         Err(error) => Err(error),
     }
 }

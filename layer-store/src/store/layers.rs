@@ -155,7 +155,7 @@ impl Store {
     }
 
     /// Records that a layer came with this digest, so that it is not fetched again by that digest.
-    fn remember_compressed(&self, diff_id: &DiffId, compressed: &Digest) -> Result<(), StoreError> {
+    pub(crate) fn remember_compressed(&self, diff_id: &DiffId, compressed: &Digest) -> Result<(), StoreError> {
         let path = self.layout.compressed(compressed);
         let text = format!("{diff_id}\n");
         // This file is not synced: a power cut may have left only a part of it.

@@ -138,6 +138,34 @@ fn layers_that_cannot_be_had_again_are_compressed_under_a_new_manifest_that_says
 }
 
 #[test]
+fn a_layer_that_an_image_only_claims_to_have_is_in_no_new_manifest() {
+    let (image, evil) =
+        (Image::new(vec![Layer::new("a", &noise(5, 9000), Packing::Gzip)]), Layer::new("a", b"evil", Packing::Gzip));
+    // It says that its layer is the one of the other image, and has another one.
+    let mut claiming = Image::new(image.layers.clone());
+    let mut manifest: Value = serde_json::from_slice(&claiming.manifest).unwrap();
+    manifest["layers"][0]["digest"] = json!(evil.digest());
+    manifest["layers"][0]["size"] = json!(evil.packed.len());
+    claiming.manifest = manifest.to_string().into_bytes();
+    claiming.layers = vec![evil.clone()];
+    let (from, to) = (Registry::plain(), Registry::plain());
+    from.push(&image, "app:1");
+    to.push(&claiming, "evil:1");
+    let (place, name) = (Place::new(), from.name("app:1"));
+    place.pull(&name, &patient()).unwrap();
+    place.pull(&to.name("evil:1"), &patient()).unwrap();
+    drop(from);
+    let options = PushOptions { registry: options(), ..PushOptions::default() };
+    for target in ["evil:2", "other:1"] {
+        let pushed = place.push(&name, &to.name(target), &options).unwrap();
+        assert!(pushed.is_new && pushed.layers[0].digest.to_string() != evil.digest(), "{pushed:?}");
+        let fresh = Place::new();
+        fresh.pull(&to.name(target), &patient()).unwrap();
+        fresh.assert_holds(&to.name(target), &image);
+    }
+}
+
+#[test]
 fn another_compression_is_forced() {
     let registry = Registry::plain();
     let image = three_layers(3);
