@@ -117,12 +117,15 @@ fn login_is_checked_kept_private_and_shared_with_skopeo() {
     std::fs::set_permissions(&other, PermissionsExt::from_mode(0o666)).unwrap();
     let authfile = other.to_str().unwrap();
     secure.trust();
+    secure.login("s3cret", &["--authfile", authfile]).succeeded();
+    let kept: Value = serde_json::from_slice(&std::fs::read(&other).unwrap()).unwrap();
+    assert_eq!(kept["unknown"][0], 1, "{kept}");
+    session.ok(["logout", "--authfile", authfile, &secure.host()]);
     secure.skopeo(&["login", "--authfile", authfile, "-u", "alice", "-p", "s3cret", &secure.host()]).succeeded();
     session.ok(["pull", "--authfile", authfile, &name]);
     session.ok(["logout", "--authfile", authfile, &secure.host()]);
     let left: Value = serde_json::from_slice(&std::fs::read(&other).unwrap()).unwrap();
     assert_eq!(left["auths"]["other.test"]["auth"], "eDp5", "{left}");
-    assert_eq!(left["unknown"][0], 1, "{left}");
     assert!(left["auths"][secure.host()].is_null(), "{left}");
     session.run(["pull", "--authfile", "/nonexistent", &name]).refused_usage("/nonexistent");
     let odd = session.run(["pull", "--creds", "s3cret-without-colon", &name]);

@@ -38,8 +38,8 @@ pub(super) struct Images {
     /// Accepted: all images are shown
     #[arg(long, short, hide = true)]
     all: bool,
-    /// Accepted: digests are shown
-    #[arg(long, hide = true)]
+    /// Show the digests under which the images were pulled: that of the index, or else of the manifest
+    #[arg(long)]
     digests: bool,
 }
 
@@ -50,6 +50,12 @@ struct Row {
     reference: String,
     /// The digest of its manifest.
     manifest: String,
+    /// The digest of the image index that the name referred to where the image came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<String>,
+    /// How many manifests of that index are kept besides this one.
+    #[serde(skip_serializing_if = "is_zero")]
+    others: usize,
     /// Number of layers.
     layers: usize,
     /// Uncompressed size of all layers in bytes, including layers that other images share.
@@ -82,13 +88,17 @@ impl Images {
         }
         let width = names.iter().map(String::len).max().unwrap_or_default().max("IMAGE".len());
         let digits = if self.no_trunc { 71 } else { 19 };
-        say!("{:width$}  {:digits$}  {:>6}  {:>9}", "IMAGE", "MANIFEST", "LAYERS", "SIZE");
+        let head = if self.digests { "DIGEST" } else { "MANIFEST" };
+        // A digest is shown to be copied.
+        let digits = if self.digests { 71 } else { digits };
+        say!("{:width$}  {:digits$}  {:>6}  {:>9}", "IMAGE", head, "LAYERS", "SIZE");
         let place = |row: &Row| match row.store == opened.root() {
             true => String::new(),
             false => format!("  in {}", row.store.display()),
         };
         for (name, row) in names.iter().zip(&rows) {
-            let manifest = row.manifest.get(..digits).unwrap_or(&row.manifest);
+            let shown = if self.digests { row.digest() } else { &row.manifest };
+            let manifest = shown.get(..digits).unwrap_or(shown);
             match &row.error {
                 Some(error) => say!("{name:width$}  {manifest}  {error}"),
                 None => {
@@ -133,12 +143,23 @@ impl Images {
         let created = opened.images().get(&row.reference).ok().and_then(|image| rows::created(&image));
         let id = if self.no_trunc { row.manifest.clone() } else { rows::short(&row.manifest) };
         let docker = serde_json::json!({
-            "ID": id, "Repository": repository, "Tag": tag, "Digest": digest.unwrap_or_else(|| row.manifest.clone()),
+            "ID": id, "Repository": repository, "Tag": tag, "Digest": digest.unwrap_or_else(|| row.digest().to_owned()),
             "CreatedAt": created.map(rows::time).unwrap_or_default(), "CreatedSince": created.map(rows::ago).unwrap_or_default(),
             "Size": super::size(row.bytes),
         });
         rows::beside(docker, row)
     }
+}
+
+impl Row {
+    /// Returns the digest under which the image was pulled.
+    fn digest(&self) -> &str {
+        self.index.as_ref().unwrap_or(&self.manifest)
+    }
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 fn row(opened: &Store, summary: &ImageSummary) -> Row {
@@ -151,8 +172,9 @@ fn row(opened: &Store, summary: &ImageSummary) -> Row {
         }
         Err(error) => (0, 0, Some(error.to_string())),
     };
-    let ImageSummary { reference, manifest_digest, store, .. } = summary.clone();
-    Row { reference, manifest: manifest_digest.to_string(), layers, bytes, store, error }
+    let ImageSummary { reference, manifest_digest, index, others, store } = summary.clone();
+    let (index, others) = (index.map(|index| index.to_string()), others.len());
+    Row { reference, manifest: manifest_digest.to_string(), index, others, layers, bytes, store, error }
 }
 
 /// Returns the short name that people write.

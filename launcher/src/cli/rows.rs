@@ -187,8 +187,10 @@ pub(super) fn inspected_image(opened: &Store, image: &Image, own: &impl Serializ
         .collect();
     let tags: Vec<String> =
         names.iter().map(|name| name_parts(name)).map(|(repository, tag, _)| format!("{repository}:{tag}")).collect();
-    let mut digests: Vec<String> =
-        names.iter().map(|name| format!("{}@{}", name_parts(name).0, image.manifest_digest)).collect();
+    let mut digests: Vec<String> = names
+        .iter()
+        .map(|name| format!("{}@{}", name_parts(name).0, image.index.unwrap_or(image.manifest_digest)))
+        .collect();
     digests.dedup();
     let config = opened.images().manifest_bytes(&image.config_digest).unwrap_or_default();
     let config: Value = serde_json::from_slice(&config).unwrap_or_default();

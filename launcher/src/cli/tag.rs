@@ -34,14 +34,8 @@ impl Tag {
         let references = references.collect::<Result<Vec<_>, _>>()?;
         let opened = store::open(global)?;
         let image = store::image(&opened, &self.image)?;
-        let images = opened.images();
-        for digest in [image.config_digest, image.manifest_digest] {
-            // They may be in an additional store only.
-            let document = images.manifest_bytes(&digest).about(&self.image)?;
-            images.put_manifest(&document).about("store")?;
-        }
         for reference in references {
-            images.tag(&reference.to_string(), &image.manifest_digest).about(reference.familiar())?;
+            opened.images().copy_name(&image, &reference.to_string()).about(reference.familiar())?;
         }
         Ok(0)
     }
