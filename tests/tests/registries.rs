@@ -327,6 +327,35 @@ fn registries_are_reached_as_skopeo_reaches_them() {
 }
 
 #[test]
+fn certificate_of_this_client_is_shown_as_skopeo_shows_it() {
+    let (registry, session) = (Registry::mutual(), Session::user());
+    let (host, layout) = (format!("localhost:{}", registry.port), small(10));
+    session.import(layout.path(), "lamina.test/app:1");
+    let own = session.directory().join("home/.config/containers/certs.d").join(&host);
+    std::fs::create_dir_all(&own).unwrap();
+    let given = registry.directory().join("certs.d");
+    let copy = |name: &str| {
+        std::fs::copy(given.join(name), own.join(name)).unwrap();
+        std::fs::set_permissions(own.join(name), PermissionsExt::from_mode(0o644)).unwrap();
+    };
+    let name = format!("{host}/app:1");
+    let pushed = || session.run(["push", "lamina.test/app:1", &name]);
+    let skopeo = || {
+        let source = format!("docker://{name}");
+        Finished::of(session.command(&installed("skopeo")).args(["inspect", "--raw", &source]))
+    };
+    copy("ca.crt");
+    assert!(!pushed().status.success() && !skopeo().status.success(), "no certificate is shown");
+    copy("client.cert");
+    pushed().refused("client.key is missing");
+    assert!(!skopeo().status.success());
+    copy("client.key");
+    pushed().succeeded();
+    skopeo().succeeded();
+    session.ok(["pull", &name]);
+}
+
+#[test]
 fn short_names_mean_what_registries_conf_says_to_every_command() {
     let (registry, session) = (Registry::plain(), Session::user());
     let layout = small(4);

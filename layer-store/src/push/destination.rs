@@ -1,7 +1,7 @@
 //! Where an image goes: a repository of a registry, or a layout.
 
+use super::document::Document;
 use super::error::PushError;
-use super::manifest::Document;
 use crate::registry::UploadBlob;
 use crate::{BlobDigest, Digest, LayerSource};
 

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::PushedLayer;
+use super::document::Document;
 use super::error::PushError;
 use super::layer::Sender;
-use super::manifest::Document;
 use crate::oci::manifest;
 use crate::oci::media_type::{OCI_INDEX, OCI_MANIFEST};
 use crate::store::Image;

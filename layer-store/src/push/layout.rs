@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::destination::Destination;
+use super::document::Document;
 use super::error::PushError;
-use super::manifest::Document;
 use crate::registry::{UploadBlob, digest_of};
 use crate::{BlobDigest, Digest, LayerSource};
 

@@ -8,6 +8,7 @@ use oci_spec::image::{Descriptor as Described, ImageManifest, MediaType};
 
 use super::PushedLayer;
 use super::compress::Packing;
+use super::document::Document;
 use super::error::PushError;
 use super::layer::{Delivered, Sender};
 use crate::oci::manifest::{self, Descriptor};
@@ -15,21 +16,7 @@ use crate::oci::media_type::{self, DOCKER_MANIFEST, OCI_MANIFEST};
 use crate::oci::parallel;
 use crate::registry::UploadBlob;
 use crate::store::Image;
-use crate::{BlobDigest, DiffId, Digest, LayerState};
-
-/// A manifest or an index, with the type that it is stored under.
-#[derive(Clone, Debug)]
-pub(crate) struct Document {
-    pub(crate) digest: Digest,
-    pub(crate) media_type: String,
-    pub(crate) bytes: Vec<u8>,
-}
-
-impl Document {
-    pub(crate) fn new(bytes: Vec<u8>, media_type: &str) -> Self {
-        Self { digest: Digest::of(&bytes), media_type: media_type.to_owned(), bytes }
-    }
-}
+use crate::{BlobDigest, DiffId, LayerState};
 
 impl Sender<'_> {
     /// Sends the layers and the config of an image. Returns the manifest, which is not sent yet.

@@ -7,6 +7,7 @@
 
 mod compress;
 mod destination;
+mod document;
 mod error;
 mod index;
 mod layer;
@@ -18,9 +19,9 @@ mod registry;
 use std::sync::Arc;
 
 pub use compress::Packing;
+pub(crate) use document::Document;
 pub use error::PushError;
 pub(crate) use layout::Layout;
-pub(crate) use manifest::Document;
 
 use layer::Sender;
 use registry::RegistryDestination;

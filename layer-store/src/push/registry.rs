@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::destination::Destination;
+use super::document::Document;
 use super::error::PushError;
-use super::manifest::Document;
 use crate::registry::{Target, UploadBlob};
 use crate::{BlobDigest, Digest, LayerSource, Observer, Origin, PullOptions, Reference};
 

@@ -1,13 +1,12 @@
 //! Connections: addresses, TLS, proxies, and what their failures mean.
 
-use std::error::Error;
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, Url};
 
+use super::causes::causes;
 use super::proxy::Proxies;
 use super::reach::Reach;
 use super::{PullError, PullOptions, trust};
@@ -93,19 +92,6 @@ pub(super) fn kind(error: &reqwest::Error) -> Kind {
     }
 }
 
-/// Returns the error and everything that caused it.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| below(*error))
-}
-
-/// What caused an error. An `io::Error` that carries another one has that as its cause, which its `source` skips.
-pub(super) fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(carried) => Some(carried),
-        None => error.source(),
-    }
-}
-
 /// A time limit that `reqwest` sets shows no number; this does.
 #[derive(Debug, thiserror::Error)]
 #[error("no connection within {} s", .0.as_secs_f32())]
@@ -128,12 +114,5 @@ mod tests {
         for registry in ["docker.io", "localhost.example:5000", "10.0.0.1:5000", "[2001:db8::1]:5000"] {
             assert!(!is_loopback(registry), "{registry}");
         }
-    }
-
-    #[test]
-    fn the_error_that_an_io_error_carries_is_found() {
-        let tls = rustls::Error::NoCertificatesPresented;
-        let wrapped = io::Error::other(io::Error::other(tls));
-        assert!(causes(&wrapped).any(<dyn Error>::is::<rustls::Error>));
     }
 }

@@ -230,7 +230,7 @@ fn later(wait: &Option<Duration>) -> String {
 /// Returns the deepest cause: what the system or the TLS library said.
 fn deepest(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
-    while let Some(deeper) = super::connect::below(cause) {
+    while let Some(deeper) = super::causes::below(cause) {
         cause = deeper;
     }
     one_line(&cause.to_string())

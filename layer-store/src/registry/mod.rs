@@ -10,6 +10,7 @@ mod auth;
 mod authorize;
 mod backoff;
 mod blob;
+mod causes;
 mod certificates;
 mod client;
 mod connect;

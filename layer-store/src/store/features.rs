@@ -44,7 +44,7 @@ pub(super) const THIN_LAYERS: Feature = Feature { name: "thin-layers", readable:
 /// copy layers of other stores without computing their digests.
 pub(super) const HASHED_LAYERS: Feature = Feature { name: "hashed-layers", readable: true };
 
-/// Names may keep images for several platforms: see `names.rs`. A program that does not know this would collect all but one of
+/// Names may keep images for several platforms: see `image_file.rs`. A program that does not know this would collect all but one of
 /// them.
 pub(super) const OTHER_PLATFORMS: Feature = Feature { name: "other-platforms", readable: true };
 

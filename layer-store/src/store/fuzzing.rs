@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 
 use super::bases::Recipe;
 use super::features::StoreFile;
-use super::names::ImageFile;
+use super::image_file::ImageFile;
 use super::pins::PinFile;
 use crate::LayerSource;
 

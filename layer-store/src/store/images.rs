@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 
 use super::handle::Store;
-use super::names::{ImageFile, Other};
+use super::image_file::ImageFile;
 use crate::durable;
 use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
@@ -211,16 +211,6 @@ impl Store {
         };
         // No lease is taken in a store that is only a source.
         if self.is_source { find().map(|(image, _)| image) } else { self.holding(find) }
-    }
-
-    /// Returns the layers of every image that a name leads to. One that cannot be read has none.
-    fn stacks(&self, reference: &str, named: &Named) -> Vec<Vec<DiffId>> {
-        let main = self.image_by_manifest(reference, &named.manifest).map(|image| image.layers).unwrap_or_default();
-        let others = named.others.iter().filter_map(|other| match self.other(reference, other) {
-            Ok(Other::Image(image)) => Some(image.layers),
-            _ => None,
-        });
-        std::iter::once(main).chain(others).collect()
     }
 
     pub(super) fn image_by_manifest(&self, reference: &str, digest: &Digest) -> Result<Image, StoreError> {

@@ -4,7 +4,7 @@
 //! <store>/
 //!   store.json                       format and feature flags
 //!   lock                             held shared while something is added, exclusively while garbage is collected
-//!   images/<hex>.json                one name (see `names.rs`); called by the SHA-256 of the canonical reference
+//!   images/<hex>.json                one name (see `image_file.rs`); called by the SHA-256 of the canonical reference
 //!   manifests/sha256/<hex>           manifests, configs, indexes and attestations, verbatim
 //!   layers/sha256/<diffid>/blob      the uncompressed tar; or, where other layers have some of its content:
 //!   layers/sha256/<diffid>/thin      the uncompressed tar with holes

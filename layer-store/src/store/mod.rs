@@ -14,6 +14,7 @@ mod garbage;
 mod gc;
 mod handle;
 mod hashed;
+mod image_file;
 mod images;
 mod layers;
 mod layout;

@@ -1,77 +1,24 @@
-//! Names of images: the files of `images/`.
-//!
-//! ```text
-//! { "reference": "docker.io/library/debian:12", "manifest": "sha256:...", "index": "sha256:...", "others": ["sha256:..."] }
-//! ```
-//!
-//! - **reference**: the canonical name. The file is called by its SHA-256.
-//! - **manifest**: the manifest of the image, for one platform.
-//! - **index**: the image index that the name referred to in its registry or archive, if it was one. It is in `manifests/`, byte
-//!   for byte, so the image is also found by the digest of the index. The file is believed only as far as that document,
-//!   which is hashed when it is read, lists the manifest. Absent in the files of earlier versions, which keep the name and
-//!   collect the index.
-//! - **others**: what else of the index is kept, if the image was pulled for all platforms: manifests of other platforms,
-//!   indexes within the index, and documents such as attestations. A store with such a name has the feature
-//!   `other-platforms`, because an earlier version would collect them.
+//! What names of images refer to: by themselves, by a digest, and for other platforms.
 
 use std::fs;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 use super::features::OTHER_PLATFORMS;
 use super::handle::Store;
+use super::image_file::ImageFile;
 use super::images::{Image, ImageSummary, Images};
 use crate::error::StoreError;
 use crate::oci::choose::INDEX_DEPTH;
 use crate::oci::manifest::{self, Document};
 use crate::oci::platform::Platform;
 use crate::oci::sink::Named;
-use crate::regular;
-use crate::{Digest, Reference};
-
-/// One file of `images/`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct ImageFile {
-    pub(super) reference: String,
-    pub(super) manifest: Digest,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) index: Option<Digest>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) others: Vec<Digest>,
-}
+use crate::{DiffId, Digest, Reference};
 
 /// What a manifest that is kept besides that of an image needs.
 pub(super) enum Other {
     Image(Box<Image>),
     /// An index, or a manifest of documents, with everything that it names.
     Documents(Vec<Digest>),
-}
-
-impl ImageFile {
-    pub(super) fn new(reference: &str, named: &Named) -> Self {
-        let Named { manifest, index, others } = named.clone();
-        Self { reference: reference.to_owned(), manifest, index, others }
-    }
-
-    pub(super) fn read(path: &Path) -> Result<Option<Self>, StoreError> {
-        let text = match regular::read(path, regular::NOTE_MAX) {
-            Ok(text) => text,
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(cause) => return Err(StoreError::io(path)(cause)),
-        };
-        let file = serde_json::from_slice(&text);
-        file.map(Some).map_err(|error| StoreError::Document { path: path.to_owned(), cause: error.to_string() })
-    }
-
-    pub(super) fn named(&self) -> Named {
-        Named { manifest: self.manifest, index: self.index, others: self.others.clone() }
-    }
-
-    pub(super) fn summary(self, store: &Store) -> ImageSummary {
-        let Self { reference, manifest, index, others } = self;
-        ImageSummary { reference, manifest_digest: manifest, index, others, store: store.root().to_owned() }
-    }
 }
 
 impl Images<'_> {
@@ -195,6 +142,21 @@ impl Store {
         })
     }
 
+    fn summary(&self, file: ImageFile) -> ImageSummary {
+        let ImageFile { reference, manifest, index, others } = file;
+        ImageSummary { reference, manifest_digest: manifest, index, others, store: self.root().to_owned() }
+    }
+
+    /// Returns the layers of every image that a name leads to. One that cannot be read has none.
+    pub(super) fn stacks(&self, reference: &str, named: &Named) -> Vec<Vec<DiffId>> {
+        let main = self.image_by_manifest(reference, &named.manifest).map(|image| image.layers).unwrap_or_default();
+        let others = named.others.iter().filter_map(|other| match self.other(reference, other) {
+            Ok(Other::Image(image)) => Some(image.layers),
+            _ => None,
+        });
+        std::iter::once(main).chain(others).collect()
+    }
+
     /// Reads a manifest that is kept besides that of an image.
     pub(super) fn other(&self, reference: &str, digest: &Digest) -> Result<Other, StoreError> {
         let bytes = self.images().manifest_bytes(digest)?;
@@ -247,6 +209,6 @@ impl Store {
                 Err(error) => damaged.push(error),
             }
         }
-        Ok((images.into_values().map(|file| file.summary(self)).collect(), damaged))
+        Ok((images.into_values().map(|file| self.summary(file)).collect(), damaged))
     }
 }

@@ -10,6 +10,14 @@ use crate::image::{Image, entry, write_layout};
 use crate::programs::{installed, run};
 use crate::until_some;
 
+/// What a registry asks of its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Open,
+    Login,
+    Certificate,
+}
+
 /// A running registry. Stopped when dropped.
 #[derive(Debug)]
 pub struct Registry {
@@ -27,7 +35,7 @@ impl Registry {
     /// When it does not start.
     #[must_use]
     pub fn plain() -> Self {
-        Self::start(false)
+        Self::start(Access::Open)
     }
 
     /// Starts one with TLS, using a certificate that no program trusts, and a login: `alice`, `s3cret`.
@@ -36,13 +44,23 @@ impl Registry {
     /// When it does not start.
     #[must_use]
     pub fn secure() -> Self {
-        Self::start(true)
+        Self::start(Access::Login)
     }
 
-    fn start(is_secure: bool) -> Self {
+    /// Starts one with TLS that asks its clients for a certificate: `client.cert` and `client.key` in its `certs.d`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn mutual() -> Self {
+        Self::start(Access::Certificate)
+    }
+
+    fn start(access: Access) -> Self {
+        let is_secure = access != Access::Open;
         let directory =
             tempfile::Builder::new().prefix("lamina-registry-").tempdir_in("/tmp").expect("a directory in /tmp");
-        let access = if is_secure { access_control(directory.path()) } else { String::new() };
+        let access = if is_secure { access_control(directory.path(), access) } else { String::new() };
         // Port 0: the kernel chooses a free one, and the registry says which.
         let configuration = format!(
             "version: 0.1\nlog: {{accesslog: {{disabled: false}}}}\n\
@@ -166,19 +184,22 @@ fn listening_port(log: &str) -> Option<u16> {
 }
 
 /// Makes a key, a certificate and a login in `directory`. Returns the lines of the configuration that name them.
-fn access_control(directory: &Path) -> String {
+fn access_control(directory: &Path, access: Access) -> String {
     let at = |name: &str| directory.join(name).display().to_string();
     let subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"];
     let new = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-keyout"];
     run("openssl", &[&new[..], &[&at("key.pem"), "-out", &at("cert.pem")], &subject].concat());
+    let certificate = format!("certificate: {}, key: {}", at("cert.pem"), at("key.pem"));
+    if access == Access::Certificate {
+        std::fs::create_dir(at("certs.d")).expect("a directory for clients");
+        std::fs::copy(at("cert.pem"), at("certs.d/ca.crt")).expect("a copy of the certificate");
+        let (key, client) = (at("certs.d/client.key"), at("certs.d/client.cert"));
+        run("openssl", &[&new[..], &[&key, "-out", &client, "-subj", "/CN=client"]].concat());
+        return format!("  tls: {{{certificate}, clientcas: [{client}]}}\n");
+    }
     let logins = run("htpasswd", &["-Bbn", "alice", "s3cret"]).stdout;
     std::fs::write(at("htpasswd"), logins).expect("the registry's logins");
     std::fs::create_dir(at("certs.d")).expect("a directory for skopeo");
     std::fs::copy(at("cert.pem"), at("certs.d/ca.crt")).expect("a copy of the certificate");
-    format!(
-        "  tls: {{certificate: {}, key: {}}}\nauth: {{htpasswd: {{realm: test, path: {}}}}}\n",
-        at("cert.pem"),
-        at("key.pem"),
-        at("htpasswd")
-    )
+    format!("  tls: {{{certificate}}}\nauth: {{htpasswd: {{realm: test, path: {}}}}}\n", at("htpasswd"))
 }
