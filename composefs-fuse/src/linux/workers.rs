@@ -2,11 +2,12 @@
 
 use crate::server::{MAX_REPLY, MAX_REQUEST, Server};
 use crate::wire::{InHeader, InitOut, Opcode, OutHeader};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use zerocopy::FromBytes;
 
@@ -46,6 +47,8 @@ pub enum ServeEvent {
 #[derive(Debug)]
 pub struct Workers {
     workers: Vec<JoinHandle<()>>,
+    /// The threads alone keep the device open, so that the kernel notices when they have all ended.
+    device: Weak<OwnedFd>,
 }
 
 impl Workers {
@@ -70,7 +73,8 @@ impl Workers {
                 notice.outcome = Channel::new(&device).serve(&server);
             })
         });
-        Ok(Self { workers: workers.collect::<io::Result<_>>()? })
+        let workers = workers.collect::<io::Result<_>>()?;
+        Ok(Self { workers, device: Arc::downgrade(&device) })
     }
 
     /// Returns how many threads serve.
@@ -79,10 +83,14 @@ impl Workers {
         self.workers.len()
     }
 
-    /// Returns whether all threads have ended.
+    /// Returns whether nothing answers the kernel any more: all threads have ended, or the kernel has given up the
+    /// connection, and they are about to.
+    ///
+    /// A process that has been refused something because of that ends later than this becomes true.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.workers.iter().all(JoinHandle::is_finished)
+        self.device.upgrade().is_none_or(|device| is_given_up(&device))
+            || self.workers.iter().all(JoinHandle::is_finished)
     }
 
     /// Waits until all threads have ended, which they do when the mount is gone.
@@ -92,6 +100,13 @@ impl Workers {
             drop(worker.join());
         }
     }
+}
+
+/// Returns whether the kernel has given up the connection of a device (`fuse_dev_poll` of `fs/fuse/dev.c`), which it does
+/// before it refuses the requests that wait.
+fn is_given_up(device: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(device, PollFlags::empty())];
+    poll(&mut polled, Some(&Timespec::default())).is_ok() && polled[0].revents().contains(PollFlags::ERR)
 }
 
 /// Reports the end of a thread when it is dropped, even if the thread panicked: otherwise the wait for its mount would

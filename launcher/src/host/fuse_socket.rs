@@ -8,12 +8,12 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use composefs_fuse::Server;
-use composefs_fuse::linux::Workers;
+use composefs_fuse::linux::{ServeEvent, Workers};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use crate::failure::{About, Failure};
@@ -32,48 +32,69 @@ pub(crate) struct FuseSocket {
 
 #[derive(Debug)]
 enum State {
+    /// No device has arrived.
     Waiting,
     Serving(Workers),
+    /// The mount has gone away.
+    Gone,
+    /// Nothing serves the mount, although it may be there.
     Failed,
 }
 
+/// Is told when nothing serves a mount although it may be there.
+pub(crate) type Told = Box<dyn FnOnce() + Send>;
+
 impl FuseSocket {
-    /// Waits at `socket` in another thread, which ends with this process if no device ever arrives.
+    /// Waits at `socket` in another thread, which ends with this process if no device ever arrives. Calls `told` if the
+    /// service ends before the mount does.
     ///
     /// # Errors
     /// The socket cannot be created.
-    pub(crate) fn listen(server: Arc<Server>, socket: &Path) -> Result<Self, Failure> {
+    pub(crate) fn listen(server: Arc<Server>, socket: &Path, told: Told) -> Result<Self, Failure> {
         let listener = UnixListener::bind(socket).about(socket.display())?;
         let state = Arc::new(Mutex::new(State::Waiting));
         let known = Arc::clone(&state);
         std::thread::spawn(move || {
-            let served = listener.accept().and_then(|(stream, _)| serve(&server, &stream));
-            let next = served.map_or_else(
-                |error| {
-                    tracing::debug!("the root cannot be served: {error}");
-                    State::Failed
-                },
-                State::Serving,
-            );
-            *known.lock().unwrap_or_else(PoisonError::into_inner) = next;
+            let enter = |next| *known.lock().unwrap_or_else(PoisonError::into_inner) = next;
+            match listener.accept().and_then(|(stream, _)| serve(&server, &stream)) {
+                Ok((workers, events)) => {
+                    enter(State::Serving(workers));
+                    let failed = |event| matches!(event, ServeEvent::WorkerEnded(Err(_)));
+                    // The channel closes with the last thread that serves.
+                    if !events.iter().fold(false, |any, event| any | failed(event)) {
+                        return enter(State::Gone);
+                    }
+                }
+                Err(error) => tracing::debug!("the root cannot be served: {error}"),
+            }
+            enter(State::Failed);
+            told();
         });
         Ok(Self { state })
     }
 
-    /// Returns whether nothing serves the mount any more.
-    pub(crate) fn has_ended(&self) -> bool {
-        match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+    /// Returns whether the service has ended before the mount.
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(*self.state(), State::Failed)
+    }
+
+    /// Returns whether a process that still has the mount cannot use it. This is known before such a process notices.
+    pub(crate) fn is_useless(&self) -> bool {
+        match &*self.state() {
             State::Waiting => false,
             State::Serving(workers) => workers.has_ended(),
-            State::Failed => true,
+            State::Gone | State::Failed => true,
         }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the mount is gone, which it is soon after the last process that saw it has ended.
     pub(crate) fn await_end(&self) {
         let start = Instant::now();
-        let waits = || !matches!(*self.state.lock().unwrap_or_else(PoisonError::into_inner), State::Waiting);
-        while waits() && !self.has_ended() {
+        while !matches!(*self.state(), State::Waiting) && !self.is_useless() {
             if start.elapsed() > GONE {
                 tracing::warn!("the container has ended, but its root is still mounted");
                 return;
@@ -83,11 +104,11 @@ impl FuseSocket {
     }
 }
 
-fn serve(server: &Arc<Server>, stream: &UnixStream) -> io::Result<Workers> {
+fn serve(server: &Arc<Server>, stream: &UnixStream) -> io::Result<(Workers, Receiver<ServeEvent>)> {
     let device = receive(stream)?;
-    // The workers themselves say whether their threads still run.
-    let (events, _) = channel();
-    Workers::start(server, device, THREADS, &events).map_err(io::Error::other)
+    let (sender, events) = channel();
+    let workers = Workers::start(server, device, THREADS, &sender).map_err(io::Error::other)?;
+    Ok((workers, events))
 }
 
 /// Receives one descriptor.

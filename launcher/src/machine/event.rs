@@ -22,6 +22,8 @@ pub(crate) enum Event {
     Panicked,
     /// A helper process besides the engine ended.
     Ended(usize, ExitStatus),
+    /// Threads of this process no longer serve the root.
+    RootEnded,
     /// All output of the command has been passed on.
     Flushed,
     /// Another command asks for something that concerns the machine as a whole.

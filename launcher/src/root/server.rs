@@ -14,7 +14,7 @@ use vhost_user::VhostUserDevice;
 use crate::failure::{About, Failure};
 use crate::host::command_line::CommandLine;
 use crate::host::confine::{self, Confined, Confinement, Namespace};
-use crate::host::fuse_socket::FuseSocket;
+use crate::host::fuse_socket::{FuseSocket, Told};
 use crate::host::virtiofsd::{Owner, Purpose, Virtiofsd};
 
 /// A way to serve a root as a vhost-user device. Dropping it ends the service and removes what it needed (a mount,
@@ -30,6 +30,15 @@ pub(crate) trait RootServer: fmt::Debug {
     /// Returns whether it serves on the socket. A root that the hypervisor reads itself does not.
     fn is_device(&self) -> bool {
         true
+    }
+
+    /// Calls `told` at once when threads of this process no longer serve it although they should. Must come before the
+    /// start. A root that cannot tell is asked by [`RootServer::has_ended`].
+    fn tell_end(&mut self, _told: Told) {}
+
+    /// Returns whether a command that ends now may have ended because its root could not be read any more.
+    fn is_useless(&self) -> bool {
+        self.has_ended()
     }
 
     /// Returns whether threads of this process served it and have ended. The caller watches a program.
@@ -124,24 +133,43 @@ impl RootServer for UnservedRoot {
 pub(crate) struct InsideRoot {
     server: Arc<Server>,
     socket: Option<FuseSocket>,
+    told: Ending,
+}
+
+/// Whom to tell of the end.
+struct Ending(Option<Told>);
+
+impl fmt::Debug for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Ending").field(&self.0.is_some()).finish()
+    }
 }
 
 impl InsideRoot {
     /// Creates a root that `server` answers.
     #[must_use]
     pub(crate) fn new(server: Arc<Server>) -> Self {
-        Self { server, socket: None }
+        Self { server, socket: None, told: Ending(None) }
     }
 }
 
 impl RootServer for InsideRoot {
     fn start(&mut self, socket: &Path, _mount_point: &Path) -> Result<Option<Confined>, Failure> {
-        self.socket = Some(FuseSocket::listen(Arc::clone(&self.server), socket)?);
+        let told = self.told.0.take().unwrap_or_else(|| Box::new(|| {}));
+        self.socket = Some(FuseSocket::listen(Arc::clone(&self.server), socket, told)?);
         Ok(None)
     }
 
+    fn tell_end(&mut self, told: Told) {
+        self.told = Ending(Some(told));
+    }
+
+    fn is_useless(&self) -> bool {
+        self.socket.as_ref().is_some_and(FuseSocket::is_useless)
+    }
+
     fn has_ended(&self) -> bool {
-        self.socket.as_ref().is_some_and(FuseSocket::has_ended)
+        self.socket.as_ref().is_some_and(FuseSocket::has_failed)
     }
 }
 

@@ -1,8 +1,7 @@
 //! Talks to the guest.
 
 use std::os::unix::net::UnixStream;
-use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use guest_protocol::{Channel, Ending, HostSide, MACHINE, Message, VERSION};
 use rustix::io::Errno;
@@ -14,9 +13,6 @@ use crate::machine::ports::{self, Ports};
 use crate::machine::session::{Control, Session};
 use crate::machine::{guest_warning, kept, terminal};
 
-/// The status of a command that ended by SIGBUS, as a shell reports it.
-const BUS_ERROR: u8 = 128 + 7;
-
 impl Supervisor {
     pub(super) fn connect(&mut self, stream: UnixStream) -> Result<(), Failure> {
         let writing = stream.try_clone().about("control channel")?;
@@ -25,22 +21,6 @@ impl Supervisor {
         self.control = Some(control);
         self.step(Input::ControlOpened);
         Ok(())
-    }
-
-    /// Whether the command ended because nothing serves its root any more: it then ends by SIGBUS, often before the end of
-    /// the server is noticed.
-    fn lost_its_root(&self, ending: Ending) -> bool {
-        if ending.shell_status() != BUS_ERROR {
-            return false;
-        }
-        // The threads of the server may take a moment to end.
-        (0..20).any(|_| {
-            let has_ended = self.config.root.0.has_ended();
-            if !has_ended {
-                thread::sleep(Duration::from_millis(10));
-            }
-            has_ended
-        })
     }
 
     /// Handles what the guest says.
@@ -74,7 +54,8 @@ impl Supervisor {
                 }
             }
             (FIRST, Message::Started) => self.step(Input::CommandStarted),
-            (FIRST, Message::Exited(ending)) if self.lost_its_root(ending) => self.look_around(),
+            // A command that loses its root ends by that, often before the end of the server is reported.
+            (FIRST, Message::Exited(_)) if self.config.root.0.is_useless() => self.root_ended(),
             (FIRST, Message::Exited(ending)) => self.step(Input::CommandEnded(ending)),
             (FIRST, Message::StartFailed(error)) => {
                 self.step(Input::CommandFailed(error.status, short(&error.cause)));

@@ -200,6 +200,9 @@ impl Supervisor {
     fn start_servers(&mut self) -> Result<(), Failure> {
         let Self { config, children, directory, .. } = self;
         let (root, socket) = &mut config.root;
+        let events = self.events.clone();
+        // Fails when the machine is being dropped.
+        root.tell_end(Box::new(move || drop(events.send(Event::RootEnded))));
         if let Some(command) = root.start(socket, &directory.mount_point())? {
             children.spawn("root", &command, directory)?;
         }
@@ -290,6 +293,7 @@ impl Supervisor {
         match event {
             Event::Engine(engine::Event::Connected(stream)) => self.connect(stream)?,
             Event::Engine(engine::Event::Exited(exit)) => self.step(Input::EngineExited(exit)),
+            Event::Engine(engine::Event::HelperEnded(cause)) => self.step(Input::ServerEnded(cause)),
             Event::Engine(engine::Event::DiskFailed(cause)) => {
                 let warning = limits::disk_failed(&self.directory.file(kept::DISK), &cause);
                 self.directory.warn(&warning);
@@ -309,6 +313,7 @@ impl Supervisor {
                 self.step(Input::ControlClosed);
             }
             Event::Panicked => self.step(Input::KernelPanicked),
+            Event::RootEnded => self.root_ended(),
             Event::Asked(ApiRequest::Signal(number)) => self.send(FIRST, Message::Signal(number)),
             Event::Asked(ApiRequest::Stop { timeout }) => self.step(Input::Stop(Duration::from_millis(timeout))),
             Event::Asked(ApiRequest::Kill) => self.step(Input::Kill),
@@ -340,11 +345,15 @@ impl Supervisor {
         // It is this process's standard error, if it runs in the background.
         let _ = bounded_log::bound(&self.directory.file(LAUNCHER_LOG), bounded_log::OWN_SIZE);
         if self.config.root.0.has_ended() {
-            self.step(Input::ServerEnded("the server of its root ended".to_owned()));
+            self.root_ended();
         }
         for warning in self.children.short_of_files() {
             self.directory.warn(&warning);
         }
+    }
+
+    fn root_ended(&mut self) {
+        self.step(Input::ServerEnded("the server of its root ended".to_owned()));
     }
 
     /// Creates the socket again if the directory of sockets was emptied, as happens to the runtime directory when its
