@@ -214,7 +214,6 @@ fn what_is_not_there_is_refused_with_one_line_that_names_the_alternative() {
         ("--ip", "-p"),
         ("--cpu-shares", "--cpus"),
         ("--memory-swap", "--memory"),
-        ("--pids-limit", "--ulimit nproc"),
         ("--pid=host", "leave it out"),
         ("--userns=keep-id", "uid=N"),
         ("--runtime", "--engine"),

@@ -15,6 +15,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use guest_protocol::account::Account;
 
@@ -23,6 +24,14 @@ use crate::sys;
 /// The first argument of an init that is the first process of a container.
 const CONTAINER: &str = "container";
 
+/// The ids that the container has. They are read once: a thread in the namespace of the image's init finds no `/proc/self`.
+static USERS: LazyLock<String> = LazyLock::new(|| map_of("uid"));
+static GROUPS: LazyLock<String> = LazyLock::new(|| map_of("gid"));
+
+fn map_of(what: &str) -> String {
+    fs::read_to_string(format!("/proc/self/{what}_map")).unwrap_or_default()
+}
+
 /// Checks that the container has the ids of an account and the groups `added`: one without subordinate ids has only root's.
 ///
 /// # Errors
@@ -30,8 +39,7 @@ const CONTAINER: &str = "container";
 pub(crate) fn has_ids(account: &Account, added: &[u32]) -> Result<(), String> {
     let added = added.iter().map(|gid| ("gid", *gid));
     for (what, id) in [("uid", account.uid), ("gid", account.gid)].into_iter().chain(added) {
-        let map = fs::read_to_string(format!("/proc/self/{what}_map")).unwrap_or_default();
-        if !is_mapped(&map, id) {
+        if !is_mapped(if what == "uid" { &USERS } else { &GROUPS }, id) {
             return Err(format!("the container has no {what} {id}: give this host's user subordinate ids"));
         }
     }
@@ -83,6 +91,8 @@ impl Container {
             }
         }
         let control = control.ok_or("it has no control channel")?;
+        LazyLock::force(&USERS);
+        LazyLock::force(&GROUPS);
         Ok(Some(Self { control, writes: writes.zip(lower), root }))
     }
 

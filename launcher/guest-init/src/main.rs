@@ -21,6 +21,7 @@ mod process;
 mod processes;
 mod pump;
 mod reaper;
+mod rights;
 mod root;
 mod sys;
 mod tool;

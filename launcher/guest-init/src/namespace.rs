@@ -5,9 +5,10 @@
 //! the guest (reboot(2), "Behavior inside PID namespaces"). The processes that `lamina exec` and `cp` start join it.
 
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::Command;
 
 use guest_protocol::{Ending, Process};
@@ -48,12 +49,21 @@ pub(crate) fn begin() -> io::Result<()> {
 }
 
 /// Sets up the mounts of a command for which [`begin`] has been called. `terminal` is the path of its terminal.
-pub(crate) fn prepare(command: &mut Command, terminal: Option<CString>) {
+pub(crate) fn prepare(command: &mut Command, terminal: Option<CString>, in_container: bool) {
+    let hidden = if in_container { Hidden::of_proc() } else { Vec::new() };
+    if in_container {
+        // Its `/dev` has none unless the container has a terminal.
+        let _ = OpenOptions::new().create(true).append(true).open("/dev/console");
+    }
     sys::before_exec(command, move || {
         sys::unshare(UnshareFlags::NEWNS)?;
         let hardened = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
-        unmount(c"/proc", UnmountFlags::DETACH)?;
+        // In a user namespace, the kernel mounts it only where one is already to be seen.
+        if !in_container {
+            unmount(c"/proc", UnmountFlags::DETACH)?;
+        }
         mount(c"proc", c"/proc", c"proc", hardened, None)?;
+        hidden.iter().try_for_each(Hidden::hide)?;
         // Otherwise udev and the like would set up devices that init has already set up.
         mount_remount(c"/sys", MountFlags::BIND | MountFlags::RDONLY | hardened, c"")?;
         if let Some(terminal) = &terminal {
@@ -61,6 +71,57 @@ pub(crate) fn prepare(command: &mut Command, terminal: Option<CString>) {
         }
         Ok(())
     });
+}
+
+/// A path of `/proc` that is hidden or read-only in a container. The same must be so in the `/proc` of its namespace.
+#[derive(Debug)]
+struct Hidden {
+    path: CString,
+    how: How,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// Nothing can be written there.
+    ReadOnly,
+    /// An empty directory is in its place.
+    Directory,
+    /// An empty file is.
+    File,
+}
+
+impl Hidden {
+    /// Finds them in the list of mounts.
+    fn of_proc() -> Vec<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        mounts.lines().filter_map(|line| Self::of(line, |path| Path::new(path).is_dir())).collect()
+    }
+
+    /// Reads a line of proc_pid_mountinfo(5).
+    fn of(line: &str, is_directory: impl FnOnce(&str) -> bool) -> Option<Self> {
+        let (place, kind) = line.split_once(" - ")?;
+        let path = place.split(' ').nth(4).filter(|path| path.starts_with("/proc/"))?;
+        let how = match kind.split(' ').next()? {
+            "proc" => How::ReadOnly,
+            _ if is_directory(path) => How::Directory,
+            _ => How::File,
+        };
+        Some(Self { path: CString::new(path).ok()?, how })
+    }
+
+    fn hide(&self) -> io::Result<()> {
+        let path = self.path.as_c_str();
+        let hardened = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+        match self.how {
+            How::ReadOnly => {
+                mount_bind(path, path)?;
+                mount_remount(path, MountFlags::BIND | MountFlags::RDONLY | hardened, c"")?;
+            }
+            How::Directory => mount(c"tmpfs", path, c"tmpfs", MountFlags::RDONLY | hardened, None)?,
+            How::File => mount_bind(c"/dev/null", path)?,
+        }
+        Ok(())
+    }
 }
 
 /// Returns how an init has ended. The kernel ends an init that powers off or halts with SIGINT, and one that reboots
@@ -82,7 +143,7 @@ pub(crate) fn stop_signal(process: &Process) -> u32 {
 
 fn is_systemd(process: &Process) -> bool {
     let program = process.argv.first().map_or("", String::as_str);
-    let found = std::fs::canonicalize(program).unwrap_or_else(|_| program.into());
+    let found = fs::canonicalize(program).unwrap_or_else(|_| program.into());
     process.is_init_system() && found.file_name().is_some_and(|name| name == "systemd")
 }
 
@@ -106,6 +167,17 @@ mod tests {
         ] {
             assert_eq!(stop_signal(&process(program, given)), expected, "{program}");
         }
+    }
+
+    #[test]
+    fn what_is_hidden_in_a_container_is_found_in_its_list_of_mounts() {
+        let how = |line: &str, is_directory| Hidden::of(line, |_| is_directory).map(|hidden| hidden.how);
+        let proc = "30 25 0:40 / /proc rw,nosuid - proc proc rw";
+        assert_eq!(how(proc, true), None);
+        assert_eq!(how("31 30 0:40 /sys /proc/sys ro,nosuid - proc proc rw", true), Some(How::ReadOnly));
+        assert_eq!(how("32 30 0:41 /null /proc/kcore rw,nosuid - tmpfs tmpfs rw", false), Some(How::File));
+        assert_eq!(how("33 30 0:42 / /proc/acpi ro - tmpfs tmpfs ro", true), Some(How::Directory));
+        assert_eq!(how("34 25 0:43 / /process ro - tmpfs tmpfs ro", true), None);
     }
 
     #[test]

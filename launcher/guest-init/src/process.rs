@@ -19,7 +19,7 @@ use rustix::termios::Winsize;
 use rustix::thread::{Gid, Uid};
 
 use crate::namespace::{self, Namespace};
-use crate::{Guest, container, limits, privileges, pump, sys, tool};
+use crate::{Guest, container, limits, privileges, pump, rights, sys, tool};
 
 /// The `PATH` of a process whose environment has none: what Docker and Podman set.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -149,8 +149,8 @@ impl Session {
     /// Starts the process in the namespace that it belongs to: a new one if it is an init, otherwise the namespace of
     /// the init that runs, if there is one.
     fn start_in_namespace(&self, guest: &Guest) -> Result<(Wiring, Receiver<Ending>), StartError> {
-        // A container has no right to make a namespace.
-        let is_init = self.process.is_init_system() && !guest.in_container;
+        // Most containers have no right to make a namespace.
+        let is_init = self.process.is_init_system() && rights::makes_namespaces();
         let namespace = guest.namespace();
         let enter = || {
             match &namespace {
@@ -181,7 +181,10 @@ impl Session {
         become_leader(&mut command, terminal.is_some());
         if namespace {
             let name = terminal.as_ref().and_then(|terminal| rustix::pty::ptsname(terminal, Vec::new()).ok());
-            namespace::prepare(&mut command, name);
+            namespace::prepare(&mut command, name, guest.in_container);
+        }
+        if guest.in_container {
+            rights::keep_from(&mut command);
         }
         privileges::restrict(&mut command, &self.process.privileges, guest.in_container)?;
         become_account(&mut command, &account);

@@ -7,7 +7,7 @@ use guest_protocol::Part;
 use serde::Serialize;
 
 use super::Global;
-use crate::engine::{Accelerator, Host, RunRequest, check_socket, table};
+use crate::engine::{Accelerator, Choice, Engine, Host, RunRequest, check_socket, table};
 use crate::failure::Failure;
 use crate::host::confine::{self, Account, Level, Support};
 use crate::host::passt::Passt;
@@ -137,26 +137,20 @@ fn engines(
             continue;
         }
         let host = Host { boot, cache, check, confine: confine.clone(), thorough: true };
+        if engine.shares_kernel() {
+            findings.push(Finding::new(engine.title(), false, found));
+            findings.extend(containers(engine, &host)?);
+            continue;
+        }
         let probed = engine.probe(&host, &RunRequest::default());
         check()?;
         match probed {
             Ok(can) => {
                 findings.push(Finding::new(engine.title(), false, found));
                 let first = can.accelerators.iter().find(|accelerator| accelerator.works.is_ok());
-                // Machines are VMs unless a container is asked for.
-                let first = if engine.shares_kernel() { None } else { first };
                 usable = usable.or_else(|| first.map(|first| (engine.title(), first.name)));
-                if engine.shares_kernel() {
-                    findings.extend(can.machines.iter().map(|way| {
-                        let works = format!("a test container ran: {}", way.advantage);
-                        Finding::new(&format!("{} {}", engine.title(), way.name), false, Ok(works))
-                    }));
-                    let notices = can.notices.iter().map(|notice| Failure::new("ids", notice));
-                    findings.extend(notices.map(|notice| Finding::new("subordinate ids", false, Err(notice))));
-                } else {
-                    findings.extend(can.accelerators.iter().map(|tried| accelerator(engine.title(), tried, first)));
-                    findings.extend(confined(engine.title(), &can.confinement));
-                }
+                findings.extend(can.accelerators.iter().map(|tried| accelerator(engine.title(), tried, first)));
+                findings.extend(confined(engine.title(), &can.confinement));
             }
             Err(failure) => findings.push(Finding::new(engine.title(), false, Err(failure))),
         }
@@ -169,6 +163,28 @@ fn engines(
         }
     };
     findings.push(Finding::new("engine", true, runs));
+    Ok(findings)
+}
+
+/// Runs a container in each way to lay its writes over its image. None of them is needed to run VMs.
+fn containers(engine: &dyn Engine, host: &Host<'_>) -> Result<Vec<Finding>, Failure> {
+    let mut findings: Vec<Finding> = Vec::new();
+    let mut notices: Vec<String> = Vec::new();
+    for way in engine.machines() {
+        let request = RunRequest { machine: Choice::Forced((*way).to_owned()), ..RunRequest::default() };
+        let probed = engine.probe(host, &request);
+        (host.check)()?;
+        let outcome = probed.map(|can| {
+            notices = can.notices;
+            let advantage = can.machines.first().map_or("", |way| way.advantage);
+            format!("a test container ran: {advantage}")
+        });
+        findings.push(Finding::new(&format!("{} {way}", engine.title()), false, outcome));
+    }
+    for notice in notices {
+        let (subject, cause) = notice.split_once(": ").unwrap_or(("", &notice));
+        findings.push(Finding::new(subject, false, Err(Failure::new(subject, cause))));
+    }
     Ok(findings)
 }
 

@@ -7,6 +7,7 @@ mod bars;
 mod build_image;
 mod commit;
 mod completions;
+mod config;
 mod cp;
 mod diff;
 mod doctor;

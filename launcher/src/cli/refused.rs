@@ -46,7 +46,6 @@ const OF_RUN: &[(&[&str], &str)] = &[
     (&["--cpu-*", "--cpuset-*", "-c"], PROCESSOR),
     (&["--memory-*", "--kernel-memory", "--oom-*"], MEMORY),
     (&["--blkio-*", "--device-read-*", "--device-write-*", "--io-*"], DISK),
-    (&["--pids-limit"], "limit the processes of the command's user instead: --ulimit nproc=N"),
     (&["--pid", "--ipc", "--uts", "--cgroupns", "--cgroups", "--cgroup-*", "--device-cgroup-rule"], NAMESPACES),
     (
         &["--userns", "--uidmap", "--gidmap", "--subuidname", "--subgidname"],

@@ -13,8 +13,8 @@ use super::outcome::{Outcome, refuse_json};
 use super::ports::{self, Ports};
 use super::pull::Missing;
 use super::values::{Processors, parse_disk, parse_log_size, parse_memory, parse_name, parse_size, split_command};
-use super::{Global, store};
-use crate::engine::{Backend, Choice, RunRequest, table};
+use super::{Global, config, store};
+use crate::engine::{Backend, Choice, Limits, RunRequest, table};
 use crate::failure::{About, Failure, USAGE};
 use crate::host::confine::Level;
 use crate::host::network::NetworkBackend;
@@ -27,6 +27,9 @@ use crate::spec::image_config::Defaults;
 use crate::spec::ready::Ready;
 use crate::spec::secret::{self, Secret};
 use crate::spec::{ResolverChanges, Root, Spec, Writes, open_store, signal};
+
+/// The memory of a VM in MiB for which no other size is given.
+const DEFAULT_MEMORY: u64 = 512;
 
 /// Boot an image as a VM and run a command in it
 ///
@@ -105,12 +108,15 @@ pub(super) struct Run {
     /// The signal that asks the command to end [default: the image's StopSignal, else TERM]
     #[arg(long, value_name = "SIGNAL", value_parser = signal::parse)]
     stop_signal: Option<u32>,
-    /// Virtual processors; a fraction is rounded up
-    #[arg(long, value_name = "N", default_value = "1")]
-    cpus: Processors,
-    /// Memory of the VM
-    #[arg(long, short, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
-    memory: u64,
+    /// Processors; a VM's are whole, so a fraction is rounded up [default: 1; a container is limited only on request]
+    #[arg(long, value_name = "N")]
+    cpus: Option<Processors>,
+    /// Memory of the machine [default: 512M; a container is limited only on request]
+    #[arg(long, short, value_name = "SIZE", value_parser = parse_memory)]
+    memory: Option<u64>,
+    /// The most processes and threads of a container
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pids_limit: Option<u64>,
     /// How much of its memory the VM may fill with what it writes [default: half]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "read_only")]
     tmpfs_size: Option<u64>,
@@ -141,16 +147,10 @@ pub(super) struct Run {
     #[arg(long, default_value = "auto", hide_default_value = true)]
     backend: Choice<Backend>,
     /// What runs the machine: qemu, cloud-hypervisor (with KVM), container (at full speed without KVM, on the host's
-    /// kernel) or auto, which takes the first hypervisor that works and never a container
-    #[arg(
-        long,
-        env = "LAMINA_ENGINE",
-        hide_env_values = true,
-        default_value = "auto",
-        hide_default_value = true,
-        value_parser = table::parse_engine
-    )]
-    engine: Choice<String>,
+    /// kernel) or auto, which takes the first hypervisor that works and never a container [default: $LAMINA_ENGINE, else
+    /// engine in ~/.config/lamina/config.toml, else auto]
+    #[arg(long, value_parser = table::parse_engine)]
+    engine: Option<Choice<String>>,
     /// The accelerator: kvm, tcg (emulation) or auto
     #[arg(long, default_value = "auto", hide_default_value = true, value_parser = table::parse_accelerator)]
     accel: Choice<String>,
@@ -261,12 +261,10 @@ impl Run {
         }
         let words = std::mem::take(&mut self.words);
         let (image, command) = if self.rootfs.is_some() { (String::new(), words) } else { split_command(words) };
-        if self.cpus.rounded {
-            tell!("lamina: --cpus: a VM has whole processors; this one gets {}", self.cpus.whole);
-        }
         // The store keeps its leases until the end. Until there is a machine, a signal may simply end this process.
         let (root, defaults, _store) = self.root(&image, global)?;
         let spec = self.spec(root, defaults, command, global)?;
+        self.tell_of_limits(&spec)?;
         let tree = spec.root.open(&spec.name)?;
         let signals = Signals::catch()?;
         if let Some(file) = &self.guest.cidfile {
@@ -307,6 +305,21 @@ impl Run {
             print::message_lines(asked.snapshot().to_string().trim_end());
         }
         outcome.tell(&name, ending)
+    }
+
+    /// Tells what a VM cannot be limited to.
+    fn tell_of_limits(&self, spec: &Spec) -> Result<(), Failure> {
+        if table::forces_container(&spec.request) {
+            return Ok(());
+        }
+        if self.pids_limit.is_some() {
+            return Err(Failure::new("--pids-limit", "the processes of a VM are limited by its memory")
+                .with_hint("use --ulimit nproc=N, or --engine container"));
+        }
+        if self.cpus.is_some_and(|cpus| cpus.rounded) {
+            tell!("lamina: --cpus: a VM has whole processors; this one gets {}", spec.cpus);
+        }
+        Ok(())
     }
 
     fn start_detached(global: &Global, spec: &Spec, record: Record, signals: &Signals) -> Result<u8, Failure> {
@@ -362,10 +375,16 @@ impl Run {
             let file = std::path::absolute(&secret.file).about(secret.file.display())?;
             Ok(Secret { file, ..secret.clone() })
         });
+        let limits = Limits {
+            memory: self.memory.map(|mib| mib << 20),
+            hundredths: self.cpus.map(|cpus| cpus.hundredths),
+            processes: self.pids_limit,
+        };
         Ok(Spec {
             name: self.name.clone().unwrap_or_else(machine::random_name),
-            cpus: self.cpus.whole,
-            memory_mib: self.memory,
+            cpus: self.cpus.unwrap_or(Processors::ONE).whole,
+            memory_mib: self.memory.unwrap_or(DEFAULT_MEMORY),
+            limits,
             writes: match self.keep {
                 Some(size) => Writes::Disk { size },
                 None if self.read_only => Writes::Nowhere,
@@ -382,7 +401,7 @@ impl Run {
             keeps_input_open: self.detach && (self.interactive || self.tty),
             process: command::assemble(defaults, self.overrides(command, global)?)?,
             request: RunRequest {
-                engine: self.engine.clone(),
+                engine: config::engine(self.engine.clone())?,
                 accelerator: self.accel.clone(),
                 backend: self.backend,
                 machine: self.machine.clone(),
@@ -390,6 +409,7 @@ impl Run {
                 host_loopback: self.host_loopback,
                 shares: shares.len(),
                 directory_root: matches!(root, Root::Directory(_)),
+                limited: limits != Limits::default(),
                 kept: self.keep.is_some(),
                 confine: self.confine.map_or_else(confine_by_default, Ok)?,
                 run_as: self.run_as.clone(),

@@ -59,6 +59,13 @@ pub(super) struct Processors {
     pub(super) whole: u32,
     /// Whether there was a fraction.
     pub(super) rounded: bool,
+    /// Hundredths of a processor, for a container.
+    pub(super) hundredths: u32,
+}
+
+impl Processors {
+    /// Processors of a machine for which no number is given.
+    pub(super) const ONE: Self = Self { whole: 1, rounded: false, hundredths: 100 };
 }
 
 impl std::str::FromStr for Processors {
@@ -72,8 +79,11 @@ impl std::str::FromStr for Processors {
         }
         let number = if number.is_empty() { 0 } else { number.parse::<u32>().map_err(|_| wrong())? };
         let rounded = fraction.contains(|digit| digit != '0');
-        let whole = number + u32::from(rounded);
-        if (1..=255).contains(&whole) { Ok(Self { whole, rounded }) } else { Err(wrong()) }
+        let whole = number.saturating_add(u32::from(rounded));
+        let first_two: u32 = format!("{fraction:0<2}").chars().take(2).collect::<String>().parse().unwrap_or_default();
+        // Less than a hundredth is one.
+        let hundredths = number.saturating_mul(100).saturating_add(first_two).max(1);
+        if (1..=255).contains(&whole) { Ok(Self { whole, rounded, hundredths }) } else { Err(wrong()) }
     }
 }
 
@@ -137,11 +147,19 @@ mod tests {
     }
 
     #[test]
+    fn a_container_gets_hundredths_of_processors() {
+        for (text, hundredths) in [("2", 200), ("1.5", 150), (".25", 25), ("0.257", 25), ("0.001", 1), ("1.0", 100)] {
+            assert_eq!(text.parse::<Processors>().unwrap().hundredths, hundredths, "{text}");
+        }
+    }
+
+    #[test]
     fn fractions_of_processors_are_rounded_up() {
         for (text, whole, rounded) in
             [("1", 1, false), ("1.5", 2, true), ("0.5", 1, true), (".5", 1, true), ("2.0", 2, false)]
         {
-            assert_eq!(text.parse(), Ok(Processors { whole, rounded }), "{text}");
+            let parsed: Processors = text.parse().unwrap();
+            assert_eq!((parsed.whole, parsed.rounded), (whole, rounded), "{text}");
         }
         for wrong in ["", ".", "0", "0.0", "-1", "256", "255.5", "x", "1.x", "1e1"] {
             assert!(wrong.parse::<Processors>().is_err(), "{wrong}");

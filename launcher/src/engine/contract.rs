@@ -214,6 +214,8 @@ pub(crate) enum Event {
     Connected(UnixStream),
     /// The host failed to read or write one of the machine's disks; why.
     DiskFailed(String),
+    /// A program that the engine needs beside its own has ended; what it was, and why.
+    HelperEnded(String),
     /// The engine has ended. This is the last event, and everything that the engine said before it has been reported.
     Exited(Exit),
 }

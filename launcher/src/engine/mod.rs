@@ -23,7 +23,7 @@ pub(crate) use container::{
 };
 pub(crate) use contract::{Accelerator, Engine, Event, Events, Exit, Host, Running, check};
 pub(crate) use plan::{
-    Bind, Container, ContainerRoot, Disk, NetworkDevice, Plan, ServedDisk, ShareDevice, Upper, check_socket,
+    Bind, Container, ContainerRoot, Disk, Limits, NetworkDevice, Plan, ServedDisk, ShareDevice, Upper, check_socket,
 };
 pub(crate) use request::{Backend, Choice, RunRequest};
 

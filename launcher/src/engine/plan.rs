@@ -87,6 +87,21 @@ pub(crate) struct Container {
     pub(crate) options: GuestOptions,
     /// The capabilities that it has besides those of every container: bit N is the capability with this number.
     pub(crate) added_capabilities: u64,
+    /// What it may use.
+    pub(crate) limits: Limits,
+    /// Whether its command is an init, which is process 1 of a namespace in the container.
+    pub(crate) init_system: bool,
+}
+
+/// What a container may use; nothing is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Limits {
+    /// Bytes of memory.
+    pub(crate) memory: Option<u64>,
+    /// Hundredths of a processor.
+    pub(crate) hundredths: Option<u32>,
+    /// Processes and threads.
+    pub(crate) processes: Option<u64>,
 }
 
 /// The tree below a container's writes.

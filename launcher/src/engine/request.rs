@@ -122,6 +122,9 @@ pub(crate) struct RunRequest {
     pub(crate) shares: usize,
     /// The root is a directory of the host, not an image.
     pub(crate) directory_root: bool,
+    /// What the guest uses is limited, if it is a container. A VM always has so much memory and no more.
+    #[serde(default)]
+    pub(crate) limited: bool,
     /// What the guest writes is kept on a disk.
     pub(crate) kept: bool,
     /// How much the engine is confined.

@@ -89,7 +89,7 @@ impl Prepared {
         }
         // A container is confined by its runtime.
         let confine = match engine.shares_kernel() {
-            true => confine::Decision::default(),
+            true => confine::Decision { support: None, account },
             false => decide_confinement(&spec, &mut decision, &candidates, account)?,
         };
         Ok(Self {
@@ -208,6 +208,17 @@ impl Prepared {
         let place = directory.socket(ROOT).parent().map(Path::to_owned).unwrap_or_default();
         let root = directory.socket(ROOT);
         let read_only = self.spec.writes == Writes::Nowhere;
+        if let Some(account) = &self.confine.account {
+            let shared = self.shares.iter().map(|resolved| &resolved.directory);
+            let tree = match &self.spec.root {
+                Root::Directory(path) => Some(path),
+                Root::Image { .. } => None,
+            };
+            let closed = |path: &PathBuf| Some(closed_to(Some(account), path, &account.first_closed(path)?));
+            if let Some(failure) = shared.chain(tree).find_map(closed) {
+                return Err(failure);
+            }
+        }
         let container = Container {
             root: match &self.spec.root {
                 Root::Directory(path) => ContainerRoot::Directory(path.clone()),
@@ -229,6 +240,8 @@ impl Prepared {
             hostname: self.spec.hostname.as_ref().unwrap_or(&self.spec.name).clone(),
             options: self.spec.options.clone(),
             added_capabilities: self.spec.process.privileges.added_capabilities,
+            init_system: self.spec.process.is_init_system(),
+            limits: self.spec.limits,
         };
         Ok(Plan {
             name: self.spec.name.clone(),
@@ -240,6 +253,7 @@ impl Prepared {
             monitor: directory.socket("monitor"),
             console: directory.console_pipe(),
             log: directory.file("container.log"),
+            confine: self.confine.clone(),
             container: Some(container),
             ..Plan::default()
         })

@@ -22,7 +22,7 @@ use guest_protocol::{GuestOptions, Network, Process};
 use layer_store::{BaseId, DiffId, Digest, Ino, Kind, Store, View};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::RunRequest;
+use crate::engine::{Limits, RunRequest};
 use crate::failure::{About, Failure};
 use crate::host::json_file;
 use crate::host::network::Publish;
@@ -46,6 +46,9 @@ pub(crate) struct Spec {
     pub(crate) cpus: u32,
     /// Memory in MiB.
     pub(crate) memory_mib: u64,
+    /// What it may use of the host if it is a container.
+    #[serde(default)]
+    pub(crate) limits: Limits,
     /// Where writes to the root go.
     pub(crate) writes: Writes,
     /// The further shares; host paths are absolute.

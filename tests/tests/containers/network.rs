@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
+use rustix::process::{Signal, kill_process};
+
 use crate::fixture::Containers;
 
 #[test]
@@ -30,6 +32,19 @@ for address in (\"10.0.2.2\", \"127.0.0.1\"):
     );
     let seen = containers.ok(&["--network", "passt", "--name", "m"], &script);
     assert!(seen.starts_with("eth0\nlo\n1\n") && seen.ends_with("refused\nrefused\n"), "{seen}");
+    containers.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn end_of_the_program_that_carries_the_network_ends_the_container_and_is_named() {
+    let containers = Containers::new();
+    containers.detach("web", &["--network", "passt"], "sleep 1000");
+    let processes = containers.session.traces().processes();
+    let pasta = processes.iter().find(|process| process.command.contains("pasta --foreground")).expect("pasta");
+    kill_process(pasta.pid, Signal::KILL).unwrap();
+    let reason = containers.failed("web");
+    assert!(reason.contains("the server of its network ended"), "{reason}");
+    containers.session.ok(["rm", "web"]);
     containers.session.traces().assert_nothing_left();
 }
 

@@ -21,15 +21,6 @@ fn missing_runtime_is_named_with_the_package() {
 }
 
 #[test]
-fn root_is_refused_with_the_way_out() {
-    let session = end_to_end::Session::new(end_to_end::Actor::Root);
-    session.import(&end_to_end::Image::Debian.layout(), "lamina.test/image:1");
-    let run = ["run", "--engine", "container", "--network", "none", "lamina.test/image:1", "--", "true"];
-    refused(&session.run(run), &["ordinary user"]);
-    session.traces().assert_nothing_left();
-}
-
-#[test]
 fn what_a_container_lacks_is_refused_by_name() {
     let containers = Containers::new();
     for (options, words) in [

@@ -28,6 +28,10 @@ const CAPABILITIES: [&str; 12] = [
     "CAP_SYS_CHROOT",
 ];
 
+/// What init has besides where the command is an init: it makes namespaces, and keeps the first and the last from every
+/// process that it starts. The second ends only the namespace of a process.
+const OF_INIT: [&str; 3] = ["CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_PTRACE"];
+
 /// Paths of the kernel's file systems that are hidden: they show what the host is, or reach its devices.
 const MASKED: [&str; 12] = [
     "/proc/acpi",
@@ -46,6 +50,9 @@ const MASKED: [&str; 12] = [
 
 const READ_ONLY: [&str; 6] = ["/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// The option of a file system in memory that makes the runtimes copy there what the image has in its place.
+pub(super) const COPIED: &str = "tmpcopyup";
+
 /// The descriptors that the container's init inherits from number 3 on, by what it is told about each.
 pub(super) fn descriptors(container: &Container) -> &'static [&'static str] {
     match container.upper {
@@ -62,7 +69,9 @@ pub(super) fn config(container: &Container, ids: &Ids) -> Value {
     let program = format!("/proc/self/fd/{INIT}");
     let args: Vec<&str> = [program.as_str(), "container"].into_iter().chain(descriptors(container).to_vec()).collect();
     let further = options::capabilities(container.added_capabilities);
-    let capabilities: Vec<&str> = CAPABILITIES.into_iter().chain(further.iter().map(String::as_str)).collect();
+    let own: Vec<&str> = CAPABILITIES.into_iter().chain(further.iter().map(String::as_str)).collect();
+    let of_init = OF_INIT.into_iter().filter(|name| container.init_system && !own.contains(name));
+    let capabilities: Vec<&str> = own.iter().copied().chain(of_init).collect();
     let namespaces = ["pid", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind }));
     json!({
         "ociVersion": "1.0.2",
@@ -80,7 +89,7 @@ pub(super) fn config(container: &Container, ids: &Ids) -> Value {
         "linux": {
             "namespaces": namespaces,
             "sysctl": options::system_controls_of_runtime(&container.options),
-            "seccomp": seccomp::filter(&capabilities),
+            "seccomp": seccomp::filter(&own, container.init_system),
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
         },
@@ -103,13 +112,16 @@ fn mounts(container: &Container, ids: &Ids) -> Vec<Value> {
         mount("/dev/shm", "tmpfs", &memory),
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
     ];
+    if container.init_system {
+        all.extend(["/run", "/run/lock"].map(|target| mount(target, "tmpfs", &["nosuid", "nodev", "mode=755"])));
+    }
     if container.has_secrets {
         all.push(mount("/run/secrets", "tmpfs", &["nosuid", "noexec", "nodev", "mode=755"]));
     }
     // What the image has in a volume is copied there.
     all.extend(container.volumes.iter().map(|volume| {
         let target = format!("/{}", volume.trim_start_matches('/'));
-        mount(&target, "tmpfs", &["nosuid", "nodev", "tmpcopyup", "mode=755"])
+        mount(&target, "tmpfs", &["nosuid", "nodev", COPIED, "mode=755"])
     }));
     // What is inside another one comes after it.
     let depth = |target: &str| Path::new(target).components().count();
@@ -183,12 +195,14 @@ mod tests {
             hostname: "m".into(),
             options: GuestOptions::default(),
             added_capabilities: 0,
+            init_system: false,
+            limits: crate::engine::plan::Limits::default(),
         }
     }
 
     #[test]
     fn the_root_of_a_container_has_podmans_capabilities_and_can_become_other_users() {
-        let config = config(&container(Upper::Memory { limit: None }), &Ids::single());
+        let config = config(&container(Upper::Memory { limit: None }), &Ids::single(None));
         let capabilities = config["process"]["capabilities"]["bounding"].to_string();
         assert!(capabilities.contains("CAP_SETUID") && !capabilities.contains("CAP_SYS_ADMIN"), "{capabilities}");
         assert_eq!(config["process"]["noNewPrivileges"], false);
@@ -198,7 +212,7 @@ mod tests {
 
     #[test]
     fn shares_come_last_and_a_read_only_root_is_one() {
-        let config = config(&container(Upper::Nowhere), &Ids::single());
+        let config = config(&container(Upper::Nowhere), &Ids::single(None));
         assert_eq!(config["root"]["readonly"], true);
         let mounts = config["mounts"].as_array().unwrap();
         let last = mounts.last().unwrap();

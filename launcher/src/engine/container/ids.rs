@@ -1,7 +1,8 @@
 //! Which ids of the host stand behind the ids of a container.
 //!
 //! A container has the user's own id and the user's subordinate ids (subuid(5), subgid(5)), which newuidmap(1) and
-//! newgidmap(1) give to it. Without subordinate ids it has the user's own id only.
+//! newgidmap(1) give to it. Without subordinate ids it has the user's own id only. If root starts the container, they are the
+//! ids of the user that root's machines run as, and root itself gives them.
 
 use std::fs;
 use std::process::Command;
@@ -12,6 +13,7 @@ use rustix::thread::{Gid, Uid, set_thread_res_gid, set_thread_res_uid};
 
 use crate::failure::{About, Failure};
 use crate::host::child;
+use crate::host::confine::Account;
 use crate::host::confine::enter::{map_one_id, open_proc};
 
 /// A range of ids: the first one inside, the first one of the host, and how many.
@@ -27,27 +29,35 @@ pub(super) struct Range {
 pub(super) struct Ids {
     users: Vec<Range>,
     groups: Vec<Range>,
+    /// Whether this process is root, and may give them itself.
+    by_root: bool,
 }
 
 impl Ids {
-    /// Returns the ids of a container in which the user's own files belong to `owner`, a user and a group.
+    /// Returns the ids of a container in which the user's own files belong to `owner`, a user and a group. The user is
+    /// `account` if this process is root.
     ///
     /// # Errors
-    /// This user has no subordinate ids, or the programs that give them are missing.
-    pub(super) fn subordinate(owner: (u32, u32)) -> Result<Self, Failure> {
-        for program in ["newuidmap", "newgidmap"] {
-            find(program)?;
+    /// The user has no subordinate ids, or the programs that give them are missing.
+    pub(super) fn subordinate(owner: (u32, u32), account: Option<&Account>) -> Result<Self, Failure> {
+        if account.is_none() {
+            for program in ["newuidmap", "newgidmap"] {
+                find(program)?;
+            }
         }
+        let (user, group) = own(account);
         Ok(Self {
-            users: arrange(getuid().as_raw(), owner.0, &subordinate("/etc/subuid")?),
-            groups: arrange(getgid().as_raw(), owner.1, &subordinate("/etc/subgid")?),
+            users: arrange(user, owner.0, &subordinate("/etc/subuid", user)?),
+            groups: arrange(group, owner.1, &subordinate("/etc/subgid", user)?),
+            by_root: account.is_some(),
         })
     }
 
     /// Returns the ids of a container that has only the user's own.
-    pub(super) fn single() -> Self {
+    pub(super) fn single(account: Option<&Account>) -> Self {
         let only = |outside| vec![Range { inside: 0, outside, count: 1 }];
-        Self { users: only(getuid().as_raw()), groups: only(getgid().as_raw()) }
+        let (user, group) = own(account);
+        Self { users: only(user), groups: only(group), by_root: account.is_some() }
     }
 
     /// Whether there is only one id.
@@ -69,6 +79,10 @@ impl Ids {
         if let ([user @ Range { count: 1, .. }], [group]) = (&self.users[..], &self.groups[..]) {
             let ids = |range: &Range| (range.inside, range.outside);
             return map_one_id(&open_proc()?, &process.to_string(), ids(user), ids(group));
+        }
+        if self.by_root {
+            let give = |map: &str, ranges| fs::write(format!("/proc/{process}/{map}"), line(ranges));
+            return give("gid_map", &self.groups).and_then(|()| give("uid_map", &self.users)).about("subordinate ids");
         }
         for (program, ranges) in [("newuidmap", &self.users), ("newgidmap", &self.groups)] {
             let mut command = Command::new(find(program)?);
@@ -101,10 +115,15 @@ fn find(program: &str) -> Result<std::path::PathBuf, Failure> {
     })
 }
 
-/// Returns the subordinate ids of this user: each range's first id and length.
-fn subordinate(file: &str) -> Result<Vec<(u32, u32)>, Failure> {
-    let user = getuid().as_raw();
-    let name = user_dirs::name_of_user(user).or_else(|| std::env::var("USER").ok());
+/// Returns the ids of `account`, or else of this process.
+fn own(account: Option<&Account>) -> (u32, u32) {
+    account.map_or_else(|| (getuid().as_raw(), getgid().as_raw()), |account| (account.uid, account.gid))
+}
+
+/// Returns the subordinate ids of a user: each range's first id and length.
+fn subordinate(file: &str, user: u32) -> Result<Vec<(u32, u32)>, Failure> {
+    let from_environment = || std::env::var("USER").ok().filter(|_| user == getuid().as_raw());
+    let name = user_dirs::name_of_user(user).or_else(from_environment);
     let found = parse(&fs::read_to_string(file).unwrap_or_default(), user, name.as_deref());
     if found.is_empty() {
         let user = name.unwrap_or_else(|| user.to_string());

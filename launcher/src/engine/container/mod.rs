@@ -8,6 +8,7 @@
 
 mod config;
 mod ids;
+mod limits;
 mod options;
 mod pasta;
 mod probe;
@@ -18,6 +19,7 @@ mod stage;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::chown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,7 +40,7 @@ use super::plan::{Container as ContainerPlan, Format, NetworkDevice, Plan, Upper
 use super::request::{Choice, RunRequest};
 use crate::failure::{About, Failure};
 use crate::host::command_line::CommandLine;
-use crate::host::confine::Support;
+use crate::host::confine::{Account, Support, is_root_of_the_host};
 use crate::host::json_file;
 use crate::host::network::NetworkBackend;
 use crate::host::process::{Process, ends_within};
@@ -86,13 +88,14 @@ impl Engine for Container {
 
     /// Runs a container with the same init as every container, and lets it change a file.
     fn probe(&self, host: &Host<'_>, request: &RunRequest) -> Result<Capabilities, Failure> {
-        refuse_root()?;
+        let account = host.confine.1.as_ref();
+        refuse_root(account)?;
         let runtime = Runtime::find()?;
         let forced = match &request.accelerator {
             Choice::Forced(name) => Some(name.as_str()),
             Choice::Auto => None,
         };
-        let subordinate = Ids::subordinate((0, 0)).map(drop);
+        let subordinate = Ids::subordinate((0, 0), account).map(drop);
         let single = forced == Some(SINGLE_ID) || forced.is_none() && subordinate.is_err();
         let wanted = match &request.machine {
             Choice::Forced(name) => Format::of(name),
@@ -113,6 +116,11 @@ impl Engine for Container {
                 "container: without subordinate ids, all files of the image belong to root, and no process can change an \
                  owner or become another user: {failure}"
             ));
+        }
+        if (request.limited || host.thorough)
+            && let Err(failure) = limits::possible()
+        {
+            notices.push(format!("container: --memory, --cpus and --pids-limit have no effect here: {failure}"));
         }
         let machine = |format: Format| MachineType {
             name: format.name(),
@@ -164,14 +172,19 @@ impl Engine for Container {
 
     fn start(&self, plan: &Plan, events: Events) -> Result<Box<dyn Running>, Failure> {
         let container = parts(plan)?;
+        let account = plan.confine.account.as_ref();
         let kept = Kept::of(plan)?;
         kept.write(container)?;
-        let ids = kept.ids()?;
+        if let (Upper::Directory(directory), Some(Account { uid, gid, .. })) = (&container.upper, account) {
+            chown(directory, Some(*uid), Some(*gid)).about(directory.display())?;
+        }
+        let ids = kept.ids(account)?;
         let file = file_of(container);
         json_file::write(&file, &spec(plan, &kept)?)?;
         let control = UnixListener::bind(&plan.control).about(plan.control.display())?;
         let monitor = UnixListener::bind(&plan.monitor).about(plan.monitor.display())?;
-        let command = CommandLine::of_ourselves(CONTAINER)?.arg(&file);
+        let command = limits::within(&container.limits, CommandLine::of_ourselves(CONTAINER)?.arg(&file))?;
+        let of_network = Events::clone(&events);
         let process = Process::start(&command, None, &plan.log, move |mut process| {
             let (handle, told) = (process.handle(), Events::clone(&events));
             let connecting = std::thread::spawn(move || {
@@ -185,7 +198,7 @@ impl Engine for Container {
                 if status.success() { Exit::PoweredOff } else { Exit::Ended { status, words: process.last_words() } };
             events(Event::Exited(exit));
         })?;
-        let (first, network) = guide(&process, &monitor, plan, &ids).map_err(|failure| {
+        let (first, network) = guide(&process, &monitor, plan, &ids, of_network).map_err(|failure| {
             // What the stage or the runtime wrote says more than that it ended.
             match process.last_words() {
                 words if words.is_empty() => failure,
@@ -210,6 +223,7 @@ fn guide(
     monitor: &UnixListener,
     plan: &Plan,
     ids: &Ids,
+    events: Events,
 ) -> Result<(OwnedFd, Option<Process>), Failure> {
     let ended = || Failure::new("container", "it ended before its first process was started");
     let stream = process.accept(monitor).ok_or_else(ended)?;
@@ -222,7 +236,8 @@ fn guide(
     let reaches_host = parts(plan)?.host_loopback;
     let network = match &plan.network {
         Some(NetworkDevice::Passt(_)) => {
-            Some(pasta::start(process.pid(), &plan.log.with_file_name("network.log"), reaches_host)?)
+            let log = plan.log.with_file_name("network.log");
+            Some(pasta::start(process.pid(), &log, reaches_host, plan.confine.account.as_ref(), events)?)
         }
         _ => None,
     };
@@ -305,8 +320,8 @@ impl Kept {
         }
     }
 
-    fn ids(&self) -> Result<Ids, Failure> {
-        if self.single_id { Ok(Ids::single()) } else { Ids::subordinate(self.owner) }
+    fn ids(&self, account: Option<&Account>) -> Result<Ids, Failure> {
+        if self.single_id { Ok(Ids::single(account)) } else { Ids::subordinate(self.owner, account) }
     }
 }
 
@@ -335,10 +350,12 @@ fn file_of(container: &ContainerPlan) -> PathBuf {
 fn spec(plan: &Plan, kept: &Kept) -> Result<stage::Spec, Failure> {
     let container = parts(plan)?;
     let runtime = Runtime::find()?;
-    let ids = kept.ids()?;
+    let account = plan.confine.account.as_ref();
+    let ids = kept.ids(account)?;
     let descriptors = config::descriptors(container);
     let (state, bundle) = (container.place.join("run"), container.place.join("bundle"));
     Ok(stage::Spec {
+        account: account.cloned(),
         place: container.place.clone(),
         control: plan.control.clone(),
         monitor: plan.monitor.clone(),
@@ -347,6 +364,7 @@ fn spec(plan: &Plan, kept: &Kept) -> Result<stage::Spec, Failure> {
         upper: container.upper.clone(),
         format: kept.format,
         check: container.check.clone(),
+        no_user_namespaces: container.init_system,
         last_group: ids.last_group(),
         system_controls: options::system_controls_of_stage(&container.options),
         fills: container
@@ -363,11 +381,11 @@ fn spec(plan: &Plan, kept: &Kept) -> Result<stage::Spec, Failure> {
     })
 }
 
-/// Root has no use for a user namespace of its own, and a container of root's would be less confined.
-fn refuse_root() -> Result<(), Failure> {
-    if rustix::process::geteuid().is_root() {
-        return Err(Failure::new("container", "it runs in a user namespace of an ordinary user, and this is root")
-            .with_hint("run lamina as an ordinary user with subordinate ids"));
+/// A container belongs to an ordinary user: one of root's would be less confined.
+fn refuse_root(account: Option<&Account>) -> Result<(), Failure> {
+    if is_root_of_the_host() && account.is_none() {
+        return Err(Failure::new("container", "root does not run containers itself, and has no user to run them as")
+            .with_hint("name a user with --as USER"));
     }
     Ok(())
 }

@@ -5,17 +5,26 @@ use std::path::Path;
 
 use rustix::process::Pid;
 
+use crate::engine::contract::{Event, Events};
 use crate::failure::Failure;
 use crate::host::child;
 use crate::host::command_line::CommandLine;
+use crate::host::confine::Account;
 use crate::host::network::{ADDRESS, GATEWAY, NAME_SERVER, PREFIX};
 use crate::host::process::Process;
 
-/// Starts it for the namespaces of a process. It has made its network card a moment later.
+/// Starts it for the namespaces of a process, as `account` if this process is root. It has made its network card a moment
+/// later.
 ///
 /// # Errors
 /// It is missing, or has no device to make a network card with.
-pub(super) fn start(of: Pid, log: &Path, reaches_host: bool) -> Result<Process, Failure> {
+pub(super) fn start(
+    of: Pid,
+    log: &Path,
+    reaches_host: bool,
+    account: Option<&Account>,
+    events: Events,
+) -> Result<Process, Failure> {
     const TUN: &str = "/dev/net/tun";
     rustix::fs::access(TUN, rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK).map_err(|error| {
         Failure::new(TUN, format_args!("a container's network needs it: {error}"))
@@ -25,8 +34,15 @@ pub(super) fn start(of: Pid, log: &Path, reaches_host: bool) -> Result<Process, 
         Failure::new("pasta", "not found in PATH")
             .with_hint("install it (Debian: apt-get install passt), or use --network none")
     })?;
-    Process::start(&command(CommandLine::new(program), of, reaches_host), None, log, |mut process| {
-        process.wait();
+    let runs_as = account.map(|account| format!("{}:{}", account.uid, account.gid));
+    let program = CommandLine::new(program).args(runs_as.iter().flat_map(|ids| ["--runas", ids.as_str()]));
+    Process::start(&command(program, of, reaches_host), None, log, move |mut process| {
+        let status = process.wait();
+        let words = match process.last_words() {
+            words if words.is_empty() => words,
+            words => format!(": {words}"),
+        };
+        events(Event::HelperEnded(format!("the server of its network ended ({status}){words}")));
     })
 }
 

@@ -11,12 +11,15 @@ use composefs_fuse::Server;
 use guest_protocol::archive::{Packer, pack_tree};
 use guest_protocol::{GuestOptions, MACHINE, Message, Side};
 use layer_store::{ExpectedLayer, Silent, Store};
+use serde::{Deserialize, Serialize};
 
 use super::runtime::Runtime;
 use super::{Container, namespace};
 use crate::engine::contract::{Engine, Event, Events, Exit, Host};
-use crate::engine::plan::{Container as ContainerPlan, ContainerRoot, Format, Plan, Upper};
+use crate::engine::plan::{Container as ContainerPlan, ContainerRoot, Format, Limits, Plan, Upper};
 use crate::failure::{About, Failure};
+use crate::host::child;
+use crate::host::confine;
 use crate::host::fuse_socket::FuseSocket;
 use crate::host::initramfs;
 use crate::host::probe_cache::ProbeCache;
@@ -39,19 +42,39 @@ pub(super) fn formats(
     wanted: Option<Format>,
     accelerator: &'static str,
 ) -> Result<Vec<Format>, Failure> {
+    let wanted: Vec<Format> =
+        Format::ALL.into_iter().filter(|format| wanted.is_none_or(|wanted| wanted == *format)).collect();
+    let overlay = child::find("fuse-overlayfs", &[]).unwrap_or_default();
+    let with = [runtime.program.as_path(), Path::new("/etc/subuid"), Path::new("/dev/fuse"), &overlay];
+    let account = host.confine.1.as_ref().map_or_else(String::new, |account| format!(" as {}", account.uid));
+    let what = |format: Format| format!("container {} {accelerator}{account}", format.name());
     let mut works = Vec::new();
     let mut first_failure = None;
-    for format in Format::ALL.into_iter().filter(|format| wanted.is_none_or(|wanted| wanted == *format)) {
-        let mut probes = ProbeCache::of(host.cache);
-        let with = [runtime.program.as_path(), Path::new("/etc/subuid"), Path::new("/dev/fuse")];
-        let what = format!("container {} {accelerator}", format.name());
-        let attempt = || attempt(engine, host, format, accelerator).map(|()| true);
-        match if host.thorough { attempt() } else { probes.recall(&what, &with, attempt) } {
-            Ok(_) => works.push(format),
-            Err(failure) => drop(first_failure.get_or_insert(failure)),
+    // A failure that is remembered only saves the attempt while something else works.
+    for remembers in [!host.thorough, false] {
+        for format in wanted.iter().copied() {
+            let known = ProbeCache::of(host.cache).get(&what(format), &with).filter(|_| remembers);
+            let outcome: Result<(), Failure> = match known {
+                Some(Ok(())) => Ok(()),
+                Some(Err(Known { cause })) => Err(Failure::new("container", cause)),
+                None => {
+                    let tried = attempt(engine, host, format, accelerator);
+                    (host.check)()?;
+                    let known = tried.as_ref().map(drop).map_err(|failure| Known { cause: failure.cause().to_owned() });
+                    let keep = tried.is_err().then_some(FORGOTTEN);
+                    ProbeCache::of(host.cache).put(&what(format), &with, &known, keep);
+                    tried
+                }
+            };
+            match outcome {
+                Ok(()) => works.push(format),
+                Err(failure) => drop(first_failure.get_or_insert(failure)),
+            }
+            if !works.is_empty() && !host.thorough {
+                break;
+            }
         }
-        (host.check)()?;
-        if !works.is_empty() && !host.thorough {
+        if !works.is_empty() || host.thorough {
             break;
         }
     }
@@ -61,6 +84,15 @@ pub(super) fn formats(
     }
 }
 
+/// How long a failure is remembered: its cause may be mended.
+const FORGOTTEN: Duration = Duration::from_secs(600);
+
+/// A failure that is remembered.
+#[derive(Debug, Serialize, Deserialize)]
+struct Known {
+    cause: String,
+}
+
 fn attempt(engine: &Container, host: &Host<'_>, format: Format, accelerator: &'static str) -> Result<(), Failure> {
     let scratch = tempfile::Builder::new().prefix("lamina-probe-").tempdir().about("temporary directory")?;
     let place = scratch.path().join("place");
@@ -68,7 +100,7 @@ fn attempt(engine: &Container, host: &Host<'_>, format: Format, accelerator: &'s
     let namespace = namespace(accelerator, format.name());
     let server = Arc::new(server(scratch.path())?.in_user_namespace(namespace));
     let root = place.join("root.sock");
-    let served = FuseSocket::listen(server, &root)?;
+    let served = FuseSocket::listen(server, &root, Box::new(|| {}))?;
     let plan = plan(host, &place, root, format, accelerator)?;
     let (sender, events) = channel();
     let running = engine.start(
@@ -90,7 +122,7 @@ fn attempt(engine: &Container, host: &Host<'_>, format: Format, accelerator: &'s
                 _ => continue,
             },
             Ok(Event::Exited(exit)) => break Err(ended(exit)),
-            Ok(Event::DiskFailed(_)) => {}
+            Ok(Event::DiskFailed(_) | Event::HelperEnded(_)) => {}
             Err(_) => break Err(Failure::new("container", "its init did not run in time")),
         }
     };
@@ -146,7 +178,10 @@ fn plan(
             hostname: "lamina-probe".to_owned(),
             options: GuestOptions::default(),
             added_capabilities: 0,
+            init_system: false,
+            limits: Limits::default(),
         }),
+        confine: confine::Decision { support: None, account: host.confine.1.clone() },
         ..Plan::default()
     })
 }

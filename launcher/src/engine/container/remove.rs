@@ -13,6 +13,7 @@ use rustix::thread::UnshareFlags;
 use super::Kept;
 use super::ids::{Ids, become_root};
 use crate::failure::{About, Failure};
+use crate::host::confine::is_root_of_the_host;
 use crate::host::json_file;
 use crate::sys;
 
@@ -29,8 +30,9 @@ pub(crate) fn remove(writes: &Path) -> Result<(), Failure> {
     }
     let record = writes.with_extension("json");
     let kept: Option<Kept> = json_file::read(&record).ok();
-    if let Some(kept) = kept {
-        in_namespace(writes, &kept.ids()?)?;
+    // Root needs no namespace for that.
+    if let Some(kept) = kept.filter(|_| !is_root_of_the_host()) {
+        in_namespace(writes, &kept.ids(None)?)?;
     }
     match fs::remove_dir_all(writes) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).about(writes.display()),

@@ -12,21 +12,48 @@ use serde_json::{Value, json};
 /// Where the rules are, the administrator's own before those of the package.
 const FILES: [&str; 2] = ["/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json"];
 
+const ALLOW: &str = "SCMP_ACT_ALLOW";
+
 /// `SCMP_ACT_ERRNO` with these numbers.
 const EPERM: u32 = 1;
 const EINVAL: u32 = 22;
 const ENOSYS: u32 = 38;
 
+/// What a container's init makes namespaces with. The kernel refuses these calls to its other processes, which lack the
+/// capabilities and may make no user namespace.
+const FOR_NAMESPACES: [&str; 6] = ["unshare", "setns", "mount", "umount", "umount2", "reboot"];
+
 /// Returns the filter for a container with these capabilities, as a container's configuration has it
-/// (`config-linux.md` of the OCI runtime specification, "Seccomp").
-pub(super) fn filter(capabilities: &[&str]) -> Value {
+/// (`config-linux.md` of the OCI runtime specification, "Seccomp"). `makes_namespaces` says whether its init does.
+pub(super) fn filter(capabilities: &[&str], makes_namespaces: bool) -> Value {
     let installed = FILES.iter().find_map(|file| {
         let text = fs::read_to_string(file).ok()?;
         serde_json::from_str::<Rules>(&text).inspect_err(|error| tracing::warn!("{file}: {error}")).ok()
     });
-    match installed {
+    let mut filter = match installed {
         Some(rules) => rules.filter(capabilities),
         None => own(),
+    };
+    if makes_namespaces {
+        permit(&mut filter, &FOR_NAMESPACES);
+    }
+    filter
+}
+
+/// Allows system calls without conditions.
+fn permit(filter: &mut Value, calls: &[&str]) {
+    let Some(rules) = filter["syscalls"].as_array_mut() else { return };
+    for rule in &mut *rules {
+        if let Some(names) = rule["names"].as_array_mut() {
+            names.retain(|name| !name.as_str().is_some_and(|name| calls.contains(&name)));
+        }
+    }
+    rules.retain(|rule| rule["names"].as_array().is_some_and(|names| !names.is_empty()));
+    // A rule that only repeats the default is refused.
+    if filter["defaultAction"] != ALLOW
+        && let Some(rules) = filter["syscalls"].as_array_mut()
+    {
+        rules.push(json!({ "names": calls, "action": ALLOW }));
     }
 }
 
@@ -248,6 +275,20 @@ mod tests {
         assert_eq!(filter["syscalls"][2]["errnoRet"], 1);
         assert_eq!(filter["architectures"], json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]));
         assert_eq!(filter["defaultErrnoRet"], 38);
+    }
+
+    #[test]
+    fn what_init_needs_is_allowed_and_not_refused_by_another_rule() {
+        let rules: Rules = serde_json::from_str(RULES).unwrap();
+        let mut filter = rules.filter(&[]);
+        permit(&mut filter, &["bpf"]);
+        let rules: Vec<(&Value, &Value)> =
+            filter["syscalls"].as_array().unwrap().iter().map(|rule| (&rule["names"], &rule["action"])).collect();
+        let of_bpf: Vec<_> = rules.iter().filter(|(names, _)| names.to_string().contains("bpf")).collect();
+        assert_eq!(of_bpf, [&(&json!(["bpf"]), &json!(ALLOW))]);
+        let mut own = own();
+        permit(&mut own, &FOR_NAMESPACES);
+        assert!(!own.to_string().contains("unshare") && own.to_string().contains("clone3"));
     }
 
     #[test]

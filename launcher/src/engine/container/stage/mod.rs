@@ -2,7 +2,8 @@
 //!
 //! It enters namespaces of its own, mounts the container's root there, and runs the runtime in them:
 //!
-//! 1. It connects to the sockets of its supervisor, because it cannot reach them later.
+//! 1. It connects to the sockets of its supervisor, because it cannot reach them later. If root starts it, it then becomes
+//!    an ordinary user.
 //! 2. It enters a user, a mount and a network namespace, and says so. The supervisor gives ids to the user namespace and
 //!    a network card to the network namespace, and lets it go on.
 //! 3. It mounts the view by FUSE and sends the device to the server of the root. A mount that is made in a user namespace
@@ -16,6 +17,7 @@
 mod fill;
 mod mounts;
 mod network;
+mod root;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -36,6 +38,7 @@ use serde_json::Value;
 use crate::engine::container::ids::become_root;
 use crate::engine::plan::{ContainerRoot, Format, Upper};
 use crate::failure::{About, Failure};
+use crate::host::confine::Account;
 use crate::host::json_file;
 use crate::sys;
 
@@ -49,6 +52,8 @@ pub(super) const GO: &str = "go";
 /// What a stage is told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Spec {
+    /// Whom it becomes, if root starts it.
+    pub(super) account: Option<Account>,
     /// The directory of the machine's sockets.
     pub(super) place: PathBuf,
     /// The socket of the control channel.
@@ -63,6 +68,8 @@ pub(super) struct Spec {
     pub(super) format: Format,
     /// A file of the lower tree that an overlay must be able to change, to find out whether it can.
     pub(super) check: Option<String>,
+    /// Whether no process of the container may make a user namespace, because its init may make other namespaces.
+    pub(super) no_user_namespaces: bool,
     /// The last group id of the container.
     pub(super) last_group: u32,
     /// System controls of its network namespace, as paths below `/proc/sys`, with their values.
@@ -86,7 +93,7 @@ pub(super) struct Spec {
 /// A namespace, a mount or the runtime cannot be made.
 pub(crate) fn run(arguments: &[OsString]) -> Result<u8, Failure> {
     let [file] = arguments else { return Err(Failure::new(CONTAINER, "needs a file")) };
-    let spec: Spec = json_file::read(Path::new(file))?;
+    let mut spec: Spec = json_file::read(Path::new(file))?;
     let connect = |path: &Path| UnixStream::connect(path).about(path.display());
     let monitor = connect(&spec.monitor)?;
     let control = connect(&spec.control)?;
@@ -94,6 +101,9 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<u8, Failure> {
         ContainerRoot::View(socket) => Some(connect(socket)?),
         ContainerRoot::Directory(_) => None,
     };
+    if let Some(account) = spec.account.take() {
+        root::give_up(&mut spec, &account)?;
+    }
     enter(&monitor)?;
     tie_to_parent()?;
     network::prepare(spec.last_group);
@@ -108,6 +118,10 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<u8, Failure> {
     let inherited = stage.descriptors(control)?;
     let monitor = sys::above_inherited(monitor.into()).about("descriptors")?;
     let inherited = sys::inheritable(inherited).about("descriptors")?;
+    if spec.no_user_namespaces {
+        let limit = "/proc/sys/user/max_user_namespaces";
+        std::fs::write(limit, "0").about(limit)?;
+    }
     let runtime = start(&spec, first.is_none())?;
     // The control channel ends with the container's init, so nothing else may keep it open.
     drop(inherited);

@@ -16,10 +16,11 @@ use rustix::mount::{
     mount_remount, open_tree,
 };
 use rustix::thread::UnshareFlags;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::fill::fill;
 use super::{Spec, tied};
+use crate::engine::container::config::COPIED;
 use crate::engine::plan::{ContainerRoot, Format, Upper};
 use crate::failure::{About, Failure};
 use crate::host::child;
@@ -140,6 +141,7 @@ impl<'a> Stage<'a> {
     /// Writes the configuration.
     pub(super) fn write_bundle(&self) -> Result<(), Failure> {
         let mut config = self.spec.config.clone();
+        config["mounts"].as_array_mut().into_iter().flatten().for_each(like_the_images);
         if self.spec.format == Format::None {
             config["root"]["readonly"] = true.into();
             let memory = |target: &str, mode: &str| {
@@ -178,6 +180,20 @@ impl<'a> Stage<'a> {
             other => Err(Failure::new(other, "there is no such descriptor")),
         };
         self.spec.descriptors.iter().map(one).collect()
+    }
+}
+
+/// Gives a volume the owner and the mode of the image's directory, whose content is copied there.
+fn like_the_images(mount: &mut Value) {
+    let copied = mount["options"].as_array().is_some_and(|options| options.iter().any(|option| option == COPIED));
+    let target = mount["destination"].as_str().unwrap_or_default().trim_start_matches('/');
+    let Some(found) = fs::metadata(Path::new(LOWER).join(target)).ok().filter(|found| copied && found.is_dir()) else {
+        return;
+    };
+    if let Some(options) = mount["options"].as_array_mut() {
+        options.retain(|option| option.as_str().is_some_and(|option| !option.starts_with("mode=")));
+        let ids = [format!("uid={}", found.uid()), format!("gid={}", found.gid())];
+        options.extend([format!("mode={:o}", found.mode() & 0o7777)].into_iter().chain(ids).map(Value::from));
     }
 }
 
