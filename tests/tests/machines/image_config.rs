@@ -10,8 +10,8 @@ on_engines! {
     every:
         every_field_of_a_config_reaches_the_command,
         what_is_not_done_for_an_image_is_said_and_its_command_runs,
-        stop_sends_the_signal_of_the_image_or_of_the_user;
-    with_kernel: volumes_and_the_working_directory_are_there_in_a_root_that_takes_no_change;
+        stop_sends_the_signal_of_the_image_or_of_the_user,
+        volumes_and_the_working_directory_are_there_in_a_root_that_takes_no_change;
 }
 
 /// Runs the image's own command to its end.

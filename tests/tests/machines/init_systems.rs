@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::fixture::Machines;
 
 on_engines! {
-    with_kernel: init_of_an_image_is_process_one_and_ends_in_its_own_ways;
+    every: init_of_an_image_is_process_one_and_ends_in_its_own_ways;
 }
 
 /// An init that prints what it sees, ends on the signals that end systemd, and powers off when it is asked to.
