@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 
+import containers
 import report
 
 REFERENCE = "bench.test/image:1"
@@ -246,8 +247,10 @@ def main():
         rows = one_machine(bench, rounds) + many_machines(bench, rounds) + one_file(bench, "direct") + one_file(bench, "block") + block_metadata(bench)
         os.rmdir(os.path.join(bench.run_directory, "lamina"))
         os.rmdir(bench.run_directory)
+    rows += containers.rows(images, programs, rounds)
     notes = [f"emulated guests (TCG) of 512 MiB; medians of {rounds} interleaved rounds"]
     notes.append("the page cache is the host's: what a guest's own kernel caches is in that guest's memory, once for each")
+    notes.append("containers: an ordinary user's, by runc; podman has the same image unpacked in its own storage")
     if TOGETHER < 10:
         notes.append(f"{TOGETHER} at once instead of ten, because this machine has {os.cpu_count()} cores")
     report.write(results, "launch", "Machines: start, run, stop", notes, rows)

@@ -1,7 +1,7 @@
 //! The rights that init has in a container and the container's processes have not.
 //!
 //! Where the container's command is an init, init makes a namespace for it, for which it is given capabilities. No process
-//! that it starts can have them. Nor can one get them by a user namespace of its own: the container may make none.
+//! of the image can have them. Nor can one get them by a user namespace of its own: the container may make none.
 
 use std::process::Command;
 

@@ -12,7 +12,9 @@ use super::on_top::OnTop;
 use super::outcome::{Outcome, refuse_json};
 use super::ports::{self, Ports};
 use super::pull::Missing;
-use super::values::{Processors, parse_disk, parse_log_size, parse_memory, parse_name, parse_size, split_command};
+use super::values::{
+    Processors, TO_BOOT, parse_disk, parse_log_size, parse_memory, parse_name, parse_size, split_command,
+};
 use super::{Global, config, store};
 use crate::engine::{Backend, Choice, Limits, RunRequest, table};
 use crate::failure::{About, Failure, USAGE};
@@ -315,6 +317,10 @@ impl Run {
         if self.pids_limit.is_some() {
             return Err(Failure::new("--pids-limit", "the processes of a VM are limited by its memory")
                 .with_hint("use --ulimit nproc=N, or --engine container"));
+        }
+        if spec.memory_mib < TO_BOOT {
+            let cause = format!("a VM needs at least {TO_BOOT}M to boot");
+            return Err(Failure::new(format_args!("--memory {}M", spec.memory_mib), cause));
         }
         if self.cpus.is_some_and(|cpus| cpus.rounded) {
             tell!("lamina: --cpus: a VM has whole processors; this one gets {}", spec.cpus);

@@ -33,14 +33,18 @@ fn whole(number: f64) -> Option<u64> {
     (0.0..9e18).contains(&number).then_some(number as u64)
 }
 
-/// Parses a memory size into MiB.
+/// The least memory of a VM in MiB.
+pub(super) const TO_BOOT: u64 = 96;
+
+/// Parses a memory size into MiB. A VM needs [`TO_BOOT`].
 pub(super) fn parse_memory(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 6;
     match parse_size(text)? {
-        bytes if bytes >= 96 << 20 => Ok(bytes >> 20),
+        bytes if bytes >= LEAST << 20 => Ok(bytes >> 20),
         bytes if bytes < 1 << 20 => {
-            Err(format!("a guest needs at least 96M to boot; a plain number is in bytes, as in {bytes}M"))
+            Err(format!("expected at least {LEAST}M; a plain number is in bytes, as in {bytes}M"))
         }
-        _ => Err("a guest needs at least 96M to boot".to_owned()),
+        _ => Err(format!("expected at least {LEAST}M")),
     }
 }
 
@@ -142,7 +146,8 @@ mod tests {
         }
         assert_eq!(parse_memory("512M"), Ok(512));
         assert_eq!(parse_memory("1.5g"), Ok(1536));
-        assert!(parse_memory("32M").is_err());
+        assert_eq!(parse_memory("32M"), Ok(32));
+        assert!(parse_memory("5M").is_err());
         assert!(parse_memory("512").unwrap_err().contains("512M"));
     }
 

@@ -84,8 +84,9 @@ impl Process {
         tracing::debug!("starting {}", command.to_shell());
         let (pid, handle) = match confinement {
             None => {
-                let child =
-                    child::command(command)?.stdout(output).stderr(errors).spawn().about(command.program.display())?;
+                let mut started = child::command(command)?;
+                started.env_clear().envs(Environment::Harmless.variables());
+                let child = started.stdout(output).stderr(errors).spawn().about(command.program.display())?;
                 handle_of(child)?
             }
             Some(confinement) => start_confined(command, confinement, output, errors)?,

@@ -59,7 +59,7 @@ fn no_process_of_a_container_of_root_is_root_of_the_host_and_what_it_keeps_stays
     until("the command's processes", || users_below(stage).contains(&(100_000 + 32)));
     let users = users_below(stage);
     assert!(users.len() > 4 && users.iter().all(|found| *found == user || *found >= 100_000), "{users:?}");
-    let pasta = session.traces().processes().into_iter().find(|process| process.command.contains("pasta --foreground"));
+    let pasta = session.traces().processes().into_iter().find(|process| process.command.contains("--ns-ifname"));
     let pasta = pasta.expect("pasta runs").pid.as_raw_nonzero();
     assert_eq!(fs::metadata(format!("/proc/{pasta}")).unwrap().uid(), user);
 

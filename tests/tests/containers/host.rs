@@ -80,5 +80,6 @@ fn limits_without_control_groups_of_version_2_are_a_warning() {
     assert_eq!(finished.stderr.lines().count(), 1, "{finished}");
     let vm = ["run", "--engine", "qemu", "--pids-limit", "100", REFERENCE, "--", "true"];
     session.run(vm).failed("--ulimit nproc");
+    session.run(["run", "--engine", "qemu", "--memory", "32M", REFERENCE, "--", "true"]).failed("at least 96M");
     session.traces().assert_nothing_left();
 }
