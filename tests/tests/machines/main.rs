@@ -3,7 +3,6 @@
 mod abnormal_ends;
 mod by_root;
 mod container_habits;
-mod delegation;
 mod faults;
 mod fixture;
 mod habits;
