@@ -185,7 +185,7 @@ impl Session {
         }
         // What looks at the writes reaches them by way of init, which only a process with the same rights may do.
         if guest.in_container && !tool::looks_at_writes(&self.process) {
-            rights::keep_from(&mut command);
+            rights::keep_from(&mut command, self.process.privileges.added_capabilities);
         }
         privileges::restrict(&mut command, &self.process.privileges, guest.in_container)?;
         become_account(&mut command, &account);

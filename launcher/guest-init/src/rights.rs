@@ -18,14 +18,15 @@ pub(crate) fn makes_namespaces() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
-/// Keeps init's own rights from a new process of a container. Must come before it changes its account, which gives up the
-/// right to do this.
-pub(crate) fn keep_from(command: &mut Command) {
+/// Keeps init's own rights from a new process of a container, except those that the user has `added` to the process. Must
+/// come before it changes its account, which gives up the right to do this.
+pub(crate) fn keep_from(command: &mut Command, added: u64) {
     if makes_namespaces() {
-        sys::before_exec(command, || {
-            for capability in OWN {
+        let kept: Vec<CapabilitySet> = OWN.into_iter().filter(|own| added & own.bits() == 0).collect();
+        sys::before_exec(command, move || {
+            for capability in &kept {
                 // Root gets no capability that is not in this set when it executes a program.
-                remove_capability_from_bounding_set(capability)?;
+                remove_capability_from_bounding_set(*capability)?;
             }
             Ok(())
         });

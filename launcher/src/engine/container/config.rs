@@ -233,7 +233,7 @@ mod tests {
         };
         let added_capabilities = 1 << 12;
         let container = Container { options, added_capabilities, ..container(Upper::Memory { limit: None }) };
-        let config = config(&container, &Ids::single());
+        let config = config(&container, &Ids::single(None));
         let mounts = config["mounts"].as_array().unwrap();
         let targets: Vec<&str> = mounts.iter().map(|mount| mount["destination"].as_str().unwrap()).collect();
         assert!(targets.ends_with(&["/srv", "/t", "/srv/cache/deep", "/dev/fuse"]), "{targets:?}");

@@ -50,7 +50,7 @@ pub(crate) fn remove_tree(directory: &Path) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         done => return done.about(directory.display()),
     }
-    in_namespace(directory, &Ids::subordinate((0, 0))?)?;
+    in_namespace(directory, &Ids::subordinate((0, 0), None)?)?;
     fs::remove_dir(directory).about(directory.display())
 }
 
