@@ -174,10 +174,11 @@ fn containers(engine: &dyn Engine, host: &Host<'_>) -> Result<Vec<Finding>, Fail
         let request = RunRequest { machine: Choice::Forced((*way).to_owned()), ..RunRequest::default() };
         let probed = engine.probe(host, &request);
         (host.check)()?;
+        let is_first = findings.iter().all(|finding| !finding.works);
         let outcome = probed.map(|can| {
             notices = can.notices;
-            let advantage = can.machines.first().map_or("", |way| way.advantage);
-            format!("a test container ran: {advantage}")
+            let when = if is_first { "it is used".to_owned() } else { format!("it is used with --machine {way}") };
+            format!("a test container ran; {when}")
         });
         findings.push(Finding::new(&format!("{} {way}", engine.title()), false, outcome));
     }

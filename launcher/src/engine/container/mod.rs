@@ -185,7 +185,7 @@ impl Engine for Container {
         let monitor = UnixListener::bind(&plan.monitor).about(plan.monitor.display())?;
         let command = limits::within(&container.limits, CommandLine::of_ourselves(CONTAINER)?.arg(&file))?;
         let of_network = Events::clone(&events);
-        let process = Process::start(&command, None, &plan.log, move |mut process| {
+        let mut process = Process::start(&command, None, &plan.log, move |mut process| {
             let (handle, told) = (process.handle(), Events::clone(&events));
             let connecting = std::thread::spawn(move || {
                 if let Some(stream) = handle.accept(&control) {
@@ -199,7 +199,8 @@ impl Engine for Container {
             events(Event::Exited(exit));
         })?;
         let (first, network) = guide(&process, &monitor, plan, &ids, of_network).map_err(|failure| {
-            // What the stage or the runtime wrote says more than that it ended.
+            // What the stage or the runtime wrote says more than that it ended. The log has it after the end.
+            process.end();
             match process.last_words() {
                 words if words.is_empty() => failure,
                 words => Failure::new("container", words.trim_start_matches("lamina: ")),
