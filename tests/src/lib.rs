@@ -14,6 +14,7 @@ pub mod layout;
 pub mod oracle;
 pub mod power_cut;
 pub mod session;
+pub mod stand_in;
 pub mod store_checks;
 pub mod traces;
 pub mod tree;

@@ -5,14 +5,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use end_to_end::layout::Layer;
-use end_to_end::{Actor, Finished, Layout, Session};
-
-const REFERENCE: &str = "lamina.test/image:1";
+use end_to_end::Actor;
+use end_to_end::stand_in::StandIn;
 
 /// Its guest reports the command line, or ends the way that MODE says.
 const STAND_IN: &str = r#"#!/usr/bin/python3
@@ -36,24 +31,7 @@ def event(source, name):
     what = {'timestamp': {'secs': 0, 'nanos': 1}, 'source': source, 'event': name, 'properties': None}
     events.write(json.dumps(what, indent=2) + '\n\n'); events.flush()
 for what in [('vmm', 'starting'), ('vm', 'booting'), ('vm', 'booted')]: event(*what)
-control = socket.socket(socket.AF_UNIX); control.connect(vsock + '_1024')
-def send(stream, kind, payload=b''):
-    control.sendall(struct.pack('<IIB3x', len(payload), stream, kind) + payload)
-def take(count):
-    data = b''
-    while len(data) < count:
-        more = control.recv(count - len(data))
-        if not more: sys.exit(0)
-        data += more
-    return data
-def receive():
-    length, stream, kind = struct.unpack('<IIB3x', take(12))
-    return stream, kind, take(length)
-send(0, 1, json.dumps({'version': PROTOCOL, 'kernel': '6.1'}).encode())
-while receive()[1] != 2: pass
-send(0, 3)
-while receive()[:2] != (1, 4): pass
-send(1, 5)
+INIT
 if 'MODE' == 'reboots':
     event('vm', 'rebooting'); event('vm', 'rebooted'); time.sleep(1000)
 if 'MODE' == 'reboots-as-of-v38':
@@ -75,50 +53,8 @@ send(0, 17)
 for what in [('vm', 'shutdown'), ('vm', 'deleted'), ('vmm', 'shutdown')]: event(*what)
 "#;
 
-/// A session with an image, and a stand-in as the only `cloud-hypervisor`.
-struct Stand {
-    actor: Actor,
-    session: Session,
-    programs: PathBuf,
-}
-
-impl Stand {
-    fn of(actor: Actor) -> Self {
-        let session = Session::new(actor);
-        let layer = Layer::of_files(&[("etc/passwd", b"root:x:0:0::/:/bin/sh\n"), ("bin/sh", b"")]);
-        session.import(Layout::of(std::slice::from_ref(&layer)).path(), REFERENCE);
-        let programs = session.work("programs");
-        fs::set_permissions(&programs, PermissionsExt::from_mode(0o755)).unwrap();
-        Self { actor, session, programs }
-    }
-
-    /// Puts the stand-in of a version there. It prints `version`, and its guest does what `mode` says.
-    fn puts(&self, version: &str, mode: &str) {
-        let program = self.programs.join("cloud-hypervisor");
-        let text = STAND_IN
-            .replace("VERSION", version)
-            .replace("MODE", mode)
-            .replace("PROTOCOL", &guest_protocol::VERSION.to_string());
-        // A new file, because the probe cache tells programs apart by their inodes and times.
-        let _ = fs::remove_file(&program);
-        fs::write(&program, text).unwrap();
-        fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
-    }
-
-    /// `lamina run --engine cloud-hypervisor OPTIONS IMAGE -- /bin/sh`.
-    fn command(&self, options: &[&str]) -> Command {
-        let mut command = self.session.lamina(["run", "--engine", "cloud-hypervisor"]);
-        command.env("PATH", format!("{}:{}", self.programs.display(), std::env::var("PATH").unwrap()));
-        if self.actor == Actor::Root {
-            command.args(["--as", "lamina-test"]);
-        }
-        command.args(options).args([REFERENCE, "--", "/bin/sh"]);
-        command
-    }
-
-    fn run(&self, options: &[&str]) -> Finished {
-        Finished::of(&mut self.command(options))
-    }
+fn stand_in(actor: Actor) -> StandIn {
+    StandIn::of(actor, "cloud-hypervisor", STAND_IN)
 }
 
 /// Returns the words after `flag` up to the next flag.
@@ -129,7 +65,7 @@ fn values<'a>(arguments: &'a [String], flag: &str) -> Vec<&'a str> {
 
 #[test]
 fn each_version_gets_its_dialect_and_nothing_is_left_of_a_run() {
-    let stand = Stand::of(Actor::Root);
+    let stand = stand_in(Actor::Root);
     for (version, names_formats) in
         [("v39.0", false), ("v50.2", false), ("v51.2", true), ("v52.0", true), ("v53.0-dirty", true)]
     {
@@ -164,7 +100,7 @@ fn each_version_gets_its_dialect_and_nothing_is_left_of_a_run() {
 
 #[test]
 fn block_root_is_a_disk_and_needs_no_share() {
-    let stand = Stand::of(Actor::Root);
+    let stand = stand_in(Actor::Root);
     stand.puts("cloud-hypervisor v53.0", "reports");
     let finished = stand.run(&["--backend", "block", "--network", "none"]).succeeded();
     let report: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
@@ -177,7 +113,7 @@ fn block_root_is_a_disk_and_needs_no_share() {
 
 #[test]
 fn reboot_power_off_panic_kill_and_failure_are_told_apart() {
-    let stand = Stand::of(Actor::Root);
+    let stand = stand_in(Actor::Root);
     for (mode, expected) in [
         ("reboots", "the guest rebooted before its command ended"),
         ("reboots-as-of-v38", "the guest rebooted before its command ended"),
@@ -200,7 +136,7 @@ fn reboot_power_off_panic_kill_and_failure_are_told_apart() {
 
 #[test]
 fn missing_network_is_told_with_its_reason_and_what_cannot_be_is_refused_with_a_remedy() {
-    let stand = Stand::of(Actor::Root);
+    let stand = stand_in(Actor::Root);
     stand.puts("cloud-hypervisor v53.0", "reports");
     // A passt that has no --vhost-user, as Debian 12's, and starts.
     let passt = stand.programs.join("passt");
@@ -235,7 +171,7 @@ fn missing_network_is_told_with_its_reason_and_what_cannot_be_is_refused_with_a_
 
 #[test]
 fn program_that_is_missing_too_old_or_another_one_is_refused_with_where_to_get_one() {
-    let stand = Stand::of(Actor::User);
+    let stand = stand_in(Actor::User);
     let refused = stand.run(&[]);
     refused.failed("--engine cloud-hypervisor: cloud-hypervisor: not found in PATH");
     assert!(refused.stderr.contains("/releases"), "{refused}");
@@ -254,32 +190,19 @@ fn program_that_is_missing_too_old_or_another_one_is_refused_with_where_to_get_o
 
 #[test]
 fn host_without_kvm_is_refused_with_another_engine_and_nothing_is_started() {
-    let stand = Stand::of(Actor::Root);
+    let stand = stand_in(Actor::Root);
     stand.puts("cloud-hypervisor v53.0", "reports");
-    // What cannot be opened hides the device, if there is one.
-    let hides = stand.session.work("hides").join("socket");
-    let _listener = UnixListener::bind(&hides).unwrap();
-    let inner = stand.command(&["--network", "none"]);
-    let mut command = stand.session.command(Path::new("/usr/bin/unshare"));
-    command.args(["--mount", "/bin/sh", "-c"]);
-    command.arg("test ! -e /dev/kvm || mount --bind \"$1\" /dev/kvm; shift; exec \"$@\"").arg("sh").arg(&hides);
-    command.arg(inner.get_program()).args(inner.get_args());
-    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let refused = Finished::of(&mut command);
+    let refused = stand.run_without_kvm(&["--network", "none"]);
     refused.failed("--engine cloud-hypervisor: Cloud Hypervisor: it needs KVM: /dev/kvm: ");
     assert!(refused.stderr.contains("use --engine qemu"), "{refused}");
-    drop(_listener);
-    fs::remove_file(&hides).unwrap();
     stand.session.traces().assert_nothing_left();
 }
 
 #[test]
 fn auto_takes_it_where_there_is_no_qemu_and_says_why() {
-    let stand = Stand::of(Actor::Root);
+    let stand = stand_in(Actor::Root);
     stand.puts("cloud-hypervisor v53.0", "reports");
-    let mut command = stand.session.lamina(["run", "--as", "lamina-test", "--explain", "--network", "none"]);
-    command.env("PATH", &stand.programs).args([REFERENCE, "--", "/bin/sh"]);
-    let finished = Finished::of(&mut command).succeeded();
+    let finished = stand.run_by_choice(&["--network", "none"]).succeeded();
     for expected in [
         "engine cloud-hypervisor: the first that can be used here",
         "not qemu: qemu-system-x86_64: not found in PATH",

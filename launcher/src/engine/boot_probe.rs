@@ -155,7 +155,7 @@ impl Probe<'_> {
 
     fn run(&self, accelerator: &'static str) -> Result<Verdict, Failure> {
         let scratch = tempfile::Builder::new().prefix("lamina-probe-").tempdir().about("temporary directory")?;
-        let plan = self.plan(accelerator, scratch.path());
+        let plan = self.plan(accelerator, scratch.path())?;
         plan.check()?;
         let (events, inbox) = channel();
         let running = self.engine.start(&plan, Arc::new(move |event| drop(events.send(event))))?;
@@ -188,14 +188,14 @@ impl Probe<'_> {
 
     /// Returns the plan of a guest with a console and nothing else. `earlyprintk` would show its first line sooner, but
     /// takes half of its time where each byte of a serial line is slow.
-    fn plan(&self, accelerator: &'static str, scratch: &Path) -> Plan {
-        Plan {
+    fn plan(&self, accelerator: &'static str, scratch: &Path) -> Result<Plan, Failure> {
+        Ok(Plan {
             name: "lamina-probe".into(),
             accelerator,
             machine: self.machine,
             cpus: 1,
             memory_mib: 256,
-            kernel: self.boot.kernel.image.clone(),
+            kernel: self.engine.kernel(&self.boot.kernel, self.host.cache)?,
             initramfs: self.boot.initramfs.clone(),
             kernel_parameters: Vec::new(),
             shares: Vec::new(),
@@ -208,7 +208,7 @@ impl Probe<'_> {
             log: scratch.join("hypervisor.log"),
             confine: self.confine.clone(),
             container: None,
-        }
+        })
     }
 }
 

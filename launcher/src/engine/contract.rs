@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::plan::Plan;
+use super::plan::{Disk, Plan};
 use super::request::RunRequest;
 use crate::failure::Failure;
 use crate::host::Boot;
-use crate::host::child;
 use crate::host::command_line::CommandLine;
 use crate::host::confine::{Account, Level, Support};
+use crate::host::kernel::Kernel;
 use crate::host::network::NetworkBackend;
 use crate::host::process::Process;
 
@@ -56,6 +56,23 @@ pub(crate) trait Engine: fmt::Debug + Sync {
     /// # Errors
     /// It cannot be used here at all, or the probe was cancelled.
     fn probe(&self, host: &Host<'_>, request: &RunRequest) -> Result<Capabilities, Failure>;
+
+    /// Returns what it boots for `kernel`: the image that distributions install, unless it takes another form, which is
+    /// then made in `cache`.
+    ///
+    /// # Errors
+    /// The other form cannot be made.
+    fn kernel(&self, kernel: &Kernel, _cache: &Path) -> Result<PathBuf, Failure> {
+        Ok(kernel.image.clone())
+    }
+
+    /// Returns the serial by which its guests find a disk.
+    ///
+    /// # Errors
+    /// The disk cannot be examined.
+    fn serial(&self, disk: &Disk) -> Result<String, Failure> {
+        Ok(disk.serial.clone())
+    }
 
     /// Checks for what this engine cannot do. [`check`] checks for what no engine can do.
     ///
@@ -257,21 +274,4 @@ pub(crate) fn check(engine: &dyn Engine, plan: &Plan) -> Result<(), Failure> {
     }
     plan.check()?;
     engine.check(plan)
-}
-
-/// Finds the program of an engine whose command line is only printed.
-///
-/// # Errors
-/// It is missing; says that it is not needed.
-pub(super) fn find_printed(program: &str) -> Result<PathBuf, Failure> {
-    child::find(program, &[]).ok_or_else(|| {
-        Failure::new(program, "not found in PATH")
-            .with_hint("lamina runs VMs with QEMU, and only prints the command line of this one")
-    })
-}
-
-/// Returns the failure for an engine that can be printed but not started yet.
-pub(super) fn not_started_yet(engine: &dyn Engine) -> Failure {
-    Failure::new(engine.title(), "lamina prints what it would be given (--dry-run), and cannot start it yet")
-        .with_hint("use --engine qemu")
 }

@@ -6,13 +6,13 @@
 //! these sockets are in a directory that only the engine's process uses, because a confined engine must be able to make
 //! them.
 
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use guest_protocol::SOCKET_PORT;
-use rustix::fs::{FileType, Mode};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::process::{Gid, Uid};
 
 use super::contract::{Event, Events};
@@ -101,6 +101,15 @@ impl SocketDevice {
     pub(super) fn confinement(&self, plan: &Plan, program: &Path) -> Option<Confinement> {
         plan.confinement(program, &[], Some(self.directory.clone()))
     }
+}
+
+/// Opens a pipe to read from, also for writing, so that it has no end before the engine opens it.
+///
+/// # Errors
+/// It cannot be opened.
+pub(super) fn open_pipe(path: &Path) -> Result<File, Failure> {
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(path).about(path.display())
 }
 
 /// Waits for init.

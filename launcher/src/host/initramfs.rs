@@ -63,11 +63,11 @@ pub(crate) fn init(cache: &Path) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-/// How long the initramfs of another kernel or build is kept. A guest that was started from it has read it long before.
+/// How long what was made of another kernel or build is kept. A guest that was started from it has read it long before.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// Removes old files of the same kind, of other kernels and of other builds of this program.
-fn forget_others(current: &Path) {
+pub(super) fn forget_others(current: &Path) {
     for path in current.parent().into_iter().flat_map(fs::read_dir).flatten().flatten().map(|entry| entry.path()) {
         let kind = |path: &Path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -21,6 +21,7 @@ pub(crate) mod resolver;
 pub(crate) mod share;
 mod tools;
 pub(crate) mod virtiofsd;
+pub(crate) mod vmlinux;
 
 pub(crate) use ability::{current_boot, fuse, has_memory, namespaces, shared_memory};
 pub(crate) use tools::{Boot, Tools, Wanted, version};

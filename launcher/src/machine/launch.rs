@@ -173,7 +173,7 @@ impl Prepared {
             machine: self.decision.machine,
             cpus: self.spec.cpus,
             memory_mib: self.spec.memory_mib,
-            kernel: boot.kernel.image.clone(),
+            kernel: self.engine.kernel(&boot.kernel, &machine::cache_home()?)?,
             initramfs: boot.initramfs.clone(),
             kernel_parameters,
             shares: root_share.into_iter().chain(further.map(device)).collect(),
@@ -367,8 +367,12 @@ impl Prepared {
         let alike = |engine: &&dyn Engine| {
             engine.name() != self.engine.name() && engine.shares_kernel() == self.engine.shares_kernel()
         };
+        let kernel = |engine: &dyn Engine| {
+            let boot = self.tools.boot.as_ref().map_err(Clone::clone)?;
+            engine.kernel(&boot.kernel, &machine::cache_home()?)
+        };
         for engine in table::ENGINES.into_iter().filter(alike) {
-            text.push_str(&other(engine, &plan));
+            text.push_str(&other(engine, &plan, kernel));
         }
         Ok(text)
     }
@@ -394,6 +398,7 @@ impl Prepared {
         };
         let plan = self.plan(directory)?;
         engine::check(self.engine, &plan)?;
+        let setup = self.setup(&plan)?;
         let socket = self.socket(directory, ROOT);
         let volumes = std::mem::take(&mut self.volumes);
         let config = RunConfig {
@@ -406,7 +411,7 @@ impl Prepared {
             filter: self.filters().then(|| (directory.socket(FILTER), self.socket(directory, NETWORK))),
             log_size: self.spec.log_max_size,
             show_console: self.spec.show_console,
-            setup: self.setup(),
+            setup,
             secrets: self.spec.secrets.iter().map(Secret::read).collect::<Result<_, _>>()?,
             process: self.spec.process,
             ready: self.spec.ready,
@@ -416,7 +421,11 @@ impl Prepared {
     }
 
     /// Returns what the guest is told to mount.
-    fn setup(&self) -> Setup {
+    fn setup(&self, plan: &Plan) -> Result<Setup, Failure> {
+        let serial = |name: &str| match plan.disks.iter().find(|disk| disk.serial == name) {
+            Some(disk) => self.engine.serial(disk),
+            None => Ok(name.to_owned()),
+        };
         let share = |(position, resolved): (usize, &Resolved)| guest_protocol::Share {
             tag: share::tag(position + 1),
             target: resolved.share.guest.clone(),
@@ -424,18 +433,17 @@ impl Prepared {
             fill: resolved.share.fills && !resolved.share.read_only,
             file: resolved.file.clone(),
         };
-        let root = ROOT.to_owned();
-        Setup {
+        Ok(Setup {
             hostname: self.spec.hostname.as_ref().unwrap_or(&self.spec.name).clone(),
             seconds: 0,
             nanoseconds: 0,
             root: match self.root_device {
-                RootDevice::FileSystem => RootSource::Share(root),
-                RootDevice::ServedDisk | RootDevice::ImageFile(_) => RootSource::Image(root),
+                RootDevice::FileSystem => RootSource::Share(ROOT.to_owned()),
+                RootDevice::ServedDisk | RootDevice::ImageFile(_) => RootSource::Image(serial(ROOT)?),
             },
             overlay: match self.spec.writes {
                 Writes::Memory { limit } => Overlay::Memory { limit },
-                Writes::Disk { .. } => Overlay::Disk { serial: KEPT.to_owned() },
+                Writes::Disk { .. } => Overlay::Disk { serial: serial(KEPT)? },
                 Writes::Nowhere => Overlay::ReadOnly,
             },
             // A container has its shares from the beginning.
@@ -450,7 +458,7 @@ impl Prepared {
             init_system: self.spec.process.is_init_system(),
             user: self.spec.process.user.clone(),
             options: Box::new(self.spec.options.clone()),
-        }
+        })
     }
 }
 
@@ -492,9 +500,14 @@ fn decide_confinement(
 }
 
 /// Describes the same machine for another engine, or says why that engine cannot run it. That is no failure, because
-/// the other engine is not used.
-fn other(engine: &dyn Engine, plan: &Plan) -> String {
-    match engine::check(engine, plan).and_then(|()| engine.describe(plan)) {
+/// the other engine is not used. `kernel` finds what an engine boots.
+fn other(engine: &dyn Engine, plan: &Plan, kernel: impl FnOnce(&dyn Engine) -> Result<PathBuf, Failure>) -> String {
+    let described = engine::check(engine, plan).and_then(|()| {
+        // A container has none.
+        let kernel = if engine.shares_kernel() { PathBuf::new() } else { kernel(engine)? };
+        engine.describe(&Plan { kernel, ..plan.clone() })
+    });
+    match described {
         Ok(description) => format!("# the same by {}\n{description}", engine.title()),
         Err(failure) => {
             let complaint = failure.complaint().replace('\n', " ");
@@ -622,10 +635,11 @@ mod tests {
     fn what_cannot_be_written_for_an_engine_that_is_only_printed_is_a_remark() {
         let engine = table::find("cloud-hypervisor").unwrap();
         let mut plan = engine::example(1);
-        assert!(other(engine, &plan).starts_with("# the same by Cloud Hypervisor\ncloud-hypervisor "));
+        let kernel = |_: &dyn Engine| Ok(PathBuf::from("/boot/vmlinuz"));
+        assert!(other(engine, &plan, kernel).starts_with("# the same by Cloud Hypervisor\ncloud-hypervisor "));
         for odd in ["/run/a\"b", "/run/a[b]", "/run/a\nb "] {
             plan.shares[0].socket = odd.into();
-            let printed = other(engine, &plan);
+            let printed = other(engine, &plan, kernel);
             assert!(printed.starts_with("# not by Cloud Hypervisor: ") && printed.lines().count() == 1, "{printed}");
         }
     }

@@ -7,12 +7,10 @@ mod command;
 mod events;
 mod version;
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use guest_protocol::Part;
-use rustix::fs::OFlags;
 
 use self::events::{Reader, Stop};
 use self::version::{REMEDY, Version};
@@ -22,8 +20,8 @@ use super::contract::{
 };
 use super::plan::{KVM, NetworkDevice, Plan};
 use super::request::{Choice, RunRequest};
-use super::socket_device::SocketDevice;
-use crate::failure::{About, Failure};
+use super::socket_device::{SocketDevice, open_pipe};
+use crate::failure::Failure;
 use crate::host::child;
 use crate::host::confine::{self, Level, Support};
 use crate::host::confinement_probe;
@@ -150,12 +148,6 @@ fn support(host: &Host<'_>, program: &Path) -> Result<Support, Failure> {
     let mut probes = ProbeCache::of(host.cache);
     let found = confinement_probe::support(program, account.as_ref(), &mut probes, host.thorough)?;
     Ok(Support { own_filter: true, ..found })
-}
-
-/// Opens a pipe to read from, also for writing, so that it has no end before the engine opens it.
-fn open_pipe(path: &Path) -> Result<File, Failure> {
-    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
-    OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(path).about(path.display())
 }
 
 /// Reads events until the engine ends. Returns why the machine stopped, if it has said so. It has no option against

@@ -1,36 +1,64 @@
-//! Firecracker: disks only, described by one JSON document (`--config-file`).
+//! Firecracker: disks and a socket device only, configured by requests to its REST interface.
 //!
-//! It has no virtiofs, so the root must be a block image and there are no shares. Its kernel is an uncompressed
-//! `vmlinux`, not a bzImage.
+//! It has no virtiofs, so the root must be on a disk and there are no shares. Its kernel is an ELF file, which is unpacked
+//! from the image of the host's kernel. It has no power button: a guest that powers off leaves it running, so it is
+//! killed when init says on the control channel that everything is written, or when the console says that the guest has
+//! halted.
 
+mod api;
+mod config;
+mod console;
+mod version;
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
 
-use serde_json::{Value, json};
+use guest_protocol::Part;
 
+use self::api::Api;
+use self::console::Stop;
+use super::boot_probe::{self, Probe};
 use super::contract::{
-    Capabilities, Description, Document, Engine, Events, Host, Running, find_printed, not_started_yet,
+    Accelerator, Capabilities, Description, Document, Engine, Event, Events, Exit, Host, MachineType, Running,
 };
-use super::plan::{Disk, Plan, utf8};
-use super::request::RunRequest;
-use crate::failure::Failure;
+use super::plan::{Disk, KVM, MAX_SERIAL, Plan};
+use super::request::{Choice, RunRequest};
+use super::socket_device::{SocketDevice, open_pipe};
+use crate::failure::{About, Failure};
+use crate::host::child;
 use crate::host::command_line::CommandLine;
+use crate::host::confine::{self, Level, Support};
+use crate::host::confinement_probe;
+use crate::host::kernel::Kernel;
+use crate::host::probe_cache::ProbeCache;
+use crate::host::process::{Process, Watched};
+use crate::host::vmlinux;
 
 /// How many devices it has room for: one for each interrupt line of the IOAPIC from 5 to 23, less one for the socket
 /// device.
 const MOST_DEVICES: usize = 18;
 
-const PROGRAM: &str = "firecracker";
+/// The most virtual processors that it takes (`MAX_SUPPORTED_VCPUS`).
+const MOST_CPUS: u32 = 32;
 
-/// The port of its guest's socket device at which init reaches the launcher, because it has no named serial ports.
-const CONTROL_PORT: u32 = 1024;
+/// Its name, and that of its program and of its only machine type.
+const NAME: &str = "firecracker";
 
-/// Firecracker. Its command line is printed, but not started yet.
+/// How long it may take until it answers requests.
+const START: Duration = Duration::from_secs(30);
+
+/// How many lines of its log may say why it ended.
+const LAST_LINES: usize = 4;
+
 #[derive(Debug)]
 pub(super) struct Firecracker;
 
 impl Engine for Firecracker {
     fn name(&self) -> &'static str {
-        "firecracker"
+        NAME
     }
 
     fn title(&self) -> &'static str {
@@ -38,15 +66,60 @@ impl Engine for Firecracker {
     }
 
     fn accelerators(&self) -> &'static [&'static str] {
-        &["kvm"]
+        &[KVM]
     }
 
     fn program(&self) -> Result<PathBuf, Failure> {
-        find_printed(PROGRAM)
+        child::find(NAME, &[])
+            .ok_or_else(|| Failure::new(NAME, "not found in PATH").with_hint(version::how_to_install("it")))
     }
 
-    fn probe(&self, _host: &Host<'_>, _request: &RunRequest) -> Result<Capabilities, Failure> {
-        Err(not_started_yet(self))
+    /// Boots a test guest, unless this engine is asked for: then the machine itself is the test.
+    fn probe(&self, host: &Host<'_>, request: &RunRequest) -> Result<Capabilities, Failure> {
+        let program = self.program()?;
+        version::check(&program, host.cache)?;
+        let boot = host.boot.map_err(Clone::clone)?;
+        boot.modules
+            .supports(Part::Socket)
+            .map_err(|cause| Failure::new(self.title(), cause).with_hint("name another kernel with --kernel"))?;
+        let needs_kvm = |cause: String| {
+            Failure::new(self.title(), format_args!("it needs KVM: {cause}"))
+                .with_hint("use --engine qemu, which emulates the processor without KVM")
+        };
+        boot_probe::opens().map_err(needs_kvm)?;
+        let confinement = support(host, &program)?;
+        let (level, account) = &host.confine;
+        let support = (*level != Level::Off).then(|| confinement.clone());
+        let confine = confine::Decision { support, account: account.clone() };
+        let asked = matches!(&request.engine, Choice::Forced(name) if name == NAME);
+        if !asked || host.thorough {
+            let probe = Probe { engine: self, program: &program, machine: NAME, host, boot, confine };
+            probe.kvm()?.map_err(needs_kvm)?;
+        }
+        let advantage = "it is its only one";
+        Ok(Capabilities {
+            accelerators: vec![Accelerator { name: KVM, works: Ok(()), caution: None }],
+            machines: vec![MachineType { name: NAME, most_devices: MOST_DEVICES, advantage, unfit: Vec::new() }],
+            shares: Err("Firecracker has no virtiofs".to_owned()),
+            networks: Vec::new(),
+            vhost_user_network: false,
+            confinement,
+            shares_kernel: false,
+            notices: Vec::new(),
+        })
+    }
+
+    fn kernel(&self, kernel: &Kernel, cache: &Path) -> Result<PathBuf, Failure> {
+        vmlinux::of_kernel(kernel, cache)
+    }
+
+    /// Its disks have no serials. Their ids are the numbers of the device, of the device that the file is, and of the
+    /// inode, cut to the longest serial.
+    fn serial(&self, disk: &Disk) -> Result<String, Failure> {
+        let file = disk.path.metadata().about(disk.path.display())?;
+        let mut id = format!("{}{}{}", file.dev(), file.rdev(), file.ino());
+        id.truncate(MAX_SERIAL);
+        Ok(id)
     }
 
     fn check(&self, plan: &Plan) -> Result<(), Failure> {
@@ -58,51 +131,110 @@ impl Engine for Firecracker {
             let cause = format!("it has no virtiofs, which the machine needs for {shares} (-v, or its root)");
             return Err(Failure::new(self.title(), cause).with_hint("use --backend block and no -v, or another engine"));
         }
+        if plan.cpus > MOST_CPUS {
+            let cause = format!("Firecracker has at most {MOST_CPUS} processors");
+            let hint = format!("ask for at most {MOST_CPUS}, or use another engine");
+            return Err(Failure::new(format_args!("--cpus {}", plan.cpus), cause).with_hint(hint));
+        }
+        // A disk that has not been made yet has no id.
+        let mut ids: Vec<String> = plan.disks.iter().filter_map(|disk| self.serial(disk).ok()).collect();
+        ids.sort_unstable();
+        if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+            let cause = "the guest could not tell its disks apart, because the numbers of their inodes are too long";
+            return Err(Failure::new(self.title(), cause)
+                .with_hint("put the store or XDG_STATE_HOME on another file system, or use another engine"));
+        }
+        SocketDevice::of(plan).check()?;
         plan.check_room(self.title(), MOST_DEVICES)
     }
 
     fn describe(&self, plan: &Plan) -> Result<Description, Failure> {
-        let document = document(plan)?;
-        let command = CommandLine::new(self.program().unwrap_or_else(|_| PROGRAM.into()))
-            .arg("--api-sock")
-            .arg(&plan.monitor)
-            .arg("--config-file")
-            .arg(&document.path);
-        Ok(Description { command, document: Some(document) })
+        let device = SocketDevice::of(plan);
+        let program = self.program().unwrap_or_else(|_| NAME.into());
+        let document = Document {
+            about: "Firecracker's configuration, which lamina sends to its API; --config-file takes it too".to_owned(),
+            path: plan.log.with_file_name("firecracker.json"),
+            body: config::document(plan, &device)?.into(),
+        };
+        Ok(Description { command: command(&program, &device), document: Some(document) })
     }
 
-    fn start(&self, _plan: &Plan, _events: Events) -> Result<Box<dyn Running>, Failure> {
-        Err(not_started_yet(self))
+    fn start(&self, plan: &Plan, events: Events) -> Result<Box<dyn Running>, Failure> {
+        let device = SocketDevice::of(plan);
+        let requests = config::requests(config::document(plan, &device)?);
+        let listener = device.listen()?;
+        let pipe = device.make_pipe("console")?;
+        let source = open_pipe(&pipe)?;
+        plan.make_console()?;
+        let target = OpenOptions::new().append(true).open(&plan.console).about(plan.console.display())?;
+        let command = command(&self.program()?, &device);
+        let mut confinement = device.confinement(plan, &command.program);
+        if let Some(confinement) = &mut confinement {
+            // This process writes there.
+            confinement.writable.retain(|path| *path != plan.console);
+        }
+        let process = Process::start(&command, confinement.as_ref(), &plan.log, move |mut process| {
+            let (connecting, reading, told) = (process.handle(), process.handle(), Events::clone(&events));
+            let connecting = std::thread::spawn(move || listener.connect(&connecting, &told));
+            let reading = std::thread::spawn(move || console::follow(&source, target, &reading));
+            let status = process.wait();
+            // Both end with the process.
+            let _ = connecting.join();
+            let stop = reading.join().ok().flatten();
+            events(Event::Exited(exit(status, stop, &process)));
+        })?;
+        let configured = Api::connect(&device.file(API), &process, START).and_then(|mut api| {
+            api.put("/serial", &config::serial(&pipe)?)?;
+            requests.iter().try_for_each(|(path, body)| api.put(path, body))?;
+            api.put("/actions", &config::start())
+        });
+        configured.map_err(|failure| match process.ends_within(Duration::ZERO) {
+            // What it wrote says more than that it has ended.
+            true => match words(&process.tail(LAST_LINES)) {
+                words if words.is_empty() => failure,
+                words => Failure::new(self.title(), words),
+            },
+            false => failure,
+        })?;
+        Ok(Box::new(process))
     }
 }
 
-/// Returns the document that it reads. A network card would need privileges on the host that this program does not
-/// have.
-fn document(plan: &Plan) -> Result<Document, Failure> {
-    let text = |path: &Path| utf8("Firecracker", path).map(str::to_owned);
-    let drive = |(position, disk): (usize, &Disk)| {
-        Ok(json!({
-            // Letters, digits and "_" only; the guest sees the disks in this order.
-            "drive_id": format!("disk{position}"),
-            "path_on_host": text(&disk.path)?,
-            "is_root_device": false,
-            "is_read_only": disk.read_only,
-        }))
+/// The name of the socket of its REST interface, among those of its socket device.
+const API: &str = "api";
+
+fn command(program: &Path, device: &SocketDevice) -> CommandLine {
+    CommandLine::new(program).arg("--api-sock").arg(device.file(API)).args(["--level", "Error"])
+}
+
+/// Returns what can confine it here. Nothing is tried if it is not to be confined.
+fn support(host: &Host<'_>, program: &Path) -> Result<Support, Failure> {
+    let (level, account) = &host.confine;
+    if *level == Level::Off {
+        return Ok(Support::default());
+    }
+    confinement_probe::support(program, account.as_ref(), &mut ProbeCache::of(host.cache), host.thorough)
+}
+
+/// Returns why it ended. A guest that reboots, or whose kernel panics and then reboots, ends it with the status 0.
+fn exit(status: ExitStatus, stop: Option<Stop>, process: &Watched) -> Exit {
+    match stop {
+        Some(Stop::PoweredOff) => Exit::PoweredOff,
+        Some(Stop::Panicked) if status.success() => Exit::Panicked,
+        _ if status.success() => Exit::Rebooted,
+        _ => Exit::Ended { status, words: words(&process.tail(LAST_LINES)) },
+    }
+}
+
+/// Joins the lines of its log that say why it ended, without the time and the place before each.
+fn words(log: &str) -> String {
+    let message = |line: &'_ str| -> String {
+        let stamped = line.split_once(" [").filter(|(time, _)| time.contains('T') && !time.contains(' '));
+        stamped.and_then(|(_, rest)| Some(rest.split_once("] ")?.1)).unwrap_or(line).to_owned()
     };
-    let drives = plan.disks.iter().enumerate().map(drive).collect::<Result<Vec<Value>, Failure>>()?;
-    let body = json!({
-        "boot-source": {
-            "kernel_image_path": text(&plan.kernel)?,
-            "initrd_path": text(&plan.initramfs)?,
-            "boot_args": plan.command_line(&["console=ttyS0", "panic=-1", "reboot=t"]),
-        },
-        "drives": drives,
-        "machine-config": { "vcpu_count": plan.cpus, "mem_size_mib": plan.memory_mib },
-        // A connection to port N of the host arrives at this path followed by "_N".
-        "vsock": { "guest_cid": 3, "uds_path": text(&plan.control)? },
-    });
-    let about = format!("Firecracker's configuration; the guest's init connects to port {CONTROL_PORT}");
-    Ok(Document { about, path: plan.log.with_file_name("firecracker.json"), body })
+    let lines = log.lines().map(message);
+    let says_more = |line: &String| !line.starts_with("Firecracker exiting") && !line.starts_with("Error: RunWith");
+    lines.filter(says_more).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -132,5 +264,46 @@ mod tests {
             let counted = if shares == 0 { "for 1 share (".into() } else { format!("for {} shares (", shares + 1) };
             assert!(failure.contains(&counted) && failure.contains("--backend block"), "{failure}");
         }
+    }
+
+    #[test]
+    fn more_processors_than_it_has_are_refused_with_their_number() {
+        let plan = |cpus| Plan { cpus, ..with_image("/store/a.erofs") };
+        Firecracker.check(&plan(32)).unwrap();
+        let failure = Firecracker.check(&plan(33)).unwrap_err().to_string();
+        assert!(failure.contains("--cpus 33: Firecracker has at most 32"), "{failure}");
+    }
+
+    #[test]
+    fn disks_are_found_by_ids_that_follow_from_their_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = |name: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            Disk { serial: name.into(), path, read_only: false }
+        };
+        let (first, second) = (disk("first"), disk("second"));
+        let id = |disk: &Disk| Firecracker.serial(disk).unwrap();
+        let file = first.path.metadata().unwrap();
+        let whole = format!("{}0{}", file.dev(), file.ino());
+        assert!(whole.starts_with(&id(&first)) && (1..=MAX_SERIAL).contains(&id(&first).len()));
+        let plan = |disks| Plan { disks, ..with_image("/x") };
+        assert_ne!(id(&first), id(&second));
+        Firecracker.check(&plan(vec![first.clone(), second])).unwrap();
+        let failure = Firecracker.check(&plan(vec![first.clone(), first])).unwrap_err().to_string();
+        assert!(failure.contains("tell its disks apart"), "{failure}");
+        assert!(
+            Firecracker.serial(&Disk { serial: "x".into(), path: "/nonexistent".into(), read_only: true }).is_err()
+        );
+    }
+
+    #[test]
+    fn words_are_its_last_lines_without_their_stamps() {
+        let log = "2026-11-28T11:00:00.123456789 [anonymous-instance:main] Building VMM: no [such] thing\n\
+            Error: RunWithApi(MicroVMStoppedWithError(GenericError))\n\
+            2026-11-28T11:00:00.123456790 [anonymous-instance:main] Firecracker exiting with error. exit_code=1\n";
+        assert_eq!(words(log), "Building VMM: no [such] thing");
+        assert_eq!(words("lamina: /usr/bin/firecracker: [x] y\n"), "lamina: /usr/bin/firecracker: [x] y");
+        assert_eq!(words(""), "");
     }
 }

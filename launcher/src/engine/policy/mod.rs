@@ -143,6 +143,9 @@ fn other_engines(candidates: &[Candidate], request: &RunRequest, taken: &str) ->
         .collect()
 }
 
+/// The engine that runs VMs on every host.
+const EMULATING: &str = "qemu";
+
 /// The backends, the best first: a shared root is normal, and a copy is the last resort.
 const BACKENDS: [Backend; 4] = [Backend::Direct, Backend::Virtiofsd, Backend::Block, Backend::Materialize];
 
@@ -241,7 +244,9 @@ impl Options<'_> {
                 Err(_) => {}
             }
         }
-        Err(first_failure.unwrap_or_else(|| Failure::new("backend", "no backend can serve the root")))
+        let failure = first_failure.unwrap_or_else(|| Failure::new("backend", "no backend can serve the root"));
+        let by_another = self.request.directory_root && self.engine.shares.is_err();
+        Err(if by_another { failure.with_hint(format_args!("use --engine {EMULATING}")) } else { failure })
     }
 
     /// Returns one line for each backend that was not chosen.
@@ -260,7 +265,8 @@ impl Options<'_> {
         if self.request.shares > 0
             && let Err(cause) = &self.engine.shares
         {
-            return Err(Failure::new("-v", cause).with_hint("use another engine"));
+            return Err(Failure::new("-v", cause)
+                .with_hint(format_args!("use --engine {EMULATING}, or copy files with lamina cp")));
         }
         match &self.host.disk_in_guest {
             Err(cause) if self.request.kept && !self.engine.shares_kernel => {
@@ -282,6 +288,14 @@ impl Options<'_> {
         }
     }
 
+    /// Returns why an engine has no network at all.
+    fn needs_tap(&self) -> String {
+        format!(
+            "a network card of {} needs a tap device, which only root can make (published ports need no network card)",
+            self.name
+        )
+    }
+
     fn network(&self) -> Result<Chosen<NetworkBackend>, Failure> {
         use NetworkBackend::{None, Passt, Slirp};
         let offers = |network| self.engine.networks.contains(&network);
@@ -293,7 +307,11 @@ impl Options<'_> {
             }
             Choice::Forced(None) => Ok((None, "asked for".to_owned())),
             Choice::Forced(forced) if !offers(forced) => {
-                Err(Failure::new(format_args!("--network {forced}"), format_args!("{} does not have it", self.name)))
+                let about = format!("--network {forced}");
+                Err(match self.engine.networks.is_empty() {
+                    true => Failure::new(about, self.needs_tap()).with_hint("use --network none"),
+                    false => Failure::new(about, format_args!("{} does not have it", self.name)),
+                })
             }
             Choice::Forced(Passt) => match passt {
                 Err(cause) if offers(Slirp) => {
@@ -306,6 +324,7 @@ impl Options<'_> {
             Choice::Forced(Slirp) => self.with_driver(Slirp, "asked for".to_owned()),
             Choice::Auto => {
                 let why_not = match passt {
+                    _ if self.engine.networks.is_empty() => self.needs_tap(),
                     _ if !offers(Passt) => format!("{} has no passt", self.name),
                     Ok(()) => return self.with_driver(Passt, "it closes the host's loopback to the VM".to_owned()),
                     Err(cause) => format!("passt cannot be used ({cause})"),

@@ -189,8 +189,8 @@ fn what_is_forced_and_cannot_work_names_what_is_missing() {
         virtiofsd: no("no virtiofsd"),
         image_in_guest: no("the guest kernel has no driver erofs"),
         disk_in_guest: no("the guest kernel has no driver ext4"),
-        passt_by_vhost_user: no("no passt"),
         passt: no("no passt"),
+        passt_by_vhost_user: no("no passt"),
         network_in_guest: no("the guest kernel has no driver virtio_net"),
     };
     let fuseless = HostCapabilities { fuse: no("no /dev/fuse"), ..able() };
@@ -329,4 +329,30 @@ fn second_best_accelerator_is_a_notice_unless_it_was_asked_for() {
     );
     assert!(notices(engine(), plain()).is_empty());
     assert!(notices(engine(), RunRequest { accelerator: forced("slow"), ..plain() }).is_empty());
+}
+
+#[test]
+fn engine_with_disks_only_gets_a_block_root_and_what_it_lacks_is_refused_with_the_way_out() {
+    use Choice::Forced;
+    let disks_only = || Capabilities { shares: no("it has no virtiofs"), networks: Vec::new(), ..engine() };
+    let decision = decide_by(disks_only(), &able(), &plain()).unwrap();
+    assert_eq!((decision.backend, decision.network), (Backend::Block, NetworkBackend::None));
+    let why = "network none: a network card of first needs a tap device, which only root can make";
+    assert!(decision.reasons.iter().any(|reason| reason.starts_with(why)), "{:?}", decision.reasons);
+    for (request, expected) in [
+        (
+            RunRequest { shares: 1, ..plain() },
+            "-v: it has no virtiofs; use --engine qemu, or copy files with lamina cp",
+        ),
+        (RunRequest { directory_root: true, ..plain() }, "it has no virtiofs; use --engine qemu"),
+        (
+            RunRequest { backend: Forced(Backend::Direct), ..plain() },
+            "--backend direct: it has no virtiofs; use --backend block",
+        ),
+        (RunRequest { network: Forced(NetworkBackend::Passt), ..plain() }, "needs a tap device"),
+        (RunRequest { host_loopback: true, ..plain() }, "--host-loopback: a network card of first needs a tap device"),
+    ] {
+        let failure = decide_by(disks_only(), &able(), &request).unwrap_err().to_string();
+        assert!(failure.contains(expected), "{expected}: {failure}");
+    }
 }
