@@ -145,6 +145,23 @@ fn metadata_is_made_once_and_again_when_it_is_damaged() {
 }
 
 #[test]
+fn store_that_may_not_be_changed_is_read_without_a_map() {
+    let hard = Hard::new();
+    let expected = all(&hard.device(), LARGE);
+    fs::remove_file(hard.map()).expect("the map");
+    let file = hard.kept.directory.path().join("store.json");
+    let described = fs::read_to_string(&file).expect("store.json");
+    let mut described: serde_json::Value = serde_json::from_str(&described).expect("JSON");
+    described["read_only_compatible"] = serde_json::json!(["a-feature-of-tomorrow"]);
+    fs::write(&file, described.to_string()).expect("written");
+    let Hard { mut kept, layers, base } = hard;
+    kept.reopen();
+    let hard = Hard { kept, layers, base };
+    assert!(all(&hard.device(), LARGE) == expected);
+    assert!(!hard.map().exists());
+}
+
+#[test]
 fn old_image_is_removed_when_the_device_is_made() {
     let hard = Hard::new();
     let old = hard.map().with_file_name("erofs-1");
