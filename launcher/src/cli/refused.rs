@@ -212,7 +212,7 @@ pub(super) fn status(error: &clap::Error, arguments: &[OsString]) -> u8 {
     }
 }
 
-/// Prints why the arguments are wrong, or what they asked to be printed. Returns the exit status.
+/// Prints why the arguments are wrong, or the help that they ask for. Returns the exit status.
 pub(super) fn report(mut error: clap::Error, arguments: &[OsString]) -> u8 {
     let (path, status) = (path(arguments), status(&error, arguments));
     if let Some(failure) = instead(&error, &path) {
