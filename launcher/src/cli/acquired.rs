@@ -10,7 +10,7 @@ use serde::Serialize;
 /// How much to print.
 #[derive(Debug, clap::Args)]
 pub(super) struct Quiet {
-    /// Print only the names of the images in the store
+    /// Show no progress, and print only the names of the images
     #[arg(short, long)]
     pub(super) quiet: bool,
 }

@@ -14,8 +14,8 @@ use crate::spec::{command, secret};
 /// Run a command in a running machine
 ///
 /// `lamina exec` exits with the command's status, as `lamina run` does. The command gets the environment, user and working
-/// directory of the machine's own command unless others are given. All that follows the machine's name is the command. --json prints one object when the command has ended:
-/// name, status, signal, stdout and stderr, with invalid UTF-8 replaced.
+/// directory of the machine's own command unless others are given. All that follows the machine's name is the command. --json prints
+/// one object when the command has ended: name, status, signal, stdout and stderr, with invalid UTF-8 replaced.
 #[derive(Debug, Default, clap::Args)]
 #[command(
     override_usage = "lamina exec [OPTIONS] NAME CMD [ARG]...",
@@ -50,7 +50,7 @@ pub(super) struct Exec {
     #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
     pub(super) detach: bool,
     /// The machine, and the command to run in it
-    #[arg(trailing_var_arg = true, num_args = 2.., required = true, value_name = "NAME CMD")]
+    #[arg(trailing_var_arg = true, num_args = 2.., required = true, value_names = ["NAME", "CMD"])]
     pub(super) words: Vec<String>,
 }
 

@@ -12,7 +12,7 @@ use crate::host::network::GATEWAY;
 use crate::spec::{ResolverChanges, text_file};
 
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "What the VM is told")]
+#[command(next_help_heading = "Names, limits and labels")]
 pub(super) struct GuestArgs {
     /// The VM's host name [default: the machine's name]
     #[arg(short = 'h', long, value_name = "NAME", value_parser = parse_hostname)]

@@ -7,7 +7,7 @@ use crate::failure::{Failure, USAGE};
 use crate::print;
 
 /// The pages about topics. `scripts/package` makes manual pages of them.
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     include_str!("../../man/lamina-machines.7.md"),
     include_str!("../../man/lamina-shares.7.md"),
     include_str!("../../man/lamina-networking.7.md"),
@@ -17,6 +17,7 @@ const PAGES: [&str; 10] = [
     include_str!("../../man/lamina-archives.7.md"),
     include_str!("../../man/lamina-storage.7.md"),
     include_str!("../../man/lamina-mounts.7.md"),
+    include_str!("../../man/lamina-docker.7.md"),
     include_str!("../../man/lamina-environment.7.md"),
 ];
 

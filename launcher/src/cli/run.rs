@@ -33,7 +33,11 @@ use crate::spec::{ResolverChanges, Root, Spec, Writes, open_store, signal};
 /// The memory of a VM in MiB for which no other size is given.
 const DEFAULT_MEMORY: u64 = 512;
 
-/// Boot an image as a VM and run a command in it
+/// What the options of a help are about.
+const COMMAND: &str = "The command";
+const ENGINE: &str = "How the machine runs";
+
+/// Run a command on an image, in a VM or a container
 ///
 /// `lamina run` exits with the command's status. As in a shell, 126 and 127 mean that the command could not be run or was
 /// not found, and 128 + N that signal N ended it; 125 means that Lamina itself failed.
@@ -70,19 +74,19 @@ pub(super) struct Run {
     #[command(flatten)]
     mounts: Mounts,
     /// Pass standard input to the command; without it, only a terminal is passed on. With --detach: keep its input open
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = COMMAND)]
     interactive: bool,
     /// Give the command a terminal, even if standard input or output is not one
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = COMMAND)]
     tty: bool,
     /// Set an environment variable; without a value, pass on this process's
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = COMMAND)]
     env: Vec<String>,
     /// Read environment variables from a file with NAME=VALUE or NAME on each line
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = COMMAND)]
     env_file: Vec<PathBuf>,
     /// Give the VM a file as /run/secrets/NAME, in its memory only; also id=NAME,src=FILE
-    #[arg(long = "secret", value_name = "[NAME=]FILE")]
+    #[arg(long = "secret", value_name = "[NAME=]FILE", help_heading = COMMAND)]
     secrets: Vec<Secret>,
     /// The VM's network: passt, slirp (built into QEMU), none or auto (also bridge)
     #[arg(long, alias = "net", default_value = "auto", hide_default_value = true)]
@@ -99,28 +103,28 @@ pub(super) struct Run {
     #[arg(long, alias = "allow-host-loopback")]
     host_loopback: bool,
     /// The command's working directory, created if missing
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", help_heading = COMMAND)]
     workdir: Option<String>,
     /// The command's user: a name or number, optionally followed by ":GROUP"
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = COMMAND)]
     user: Option<String>,
     /// Run this instead of the image's Entrypoint
-    #[arg(long, value_name = "PROGRAM")]
+    #[arg(long, value_name = "PROGRAM", help_heading = COMMAND)]
     entrypoint: Option<String>,
     /// The signal that asks the command to end [default: the image's StopSignal, else TERM]
-    #[arg(long, value_name = "SIGNAL", value_parser = signal::parse)]
+    #[arg(long, value_name = "SIGNAL", value_parser = signal::parse, help_heading = COMMAND)]
     stop_signal: Option<u32>,
     /// Processors; a VM's are whole, so a fraction is rounded up [default: 1; a container is limited only on request]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = ENGINE)]
     cpus: Option<Processors>,
     /// Memory of the machine [default: 512M; a container is limited only on request]
-    #[arg(long, short, value_name = "SIZE", value_parser = parse_memory)]
+    #[arg(long, short, value_name = "SIZE", value_parser = parse_memory, help_heading = ENGINE)]
     memory: Option<u64>,
     /// The most processes and threads of a container
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = ENGINE)]
     pids_limit: Option<u64>,
     /// How much of its memory the VM may fill with what it writes [default: half]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "read_only")]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "read_only", help_heading = ENGINE)]
     tmpfs_size: Option<u64>,
     /// Make the VM's root read-only
     #[arg(long)]
@@ -146,51 +150,51 @@ pub(super) struct Run {
     #[arg(long, value_parser = parse_name)]
     name: Option<String>,
     /// How the VM reads its root: direct, virtiofsd, block, materialize or auto
-    #[arg(long, default_value = "auto", hide_default_value = true)]
+    #[arg(long, default_value = "auto", hide_default_value = true, help_heading = ENGINE)]
     backend: Choice<Backend>,
     /// What runs the machine: qemu, cloud-hypervisor (with KVM), container (at full speed without KVM, on the host's
     /// kernel) or auto, which takes the first hypervisor that works and never a container [default: $LAMINA_ENGINE, else
     /// engine in ~/.config/lamina/config.toml, else auto]
-    #[arg(long, value_parser = table::parse_engine)]
+    #[arg(long, value_parser = table::parse_engine, help_heading = ENGINE)]
     engine: Option<Choice<String>>,
     /// The accelerator: kvm, tcg (emulation) or auto
-    #[arg(long, default_value = "auto", hide_default_value = true, value_parser = table::parse_accelerator)]
+    #[arg(long, default_value = "auto", hide_default_value = true, value_parser = table::parse_accelerator, help_heading = ENGINE)]
     accel: Choice<String>,
     /// QEMU's machine type: microvm, q35 or auto
-    #[arg(long, default_value = "auto", hide_default_value = true, value_parser = table::parse_machine)]
+    #[arg(long, default_value = "auto", hide_default_value = true, value_parser = table::parse_machine, help_heading = ENGINE)]
     machine: Choice<String>,
     /// How much the hypervisor is confined: auto (as much as the host permits), strict (all of it, or refuse) or off
     /// [default: $LAMINA_CONFINE, else auto]
-    #[arg(long, value_name = "HOW")]
+    #[arg(long, value_name = "HOW", help_heading = ENGINE)]
     confine: Option<Level>,
     /// As root: the user that the VM's programs run as [default: $LAMINA_AS, else lamina]
-    #[arg(long = "as", value_name = "USER")]
+    #[arg(long = "as", value_name = "USER", help_heading = ENGINE)]
     run_as: Option<String>,
     /// The VM's kernel [default: the newest under /boot]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = ENGINE)]
     kernel: Option<PathBuf>,
     /// How much of the host's disk the log of the command's output may take, and the log of the console as much; the
     /// oldest lines are discarded
-    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_log_size)]
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_log_size, help_heading = ENGINE)]
     log_max_size: u64,
     /// Show the kernel's console on standard error
-    #[arg(long)]
+    #[arg(long, help_heading = ENGINE)]
     console: bool,
     /// Answer `lamina stats` at this socket as well
-    #[arg(long, value_name = "SOCKET", conflicts_with = "rootfs")]
+    #[arg(long, value_name = "SOCKET", conflicts_with = "rootfs", help_heading = ENGINE)]
     stats: Option<PathBuf>,
     /// Explain how the VM is run, and why
-    #[arg(long)]
+    #[arg(long, help_heading = ENGINE)]
     explain: bool,
     /// Print the command lines and start nothing
-    #[arg(long)]
+    #[arg(long, help_heading = ENGINE)]
     dry_run: bool,
     /// With --detach: return when the root is up (root), the command runs (exec), or something in the VM listens on a
     /// TCP port (port:N)
-    #[arg(long, value_name = "WHEN", default_value = "exec", requires = "detach")]
+    #[arg(long, value_name = "WHEN", default_value = "exec", requires = "detach", help_heading = ENGINE)]
     ready: Ready,
     /// How many seconds the VM may take to become ready
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, help_heading = ENGINE)]
     ready_timeout: u64,
     #[command(flatten)]
     guest: GuestArgs,
