@@ -120,8 +120,9 @@ impl Passt {
             .args(["--address", &ADDRESS.to_string(), "--netmask", &PREFIX.to_string()])
             .args(["--gateway", &GATEWAY.to_string(), "--dns-forward", &NAME_SERVER.to_string()]);
         command = match (host_loopback, self.has("map-host-loopback")) {
-            (false, true) => command.args(["--map-host-loopback", "none"]),
-            (false, false) => command.arg("--no-map-gw"),
+            // Versions of late 2024 have the option and refuse this value.
+            (false, true) if !self.has("no-map-gw") => command.args(["--map-host-loopback", "none"]),
+            (false, _) => command.arg("--no-map-gw"),
             // Without it, this would not be the gateway on a host that has no route.
             (true, true) => command.args(["--map-host-loopback", &GATEWAY.to_string()]),
             (true, false) => command,
@@ -182,6 +183,16 @@ mod tests {
         assert!(newest.has_vhost_user() && !passt(OLD).has_vhost_user() && !passt(NEW).has_vhost_user());
         let line = newest.command(Path::new("/s"), false, false, true).to_shell();
         assert!(line.contains("--vhost-user") && line.contains("--socket /s"), "{line}");
+    }
+
+    #[test]
+    fn gateway_is_closed_by_the_option_that_every_version_takes() {
+        let both = passt("  --map-host-loopback ADDR\tTranslate\n  --no-map-gw\tDon't map gateway\n");
+        let line = both.command(Path::new("/s"), false, false, false).to_shell();
+        assert!(line.contains("--no-map-gw") && !line.contains("--map-host-loopback"), "{line}");
+        assert!(
+            passt(NEW).command(Path::new("/s"), false, false, false).to_shell().contains("--map-host-loopback none")
+        );
     }
 
     #[test]
