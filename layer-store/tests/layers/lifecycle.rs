@@ -122,15 +122,18 @@ fn an_exported_image_has_the_same_layers_and_adds_nothing_when_imported_again() 
     let fixture = Fixture::new(&[&[Node::File("a", "1")], &[Node::File("b", "2")]]);
     let image = tag(&fixture.store, "registry.example/a:1", &fixture.layers);
     let out = tempfile::tempdir().expect("a directory");
-    fixture.store.images().export(&image, &out.path().join("layout"), &Silent).expect("exported");
+    let export = |name: &str| fixture.store.images().export(&image, &out.path().join(name), &Silent);
+    let manifest = export("layout").expect("exported");
     for layer in &fixture.layers {
         let blob = fs::read(out.path().join("layout/blobs/sha256").join(layer.0.hex())).expect("a layer");
         assert_eq!(ingest(&fixture.store, &blob), *layer);
     }
-    assert!(
-        fixture.store.images().export(&image, &out.path().join("layout"), &Silent).is_err(),
-        "nothing is overwritten"
-    );
+    assert_eq!(export("layout").expect("it is a layout already"), manifest);
+    let index = fs::read_to_string(out.path().join("layout/index.json")).expect("the list of images");
+    assert_eq!(index.matches("registry.example/a:1").count(), 1, "an image replaces one with its name: {index}");
+    fs::create_dir(out.path().join("other")).expect("a directory");
+    fs::write(out.path().join("other/file"), "").expect("a file");
+    assert!(export("other").is_err(), "nothing else is overwritten");
 }
 
 #[test]
