@@ -57,7 +57,7 @@ class Bench:
         self.image = self.run(self.podman("images", "--quiet", "--no-trunc")).split()[0]
 
     def podman(self, *words):
-        return ["podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs", "--log-level", "error", *words]
+        return ["podman", "--storage-driver", "overlay", "--runtime", "runc", "--cgroup-manager", "cgroupfs", "--log-level", "error", *words]
 
     def run(self, command):
         done = subprocess.run([*self.become, *command], env=self.environment, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
