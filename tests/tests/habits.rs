@@ -39,6 +39,7 @@ fn options_of_run_are_taken_as_people_write_them() {
         &["IMAGE", "--", "ls", "-l"],
         &["IMAGE", "--help"],
         &["IMAGE", "-v", "--cpus"],
+        &["--network", "none", "--network=bridge", "--cpus", "2", "--cpus=1", "-i", "-i", "IMAGE"],
         &["-i", "IMAGE"],
         &["-t", "IMAGE"],
         &["-it", "IMAGE", "sh"],
@@ -107,6 +108,9 @@ fn a_name_that_is_also_a_directory_here_is_refused_with_both_spellings() {
     dry_run(&session, &["--mount", "src=data,dst=/x", "IMAGE"]).succeeded();
     dry_run(&session, &["-v", "./data:/x", "IMAGE"]).succeeded();
     dry_run(&session, &["--network", "host", "IMAGE"]).failed_usage("10.0.2.2");
+    for other in ["container:web", "my-net", "ns:/run/netns/x"] {
+        dry_run(&session, &["--network", other, "IMAGE"]).failed_usage("joins no other network");
+    }
 }
 
 #[test]
@@ -209,7 +213,7 @@ fn what_is_not_there_is_refused_with_one_line_that_names_the_alternative() {
         ("--log-driver=none", "lamina logs"),
         ("--link", "host.docker.internal"),
         ("--gpus", "on the host"),
-        ("--privileged", "already root"),
+        ("--privileged", "--cap-add ALL"),
         ("--volumes-from", "-v NAME:/path"),
         ("--ip", "-p"),
         ("--cpu-shares", "--cpus"),
@@ -220,6 +224,29 @@ fn what_is_not_there_is_refused_with_one_line_that_names_the_alternative() {
         ("--security-opt", "--cap-drop"),
         ("--replace", "lamina rm --force"),
         ("--tz", "-e TZ="),
+        ("--security-opt=seccomp=unconfined", "--cap-drop"),
+        ("--ipc=host", "leave it out"),
+        ("--uts", "leave it out"),
+        ("--oom-score-adj", "--memory"),
+        ("--blkio-weight", "IOWeight"),
+        ("--cpuset-cpus", "CPUQuota"),
+        ("-c", "--cpus"),
+        ("--mac-address", "-p"),
+        ("--domainname", "--hostname NAME.DOMAIN"),
+        ("--storage-opt", "--keep=SIZE"),
+        ("--detach-keys", "lamina logs"),
+        ("--attach", "-i"),
+        ("--env-host", "-e NAME"),
+        ("--unsetenv", "env -u"),
+        ("--umask", "umask 077"),
+        ("--no-hosts", "--add-host"),
+        ("--passwd", "--user UID:GID"),
+        ("--image-volume", "-v NAME:/path"),
+        ("--pidfile", "--cidfile"),
+        ("--sdnotify", "--ready"),
+        ("--timeout", "timeout SECONDS"),
+        ("--rmi", "lamina rmi"),
+        ("--latest", "lamina ps --latest"),
     ];
     for (option, alternative) in of_run {
         session.run(["run", option, "x", IMAGE]).failed(alternative);
@@ -236,7 +263,30 @@ fn what_is_not_there_is_refused_with_one_line_that_names_the_alternative() {
         ("update", "lamina run"),
         ("info", "lamina doctor"),
         ("pod", "lamina run --detach"),
+        ("untag", "lamina rmi"),
+        ("auto-update", "pull the image"),
+        ("secret", "lamina run --secret"),
+        ("context", "ssh HOST"),
+        ("generate", "systemd"),
+        ("healthcheck", "lamina exec"),
+        ("manifest", "lamina --help"),
     ];
+    for (words, alternative) in [
+        (&["-H", "tcp://x", "ps"][..], "ssh HOST"),
+        (&["--log-level", "debug", "ps"], "--verbose"),
+        (&["ps", "--sort", "created"], "| sort"),
+        (&["volume", "export", "x"], "tar -C"),
+        (&["volume", "create", "--opt", "type=nfs", "x"], "-v DIR:/path"),
+        (&["system", "prune", "--filter", "until=24h"], "lamina ps"),
+        (&["container", "export", "x"], "lamina cp NAME:/ -"),
+        (&["rmi", "--all"], "lamina image prune --all --force"),
+        (&["commit", "--change", "CMD=x", "x", "y"], "lamina import --rootfs"),
+        (&["start", "--all"], "--filter status=exited"),
+        (&["volume", "prune"], "--force"),
+        (&["container", "prune"], "--force"),
+    ] {
+        session.run(words).refused_usage(alternative);
+    }
     for (command, alternative) in commands {
         let finished = session.run([command, "x"]);
         finished.refused_usage(alternative);

@@ -40,6 +40,9 @@ pub(super) struct Commit {
     /// The author for the image's history
     #[arg(short, long)]
     author: Option<String>,
+    /// Accepted: a running machine is read as it is
+    #[arg(short, long, hide = true, num_args = 0..=1, require_equals = true)]
+    pause: Option<Option<bool>>,
     #[command(flatten)]
     sharing: SharingArgs,
 }

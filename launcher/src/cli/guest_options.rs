@@ -21,7 +21,7 @@ pub(super) struct GuestArgs {
     #[arg(long, value_name = "NAME:ADDRESS", value_parser = parse_host)]
     add_host: Vec<(IpAddr, String)>,
     /// Ask this name server (IPv4) instead of the host's
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_server)]
     dns: Vec<Ipv4Addr>,
     /// Search names in this domain instead of the host's; "." searches in none
     #[arg(long, value_name = "DOMAIN")]
@@ -130,12 +130,16 @@ pub(super) fn labels(lines: &[String]) -> BTreeMap<String, String> {
     lines.iter().map(split).collect()
 }
 
+fn parse_server(text: &str) -> Result<Ipv4Addr, String> {
+    text.parse().map_err(|_| "expected an IPv4 address, because a machine's network has no IPv6".to_owned())
+}
+
 fn parse_hostname(text: &str) -> Result<String, String> {
-    let is_good = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
+    let is_good = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     if (1..=64).contains(&text.len()) && text.chars().all(is_good) && !text.starts_with(['-', '.']) {
         return Ok(text.to_owned());
     }
-    Err("expected 1 to 64 letters, digits, \"-\" or \".\"".to_owned())
+    Err("expected 1 to 64 letters, digits, \"-\", \"_\" or \".\"".to_owned())
 }
 
 fn parse_host(text: &str) -> Result<(IpAddr, String), String> {
@@ -187,6 +191,9 @@ fn parse_device(text: &str) -> Result<Device, String> {
 
 fn parse_limit(text: &str) -> Result<Limit, String> {
     let wrong = || format!("expected NAME=SOFT or NAME=SOFT:HARD, NAME one of {}", RESOURCES.join(", "));
+    if text == "host" {
+        return Err("the limits of a container are this host's anyway; leave it out".to_owned());
+    }
     let (resource, values) = text.split_once('=').ok_or_else(wrong)?;
     if !RESOURCES.contains(&resource) {
         return Err(wrong());

@@ -115,6 +115,8 @@ pub(crate) struct Global {
     version,
     propagate_version = true,
     disable_help_subcommand = true,
+    // As in docker, the last of several values counts.
+    args_override_self = true,
     after_help = help::topics()
 )]
 struct Cli {
@@ -149,6 +151,7 @@ enum Command {
     BuildImage(build_image::BuildImage),
     Materialize(materialize::Materialize),
     Mount(mount::Mount),
+    #[command(alias = "unmount")]
     Umount(umount::Umount),
     Stats(stats::Stats),
     Run(Box<run::Run>),

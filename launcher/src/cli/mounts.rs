@@ -170,6 +170,9 @@ fn parse_mount(text: &str) -> Result<Mount, String> {
             tmpfs.extend(read_only.then(|| "ro".to_owned()));
             Ok(Mount::Tmpfs(Tmpfs { target: guest, options: tmpfs }))
         }
+        ("image", _) => {
+            Err("an image is mounted first (lamina mount IMAGE DIR), and shared with type=bind,src=DIR".to_owned())
+        }
         ("tmpfs", Some(_)) => Err("a tmpfs has no source".to_owned()),
         _ => Err(format!("{kind:?} is not known here; use bind, volume or tmpfs")),
     }

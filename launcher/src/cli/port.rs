@@ -2,7 +2,8 @@
 
 use super::Global;
 use crate::failure::{FAILED, Failure, USAGE};
-use crate::machine::Machine;
+use crate::host::network::Publish;
+use crate::machine::{self, Machine};
 use crate::print;
 
 /// Show which ports of this host lead to a machine
@@ -13,45 +14,58 @@ Examples:
   lamina port web 80/tcp")]
 pub(super) struct Port {
     /// The machine
-    #[arg(value_name = "NAME")]
-    name: String,
+    #[arg(value_name = "NAME", required_unless_present = "all")]
+    name: Option<String>,
     /// Show only what leads to this port of the machine
     #[arg(value_name = "PORT[/tcp|/udp]")]
     port: Option<String>,
-    /// Accepted: one machine at a time
-    #[arg(short, long, hide = true)]
+    /// Show the ports of all machines that run, after their names
+    #[arg(short, long, conflicts_with = "name")]
     all: bool,
 }
 
 impl Port {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
-        let published = Machine::find(&self.name)?.record.published;
-        let kind = |udp| if udp { "udp" } else { "tcp" };
-        let wanted = match &self.port {
-            None => None,
-            Some(text) => {
-                let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-                let wrong = || Failure::new(text, "expected a port, as in 80 or 53/udp").with_status(USAGE);
-                Some((port.parse::<u16>().map_err(|_| wrong())?, protocol.to_owned()))
-            }
+        let wanted = self.port.as_deref().map(parse).transpose()?;
+        let records = match &self.name {
+            Some(name) => vec![Machine::find(name)?.record],
+            None => machine::all()?.into_iter().filter(|record| record.state.is_active()).collect(),
         };
-        let is_wanted = |guest: u16, udp: bool| {
-            wanted.as_ref().is_none_or(|(port, protocol)| *port == guest && *protocol == kind(udp))
-        };
-        let ports: Vec<_> = published.iter().filter(|port| is_wanted(port.guest, port.udp)).collect();
+        let is_wanted = |port: &&Publish| wanted.is_none_or(|(guest, udp)| (port.guest, port.udp) == (guest, udp));
+        let ports: Vec<(&str, &Publish)> = records
+            .iter()
+            .flat_map(|record| record.published.iter().filter(is_wanted).map(|port| (record.name.as_str(), port)))
+            .collect();
         if global.json {
+            let ports: Vec<&Publish> = ports.into_iter().map(|(_, port)| port).collect();
             return print::json_pretty(&ports).map(|()| 0);
         }
-        for port in &ports {
+        for (name, port) in &ports {
+            let name = if self.all { format!("{name}  ") } else { String::new() };
+            let kind = if port.udp { "udp" } else { "tcp" };
             match wanted {
-                Some(_) => say!("{}", port.on_host()),
-                None => say!("{}/{} -> {}", port.guest, kind(port.udp), port.on_host()),
+                Some(_) => say!("{name}{}", port.on_host()),
+                None => say!("{name}{}/{kind} -> {}", port.guest, port.on_host()),
             }
         }
-        if ports.is_empty() && wanted.is_some() {
-            tell!("lamina: machine {}: nothing leads to this port", self.name);
-            return Ok(FAILED);
+        match &self.name {
+            Some(name) if ports.is_empty() && wanted.is_some() => {
+                tell!("lamina: machine {name}: nothing leads to this port");
+                Ok(FAILED)
+            }
+            _ => Ok(0),
         }
-        Ok(0)
     }
+}
+
+/// Reads a port of a machine, and whether it is one of UDP.
+fn parse(text: &str) -> Result<(u16, bool), Failure> {
+    let wrong = || Failure::new(text, "expected a port, as in 80 or 53/udp").with_status(USAGE);
+    let (port, kind) = text.split_once('/').unwrap_or((text, "tcp"));
+    let udp = match kind {
+        "tcp" => false,
+        "udp" => true,
+        _ => return Err(wrong()),
+    };
+    Ok((port.parse().map_err(|_| wrong())?, udp))
 }

@@ -85,7 +85,7 @@ impl SystemPrune {
 }
 
 /// Nothing is asked: a script would wait for an answer.
-fn confirmed(force: bool, what: &str) -> Result<(), Failure> {
+pub(super) fn confirmed(force: bool, what: &str) -> Result<(), Failure> {
     match force {
         true => Ok(()),
         false => Err(Failure::new("prune", what).with_hint("confirm with --force").with_status(USAGE)),

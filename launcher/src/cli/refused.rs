@@ -16,7 +16,7 @@ const GROUPS: [&str; 4] = ["image", "container", "volume", "system"];
 /// Options of every command that take a value as a separate word.
 const WITH_A_VALUE: [&str; 3] = ["--store", "--additional-store", "--also-read"];
 
-const NAMESPACES: &str = "a VM shares no namespace with this host; leave it out";
+const NAMESPACES: &str = "a machine shares no namespace with this host; leave it out";
 const PROCESSOR: &str =
     "--cpus sets the processors; to limit the whole machine: systemd-run --user --scope -p CPUQuota=50% lamina run ...";
 const MEMORY: &str = "a VM has the memory that --memory says, and no swap; leave it out";
@@ -40,7 +40,10 @@ const OF_RUN: &[(&[&str], &str)] = &[
         "publish a port of the other machine with -p; with --host-loopback this one reaches it at host.docker.internal:PORT",
     ),
     (&["--gpus"], "no engine here gives a VM a GPU; run this program on the host"),
-    (&["--privileged"], "the command is already root of a VM of its own, with all capabilities; leave it out"),
+    (
+        &["--privileged"],
+        "in a VM the command is root with all capabilities already; leave it out (in a container: --cap-add ALL)",
+    ),
     (&["--volumes-from"], "name the volumes again, as in -v NAME:/path"),
     (&["--network-alias", "--ip", "--ip6", "--mac-address"], ADDRESS),
     (&["--cpu-*", "--cpuset-*", "-c"], PROCESSOR),
@@ -53,7 +56,7 @@ const OF_RUN: &[(&[&str], &str)] = &[
     ),
     (&["--runtime", "--isolation"], "choose what runs the machine with --engine"),
     (&["--storage-opt"], "limit what the VM writes with --tmpfs-size, or with --keep=SIZE on a disk"),
-    (&["--security-opt"], "the boundary is the VM, so there are no profiles; take capabilities away with --cap-drop"),
+    (&["--security-opt"], "no profile can be chosen; take capabilities away with --cap-drop"),
     (&["--sig-proxy"], "signals reach the command, unless it runs with --detach; leave it out"),
     (&["--detach-keys"], "there are none; run it with --detach, and see its output with `lamina logs --follow NAME`"),
     (&["--attach", "-a"], "output and errors are always passed on; add -i for input"),
@@ -61,6 +64,7 @@ const OF_RUN: &[(&[&str], &str)] = &[
     (&["--volume-driver"], "a volume is a directory of this host; mount it here and share it with -v DIR:/path"),
     (&["--replace"], "remove the other machine first: lamina rm --force NAME"),
     (&["--pod*"], "there are no pods; run each machine with --detach and publish its ports with -p"),
+    (&["--shm-size-systemd"], "use --shm-size"),
     (&["--tz"], "set it as a variable: -e TZ=Europe/Berlin"),
     (&["--umask"], "set it in the command: sh -c 'umask 077; exec program'"),
     (&["--env-host"], "pass on each variable that is needed: -e NAME"),
@@ -93,7 +97,7 @@ const OF_RUN: &[(&[&str], &str)] = &[
 
 /// Options of other commands.
 const OF_OTHERS: &[(&str, &[&str], &str)] = &[
-    ("exec", &["--privileged"], "a process of the VM's root has all capabilities already; leave it out"),
+    ("exec", &["--privileged"], "root has all capabilities that the machine has; leave it out"),
     ("exec", &["--detach-keys"], "there are none; run it with --detach"),
     (
         "attach",
@@ -116,15 +120,11 @@ const OF_OTHERS: &[(&str, &[&str], &str)] = &[
         "prune removes all that is not used; choose with `lamina ps --all --filter` and `rm`",
     ),
     ("create", &["--opt", "-o"], "a volume is a directory of this host; mount it here and share it with -v DIR:/path"),
-    (
-        "logs",
-        &["--latest", "-l", "--names", "--color"],
-        "name the machine; `lamina ps --latest --quiet` prints the last one",
-    ),
+    ("logs", &["--names", "--color"], "it shows the output of one machine as it is"),
     (
         "stop",
-        &["--ignore", "-i", "--latest", "-l"],
-        "name the machine; `lamina ps --latest --quiet` prints the last one",
+        &["--ignore", "-i"],
+        "a machine that does not exist is an error; `lamina container exists NAME` asks first",
     ),
     ("wait", &["--condition", "--interval", "-i"], "it waits for the end; --ready of `run` waits for the start"),
     (
@@ -132,12 +132,39 @@ const OF_OTHERS: &[(&str, &[&str], &str)] = &[
         &["--compress", "--uncompressed"],
         "layers are saved as they are stored; compress the archive, as in lamina save IMAGE | zstd",
     ),
+    ("commit", &["--squash", "-s", "--format", "-f"], "the new image has the config of the old one and one more layer"),
     (
         "commit",
-        &["--change", "-c", "--pause", "-p", "--squash", "--format", "-f"],
-        "the new image has the config of the old one and one more layer",
+        &["--change", "-c"],
+        "lamina cp NAME:/ - | lamina import --rootfs - REF --change INSTRUCTION makes an image with another config",
     ),
-    ("inspect", &["--latest", "-l"], "name the machine; `lamina ps --latest --quiet` prints the last one"),
+    ("ps", &["--sort"], "sort what it prints: lamina ps --format '{{.CreatedAt}} {{.Names}}' | sort"),
+    ("ps", &["--watch", "-w"], "watch -n 1 lamina ps"),
+    ("ps", &["--pod", "-p", "--ns", "--namespace", "--external", "--sync"], "machines have none of that; leave it out"),
+    ("ps", &["--noheading"], "--format prints no headings, as in --format '{{.Names}}'"),
+    (
+        "images",
+        &["--sort"],
+        "sort what it prints: lamina images --format '{{.CreatedAt}} {{.Repository}}:{{.Tag}}' | sort",
+    ),
+    ("images", &["--noheading", "-n"], "--format prints no headings, as in --format '{{.Repository}}:{{.Tag}}'"),
+    (
+        "stats",
+        &["--interval", "-i", "--no-reset"],
+        "it shows the use of each second; for one mount or machine: --watch SECONDS",
+    ),
+    ("start", &["--all"], "lamina start $(lamina ps --all --quiet --filter status=exited)"),
+];
+
+/// Options of every command, and what to do instead.
+const OF_ALL: &[(&[&str], &str)] = &[
+    (&["-D", "--debug", "--log-level", "--syslog"], "--verbose logs what is done, and twice logs it in detail"),
+    (
+        &["-H", "--host", "--context", "--connection", "--url", "--remote", "--identity", "--tls*"],
+        "there is no daemon to connect to; Lamina works on this host: ssh HOST lamina ...",
+    ),
+    (&["--root", "--runroot", "--storage-driver", "--imagestore"], "name the store of images with --store DIR"),
+    (&["--latest", "-l"], "name the machine; `lamina ps --latest --quiet` prints the last one"),
 ];
 
 /// Commands of groups, and what to do instead.
@@ -156,6 +183,8 @@ const OF_GROUPS: &[(&str, &str, &str)] = &[
     ("volume", "update", "a volume has no options; create another one with `lamina volume create`"),
     ("image", "tree", "`lamina du --layers` shows which images share layers"),
     ("container", "export", "`lamina cp NAME:/ -` writes the root of a machine as a tar stream"),
+    ("system", "connection", "Lamina works on this host only; use ssh HOST lamina ..."),
+    ("system", "reset", "lamina rm --all --force && lamina system prune --all --volumes --force"),
     ("system", "info", "`lamina doctor` tests this host, and `lamina system df` shows the space"),
 ];
 
@@ -252,7 +281,7 @@ fn instead(error: &clap::Error, path: &[String]) -> Option<Failure> {
         ErrorKind::UnknownArgument => {
             let word = word(ContextKind::InvalidArg)?;
             let word = word.split('=').next().unwrap_or(word);
-            (word, option(path, word)?)
+            (word, option(path, word).or_else(|| find(OF_ALL, word))?)
         }
         ErrorKind::InvalidSubcommand => {
             let word = word(ContextKind::InvalidSubcommand)?;
@@ -403,7 +432,7 @@ mod tests {
     }
 
     fn lines() -> impl Iterator<Item = (String, &'static str)> {
-        let lines = OF_RUN.iter().chain(COMMANDS).map(|(words, line)| (words.join(" "), *line));
+        let lines = OF_RUN.iter().chain(COMMANDS).chain(OF_ALL).map(|(words, line)| (words.join(" "), *line));
         let others = OF_OTHERS.iter().map(|(command, words, line)| (format!("{command} {}", words.join(" ")), *line));
         let groups = OF_GROUPS.iter().map(|(group, word, line)| (format!("{group} {word}"), *line));
         lines.chain(others).chain(groups)

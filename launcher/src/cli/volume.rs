@@ -6,7 +6,7 @@ use super::exists::VolumeExists;
 use super::filter::{self, Filter};
 use super::guest_options::labels;
 use super::template::FormatArg;
-use super::{Global, rows};
+use super::{Global, prune, rows};
 use crate::failure::{FAILED, Failure};
 use crate::machine;
 use crate::machine::volumes::Volume;
@@ -22,7 +22,8 @@ Examples:
   lamina run -v db:/var/lib/db -v cache:/cache:ro app:1
   lamina volume ls
   lamina volume inspect db
-  lamina volume rm db && lamina volume prune")]
+  lamina volume rm db
+  lamina volume prune --force")]
 pub(super) enum Volumes {
     /// Create a volume, and print its name
     Create {
@@ -61,8 +62,8 @@ pub(super) enum Volumes {
     Exists(VolumeExists),
     /// Remove all volumes that no machine uses
     Prune {
-        /// Accepted: nothing is asked
-        #[arg(short, long, hide = true)]
+        /// Confirm: what is in the volumes is lost
+        #[arg(short, long)]
         force: bool,
         /// Accepted: all volumes have names
         #[arg(short, long, hide = true)]
@@ -102,7 +103,10 @@ impl Volumes {
             }
             Self::Rm { names, force } => Ok(remove(&names, force)),
             Self::Exists(exists) => exists.execute(),
-            Self::Prune { .. } => super::prune::volumes().map(|()| 0),
+            Self::Prune { force, .. } => {
+                prune::confirmed(force, "it removes all volumes that no machine uses, and what is in them")?;
+                prune::volumes().map(|()| 0)
+            }
         }
     }
 }

@@ -89,8 +89,13 @@ impl FromStr for Choice<NetworkBackend> {
             "pasta" => return Ok(Self::Forced(NetworkBackend::Passt)),
             "slirp4netns" => return Ok(Self::Forced(NetworkBackend::Slirp)),
             "host" => {
+                let words = "a machine has a network of its own; -p publishes its ports, and with --host-loopback it reaches \
+                    this host at 10.0.2.2";
+                return Err(words.to_owned());
+            }
+            other if !["auto", "none", "passt", "slirp"].contains(&other) => {
                 let words =
-                    "a VM has a network of its own; it reaches this host at 10.0.2.2, and -p publishes its ports";
+                    "a machine joins no other network: use auto, bridge, none, passt or slirp; -p publishes its ports";
                 return Err(words.to_owned());
             }
             _ => {}

@@ -58,7 +58,9 @@ impl Options {
 /// not see; `U` changes owners, and a share belongs to the command's user already; the others are about caches and mounts
 /// that containers have on a host.
 fn is_harmless(option: &str) -> bool {
-    const HARMLESS: [&str; 17] = [
+    const HARMLESS: [&str; 19] = [
+        "nosuid",
+        "nodev",
         "rw",
         "z",
         "Z",
@@ -92,6 +94,10 @@ impl FromStr for Share {
         };
         if host.is_empty() {
             return Err("the host path is empty".to_owned());
+        }
+        // What follows a path of the guest is an option.
+        if !guest.starts_with('/') && host.rsplit_once(':').is_some_and(|(_, before)| before.starts_with('/')) {
+            return Err(format!("{guest:?} is no option of a share; there are ro, uid=N and gid=N"));
         }
         check_guest_path(guest)?;
         let Options { read_only, uid, gid } = options;
