@@ -1,13 +1,12 @@
 //! Builds the guest's init as a static program, which `src/host/initramfs.rs` embeds.
 //!
-//! It is linked statically with glibc, because every Rust installation on the host has that target. It is built in a
-//! separate target directory, because the outer cargo has locked its own.
+//! It is linked statically with glibc, because every Rust installation has the target of its host. It is built in a
+//! separate target directory, because the outer cargo has locked its own. `LAMINA_GUEST_INIT_PROGRAM` names one that is
+//! built already, for a host that has no linker for the target.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 fn main() {
     let manifest = PathBuf::from(required("CARGO_MANIFEST_DIR"));
@@ -17,24 +16,28 @@ fn main() {
     for watched in crates.into_iter().chain(shared).chain(["../Cargo.toml", "../Cargo.lock", "build.rs"]) {
         println!("cargo::rerun-if-changed={}", manifest.join(watched).display());
     }
-    let target_dir = out.join("guest-init");
-    build(&manifest, &target_dir);
-    let built = target_dir.join(TARGET).join("release/guest-init");
+    println!("cargo::rerun-if-env-changed=LAMINA_GUEST_INIT_PROGRAM");
+    let built = match env::var_os("LAMINA_GUEST_INIT_PROGRAM") {
+        Some(program) => PathBuf::from(program),
+        None => build(&manifest, &out.join("guest-init")),
+    };
     println!("cargo::rustc-env=LAMINA_GUEST_INIT={}", built.display());
 }
 
-fn build(manifest: &Path, target_dir: &Path) {
+/// Builds it and returns its path. It runs on the processor that the host has, so it has its architecture.
+fn build(manifest: &Path, target_dir: &Path) -> PathBuf {
+    let target = format!("{}-unknown-linux-gnu", required("CARGO_CFG_TARGET_ARCH"));
     let mut cargo = Command::new(required("CARGO"));
     cargo
         .args(["build", "--quiet", "--release", "--package", "guest-init", "--bin", "guest-init"])
-        .args(["--target", TARGET, "--target-dir"])
+        .args(["--target", &target, "--target-dir"])
         .arg(target_dir)
         .arg("--manifest-path")
         .arg(manifest.join("guest-init/Cargo.toml"));
     for (name, _) in env::vars_os() {
         // The settings of the outer build (clippy's wrapper, its profile and flags) must not affect this one.
         let text = name.to_string_lossy();
-        if text.starts_with("CARGO_") && text != "CARGO_HOME" && !text.starts_with("CARGO_NET")
+        if text.starts_with("CARGO_") && text != "CARGO_HOME" && !text.starts_with("CARGO_NET") && !text.starts_with("CARGO_TARGET_")
             || text.starts_with("RUSTC_W")
             || text == "RUSTFLAGS"
         {
@@ -50,6 +53,7 @@ fn build(manifest: &Path, target_dir: &Path) {
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
     let status = cargo.status().unwrap_or_else(|error| panic!("cannot run cargo for guest-init: {error}"));
     assert!(status.success(), "guest-init does not build: {status}");
+    target_dir.join(target).join("release/guest-init")
 }
 
 fn required(name: &str) -> String {
