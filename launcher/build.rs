@@ -37,7 +37,10 @@ fn build(manifest: &Path, target_dir: &Path) -> PathBuf {
     for (name, _) in env::vars_os() {
         // The settings of the outer build (clippy's wrapper, its profile and flags) must not affect this one.
         let text = name.to_string_lossy();
-        if text.starts_with("CARGO_") && text != "CARGO_HOME" && !text.starts_with("CARGO_NET") && !text.starts_with("CARGO_TARGET_")
+        if text.starts_with("CARGO_")
+            && text != "CARGO_HOME"
+            && !text.starts_with("CARGO_NET")
+            && !text.starts_with("CARGO_TARGET_")
             || text.starts_with("RUSTC_W")
             || text == "RUSTFLAGS"
         {

@@ -1,6 +1,6 @@
 //! Random stacks: with few names, so that these collide, and with links only to what exists.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use end_to_end::conformance::model::{Inodes, LayerTree, Merged};
 use end_to_end::conformance::paths::{Components, image_path, normalise};
@@ -126,13 +126,15 @@ fn entry_of(step: &Step, own: &[Entry], below: &[Components]) -> Entry {
     entry
 }
 
-/// Leaves only entries whose order does not matter: one for each path, and none below a non-directory.
+/// Leaves only entries whose order does not matter: one for each path, none below a non-directory, and no hard links of
+/// one layer that link to each other in a circle, of which the first links to a file of a layer below.
 pub(crate) fn without_collisions(stack: &Stack) -> Stack {
     let mut calm = stack.clone();
     for layer in &mut calm.layers {
         let mut files: BTreeSet<Components> = BTreeSet::new();
         let mut above: BTreeSet<Components> = BTreeSet::new();
         let mut seen: BTreeSet<Components> = BTreeSet::new();
+        let mut links: BTreeMap<Components, Components> = BTreeMap::new();
         layer.entries.retain(|entry| {
             let path = normalise(&entry.path).expect("random paths stay in the root");
             let parents: Vec<Components> = (0..path.len()).map(|end| path[..end].to_vec()).collect();
@@ -141,6 +143,14 @@ pub(crate) fn without_collisions(stack: &Stack) -> Stack {
                 parents.iter().any(|parent| files.contains(parent)) || (!is_directory && above.contains(&path));
             if collides || !seen.insert(path.clone()) {
                 return false;
+            }
+            if let Node::HardLink(target) = &entry.node
+                && let Ok(target) = normalise(target)
+            {
+                if std::iter::successors(Some(&target), |target| links.get(*target)).any(|target| *target == path) {
+                    return false;
+                }
+                links.insert(path.clone(), target);
             }
             above.extend(parents);
             if !is_directory {
