@@ -201,7 +201,7 @@ impl Rm {
 pub(super) fn remove(names: &[String], force: bool, global: &Global) -> Result<u8, Failure> {
     each(names, global, |name| {
         let machine = match Machine::find(name) {
-            Err(_) if force && !machine::exists(name) => {
+            Err(_) if force && !machine::exists(name)? => {
                 return Ok(serde_json::json!({ "name": name, "outcome": "not there" }));
             }
             found => found?,

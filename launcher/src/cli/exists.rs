@@ -41,7 +41,7 @@ const fn answer(exists: bool) -> u8 {
 
 impl MachineExists {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
-        Ok(answer(machine::exists(&self.name)))
+        Ok(answer(machine::exists(&self.name)?))
     }
 }
 

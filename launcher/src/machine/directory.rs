@@ -251,16 +251,20 @@ pub(crate) fn stats_socket(name: &str) -> Result<PathBuf, Failure> {
 /// # Errors
 /// There is no such machine.
 pub(crate) fn existing(name: &str) -> Result<PathBuf, Failure> {
-    let path = home::machines()?.join(name);
-    if super::is_valid_name(name) && path.join(record::FILE).is_file() {
-        return Ok(path);
-    }
-    Err(no_such_machine(name))
+    find(name)?.ok_or_else(|| no_such_machine(name))
 }
 
 /// Returns whether a machine has this name.
-pub(crate) fn is_there(name: &str) -> bool {
-    existing(name).is_ok()
+///
+/// # Errors
+/// The directory of machines is not one that can be trusted.
+pub(crate) fn is_there(name: &str) -> Result<bool, Failure> {
+    find(name).map(|path| path.is_some())
+}
+
+fn find(name: &str) -> Result<Option<PathBuf>, Failure> {
+    let path = home::machines()?.join(name);
+    Ok((super::is_valid_name(name) && path.join(record::FILE).is_file()).then_some(path))
 }
 
 fn no_such_machine(name: &str) -> Failure {

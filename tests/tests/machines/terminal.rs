@@ -145,6 +145,7 @@ fn images(all: &mut Checked<'_>) {
         assert!(!all.run(&arguments), "{command}");
         all.run(&[command, &format!("--{HOSTILE}")]);
     }
+    docker_words(all, &registry);
     all.run(&["prepare", REFERENCE]);
     all.run(&["gc", "--explain", HOSTILE]);
     all.run(&["umount", HOSTILE]);
@@ -168,6 +169,35 @@ fn images(all: &mut Checked<'_>) {
     all.ask(&["verify"]);
     bytes[content + 100] ^= 1;
     std::fs::write(&blob, &bytes).unwrap();
+}
+
+/// Commands on images that docker has.
+fn docker_words(all: &mut Checked<'_>, registry: &FakeRegistry) {
+    for name in ["missing", "login", "moved", "busy", "broken"] {
+        let name = registry.name(&format!("{name}:1"));
+        all.run(&["tag", REFERENCE, &name]);
+        assert!(!all.run(&["push", &name]), "{name}");
+        all.run(&["rmi", &name]);
+    }
+    all.ask(&["history", REFERENCE]);
+    all.ask(&["version"]);
+    all.ask(&["system", "df"]);
+    all.ask(&["image", "inspect", REFERENCE]);
+    all.ask(&["image", "ls"]);
+    all.ask(&["container", "ls", "--all"]);
+    all.ask(&["volume", "ls"]);
+    let saved = all.session.work("saved").join(HOSTILE);
+    assert!(all.run(&["save", "--output", saved.to_str().unwrap(), REFERENCE]), "{}", all.printed);
+    assert!(all.run(&["load", "--input", saved.to_str().unwrap()]), "{}", all.printed);
+    for command in ["history", "tag", "push", "save", "load", "login", "logout", "shell", "create"] {
+        assert!(!all.run(&[command, HOSTILE]), "{command}");
+        all.run(&[command, HOSTILE, HOSTILE]);
+    }
+    for group in ["image", "container", "volume", "system"] {
+        for command in [HOSTILE, "inspect", "rm", "prune"] {
+            all.run(&[group, command, HOSTILE]);
+        }
+    }
 }
 
 /// Commands on a machine that runs.
@@ -199,7 +229,10 @@ fn running_machine(all: &mut Checked<'_>, machines: &Machines) {
     all.run(&["cp", "m:/srv/made", copied.to_str().unwrap()]);
     all.run(&["cp", HOSTILE, "m:/x"]);
     all.run(&["cp", &format!("m:/srv/made/{HOSTILE}"), &format!("/dev/null/{HOSTILE}")]);
-    all.run(&["stats", "m"]);
+    all.run(&["stats", "--no-stream", "m"]);
+    all.run(&["top", "m"]);
+    all.run(&["port", "m"]);
+    all.run(&["rename", "m", HOSTILE]);
     all.run(&["commit", "m", HOSTILE]);
     assert!(all.run(&["stop", "m"]), "{}", all.printed);
 }
@@ -228,8 +261,12 @@ fn ended_machine(all: &mut Checked<'_>, machines: &Machines) {
     all.run(&["logs", "--json", "--console", "m"]);
     write(&path, &format!("{HOSTILE}{record}"));
     all.ask(&["ps", "--all"]);
-    for command in ["start", "wait", "kill", "stop", "logs", "diff", "rm", "stats", "commit"] {
-        all.run(&[command, HOSTILE, "x:1"][..if command == "commit" { 3 } else { 2 }]);
+    for command in [
+        "start", "wait", "kill", "stop", "logs", "diff", "rm", "stats", "commit", "attach", "port", "top", "rename",
+        "restart",
+    ] {
+        let count = if matches!(command, "commit" | "rename") { 3 } else { 2 };
+        all.run(&[command, HOSTILE, "x:1"][..count]);
         all.run(&[command, &format!("--{HOSTILE}")]);
     }
     write(&path, &record.to_string());
