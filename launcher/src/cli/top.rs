@@ -1,11 +1,14 @@
 //! `lamina top`.
 
+use std::io::Read;
+
 use guest_protocol::Process;
 
 use super::Global;
 use super::outcome::Outcome;
-use crate::failure::Failure;
-use crate::machine::{Machine, Signals};
+use crate::failure::{About, Failure};
+use crate::machine::{Captured, Machine, SharedBuffer, Signals, Stdio};
+use crate::print;
 
 /// Show the processes of a running machine
 ///
@@ -33,7 +36,23 @@ impl Top {
             true => Process::tool(&["ps"]),
             false => Process { argv: ["ps".to_owned()].into_iter().chain(options).collect(), ..Process::default() },
         };
-        let (outcome, ends) = Outcome::of(global, false);
-        outcome.tell(&name, machine.exec(process, ends, signals)?)
+        if global.json {
+            let (outcome, ends) = Outcome::of(global, false);
+            return outcome.tell(&name, machine.exec(process, ends, signals)?);
+        }
+        // Processes choose what they are called, and may have been started by what an image holds.
+        let captured = Captured::default();
+        let ending = machine.exec(process, Stdio::output(captured.clone()), signals)?;
+        let text = |buffer: SharedBuffer| -> Result<String, Failure> {
+            let mut bytes = Vec::new();
+            buffer.read().and_then(|mut read| read.read_to_end(&mut bytes)).about("temporary file")?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        print::result_lines(&text(captured.stdout)?)?;
+        let errors = text(captured.stderr)?;
+        if !errors.is_empty() {
+            print::message_lines(errors.trim_end());
+        }
+        Ok(ending.shell_status())
     }
 }
