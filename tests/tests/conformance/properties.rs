@@ -66,8 +66,9 @@ fn order_of_entries_in_a_layer_changes_nothing() {
         (Just(stack), layers)
     });
     hold_for_each(500, shuffled, |(stack, entries)| {
-        // A link whose target was removed with the collisions is refused in any order.
-        prop_assume!(stack.expected().is_ok());
+        // A link whose target was removed with the collisions is refused in any order. Which symbolic links a target leads
+        // through depends on what the layer has replaced before it.
+        prop_assume!(stack.expected().is_ok() && !stack.may_link_through_symlinks());
         let mut other = stack.clone();
         other.layers.iter_mut().zip(entries).for_each(|(layer, entries)| layer.entries = entries);
         equal(&stack, &other, &subject)

@@ -126,8 +126,9 @@ fn entry_of(step: &Step, own: &[Entry], below: &[Components]) -> Entry {
     entry
 }
 
-/// Leaves only entries whose order does not matter: one for each path, none below a non-directory, and no hard links of
-/// one layer that link to each other in a circle, of which the first links to a file of a layer below.
+/// Leaves only entries whose order does not matter: one for each path, and none below a non-directory. The target of a
+/// hard link is not below one either, and no links of a layer link to each other in a circle, of which the first links
+/// to a file of a layer below.
 pub(crate) fn without_collisions(stack: &Stack) -> Stack {
     let mut calm = stack.clone();
     for layer in &mut calm.layers {
@@ -157,6 +158,12 @@ pub(crate) fn without_collisions(stack: &Stack) -> Stack {
                 files.insert(path);
             }
             true
+        });
+        layer.entries.retain(|entry| match &entry.node {
+            Node::HardLink(target) => {
+                normalise(target).map_or(true, |target| (1..target.len()).all(|end| !files.contains(&target[..end])))
+            }
+            _ => true,
         });
     }
     calm
