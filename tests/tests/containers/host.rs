@@ -33,7 +33,8 @@ fn doctor_tries_every_way_to_write_and_says_why_one_fails() {
     for (way, works) in [("overlay", true), ("fuse-overlayfs", false), ("read-only", true)] {
         assert_eq!(finding(&format!("container {way}"))["works"], works, "{finished}");
     }
-    assert!(finding("container fuse-overlayfs")["detail"].as_str().unwrap().contains("it is not installed"));
+    let detail = finding("container fuse-overlayfs")["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("it is not installed"), "{finished}");
     // A run does not try again what has failed.
     let known = session.read(&session.directory().join("home/.cache/lamina/found.json"));
     let known: Value = serde_json::from_slice(&known).unwrap();

@@ -49,6 +49,8 @@ use crate::host::process::{Process, ends_within};
 const START: Duration = Duration::from_secs(30);
 /// How long a container that was killed may take to end.
 const REAP: Duration = Duration::from_secs(10);
+/// How long the first process of a container that does not start has to end by itself, after it has said why.
+const EXIT: Duration = Duration::from_secs(2);
 
 /// What the users of every container should know.
 const CAUTION: Option<&str> = Some("it shares the host's kernel");
@@ -199,7 +201,9 @@ impl Engine for Container {
             events(Event::Exited(exit));
         })?;
         let (first, network) = guide(&process, &monitor, plan, &ids, of_network).map_err(|failure| {
-            // What the stage or the runtime wrote says more than that it ended. The log has it after the end.
+            // What the stage or the runtime wrote says more than that it ended. Its first process says it last, and the log
+            // has it after the end.
+            let _ = process.ends_within(EXIT);
             process.end();
             match process.last_words() {
                 words if words.is_empty() => failure,
