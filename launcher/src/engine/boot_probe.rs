@@ -11,14 +11,17 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use guest_protocol::Part;
 use serde::{Deserialize, Serialize};
 
 use super::contract::{Engine, Event, Exit, Host};
 use super::plan::{KVM, Plan};
+use super::request::{Choice, RunRequest};
 use crate::failure::{About, Failure};
 use crate::host::Boot;
 use crate::host::child;
-use crate::host::confine;
+use crate::host::confine::{self, Level, Support};
+use crate::host::confinement_probe;
 use crate::host::probe_cache::ProbeCache;
 
 /// How much a test guest may spend until the first line of its init. Processor time is what counts, so that a busy host
@@ -221,6 +224,51 @@ fn reason(exit: Exit) -> String {
         Exit::Ended { status, words } if words.is_empty() => status.to_string(),
         Exit::Ended { words, .. } => words,
     }
+}
+
+/// Returns how the engine of guests is confined, if `support` can confine it here.
+pub(super) fn decision(host: &Host<'_>, support: &Support) -> confine::Decision {
+    let (level, account) = &host.confine;
+    confine::Decision { support: (*level != Level::Off).then(|| support.clone()), account: account.clone() }
+}
+
+/// Finds out whether an engine runs a guest here that needs KVM, and whose control channel is a socket device. Boots a test
+/// guest, unless this engine is asked for: then the machine itself is the test. Returns what can confine the engine, of
+/// which nothing is tried if it is not to be confined; `own_filter` says whether it filters its own system calls.
+///
+/// # Errors
+/// Says what is missing.
+pub(super) fn runs_by_kvm(
+    engine: &dyn Engine,
+    program: &Path,
+    host: &Host<'_>,
+    request: &RunRequest,
+    own_filter: bool,
+) -> Result<Support, Failure> {
+    let boot = host.boot.map_err(Clone::clone)?;
+    boot.modules
+        .supports(Part::Socket)
+        .map_err(|cause| Failure::new(engine.title(), cause).with_hint("name another kernel with --kernel"))?;
+    let needs_kvm = |cause: String| {
+        Failure::new(engine.title(), format_args!("it needs KVM: {cause}"))
+            .with_hint("use --engine qemu, which emulates the processor without KVM")
+    };
+    opens().map_err(needs_kvm)?;
+    let (level, account) = &host.confine;
+    let support = if *level == Level::Off {
+        Support::default()
+    } else {
+        let mut probes = ProbeCache::of(host.cache);
+        let found = confinement_probe::support(program, account.as_ref(), &mut probes, host.thorough)?;
+        Support { own_filter, ..found }
+    };
+    let asked = matches!(&request.engine, Choice::Forced(name) if name == engine.name());
+    if !asked || host.thorough {
+        let confine = decision(host, &support);
+        let probe = Probe { engine, program, machine: engine.name(), host, boot, confine };
+        probe.kvm()?.map_err(needs_kvm)?;
+    }
+    Ok(support)
 }
 
 /// Whether this user can open `/dev/kvm`.

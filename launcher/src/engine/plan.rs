@@ -251,7 +251,7 @@ impl Plan {
         Err(Failure::new(engine, cause).with_hint("share a directory that holds the others"))
     }
 
-    /// Makes the console's file if there is none: it must exist to be shown to a confined program, and only the supervisor
+    /// Makes the console's file if it does not exist: it must exist to be shown to a confined program, and only the supervisor
     /// has made it already.
     ///
     /// # Errors

@@ -68,7 +68,7 @@ impl SocketDevice {
     /// # Errors
     /// The directory or the socket cannot be made.
     pub(super) fn listen(&self) -> Result<Listener, Failure> {
-        // Fails if there is none.
+        // Fails if it does not exist.
         let _ = fs::remove_dir_all(&self.directory);
         DirBuilder::new().mode(0o700).create(&self.directory).about(self.directory.display())?;
         let path = self.listener();

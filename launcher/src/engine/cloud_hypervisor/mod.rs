@@ -10,23 +10,18 @@ mod version;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use guest_protocol::Part;
-
 use self::events::{Reader, Stop};
 use self::version::{REMEDY, Version};
-use super::boot_probe::{self, Probe};
+use super::boot_probe;
 use super::contract::{
     Accelerator, Capabilities, Description, Document, Engine, Event, Events, Exit, Host, MachineType, Running,
 };
 use super::plan::{KVM, NetworkDevice, Plan};
-use super::request::{Choice, RunRequest};
+use super::request::RunRequest;
 use super::socket_device::{SocketDevice, open_pipe};
 use crate::failure::Failure;
 use crate::host::child;
-use crate::host::confine::{self, Level, Support};
-use crate::host::confinement_probe;
 use crate::host::network::NetworkBackend;
-use crate::host::probe_cache::ProbeCache;
 use crate::host::process::{Handle, Process, Watched};
 
 const NAME: &str = "cloud-hypervisor";
@@ -68,24 +63,8 @@ impl Engine for CloudHypervisor {
     fn probe(&self, host: &Host<'_>, request: &RunRequest) -> Result<Capabilities, Failure> {
         let program = self.program()?;
         Version::cached(&program, host.cache)?.check(&program)?;
-        let boot = host.boot.map_err(Clone::clone)?;
-        boot.modules
-            .supports(Part::Socket)
-            .map_err(|cause| Failure::new(self.title(), cause).with_hint("name another kernel with --kernel"))?;
-        let needs_kvm = |cause: String| {
-            Failure::new(self.title(), format_args!("it needs KVM: {cause}"))
-                .with_hint("use --engine qemu, which emulates the processor without KVM")
-        };
-        boot_probe::opens().map_err(needs_kvm)?;
-        let confinement = support(host, &program)?;
-        let (level, account) = &host.confine;
-        let support = (*level != Level::Off).then(|| confinement.clone());
-        let confine = confine::Decision { support, account: account.clone() };
-        let asked = matches!(&request.engine, Choice::Forced(name) if name == NAME);
-        if !asked || host.thorough {
-            let probe = Probe { engine: self, program: &program, machine: NAME, host, boot, confine };
-            probe.kvm()?.map_err(needs_kvm)?;
-        }
+        // Its own filter of system calls is part of every release.
+        let confinement = boot_probe::runs_by_kvm(self, &program, host, request, true)?;
         let advantage = "it is its only one";
         Ok(Capabilities {
             accelerators: vec![Accelerator { name: KVM, works: Ok(()), caution: None }],
@@ -137,17 +116,6 @@ impl Engine for CloudHypervisor {
         })?;
         Ok(Box::new(process))
     }
-}
-
-/// Returns what can confine it here. Its own filter of system calls is part of every release.
-fn support(host: &Host<'_>, program: &Path) -> Result<Support, Failure> {
-    let (level, account) = &host.confine;
-    if *level == Level::Off {
-        return Ok(Support::default());
-    }
-    let mut probes = ProbeCache::of(host.cache);
-    let found = confinement_probe::support(program, account.as_ref(), &mut probes, host.thorough)?;
-    Ok(Support { own_filter: true, ..found })
 }
 
 /// Reads events until the engine ends. Returns why the machine stopped, if it has said so. It has no option against

@@ -16,24 +16,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use guest_protocol::Part;
-
 use self::api::Api;
 use self::console::Stop;
-use super::boot_probe::{self, Probe};
+use super::boot_probe;
 use super::contract::{
     Accelerator, Capabilities, Description, Document, Engine, Event, Events, Exit, Host, MachineType, Running,
 };
 use super::plan::{Disk, KVM, MAX_SERIAL, Plan};
-use super::request::{Choice, RunRequest};
+use super::request::RunRequest;
 use super::socket_device::{SocketDevice, open_pipe};
 use crate::failure::{About, Failure};
 use crate::host::child;
 use crate::host::command_line::CommandLine;
-use crate::host::confine::{self, Level, Support};
-use crate::host::confinement_probe;
 use crate::host::kernel::Kernel;
-use crate::host::probe_cache::ProbeCache;
 use crate::host::process::{Process, Watched};
 use crate::host::vmlinux;
 
@@ -78,24 +73,7 @@ impl Engine for Firecracker {
     fn probe(&self, host: &Host<'_>, request: &RunRequest) -> Result<Capabilities, Failure> {
         let program = self.program()?;
         version::check(&program, host.cache)?;
-        let boot = host.boot.map_err(Clone::clone)?;
-        boot.modules
-            .supports(Part::Socket)
-            .map_err(|cause| Failure::new(self.title(), cause).with_hint("name another kernel with --kernel"))?;
-        let needs_kvm = |cause: String| {
-            Failure::new(self.title(), format_args!("it needs KVM: {cause}"))
-                .with_hint("use --engine qemu, which emulates the processor without KVM")
-        };
-        boot_probe::opens().map_err(needs_kvm)?;
-        let confinement = support(host, &program)?;
-        let (level, account) = &host.confine;
-        let support = (*level != Level::Off).then(|| confinement.clone());
-        let confine = confine::Decision { support, account: account.clone() };
-        let asked = matches!(&request.engine, Choice::Forced(name) if name == NAME);
-        if !asked || host.thorough {
-            let probe = Probe { engine: self, program: &program, machine: NAME, host, boot, confine };
-            probe.kvm()?.map_err(needs_kvm)?;
-        }
+        let confinement = boot_probe::runs_by_kvm(self, &program, host, request, false)?;
         let advantage = "it is its only one";
         Ok(Capabilities {
             accelerators: vec![Accelerator { name: KVM, works: Ok(()), caution: None }],
@@ -205,15 +183,6 @@ const API: &str = "api";
 
 fn command(program: &Path, device: &SocketDevice) -> CommandLine {
     CommandLine::new(program).arg("--api-sock").arg(device.file(API)).args(["--level", "Error"])
-}
-
-/// Returns what can confine it here. Nothing is tried if it is not to be confined.
-fn support(host: &Host<'_>, program: &Path) -> Result<Support, Failure> {
-    let (level, account) = &host.confine;
-    if *level == Level::Off {
-        return Ok(Support::default());
-    }
-    confinement_probe::support(program, account.as_ref(), &mut ProbeCache::of(host.cache), host.thorough)
 }
 
 /// Returns why it ended. A guest that reboots, or whose kernel panics and then reboots, ends it with the status 0.

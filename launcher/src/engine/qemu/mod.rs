@@ -17,7 +17,6 @@ use super::request::{Choice, RunRequest};
 use crate::failure::{About, Failure};
 use crate::host::child;
 use crate::host::command_line::CommandLine;
-use crate::host::confine::{self, Level};
 use crate::host::network::NetworkBackend;
 use crate::host::process::Process;
 
@@ -65,9 +64,7 @@ impl Engine for Qemu {
             Choice::Auto => Board::Microvm,
         };
         let confinement = sandbox::support(host, &program)?;
-        let (level, account) = &host.confine;
-        let support = (*level != Level::Off).then(|| confinement.clone());
-        let confine = confine::Decision { support, account: account.clone() };
+        let confine = boot_probe::decision(host, &confinement);
         let boot = host.boot.map_err(Clone::clone)?;
         let probe = Probe { engine: self, program: &program, machine: machine.name(), host, boot, confine };
         let kvm = match &request.accelerator {
