@@ -1,6 +1,5 @@
-//! Where an image goes: a repository of a registry, or a layout.
+//! Where an image goes, a repository of a registry or a layout, and the documents that name it there.
 
-use super::document::Document;
 use super::error::PushError;
 use crate::registry::UploadBlob;
 use crate::{BlobDigest, Digest, LayerSource};
@@ -30,4 +29,18 @@ pub(super) trait Destination: Sync {
 
     /// Ends what is in progress.
     fn cancel(&self);
+}
+
+/// A manifest or an index, with the type that it is stored under.
+#[derive(Clone, Debug)]
+pub(crate) struct Document {
+    pub(crate) digest: Digest,
+    pub(crate) media_type: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Document {
+    pub(crate) fn new(bytes: Vec<u8>, media_type: &str) -> Self {
+        Self { digest: Digest::of(&bytes), media_type: media_type.to_owned(), bytes }
+    }
 }

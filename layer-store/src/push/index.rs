@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::PushedLayer;
-use super::document::Document;
+use super::destination::Document;
 use super::error::PushError;
 use super::layer::Sender;
 use crate::oci::manifest;

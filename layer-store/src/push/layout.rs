@@ -5,8 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::destination::Destination;
-use super::document::Document;
+use super::destination::{Destination, Document};
 use super::error::PushError;
 use crate::registry::{UploadBlob, digest_of};
 use crate::{BlobDigest, Digest, LayerSource};

@@ -8,7 +8,7 @@ use oci_spec::image::{Descriptor as Described, ImageManifest, MediaType};
 
 use super::PushedLayer;
 use super::compress::Packing;
-use super::document::Document;
+use super::destination::Document;
 use super::error::PushError;
 use super::layer::{Delivered, Sender};
 use crate::oci::manifest::{self, Descriptor};

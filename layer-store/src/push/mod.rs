@@ -7,7 +7,6 @@
 
 mod compress;
 mod destination;
-mod document;
 mod error;
 mod index;
 mod layer;
@@ -19,7 +18,7 @@ mod registry;
 use std::sync::Arc;
 
 pub use compress::Packing;
-pub(crate) use document::Document;
+pub(crate) use destination::Document;
 pub use error::PushError;
 pub(crate) use layout::Layout;
 

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::destination::Destination;
-use super::document::Document;
+use super::destination::{Destination, Document};
 use super::error::PushError;
 use crate::registry::{Target, UploadBlob};
 use crate::{BlobDigest, Digest, LayerSource, Observer, Origin, PullOptions, Reference};

@@ -207,6 +207,19 @@ pub(crate) fn fetch_layer(
     options: &PullOptions,
     observer: &Arc<dyn Observer>,
 ) -> Result<AcquiredLayer, PullError> {
+    from_origin(source, options, observer, |runtime, (repository, reference), descriptor, halt| {
+        let layer = Layer { descriptor: descriptor.clone(), diff_id: *diff_id };
+        acquire(runtime, sink, (repository, reference), &layer, halt, &**observer)
+    })
+}
+
+/// Calls `fetch` for each place from which the registry's layer `source` can be fetched again, until one has it.
+fn from_origin<T>(
+    source: &LayerSource,
+    options: &PullOptions,
+    observer: &Arc<dyn Observer>,
+    mut fetch: impl FnMut(&Runtime, (&Arc<Repository>, &Reference), &Descriptor, &Halt) -> Result<T, PullError>,
+) -> Result<T, PullError> {
     let Origin::Registry { registry, repository } = &source.origin else {
         return Err(PullError::Client(format!("{} is not a registry", source.origin).into()));
     };
@@ -217,9 +230,8 @@ pub(crate) fn fetch_layer(
     let descriptor = Descriptor { urls: source.urls.clone(), ..descriptor };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|error| PullError::Client(Box::new(error)))?;
-    let layer = Layer { descriptor, diff_id: *diff_id };
     let outcome = places::first(&runtime, &reference, options, observer, |repository, halt| {
-        acquire(&runtime, sink, (repository, &reference), &layer, halt, &**observer)
+        fetch(&runtime, (repository, &reference), &descriptor, halt)
     });
     runtime.shutdown_background();
     outcome

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256, Sha512};
 
 use super::blob::LayerReader;
-use super::{PullError, PullOptions, places};
-use crate::oci::manifest::Descriptor;
-use crate::oci::{ImageError, LayerSource, Origin};
-use crate::{BlobDigest, Digest, Observer, Reference};
+use super::{PullError, PullOptions, from_origin};
+use crate::oci::{ImageError, LayerSource};
+use crate::{BlobDigest, Digest, Observer};
 
 /// How many bytes are read at once.
 const PIECE: usize = 256 << 10;
@@ -22,18 +21,8 @@ pub(crate) fn fetch_compressed(
     options: &PullOptions,
     observer: &Arc<dyn Observer>,
 ) -> Result<(), PullError> {
-    let Origin::Registry { registry, repository } = &source.origin else {
-        return Err(PullError::Client(format!("{} is not a registry", source.origin).into()));
-    };
-    let reference = format!("{registry}/{repository}").parse::<Reference>();
-    let reference = reference.map_err(|error| PullError::Client(Box::new(error)))?;
-    let bad = |cause| PullError::Image { image: reference.familiar(), cause };
-    let descriptor = Descriptor::new(&source.media_type, &source.compressed.to_string(), source.bytes).map_err(bad)?;
-    let descriptor = Descriptor { urls: source.urls.clone(), ..descriptor };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = runtime.map_err(|error| PullError::Client(Box::new(error)))?;
-    let outcome = places::first(&runtime, &reference, options, observer, |repository, halt| {
-        let mut reader = LayerReader::start(runtime.handle(), repository, &descriptor, None, halt);
+    from_origin(source, options, observer, |runtime, (repository, reference), descriptor, halt| {
+        let mut reader = LayerReader::start(runtime.handle(), repository, descriptor, None, halt);
         let copied = copy_hashed(&mut reader, file, &source.compressed);
         let actual =
             copied.map_err(|error| reader.take_failure().unwrap_or_else(|| PullError::Store(Box::new(error))))?;
@@ -41,10 +30,9 @@ pub(crate) fn fetch_compressed(
             return Ok(());
         }
         let (expected, actual) = (source.compressed.to_string(), actual.to_string());
-        Err(bad(ImageError::WrongDigest { what: format!("layer {expected}"), expected, actual }))
-    });
-    runtime.shutdown_background();
-    outcome
+        let cause = ImageError::WrongDigest { what: format!("layer {expected}"), expected, actual };
+        Err(PullError::Image { image: reference.familiar(), cause })
+    })
 }
 
 /// Copies to the start of a file, and returns the digest of what was copied, of the same kind as `like`.
