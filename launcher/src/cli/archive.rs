@@ -89,8 +89,7 @@ impl Load {
             let failure = Failure::new("lamina load", "standard input is a terminal");
             return Err(failure.with_hint("name a file with -i").with_status(USAGE));
         }
-        let opened = store::open(global)?.with_limits(self.limits.limits());
-        let opened = opened.with_file_sharing(self.sharing.shares_files());
+        let opened = store::open_for_layers(global, &self.limits, &self.sharing)?;
         let source = self.input.as_deref().unwrap_or(Path::new("-"));
         let options = ImportOptions { policy: self.policy.policy(), ..ImportOptions::default() };
         import::import(global, &opened, &ImportSource::from(source.as_os_str()), &options, &self.quiet)

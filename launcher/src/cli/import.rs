@@ -70,8 +70,7 @@ pub(super) struct Import {
 
 impl Import {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
-        let opened = store::open(global)?.with_limits(self.limits.limits());
-        let opened = opened.with_file_sharing(self.sharing.shares_files());
+        let opened = store::open_for_layers(global, &self.limits, &self.sharing)?;
         match self.rootfs {
             true => self.rootfs(global, &opened),
             false => self.images(global, &opened),

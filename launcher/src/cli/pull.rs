@@ -193,8 +193,7 @@ impl Pull {
     }
 
     fn open(&self, global: &Global) -> Result<Store, Failure> {
-        let opened = store::open(global)?.with_limits(self.limits.limits());
-        Ok(opened.with_file_sharing(self.sharing.shares_files()))
+        store::open_for_layers(global, &self.limits, &self.sharing)
     }
 
     fn import(&self, global: &Global, located: Located) -> Result<u8, Failure> {

@@ -10,6 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{SigId, flag};
 
 use super::Global;
+use super::limits::{LimitArgs, SharingArgs};
 use crate::failure::{About, Failure, USAGE};
 use crate::meter::Told;
 use crate::spec::open_store;
@@ -18,6 +19,11 @@ use crate::spec::open_store;
 pub(super) fn open(global: &Global) -> Result<Store, Failure> {
     let (root, others) = roots(global)?;
     open_store(&root, &others)
+}
+
+/// Opens the store for new layers, with what they may cost and how they are stored.
+pub(super) fn open_for_layers(global: &Global, limits: &LimitArgs, sharing: &SharingArgs) -> Result<Store, Failure> {
+    Ok(open(global)?.with_limits(limits.limits()).with_file_sharing(sharing.shares_files()))
 }
 
 /// Opens the store for reading: a mistyped directory does not become a store. With additional stores it may be missing.
