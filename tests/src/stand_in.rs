@@ -99,6 +99,20 @@ impl StandIn {
         Finished::of(&mut self.command(options))
     }
 
+    /// Runs a machine in each of these modes, and compares why it failed. Nothing may be left of it.
+    ///
+    /// # Panics
+    /// When a run succeeds, gives another reason, or leaves something behind.
+    pub fn runs_that_fail(&self, version: &str, reasons: &[(&str, &str)]) {
+        for (mode, expected) in reasons {
+            self.puts(version, mode);
+            let finished = self.run(&["--network", "none"]);
+            assert_eq!(finished.status.code(), Some(125), "{mode}: {finished}");
+            assert!(finished.stderr.contains(expected), "{mode}: {finished}");
+            self.session.traces().assert_nothing_left();
+        }
+    }
+
     /// `lamina run --explain OPTIONS IMAGE -- /bin/sh` with no other engine's program.
     #[must_use]
     pub fn run_by_choice(&self, options: &[&str]) -> Finished {

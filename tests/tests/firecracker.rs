@@ -109,7 +109,7 @@ fn machine_is_configured_by_requests_and_is_ended_by_the_word_of_its_init() {
 #[test]
 fn reboot_power_off_panic_kill_and_failure_are_told_apart() {
     let stand = stand_in(Actor::Root);
-    for (mode, expected) in [
+    stand.runs_that_fail(VERSION, &[
         ("reboots", "the guest rebooted before its command ended"),
         ("powers-off", "the guest powered off before its command ended"),
         ("halts", "the guest powered off before its command ended"),
@@ -122,13 +122,7 @@ fn reboot_power_off_panic_kill_and_failure_are_told_apart() {
         ),
         ("gives-up", "Firecracker: Failed to open the API socket: no such luck\n"),
         ("refuses", "Firecracker (PUT /boot-source): The kernel file cannot be opened: no such luck\n"),
-    ] {
-        stand.puts(VERSION, mode);
-        let finished = stand.run(&["--network", "none"]);
-        assert_eq!(finished.status.code(), Some(125), "{mode}: {finished}");
-        assert!(finished.stderr.contains(expected), "{mode}: {finished}");
-        stand.session.traces().assert_nothing_left();
-    }
+    ]);
 }
 
 #[test]

@@ -199,7 +199,7 @@ pub(crate) struct DirectoryRoot {
 impl RootServer for DirectoryRoot {
     fn start(&mut self, socket: &Path, mount_point: &Path) -> Result<Option<Confined>, Failure> {
         let Some(command) = self.command_line(socket, mount_point)? else { return Ok(None) };
-        // The server must read all files of a tree that was unpacked here, whoever owns them.
+        // The server must read all files of a tree that was unpacked here, regardless of their owners.
         let reads_all = self._view.is_some();
         let confinement = match self.purpose {
             // It enters namespaces itself.
