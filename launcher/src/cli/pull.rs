@@ -35,7 +35,7 @@ pub(super) struct Pull {
     /// Fetch the images for all platforms, and everything else that the image's index lists
     #[arg(long, alias = "all")]
     all_platforms: bool,
-    /// Number of layers to fetch at once
+    /// Number of layers to fetch at once, and of connections for a large layer if each is slow
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = super::acquired::parallel)]
     parallel: usize,
     #[command(flatten)]

@@ -45,6 +45,13 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// Returns the error, for a request that is not made again.
+    pub(super) fn into_error(self) -> PullError {
+        match self {
+            Self::Final(error) | Self::Passing { error, .. } | Self::NoContact { error, .. } => error,
+        }
+    }
+
     pub(super) fn passing(error: PullError) -> Self {
         Self::Passing { error, wait: None }
     }

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Buf, Bytes};
 use reqwest::{StatusCode, Url};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::ahead::{Ahead, Pace};
 use super::backoff::Failure;
 use super::client::Repository;
 use super::connect;
@@ -27,6 +28,14 @@ const PIECES_AHEAD: usize = 8;
 const FORGIVENESS: u64 = 1 << 20;
 /// After how many failed requests for a range in a row the whole blob is asked for: some servers fail only on ranges.
 const RANGE_FAILURES: u32 = 2;
+
+/// Over how many connections a layer may be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Connections {
+    One,
+    /// Over several, if its server sends slowly over one.
+    Several,
+}
 
 /// The bytes of a layer as they come. Failed transfers go on where they broke off, and the reader notices only the lost
 /// time; the digest that the reader computes covers every byte either way.
@@ -55,6 +64,7 @@ impl<'a> LayerReader<'a> {
         repository: &Arc<Repository>,
         layer: &Descriptor,
         partial: Option<Partial>,
+        connections: Connections,
         halt: &'a Halt,
     ) -> Self {
         let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
@@ -66,6 +76,8 @@ impl<'a> LayerReader<'a> {
             offset: kept,
             pieces: sender.clone(),
             answers: Arc::clone(&answers),
+            connections,
+            _connection: Arc::clone(&repository.connections).try_acquire_owned().ok(),
         };
         let cancelled = halt.clone();
         runtime.spawn(async move {
@@ -196,6 +208,9 @@ struct Transfer {
     offset: u64,
     pieces: mpsc::Sender<Result<Bytes, PullError>>,
     answers: Arc<AtomicUsize>,
+    connections: Connections,
+    /// One of the connections of the repository, so that no other layer takes it.
+    _connection: Option<OwnedSemaphorePermit>,
 }
 
 impl Transfer {
@@ -290,8 +305,9 @@ impl Transfer {
             return if is_ranged { Ok(Stop::Useless(error)) } else { Err(error.into()) };
         };
         let mut skip = before - start;
+        let (mut pace, mut ahead) = (Pace::new(), None::<Ahead>);
         while let Some(mut piece) =
-            response.chunk().await.map_err(|e| self.repository.failure(url.clone(), purpose, e))?
+            pace.wait(response.chunk()).await.map_err(|e| self.repository.failure(url.clone(), purpose, e))?
         {
             let skipped = skip.min(piece.len() as u64);
             skip -= skipped;
@@ -306,10 +322,26 @@ impl Transfer {
             if end > size && !is_ranged {
                 return Err(self.wrong_length(server, end).into());
             }
-            piece.truncate(usize::try_from(size - self.offset).unwrap_or(usize::MAX));
-            self.offset += piece.len() as u64;
-            if self.pieces.send(Ok(piece)).await.is_err() {
+            if self.may_go_ahead(&pace, ahead.is_some()) {
+                ahead = Ahead::start(&self.repository, place, &self.layer, end);
+            }
+            // Where the parts begin, this answer ends, unless the server has none.
+            let is_over = ahead.as_mut().is_some_and(|ahead| {
+                ahead.fill();
+                end >= ahead.begins()
+            });
+            let mut parts = ahead.take_if(|_| is_over);
+            if parts.take_if(|parts| !parts.is_accepted()).is_some() {
+                self.connections = Connections::One;
+            }
+            let limit = parts.as_ref().map_or(size, Ahead::begins);
+            piece.truncate(usize::try_from(limit - self.offset).unwrap_or(usize::MAX));
+            if !self.send(piece).await {
                 return Ok(Stop::Done);
+            }
+            if let Some(parts) = parts {
+                drop(response);
+                return Ok(self.go_ahead(parts).await);
             }
             if end > size {
                 break;
@@ -325,6 +357,37 @@ impl Transfer {
             true => Ok(Stop::Useless(error)),
             false => Err(Failure::passing(error)),
         }
+    }
+
+    /// Whether to ask for parts now, to receive the layer over several connections.
+    fn may_go_ahead(&self, pace: &Pace, is_ahead: bool) -> bool {
+        self.connections == Connections::Several && !is_ahead && pace.is_bound_by_connection()
+    }
+
+    /// Passes on the next bytes. Returns whether there is still a reader.
+    async fn send(&mut self, piece: Bytes) -> bool {
+        self.offset += piece.len() as u64;
+        self.pieces.send(Ok(piece)).await.is_ok()
+    }
+
+    /// Sends the rest of the layer, which comes over several connections. If a part does not come, the rest is asked for
+    /// over one connection again.
+    async fn go_ahead(&mut self, mut parts: Ahead) -> Stop {
+        tracing::info!("layer {}: fetched over several connections", self.layer.short());
+        parts.take_over();
+        while let Some(part) = parts.next().await {
+            let Some(part) = part else {
+                self.connections = Connections::One;
+                return Stop::More;
+            };
+            self.answers.fetch_add(1, Ordering::Relaxed);
+            for piece in part {
+                if !self.send(piece).await {
+                    return Stop::Done;
+                }
+            }
+        }
+        Stop::Done
     }
 
     fn wrong_length(&self, server: Server, actual: u64) -> PullError {

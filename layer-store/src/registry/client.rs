@@ -11,9 +11,10 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::PullOptions;
+use super::ahead::CONNECTIONS;
 use super::auth::Authorization;
 use super::backoff::{Backoff, Failure};
 use super::connect::{self, ConnectTimeout, Kind};
@@ -71,6 +72,8 @@ pub(super) struct Repository {
     pub(super) reference: Reference,
     pub(super) options: PullOptions,
     pub(super) observer: Arc<dyn Observer>,
+    /// The connections over which layers are fetched. If there are fewer layers than these, one layer may take several.
+    pub(super) connections: Arc<Semaphore>,
     proxies: Arc<Proxies>,
     /// The addresses that the registry may direct this program to.
     reach: Reach,
@@ -108,6 +111,7 @@ impl Repository {
             reference: reference.clone(),
             options: options.clone(),
             observer: Arc::clone(observer),
+            connections: Arc::new(Semaphore::new(options.parallel.min(CONNECTIONS))),
             proxies,
             reach,
             authorization: Mutex::default(),

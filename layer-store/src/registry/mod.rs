@@ -5,6 +5,7 @@
 //! and each layer's tar against the config. Layers are fetched and ingested in parallel, and no layer is ever
 //! completely in memory.
 
+mod ahead;
 mod attachments;
 mod auth;
 mod authorize;
@@ -49,7 +50,7 @@ pub use server::Server;
 pub(crate) use spool::{copy_hashed, digest_of, fetch_compressed};
 pub(crate) use target::{Target, UploadBlob};
 
-use blob::LayerReader;
+use blob::{Connections, LayerReader};
 use client::Repository;
 use describe::Describe;
 use platforms::Everything;
@@ -270,14 +271,14 @@ fn acquire(
     report(observer, layer, LayerState::Fetching, 0);
     let expected = ExpectedLayer { compressed: Some(descriptor.digest), diff_id: Some(layer.diff_id) };
     let partial = descriptor.digest.sha256().and_then(|digest| sink.partial(&digest, descriptor.size));
-    match transfer(runtime, sink, repository, layer, &expected, partial, halt) {
+    match transfer(runtime, sink, repository, layer, &expected, (partial, Connections::Several), halt) {
         Ok(()) => Ok(finished(false)),
         Err(refused) if refused.may_be_pieced_wrong => {
             let (name, error) = (descriptor.short(), refused.error);
             observer.notice(&format!(
                 "layer {name} arrived in parts that do not fit together ({error}): fetching all of it again"
             ));
-            let again = transfer(runtime, sink, repository, layer, &expected, None, halt);
+            let again = transfer(runtime, sink, repository, layer, &expected, (None, Connections::One), halt);
             again.map(|()| finished(false)).map_err(|refused| refused.error)
         }
         Err(refused) => Err(refused.error),
@@ -298,10 +299,10 @@ fn transfer(
     repository: &Arc<Repository>,
     layer: &Layer,
     expected: &ExpectedLayer,
-    partial: Option<Partial>,
+    (partial, connections): (Option<Partial>, Connections),
     halt: &Halt,
 ) -> Result<(), Box<Refused>> {
-    let mut reader = LayerReader::start(runtime.handle(), repository, &layer.descriptor, partial, halt);
+    let mut reader = LayerReader::start(runtime.handle(), repository, &layer.descriptor, partial, connections, halt);
     let outcome = sink.ingest(&mut reader, expected);
     let may_be_pieced_wrong = reader.is_pieced_together();
     match outcome {

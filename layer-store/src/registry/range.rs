@@ -14,6 +14,8 @@ pub(super) enum Ask {
     ClosedRange,
     /// The whole blob. The part that has already arrived is skipped.
     Whole,
+    /// `bytes=N-M`, up to `end`, which is not included. There is nothing else to try.
+    Part { end: u64 },
 }
 
 impl Ask {
@@ -28,6 +30,7 @@ impl Ask {
     /// Returns the value of the `Range` header for the bytes from `offset` on, or `None` for the whole blob.
     pub(super) fn header(self, offset: u64, size: u64) -> Option<String> {
         match self {
+            Self::Part { end } => Some(format!("bytes={offset}-{}", end.saturating_sub(1))),
             _ if offset == 0 => None,
             Self::OpenRange => Some(format!("bytes={offset}-")),
             Self::ClosedRange => Some(format!("bytes={offset}-{}", size.saturating_sub(1))),
@@ -57,6 +60,15 @@ pub(super) fn start(is_partial: bool, headers: &HeaderMap, offset: u64, size: u6
         (false, None) => Some(0),
         _ => None,
     }
+}
+
+/// Whether an answer says that it has exactly the bytes from `start` to `end`, which is not included.
+pub(super) fn is_exactly(headers: &HeaderMap, start: u64, end: u64, size: u64) -> bool {
+    let said = headers.get(CONTENT_RANGE).and_then(|value| ContentRange::read(value.to_str().ok()?));
+    said.is_some_and(|said| {
+        let is_of_this = said.total.is_none_or(|total| total == size);
+        is_of_this && said.start == start && said.end.checked_add(1) == Some(end)
+    })
 }
 
 /// Parses `bytes START-END/TOTAL`, both ends included.
@@ -122,6 +134,26 @@ mod tests {
         assert_eq!(begins(true, &[(CONTENT_RANGE, "pages 1-2/3"), (CONTENT_LENGTH, "600")]), Some(400));
         assert_eq!(begins(true, &[(CONTENT_LENGTH, "18446744073709551613")]), None);
         assert_eq!(begins(true, &[(CONTENT_RANGE, "bytes 0-18446744073709551615/*"), (CONTENT_LENGTH, "0")]), None);
+    }
+
+    #[test]
+    fn a_part_is_exactly_what_was_asked_for() {
+        let says = |range: Option<&'static str>| {
+            let fields = range.map(|range| (CONTENT_RANGE, reqwest::header::HeaderValue::from_static(range)));
+            is_exactly(&fields.into_iter().collect(), 400, 500, 1000)
+        };
+        for (range, expected) in [
+            ("bytes 400-499/1000", true),
+            ("bytes 400-499/*", true),
+            ("bytes 400-999/1000", false),
+            ("bytes 399-499/1000", false),
+            ("bytes 400-499/999", false),
+            ("bytes 400-18446744073709551615/*", false),
+        ] {
+            assert_eq!(says(Some(range)), expected, "{range}");
+        }
+        assert!(!says(None));
+        assert_eq!(Ask::Part { end: 500 }.header(0, 1000), Some("bytes=0-499".to_owned()));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256, Sha512};
 
-use super::blob::LayerReader;
+use super::blob::{Connections, LayerReader};
 use super::{PullError, PullOptions, from_origin};
 use crate::oci::{ImageError, LayerSource};
 use crate::{BlobDigest, Digest, Observer};
@@ -22,7 +22,7 @@ pub(crate) fn fetch_compressed(
     observer: &Arc<dyn Observer>,
 ) -> Result<(), PullError> {
     from_origin(source, options, observer, |runtime, (repository, reference), descriptor, halt| {
-        let mut reader = LayerReader::start(runtime.handle(), repository, descriptor, None, halt);
+        let mut reader = LayerReader::start(runtime.handle(), repository, descriptor, None, Connections::One, halt);
         let copied = copy_hashed(&mut reader, file, &source.compressed);
         let actual =
             copied.map_err(|error| reader.take_failure().unwrap_or_else(|| PullError::Store(Box::new(error))))?;

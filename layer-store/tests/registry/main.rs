@@ -10,6 +10,7 @@ mod refusals;
 mod resume;
 mod retries;
 mod servers;
+mod slow;
 #[path = "../support/mod.rs"]
 mod support;
 

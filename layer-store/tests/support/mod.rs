@@ -16,6 +16,7 @@ pub mod image {
 
 pub mod registry {
     pub use test_support::registry::Registry;
+    pub use test_support::slow_proxy::SlowProxy;
 }
 
 pub fn skopeo(arguments: &[&str]) {

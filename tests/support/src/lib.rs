@@ -9,6 +9,7 @@ pub mod polling;
 pub mod programs;
 pub mod random;
 pub mod registry;
+pub mod slow_proxy;
 pub mod tar_builder;
 pub mod user;
 
