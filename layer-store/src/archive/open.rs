@@ -13,7 +13,7 @@ use super::stream::{Reception, Stream};
 use super::tarball::Tarball;
 use super::watch::{Pipe, Watched};
 use super::{ImportSource, layout};
-use crate::ingest::Decoder;
+use crate::ingest::{Decoder, Peeked};
 use crate::observer::Observer;
 use crate::{IngestError, Limits};
 
@@ -99,7 +99,7 @@ fn stream(head: Vec<u8>, rest: impl Read + Send, reception: &Reception<'_>) -> R
 
 /// The decompressed stream of an archive. It may be no larger than the limits allow for the bytes received.
 struct Unpacked<R: Read> {
-    decoder: Decoder<Counter<R>>,
+    decoder: Decoder<Peeked<Counter<R>>>,
     length: u64,
     limits: Limits,
 }
@@ -108,7 +108,7 @@ impl<R: Read> Read for Unpacked<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let read = self.decoder.read(buffer)?;
         self.length += read as u64;
-        match self.limits.exceeded(self.length, self.decoder.source().taken) {
+        match self.limits.exceeded(self.length, self.decoder.peeked().taken) {
             Some(why) => Err(std::io::Error::other(why)),
             None => Ok(read),
         }

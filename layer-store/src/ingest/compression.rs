@@ -1,6 +1,6 @@
 //! Detects compression by the first bytes of a file, regardless of its media type or name, and decompresses it.
 
-use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 
 use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
@@ -12,13 +12,13 @@ use super::IngestError;
 const BUFFER: usize = 256 << 10;
 
 /// How many bytes are needed to detect the compression.
-const MAGIC: u64 = 10;
+pub(super) const MAGIC: usize = 10;
 
 /// The memory that decompressing xz may take, in KiB: a dictionary of 128 MiB, twice that of `xz -9`, plus overhead.
 const XZ_MEMORY: u32 = 130 << 10;
 
 /// A source whose first bytes were already read and are put back in front.
-type Peeked<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
+pub(crate) type Peeked<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
 
 /// The compression of a file, according to its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,20 +64,32 @@ impl Compression {
 }
 
 /// Decompresses a tar.
-pub(crate) enum Decoder<R: Read> {
-    Plain(Peeked<R>),
-    Gzip(Box<MultiGzDecoder<Peeked<R>>>),
-    Zstd(zstd::stream::read::Decoder<'static, Peeked<R>>),
-    Xz(Box<XzReader<Peeked<R>>>),
-    Bzip2(Box<MultiBzDecoder<Peeked<R>>>),
+pub(crate) enum Decoder<B: BufRead> {
+    Plain(B),
+    Gzip(Box<MultiGzDecoder<B>>),
+    Zstd(zstd::stream::read::Decoder<'static, B>),
+    Xz(Box<XzReader<B>>),
+    Bzip2(Box<MultiBzDecoder<B>>),
 }
 
-impl<R: Read> Decoder<R> {
+impl<R: Read> Decoder<Peeked<R>> {
+    /// Decompresses a source, whose first bytes tell how it is compressed.
     pub(crate) fn new(mut source: R) -> Result<Self, IngestError> {
         let mut start = Vec::new();
-        source.by_ref().take(MAGIC).read_to_end(&mut start).map_err(IngestError::Source)?;
+        source.by_ref().take(MAGIC as u64).read_to_end(&mut start).map_err(IngestError::Source)?;
         let compression = Compression::of(&start);
-        let source = BufReader::with_capacity(BUFFER, Cursor::new(start).chain(source));
+        Self::over(BufReader::with_capacity(BUFFER, Cursor::new(start).chain(source)), compression)
+    }
+
+    /// Returns the source that the decoder reads from.
+    pub(crate) fn peeked(&mut self) -> &R {
+        self.source().get_ref().get_ref().1
+    }
+}
+
+impl<B: BufRead> Decoder<B> {
+    /// Decompresses a source that is compressed in this way.
+    pub(super) fn over(source: B, compression: Compression) -> Result<Self, IngestError> {
         Ok(match compression {
             Compression::Plain => Self::Plain(source),
             Compression::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(source))),
@@ -90,7 +102,8 @@ impl<R: Read> Decoder<R> {
         })
     }
 
-    fn peeked(&mut self) -> &mut Peeked<R> {
+    /// Returns the source with its buffer.
+    pub(super) fn source(&mut self) -> &mut B {
         match self {
             Self::Plain(source) => source,
             Self::Gzip(decoder) => decoder.get_mut(),
@@ -100,18 +113,24 @@ impl<R: Read> Decoder<R> {
         }
     }
 
-    /// Returns the source that the decoder reads from.
-    pub(crate) fn source(&mut self) -> &R {
-        self.peeked().get_ref().get_ref().1
-    }
-
     /// Reads what follows the last compressed frame, because it is part of the digest of the transferred bytes.
-    pub(super) fn drain(&mut self) -> io::Result<u64> {
-        io::copy(self.peeked(), &mut io::sink())
+    pub(super) fn drain(&mut self) -> io::Result<()> {
+        let source = self.source();
+        loop {
+            let length = match source.fill_buf() {
+                Ok(bytes) => bytes.len(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            if length == 0 {
+                return Ok(());
+            }
+            source.consume(length);
+        }
     }
 }
 
-impl<R: Read> Read for Decoder<R> {
+impl<B: BufRead> Read for Decoder<B> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(source) => source.read(buffer),

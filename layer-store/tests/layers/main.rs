@@ -7,4 +7,5 @@ mod fixture;
 mod lifecycle;
 mod sharing;
 mod sharing_random;
+mod streams;
 mod view;
