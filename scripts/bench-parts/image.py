@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 
+import one_layer
 import report
 
 REFERENCE = "bench.test/image:1"
@@ -53,8 +54,19 @@ class Bench:
         shutil.rmtree(bundle)
         return taken
 
-    def inflate_seconds(self):
-        return self.seconds(*self.program("inflate-floor", self.layout))
+    def inflate_seconds(self, layout=None):
+        return self.seconds(*self.program("inflate-floor", layout or self.layout))
+
+    def import_cost(self, layout):
+        """Imports into an empty store. Returns the seconds, the processor time in seconds and the most memory in MB."""
+        self.forget_store()
+        os.sync()
+        begin = time.monotonic()
+        pid = os.posix_spawn(self.program("lamina")[0], self.program("lamina", "import", "-q", layout, "--tag", REFERENCE), self.environment)
+        _, status, used = os.wait4(pid, 0)
+        if status:
+            sys.exit(f"error: lamina import {layout} fails")
+        return time.monotonic() - begin, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e6
 
     def write_seconds(self, length):
         """Writes and syncs `length` bytes to the disk of the store."""
@@ -150,6 +162,26 @@ def importing(bench, lengths, rounds):
     ]
 
 
+def importing_one_layer(bench, images, rounds):
+    """The same files as one layer: all processors have to share the work on one stream."""
+    rows = []
+    for compression, layout in one_layer.layouts(images, bench.layout):
+        costs, floor = [], []
+        for number in range(rounds):
+            costs.append(bench.import_cost(layout))
+            floor.append(bench.inflate_seconds(layout))
+        seconds, processor, memory = map(list, zip(*costs))
+        ratio = [ours / least for ours, least in zip(seconds, floor)]
+        rows += [
+            report.Row(f"import of one {compression} layer", "s", seconds),
+            report.Row(f"only decompressing and hashing it ({compression})", "s", floor),
+            report.Row(f"import / that floor ({compression})", "x", ratio, 1.5),
+            report.Row(f"processor time of that import ({compression})", "s", processor),
+            report.Row(f"memory of that import ({compression})", "MB", memory, (64 + 8 * os.cpu_count()) * 1.048576),
+        ]
+    return rows
+
+
 def preparing(bench, rounds):
     bases = os.path.join(bench.store, "bases")
     command = " ".join(bench.program("lamina", "prepare", REFERENCE))
@@ -192,7 +224,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="bench.", dir=images) as work:
         bench = Bench(images, programs, work)
         lengths = tar_lengths(bench.layout)
-        rows = importing(bench, lengths, rounds)
+        rows = importing_one_layer(bench, images, rounds)
+        rows += importing(bench, lengths, rounds)
         rows += preparing(bench, rounds)
         rows += mounting(bench, len(lengths), rounds)
         point = os.path.join(work, "count")
