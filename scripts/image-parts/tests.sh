@@ -81,9 +81,9 @@ make_work() {
 
 # Where lamina runs in a guest of its own, under real KVM: what it needs on a host, and a user for it.
 make_outer() {
-  debian_root outer.tar qemu-system-x86,fuse3,passt,kmod,e2fsprogs,attr,libcap-ng0,libseccomp2,uidmap
+  debian_root outer.tar qemu-system-x86,fuse3,passt,kmod,e2fsprogs,attr,git,libcap-ng0,libseccomp2,uidmap
   new_layout outer
-  add_layer outer outer.tar 'mmdebstrap --variant=minbase bookworm, qemu-system-x86 fuse3 passt kmod e2fsprogs'
+  add_layer outer outer.tar 'mmdebstrap --variant=minbase bookworm, qemu-system-x86 fuse3 passt kmod e2fsprogs git'
   configure outer "${debian_env[@]}" --config.cmd /bin/bash
   publish outer "$1"
 }

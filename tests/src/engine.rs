@@ -19,6 +19,9 @@ pub enum Engine {
     Firecracker,
 }
 
+/// Further programs that variables may name.
+const OTHERS: [(&str, &str); 1] = [("LAMINA_PASST", "passt")];
+
 /// Engines that nothing here installs: the variable with the path of the program, and the name of that program.
 const FURTHER: [(Engine, &str, &str); 2] = [
     (Engine::CloudHypervisor, "LAMINA_CLOUD_HYPERVISOR", "cloud-hypervisor"),
@@ -62,7 +65,11 @@ impl Engine {
     /// When one cannot be copied.
     #[must_use]
     pub(crate) fn offer_all(directory: &Path) -> bool {
-        let named = FURTHER.iter().filter_map(|(_, variable, name)| Some((std::env::var_os(variable)?, name)));
+        let all = FURTHER
+            .iter()
+            .map(|(_, variable, name)| (variable, name))
+            .chain(OTHERS.iter().map(|(variable, name)| (variable, name)));
+        let named = all.filter_map(|(variable, name)| Some((std::env::var_os(variable)?, name)));
         named
             .map(|(path, name)| {
                 let path = PathBuf::from(path);

@@ -15,6 +15,7 @@ pub mod oracle;
 pub mod power_cut;
 pub mod session;
 pub mod stand_in;
+pub mod static_program;
 pub mod store_checks;
 pub mod traces;
 pub mod tree;

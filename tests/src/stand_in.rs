@@ -36,6 +36,13 @@ while receive()[:2] != (1, 4): pass
 send(1, 5)
 ";
 
+/// Executable files that are no hypervisor, and why each is refused.
+pub const NO_HYPERVISORS: [(&str, &str); 3] = [
+    ("no program at all", "it cannot be started: Exec format error"),
+    ("#!/bin/sh\nexit 1\n", "it prints no version"),
+    ("#!/bin/sh\ncat\n", "it prints no version"),
+];
+
 /// A session with an image, and a stand-in as the only program of an engine.
 #[derive(Debug)]
 pub struct StandIn {
@@ -69,9 +76,16 @@ impl StandIn {
     /// # Panics
     /// When it cannot be written.
     pub fn puts(&self, version: &str, mode: &str) {
-        let program = self.programs.join(self.engine);
         let text = self.script.replace("\nINIT\n", INIT).replace("VERSION", version).replace("MODE", mode);
-        let text = text.replace("PROTOCOL", &guest_protocol::VERSION.to_string());
+        self.puts_program(&text.replace("PROTOCOL", &guest_protocol::VERSION.to_string()));
+    }
+
+    /// Puts an executable file with this content there.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn puts_program(&self, text: &str) {
+        let program = self.programs.join(self.engine);
         // A new file, because the probe cache tells programs apart by their inodes and times.
         let _ = fs::remove_file(&program);
         fs::write(&program, text).expect("a program");
@@ -111,6 +125,23 @@ impl StandIn {
             assert!(finished.stderr.contains(expected), "{mode}: {finished}");
             self.session.traces().assert_nothing_left();
         }
+    }
+
+    /// Runs two machines by a program that only prints `version`. It may be asked for it once.
+    ///
+    /// # Panics
+    /// When it is asked again.
+    pub fn is_asked_for_its_version_once(&self, version: &str) {
+        let asked = self.session.work("asked").join("times");
+        self.puts_program(&format!(
+            "#!/bin/sh\ntest \"$1\" = --version || exit 1\necho asked >> '{}'\necho '{version}'\n",
+            asked.display()
+        ));
+        for _ in 0..2 {
+            assert_eq!(self.run(&["--network", "none"]).status.code(), Some(125));
+        }
+        assert_eq!(fs::read_to_string(&asked).expect("what it has noted"), "asked\n");
+        self.session.traces().assert_nothing_left();
     }
 
     /// `lamina run --explain OPTIONS IMAGE -- /bin/sh` with no other engine's program.

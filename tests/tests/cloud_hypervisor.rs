@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use end_to_end::Actor;
-use end_to_end::stand_in::StandIn;
+use end_to_end::stand_in::{NO_HYPERVISORS, StandIn};
 
 /// Its guest reports the command line, or ends the way that MODE says.
 const STAND_IN: &str = r#"#!/usr/bin/python3
@@ -86,7 +86,8 @@ fn each_version_gets_its_dialect_and_nothing_is_left_of_a_run() {
         assert_eq!(tags.len(), 3, "{version}: {tags:?}");
         let [disk] = values(&arguments, "--disk")[..] else { panic!("{version}: {arguments:?}") };
         assert!(disk.contains("readonly=off,serial=kept"), "{disk}");
-        assert_eq!(disk.ends_with(",image_type=raw"), names_formats, "{version}: {disk}");
+        assert_eq!(disk.contains(",image_type=raw"), names_formats, "{version}: {disk}");
+        assert_eq!(disk.contains(",_disable_aio=on"), version == "v51.2", "{version}: {disk}");
         assert_eq!(values(&arguments, "--cpus"), ["boot=2"]);
         assert_eq!(values(&arguments, "--memory"), ["size=512M,shared=on"]);
         assert_eq!(values(&arguments, "--seccomp"), ["true"]);
@@ -179,7 +180,18 @@ fn program_that_is_missing_too_old_or_another_one_is_refused_with_where_to_get_o
         refused.failed(cause);
         assert!(refused.stderr.lines().count() == 1 && refused.stderr.contains("/releases"), "{refused}");
     }
+    for (program, cause) in NO_HYPERVISORS {
+        stand.puts_program(program);
+        let refused = stand.run(&[]);
+        refused.failed(cause);
+        assert!(refused.stderr.lines().count() == 1 && refused.stderr.contains("/releases"), "{refused}");
+    }
     stand.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn no_start_but_the_first_starts_the_program_for_its_version() {
+    stand_in(Actor::Root).is_asked_for_its_version_once("cloud-hypervisor v53.0");
 }
 
 #[test]

@@ -107,9 +107,14 @@ fn of_record(record: &str) -> Option<Warning> {
     if text.starts_with("VFS: file-max limit ") {
         return Some(Warning::OpenFilesFull);
     }
-    let fails = text.contains("I/O error, dev ") || text.starts_with("EXT4-fs error ");
-    fails.then(|| Warning::DiskFailed { cause: text.to_owned() })
+    let fails = text.contains("I/O error, dev ") && !OPTIONAL.iter().any(|request| text.contains(request));
+    (fails || text.starts_with("EXT4-fs error ")).then(|| Warning::DiskFailed { cause: text.to_owned() })
 }
+
+/// Requests that a disk may fail to carry out without a loss, as the log names them: the kernel then writes the zeroes
+/// itself, or leaves the space in use. Some hypervisors offer them whatever the host's file system can do (tmpfs cannot
+/// zero a range).
+const OPTIONAL: [&str; 2] = [":(DISCARD)", ":(WRITE_ZEROES)"];
 
 /// Checks the limits that the log does not show, and reports those that have been reached.
 ///
@@ -184,7 +189,14 @@ mod tests {
             of_record(&format!("3,1,1,-;{cause}\n SUBSYSTEM=block\n")),
             Some(Warning::DiskFailed { cause: cause.into() })
         );
-        for other in ["", "x", "6,1,1,-;Freeing unused kernel memory\n", "3,1,1,-;Out of memory: Killed process 7"] {
+        for other in [
+            "",
+            "x",
+            "6,1,1,-;Freeing unused kernel memory\n",
+            "3,1,1,-;Out of memory: Killed process 7",
+            "3,1,1,-;I/O error, dev vda, sector 9680 op 0x9:(WRITE_ZEROES) flags 0x800 phys_seg 0 prio class 2",
+            "3,1,1,-;I/O error, dev vdb, sector 1024 op 0x3:(DISCARD) flags 0x0 phys_seg 1 prio class 2",
+        ] {
             assert_eq!(of_record(other), None, "{other}");
         }
     }

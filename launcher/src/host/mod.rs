@@ -20,8 +20,10 @@ pub(crate) mod process;
 pub(crate) mod resolver;
 pub(crate) mod share;
 mod tools;
+mod version;
 pub(crate) mod virtiofsd;
 pub(crate) mod vmlinux;
 
 pub(crate) use ability::{current_boot, fuse, has_memory, namespaces, shared_memory};
-pub(crate) use tools::{Boot, Tools, Wanted, version};
+pub(crate) use tools::{Boot, Tools, Wanted};
+pub(crate) use version::version;

@@ -1,7 +1,6 @@
 //! The programs and files of the host that a start uses.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::failure::Failure;
 use crate::host::initramfs;
@@ -68,18 +67,4 @@ impl Tools {
         let passt = if wanted.passt { Passt::cached(&mut probes) } else { Err(not_tried("passt")) };
         Ok(Self { boot, virtiofsd, passt })
     }
-}
-
-/// Returns the first line that a program prints when it is asked for its version.
-///
-/// # Errors
-/// It does not run.
-pub(crate) fn version(program: &Path) -> Result<String, Failure> {
-    let output = Command::new(program).arg("--version").output();
-    let output = output.map_err(|error| Failure::new(program.display(), error))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.lines()
-        .next()
-        .map(|line| line.trim().to_owned())
-        .ok_or_else(|| Failure::new(program.display(), "it does not print its version"))
 }

@@ -17,6 +17,13 @@ pub fn built(name: &str) -> PathBuf {
     path
 }
 
+/// The program `name` in the directory that `$LAMINA_PROGRAMS` names, if that directory has it.
+#[must_use]
+pub fn given(name: &str) -> Option<PathBuf> {
+    let path = Path::new(&std::env::var_os("LAMINA_PROGRAMS")?).join(name);
+    path.is_file().then_some(path)
+}
+
 /// `target/<profile>`: tests run from `target/<profile>/deps`.
 fn profile_directory() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use end_to_end::layout::Layer;
 use end_to_end::programs::installed;
-use end_to_end::{Actor, Engine, Finished, Image, Layout, Session, on_engines, until};
+use end_to_end::{Actor, Engine, Finished, Image, Layout, Session, on_engines, static_program, until};
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::fixture::Machines;
@@ -103,9 +103,10 @@ fn hosts_disk_that_fills_under_a_kept_machine_is_an_error_in_it_and_costs_nothin
 
 /// One program, linked statically, and nothing else.
 fn image_without_a_shell() -> Layout {
-    let source = "#include <stdio.h>\n#include <unistd.h>\nint main(int count, char **words) { \
-        printf(\"%d words\\n\", count); fflush(stdout); if (count > 2) pause(); return 3; }";
-    Layout::of(&[Layer::of_script(&format!("printf '%s' '{source}' | cc -static -x c -o count-words -"))])
+    let directory = tempfile::tempdir().expect("a directory");
+    let program = directory.path().join(static_program::NAME);
+    static_program::place(&program);
+    Layout::of(&[Layer::of_script(&format!("cp '{}' .", program.display()))])
 }
 
 fn image_without_a_shell_runs_its_program_and_names_what_is_missing(engine: Engine) {

@@ -14,6 +14,7 @@ mod limits;
 mod many;
 mod persistence;
 mod secrets;
+mod services;
 mod shares;
 mod terminal;
 mod wait;

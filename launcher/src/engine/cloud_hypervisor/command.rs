@@ -52,8 +52,9 @@ pub(super) fn command(program: &Path, plan: &Plan, version: Version) -> Result<C
     let disks = plan.disks.iter().map(|disk| {
         let access = if disk.read_only { "on" } else { "off" };
         let format = if version.names_formats() { ",image_type=raw" } else { "" };
+        let way = if by_system_calls(disk, version) { ",_disable_aio=on" } else { "" };
         let (path, serial) = (quoted_path(&disk.path)?, quoted(&disk.serial)?);
-        Ok(format!("path={path},readonly={access},serial={serial}{format}"))
+        Ok(format!("path={path},readonly={access},serial={serial}{format}{way}"))
     });
     let network = network(plan).map(|socket| {
         let socket = quoted_path(socket)?;
@@ -100,6 +101,9 @@ pub(super) fn body(plan: &Plan, version: Version) -> Result<Value, Failure> {
         if version.names_formats() {
             value["image_type"] = "Raw".into();
         }
+        if by_system_calls(disk, version) {
+            value["disable_aio"] = true.into();
+        }
         Ok(value)
     };
     let served = |disk: &ServedDisk| {
@@ -138,6 +142,11 @@ fn network(plan: &Plan) -> Option<&Path> {
         Some(NetworkDevice::VhostUser(socket)) => Some(socket),
         _ => None,
     }
+}
+
+/// Returns whether a disk is to be read and written by plain system calls, where io_uring may not be used.
+fn by_system_calls(disk: &Disk, version: Version) -> bool {
+    !disk.read_only && version.has_incomplete_aio()
 }
 
 fn quoted_path(path: &Path) -> Result<String, Failure> {
@@ -198,7 +207,9 @@ mod tests {
             let line = command(Path::new("ch"), &with_disks(), Version(version)).unwrap().to_shell();
             assert_eq!(line.matches("image_type=raw").count(), if version < 51 { 0 } else { 2 }, "v{version}");
             assert!(!line.contains("--fs") && !line.contains("--net"), "{line}");
-            line.replace(",image_type=raw", "")
+            assert_eq!(line.matches("serial=kept,image_type=raw,_disable_aio=on").count(), usize::from(version == 51));
+            assert_eq!(line.matches("_disable_aio").count(), usize::from(version == 51), "v{version}");
+            line.replace(",image_type=raw", "").replace(",_disable_aio=on", "")
         });
         assert!(lines.iter().all(|line| line == &lines[0]), "{lines:?}");
         insta::assert_snapshot!(lines[0]);

@@ -55,7 +55,7 @@ impl Version {
     }
 
     fn ask(program: &Path) -> Result<Self, Failure> {
-        let line = version(program)?;
+        let line = version(program).map_err(|failure| failure.with_hint(REMEDY))?;
         Self::parse(&line).ok_or_else(|| {
             let cause = format!("it is not a Cloud Hypervisor: --version says {line:?}");
             Failure::new(program.display(), cause).with_hint(REMEDY)
@@ -64,7 +64,7 @@ impl Version {
 
     /// Reads what `--version` prints: `cloud-hypervisor v51.2` or `... v39.0-dirty`.
     fn parse(line: &str) -> Option<Self> {
-        let version = line.split_whitespace().nth(1)?;
+        let version = line.strip_prefix("cloud-hypervisor ")?;
         version.trim_start_matches('v').split('.').next()?.parse().ok().map(Self)
     }
 
@@ -84,6 +84,12 @@ impl Version {
     /// disk, and older ones do not know the option.
     pub(super) fn names_formats(self) -> bool {
         self >= Self(51)
+    }
+
+    /// Returns whether disks must not be written to by AIO, which is what it does where it may not use io_uring, as in a
+    /// confined program. v51 then lets the guest free space and write zeroes, and fails to do so.
+    pub(super) fn has_incomplete_aio(self) -> bool {
+        self == Self(51)
     }
 
     /// Adds an option with several values, or nothing if there are no values.

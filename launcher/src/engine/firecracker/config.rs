@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::engine::plan::{Disk, Plan, utf8};
+use crate::engine::plan::{Disk, Plan, ServedDisk, utf8};
 use crate::engine::socket_device::{GUEST, SocketDevice};
 use crate::failure::Failure;
 
@@ -17,10 +17,16 @@ const PARAMETERS: [&str; 6] = ["console=ttyS0", "panic=-1", "reboot=k", "i8042.n
 /// # Errors
 /// A path is not UTF-8.
 pub(super) fn document(plan: &Plan, device: &SocketDevice) -> Result<Map<String, Value>, Failure> {
+    // Letters, digits and "_" only. The guest does not see it.
+    let id = |position: usize| format!("disk{position}");
+    let first = plan.served_disks.len();
+    // Its server says whether it can be written to.
+    let served = |(position, disk): (usize, &ServedDisk)| {
+        Ok(json!({ "drive_id": id(position), "socket": text(&disk.socket)?, "is_root_device": false }))
+    };
     let drive = |(position, disk): (usize, &Disk)| {
         Ok(json!({
-            // Letters, digits and "_" only. The guest does not see it.
-            "drive_id": format!("disk{position}"),
+            "drive_id": id(first + position),
             "path_on_host": text(&disk.path)?,
             "is_root_device": false,
             "is_read_only": disk.read_only,
@@ -28,7 +34,8 @@ pub(super) fn document(plan: &Plan, device: &SocketDevice) -> Result<Map<String,
             "cache_type": if disk.read_only { "Unsafe" } else { "Writeback" },
         }))
     };
-    let drives = plan.disks.iter().enumerate().map(drive).collect::<Result<Vec<Value>, Failure>>()?;
+    let served = plan.served_disks.iter().enumerate().map(served);
+    let drives = served.chain(plan.disks.iter().enumerate().map(drive)).collect::<Result<Vec<Value>, Failure>>()?;
     let boot = json!({
         "kernel_image_path": text(&plan.kernel)?,
         "initrd_path": text(&plan.initramfs)?,
@@ -88,6 +95,17 @@ mod tests {
         assert_eq!(body("/drives/disk1")["cache_type"], "Writeback");
         assert_eq!(body("/vsock")["uds_path"], "/run/m/control/vsock");
         assert!(body("/boot-source")["boot_args"].as_str().unwrap().ends_with(" quiet"));
+    }
+
+    #[test]
+    fn disk_of_a_server_is_its_socket_and_comes_before_the_others() {
+        let mut plan = example(0);
+        plan.served_disks = vec![ServedDisk { serial: "root".into(), socket: "/run/m/root.sock".into() }];
+        plan.disks = vec![Disk { serial: "kept".into(), path: "/d".into(), read_only: false }];
+        let drives = &document(&plan, &SocketDevice::of(&plan)).unwrap()["drives"];
+        // Firecracker refuses a socket together with a path or an access.
+        assert_eq!(drives[0], json!({ "drive_id": "disk0", "socket": "/run/m/root.sock", "is_root_device": false }));
+        assert_eq!((&drives[1]["drive_id"], &drives[1]["path_on_host"]), (&json!("disk1"), &json!("/d")));
     }
 
     #[test]

@@ -64,6 +64,10 @@ impl Engine for Firecracker {
         &[KVM]
     }
 
+    fn has_served_disks(&self) -> bool {
+        true
+    }
+
     fn program(&self) -> Result<PathBuf, Failure> {
         child::find(NAME, &[])
             .ok_or_else(|| Failure::new(NAME, "not found in PATH").with_hint(version::how_to_install("it")))

@@ -19,7 +19,8 @@ const OLDEST: (u32, u32) = (1, 14);
 /// # Errors
 /// It is not.
 pub(super) fn check(program: &Path, cache: &Path) -> Result<(), Failure> {
-    let text = ProbeCache::of(cache).recall("firecracker version", &[program], || host::version(program))?;
+    let text = ProbeCache::of(cache).recall("firecracker version", &[program], || host::version(program));
+    let text = text.map_err(|failure| failure.with_hint(how_to_install("one")))?;
     judge(&text).map_err(|cause| Failure::new(program.display(), cause).with_hint(how_to_install("a newer one")))
 }
 

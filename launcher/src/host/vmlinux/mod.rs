@@ -2,7 +2,7 @@
 //!
 //! What a distribution installs is a bzImage: a program that holds the ELF file in a compressed form, and unpacks it when
 //! it is booted. Here it is unpacked on the host, once for a kernel, and kept in the cache. Its name there contains a
-//! checksum of its content, which is compared at each use.
+//! checksum of its content, which is compared when it is first used after the host's start, and after it has changed.
 
 mod compression;
 mod image;
@@ -18,6 +18,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 use crate::failure::{About, Failure};
 use crate::host::initramfs;
 use crate::host::kernel::Kernel;
+use crate::host::probe_cache::ProbeCache;
 
 /// It is not secret, and the user whom machines of root run as reads it.
 const READABLE: u32 = 0o644;
@@ -57,9 +58,14 @@ fn unpack(image: &[u8]) -> Result<Vec<u8>, String> {
 fn find(cache: &Path, prefix: &str) -> Option<PathBuf> {
     fs::read_dir(cache).ok()?.flatten().find_map(|entry| {
         let name = entry.file_name();
-        let checksum = name.to_str()?.strip_prefix(prefix)?;
-        let path = entry.path();
-        if checksum_of(&path).is_ok_and(|found| format!("{found:032x}") == checksum) {
+        let (name, path) = (name.to_str()?, entry.path());
+        let checksum = name.strip_prefix(prefix)?;
+        // It has tens of megabytes, which every start would read.
+        let found = ProbeCache::of(cache).recall(name, &[&path], || {
+            let found = checksum_of(&path).about(path.display())?;
+            Ok(format!("{found:032x}"))
+        });
+        if found.is_ok_and(|found| found == checksum) {
             return Some(path);
         }
         tracing::warn!("{} is damaged, and is made again", path.display());
