@@ -22,8 +22,6 @@ const PART: u64 = 4 << 20;
 const LEAST: u64 = 4 * PART;
 /// How long a connection is watched before it is called slow.
 const WATCHED: Duration = Duration::from_secs(1);
-/// The most connections over which the layers of an image are fetched together, besides one for each layer.
-pub(super) const CONNECTIONS: usize = 8;
 
 /// How much of its time a transfer waits for the server.
 #[derive(Debug)]

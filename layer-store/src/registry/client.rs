@@ -14,7 +14,6 @@ use serde_json::Value;
 use tokio::sync::{Mutex, Semaphore};
 
 use super::PullOptions;
-use super::ahead::CONNECTIONS;
 use super::auth::Authorization;
 use super::backoff::{Backoff, Failure};
 use super::connect::{self, ConnectTimeout, Kind};
@@ -27,6 +26,9 @@ use crate::{Observer, Reference};
 
 /// How many bytes of an error's text are read.
 const REASON_LIMIT: u64 = 64 << 10;
+
+/// The most connections over which the layers of an image are fetched, besides one for each layer.
+const CONNECTIONS: usize = 8;
 
 /// How many redirects are followed.
 const REDIRECTS: usize = 10;
