@@ -382,3 +382,83 @@ fn a_mount_point_must_be_an_empty_directory() {
     assert!(matches!(MountPoint::new(directory.path()), Err(MountError::NotEmpty(_))));
     assert!(matches!(MountPoint::new(&inside.join("deeper")), Err(MountError::NotDirectory(_))));
 }
+
+/// FUSE over io_uring, switched on for new mounts while this exists. Tests that do so take turns.
+struct RingsOn {
+    parameter: File,
+    before: String,
+}
+
+impl RingsOn {
+    /// Returns `None` if this kernel has no such parameter, or if this user may not change it.
+    fn new() -> Option<Self> {
+        let path = "/sys/module/fuse/parameters/enable_uring";
+        let mut parameter = File::options().read(true).write(true).open(path).ok()?;
+        parameter.lock().unwrap();
+        let mut before = String::new();
+        parameter.read_to_string(&mut before).unwrap();
+        let rings = Self { parameter, before };
+        rings.parameter.write_all_at(b"Y", 0).ok()?;
+        Some(rings)
+    }
+}
+
+impl Drop for RingsOn {
+    fn drop(&mut self) {
+        self.parameter.write_all_at(self.before.as_bytes(), 0).unwrap();
+    }
+}
+
+/// How many threads of this process have a name that begins like this.
+fn threads(name: &str) -> usize {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
+    names.filter(|found| found.starts_with(name)).count()
+}
+
+#[test]
+fn what_comes_over_rings_and_how_many_messages_that_takes_is_the_same() {
+    let Some(on) = RingsOn::new() else {
+        eprintln!("nothing to test: this user cannot switch on FUSE over io_uring");
+        return;
+    };
+    let large: Vec<u8> = (0..5_000_000u32).flat_map(u32::to_le_bytes).collect();
+    let mounted = Mounted::new(forest(40, 300).file("large", &large));
+    drop(on);
+    assert!(threads("fuse-ring-") >= 2, "requests come over rings");
+    let mut entries = 0;
+    let asked = mounted.asked(|| entries = walk(mounted.point.path()));
+    assert_eq!((entries, asked.count("LOOKUP")), (1 + 40 * 301 + 3, 0), "{asked}");
+    assert!(asked.total() <= 2 * 41 + entries / 100, "{entries} entries:\n{asked}");
+    let again = mounted.asked(|| assert_eq!(walk(mounted.point.path()), entries));
+    assert_eq!(again.total(), 0, "{again}");
+
+    mounted.warm_up("top");
+    let read = mounted.asked(|| {
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let root = mounted.path("");
+                scope.spawn(move || {
+                    for number in (thread..4000).step_by(4) {
+                        let (directory, file) = (number % 40, number / 40);
+                        let path = root.join(format!("d{directory:03}/f{file:05}"));
+                        assert_eq!(fs::read_to_string(path).unwrap(), format!("{directory} {file}"));
+                    }
+                });
+            }
+        });
+    });
+    assert_eq!((read.count("READ"), read.total()), (4000, 4000), "{read}");
+    assert!(fs::read(mounted.path("large")).unwrap() == large, "requests and replies of 1 MiB");
+    assert_eq!(fs::read_link(mounted.path("link")).unwrap(), Path::new("top"));
+    let missing = mounted.asked(|| {
+        for _ in 0..100 {
+            assert_eq!(fs::read(mounted.path("d000/missing")).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+        }
+    });
+    assert_eq!(missing.total(), 1, "{missing}");
+    assert_eq!(File::create(mounted.path("new")).unwrap_err().raw_os_error(), Some(30), "EROFS");
+    // Every thread must end with the mount, which is what the end of the test waits for.
+    drop(mounted);
+    assert_eq!(threads("fuse-"), 0);
+}

@@ -3,6 +3,8 @@
 Everything that takes long to make is kept in DIR/serve beside the benchmark's image, until that is replaced.
 """
 
+import contextlib
+import fcntl
 import gzip
 import json
 import os
@@ -14,6 +16,7 @@ import tarfile
 import time
 
 LARGE_BYTES = 1 << 30
+RINGS = "/sys/module/fuse/parameters/enable_uring"
 LARGE = "srv/large/content.bin"
 # Raise it when kept files are made in another way.
 KEPT_VERSION = "2"
@@ -113,16 +116,18 @@ class Kept:
 class Peer:
     """One way to show the tree at `point`.
 
-    `also` says that it takes part in the first round only, `read_ahead` that the mount gets other KiB of it than it asked for.
+    `also` says that it takes part in the first round only, `read_ahead` that the mount gets other KiB of it than it asked for,
+    and `rings` that FUSE over io_uring is switched on while it is mounted.
     """
 
-    def __init__(self, name, mount=None, unmount=("umount",), also=False, read_ahead=None):
-        self.name, self.mount, self.unmount, self.also, self.read_ahead = name, mount, unmount, also, read_ahead
+    def __init__(self, name, mount=None, unmount=("umount",), also=False, read_ahead=None, rings=False):
+        self.name, self.mount, self.unmount, self.also, self.read_ahead, self.rings = name, mount, unmount, also, read_ahead, rings
         self.point, self.is_up = None, False
 
     def up(self, environment):
         if self.mount:
-            run(*self.mount, env=environment)
+            with rings_switched_on() if self.rings else contextlib.nullcontext():
+                run(*self.mount, env=environment)
             self.is_up = True
         if self.read_ahead:
             device = os.stat(self.point).st_dev
@@ -139,6 +144,25 @@ class Peer:
                 # A program that has just ended may still hold it.
                 time.sleep(0.1)
             sys.exit(f"error: {self.name}: cannot unmount {self.point}: {done.stderr.strip()}")
+
+
+@contextlib.contextmanager
+def rings_switched_on():
+    """Lets a new mount use FUSE over io_uring. The kernel's parameter is put back."""
+    with open(RINGS, "r+") as parameter:
+        fcntl.flock(parameter, fcntl.LOCK_EX)
+        before = parameter.read()
+        try:
+            write_over(parameter, "Y")
+            yield
+        finally:
+            write_over(parameter, before)
+
+
+def write_over(file, text):
+    file.seek(0)
+    file.write(text)
+    file.flush()
 
 
 def needed(*programs):
@@ -166,6 +190,8 @@ def all_peers(kept, work, programs, base, new_fuse_overlayfs):
         Peer("squashfuse", ("squashfuse_ll", kept.squashfs, at("squashfuse")), also=True),
         Peer("unionfs-fuse", ("unionfs", "-o", "ro", branches, at("unionfs-fuse")), also=True),
     ]
+    if os.path.exists(RINGS):
+        peers.insert(1, Peer("lamina, io_uring", (*served, at("lamina, io_uring")), taken_away, rings=True))
     for peer in peers:
         peer.point = at(peer.name) if peer.mount else kept.tree
         if peer.mount:

@@ -162,10 +162,10 @@ def resident_mb(pid):
     return int(line.split()[1]) * 1024 / 1e6
 
 
-def ratios(bench, workload, state, peer):
+def ratios(bench, workload, state, peer, ours="lamina"):
     """Lamina's time as a multiple of the peer's, for the rounds that both have."""
     figures = bench.seconds.get((workload, state), {})
-    return [ours / theirs for ours, theirs in zip(figures.get("lamina", []), figures.get(peer, []))]
+    return [mine / theirs for mine, theirs in zip(figures.get(ours, []), figures.get(peer, []))]
 
 
 def goals(bench, layers):
@@ -184,6 +184,8 @@ def goals(bench, layers):
         at_most(0.3, workload, "cold", "overlayfs")
         at_most(0.1, workload, "cold", "fuse-overlayfs 1.10", "fuse-overlayfs 2.0")
         at_most(2, workload, "cold", "EROFS")
+    if rings := ratios(bench, "random stat", "cold", "overlayfs", "lamina, io_uring"):
+        rows.append(report.Row("random stat, cold, io_uring / overlayfs", "x", rings, 0.9))
     at_most(1, "small files", "cold", "overlayfs")
     at_most(1 / 3, "small files", "cold", "fuse-overlayfs 1.10", "fuse-overlayfs 2.0", "squashfuse", "unionfs-fuse")
     one, four = (bench.seconds[workload, "cold"]["lamina"] for workload in ("small files", "small files, 4 threads"))

@@ -11,6 +11,7 @@ mod mount_point;
 mod mount_table;
 mod options;
 mod program;
+mod ring;
 mod serve;
 mod stats_socket;
 mod unmount;

@@ -1,15 +1,16 @@
 //! Threads that carry requests from `/dev/fuse` to a server, and its replies back.
 
+use super::ring::{self, Ring};
 use crate::server::{MAX_REPLY, MAX_REQUEST, Server};
-use crate::wire::{InHeader, InitOut, Opcode, OutHeader};
+use crate::wire::{InHeader, InitFlags, InitIn, InitOut, Opcode, OutHeader};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 /// Why the kernel's requests cannot be answered.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +53,8 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Does the handshake, then serves from `threads` threads, at least one. Each sends to `events` when it ends.
+    /// Does the handshake, then serves from `threads` threads, at least one. Each sends to `events` when it ends. Where the
+    /// kernel takes FUSE over io_uring, there is at least one for each processor, and one more.
     ///
     /// The tree can be read as soon as this returns.
     ///
@@ -65,15 +67,20 @@ impl Workers {
         events: &Sender<ServeEvent>,
     ) -> Result<Self, DeviceError> {
         let device = Arc::new(device);
-        handshake(server, &device)?;
-        let workers = (0..threads.max(1)).map(|number| {
-            let (server, device, events) = (Arc::clone(server), Arc::clone(&device), events.clone());
-            std::thread::Builder::new().name(format!("fuse-{number}")).spawn(move || {
-                let mut notice = ExitNotice::new(events);
-                notice.outcome = Channel::new(&device).serve(&server);
-            })
+        // Before the handshake: what was agreed on there must work.
+        let rings = ring::create(&device, threads);
+        let rings = match handshake(server, &device, rings.is_some())? {
+            true => rings.unwrap_or_default(),
+            false => Vec::new(),
+        };
+        // What does not come over a ring is little.
+        let threads = if rings.is_empty() { threads.max(1) } else { 1 };
+        let workers = (0..threads).map(|number| {
+            let (server, device) = (Arc::clone(server), Arc::clone(&device));
+            spawn(format!("fuse-{number}"), events, move || Channel::new(&device).serve(&server))
         });
-        let workers = workers.collect::<io::Result<_>>()?;
+        let mut workers = workers.collect::<io::Result<Vec<_>>>()?;
+        workers.extend(start_rings(server, &device, rings, events)?);
         Ok(Self { workers, device: Arc::downgrade(&device) })
     }
 
@@ -100,6 +107,47 @@ impl Workers {
             drop(worker.join());
         }
     }
+}
+
+/// Starts a thread that reports its end.
+fn spawn(
+    name: String,
+    events: &Sender<ServeEvent>,
+    serve: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let events = events.clone();
+    std::thread::Builder::new().name(name).spawn(move || {
+        let mut notice = ExitNotice::new(events);
+        notice.outcome = serve();
+    })
+}
+
+/// Starts a thread for each ring, and returns when the kernel has them all. Until then it holds back all requests.
+fn start_rings(
+    server: &Arc<Server>,
+    device: &Arc<OwnedFd>,
+    rings: Vec<Ring>,
+    events: &Sender<ServeEvent>,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let (registered, outcomes) = channel();
+    let workers = rings.into_iter().enumerate().map(|(number, mut ring)| {
+        let (server, device, registered) = (Arc::clone(server), Arc::clone(device), registered.clone());
+        spawn(format!("fuse-ring-{number}"), events, move || {
+            let outcome = ring.register();
+            let is_registered = outcome.is_ok();
+            drop(registered.send(outcome));
+            drop(registered);
+            if is_registered {
+                ring.serve(&server)?;
+            }
+            // The device says how the connection has ended.
+            Channel::new(&device).serve(&server)
+        })
+    });
+    let workers = workers.collect::<io::Result<Vec<_>>>()?;
+    drop(registered);
+    outcomes.into_iter().collect::<io::Result<()>>()?;
+    Ok(workers)
 }
 
 /// Returns whether the kernel has given up the connection of a device (`fuse_dev_poll` of `fs/fuse/dev.c`), which it does
@@ -130,8 +178,9 @@ impl Drop for ExitNotice {
     }
 }
 
-/// Answers requests until `INIT` is done.
-fn handshake(server: &Server, device: &OwnedFd) -> Result<(), DeviceError> {
+/// Answers requests until `INIT` is done. Returns whether requests come over rings, which is agreed on if `has_rings` and if
+/// the kernel offers it.
+fn handshake(server: &Server, device: &OwnedFd, has_rings: bool) -> Result<bool, DeviceError> {
     let mut channel = Channel::new(device);
     // The kernel may ask twice: the second time in the version that the first answer named.
     for _ in 0..2 {
@@ -141,7 +190,9 @@ fn handshake(server: &Server, device: &OwnedFd) -> Result<(), DeviceError> {
         if header.ok().and_then(|header| Opcode::from_raw(header.opcode)) != Some(Opcode::Init) {
             return Err(DeviceError::NoHandshake);
         }
-        let sent = channel.answer(server, length)?;
+        let is_offered = has_rings && offers_rings(request);
+        let mut takes_rings = false;
+        let sent = channel.answer_changed(server, length, |reply| takes_rings = is_offered && accept_rings(reply))?;
         let Ok((answer, rest)) = OutHeader::read_from_prefix(channel.reply.get(..sent).unwrap_or_default()) else {
             return Err(DeviceError::NoHandshake);
         };
@@ -151,11 +202,32 @@ fn handshake(server: &Server, device: &OwnedFd) -> Result<(), DeviceError> {
         // An answer without flags only names our version, and the kernel asks again.
         match InitOut::read_from_prefix(rest) {
             Ok((InitOut { flags: 0, .. }, _)) => {}
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(takes_rings),
             Err(_) => return Err(DeviceError::NoHandshake),
         }
     }
     Err(DeviceError::NoHandshake)
+}
+
+/// Whether an `INIT` offers FUSE over io_uring.
+fn offers_rings(request: &[u8]) -> bool {
+    let after = request.get(InHeader::SIZE..).unwrap_or_default();
+    let Ok((offer, rest)) = InitIn::read_from_prefix(after) else { return false };
+    let Ok((more, _)) = u32::read_from_prefix(rest) else { return false };
+    InitFlags(offer.flags).contains(InitFlags::INIT_EXT) && more & InitFlags::OVER_IO_URING != 0
+}
+
+/// Adds to the answer to `INIT` that requests come over rings. Returns whether it does, which an error cannot.
+fn accept_rings(reply: &mut [u8]) -> bool {
+    let body = reply.get_mut(OutHeader::SIZE..).unwrap_or_default();
+    let Ok((mut answer, _)) = InitOut::read_from_prefix(body) else { return false };
+    // Without flags it only names our version.
+    if answer.flags == 0 {
+        return false;
+    }
+    answer.flags |= InitFlags::INIT_EXT.0;
+    answer.flags2 |= InitFlags::OVER_IO_URING;
+    answer.write_to_prefix(body).is_ok()
 }
 
 /// One thread's buffers between the device and the server.
@@ -193,7 +265,13 @@ impl<'d> Channel<'d> {
 
     /// Answers the request of `length` bytes in the buffer. Returns the length of the reply.
     fn answer(&mut self, server: &Server, length: usize) -> io::Result<usize> {
+        self.answer_changed(server, length, |_| ())
+    }
+
+    /// The same, with a change to the reply.
+    fn answer_changed(&mut self, server: &Server, length: usize, change: impl FnOnce(&mut [u8])) -> io::Result<usize> {
         let sent = server.handle(self.request.get(..length).unwrap_or_default(), &mut self.reply);
+        change(self.reply.get_mut(..sent).unwrap_or_default());
         let Some(reply) = self.reply.get(..sent).filter(|reply| !reply.is_empty()) else { return Ok(0) };
         loop {
             match rustix::io::write(self.device, reply) {
@@ -218,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_panics_reports_that_it_has_ended() {
-        let (sender, events) = std::sync::mpsc::channel();
+        let (sender, events) = channel();
         let thread = std::thread::spawn(move || {
             let _notice = ExitNotice::new(sender);
             panic!("outside of what the server guards");

@@ -46,7 +46,7 @@ pub struct InitOut {
     pub max_pages: u16,
     /// Unused here (DAX).
     pub map_alignment: u16,
-    /// Bits 32 to 63 of the flags; none is used here.
+    /// Bits 32 to 63 of the flags, if they have [`InitFlags::INIT_EXT`].
     pub flags2: u32,
     /// Unused here.
     pub unused: [u32; 7],
@@ -78,6 +78,11 @@ impl InitFlags {
     pub const CACHE_SYMLINKS: Self = Self(1 << 23);
     /// `FUSE_NO_OPENDIR_SUPPORT`: the kernel stops sending `OPENDIR` after one `ENOSYS` and caches listings.
     pub const NO_OPENDIR_SUPPORT: Self = Self(1 << 24);
+    /// `FUSE_INIT_EXT`: bits 32 to 63 of the flags are in [`InitOut::flags2`], and after [`InitIn`].
+    pub const INIT_EXT: Self = Self(1 << 30);
+
+    /// Of the bits 32 to 63, `FUSE_OVER_IO_URING` (since 7.42): requests come over rings of io_uring.
+    pub const OVER_IO_URING: u32 = 1 << (41 - 32);
 
     /// Returns the flags of both.
     #[must_use]
