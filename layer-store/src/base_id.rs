@@ -26,7 +26,8 @@ pub struct BaseIdError(String);
 
 impl BaseId {
     /// Computes the id of an image's layers with the layers of a variant on top, each bottom first.
-    pub(crate) fn of(image: &[DiffId], variant: &[DiffId]) -> Self {
+    #[must_use]
+    pub fn of(image: &[DiffId], variant: &[DiffId]) -> Self {
         let mut bytes = b"lamina-base\0".to_vec();
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         for count in [image.len(), image.len() + variant.len()] {

@@ -67,7 +67,7 @@ pub use space::Shortage;
 #[cfg(target_os = "linux")]
 pub use store::TreeError;
 pub use store::{
-    Bases, BlockImageError, Collected, Damage, Garbage, GarbageKind, Image, ImageSummary, ImageUsage, Images,
-    LayerLock, LayerUsage, Layers, Pins, Provenance, RepairError, Store, Usage,
+    Bases, BlockImageError, Collected, Damage, Footprint, Garbage, GarbageKind, Image, ImageSummary, ImageUsage,
+    Images, LayerLock, LayerUsage, Layers, Pin, PinUsage, Pins, Provenance, RepairError, Store, Usage,
 };
 pub use view::{CopyError, DirEntry, Entries, Totals, View, ViewError};

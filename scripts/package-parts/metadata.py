@@ -12,10 +12,10 @@ def metadata():
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
-def in_the_program(document, root):
-    """The ids of the packages that the program is built from: without dependencies of tests."""
+def in_the_programs(document, roots):
+    """The ids of the packages that the programs are built from: without dependencies of tests."""
     nodes = {node["id"]: node for node in document["resolve"]["nodes"]}
-    found, waiting = set(), [root]
+    found, waiting = set(), list(roots)
     while waiting:
         package = waiting.pop()
         if package in found:
@@ -35,9 +35,9 @@ def component(package):
     return entry
 
 
-def sbom(document, root):
+def sbom(document, root, others):
     packages = {package["id"]: package for package in document["packages"]}
-    used, nodes = in_the_program(document, root["id"])
+    used, nodes = in_the_programs(document, [package["id"] for package in (root, *others)])
     reference = lambda package: f"pkg:cargo/{packages[package]['name']}@{packages[package]['version']}"
     ordered = sorted(used, key=reference)
     program = component(root) | {"type": "application", "name": "lamina"}
@@ -56,11 +56,12 @@ def sbom(document, root):
 
 def main():
     document = metadata()
-    root = next(package for package in document["packages"] if package["name"] == "launcher")
+    named = {package["name"]: package for package in document["packages"]}
+    root, others = named["launcher"], [named["lamina-containerd"]]
     if sys.argv[1] == "version":
         print(root["version"])
     else:
-        json.dump(sbom(document, root), sys.stdout, indent=1)
+        json.dump(sbom(document, root, others), sys.stdout, indent=1)
         print()
 
 

@@ -90,12 +90,14 @@ fn packages_have_what_they_name_and_their_checksums_hold() {
         Finished::of(Command::new(installed("dpkg-deb")).arg("-c").arg(file(out.path(), ".deb"))).succeeded();
     for part in [
         "bin/lamina",
+        "bin/lamina-containerd",
         "sbin/mount.fuse.lamina",
         "share/man/man1/lamina-run.1.gz",
         "share/bash-completion/completions/lamina",
         "share/zsh/vendor-completions/_lamina",
         "share/fish/vendor_completions.d/lamina.fish",
         "lib/systemd/system/lamina@.service",
+        "lib/systemd/system/lamina-containerd.service",
         "lib/systemd/user/lamina@.service",
         "share/doc/lamina/copyright",
         "share/doc/lamina/apparmor/lamina",

@@ -56,6 +56,15 @@ impl Du {
                 None => say!("{:width$}  {sizes}", image.reference),
             }
         }
+        for pin in &usage.pins {
+            say!(
+                "{} keeps {} in {} layers, of which {} only for it",
+                pin.purpose,
+                size(pin.on_disk),
+                pin.layers.len(),
+                size(pin.only_here)
+            );
+        }
         if self.layers {
             say!("");
             for layer in &usage.layers {

@@ -7,7 +7,7 @@ use crate::failure::{Failure, USAGE};
 use crate::print;
 
 /// The pages about topics. `scripts/package` makes manual pages of them.
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 13] = [
     include_str!("../../man/lamina-machines.7.md"),
     include_str!("../../man/lamina-shares.7.md"),
     include_str!("../../man/lamina-networking.7.md"),
@@ -18,6 +18,8 @@ const PAGES: [&str; 11] = [
     include_str!("../../man/lamina-storage.7.md"),
     include_str!("../../man/lamina-mounts.7.md"),
     include_str!("../../man/lamina-docker.7.md"),
+    include_str!("../../man/lamina-snapshotter.7.md"),
+    include_str!("../../man/lamina-podman-store.7.md"),
     include_str!("../../man/lamina-environment.7.md"),
 ];
 

@@ -8,6 +8,7 @@ mod build_image;
 mod commit;
 mod completions;
 mod config;
+mod containerd;
 mod cp;
 mod diff;
 mod doctor;
@@ -36,6 +37,7 @@ mod mount_helper;
 mod mounts;
 mod on_top;
 mod outcome;
+mod podman;
 mod port;
 mod ports;
 mod prepare;
@@ -175,6 +177,8 @@ enum Command {
     Rm(ending::Rm),
     #[command(subcommand)]
     Volume(volume::Volumes),
+    Containerd(containerd::Containerd),
+    Podman(podman::Podman),
     Doctor(doctor::Doctor),
     Help(help::Help),
     Completions(completions::Completions),
@@ -263,6 +267,8 @@ fn execute(command: Command, global: &Global, arguments: Vec<OsString>) -> Resul
         Command::Wait(wait) => wait.execute(global),
         Command::Rm(rm) => rm.execute(global),
         Command::Volume(volume) => volume.execute(global),
+        Command::Containerd(containerd) => containerd.execute(global),
+        Command::Podman(podman) => podman.execute(global),
         Command::Doctor(doctor) => doctor.execute(global),
         Command::Help(help) => help.execute(),
         Command::Completions(completions) => completions.execute(),

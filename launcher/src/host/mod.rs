@@ -15,6 +15,7 @@ pub(crate) mod kernel;
 pub(crate) mod network;
 pub(crate) mod packet_filter;
 pub(crate) mod passt;
+pub(crate) mod podman_store;
 pub(crate) mod probe_cache;
 pub(crate) mod process;
 pub(crate) mod resolver;

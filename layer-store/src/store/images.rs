@@ -279,7 +279,7 @@ impl Store {
 
     /// Waits until the names of the layers' files are on the disk: they may have been added one by one next to a
     /// remnant.
-    fn sync_places(&self, layers: &[DiffId]) -> Result<(), StoreError> {
+    pub(super) fn sync_places(&self, layers: &[DiffId]) -> Result<(), StoreError> {
         let own = layers.iter().filter(|layer| self.has_own_layer(layer));
         own.map(|layer| self.layout.layer(layer)).try_for_each(|place| durable::sync_directory(&place))
     }

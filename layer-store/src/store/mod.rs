@@ -39,9 +39,9 @@ pub use garbage::{Collected, Garbage, GarbageKind};
 pub use handle::Store;
 pub use images::{Image, ImageSummary, Images};
 pub use layers::{LayerLock, Layers};
-pub use pins::Pins;
+pub use pins::{Pin, Pins};
 pub use repair::RepairError;
 #[cfg(target_os = "linux")]
 pub use tree::TreeError;
-pub use usage::{ImageUsage, LayerUsage, Usage};
+pub use usage::{Footprint, ImageUsage, LayerUsage, PinUsage, Usage};
 pub use verify::Damage;

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 
 use serde::Serialize;
 
 use super::disk::{disk_bytes, list_if_there};
 use super::handle::Store;
+use super::layers::Layers;
 use super::names::Other;
 use crate::DiffId;
 use crate::error::StoreError;
@@ -20,6 +22,8 @@ pub struct Usage {
     pub images: Vec<ImageUsage>,
     /// By DiffID, including layers that no image has.
     pub layers: Vec<LayerUsage>,
+    /// What stopped machines and other programs keep, by purpose.
+    pub pins: Vec<PinUsage>,
     /// The tars of all layers on disk.
     pub blobs: u64,
     /// All layer indexes on disk, including sharing maps and tables of contents.
@@ -84,6 +88,28 @@ pub struct LayerUsage {
     pub lends: BTreeMap<DiffId, u64>,
 }
 
+/// What the pins with one purpose keep.
+#[derive(Clone, Debug, Serialize)]
+pub struct PinUsage {
+    /// What holds it, as users are told.
+    pub purpose: String,
+    /// Its layers, in the order of their digests.
+    pub layers: BTreeSet<DiffId>,
+    /// Its layers on disk, indexes included.
+    pub on_disk: u64,
+    /// The part of it in layers that neither an image nor a pin with another purpose has.
+    pub only_here: u64,
+}
+
+/// What one layer takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Bytes on disk, the index included.
+    pub on_disk: u64,
+    /// The number of its files, directories and so on; those with several names count once.
+    pub inodes: u64,
+}
+
 impl LayerUsage {
     /// The size of blob and index on disk.
     #[must_use]
@@ -95,6 +121,15 @@ impl LayerUsage {
     #[must_use]
     pub fn borrowed(&self) -> u64 {
         self.borrows.values().sum()
+    }
+}
+
+impl Layers<'_> {
+    /// Measures one layer.
+    pub fn footprint(&self, layer: &DiffId) -> Result<Footprint, StoreError> {
+        let usage = self.store.home(layer).layer_usage(*layer).ok_or(StoreError::NoSuchLayer(*layer))?;
+        let inodes = self.store.layer_index(layer)?.inodes().len() as u64;
+        Ok(Footprint { on_disk: usage.on_disk(), inodes })
     }
 }
 
@@ -149,11 +184,37 @@ impl Store {
             bases: disk_bytes(&self.layout.join("bases")),
             manifests: disk_bytes(&self.layout.join("manifests")),
             partial: list_if_there(&self.layout.partials())?.iter().map(|path| disk_bytes(path)).sum(),
+            pins: self.pin_usage(&layers)?,
             saved_by_layers: apart.saturating_sub(together),
             saved_by_files: layers.values().map(LayerUsage::borrowed).sum(),
             layers: layers.into_values().collect(),
             images,
         })
+    }
+
+    fn pin_usage(&self, layers: &BTreeMap<DiffId, LayerUsage>) -> Result<Vec<PinUsage>, StoreError> {
+        let mut held: BTreeMap<String, BTreeSet<DiffId>> = BTreeMap::new();
+        for pin in self.pins().list()? {
+            // The next collection removes a pin whose holder is gone.
+            let is_gone = fs::symlink_metadata(&pin.holder).is_err_and(|cause| cause.kind() == ErrorKind::NotFound);
+            if !is_gone {
+                held.entry(pin.purpose).or_default().extend(pin.layers);
+            }
+        }
+        let is_elsewhere = |purpose: &String, layer: &LayerUsage| {
+            let by_pin = held.iter().any(|(other, held)| other != purpose && held.contains(&layer.diff_id));
+            by_pin || !layer.images.is_empty()
+        };
+        let pins = held.iter().map(|(purpose, held)| {
+            let found = || held.iter().filter_map(|layer| layers.get(layer));
+            PinUsage {
+                purpose: purpose.clone(),
+                layers: held.clone(),
+                on_disk: found().map(LayerUsage::on_disk).sum(),
+                only_here: found().filter(|layer| !is_elsewhere(purpose, layer)).map(LayerUsage::on_disk).sum(),
+            }
+        });
+        Ok(pins.collect())
     }
 
     fn layer_usage(&self, diff_id: DiffId) -> Option<LayerUsage> {

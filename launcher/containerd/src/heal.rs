@@ -1,0 +1,125 @@
+//! Makes records and store agree when the snapshotter starts: one of the two may have been lost or restored from a backup.
+
+use std::collections::BTreeMap;
+
+use layer_store::Store;
+
+use crate::error::Error;
+use crate::record::{Kind, Record};
+use crate::state::State;
+
+/// Returns the snapshots that can be used.
+///
+/// A committed snapshot that has lost its directory is made again from its pin. One that has lost its pin is pinned again if
+/// the store has its layers, and forgotten if not; containerd then unpacks its layers again when an image needs them.
+pub(crate) fn healed(
+    state: &State,
+    store: &Store,
+    loaded: Vec<(String, Record)>,
+) -> Result<BTreeMap<String, Record>, Error> {
+    let mut snapshots: BTreeMap<String, Record> = loaded.into_iter().collect();
+    let pins = store.pins();
+    let mut pinned = Vec::new();
+    for pin in pins.list()? {
+        let Some(id) = state.id_of(&pin.holder) else { continue };
+        if !snapshots.contains_key(&id) {
+            let Ok(record) = serde_json::from_str::<Record>(&pin.note) else { continue };
+            tracing::warn!("snapshot {:?} had lost its record, which is made again", record.name);
+            state.create(&id, &record, |_| Ok(()))?;
+            snapshots.insert(id.clone(), record);
+        }
+        pinned.push(id);
+    }
+    let missing_pin = |(id, record): &(&String, &Record)| record.kind == Kind::Committed && !pinned.contains(id);
+    let unpinned: Vec<String> = snapshots.iter().filter(missing_pin).map(|(id, _)| id.clone()).collect();
+    for id in unpinned {
+        let Some(record) = snapshots.get(&id) else { continue };
+        if let Err(error) = pin(state, store, &id, record) {
+            tracing::warn!("snapshot {:?} is forgotten, because its layers are gone: {error}", record.name);
+            snapshots.remove(&id);
+            state.retire(&id)?;
+            state.delete(&id);
+        }
+    }
+    drop_twins(state, &mut snapshots)?;
+    Ok(snapshots)
+}
+
+/// Keeps the layers of a committed snapshot for as long as its directory exists.
+pub(crate) fn pin(state: &State, store: &Store, id: &str, record: &Record) -> Result<(), Error> {
+    let note = serde_json::to_string(record).unwrap_or_default();
+    Ok(store.pins().add_layers(&state.directory(id), &record.purpose(), &record.layers, &note)?)
+}
+
+/// A name belongs to one snapshot. After a loss, containerd may have made one again before the old one was healed.
+fn drop_twins(state: &State, snapshots: &mut BTreeMap<String, Record>) -> Result<(), Error> {
+    let mut newest: BTreeMap<String, (String, i64)> = BTreeMap::new();
+    let mut twins = Vec::new();
+    for (id, record) in snapshots.iter() {
+        let this = (id.clone(), record.created.seconds);
+        match newest.get(&record.name) {
+            Some(other) if other.1 >= this.1 => twins.push(this.0),
+            _ => twins.extend(newest.insert(record.name.clone(), this).map(|(id, _)| id)),
+        }
+    }
+    for id in twins {
+        snapshots.remove(&id);
+        state.retire(&id)?;
+        state.delete(&id);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use layer_store::{DiffId, ExpectedLayer};
+
+    use super::*;
+
+    fn committed(store: &Store) -> Record {
+        let layer = store.layers().ingest(&mut &[0; 1024][..], &ExpectedLayer::default()).unwrap().diff_id;
+        let record = Record::new("default/2/sha256:x", "", Kind::Committed, BTreeMap::new());
+        Record { layers: vec![layer], ..record }
+    }
+
+    fn healed_again(root: &std::path::Path) -> Vec<Record> {
+        let state = State::open(&root.join("state")).unwrap();
+        let store = Store::open(&root.join("store")).unwrap();
+        healed(&state, &store, state.load().unwrap()).unwrap().into_values().collect()
+    }
+
+    #[test]
+    fn committed_snapshots_survive_the_loss_of_the_state_and_of_the_pins() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let record = {
+            let (state, store) = (State::open(&root.join("state")).unwrap(), Store::open(&root.join("store")).unwrap());
+            let record = committed(&store);
+            state.create("ab", &record, |_| Ok(())).unwrap();
+            pin(&state, &store, "ab", &record).unwrap();
+            record
+        };
+        assert_eq!(healed_again(root), std::slice::from_ref(&record));
+        fs::remove_dir_all(root.join("state")).unwrap();
+        assert_eq!(healed_again(root), std::slice::from_ref(&record));
+        fs::remove_dir_all(root.join("store/pins")).unwrap();
+        assert_eq!(healed_again(root), [record]);
+        let layers = || Store::open(&root.join("store")).unwrap().layers().list().unwrap();
+        Store::open(&root.join("store")).unwrap().collect(false).unwrap();
+        assert_eq!(layers(), [DiffId(layer_store::Digest::of(&[0; 1024]))]);
+    }
+
+    #[test]
+    fn a_snapshot_whose_layers_are_gone_is_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        {
+            let (state, store) = (State::open(&root.join("state")).unwrap(), Store::open(&root.join("store")).unwrap());
+            state.create("ab", &committed(&store), |_| Ok(())).unwrap();
+        }
+        fs::remove_dir_all(root.join("store")).unwrap();
+        assert!(healed_again(root).is_empty() && healed_again(root).is_empty());
+    }
+}

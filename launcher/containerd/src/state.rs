@@ -1,0 +1,243 @@
+//! The directory of the snapshotter's state.
+//!
+//! ```text
+//! <root>/
+//!   lock                       locked by the process that serves
+//!   snapshots/<id>/record.json what is known about the snapshot (see `record.rs`)
+//!   snapshots/<id>/upper       what was written to it, if it is active
+//!   snapshots/<id>/work        what overlayfs needs for that
+//!   new/<id>                   a snapshot that is being made
+//!   removed/<id>               one that is being removed
+//!   damaged/<id>               one whose record could not be read
+//! ```
+//!
+//! A database would add nothing: a snapshot is a directory in any case, because its writes are. It gets its place by a
+//! rename when it is complete, and its record is always replaced as a whole; the record and the directory `snapshots` are
+//! synced before a call is answered. So a process that is killed, or a power cut, leaves a snapshot or none. What is in
+//! `new` and `removed` is deleted at the next start.
+//!
+//! The layers of a committed snapshot are kept in the store by a pin whose holder is the snapshot's directory, and the pin
+//! carries a copy of the record. So the directory alone decides what is kept, and committed snapshots survive the loss of
+//! this directory: at the next start they are made again from the pins (`heal.rs`).
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use crate::error::Error;
+use crate::record::{Kind, Record};
+
+const RECORD: &str = "record.json";
+
+/// The directory, locked by this process.
+#[derive(Debug)]
+pub(crate) struct State {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl State {
+    /// Opens the directory, and creates it if it is missing. Fails if another process uses it. What killed processes have
+    /// left in it is removed.
+    pub(crate) fn open(root: &Path) -> Result<Self, Error> {
+        // Nobody but root may reach what containers write: it has set-user-ID programs.
+        DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(Error::io(root))?;
+        let path = root.join("lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::io(&path))?;
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(Error::Invalid(format!(
+                "{} is in use by another lamina-containerd; stop that, or choose another directory with --root",
+                root.display()
+            )));
+        }
+        let state = Self { root: root.to_owned(), _lock: lock };
+        for name in ["new", "removed", "damaged", "snapshots"] {
+            let path = root.join(name);
+            if matches!(name, "new" | "removed") && path.exists() {
+                fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+            }
+            DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(Error::io(&path))?;
+        }
+        Ok(state)
+    }
+
+    /// Returns all snapshots, by id. One whose record cannot be read is set aside.
+    pub(crate) fn load(&self) -> Result<Vec<(String, Record)>, Error> {
+        let mut found = Vec::new();
+        let all = self.root.join("snapshots");
+        for entry in fs::read_dir(&all).map_err(Error::io(&all))? {
+            let id = entry.map_err(Error::io(&all))?.file_name().to_string_lossy().into_owned();
+            let path = self.directory(&id).join(RECORD);
+            let record = fs::read(&path).and_then(|text| Ok(serde_json::from_slice::<Record>(&text)?));
+            match record {
+                Ok(record) => {
+                    // A commit that was interrupted after its record was written.
+                    if record.kind == Kind::Committed {
+                        self.drop_upper(&id)?;
+                    }
+                    found.push((id, record));
+                }
+                Err(error) => {
+                    let aside = self.root.join("damaged").join(&id);
+                    tracing::warn!("{}: {error}; the snapshot is moved to {}", path.display(), aside.display());
+                    fs::rename(self.directory(&id), &aside).map_err(Error::io(&aside))?;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the directory of a snapshot.
+    pub(crate) fn directory(&self, id: &str) -> PathBuf {
+        self.root.join("snapshots").join(id)
+    }
+
+    /// Returns the id of the snapshot that had this directory, if it is one here.
+    pub(crate) fn id_of(&self, directory: &Path) -> Option<String> {
+        let id = directory.strip_prefix(self.root.join("snapshots")).ok()?.to_str()?;
+        (!id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
+    }
+
+    pub(crate) fn upper(&self, id: &str) -> PathBuf {
+        self.directory(id).join("upper")
+    }
+
+    pub(crate) fn work(&self, id: &str) -> PathBuf {
+        self.directory(id).join("work")
+    }
+
+    /// Returns an id that no snapshot had before: a pin of an earlier one must not be taken for one of it.
+    pub(crate) fn new_id() -> String {
+        use std::hash::{BuildHasher, Hasher};
+        // Every RandomState has a new seed from the operating system.
+        format!("{:016x}", std::hash::RandomState::new().build_hasher().finish())
+    }
+
+    /// Makes the directory of a snapshot. `prepare` is called with it before it gets its place.
+    pub(crate) fn create(
+        &self,
+        id: &str,
+        record: &Record,
+        prepare: impl FnOnce(&Path) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let new = self.root.join("new").join(id);
+        let made = || {
+            DirBuilder::new().mode(0o700).create(&new).map_err(Error::io(&new))?;
+            if record.kind != Kind::Committed {
+                for (name, mode) in [("upper", 0o755), ("work", 0o700)] {
+                    let path = new.join(name);
+                    DirBuilder::new().mode(mode).create(&path).map_err(Error::io(&path))?;
+                }
+            }
+            write_record(&new, record)?;
+            prepare(&new)?;
+            let place = self.directory(id);
+            fs::rename(&new, &place).map_err(Error::io(&place))?;
+            sync(&self.root.join("snapshots"))
+        };
+        let outcome = made();
+        if outcome.is_err() {
+            let _ = fs::remove_dir_all(&new);
+        }
+        outcome
+    }
+
+    /// Replaces the record of a snapshot.
+    pub(crate) fn save(&self, id: &str, record: &Record) -> Result<(), Error> {
+        write_record(&self.directory(id), record)
+    }
+
+    /// Deletes what was written to a snapshot that is now a layer.
+    pub(crate) fn drop_upper(&self, id: &str) -> Result<(), Error> {
+        for path in [self.upper(id), self.work(id)] {
+            match fs::remove_dir_all(&path) {
+                Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(Error::io(&path)(cause)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a snapshot away, so that it no longer exists. [`State::delete`] frees its space.
+    pub(crate) fn retire(&self, id: &str) -> Result<(), Error> {
+        let place = self.directory(id);
+        fs::rename(&place, self.root.join("removed").join(id)).map_err(Error::io(&place))?;
+        sync(&self.root.join("snapshots"))
+    }
+
+    /// Deletes a snapshot that was taken away. If this fails, the next start does it.
+    pub(crate) fn delete(&self, id: &str) {
+        let path = self.root.join("removed").join(id);
+        if let Err(error) = fs::remove_dir_all(&path) {
+            tracing::warn!("{}: {error}; the next start removes it", path.display());
+        }
+    }
+}
+
+fn write_record(directory: &Path, record: &Record) -> Result<(), Error> {
+    let path = directory.join(RECORD);
+    let text = serde_json::to_vec(record).unwrap_or_default();
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        file.write_all(&text)?;
+        file.as_file().sync_all()?;
+        file.persist(&path)?;
+        File::open(directory)?.sync_all()
+    };
+    write().map_err(Error::io(&path))
+}
+
+fn sync(directory: &Path) -> Result<(), Error> {
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(Error::io(directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn record(name: &str, kind: Kind) -> Record {
+        Record::new(name, "", kind, BTreeMap::new())
+    }
+
+    #[test]
+    fn snapshots_are_found_again_and_unfinished_ones_are_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(directory.path()).unwrap();
+        assert!(State::open(directory.path()).is_err(), "two processes with one directory");
+        let [first, second] = [State::new_id(), State::new_id()];
+        state.create(&first, &record("a", Kind::Active), |_| Ok(())).unwrap();
+        state.create(&second, &record("b", Kind::Active), |_| Ok(())).unwrap();
+        // As after a kill in the middle of a commit, and in the middle of a creation and a removal.
+        state.save(&first, &record("committed", Kind::Committed)).unwrap();
+        state.retire(&second).unwrap();
+        fs::create_dir(directory.path().join("new/x")).unwrap();
+        fs::create_dir(directory.path().join("snapshots/y")).unwrap();
+        drop(state);
+        let state = State::open(directory.path()).unwrap();
+        let found = state.load().unwrap();
+        assert_eq!(found, [(first.clone(), found[0].1.clone())]);
+        assert_eq!(found[0].1.name, "committed");
+        assert!(!state.upper(&first).exists());
+        for name in ["new", "removed"] {
+            assert_eq!(fs::read_dir(directory.path().join(name)).unwrap().count(), 0, "{name}");
+        }
+        assert!(directory.path().join("damaged/y").exists());
+    }
+
+    #[test]
+    fn a_snapshot_that_cannot_be_made_whole_is_not_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(directory.path()).unwrap();
+        let refuse = |_: &Path| Err(Error::Invalid("no".into()));
+        state.create("aa", &record("a", Kind::Active), refuse).unwrap_err();
+        assert!(state.load().unwrap().is_empty());
+        assert_eq!(state.id_of(&state.directory("aa")).as_deref(), Some("aa"));
+        assert_eq!(state.id_of(Path::new("/other/snapshots/aa")), None);
+        assert_eq!(state.id_of(&state.directory("../x")), None);
+    }
+}

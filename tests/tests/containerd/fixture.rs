@@ -1,0 +1,222 @@
+//! A containerd of the test's own with the snapshotter, and images to run.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use end_to_end::layout::Layer;
+use end_to_end::programs::{built, installed};
+use end_to_end::{Actor, Finished, Layout, Registry, Session, until};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// Longer than what the kernel reads ahead, so that its end is read from the server when it is asked for.
+pub(crate) const LARGE: usize = 4 << 20;
+
+/// A containerd, the snapshotter and a registry.
+pub(crate) struct Node {
+    pub(crate) session: Session,
+    pub(crate) registry: Registry,
+    containerd: Child,
+    snapshotter: Option<Child>,
+}
+
+impl Node {
+    pub(crate) fn new() -> Self {
+        Self::prepared(|_| {})
+    }
+
+    /// Calls `prepare` before anything runs.
+    pub(crate) fn prepared(prepare: impl FnOnce(&Session)) -> Self {
+        let session = Session::new(Actor::Root);
+        prepare(&session);
+        let at = |name: &str| session.directory().join(name).display().to_string();
+        let config = format!(
+            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+             [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n\
+             [proxy_plugins.lamina]\ntype = \"snapshot\"\naddress = {:?}\n",
+            at("containerd"),
+            at("run/containerd"),
+            at("c.sock"),
+            at("t.sock"),
+            at("s.sock"),
+        );
+        let file = session.work("config").join("config.toml");
+        std::fs::write(&file, config).expect("the configuration of containerd");
+        let log = std::fs::File::create(session.work("logs").join("containerd")).expect("a log");
+        let mut command = session.command(&installed("containerd"));
+        // What it starts is swept with the session.
+        let containerd = command.arg("--config").arg(&file).stdout(Stdio::null()).stderr(log).spawn();
+        let containerd = containerd.expect("containerd can be started");
+        let mut node = Self { session, registry: Registry::plain(), containerd, snapshotter: None };
+        node.start_snapshotter();
+        node
+    }
+
+    /// A command `lamina containerd` with this node's options.
+    pub(crate) fn lamina(&self, words: &[&str]) -> Command {
+        let mut command = self.session.command(&built("lamina"));
+        command.arg("containerd").args(words);
+        command
+    }
+
+    pub(crate) fn start_snapshotter(&mut self) {
+        let at = |name: &str| self.session.directory().join(name).display().to_string();
+        let mut command = self.lamina(&["serve", "--verbose", "--address", &at("s.sock")]);
+        command.args(["--root", &at("snapshotter"), "--run", &at("run/snapshotter")]);
+        let log =
+            std::fs::File::options().create(true).append(true).open(self.session.work("logs").join("snapshotter"));
+        let child = command.stdout(Stdio::null()).stderr(log.expect("a log")).spawn();
+        self.snapshotter = Some(child.expect("the snapshotter can be started"));
+        let socket = self.session.directory().join("s.sock");
+        until("the snapshotter to listen", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+        // containerd may wait a few seconds before it connects again.
+        until("containerd to reach the snapshotter", || {
+            self.ctr(&["snapshot", "--snapshotter", "lamina", "ls"]).status.success()
+        });
+    }
+
+    /// Ends the snapshotter at once, as a crash does.
+    pub(crate) fn kill_snapshotter(&mut self) {
+        let mut child = self.snapshotter.take().expect("a running snapshotter");
+        child.kill().expect("the snapshotter still runs");
+        child.wait().expect("the end of the snapshotter");
+    }
+
+    /// Ends the snapshotter as an administrator does.
+    pub(crate) fn stop_snapshotter(&mut self) {
+        let mut child = self.snapshotter.take().expect("a running snapshotter");
+        kill_process(Pid::from_child(&child), Signal::TERM).expect("the snapshotter still runs");
+        assert!(child.wait().expect("the end of the snapshotter").success());
+    }
+
+    pub(crate) fn ctr(&self, words: &[&str]) -> Finished {
+        let mut command = self.session.command(&installed("ctr"));
+        Finished::of(command.arg("--address").arg(self.session.directory().join("c.sock")).args(words))
+    }
+
+    pub(crate) fn ok(&self, words: &[&str]) -> String {
+        let finished = self.ctr(words);
+        let log = |name: &str| std::fs::read_to_string(self.session.work("logs").join(name)).unwrap_or_default();
+        assert!(finished.status.success(), "{finished}\n{}\n{}", log("containerd"), log("snapshotter"));
+        finished.stdout
+    }
+
+    /// Pushes an image of these layers. Returns its name.
+    pub(crate) fn push(&self, name: &str, layers: &[Layer]) -> String {
+        self.registry.push_layout(Layout::of(layers).path(), name, "1");
+        self.registry.name(&format!("{name}:1"))
+    }
+
+    /// `lamina containerd pull`, as JSON.
+    pub(crate) fn pull(&self, reference: &str) -> Value {
+        let mut command = self.lamina(&["pull", "--json", reference, "--address"]);
+        let finished = Finished::of(command.arg(self.session.directory().join("c.sock"))).succeeded();
+        serde_json::from_str(&finished.stdout).expect("JSON of a pull")
+    }
+
+    fn run_words(&self, options: &[&str], reference: &str, id: &str, script: &str) -> Vec<String> {
+        let root = self.session.directory().join("runc").display().to_string();
+        let words = ["run", "--snapshotter", "lamina", "--runc-root", &root];
+        let command = [reference, &self.id(id), "/bin/sh", "-ec", script];
+        words.iter().chain(options).chain(&command).map(|&word| word.to_owned()).collect()
+    }
+
+    /// Container ids name groups of processes of the whole host, so they differ between tests.
+    pub(crate) fn id(&self, name: &str) -> String {
+        let session = self.session.directory().file_name().expect("a name").to_string_lossy().into_owned();
+        format!("{session}-{name}")
+    }
+
+    /// Runs a script in a new container of an image, which must succeed. Returns its output.
+    pub(crate) fn run(&self, reference: &str, id: &str, script: &str) -> String {
+        let words = self.run_words(&["--rm"], reference, id, script);
+        self.ok(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Starts a container that sleeps.
+    pub(crate) fn start(&self, reference: &str, id: &str) {
+        let words = self.run_words(&["--detach", "--null-io"], reference, id, "exec sleep 1000");
+        self.ok(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// Runs a script in a running container. Returns its output.
+    pub(crate) fn exec(&self, id: &str, script: &str) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let process = format!("exec-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.ok(&["task", "exec", "--exec-id", &process, &self.id(id), "/bin/sh", "-ec", script])
+    }
+
+    pub(crate) fn end(&self, id: &str) {
+        self.ok(&["task", "rm", "--force", &self.id(id)]);
+        self.ok(&["container", "rm", &self.id(id)]);
+    }
+
+    /// Removes an image and waits until containerd has collected its garbage.
+    pub(crate) fn remove_image(&self, reference: &str) {
+        self.ok(&["image", "rm", "--sync", reference]);
+    }
+
+    /// Makes containerd collect its garbage now.
+    pub(crate) fn collect(&self) {
+        // A lease that is deleted synchronously starts a collection.
+        self.ok(&["leases", "create", "--id", "collect"]);
+        self.ok(&["leases", "delete", "--sync", "collect"]);
+    }
+
+    /// The views that are mounted.
+    pub(crate) fn views(&self) -> Vec<PathBuf> {
+        let views = self.session.directory().join("run/snapshotter/views");
+        self.session.traces().mounts().into_iter().filter(|point| point.starts_with(&views)).collect()
+    }
+
+    /// The process of the server of the only view.
+    pub(crate) fn server(&self) -> Pid {
+        let servers = self.session.traces().processes();
+        let mut servers = servers.iter().filter(|process| process.command.contains(" __view "));
+        let only = servers.next().expect("a server of a view").pid;
+        assert!(servers.next().is_none(), "one server");
+        only
+    }
+
+    /// The DiffIDs of the layers in the store.
+    pub(crate) fn layers(&self) -> Vec<String> {
+        let layers = std::fs::read_dir(self.session.store().join("layers/sha256")).into_iter().flatten().flatten();
+        let layers = layers.filter(|layer| ["blob", "thin"].iter().any(|name| layer.path().join(name).exists()));
+        let mut layers: Vec<String> =
+            layers.map(|layer| format!("sha256:{}", layer.file_name().to_string_lossy())).collect();
+        layers.sort();
+        layers
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        for container in self.ctr(&["task", "ls", "--quiet"]).stdout.lines() {
+            self.ctr(&["task", "rm", "--force", container]);
+        }
+        for child in [Some(&mut self.containerd), self.snapshotter.as_mut()].into_iter().flatten() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The programs of a container, with what they need from this host, and a file of [`LARGE`] bytes.
+pub(crate) fn base() -> Layer {
+    Layer::of_script(
+        "mkdir -p usr/bin usr/lib usr/lib64 etc tmp && ln -s usr/bin usr/lib usr/lib64 . && echo base > etc/layer
+         chmod 1777 tmp
+         for name in sh cat sleep tail ls rm wc; do
+             path=$(command -v $name)
+             cp --dereference $path usr/bin/$name
+             ldd $path | grep -o '/[^ ]*' | while read -r needed; do cp --dereference --parents $needed .; done
+         done
+         yes large | head -c 4194304 > large",
+    )
+}
+
+pub(crate) fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names
+}

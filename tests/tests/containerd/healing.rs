@@ -1,0 +1,88 @@
+//! The snapshotter ends, in every way, and comes back.
+
+use end_to_end::layout::Layer;
+use rustix::process::{Signal, kill_process};
+
+use super::fixture::{Node, base};
+
+fn node_with_image() -> (Node, String) {
+    let node = Node::new();
+    let image = node.push("one", &[base(), Layer::of_files(&[("top", b"top")])]);
+    node.pull(&image);
+    (node, image)
+}
+
+#[test]
+fn containers_read_on_while_the_snapshotter_is_killed_and_new_ones_share_their_view_after_it() {
+    let (mut node, image) = node_with_image();
+    node.start(&image, "a");
+    let server = node.server();
+    node.kill_snapshotter();
+    assert_eq!(node.exec("a", "tail -c 6 /large; cat /top"), "arge\nltop");
+    let refused = node.ctr(&["run", "--snapshotter", "lamina", "--rm", &image, &node.id("x"), "/bin/sh", "-c", ":"]);
+    assert!(!refused.status.success(), "nothing answers: {refused}");
+    node.start_snapshotter();
+    assert_eq!(node.run(&image, "b", "cat /top"), "top");
+    assert_eq!(node.server(), server, "the view is found again");
+    node.end("a");
+    node.stop_snapshotter();
+    node.start_snapshotter();
+    assert_eq!(node.run(&image, "c", "cat /top"), "top");
+}
+
+#[test]
+fn a_container_starts_again_after_a_reboot() {
+    let (mut node, image) = node_with_image();
+    node.start(&image, "a");
+    node.exec("a", "echo written > /etc/layer");
+    node.ok(&["task", "rm", "--force", &node.id("a")]);
+    // As after a reboot: no process, no mount, and nothing below /run.
+    node.kill_snapshotter();
+    kill_process(node.server(), Signal::KILL).unwrap();
+    for view in node.views() {
+        rustix::mount::unmount(&view, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+    std::fs::remove_dir_all(node.session.directory().join("run/snapshotter")).unwrap();
+    node.start_snapshotter();
+    node.ok(&["task", "start", "--null-io", "--detach", &node.id("a")]);
+    assert_eq!(node.exec("a", "cat /etc/layer /top"), "written\ntop");
+    node.end("a");
+}
+
+#[test]
+fn a_view_whose_server_was_killed_is_mounted_again_for_new_containers() {
+    let (node, image) = node_with_image();
+    assert_eq!(node.run(&image, "a", "cat /top"), "top");
+    let view = node.views().pop().expect("a view");
+    kill_process(node.server(), Signal::KILL).unwrap();
+    end_to_end::until("the view to be dead", || {
+        rustix::fs::statfs(&view).is_err_and(|errno| errno == rustix::io::Errno::NOTCONN)
+    });
+    assert_eq!(node.run(&image, "b", "cat /top"), "top");
+}
+
+#[test]
+fn committed_snapshots_survive_the_loss_of_the_state() {
+    let (mut node, image) = node_with_image();
+    node.stop_snapshotter();
+    std::fs::remove_dir_all(node.session.directory().join("snapshotter")).unwrap();
+    node.start_snapshotter();
+    assert_eq!(node.run(&image, "a", "cat /top"), "top");
+    node.remove_image(&image);
+    node.collect();
+    end_to_end::until("all layers to be freed", || node.layers().is_empty());
+}
+
+#[test]
+fn an_image_that_was_removed_while_the_snapshotter_was_down_is_freed_later() {
+    let (mut node, image) = node_with_image();
+    node.stop_snapshotter();
+    node.ok(&["image", "rm", &image]);
+    assert_eq!(node.layers().len(), 2);
+    node.start_snapshotter();
+    node.collect();
+    end_to_end::until("all layers to be freed", || {
+        node.collect();
+        node.layers().is_empty()
+    });
+}
