@@ -6,25 +6,24 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use chrono::{DateTime, SecondsFormat, Utc};
-use containerd_client::Client;
-use containerd_client::services::v1::snapshots::{PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest};
-use containerd_client::services::v1::{
-    CreateImageRequest, CreateRequest, DeleteRequest, Image, Info, UpdateImageRequest, UpdateRequest, WriteAction,
-    WriteContentRequest,
-};
-use containerd_client::types::Descriptor;
 use prost_types::FieldMask;
 use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
 
+use crate::api::content::{ContentClient, Info, UpdateRequest, WriteAction, WriteContentRequest};
+use crate::api::images::{CreateImageRequest, Descriptor, Image, ImagesClient, UpdateImageRequest};
+use crate::api::leases::{CreateRequest, DeleteRequest, LeasesClient};
+use crate::api::snapshots::{PrepareSnapshotRequest, RemoveSnapshotRequest, SnapshotsClient, StatSnapshotRequest};
 use crate::record::REF;
+use crate::state::State;
 
 /// For how long containerd keeps what a pull that was killed has given it.
 const LEASE: Duration = Duration::from_secs(3600);
 
 /// A connection to containerd that works in one namespace.
 pub(crate) struct Containerd {
-    client: Client,
+    channel: Channel,
     address: PathBuf,
     namespace: MetadataValue<Ascii>,
     snapshotter: String,
@@ -43,10 +42,12 @@ pub(crate) struct Document {
 impl Containerd {
     /// Connects to the containerd at `address`.
     pub(crate) async fn connect(address: &Path, namespace: &str, snapshotter: &str) -> anyhow::Result<Self> {
-        let client = Client::from_path(address).await;
-        let client = client.map_err(|error| anyhow::anyhow!("{}: {}", address.display(), cause(&error)))?;
+        let failed = |error: &tonic::transport::Error| anyhow::anyhow!("{}: {}", address.display(), cause(error));
+        let socket = std::path::absolute(address).with_context(|| address.display().to_string())?;
+        let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).map_err(|error| failed(&error))?;
+        let channel = endpoint.connect().await.map_err(|error| failed(&error))?;
         let namespace = namespace.parse().with_context(|| format!("namespace {namespace:?}"))?;
-        Ok(Self { client, address: address.to_owned(), namespace, snapshotter: snapshotter.to_owned(), lease: None })
+        Ok(Self { channel, address: address.to_owned(), namespace, snapshotter: snapshotter.to_owned(), lease: None })
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -58,12 +59,20 @@ impl Containerd {
         request
     }
 
+    fn snapshots(&self) -> SnapshotsClient<Channel> {
+        SnapshotsClient::new(self.channel.clone())
+    }
+
+    fn leases(&self) -> LeasesClient<Channel> {
+        LeasesClient::new(self.channel.clone())
+    }
+
     /// Makes containerd keep what it is given from now on, until [`Containerd::release`].
     pub(crate) async fn hold(&mut self) -> anyhow::Result<()> {
         let expires = DateTime::<Utc>::from(SystemTime::now() + LEASE).to_rfc3339_opts(SecondsFormat::Secs, true);
         let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), expires)]);
-        let id = format!("lamina-{}", crate::state::State::new_id());
-        let made = self.client.leases().create(self.request(CreateRequest { id: id.clone(), labels })).await;
+        let id = format!("lamina-{}", State::new_id());
+        let made = self.leases().create(self.request(CreateRequest { id: id.clone(), labels })).await;
         made.map_err(|status| self.failed("a lease", &status))?;
         self.lease = Some(id.parse()?);
         Ok(())
@@ -73,32 +82,58 @@ impl Containerd {
         let Some(lease) = self.lease.take() else { return };
         let id = lease.to_str().unwrap_or_default().to_owned();
         // It expires by itself.
-        let _ = self.client.leases().delete(self.request(DeleteRequest { id, sync: false })).await;
+        let _ = self.leases().delete(self.request(DeleteRequest { id, sync: false })).await;
     }
 
-    /// Makes a snapshot of layers that the snapshotter must have, and returns whether it was new. `chain` is their chain id,
-    /// and `parent` that of the layers below.
-    pub(crate) async fn ready(&self, chain: &str, parent: &str) -> anyhow::Result<bool> {
-        let (snapshotter, mut snapshots) = (self.snapshotter.clone(), self.client.snapshots());
-        let stat = StatSnapshotRequest { snapshotter: snapshotter.clone(), key: chain.to_owned() };
-        match snapshots.stat(self.request(stat)).await {
-            Ok(_) => return Ok(false),
-            Err(status) if status.code() == Code::NotFound => {}
-            Err(status) => return Err(self.failed(&format!("the snapshotter {snapshotter:?}"), &status)),
+    /// Makes snapshots of a stack of layers that the snapshotter must have. `chains` are their chain ids, bottom first.
+    pub(crate) async fn make_ready(&self, chains: &[String]) -> anyhow::Result<()> {
+        let mut missing = 0;
+        for chain in chains {
+            if !self.has(chain).await? {
+                break;
+            }
+            missing += 1;
         }
-        let key = format!("extract-{} {chain}", crate::state::State::new_id());
-        let labels = HashMap::from([(REF.to_owned(), chain.to_owned())]);
+        // If the snapshotter has lost its state, containerd still has these names, and would make no snapshots for them.
+        for chain in chains[missing..].iter().rev() {
+            self.forget(chain).await;
+        }
+        for (at, chain) in chains.iter().enumerate().skip(missing) {
+            let parent = at.checked_sub(1).map_or("", |below| chains[below].as_str());
+            self.make_one_ready(chain, parent).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether both containerd and the snapshotter have a snapshot.
+    async fn has(&self, key: &str) -> anyhow::Result<bool> {
+        let stat = StatSnapshotRequest { snapshotter: self.snapshotter.clone(), key: key.to_owned() };
+        match self.snapshots().stat(self.request(stat)).await {
+            Ok(_) => Ok(true),
+            Err(status) if status.code() == Code::NotFound => Ok(false),
+            Err(status) => Err(self.failed(&format!("the snapshotter {:?}", self.snapshotter), &status)),
+        }
+    }
+
+    async fn forget(&self, key: &str) {
+        let remove = RemoveSnapshotRequest { snapshotter: self.snapshotter.clone(), key: key.to_owned() };
+        // Mostly there is nothing to forget, and a snapshot that others are made on stays.
+        let _ = self.snapshots().remove(self.request(remove)).await;
+    }
+
+    async fn make_one_ready(&self, chain: &str, parent: &str) -> anyhow::Result<()> {
+        let key = format!("extract-{} {chain}", State::new_id());
         let prepare = PrepareSnapshotRequest {
-            snapshotter: snapshotter.clone(),
+            snapshotter: self.snapshotter.clone(),
             key: key.clone(),
             parent: parent.to_owned(),
-            labels,
+            labels: HashMap::from([(REF.to_owned(), chain.to_owned())]),
         };
-        match snapshots.prepare(self.request(prepare)).await {
-            Err(status) if status.code() == Code::AlreadyExists => Ok(true),
-            Err(status) => Err(self.failed(&format!("layers {chain}"), &status)),
+        match self.snapshots().prepare(self.request(prepare)).await {
+            Err(status) if status.code() == Code::AlreadyExists => {}
+            Err(status) => return Err(self.failed(&format!("layers {chain}"), &status)),
             Ok(_) => {
-                let _ = snapshots.remove(self.request(RemoveSnapshotRequest { snapshotter, key })).await;
+                self.forget(&key).await;
                 bail!(
                     "the snapshotter {:?} does not have the layers {chain} that were just fetched: it is not `lamina \
                      containerd serve`, or serves another store; name its store with --store",
@@ -106,6 +141,15 @@ impl Containerd {
                 )
             }
         }
+        if !self.has(chain).await? {
+            bail!(
+                "containerd at {}: the snapshotter {:?} has lost snapshots that containers still use; remove these \
+                 containers and the image, and pull it again",
+                self.address.display(),
+                self.snapshotter
+            )
+        }
+        Ok(())
     }
 
     /// Gives containerd a document. `labels` say what it leads to, which containerd then keeps with it.
@@ -113,14 +157,14 @@ impl Containerd {
         let total = i64::try_from(document.bytes.len())?;
         let write = WriteContentRequest {
             action: WriteAction::Commit.into(),
-            r#ref: format!("lamina-{}", document.digest),
+            // Of this pull alone: another one of the same content need not be waited for.
+            r#ref: format!("lamina-{}-{}", State::new_id(), document.digest),
             total,
             expected: document.digest.clone(),
-            offset: 0,
             data: document.bytes.clone(),
             labels: labels.clone(),
         };
-        let mut content = self.client.content();
+        let mut content = ContentClient::new(self.channel.clone());
         let about = || format!("content {}", document.digest);
         let answers = content.write(self.request(tokio_stream::iter([write]))).await;
         let written = match answers {
@@ -133,7 +177,7 @@ impl Containerd {
         }
         // What was there already has the labels of whoever put it there.
         let paths = labels.keys().map(|label| format!("labels.{label}")).collect();
-        let info = Info { digest: document.digest.clone(), labels, ..Info::default() };
+        let info = Info { digest: document.digest.clone(), labels };
         let update = UpdateRequest { info: Some(info), update_mask: Some(FieldMask { paths }) };
         let updated = content.update(self.request(update)).await;
         updated.map(drop).map_err(|status| self.failed(&about(), &status))
@@ -145,15 +189,14 @@ impl Containerd {
             media_type: manifest.media_type.clone(),
             digest: manifest.digest.clone(),
             size: i64::try_from(manifest.bytes.len())?,
-            ..Descriptor::default()
         };
-        let image = Image { name: reference.to_owned(), target: Some(target), ..Image::default() };
-        let mut images = self.client.images();
-        let create = CreateImageRequest { image: Some(image.clone()), ..CreateImageRequest::default() };
+        let image = Image { name: reference.to_owned(), target: Some(target) };
+        let mut images = ImagesClient::new(self.channel.clone());
+        let create = CreateImageRequest { image: Some(image.clone()) };
         let named = match images.create(self.request(create)).await {
             Err(status) if status.code() == Code::AlreadyExists => {
                 let update_mask = Some(FieldMask { paths: vec!["target".into()] });
-                let update = UpdateImageRequest { image: Some(image), update_mask, ..UpdateImageRequest::default() };
+                let update = UpdateImageRequest { image: Some(image), update_mask };
                 images.update(self.request(update)).await.map(drop)
             }
             created => created.map(drop),

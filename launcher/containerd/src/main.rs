@@ -3,10 +3,11 @@
 //!
 //! It is a program of its own because gRPC would make `lamina` larger by a sixth for users who have no containerd.
 //!
-//! Modules, in the order of their dependencies: `chain`, `filter`, `error`, `store`; `record`, `state`, `table` (what is
+//! Modules, in the order of their dependencies: `api` (containerd's messages); `chain`, `filter`, `error`, `store`; `record`, `state`, `table` (what is
 //! known about snapshots); `upper` (writes become layers), `view_server` and `views` (layers become directories), `heal`;
 //! `snapshotter` (the calls), `service` (gRPC); `containerd` (calls to it); and the commands `serve` and `pull`.
 
+mod api;
 mod chain;
 mod containerd;
 mod error;
@@ -26,10 +27,14 @@ mod upper;
 mod view_server;
 mod views;
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand};
 use composefs_fuse::LogFormat;
 use layer_store::printable;
 
@@ -58,27 +63,64 @@ struct Cli {
 enum Command {
     Serve(Serve),
     Pull(Pull),
+    /// Write the manual pages of these commands
+    #[command(hide = true)]
+    Man { directory: PathBuf },
     #[command(name = view_server::VIEW, hide = true)]
     View(View),
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse();
     log_to_stderr(cli.verbose);
     let result = match &cli.command {
         Command::Serve(serve) => serve.execute(&cli.store),
         Command::Pull(pull) => pull.execute(&cli.store, cli.json),
+        Command::Man { directory } => write_pages(directory),
         Command::View(view) => view.execute(&cli.store),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let line = format!("lamina containerd: {error:#}");
-            // There is nowhere else to report a failure.
-            let _ = writeln!(io::stderr(), "{}", printable::lines(&printable::line(&line)));
+            tell(&format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Parses the command line. The message about a wrong one quotes words of it, so it is made from words that are safe to
+/// print.
+fn parse() -> Cli {
+    let error = match Cli::try_parse() {
+        Ok(cli) => return cli,
+        Err(error) => error,
+    };
+    let words = std::env::args_os().map(|word| printable::bytes(word.as_bytes()));
+    match Cli::try_parse_from(words) {
+        Err(error) => error.exit(),
+        Ok(_) => {
+            tell(&error.to_string().trim_end());
+            std::process::exit(error.exit_code());
+        }
+    }
+}
+
+/// Prints a line to standard error. It may quote what a registry or containerd said.
+fn tell(text: &dyn Display) {
+    // There is nowhere else to report a failure.
+    let _ = writeln!(io::stderr(), "{}", printable::line(&format!("lamina containerd: {text}")));
+}
+
+/// Writes the pages of `serve` and `pull`. The page about both is one of `lamina`.
+fn write_pages(directory: &PathBuf) -> anyhow::Result<()> {
+    let mut command = Cli::command();
+    command.build();
+    for command in command.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help") {
+        let path = directory.join(format!("lamina-containerd-{}.1", command.get_name()));
+        let page = clap_mangen::Man::new(command.clone());
+        page.generate_to(directory).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
 }
 
 fn log_to_stderr(verbose: u8) {
@@ -99,8 +141,6 @@ fn log_to_stderr(verbose: u8) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

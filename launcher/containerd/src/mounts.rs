@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-pub(crate) use containerd_client::types::Mount;
+pub(crate) use crate::api::Mount;
 
 /// A directory that is bound.
 pub(crate) fn bind(source: &Path, is_writable: bool) -> Mount {
@@ -11,7 +11,6 @@ pub(crate) fn bind(source: &Path, is_writable: bool) -> Mount {
         r#type: "bind".into(),
         source: source.display().to_string(),
         options: vec!["rbind".into(), access.into()],
-        ..Mount::default()
     }
 }
 
@@ -21,5 +20,5 @@ pub(crate) fn overlay(lower: &Path, upper: &Path, work: &Path) -> Mount {
     let path = |name: &str, path: &Path| format!("{name}={}", path.display());
     let mut options: Vec<String> = ["index=off", "redirect_dir=off", "metacopy=off"].map(str::to_owned).into();
     options.extend([path("workdir", work), path("upperdir", upper), path("lowerdir", lower)]);
-    Mount { r#type: "overlay".into(), source: "overlay".into(), options, ..Mount::default() }
+    Mount { r#type: "overlay".into(), source: "overlay".into(), options }
 }

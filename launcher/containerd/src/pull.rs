@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use layer_store::{
-    Acquired, Cancellation, Digest, Observer, Platform, PullOptions, Reference, Store, StoreError, printable,
+    Acquired, Cancellation, Digest, Observer, Platform, PullOptions, Reference, Store, printable,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -55,9 +55,16 @@ pub(crate) struct Pull {
     /// Use HTTP without TLS (detected automatically for registries on this host)
     #[arg(long)]
     plain_http: bool,
+    /// Check the certificates of registries; =false also allows registries without TLS [default: as registries.conf says,
+    /// else true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tls_verify: Option<bool>,
     /// Trust the certificates in this PEM file too
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// Read logins from this file only [default: $REGISTRY_AUTH_FILE, else those of podman and docker]
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
     /// Number of layers to fetch at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     parallel: u8,
@@ -71,24 +78,13 @@ impl Pull {
         let connecting = Containerd::connect(&self.address, &self.namespace, &self.snapshotter);
         let mut containerd = runtime.block_on(connecting)?;
         let store = store.open()?.with_purpose("lamina containerd pull");
-        let before = store.images().list()?;
-        let was_named = |name: &str| before.iter().any(|image| image.reference == name);
         let pulled = self.fetch(&store, &reference)?;
-        let given = runtime.block_on(async {
+        runtime.block_on(async {
             containerd.hold().await?;
             let given = give(&containerd, &store, &pulled, &reference, &self.snapshotter).await;
             containerd.release().await;
             given
-        });
-        // The layers belong to containerd's image now: this store's own name would keep them after that is removed.
-        for name in pulled.references.iter().map(ToString::to_string).filter(|name| !was_named(name)) {
-            match store.images().untag(&name) {
-                // A pull of the same image was quicker.
-                Err(StoreError::NoSuchImage(_)) => {}
-                removed => removed?,
-            }
-        }
-        given?;
+        })?;
         report(&reference, &pulled, &self.namespace, json)
     }
 
@@ -102,12 +98,30 @@ impl Pull {
         let options = PullOptions {
             platform: self.platform.clone(),
             plain_http: self.plain_http,
+            verify_tls: self.tls_verify,
             ca_file: self.ca_file.clone(),
+            credential_files: self.authfile.clone().map(|file| vec![file]),
             parallel: self.parallel.into(),
+            // The layers belong to containerd's image: a name in the store would keep them after that is removed.
+            names_image: false,
             ..PullOptions::default()
         };
-        let observer: Arc<dyn Observer> = Arc::new(cancellation);
+        let observer: Arc<dyn Observer> = Arc::new(Telling(cancellation));
         Ok(store.images().pull(reference, &options, &observer)?)
+    }
+}
+
+/// Prints what the user should know.
+#[derive(Debug)]
+struct Telling(Cancellation);
+
+impl Observer for Telling {
+    fn notice(&self, line: &str) {
+        crate::tell(&line);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.0.is_cancelled()
     }
 }
 
@@ -119,21 +133,20 @@ async fn give(
     reference: &Reference,
     snapshotter: &str,
 ) -> anyhow::Result<()> {
-    let mut below: Option<Digest> = None;
+    let mut chains: Vec<Digest> = Vec::new();
     for layer in &pulled.layers {
-        let chain = chain::extended(below.as_ref(), &layer.diff_id);
-        let parent = below.map(|below| below.to_string()).unwrap_or_default();
-        containerd.ready(&chain.to_string(), &parent).await?;
-        below = Some(chain);
+        chains.push(chain::extended(chains.last(), &layer.diff_id));
     }
+    let chains: Vec<String> = chains.iter().map(ToString::to_string).collect();
+    containerd.make_ready(&chains).await?;
     let manifest = document(store, &pulled.manifest_digest, MANIFEST)?;
     let fields: serde_json::Value = serde_json::from_slice(&manifest.bytes).context("the manifest")?;
     let config_digest: Digest =
         fields["config"]["digest"].as_str().unwrap_or_default().parse().context("the config")?;
     let config = document(store, &config_digest, CONFIG)?;
     let leads_to = |label: &str, target: String| HashMap::from([(format!("containerd.io/gc.ref.{label}"), target)]);
-    let top = below.map(|chain| chain.to_string());
-    let snapshot = top.map_or_else(HashMap::new, |top| leads_to(&format!("snapshot.{snapshotter}"), top));
+    let snapshot =
+        chains.last().map_or_else(HashMap::new, |top| leads_to(&format!("snapshot.{snapshotter}"), top.clone()));
     containerd.put(&config, snapshot).await?;
     containerd.put(&manifest, leads_to("content.config", config_digest.to_string())).await?;
     containerd.name(&reference.to_string(), &manifest).await
@@ -163,6 +176,7 @@ fn report(reference: &Reference, pulled: &Acquired, namespace: &str, json: bool)
             pulled.layers.len()
         ),
     };
-    writeln!(std::io::stdout(), "{}", printable::line(&line))?;
+    let line = if json { printable::json(&line) } else { printable::line(&line) };
+    writeln!(std::io::stdout(), "{line}")?;
     Ok(())
 }

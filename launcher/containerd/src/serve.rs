@@ -13,7 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
-use crate::service::{Service, SnapshotsServer};
+use crate::api::snapshots::SnapshotsServer;
+use crate::service::Service;
 use crate::snapshotter::Snapshotter;
 use crate::store::StoreOptions;
 use crate::sys;
@@ -82,9 +83,8 @@ async fn serve(snapshotter: Arc<Snapshotter>, socket: UnixListener) -> anyhow::R
         }
     });
     tracing::info!("ready");
-    let serving = Server::builder()
-        .add_service(SnapshotsServer::new(Service::new(snapshotter)))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(socket), ended());
+    let service = SnapshotsServer::new(Service::new(snapshotter));
+    let serving = Server::builder().serve_with_incoming_shutdown(service, UnixListenerStream::new(socket), ended());
     let late = async {
         ended().await;
         tokio::time::sleep(PATIENCE).await;

@@ -3,35 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use containerd_client::services::v1::snapshots::{
-    CleanupRequest, CommitSnapshotRequest, Info, Kind as ProtoKind, ListSnapshotsRequest, ListSnapshotsResponse,
-    MountsRequest, MountsResponse, PrepareSnapshotRequest, PrepareSnapshotResponse, RemoveSnapshotRequest,
-    StatSnapshotRequest, StatSnapshotResponse, UpdateSnapshotRequest, UpdateSnapshotResponse, UsageRequest,
-    UsageResponse, ViewSnapshotRequest, ViewSnapshotResponse,
-};
 use prost_types::Timestamp;
 use tonic::{Request, Response, Status};
 
+use crate::api::Empty;
+use crate::api::snapshots::{
+    CleanupRequest, CommitSnapshotRequest, Info, Kind as ProtoKind, ListSnapshotsRequest, ListSnapshotsResponse,
+    MountsRequest, MountsResponse, PrepareSnapshotRequest, PrepareSnapshotResponse, RemoveSnapshotRequest, Snapshots,
+    StatSnapshotRequest, StatSnapshotResponse, UpdateSnapshotRequest, UpdateSnapshotResponse, UsageRequest,
+    UsageResponse, ViewSnapshotRequest, ViewSnapshotResponse,
+};
 use crate::error::Error;
 use crate::filter::Filters;
 use crate::record::{Kind, Moment, Record};
 use crate::snapshotter::{Labels, Snapshotter};
-
-/// The server and its trait, written by `build.rs`.
-#[allow(missing_docs, missing_debug_implementations, unreachable_pub, unused_qualifications, clippy::all)]
-#[allow(
-    clippy::needless_pass_by_value,
-    clippy::redundant_closure_for_method_calls,
-    clippy::semicolon_if_nothing_returned
-)]
-mod generated {
-    include!(concat!(env!("OUT_DIR"), "/containerd.services.snapshots.v1.Snapshots.rs"));
-}
-
-pub(crate) use generated::snapshots_server::{Snapshots, SnapshotsServer};
-
-/// `google.protobuf.Empty`.
-pub(crate) type Empty = ();
 
 /// How many snapshots one message of a list has: it stays far below the largest message, 4 MiB.
 const PAGE: usize = 100;

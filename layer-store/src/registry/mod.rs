@@ -111,7 +111,7 @@ fn pull_on(
             pull.check(demand, &described.manifest_digest)?;
             everything.images.iter().try_for_each(|image| pull.check(demand, &image.manifest_digest))?;
         }
-        pull.bring(&described, index.as_deref(), &everything, options.parallel)
+        pull.bring(&described, index.as_deref(), &everything, options)
     })
 }
 
@@ -130,13 +130,13 @@ impl Pull<'_> {
         demand.check(manifest, || wait(self.runtime, self.halt, self.repository.signatures(manifest)))
     }
 
-    /// Brings in the layers, keeps the documents, and names the image.
+    /// Brings in the layers, keeps the documents, and names the image unless the options say otherwise.
     fn bring(
         &self,
         described: &Chosen,
         index: Option<&[u8]>,
         everything: &Everything,
-        parallel: usize,
+        options: &PullOptions,
     ) -> Result<Acquired, PullError> {
         // An image may name a layer several times; it is fetched once.
         let mut layers: Vec<Layer> = Vec::new();
@@ -153,7 +153,7 @@ impl Pull<'_> {
             report(self.observer, layer, LayerState::Waiting, 0);
         }
         let weight = |layer: &Layer| layer.descriptor.size;
-        let acquired = parallel::for_each(&layers, parallel, &|| self.halt.cancel(), weight, |layer| {
+        let acquired = parallel::for_each(&layers, options.parallel, &|| self.halt.cancel(), weight, |layer| {
             acquire(self.runtime, self.sink, (self.repository, self.reference), layer, self.halt, self.observer)
         })?;
         if self.observer.cancelled() {
@@ -165,7 +165,9 @@ impl Pull<'_> {
         everything.documents.iter().try_for_each(|document| put(document).map(drop))?;
         let others = everything.manifests.iter().copied().filter(|other| *other != manifest_digest).collect();
         let named = Named { manifest: manifest_digest, index: index.map(put).transpose()?, others };
-        self.sink.name(&self.reference.to_string(), &named).map_err(PullError::Store)?;
+        if options.names_image {
+            self.sink.name(&self.reference.to_string(), &named).map_err(PullError::Store)?;
+        }
         let others = everything.images.iter().filter(|image| image.manifest_digest != manifest_digest);
         let others = others.map(|image| Acquired {
             references: Vec::new(),

@@ -15,6 +15,9 @@ pub struct PullOptions {
     pub platform: Option<Platform>,
     /// Also fetch the images for all other platforms, and everything else that the image index lists.
     pub all_platforms: bool,
+    /// Whether the store keeps the image under its name. Without, what was fetched is kept until the store is closed, and
+    /// after that only if something else holds it.
+    pub names_image: bool,
     /// Use HTTP without TLS. A registry on this host that does not use TLS is detected without this.
     pub plain_http: bool,
     /// Whether certificates are checked. Where they are not, a registry without TLS is used too. `None` means what
@@ -44,6 +47,7 @@ impl Default for PullOptions {
         Self {
             platform: None,
             all_platforms: false,
+            names_image: true,
             plain_http: false,
             verify_tls: None,
             ca_file: None,

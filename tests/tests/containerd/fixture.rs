@@ -13,6 +13,9 @@ use serde_json::Value;
 /// Longer than what the kernel reads ahead, so that its end is read from the server when it is asked for.
 pub(crate) const LARGE: usize = 4 << 20;
 
+/// The image of the process that keeps a pod's namespaces.
+pub(crate) const PAUSE: &str = "pause:1";
+
 /// A containerd, the snapshotter and a registry.
 pub(crate) struct Node {
     pub(crate) session: Session,
@@ -28,15 +31,36 @@ impl Node {
 
     /// Calls `prepare` before anything runs.
     pub(crate) fn prepared(prepare: impl FnOnce(&Session)) -> Self {
+        Self::started(prepare, |_| "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]".to_owned())
+    }
+
+    /// With the plug-in for Kubernetes, whose images come from the registry.
+    pub(crate) fn with_cri() -> Self {
+        Self::started(
+            |_| {},
+            |registry| {
+                let pause = registry.name(PAUSE);
+                // The options under [containerd] are those of the README.
+                format!(
+                    "[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = {pause:?}\nrestrict_oom_score_adj = true\n\
+                     disable_apparmor = true\n[plugins.\"io.containerd.grpc.v1.cri\".containerd]\n\
+                     snapshotter = \"lamina\"\ndisable_snapshot_annotations = false"
+                )
+            },
+        )
+    }
+
+    fn started(prepare: impl FnOnce(&Session), plugins: impl FnOnce(&Registry) -> String) -> Self {
         let session = Session::new(Actor::Root);
         prepare(&session);
+        let registry = Registry::plain();
         let at = |name: &str| session.directory().join(name).display().to_string();
         let config = format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
-             [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n\
+            "version = 2\nroot = {:?}\nstate = {:?}\n{}\n[grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n\
              [proxy_plugins.lamina]\ntype = \"snapshot\"\naddress = {:?}\n",
             at("containerd"),
             at("run/containerd"),
+            plugins(&registry),
             at("c.sock"),
             at("t.sock"),
             at("s.sock"),
@@ -48,7 +72,7 @@ impl Node {
         // What it starts is swept with the session.
         let containerd = command.arg("--config").arg(&file).stdout(Stdio::null()).stderr(log).spawn();
         let containerd = containerd.expect("containerd can be started");
-        let mut node = Self { session, registry: Registry::plain(), containerd, snapshotter: None };
+        let mut node = Self { session, registry, containerd, snapshotter: None };
         node.start_snapshotter();
         node
     }
@@ -97,9 +121,14 @@ impl Node {
 
     pub(crate) fn ok(&self, words: &[&str]) -> String {
         let finished = self.ctr(words);
-        let log = |name: &str| std::fs::read_to_string(self.session.work("logs").join(name)).unwrap_or_default();
-        assert!(finished.status.success(), "{finished}\n{}\n{}", log("containerd"), log("snapshotter"));
+        assert!(finished.status.success(), "{finished}\n{}", self.logs());
         finished.stdout
+    }
+
+    /// What containerd and the snapshotter have logged.
+    pub(crate) fn logs(&self) -> String {
+        let log = |name: &str| std::fs::read_to_string(self.session.work("logs").join(name)).unwrap_or_default();
+        format!("{}\n{}", log("containerd"), log("snapshotter"))
     }
 
     /// Pushes an image of these layers. Returns its name.
@@ -113,6 +142,11 @@ impl Node {
         let mut command = self.lamina(&["pull", "--json", reference, "--address"]);
         let finished = Finished::of(command.arg(self.session.directory().join("c.sock"))).succeeded();
         serde_json::from_str(&finished.stdout).expect("JSON of a pull")
+    }
+
+    /// Where the node's programs listen and keep what they know.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.session.directory().join(name)
     }
 
     fn run_words(&self, options: &[&str], reference: &str, id: &str, script: &str) -> Vec<String> {
@@ -159,9 +193,14 @@ impl Node {
 
     /// Makes containerd collect its garbage now.
     pub(crate) fn collect(&self) {
+        self.collect_of("default");
+    }
+
+    /// Does the same from a namespace.
+    pub(crate) fn collect_of(&self, namespace: &str) {
         // A lease that is deleted synchronously starts a collection.
-        self.ok(&["leases", "create", "--id", "collect"]);
-        self.ok(&["leases", "delete", "--sync", "collect"]);
+        self.ok(&["--namespace", namespace, "leases", "create", "--id", "collect"]);
+        self.ok(&["--namespace", namespace, "leases", "delete", "--sync", "collect"]);
     }
 
     /// The views that are mounted.

@@ -74,6 +74,35 @@ fn committed_snapshots_survive_the_loss_of_the_state() {
 }
 
 #[test]
+fn an_image_of_which_everything_was_lost_is_pulled_again() {
+    let (mut node, image) = node_with_image();
+    node.stop_snapshotter();
+    std::fs::remove_dir_all(node.path("snapshotter")).unwrap();
+    node.session.ok(["gc"]);
+    assert!(node.layers().is_empty(), "nothing keeps the layers while the directory is missing");
+    node.start_snapshotter();
+    let refused = node.ctr(&["run", "--snapshotter", "lamina", "--rm", &image, &node.id("x"), "/bin/sh", "-c", ":"]);
+    assert!(!refused.status.success(), "no container starts on layers that are gone: {refused}");
+    node.pull(&image);
+    assert_eq!(node.run(&image, "a", "cat /top"), "top");
+}
+
+#[test]
+fn a_registry_that_is_gone_stops_only_pulls() {
+    let (mut node, image) = node_with_image();
+    let address = node.registry.address();
+    drop(std::mem::replace(&mut node.registry, end_to_end::Registry::plain()));
+    let other = image.replace("/one:", "/other:");
+    let socket = node.path("c.sock");
+    let refused = end_to_end::Finished::of(node.lamina(&["pull", &other, "--address"]).arg(&socket));
+    refused.failed(&address);
+    assert_eq!(node.run(&image, "a", "cat /top"), "top");
+    node.kill_snapshotter();
+    node.start_snapshotter();
+    assert_eq!(node.run(&image, "b", "cat /top"), "top");
+}
+
+#[test]
 fn an_image_that_was_removed_while_the_snapshotter_was_down_is_freed_later() {
     let (mut node, image) = node_with_image();
     node.stop_snapshotter();

@@ -60,6 +60,23 @@ fn a_tree_that_containerd_unpacks_is_the_one_of_its_overlayfs_snapshotter() {
 }
 
 #[test]
+fn layers_that_containerd_unpacks_again_are_stored_once() {
+    let node = Node::new();
+    let layers = [base(), Layer::of_files(&[("top", b"top")])];
+    let [one, two] = ["one", "two"].map(|name| node.push(name, &layers));
+    node.ok(&["image", "pull", "--plain-http", "--snapshotter", "lamina", &one]);
+    let stored = node.layers();
+    assert_eq!(stored.len(), 2);
+    // In another namespace, containerd does not know that it has unpacked them.
+    node.ok(&["--namespace", "other", "image", "pull", "--plain-http", "--snapshotter", "lamina", &two]);
+    assert_eq!(node.layers(), stored);
+    // What it has unpacked is linked to the chain: nothing is made again, and nothing is fetched.
+    let fetched = node.registry.fetched_blobs();
+    node.ok(&["image", "pull", "--plain-http", "--snapshotter", "lamina", &two]);
+    assert_eq!((node.layers(), node.registry.fetched_blobs().len()), (stored, fetched.len()));
+}
+
+#[test]
 fn an_empty_layer_and_a_layer_that_comes_twice_are_layers_like_others() {
     let node = Node::new();
     let empty = Layer::of_tar(vec![0; 1024]);
@@ -112,6 +129,33 @@ fn pulls_of_one_image_at_once_all_succeed_and_leave_one_of_each_layer() {
     end_to_end::until("all layers to be freed", || node.layers().is_empty());
     let left = node.session.directory().join("snapshotter/snapshots");
     assert_eq!(entries(&left), 0, "snapshots that are left");
+}
+
+#[test]
+fn an_image_moves_between_snapshotters_and_to_a_registry() {
+    let node = Node::new();
+    let image = node.push("one", &[base(), Layer::of_files(&[("top", b"top")])]);
+    node.pull(&image);
+    let copy = node.registry.name("copy:1");
+    let push = ["image", "push", "--plain-http", &copy, &image];
+    let refused = node.ctr(&push);
+    assert!(refused.stderr.contains("not found"), "containerd has no compressed layers: {refused}");
+    // containerd fetches what it lacks, and unpacks it for its own snapshotter.
+    node.ok(&["image", "pull", "--plain-http", "--snapshotter", "overlayfs", &image]);
+    let root = node.path("runc").display().to_string();
+    for snapshotter in ["overlayfs", "lamina", "overlayfs"] {
+        let id = node.id(snapshotter);
+        let words = ["run", "--rm", "--snapshotter", snapshotter, "--runc-root", &root, &image, &id, "/bin/cat", "/top"];
+        assert_eq!(node.ok(&words), "top", "{snapshotter}");
+    }
+    node.ok(&push);
+    node.remove_image(&image);
+    node.collect();
+    end_to_end::until("all layers to be freed", || node.layers().is_empty());
+    // And back: containerd has all of the copy, and unpacks it into the store.
+    node.ok(&["image", "pull", "--plain-http", "--snapshotter", "overlayfs", &copy]);
+    node.pull(&copy);
+    assert_eq!(node.run(&copy, "b", "cat /top"), "top");
 }
 
 #[test]

@@ -34,3 +34,24 @@ fn a_second_snapshotter_and_one_of_an_ordinary_user_are_refused() {
     Finished::of(user.command(&program).arg("serve")).refused("only root");
     Finished::of(node.lamina(&["serve"]).arg("--no-such-option")).refused_usage("--no-such-option");
 }
+
+#[test]
+fn names_that_a_terminal_would_obey_are_escaped() {
+    const HOSTILE: &str = "x\u{1b}]0;owned\u{7}\u{9b}2J\u{202e}y";
+    let user = Session::new(Actor::User);
+    let program = reachable(&built("lamina-containerd"), &user.directory().join("bin"));
+    for words in [
+        &["pull", HOSTILE][..],
+        &["pull", "debian", "--address", HOSTILE],
+        &["pull", "debian", "--namespace", HOSTILE],
+        &["pull", "debian", "--platform", HOSTILE],
+        &[HOSTILE],
+        &["serve", HOSTILE],
+        &["--store", HOSTILE, "serve"],
+    ] {
+        let finished = Finished::of(user.command(&program).args(words));
+        assert!(!finished.status.success(), "{finished}");
+        let acts = |sign: char| sign.is_control() && sign != '\n' || sign == '\u{202e}';
+        assert!(!finished.stderr.contains(acts) && finished.stdout.is_empty(), "{:?}", finished.stderr);
+    }
+}

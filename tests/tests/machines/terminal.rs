@@ -154,6 +154,12 @@ fn images(all: &mut Checked<'_>) {
     all.run(&["completions", HOSTILE]);
     all.run(&["completions", "bash"]);
     all.run(&["man", &format!("/dev/null/{HOSTILE}")]);
+    all.run(&["containerd", "pull", "--address", HOSTILE, "debian"]);
+    all.run(&["containerd", "pull", HOSTILE]);
+    all.run(&["containerd", HOSTILE]);
+    all.run(&["podman", HOSTILE]);
+    all.run(&["podman", "--directory", &format!("/dev/null/{HOSTILE}"), REFERENCE]);
+    all.run(&["podman", "--remove", HOSTILE]);
     for command in ["export", "build-image", "materialize"] {
         let to = session.work("made").join(format!("{command}{HOSTILE}"));
         assert!(all.run(&[command, REFERENCE, to.to_str().unwrap()][..]) || command == "materialize", "{command}");
