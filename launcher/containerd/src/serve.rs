@@ -59,6 +59,12 @@ impl Serve {
         }
         let absolute = |path: &Path| std::path::absolute(path).with_context(|| path.display().to_string());
         let (root, run) = (absolute(&self.root)?, absolute(&self.run)?);
+        for path in [&root, &run] {
+            // They would end the path in the options of an overlay, and so would what follows a backslash.
+            if path.to_str().is_none_or(|path| path.contains([',', ':', '\\'])) {
+                bail!("{}: a comma, a colon or a backslash cannot be in a mount option; choose another directory", path.display());
+            }
+        }
         // Before the state is opened: a second server at the same socket changes nothing.
         let socket = match sys::passed_socket().context("the socket of systemd")? {
             Some(socket) => socket,

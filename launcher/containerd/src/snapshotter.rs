@@ -95,7 +95,7 @@ impl Snapshotter {
         let store = self.store.open()?.with_purpose("containerd, which adds a layer");
         let below = match snapshot.record.layers.is_empty() {
             true => RootAttributes::NEW,
-            false => RootAttributes::of(&self.views.ensure(&store, &snapshot.record.layers)?)?,
+            false => RootAttributes::of(&self.views.ensure(&snapshot.record.layers)?)?,
         };
         let layer = upper::add_layer(&store, &self.state.upper(&snapshot.id), below)?;
         if let Some(target) = chain::in_name(name) {
@@ -273,7 +273,7 @@ impl Snapshotter {
     fn lower(&self, snapshot: &Snapshot) -> Result<Option<PathBuf>, Error> {
         match snapshot.record.layers.as_slice() {
             [] => Ok(None),
-            layers => self.views.ensure(&self.store.open()?, layers).map(Some),
+            layers => self.views.ensure(layers).map(Some),
         }
     }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use composefs_fuse::linux::{MountError, Unmount, unmount};
-use layer_store::{BaseId, DiffId, Silent, Store};
+use layer_store::{BaseId, DiffId, Silent};
 use rustix::fs::statfs;
 use rustix::io::Errno;
 
@@ -61,8 +61,8 @@ impl Views {
     }
 
     /// Returns where a view of these layers is mounted, bottom first, and mounts it if it is not.
-    pub(crate) fn ensure(&self, store: &Store, layers: &[DiffId]) -> Result<PathBuf, Error> {
-        let base = store.bases().prepare_layers(layers, &[], &Silent)?;
+    pub(crate) fn ensure(&self, layers: &[DiffId]) -> Result<PathBuf, Error> {
+        let base = BaseId::of(layers, &[]);
         let lock = self.lock_of(&base);
         let mut idle = lock.lock().unwrap_or_else(PoisonError::into_inner);
         *idle = None;
@@ -76,6 +76,9 @@ impl Views {
             }
             Found::Nothing => {}
         }
+        // This store's lease keeps the base until its server has one.
+        let store = self.store.open()?.with_purpose("containerd, which starts a container");
+        store.bases().prepare_layers(layers, &[], &Silent)?;
         DirBuilder::new().recursive(true).mode(0o700).create(&point).map_err(Error::io(&point))?;
         self.start(&base, &point)?;
         Ok(point)
