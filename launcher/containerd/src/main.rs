@@ -65,7 +65,9 @@ enum Command {
     Pull(Pull),
     /// Write the manual pages of these commands
     #[command(hide = true)]
-    Man { directory: PathBuf },
+    Man {
+        directory: PathBuf,
+    },
     #[command(name = view_server::VIEW, hide = true)]
     View(View),
 }

@@ -7,11 +7,7 @@ pub(crate) use crate::api::Mount;
 /// A directory that is bound.
 pub(crate) fn bind(source: &Path, is_writable: bool) -> Mount {
     let access = if is_writable { "rw" } else { "ro" };
-    Mount {
-        r#type: "bind".into(),
-        source: source.display().to_string(),
-        options: vec!["rbind".into(), access.into()],
-    }
+    Mount { r#type: "bind".into(), source: source.display().to_string(), options: vec!["rbind".into(), access.into()] }
 }
 
 /// An overlay on a view. Without its optional features, whatever the kernel's defaults are: a directory that was moved and

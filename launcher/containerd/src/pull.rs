@@ -5,9 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use layer_store::{
-    Acquired, Cancellation, Digest, Observer, Platform, PullOptions, Reference, Store, printable,
-};
+use layer_store::{Acquired, Cancellation, Digest, Observer, Platform, PullOptions, Reference, Store, printable};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 

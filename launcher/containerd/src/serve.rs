@@ -62,7 +62,10 @@ impl Serve {
         for path in [&root, &run] {
             // They would end the path in the options of an overlay, and so would what follows a backslash.
             if path.to_str().is_none_or(|path| path.contains([',', ':', '\\'])) {
-                bail!("{}: a comma, a colon or a backslash cannot be in a mount option; choose another directory", path.display());
+                bail!(
+                    "{}: a comma, a colon or a backslash cannot be in a mount option; choose another directory",
+                    path.display()
+                );
             }
         }
         // Before the state is opened: a second server at the same socket changes nothing.

@@ -28,7 +28,8 @@ impl Grpc {
 
     /// Calls a method, such as `/runtime.v1.RuntimeService/Version`. The error is what the server says.
     pub(crate) fn call<A: Message + Default>(&self, method: &str, message: &impl Message) -> Result<A, String> {
-        let answer = self.runtime.block_on(self.exchange(method, message)).unwrap_or_else(|error| Err(error.to_string()));
+        let answer =
+            self.runtime.block_on(self.exchange(method, message)).unwrap_or_else(|error| Err(error.to_string()));
         answer.map_err(|error| format!("{method}: {error}"))
     }
 

@@ -145,7 +145,8 @@ fn an_image_moves_between_snapshotters_and_to_a_registry() {
     let root = node.path("runc").display().to_string();
     for snapshotter in ["overlayfs", "lamina", "overlayfs"] {
         let id = node.id(snapshotter);
-        let words = ["run", "--rm", "--snapshotter", snapshotter, "--runc-root", &root, &image, &id, "/bin/cat", "/top"];
+        let words =
+            ["run", "--rm", "--snapshotter", snapshotter, "--runc-root", &root, &image, &id, "/bin/cat", "/top"];
         assert_eq!(node.ok(&words), "top", "{snapshotter}");
     }
     node.ok(&push);
