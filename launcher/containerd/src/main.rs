@@ -115,12 +115,13 @@ fn tell(text: &dyn Display) {
 
 /// Writes the pages of `serve` and `pull`. The page about both is one of `lamina`.
 fn write_pages(directory: &PathBuf) -> anyhow::Result<()> {
+    std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
     let mut command = Cli::command();
     command.build();
     for command in command.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help") {
-        let path = directory.join(format!("lamina-containerd-{}.1", command.get_name()));
-        let page = clap_mangen::Man::new(command.clone());
-        page.generate_to(directory).with_context(|| path.display().to_string())?;
+        let name = format!("lamina-containerd-{}", command.get_name());
+        let page = clap_mangen::Man::new(command.clone().display_name(name)).source("Lamina");
+        page.generate_to(directory).with_context(|| directory.display().to_string())?;
     }
     Ok(())
 }

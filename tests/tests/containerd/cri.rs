@@ -17,7 +17,7 @@ struct Kubelet<'a> {
 
 impl<'a> Kubelet<'a> {
     fn of(node: &'a Node) -> Self {
-        let grpc = Grpc::connect(&node.path("c.sock"));
+        let grpc = Grpc::at(&node.path("c.sock"));
         until("the plug-in to serve", || {
             grpc.call::<cri::Nothing>("/runtime.v1.RuntimeService/Status", &cri::Nothing {}).is_ok()
         });

@@ -92,12 +92,30 @@ impl Node {
             std::fs::File::options().create(true).append(true).open(self.session.work("logs").join("snapshotter"));
         let child = command.stdout(Stdio::null()).stderr(log.expect("a log")).spawn();
         self.snapshotter = Some(child.expect("the snapshotter can be started"));
-        let socket = self.session.directory().join("s.sock");
+        self.await_snapshotter();
+    }
+
+    fn await_snapshotter(&self) {
+        let socket = self.path("s.sock");
         until("the snapshotter to listen", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
         // containerd may wait a few seconds before it connects again.
         until("containerd to reach the snapshotter", || {
             self.ctr(&["snapshot", "--snapshotter", "lamina", "ls"]).status.success()
         });
+    }
+
+    /// Starts the snapshotter as systemd does: with a socket that is there before it and stays when it ends.
+    pub(crate) fn start_snapshotter_with(&mut self, socket: &std::os::unix::net::UnixListener) {
+        // A shell: the variable must have the number of the process that becomes the snapshotter.
+        let mut command = self.session.command(&installed("sh"));
+        command
+            .args(["-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve --root \"$1\" --run \"$2\" 3<&0 0</dev/null"]);
+        command.arg(built("lamina-containerd")).arg(self.path("snapshotter")).arg(self.path("run/snapshotter"));
+        let socket = socket.try_clone().expect("a descriptor");
+        let child =
+            command.stdin(std::os::fd::OwnedFd::from(socket)).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        self.snapshotter = Some(child.expect("the snapshotter can be started"));
+        self.await_snapshotter();
     }
 
     /// Ends the snapshotter at once, as a crash does.
@@ -114,9 +132,14 @@ impl Node {
         assert!(child.wait().expect("the end of the snapshotter").success());
     }
 
-    pub(crate) fn ctr(&self, words: &[&str]) -> Finished {
+    pub(crate) fn ctr_command(&self, words: &[&str]) -> Command {
         let mut command = self.session.command(&installed("ctr"));
-        Finished::of(command.arg("--address").arg(self.session.directory().join("c.sock")).args(words))
+        command.arg("--address").arg(self.path("c.sock")).args(words);
+        command
+    }
+
+    pub(crate) fn ctr(&self, words: &[&str]) -> Finished {
+        Finished::of(&mut self.ctr_command(words))
     }
 
     pub(crate) fn ok(&self, words: &[&str]) -> String {

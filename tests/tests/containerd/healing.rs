@@ -115,3 +115,24 @@ fn an_image_that_was_removed_while_the_snapshotter_was_down_is_freed_later() {
         node.layers().is_empty()
     });
 }
+
+#[test]
+fn a_socket_of_systemd_is_used_and_calls_wait_there_while_the_snapshotter_restarts() {
+    let (mut node, image) = node_with_image();
+    node.stop_snapshotter();
+    std::fs::remove_file(node.path("s.sock")).unwrap();
+    let socket = std::os::unix::net::UnixListener::bind(node.path("s.sock")).unwrap();
+    node.start_snapshotter_with(&socket);
+    node.start(&image, "a");
+    node.kill_snapshotter();
+    let run = ["run", "--snapshotter", "lamina", "--rm", "--runc-root"];
+    let (root, id) = (node.path("runc").display().to_string(), node.id("b"));
+    let words: Vec<&str> = run.into_iter().chain([root.as_str(), &image, &id, "/bin/cat", "/top"]).collect();
+    let mut command = node.ctr_command(&words);
+    let waiting = std::thread::spawn(move || end_to_end::Finished::of(&mut command));
+    node.start_snapshotter_with(&socket);
+    let finished = waiting.join().unwrap().succeeded();
+    assert_eq!(finished.stdout, "top");
+    assert_eq!(node.exec("a", "cat /top"), "top");
+    node.end("a");
+}
