@@ -20,7 +20,11 @@ impl Podman {
             "[storage]\ndriver = \"overlay\"\n[storage.options]\nadditionalimagestores = [{:?}]\n",
             store.display().to_string()
         );
-        let make = format!("mkdir -p {0} && cat > {0}/storage.conf <<'EOF'\n{configuration}EOF", directory.display());
+        let make = format!(
+            "mkdir -p {1} {0} && cat > {0}/storage.conf <<'EOF'\n{configuration}EOF",
+            directory.display(),
+            store.display()
+        );
         Finished::of(session.command(&installed("sh")).args(["-ec", &make])).succeeded();
         Self { session }
     }
@@ -69,7 +73,9 @@ fn podman_runs_images_of_the_store_in_place_and_writes_elsewhere() {
         session.import(Layout::of(&[programs(), layer]).path(), name);
     }
     let told = session.run(["podman", "localhost/one:1", "localhost/two:1"]).succeeded();
-    assert_eq!((told.stdout.as_str(), told.stderr.as_str()), ("localhost/one:1\nlocalhost/two:1\n", ""));
+    // Of podman, where the host's root directory is not a shared mount.
+    let lines: Vec<&str> = told.stderr.lines().filter(|line| !line.contains("is not a shared mount")).collect();
+    assert_eq!((told.stdout.as_str(), lines), ("localhost/one:1\nlocalhost/two:1\n", vec![]));
     let script = "cat /top /etc/layer; stat -c %u:%g:%a /etc/private; id -u; echo mine > /etc/layer; cat /etc/layer";
     let one = podman.run("localhost/one:1", script).succeeded();
     assert_eq!(one.stdout, "one\nbase\n33:44:600\n0\nmine\n");

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use chrono::{DateTime, SecondsFormat, Utc};
 use prost_types::FieldMask;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 
 use crate::api::content::{ContentClient, Info, UpdateRequest, WriteAction, WriteContentRequest};
 use crate::api::images::{CreateImageRequest, Descriptor, Image, ImagesClient, UpdateImageRequest};
@@ -20,6 +20,11 @@ use crate::state::State;
 
 /// For how long containerd keeps what a pull that was killed has given it.
 const LEASE: Duration = Duration::from_secs(3600);
+
+/// For how long containerd may take to connect to a snapshotter again (it waits 3 s between attempts), and the pause between
+/// two questions.
+const RECONNECTING: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// A connection to containerd that works in one namespace.
 pub(crate) struct Containerd {
@@ -121,6 +126,19 @@ impl Containerd {
         let _ = self.snapshots().remove(self.request(remove)).await;
     }
 
+    /// Makes a snapshot. If the snapshotter has just been started again, this waits for containerd to notice.
+    async fn prepare(&self, prepare: &PrepareSnapshotRequest) -> Result<(), Status> {
+        let begin = Instant::now();
+        loop {
+            match self.snapshots().prepare(self.request(prepare.clone())).await {
+                Err(status) if status.code() == Code::Unavailable && begin.elapsed() < RECONNECTING => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                answer => return answer.map(drop),
+            }
+        }
+    }
+
     async fn make_one_ready(&self, chain: &str, parent: &str) -> anyhow::Result<()> {
         let key = format!("extract-{} {chain}", State::new_id());
         let prepare = PrepareSnapshotRequest {
@@ -129,7 +147,7 @@ impl Containerd {
             parent: parent.to_owned(),
             labels: HashMap::from([(REF.to_owned(), chain.to_owned())]),
         };
-        match self.snapshots().prepare(self.request(prepare)).await {
+        match self.prepare(&prepare).await {
             Err(status) if status.code() == Code::AlreadyExists => {}
             Err(status) => return Err(self.failed(&format!("layers {chain}"), &status)),
             Ok(_) => {
@@ -204,7 +222,7 @@ impl Containerd {
         named.map_err(|status| self.failed(&format!("image {reference}"), &status))
     }
 
-    fn failed(&self, what: &str, status: &tonic::Status) -> anyhow::Error {
+    fn failed(&self, what: &str, status: &Status) -> anyhow::Error {
         anyhow::anyhow!("containerd at {}: {what}: {}", self.address.display(), status.message())
     }
 }
