@@ -13,6 +13,8 @@ import report
 
 USER = "lamina-test"
 REFERENCE = "bench.test/image:1"
+# The image with npm and pip.
+WORKPLACE = "bench.test/work:1"
 TOGETHER = 50
 
 # Run in a container. Each line is what to measure and a shell command; the best of five, with everything in the caches.
@@ -21,8 +23,17 @@ WORK = {
     "tar": "tar -cf - /usr/lib | cat > /dev/null",
     "small reads": "find /usr -xdev -type f -size -16k -print0 | xargs -0 cat > /dev/null",
 }
+
+# The same for what installs packages, in the other image, from files that are shared: no network is measured.
+INSTALL = {
+    "npm ci": "cd /srv/web && node /usr/local/lib/node_modules/npm/bin/npm-cli.js ci --offline --cache /srv/cache --silent --no-audit --no-fund",
+    "pip install": "rm -rf /srv/pip && python3 -m pip install --quiet --no-index --find-links /files/wheels --target /srv/pip numpy django requests",
+}
+PREPARE = "mkdir /srv/web && cp /files/web/package*.json /srv/web/ && cp -r /files/cache /srv/cache"
+
 MEASURE = """
 import json, subprocess, sys, time
+subprocess.run(["sh", "-c", sys.argv[2]], check=True)
 def best(command):
     taken = []
     for _ in range(6):
@@ -52,10 +63,13 @@ class Bench:
             "LAMINA_STORE": self.store, "TMPDIR": below("tmp"), "LAMINA_RUNTIME": "runc", "LAMINA_ENGINE": "container",
         }
         self.become = ["setpriv", "--reuid", USER, "--regid", USER, "--clear-groups", "--"]
-        layout = os.path.join(os.path.realpath(images), "debian")
-        self.run([self.program, "import", layout, "--tag", REFERENCE])
-        self.run([*self.podman("pull", "--quiet"), f"oci:{layout}:latest"])
-        self.image = self.run(self.podman("images", "--quiet", "--no-trunc")).split()[0]
+        self.files = below("files")
+        make_files(self.files)
+        self.images = {}
+        for reference, name in ((REFERENCE, "debian"), (WORKPLACE, "work")):
+            layout = os.path.join(os.path.realpath(images), name)
+            self.run([self.program, "import", layout, "--tag", reference])
+            self.images[reference] = self.run([*self.podman("pull", "--quiet"), f"oci:{layout}:latest"]).strip()
 
     def podman(self, *words):
         return ["podman", "--storage-driver", "overlay", "--runtime", "runc", "--cgroup-manager", "cgroupfs", "--log-level", "error", *words]
@@ -69,8 +83,19 @@ class Bench:
     def ours(self, *words):
         return [self.program, "run", "--network", "none", "-w", "/", REFERENCE, *words]
 
-    def theirs(self, *words):
-        return [*self.podman("run", "--rm", "--ulimit", "host", "--network", "none", "-w", "/"), self.image, *words]
+    def theirs(self, *words, reference=REFERENCE, options=()):
+        return [*self.podman("run", "--rm", "--ulimit", "host", "--network", "none", "-w", "/", *options), self.images[reference], *words]
+
+    def ours_on_disk(self, *words):
+        """A machine that keeps what it writes, because podman's containers write to the disk, too."""
+        return [self.program, "run", "--network", "none", "-w", "/", "--keep", "--name", "w", "-v", f"{self.files}:/files:ro", WORKPLACE, *words]
+
+    def install_seconds(self):
+        measure = ("python3", "-c", MEASURE, json.dumps(INSTALL), PREPARE)
+        ours = json.loads(self.run(self.ours_on_disk(*measure)))
+        self.run([self.program, "rm", "w"])
+        theirs = self.theirs(*measure, reference=WORKPLACE, options=("-v", f"{self.files}:/files:ro"))
+        return ours, json.loads(self.run(theirs))
 
     def milliseconds(self, command):
         begin = time.monotonic()
@@ -85,12 +110,25 @@ class Bench:
         return time.monotonic() - begin
 
     def work_seconds(self, command):
-        return json.loads(self.run([*command, "python3", "-c", MEASURE, json.dumps(WORK)]))
+        return json.loads(self.run([*command, "python3", "-c", MEASURE, json.dumps(WORK), "true"]))
 
     def remove(self):
         # What podman has stored belongs to subordinate ids.
         subprocess.run([*self.become, *self.podman("system", "reset", "--force")], env=self.environment, cwd="/", stderr=subprocess.DEVNULL, check=False)
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def make_files(directory):
+    """What the installations need: wheels for the image's Python, and a project of npm with a cache of its packages."""
+    web, wheels = os.path.join(directory, "web"), os.path.join(directory, "wheels")
+    os.makedirs(web)
+    quiet = {"check": True, "stdout": subprocess.DEVNULL}
+    subprocess.run(["python3", "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--only-binary=:all:", "--python-version", "3.11",
+        "--implementation", "cp", "--platform", "manylinux2014_x86_64", "--dest", wheels, "numpy==2.2.6", "django==5.1.7", "requests==2.32.3"], **quiet)
+    subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--no-omit-lockfile-registry-resolved", "--cache", os.path.join(directory, "cache"),
+        "express@4.21.2", "typescript@5.8.3", "eslint@9.23.0", "date-fns@4.1.0"], cwd=web, **quiet)
+    shutil.rmtree(os.path.join(web, "node_modules"))
+    subprocess.run(["chmod", "-R", "a+rX", directory], check=True)
 
 
 def disk_bytes(directory):
@@ -130,6 +168,11 @@ def measure(bench, rounds):
         for position, command in enumerate((bench.ours(), bench.theirs())):
             for name, seconds in bench.work_seconds(command).items():
                 work[name][position].append(seconds * 1000)
+    installs = {name: ([], []) for name in INSTALL}
+    for _ in range(rounds):
+        for position, times in enumerate(bench.install_seconds()):
+            for name, seconds in times.items():
+                installs[name][position].append(seconds * 1000)
     ratio = lambda ours, theirs: [a / b for a, b in zip(ours, theirs)]
     return [
         report.Row("container: lamina run IMAGE true", "ms", ours),
@@ -140,4 +183,5 @@ def measure(bench, rounds):
         report.Row("container: growth of the store", "bytes", grown, 0),
         report.Row("container: its directory", "KiB", kept, 64),
         *(report.Row(f"container: warm {name} / podman's (kernel overlayfs on unpacked layers)", "x", ratio(*pair), 1.15) for name, pair in work.items()),
+        *(report.Row(f"container: {name} / podman's (kernel overlayfs on unpacked layers)", "x", ratio(*pair), 1.1) for name, pair in installs.items()),
     ]

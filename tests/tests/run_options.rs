@@ -5,12 +5,10 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use end_to_end::programs::installed;
-use end_to_end::{Actor, Image, Session};
+use end_to_end::{Actor, Image, NameServer, Session, on_other_host};
 
 const REFERENCE: &str = "lamina.test/image:1";
 
@@ -133,62 +131,11 @@ fn shares_of_files_and_within_shares_hold_what_they_promise_and_secrets_stay_in_
     session.traces().assert_nothing_left();
 }
 
-/// Answers every query for a name with 192.0.2.77, on the port that resolv.conf implies.
-struct NameServer {
-    end: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl NameServer {
-    fn start() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:53").expect("port 53 of the loopback is free");
-        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        let end = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&end);
-        let thread = std::thread::spawn(move || {
-            let mut question = [0; 512];
-            while !told.load(Ordering::Relaxed) {
-                let Ok((length, asker)) = socket.recv_from(&mut question) else { continue };
-                let mut answer = question[..length].to_vec();
-                let name_end = 12 + answer[12..].iter().position(|&byte| byte == 0).unwrap();
-                let is_a = answer[name_end + 1..name_end + 3] == [0, 1];
-                answer.truncate(name_end + 5);
-                // A response, with recursion available: one question, and one answer if it asks for an IPv4 address.
-                answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
-                if is_a {
-                    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 77]);
-                }
-                let _ = socket.send_to(&answer, asker);
-            }
-        });
-        Self { end, thread: Some(thread) }
-    }
-}
-
-impl Drop for NameServer {
-    fn drop(&mut self) {
-        self.end.store(true, Ordering::Relaxed);
-        let _ = self.thread.take().expect("it runs").join();
-    }
-}
-
-/// A command that runs `command` in a mount namespace (without the mounts of other tests, which it would keep alive) where `/etc/resolv.conf` names the loopback.
+/// A command that runs `command` where `/etc/resolv.conf` names the loopback.
 fn with_own_resolv_conf(session: &Session, command: &Command) -> Command {
     let resolv_conf = session.work("network").join("resolv.conf");
     std::fs::write(&resolv_conf, "nameserver 127.0.0.1\n").unwrap();
-    let (uid, gid) = Actor::User.ids();
-    let script = format!(
-        "umount --all --lazy --types fuse.lamina; mount --bind {} /etc/resolv.conf && exec setpriv --reuid {uid} --regid {gid} --clear-groups -- \"$@\"",
-        resolv_conf.display()
-    );
-    let mut wrapped = Command::new(installed("unshare"));
-    wrapped.args(["--mount", "sh", "-c", &script, "sh"]).arg(command.get_program()).args(command.get_args());
-    wrapped.env_clear().stdin(std::process::Stdio::null());
-    for (name, value) in command.get_envs() {
-        wrapped.env(name, value.unwrap_or_default());
-    }
-    wrapped.current_dir(command.get_current_dir().expect("a session's command has a directory"));
-    wrapped
+    on_other_host(&format!("mount --bind {} /etc/resolv.conf", resolv_conf.display()), command)
 }
 
 fn free_port() -> u16 {
@@ -249,7 +196,7 @@ datagrams.recvfrom(100)
 fn reached_from_outside(network: &str, script: &str) -> String {
     let session = session();
     let work = session.work("network");
-    let _names = NameServer::start();
+    let _names = NameServer::start("127.0.0.1");
     let (tcp, inner, unused, udp) = (free_port(), free_port(), free_port(), free_port());
     let script = format!("{script}{SERVICES}");
     let share = format!("{}:/media", work.display());
@@ -317,7 +264,7 @@ fn published_ports_need_no_network() {
 #[test]
 fn loopback_of_the_host_is_reached_by_its_names_when_it_is_opened() {
     let session = session();
-    let _names = NameServer::start();
+    let _names = NameServer::start("127.0.0.1");
     let (port, served) = serve_once();
     let script = outward("host.docker.internal", port) + "print(socket.gethostbyname('host.containers.internal'))";
     let mut lamina = session.lamina(["run", "--accel", "tcg", "--host-loopback"]);

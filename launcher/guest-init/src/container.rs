@@ -10,6 +10,7 @@
 //! | `writes` | the directory of the root's writes |
 //! | `lower` | the tree below them |
 //! | `root` | the root, writable, where the container's root is read-only |
+//! | `groups` | the file of the container's control group that moves the process that writes `0` into the group |
 //!
 //! The directories have nothing above them: no path leads from them to the host.
 
@@ -67,6 +68,8 @@ pub(crate) struct Container {
     pub(crate) writes: Option<(File, File)>,
     /// The root, if the one that processes see is read-only.
     pub(crate) root: Option<File>,
+    /// What moves a process into the container's own control group, if it has one.
+    pub(crate) groups: Option<File>,
 }
 
 impl Container {
@@ -78,7 +81,7 @@ impl Container {
         let Some((_, names)) = arguments.split_first().filter(|(first, _)| *first == CONTAINER) else {
             return Ok(None);
         };
-        let (mut control, mut writes, mut lower, mut root) = (None, None, None, None);
+        let (mut control, mut writes, mut lower, mut root, mut groups) = (None, None, None, None, None);
         for (number, name) in (FIRST..).zip(names) {
             let file = sys::inherited(number).map_err(|error| format!("descriptor {number}: {error}"))?;
             match name.as_str() {
@@ -86,6 +89,7 @@ impl Container {
                 "writes" => writes = Some(file),
                 "lower" => lower = Some(file),
                 "root" => root = Some(file),
+                "groups" => groups = Some(file),
                 // It was needed to start this program.
                 _ => drop(file),
             }
@@ -93,7 +97,7 @@ impl Container {
         let control = control.ok_or("it has no control channel")?;
         LazyLock::force(&USERS);
         LazyLock::force(&GROUPS);
-        Ok(Some(Self { control, writes: writes.zip(lower), root }))
+        Ok(Some(Self { control, writes: writes.zip(lower), root, groups }))
     }
 
     /// Returns the directory through which the root can be written.

@@ -55,6 +55,8 @@ struct Guest {
     namespace: Mutex<Option<Arc<Namespace>>>,
     /// The guest is a container, and its kernel the host's.
     in_container: bool,
+    /// What moves a process into the container's own control group, if it has one.
+    groups: Option<File>,
 }
 
 impl Guest {
@@ -118,6 +120,7 @@ fn serve(port: File, mut container: Option<&mut Container>) -> Result<(), String
         secrets: Mutex::default(),
         namespace: Mutex::default(),
         in_container: container.is_some(),
+        groups: container.as_mut().and_then(|container| container.groups.take()),
     });
     Reaper::run(&guest);
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();

@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
 
-use guest_protocol::{Ending, Process};
+use guest_protocol::{Ending, Process, StartError};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
 use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
@@ -71,6 +71,29 @@ pub(crate) fn prepare(command: &mut Command, terminal: Option<CString>, in_conta
         }
         Ok(())
     });
+}
+
+/// Moves the process that `command` starts into the container's own control group, by the file `group`.
+pub(crate) fn enter_group(command: &mut Command, group: &File) -> io::Result<()> {
+    let group = group.try_clone()?;
+    sys::before_exec(command, move || {
+        rustix::io::write(&group, b"0")?;
+        Ok(())
+    });
+    Ok(())
+}
+
+/// Refuses systemd, which would stop without a message where it has no control groups.
+///
+/// # Errors
+/// The process is systemd.
+pub(crate) fn refuse_systemd(process: &Process) -> Result<(), StartError> {
+    if !is_systemd(process) {
+        return Ok(());
+    }
+    let cause = "systemd needs control groups of its own. A container has them where systemd delegates control groups of \
+                 version 2 to this host's user (loginctl enable-linger), and crun runs it. Use a VM: --engine auto";
+    Err(StartError { status: 125, cause: cause.to_owned() })
 }
 
 /// A path of `/proc` that is hidden or read-only in a container. The same must be so in the `/proc` of its namespace.

@@ -182,6 +182,11 @@ impl Session {
         if namespace {
             let name = terminal.as_ref().and_then(|terminal| rustix::pty::ptsname(terminal, Vec::new()).ok());
             namespace::prepare(&mut command, name, guest.in_container);
+            if let Some(groups) = &guest.groups {
+                namespace::enter_group(&mut command, groups).map_err(|error| failed("control groups", &error))?;
+            } else if guest.in_container {
+                namespace::refuse_systemd(&self.process)?;
+            }
         }
         // What looks at the writes reaches them by way of init, which only a process with the same rights may do.
         if guest.in_container && !tool::looks_at_writes(&self.process) {

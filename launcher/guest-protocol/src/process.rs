@@ -45,6 +45,13 @@ impl Process {
         let name = program.rsplit('/').next().unwrap_or(program);
         !self.by_init && INITS.contains(&name)
     }
+
+    /// Returns whether the program may be systemd, going by its name.
+    #[must_use]
+    pub fn may_be_systemd(&self) -> bool {
+        let program = self.argv.first().map_or("", String::as_str);
+        self.is_init_system() && (program.ends_with("init") || program.ends_with("systemd"))
+    }
 }
 
 /// The names of programs that are or start an init.

@@ -91,6 +91,8 @@ pub(crate) struct Container {
     pub(crate) limits: Limits,
     /// Whether its command is an init, which is process 1 of a namespace in the container.
     pub(crate) init_system: bool,
+    /// Whether its command may be systemd, which needs control groups of its own.
+    pub(crate) may_be_systemd: bool,
 }
 
 /// What a container may use; nothing is no limit.

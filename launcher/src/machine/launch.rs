@@ -241,6 +241,7 @@ impl Prepared {
             options: self.spec.options.clone(),
             added_capabilities: self.spec.process.privileges.added_capabilities,
             init_system: self.spec.process.is_init_system(),
+            may_be_systemd: self.spec.process.may_be_systemd(),
             limits: self.spec.limits,
         };
         Ok(Plan {

@@ -12,8 +12,12 @@ pub(crate) struct Containers {
 
 impl Containers {
     pub(crate) fn new() -> Self {
+        Self::of(Image::Debian)
+    }
+
+    pub(crate) fn of(image: Image) -> Self {
         let session = Session::user();
-        session.import(&Image::Debian.layout(), REFERENCE);
+        session.import(&image.layout(), REFERENCE);
         Self { session }
     }
 

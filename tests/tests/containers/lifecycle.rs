@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::process::Stdio;
 
+use end_to_end::traces::Process;
 use end_to_end::{Finished, until};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::fixture::{Containers, REFERENCE};
@@ -142,6 +143,92 @@ fn end_of_the_server_of_the_root_ends_the_container_and_is_named() {
     containers.session.traces().assert_nothing_left();
 }
 
+/// Every process of a container, by a part of its command line.
+const PROCESSES: [&str; 7] =
+    ["__supervise", "__clean", "__container", "crun", "pasta", "container control init", "sh -c sleep 1000"];
+
+/// Each alone, and each after the one that would clean up.
+#[test]
+fn whichever_processes_of_a_container_are_killed_nothing_is_left() {
+    let containers = Containers::new();
+    let session = &containers.session;
+    for victim in PROCESSES {
+        for victims in [&[victim][..], &["__clean", victim]] {
+            containers.detach("web", &["--network", "passt", "--keep"], "sleep 1000 & sleep 1000");
+            until("the command's processes", || session.run(["top", "web"]).stdout.matches("sleep 1000").count() > 2);
+            let running = below(&session.traces().processes());
+            for part in victims {
+                let found = running.iter().find(|process| process.command.contains(part));
+                let found = found.unwrap_or_else(|| panic!("no {part} in {running:?}"));
+                // One that has ended because of the other needs no end.
+                let _ = kill_process(found.pid, Signal::KILL);
+            }
+            session.ok(["ps", "--all"]);
+            let removed = session.run(["rm", "--force", "web"]);
+            assert!(removed.status.success(), "{victims:?}: {removed}");
+            assert!(!session.machine_directory("web").exists(), "{victims:?}");
+            until(&format!("all processes to end after {victims:?}"), || {
+                let left = below(&[]);
+                !running.iter().any(|one| left.iter().any(|process| process.is(one)))
+            });
+            session.traces().assert_nothing_left();
+        }
+    }
+}
+
+/// A process of the host.
+#[derive(Debug)]
+struct Running {
+    pid: Pid,
+    parent: i32,
+    command: String,
+}
+
+impl Running {
+    fn is(&self, other: &Self) -> bool {
+        self.pid == other.pid && self.command == other.command
+    }
+}
+
+/// Returns the processes that descend from `first`, and those; all processes if there are none. A zombie does not count.
+fn below(first: &[Process]) -> Vec<Running> {
+    let read = |entry: std::fs::DirEntry| {
+        let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+        let command = std::fs::read(entry.path().join("cmdline")).ok().filter(|command| !command.is_empty())?;
+        let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
+        let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
+        Some(Running { pid, parent, command })
+    };
+    let mut all: Vec<Running> = std::fs::read_dir("/proc").unwrap().flatten().filter_map(read).collect();
+    if first.is_empty() {
+        return all;
+    }
+    let mut known: Vec<i32> = first.iter().map(|process| process.pid.as_raw_nonzero().get()).collect();
+    loop {
+        let children = all.iter().filter(|process| known.contains(&process.parent)).map(|child| child.pid.as_raw_nonzero().get());
+        let new: Vec<i32> = children.filter(|pid| !known.contains(pid)).collect();
+        if new.is_empty() {
+            all.retain(|process| known.contains(&process.pid.as_raw_nonzero().get()));
+            return all;
+        }
+        known.extend(new);
+    }
+}
+
+#[test]
+fn end_of_fuse_overlayfs_ends_the_container_and_is_named() {
+    let containers = Containers::new();
+    containers.detach("web", &["--machine", "fuse-overlayfs"], "sleep 1000");
+    let running = below(&containers.session.traces().processes());
+    let server = running.iter().find(|process| process.command.contains("fuse-overlayfs -f")).expect("its server");
+    kill_process(server.pid, Signal::KILL).unwrap();
+    let reason = containers.failed("web");
+    assert!(reason.contains("fuse-overlayfs, the server of its root, ended"), "{reason}");
+    containers.session.ok(["rm", "web"]);
+    containers.session.traces().assert_nothing_left();
+}
+
 #[test]
 fn container_that_is_killed_from_outside_is_told_apart_from_a_command_that_ends() {
     let containers = Containers::new();
@@ -157,7 +244,7 @@ fn container_that_is_killed_from_outside_is_told_apart_from_a_command_that_ends(
 fn many_containers_run_at_once_from_one_image() {
     let containers = Containers::new();
     containers.ok(&[], "true");
-    let started: Vec<_> = (0..10)
+    let started: Vec<_> = (0..50)
         .map(|number| {
             let words = format!("echo {number} > /srv/mine; sleep 0.2; cat /srv/mine");
             containers.session.start(containers.command(&[], &["/bin/sh", "-c", &words]))

@@ -11,3 +11,4 @@ mod podman;
 mod refusals;
 mod shares;
 mod users;
+mod work;

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
+use end_to_end::{Finished, NameServer, on_other_host};
 use rustix::process::{Signal, kill_process};
 
 use crate::fixture::Containers;
@@ -32,6 +33,20 @@ for address in (\"10.0.2.2\", \"127.0.0.1\"):
     );
     let seen = containers.ok(&["--network", "passt", "--name", "m"], &script);
     assert!(seen.starts_with("eth0\nlo\n1\n") && seen.ends_with("refused\nrefused\n"), "{seen}");
+    containers.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn names_resolve_where_the_resolver_of_the_host_is_on_its_loopback() {
+    let containers = Containers::new();
+    // Other tests have one at the usual address.
+    let _names = NameServer::start("127.0.0.2");
+    let resolv_conf = containers.session.work("network").join("resolv.conf");
+    std::fs::write(&resolv_conf, "nameserver 127.0.0.2\n").unwrap();
+    let command = containers.command(&["--network", "passt"], &["getent", "ahostsv4", "container.lamina.test"]);
+    let setup = format!("mount --bind {} /etc/resolv.conf", resolv_conf.display());
+    let finished = Finished::of(&mut on_other_host(&setup, &command)).succeeded();
+    assert!(finished.stdout.starts_with("192.0.2.77 "), "{finished}");
     containers.session.traces().assert_nothing_left();
 }
 

@@ -7,6 +7,8 @@ use guest_protocol::{Device, Tmpfs};
 use serde_json::{Value, json};
 
 use super::ids::Ids;
+use super::runtime::has_unified_cgroups;
+use super::stage::GROUPS;
 use super::{options, seccomp};
 use crate::engine::plan::{Bind, Container, Upper};
 
@@ -50,24 +52,52 @@ const MASKED: [&str; 12] = [
 
 const READ_ONLY: [&str; 6] = ["/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// Bytes of `/dev/shm`.
+const SHARED_MEMORY: u64 = 65_536_000;
+
+/// What a container sees of the host's control groups (of version 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Groups {
+    None,
+    /// Its own one, read-only: programs find their limits there.
+    Seen,
+    /// One in which it may make others.
+    Own,
+}
+
+impl Groups {
+    /// Returns what a container sees if `own` says whether it may make groups.
+    pub(super) fn of(own: bool) -> Self {
+        match own {
+            true => Self::Own,
+            false if has_unified_cgroups() => Self::Seen,
+            false => Self::None,
+        }
+    }
+}
+
 /// The option of a file system in memory that makes the runtimes copy there what the image has in its place.
 pub(super) const COPIED: &str = "tmpcopyup";
 
-/// The descriptors that the container's init inherits from number 3 on, by what it is told about each.
-pub(super) fn descriptors(container: &Container) -> &'static [&'static str] {
-    match container.upper {
-        Upper::Nowhere => &["control", "init", "root"],
-        _ => &["control", "init", "writes", "lower"],
-    }
+/// The descriptors that the container's init inherits from number 3 on, by what it is told about each. `groups` says whether
+/// it has control groups.
+pub(super) fn descriptors(container: &Container, groups: bool) -> Vec<&'static str> {
+    let of_root: &[&str] = match container.upper {
+        Upper::Nowhere => &["root"],
+        _ => &["writes", "lower"],
+    };
+    let of_groups = groups.then_some("groups");
+    ["control", "init"].into_iter().chain(of_root.iter().copied()).chain(of_groups).collect()
 }
 
 /// The number of the descriptor of init's own program.
 const INIT: u32 = 4;
 
-/// Returns the configuration of `container`, whose root is the directory `root` beside its bundle.
-pub(super) fn config(container: &Container, ids: &Ids) -> Value {
+/// Returns the configuration of `container`, whose root is the directory `root` beside its bundle. `groups` is
+/// mounted in its place.
+pub(super) fn config(container: &Container, ids: &Ids, groups: Groups) -> Value {
     let program = format!("/proc/self/fd/{INIT}");
-    let args: Vec<&str> = [program.as_str(), "container"].into_iter().chain(descriptors(container).to_vec()).collect();
+    let args: Vec<&str> = [program.as_str(), "container"].into_iter().chain(descriptors(container, groups == Groups::Own)).collect();
     let further = options::capabilities(container.added_capabilities);
     let own: Vec<&str> = CAPABILITIES.into_iter().chain(further.iter().map(String::as_str)).collect();
     let of_init = OF_INIT.into_iter().filter(|name| container.init_system && !own.contains(name));
@@ -85,7 +115,7 @@ pub(super) fn config(container: &Container, ids: &Ids) -> Value {
             "noNewPrivileges": false,
             "capabilities": { "bounding": capabilities, "effective": capabilities, "permitted": capabilities },
         },
-        "mounts": mounts(container, ids),
+        "mounts": mounts(container, ids, groups),
         "linux": {
             "namespaces": namespaces,
             "sysctl": options::system_controls_of_runtime(&container.options),
@@ -96,22 +126,31 @@ pub(super) fn config(container: &Container, ids: &Ids) -> Value {
     })
 }
 
-fn mounts(container: &Container, ids: &Ids) -> Vec<Value> {
+fn mounts(container: &Container, ids: &Ids, groups: Groups) -> Vec<Value> {
     let mount = |target: &str, kind: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": kind, "options": options });
     let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
     if !ids.is_single() {
         terminals.push("gid=5");
     }
-    let size = container.options.shm_size.map(|bytes| format!("size={bytes}"));
-    let memory: Vec<&str> = ["nosuid", "noexec", "nodev", "mode=1777"].into_iter().chain(size.as_deref()).collect();
+    let size = format!("size={}", container.options.shm_size.unwrap_or(SHARED_MEMORY));
+    let memory = ["nosuid", "noexec", "nodev", "mode=1777", size.as_str()];
     let mut all = vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
-        mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"]),
         mount("/dev/pts", "devpts", &terminals),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/dev/shm", "tmpfs", &memory),
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
     ];
+    if groups != Groups::None {
+        let access = if groups == Groups::Own { "rw" } else { "ro" };
+        all.push(json!({
+            "destination": "/sys/fs/cgroup",
+            "type": "bind",
+            "source": container.place.join(GROUPS),
+            "options": ["bind", "nosuid", "noexec", "nodev", access],
+        }));
+    }
     if container.init_system {
         all.extend(["/run", "/run/lock"].map(|target| mount(target, "tmpfs", &["nosuid", "nodev", "mode=755"])));
     }
@@ -196,13 +235,14 @@ mod tests {
             options: GuestOptions::default(),
             added_capabilities: 0,
             init_system: false,
+            may_be_systemd: false,
             limits: crate::engine::plan::Limits::default(),
         }
     }
 
     #[test]
     fn the_root_of_a_container_has_podmans_capabilities_and_can_become_other_users() {
-        let config = config(&container(Upper::Memory { limit: None }), &Ids::single(None));
+        let config = config(&container(Upper::Memory { limit: None }), &Ids::single(None), Groups::None);
         let capabilities = config["process"]["capabilities"]["bounding"].to_string();
         assert!(capabilities.contains("CAP_SETUID") && !capabilities.contains("CAP_SYS_ADMIN"), "{capabilities}");
         assert_eq!(config["process"]["noNewPrivileges"], false);
@@ -211,8 +251,19 @@ mod tests {
     }
 
     #[test]
+    fn control_groups_are_read_only_unless_they_are_its_own() {
+        for (groups, access, descriptors) in [(Groups::Seen, Some("ro"), 4), (Groups::Own, Some("rw"), 5), (Groups::None, None, 4)] {
+            let config = config(&container(Upper::Memory { limit: None }), &Ids::single(None), groups);
+            let mounts = config["mounts"].as_array().unwrap();
+            let mount = mounts.iter().find(|mount| mount["destination"] == "/sys/fs/cgroup");
+            assert_eq!(mount.and_then(|mount| mount["options"].as_array()?.last()?.as_str()), access);
+            assert_eq!(config["process"]["args"].as_array().unwrap().len(), 2 + descriptors);
+        }
+    }
+
+    #[test]
     fn shares_come_last_and_a_read_only_root_is_one() {
-        let config = config(&container(Upper::Nowhere), &Ids::single(None));
+        let config = config(&container(Upper::Nowhere), &Ids::single(None), Groups::None);
         assert_eq!(config["root"]["readonly"], true);
         let mounts = config["mounts"].as_array().unwrap();
         let last = mounts.last().unwrap();
@@ -233,7 +284,7 @@ mod tests {
         };
         let added_capabilities = 1 << 12;
         let container = Container { options, added_capabilities, ..container(Upper::Memory { limit: None }) };
-        let config = config(&container, &Ids::single(None));
+        let config = config(&container, &Ids::single(None), Groups::None);
         let mounts = config["mounts"].as_array().unwrap();
         let targets: Vec<&str> = mounts.iter().map(|mount| mount["destination"].as_str().unwrap()).collect();
         assert!(targets.ends_with(&["/srv", "/t", "/srv/cache/deep", "/dev/fuse"]), "{targets:?}");

@@ -1,7 +1,8 @@
 //! Limits of what a container uses, by control groups of version 2.
 //!
 //! An ordinary user may limit processes where systemd has delegated control groups to the user. So a container with limits
-//! is started by `systemd-run --scope` of the user's service manager, or of the system's if this process is root.
+//! is started by `systemd-run --scope` of the user's service manager, or of the system's if this process is root. So is one
+//! that needs control groups of its own.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -26,9 +27,10 @@ const OWN: u64 = 32;
 /// Prints the limits of the control group that it is in.
 const LOOK: &str = "cd /sys/fs/cgroup$(cut -d: -f3- /proc/self/cgroup) && echo $(cat memory.max cpu.max pids.max)";
 
-/// Returns `command` so that it runs within `limits`, or as it is if that is not possible here.
-pub(super) fn within(limits: &Limits, command: CommandLine) -> Result<CommandLine, Failure> {
-    if *limits == Limits::default() || possible().is_err() {
+/// Returns `command` so that it runs in a control group of its own with these limits, if it `needs` one or has any, or as it
+/// is if that is not possible here.
+pub(super) fn within(limits: &Limits, needs: bool, command: CommandLine) -> Result<CommandLine, Failure> {
+    if !needs && *limits == Limits::default() || possible().is_err() {
         return Ok(command);
     }
     Ok(scope(limits)?.arg(&command.program).args(command.arguments))

@@ -32,7 +32,8 @@ pub(crate) use self::remove::{REMOVE, remove, remove_here, remove_tree};
 pub(crate) use self::stage::{CONTAINER, run as run_stage};
 
 use self::ids::Ids;
-use self::runtime::Runtime;
+use self::config::Groups;
+use self::runtime::{Runtime, has_unified_cgroups};
 use super::contract::{
     Accelerator, Capabilities, Description, Document, Engine, Event, Events, Exit, Host, MachineType, Running,
 };
@@ -51,6 +52,9 @@ const START: Duration = Duration::from_secs(30);
 const REAP: Duration = Duration::from_secs(10);
 /// How long the first process of a container that does not start has to end by itself, after it has said why.
 const EXIT: Duration = Duration::from_secs(2);
+
+/// Why a container does not start whose stage ends.
+const EARLY: &str = "it ended before its first process was started";
 
 /// What the users of every container should know.
 const CAUTION: Option<&str> = Some("it shares the host's kernel");
@@ -104,12 +108,13 @@ impl Engine for Container {
             Choice::Auto => None,
         };
         let formats = probe::formats(self, &runtime, host, wanted, if single { SINGLE_ID } else { HOST })?;
-        let mut accelerators = vec![Accelerator {
-            name: HOST,
-            works: subordinate.as_ref().copied().map_err(ToString::to_string),
-            caution: CAUTION,
-        }];
+        let mut accelerators = Vec::new();
         let mut notices = Vec::new();
+        // What it costs to run without it is said below, in one line.
+        if subordinate.is_ok() || forced == Some(HOST) || host.thorough {
+            let works = subordinate.as_ref().copied().map_err(ToString::to_string);
+            accelerators.push(Accelerator { name: HOST, works, caution: CAUTION });
+        }
         if single || host.thorough {
             accelerators.push(Accelerator { name: SINGLE_ID, works: Ok(()), caution: CAUTION });
         }
@@ -185,7 +190,8 @@ impl Engine for Container {
         json_file::write(&file, &spec(plan, &kept)?)?;
         let control = UnixListener::bind(&plan.control).about(plan.control.display())?;
         let monitor = UnixListener::bind(&plan.monitor).about(plan.monitor.display())?;
-        let command = limits::within(&container.limits, CommandLine::of_ourselves(CONTAINER)?.arg(&file))?;
+        let stage = CommandLine::of_ourselves(CONTAINER)?.arg(&file);
+        let command = limits::within(&container.limits, has_groups(container, &Runtime::find()?), stage)?;
         let of_network = Events::clone(&events);
         let mut process = Process::start(&command, None, &plan.log, move |mut process| {
             let (handle, told) = (process.handle(), Events::clone(&events));
@@ -201,6 +207,9 @@ impl Engine for Container {
             events(Event::Exited(exit));
         })?;
         let (first, network) = guide(&process, &monitor, plan, &ids, of_network).map_err(|failure| {
+            if failure.cause() != EARLY {
+                return failure;
+            }
             // What the stage or the runtime wrote says more than that it ended. Its first process says it last, and the log
             // has it after the end.
             let _ = process.ends_within(EXIT);
@@ -230,7 +239,7 @@ fn guide(
     ids: &Ids,
     events: Events,
 ) -> Result<(OwnedFd, Option<Process>), Failure> {
-    let ended = || Failure::new("container", "it ended before its first process was started");
+    let ended = || Failure::new("container", EARLY);
     let stream = process.accept(monitor).ok_or_else(ended)?;
     stream.set_read_timeout(Some(START)).about("container")?;
     let mut lines = BufReader::new(stream.try_clone().about("container")?);
@@ -357,7 +366,8 @@ fn spec(plan: &Plan, kept: &Kept) -> Result<stage::Spec, Failure> {
     let runtime = Runtime::find()?;
     let account = plan.confine.account.as_ref();
     let ids = kept.ids(account)?;
-    let descriptors = config::descriptors(container);
+    let groups = has_groups(container, &runtime);
+    let descriptors = config::descriptors(container, groups);
     let (state, bundle) = (container.place.join("run"), container.place.join("bundle"));
     Ok(stage::Spec {
         account: account.cloned(),
@@ -378,12 +388,20 @@ fn spec(plan: &Plan, kept: &Kept) -> Result<stage::Spec, Failure> {
             .filter(|bind| bind.fills)
             .map(|bind| (bind.source.clone(), bind.target.clone()))
             .collect(),
+        groups,
+        sees_groups: has_unified_cgroups(),
         hide_cgroups: runtime.needs_hidden_cgroups(),
         arguments: runtime.arguments(&plan.name, &state, &bundle, descriptors.len()),
         runtime: runtime.program,
         descriptors: descriptors.iter().map(|name| (*name).to_owned()).collect(),
-        config: config::config(container, &ids),
+        config: config::config(container, &ids, Groups::of(groups)),
     })
+}
+
+/// Returns whether a container has control groups of its own. They need what limits need, and runc would move its processes
+/// to groups of its own choice.
+fn has_groups(container: &ContainerPlan, runtime: &Runtime) -> bool {
+    container.may_be_systemd && runtime.is_crun() && limits::possible().is_ok()
 }
 
 /// A container belongs to an ordinary user: one of root's would be less confined.

@@ -179,6 +179,7 @@ fn plan(
             options: GuestOptions::default(),
             added_capabilities: 0,
             init_system: false,
+            may_be_systemd: false,
             limits: Limits::default(),
         }),
         confine: confine::Decision { support: None, account: host.confine.1.clone() },

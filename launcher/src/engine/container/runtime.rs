@@ -45,7 +45,7 @@ impl Runtime {
         })
     }
 
-    fn is_crun(&self) -> bool {
+    pub(super) fn is_crun(&self) -> bool {
         self.program.file_name().is_some_and(|name| name.to_string_lossy().contains("crun"))
     }
 

@@ -15,6 +15,7 @@
 //! namespace: the host sees none of it.
 
 mod fill;
+mod groups;
 mod mounts;
 mod network;
 mod root;
@@ -28,9 +29,10 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -40,14 +42,21 @@ use crate::engine::plan::{ContainerRoot, Format, Upper};
 use crate::failure::{About, Failure};
 use crate::host::confine::Account;
 use crate::host::json_file;
+use crate::host::process::ends_within;
 use crate::sys;
 
 /// The first argument with which `lamina` runs as [`run`]. It is not a command for users.
 pub(crate) const CONTAINER: &str = "__container";
 
+/// The name in the place of the stage where the container's control groups are mounted.
+pub(super) const GROUPS: &str = "groups";
+
 /// What the stage says once it is in its namespaces, and what it waits for then.
 pub(super) const ENTERED: &str = "entered";
 pub(super) const GO: &str = "go";
+
+/// How long the server of a root may take to end when the runtime has ended because of it.
+const LAST: Duration = Duration::from_secs(1);
 
 /// What a stage is told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,6 +85,10 @@ pub(super) struct Spec {
     pub(super) system_controls: Vec<(String, String)>,
     /// Directories of the host that get, if they are empty, what the root has at a path.
     pub(super) fills: Vec<(PathBuf, String)>,
+    /// Whether the container has control groups of its own.
+    pub(super) groups: bool,
+    /// Whether the container sees its control group, although it is not its own.
+    pub(super) sees_groups: bool,
     /// Whether the host's control groups are hidden from the runtime.
     pub(super) hide_cgroups: bool,
     /// The runtime, and its arguments.
@@ -101,7 +114,9 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<u8, Failure> {
         ContainerRoot::View(socket) => Some(connect(socket)?),
         ContainerRoot::Directory(_) => None,
     };
-    if let Some(account) = spec.account.take() {
+    let account = spec.account.take();
+    let groups = if spec.groups { Some(groups::Groups::make(account.as_ref())?) } else { None };
+    if let Some(account) = account {
         root::give_up(&mut spec, &account)?;
     }
     enter(&monitor)?;
@@ -113,9 +128,21 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<u8, Failure> {
     if let Some(server) = server {
         send(&server, &mounts::Stage::mount_view()?).about("the server of the root")?;
     }
+    let groups = match groups {
+        Some(groups) => Some(groups.mount()?),
+        None => {
+            // Without it, a program finds no limits there, and nothing else is different.
+            if spec.sees_groups
+                && let Err(failure) = groups::show()
+            {
+                tell!("lamina: {failure}");
+            }
+            None
+        }
+    };
     let first = stage.mount_root()?;
     stage.write_bundle()?;
-    let inherited = stage.descriptors(control)?;
+    let inherited = stage.descriptors(control, groups)?;
     let monitor = sys::above_inherited(monitor.into()).about("descriptors")?;
     let inherited = sys::inheritable(inherited).about("descriptors")?;
     if spec.no_user_namespaces {
@@ -183,6 +210,11 @@ fn start(spec: &Spec, is_first: bool) -> Result<Child, Failure> {
 fn wait(mut runtime: Child, first: Option<Child>) -> u8 {
     let status = runtime.wait().unwrap_or_default();
     if let Some(mut first) = first {
+        // The kernel kills the runtime when the first process ends, which it then does completely.
+        let ended = || pidfd_open(Pid::from_child(&first), PidfdFlags::empty()).is_ok_and(|first| ends_within(&first, LAST));
+        if !status.success() && ended() {
+            tell!("lamina: fuse-overlayfs, the server of its root, ended");
+        }
         let _ = first.kill();
         let _ = first.wait();
     }

@@ -19,7 +19,7 @@ use rustix::thread::UnshareFlags;
 use serde_json::{Value, json};
 
 use super::fill::fill;
-use super::{Spec, tied};
+use super::{GROUPS, Spec, tied};
 use crate::engine::container::config::COPIED;
 use crate::engine::plan::{ContainerRoot, Format, Upper};
 use crate::failure::{About, Failure};
@@ -165,14 +165,16 @@ impl<'a> Stage<'a> {
 
     /// Returns the descriptors that init inherits, in their order. Those of directories are copies of the mounts without
     /// anything above them, so that no path leads out of them to the host.
-    pub(super) fn descriptors(&self, control: UnixStream) -> Result<Vec<OwnedFd>, Failure> {
+    pub(super) fn descriptors(&self, control: UnixStream, groups: Option<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
         let mut control = Some(control);
+        let mut groups = groups;
         let open = |name: &str| -> Result<OwnedFd, Failure> {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
             open_tree(CWD, name, flags).about(name)
         };
         let one = |what: &String| match what.as_str() {
             "control" => control.take().map(Into::into).ok_or_else(|| Failure::new("control", "it is given twice")),
+            "groups" => groups.take().ok_or_else(|| Failure::new("control groups", "there are none")),
             "init" => File::open(INIT).map(Into::into).about(INIT),
             "writes" => open(WRITES),
             "lower" => open(LOWER),
@@ -205,7 +207,7 @@ fn mount_init(spec: &Spec) -> Result<(), Failure> {
     let program = File::open(&spec.init).about(spec.init.display())?;
     mount("lamina", place, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755").about(place.display())?;
     std::env::set_current_dir(place).about(place.display())?;
-    for name in [LOWER, WRITES, ROOT, BUNDLE, "run"] {
+    for name in [LOWER, WRITES, ROOT, BUNDLE, GROUPS, "run"] {
         fs::create_dir(name).about(name)?;
     }
     let source = PathBuf::from(format!("/proc/self/fd/{}", program.as_raw_fd()));

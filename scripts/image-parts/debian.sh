@@ -1,4 +1,4 @@
-# The three images that the tests compare entry by entry, and one to work in, of the pieces in layers.sh.
+# The three images that the tests compare entry by entry, and one to work in, of the pieces in layers.sh. They share layers.
 # shellcheck shell=bash
 
 make_debian() {
@@ -36,7 +36,7 @@ make_trees() {
 }
 
 make_corners() {
-  "$parts/tests-corner-layers" .
+  "$parts/debian-corner-layers" .
   new_layout corners
   add_layer corners base.tar 'mmdebstrap --variant=minbase bookworm'
   local number
@@ -79,20 +79,10 @@ make_work() {
   publish work "$1"
 }
 
-# Where lamina runs in a guest of its own, under real KVM: what it needs on a host, and a user for it.
-make_outer() {
-  debian_root outer.tar qemu-system-x86,fuse3,passt,kmod,e2fsprogs,attr,git,libcap-ng0,libseccomp2,uidmap
-  new_layout outer
-  add_layer outer outer.tar 'mmdebstrap --variant=minbase bookworm, qemu-system-x86 fuse3 passt kmod e2fsprogs git'
-  configure outer "${debian_env[@]}" --config.cmd /bin/bash
-  publish outer "$1"
-}
-
-make_tests_images() {
+make_debian_images() {
   step 'Debian 12' debian_root base.tar
   step 'image debian' make_debian "$1"
   step 'image trees' make_trees "$1"
   step 'image corners' make_corners "$1"
   step 'image work' make_work "$1"
-  step 'image outer' make_outer "$1"
 }
