@@ -206,7 +206,8 @@ fn below(first: &[Process]) -> Vec<Running> {
     }
     let mut known: Vec<i32> = first.iter().map(|process| process.pid.as_raw_nonzero().get()).collect();
     loop {
-        let children = all.iter().filter(|process| known.contains(&process.parent)).map(|child| child.pid.as_raw_nonzero().get());
+        let children =
+            all.iter().filter(|process| known.contains(&process.parent)).map(|child| child.pid.as_raw_nonzero().get());
         let new: Vec<i32> = children.filter(|pid| !known.contains(pid)).collect();
         if new.is_empty() {
             all.retain(|process| known.contains(&process.pid.as_raw_nonzero().get()));

@@ -28,7 +28,8 @@ fn what_the_host_lacks_is_named_with_the_remedy() {
     let hide = |path: &str| format!("mount --bind /dev/null {path}");
     let no_runtime = format!("{}; {}", hide("/usr/bin/crun"), hide("/usr/sbin/runc"));
     // A device that only root may open.
-    let closed = "mount -t tmpfs none /mnt; mknod -m 600 /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse; umount -l /mnt";
+    let closed =
+        "mount -t tmpfs none /mnt; mknod -m 600 /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse; umount -l /mnt";
     let network: &[&str] = &["--network", "passt"];
     for (setup, options, words) in [
         (no_runtime.as_str(), &[][..], &["neither crun nor runc", "apt-get install crun"][..]),
@@ -84,7 +85,8 @@ fn kernel_without_overlays_in_user_namespaces_needs_fuse_overlayfs() {
 /// It would stop without a message.
 #[test]
 fn systemd_without_control_groups_is_refused() {
-    let systemd = "mkdir -p sbin lib/systemd; cp -P /bin/true lib/systemd/systemd; ln -s /lib/systemd/systemd sbin/init";
+    let systemd =
+        "mkdir -p sbin lib/systemd; cp -P /bin/true lib/systemd/systemd; ln -s /lib/systemd/systemd sbin/init";
     let layers = [Layer::of_image(Image::Debian, 0), Layer::of_script(systemd)];
     let session = Session::user();
     session.import(Layout::of_config(&layers, &json!({"Cmd": ["/sbin/init"]})).path(), REFERENCE);

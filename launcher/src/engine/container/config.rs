@@ -97,7 +97,8 @@ const INIT: u32 = 4;
 /// mounted in its place.
 pub(super) fn config(container: &Container, ids: &Ids, groups: Groups) -> Value {
     let program = format!("/proc/self/fd/{INIT}");
-    let args: Vec<&str> = [program.as_str(), "container"].into_iter().chain(descriptors(container, groups == Groups::Own)).collect();
+    let args: Vec<&str> =
+        [program.as_str(), "container"].into_iter().chain(descriptors(container, groups == Groups::Own)).collect();
     let further = options::capabilities(container.added_capabilities);
     let own: Vec<&str> = CAPABILITIES.into_iter().chain(further.iter().map(String::as_str)).collect();
     let of_init = OF_INIT.into_iter().filter(|name| container.init_system && !own.contains(name));
@@ -252,7 +253,9 @@ mod tests {
 
     #[test]
     fn control_groups_are_read_only_unless_they_are_its_own() {
-        for (groups, access, descriptors) in [(Groups::Seen, Some("ro"), 4), (Groups::Own, Some("rw"), 5), (Groups::None, None, 4)] {
+        for (groups, access, descriptors) in
+            [(Groups::Seen, Some("ro"), 4), (Groups::Own, Some("rw"), 5), (Groups::None, None, 4)]
+        {
             let config = config(&container(Upper::Memory { limit: None }), &Ids::single(None), groups);
             let mounts = config["mounts"].as_array().unwrap();
             let mount = mounts.iter().find(|mount| mount["destination"] == "/sys/fs/cgroup");

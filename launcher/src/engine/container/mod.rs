@@ -31,8 +31,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::remove::{REMOVE, remove, remove_here, remove_tree};
 pub(crate) use self::stage::{CONTAINER, run as run_stage};
 
-use self::ids::Ids;
 use self::config::Groups;
+use self::ids::Ids;
 use self::runtime::{Runtime, has_unified_cgroups};
 use super::contract::{
     Accelerator, Capabilities, Description, Document, Engine, Event, Events, Exit, Host, MachineType, Running,

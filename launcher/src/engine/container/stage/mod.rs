@@ -211,7 +211,8 @@ fn wait(mut runtime: Child, first: Option<Child>) -> u8 {
     let status = runtime.wait().unwrap_or_default();
     if let Some(mut first) = first {
         // The kernel kills the runtime when the first process ends, which it then does completely.
-        let ended = || pidfd_open(Pid::from_child(&first), PidfdFlags::empty()).is_ok_and(|first| ends_within(&first, LAST));
+        let ended =
+            || pidfd_open(Pid::from_child(&first), PidfdFlags::empty()).is_ok_and(|first| ends_within(&first, LAST));
         if !status.success() && ended() {
             tell!("lamina: fuse-overlayfs, the server of its root, ended");
         }
