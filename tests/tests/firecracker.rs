@@ -17,6 +17,7 @@ stamp = '2026-11-28T11:00:00.123456789 [anonymous-instance:main] '
 if 'MODE' == 'gives-up':
     print(stamp + 'Failed to open the API socket: no such luck', flush=True)
     sys.stderr.write('Error: RunWithApi(FailedToBind)\n'); sys.exit(1)
+if 'MODE' == 'is-silent': time.sleep(1000)
 listener = socket.socket(socket.AF_UNIX); listener.bind(args[args.index('--api-sock') + 1]); listener.listen()
 api, _ = listener.accept()
 requests, received = {}, b''
@@ -121,9 +122,25 @@ fn reboot_power_off_panic_kill_and_failure_are_told_apart() {
             "fails",
             "the hypervisor ended before its command ended (exit status: 1): Received KVM_EXIT_INTERNAL_ERROR signal\n",
         ),
-        ("gives-up", "Firecracker: Failed to open the API socket: no such luck\n"),
-        ("refuses", "Firecracker (PUT /boot-source): The kernel file cannot be opened: no such luck\n"),
+        (
+            "gives-up",
+            "the hypervisor ended before its command was started (exit status: 1): Failed to open the API socket: no such \
+             luck\n",
+        ),
+        (
+            "refuses",
+            "the hypervisor ended before its command was started (signal: 9 (SIGKILL)): Firecracker (PUT /boot-source): \
+             The kernel file cannot be opened: no such luck\n",
+        ),
     ]);
+}
+
+#[test]
+fn machine_whose_program_does_not_answer_is_ended_like_any_that_is_not_ready() {
+    let stand = stand_in(Actor::Root);
+    stand.puts(VERSION, "is-silent");
+    stand.run(&["--network", "none", "--ready-timeout", "1"]).failed("the guest was not ready after 1 s");
+    stand.session.traces().assert_nothing_left();
 }
 
 #[test]

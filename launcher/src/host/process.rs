@@ -113,11 +113,6 @@ impl Process {
         last_words(&self.log)
     }
 
-    /// The last lines of the program's output.
-    pub(crate) fn tail(&self, lines: usize) -> String {
-        bounded_log::tail(&self.log, lines)
-    }
-
     /// Whether the program ends within `most`.
     pub(crate) fn ends_within(&self, most: Duration) -> bool {
         self.handle.ends_within(most)

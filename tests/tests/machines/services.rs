@@ -69,6 +69,7 @@ fn network_card_is_served_by_a_passt_that_can_and_its_lack_is_told(engine: Engin
     let session = &machines.session;
     let help = session.command(std::path::Path::new("sh")).args(["-c", "passt --help 2>&1"]).output().unwrap();
     if !String::from_utf8_lossy(&help.stdout).contains("--vhost-user") {
+        assert_eq!(std::env::var_os("LAMINA_PASST"), None, "it has no --vhost-user");
         let finished = machines.run(&[], &["ls", "/sys/class/net"]).succeeded();
         assert_eq!(finished.stdout, "lo\n");
         assert!(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::failure::{About, Failure};
-use crate::host::process::Process;
+use crate::host::process::Handle;
 
 /// The most bytes of an answer. Firecracker's have a few hundred.
 const LONGEST: u64 = 64 << 10;
@@ -30,7 +30,7 @@ impl Api {
     ///
     /// # Errors
     /// It ended, or did not make it in time.
-    pub(super) fn connect(socket: &Path, process: &Process, most: Duration) -> Result<Self, Failure> {
+    pub(super) fn connect(socket: &Path, process: &Handle, most: Duration) -> Result<Self, Failure> {
         let start = Instant::now();
         loop {
             // Fails until it listens.

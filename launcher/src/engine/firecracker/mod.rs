@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use self::api::Api;
 use self::console::Stop;
 use super::boot_probe;
@@ -29,7 +31,7 @@ use crate::failure::{About, Failure};
 use crate::host::child;
 use crate::host::command_line::CommandLine;
 use crate::host::kernel::Kernel;
-use crate::host::process::{Process, Watched};
+use crate::host::process::{Handle, Process, Watched};
 use crate::host::vmlinux;
 
 /// How many devices it has room for: one for each interrupt line of the IOAPIC from 5 to 23, less one for the socket
@@ -44,6 +46,9 @@ const NAME: &str = "firecracker";
 
 /// How long it may take until it answers requests.
 const START: Duration = Duration::from_secs(30);
+
+/// How long its end may come after that of a connection to it.
+const TICK: Duration = Duration::from_millis(100);
 
 /// How many lines of its log may say why it ended.
 const LAST_LINES: usize = 4;
@@ -143,10 +148,13 @@ impl Engine for Firecracker {
 
     fn start(&self, plan: &Plan, events: Events) -> Result<Box<dyn Running>, Failure> {
         let device = SocketDevice::of(plan);
-        let requests = config::requests(config::document(plan, &device)?);
+        let mut requests = config::requests(config::document(plan, &device)?);
         let listener = device.listen()?;
         let pipe = device.make_pipe("console")?;
         let source = open_pipe(&pipe)?;
+        requests.insert(0, ("/serial".to_owned(), config::serial(&pipe)?));
+        requests.push(("/actions".to_owned(), config::start()));
+        let api = device.file(API);
         plan.make_console()?;
         let target = OpenOptions::new().append(true).open(&plan.console).about(plan.console.display())?;
         let command = command(&self.program()?, &device);
@@ -159,24 +167,18 @@ impl Engine for Firecracker {
             let (connecting, reading, told) = (process.handle(), process.handle(), Events::clone(&events));
             let connecting = std::thread::spawn(move || listener.connect(&connecting, &told));
             let reading = std::thread::spawn(move || console::follow(&source, target, &reading));
+            // Here, so that whoever started the machine can end it while Firecracker does not answer.
+            let refused = configure(&process.handle(), &api, &requests);
             let status = process.wait();
             // Both end with the process.
             let _ = connecting.join();
             let stop = reading.join().ok().flatten();
-            events(Event::Exited(exit(status, stop, &process)));
-        })?;
-        let configured = Api::connect(&device.file(API), &process, START).and_then(|mut api| {
-            api.put("/serial", &config::serial(&pipe)?)?;
-            requests.iter().try_for_each(|(path, body)| api.put(path, body))?;
-            api.put("/actions", &config::start())
-        });
-        configured.map_err(|failure| match process.ends_within(Duration::ZERO) {
-            // What it wrote says more than that it has ended.
-            true => match words(&process.tail(LAST_LINES)) {
-                words if words.is_empty() => failure,
-                words => Failure::new(self.title(), words),
-            },
-            false => failure,
+            events(Event::Exited(match refused {
+                Err(failure) => {
+                    Exit::Ended { status, words: failure.unwrap_or_else(|| words(&process.tail(LAST_LINES))) }
+                }
+                Ok(()) => exit(status, stop, &process),
+            }));
         })?;
         Ok(Box::new(process))
     }
@@ -187,6 +189,21 @@ const API: &str = "api";
 
 fn command(program: &Path, device: &SocketDevice) -> CommandLine {
     CommandLine::new(program).arg("--api-sock").arg(device.file(API)).args(["--level", "Error"])
+}
+
+/// Makes the requests that start the guest. Kills Firecracker if it does not carry one out.
+///
+/// # Errors
+/// Says why it was killed, or nothing if it has ended by itself: what it wrote then says more.
+fn configure(engine: &Handle, api: &Path, requests: &[(String, Value)]) -> Result<(), Option<String>> {
+    let configured = Api::connect(api, engine, START)
+        .and_then(|mut api| requests.iter().try_for_each(|(path, body)| api.put(path, body)));
+    configured.map_err(|failure| {
+        // A connection ends a moment before the process does.
+        let ended = engine.ends_within(TICK);
+        engine.kill();
+        (!ended).then(|| failure.complaint())
+    })
 }
 
 /// Returns why it ended. A guest that reboots, or whose kernel panics and then reboots, ends it with the status 0.
