@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer};
+use webpki::RawPublicKeyEntity;
+use webpki::ring::{ECDSA_P256_SHA256, ED25519, RSA_PKCS1_2048_8192_SHA256};
 
 use super::PolicyError;
 
@@ -21,7 +22,12 @@ pub(super) enum Keys {
 
 /// A key: ECDSA on the curve P-256, which cosign makes, RSA or Ed25519.
 #[derive(Clone, Debug)]
-pub(super) struct Key(ParsedPublicKey);
+pub(super) struct Key {
+    der: SubjectPublicKeyInfoDer<'static>,
+    algorithm: &'static dyn SignatureVerificationAlgorithm,
+}
+
+const ALGORITHMS: [&dyn SignatureVerificationAlgorithm; 3] = [ECDSA_P256_SHA256, RSA_PKCS1_2048_8192_SHA256, ED25519];
 
 impl Keys {
     pub(super) const fn is_empty(&self) -> bool {
@@ -52,15 +58,21 @@ impl Keys {
 
 impl Key {
     pub(super) fn parse(pem: &[u8]) -> Result<Self, String> {
-        let key = SubjectPublicKeyInfoDer::from_pem_slice(pem)
-            .map_err(|error| format!("it has no public key in PEM ({error})"))?;
-        let ecdsa = ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &*key);
-        let parsed = ecdsa.or_else(|_| ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &*key));
-        let parsed = parsed.or_else(|_| ParsedPublicKey::new(&ED25519, &*key));
-        parsed.map(Self).map_err(|_| "its key is neither ECDSA on the curve P-256 nor RSA nor Ed25519".to_owned())
+        let der = SubjectPublicKeyInfoDer::from_pem_slice(pem)
+            .map_err(|error| format!("it has no public key in PEM ({error})"))?
+            .into_owned();
+        let unknown = || "its key is neither ECDSA on the curve P-256 nor RSA nor Ed25519".to_owned();
+        let key = RawPublicKeyEntity::try_from(&der).map_err(|_| unknown())?;
+        // Only an algorithm that is for keys of this kind looks at the signature at all.
+        let is_for = |algorithm: &&&'static dyn SignatureVerificationAlgorithm| {
+            matches!(key.verify_signature(**algorithm, b"", b""), Err(webpki::Error::InvalidSignatureForPublicKey))
+        };
+        let algorithm = *ALGORITHMS.iter().find(is_for).ok_or_else(unknown)?;
+        Ok(Self { der, algorithm })
     }
 
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.0.verify_sig(message, signature).is_ok()
+        let key = RawPublicKeyEntity::try_from(&self.der);
+        key.is_ok_and(|key| key.verify_signature(self.algorithm, message, signature).is_ok())
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Deserialize;
+use yaml_rust2::yaml::Hash;
+use yaml_rust2::{Yaml, YamlLoader};
 
 use super::PolicyError;
 use super::identity::Place;
@@ -15,18 +16,35 @@ pub(super) struct Registries {
     scopes: BTreeMap<String, Settings>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct File {
-    default_docker: Option<Settings>,
-    docker: Option<BTreeMap<String, Option<Settings>>>,
-}
-
-/// Fields for signatures of other kinds are ignored.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// What a scope says. Fields for signatures of other kinds are ignored.
+#[derive(Debug, Default)]
 struct Settings {
     use_sigstore_attachments: Option<bool>,
+}
+
+impl Settings {
+    fn of(yaml: &Yaml, scope: &str) -> Result<Self, String> {
+        let Some(fields) = mapping(yaml, scope)? else { return Ok(Self::default()) };
+        let use_sigstore_attachments = match field(fields, "use-sigstore-attachments") {
+            None | Some(Yaml::Null) => None,
+            Some(Yaml::Boolean(keeps)) => Some(*keeps),
+            Some(_) => return Err(format!("use-sigstore-attachments of {scope} is neither true nor false")),
+        };
+        Ok(Self { use_sigstore_attachments })
+    }
+}
+
+fn field<'yaml>(fields: &'yaml Hash, name: &str) -> Option<&'yaml Yaml> {
+    fields.get(&Yaml::String(name.to_owned()))
+}
+
+/// Returns the fields of a mapping. A name without a value has none.
+fn mapping<'yaml>(yaml: &'yaml Yaml, name: &str) -> Result<Option<&'yaml Hash>, String> {
+    match yaml {
+        Yaml::Hash(fields) => Ok(Some(fields)),
+        Yaml::Null => Ok(None),
+        _ => Err(format!("{name} is no mapping")),
+    }
 }
 
 impl Registries {
@@ -47,16 +65,19 @@ impl Registries {
     /// Adds the content of a file. No part may be in two files, because nothing says which of them counts.
     pub(super) fn add(&mut self, bytes: &[u8]) -> Result<(), String> {
         let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+        let documents = YamlLoader::load_from_str(text).map_err(|error| error.to_string())?;
         // A file of comments only has no content.
-        let file: Option<File> = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
-        let Some(file) = file else { return Ok(()) };
-        if let Some(default) = file.default_docker
-            && self.default.replace(default).is_some()
+        let Some(file) = documents.first() else { return Ok(()) };
+        let Some(fields) = mapping(file, "the file")? else { return Ok(()) };
+        if let Some(default) = field(fields, "default-docker")
+            && self.default.replace(Settings::of(default, "default-docker")?).is_some()
         {
             return Err("default-docker is in another file too".to_owned());
         }
-        for (scope, settings) in file.docker.into_iter().flatten() {
-            if self.scopes.insert(scope.clone(), settings.unwrap_or_default()).is_some() {
+        let scopes = field(fields, "docker").map(|scopes| mapping(scopes, "docker")).transpose()?.flatten();
+        for (scope, settings) in scopes.into_iter().flatten() {
+            let Yaml::String(scope) = scope else { return Err("a scope of docker is no name".to_owned()) };
+            if self.scopes.insert(scope.clone(), Settings::of(settings, scope)?).is_some() {
                 return Err(format!("the scope {scope} is in another file too"));
             }
         }

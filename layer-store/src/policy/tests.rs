@@ -1,10 +1,9 @@
 //! Policies without a registry: documents, scopes, identities, keys and signed documents.
 
-use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 
 use super::document::{Document, Requirement};
 use super::key::Keys;
@@ -15,9 +14,21 @@ fn registry(name: &str) -> Place {
     Place::Registry(Box::new(name.parse().unwrap()))
 }
 
+/// What is before the point of a key in its SubjectPublicKeyInfo: id-ecPublicKey, prime256v1 (RFC 5480).
+const P256: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
+    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
+fn generate() -> EcdsaKeyPair {
+    let (algorithm, random) = (&ECDSA_P256_SHA256_ASN1_SIGNING, SystemRandom::new());
+    let key = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+    EcdsaKeyPair::from_pkcs8(algorithm, key.as_ref(), &random).unwrap()
+}
+
 fn pem(key: &EcdsaKeyPair) -> String {
-    let der: PublicKeyX509Der<'_> = key.public_key().as_der().unwrap();
-    format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der.as_ref()))
+    let der = [&P256, key.public_key().as_ref()].concat();
+    format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der))
 }
 
 #[test]
@@ -113,7 +124,7 @@ fn identities_compare_names_as_docker_writes_them() {
 
 #[test]
 fn a_signature_is_good_only_by_its_key_and_for_its_manifest() {
-    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+    let key = generate();
     let keys = Keys::Data(vec![STANDARD.encode(pem(&key))]).load(Path::new("policy.json")).unwrap();
     let manifest = Digest::of(b"manifest");
     let document = serde_json::json!({
@@ -138,7 +149,7 @@ fn a_signature_is_good_only_by_its_key_and_for_its_manifest() {
         changed.payload[position] ^= 1;
         assert!(verify(&changed, &manifest).is_err(), "byte {position}");
     }
-    let other = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+    let other = generate();
     let others = Keys::Data(vec![STANDARD.encode(pem(&other))]).load(Path::new("policy.json")).unwrap();
     assert!(good.verify(&others, &manifest, |_| true).is_err());
     // A document that means something else to another reader is refused, although its signature is good.

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
@@ -20,7 +20,7 @@ use super::{PullError, PullOptions};
 
 /// The TLS side of a client that trusts the system, the user's CA file and the CAs that `certs.d` has for `registry`.
 pub(super) fn tls(options: &PullOptions, registry: &str) -> Result<ClientConfig, PullError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = Arc::new(ring::default_provider());
     let Certificates { authorities, client } = Certificates::of(options, registry)?;
     let trust = Trust::new(options, authorities, &provider)?;
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
