@@ -1,12 +1,15 @@
-//! Builds the guest's init as a static program, which `src/host/initramfs.rs` embeds.
+//! Builds the guest's init as a static program, which `src/host/initramfs.rs` embeds, compressed by xz.
 //!
 //! It is linked statically with glibc, because every Rust installation has the target of its host. It is built in a
 //! separate target directory, because the outer cargo has locked its own. `LAMINA_GUEST_INIT_PROGRAM` names one that is
 //! built already, for a host that has no linker for the target.
 
 use std::env;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use lzma_rust2::{XzOptions, XzWriter};
 
 fn main() {
     let manifest = PathBuf::from(required("CARGO_MANIFEST_DIR"));
@@ -21,7 +24,16 @@ fn main() {
         Some(program) => PathBuf::from(program),
         None => build(&manifest, &out.join("guest-init")),
     };
-    println!("cargo::rustc-env=LAMINA_GUEST_INIT={}", built.display());
+    let compressed = out.join("guest-init.xz");
+    let program = std::fs::read(&built).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
+    std::fs::write(&compressed, compress(&program)).unwrap_or_else(|error| panic!("{}: {error}", compressed.display()));
+    println!("cargo::rustc-env=LAMINA_GUEST_INIT={}", compressed.display());
+}
+
+fn compress(program: &[u8]) -> Vec<u8> {
+    let mut writer = XzWriter::new(Vec::new(), XzOptions::with_preset(6)).expect("a preset of xz");
+    writer.write_all(program).expect("memory takes it");
+    writer.finish().expect("memory takes it")
 }
 
 /// Builds it and returns its path. It runs on the processor that the host has, so it has its architecture.

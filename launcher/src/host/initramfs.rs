@@ -5,7 +5,7 @@
 
 use std::fs::{self, Permissions};
 use std::hash::Hasher;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,8 +13,8 @@ use std::time::Duration;
 use crate::failure::{About, Failure};
 use crate::host::kernel::{Kernel, Modules};
 
-/// The guest's first process, as `build.rs` made it.
-const INIT: &[u8] = include_bytes!(env!("LAMINA_GUEST_INIT"));
+/// The guest's first process, as `build.rs` made it, compressed by xz. It is unpacked once for each cache.
+const COMPRESSED_INIT: &[u8] = include_bytes!(env!("LAMINA_GUEST_INIT"));
 
 /// Its mode: it is not secret, and the user whom machines of root run as reads it.
 const READABLE: u32 = 0o644;
@@ -49,18 +49,27 @@ pub(crate) fn for_kernel(kernel: &Kernel, modules: &Modules, cache: &Path) -> Re
 /// Names the file that cannot be written.
 pub(crate) fn init(cache: &Path) -> Result<PathBuf, Failure> {
     let mut hasher = std::hash::DefaultHasher::new();
-    hasher.write(INIT);
+    hasher.write(COMPRESSED_INIT);
     let path = cache.join(format!("init-{:016x}", hasher.finish()));
     if path.is_file() {
         return Ok(path);
     }
     fs::create_dir_all(cache).about(cache.display())?;
     let mut file = tempfile::NamedTempFile::new_in(cache).about(cache.display())?;
-    file.write_all(INIT).about(path.display())?;
+    file.write_all(&unpacked()?).about(path.display())?;
     fs::set_permissions(file.path(), PermissionsExt::from_mode(0o555)).about(path.display())?;
     file.persist(&path).about(path.display())?;
     forget_others(&path);
     Ok(path)
+}
+
+/// Returns init's program.
+fn unpacked() -> Result<Vec<u8>, Failure> {
+    let mut program = Vec::new();
+    lzma_rust2::XzReader::new(COMPRESSED_INIT, false)
+        .read_to_end(&mut program)
+        .about("the guest's init in this program")?;
+    Ok(program)
 }
 
 /// How long what was made of another kernel or build is kept. A guest that was started from it has read it long before.
@@ -86,7 +95,7 @@ pub(super) fn forget_others(current: &Path) {
 fn fingerprint(modules: &Modules) -> Result<u64, Failure> {
     use std::os::unix::fs::MetadataExt;
     let mut hasher = std::hash::DefaultHasher::new();
-    hasher.write(INIT);
+    hasher.write(COMPRESSED_INIT);
     for module in modules.files() {
         let file = fs::metadata(module).about(module.display())?;
         hasher.write(module.as_os_str().as_encoded_bytes());
@@ -104,7 +113,7 @@ fn assemble(modules: &Modules) -> Result<Vec<u8>, Failure> {
     archive.directory("dev");
     archive.device("dev/console", 5, 1);
     archive.device("dev/null", 1, 3);
-    archive.file("init", 0o755, INIT);
+    archive.file("init", 0o755, &unpacked()?);
     let root = guest_protocol::MODULES.trim_start_matches('/');
     archive.modules(root, &modules.always)?;
     for (part, files) in &modules.parts {
@@ -215,9 +224,10 @@ mod tests {
 
     #[test]
     fn the_init_is_a_static_program() {
-        assert_eq!(&INIT[..4], b"\x7fELF");
+        let init = unpacked().unwrap();
+        assert_eq!(&init[..4], b"\x7fELF");
         let interpreter = b"/lib64/ld-linux-x86-64.so.2";
-        assert!(!INIT.windows(interpreter.len()).any(|window| window == interpreter), "init needs a dynamic linker");
+        assert!(!init.windows(interpreter.len()).any(|window| window == interpreter), "init needs a dynamic linker");
     }
 
     #[test]
