@@ -22,12 +22,14 @@ enum Change {
     Set(&'static str, Value),
     /// Adds environment variables, which replace those with the same name.
     Env(Vec<(String, String)>),
+    /// Adds a word to a list.
+    Append(&'static str, String),
     /// Adds these keys to a map.
     Add(&'static str, Vec<(String, Value)>),
 }
 
 /// The supported instructions.
-const INSTRUCTIONS: &str = "CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR";
+const INSTRUCTIONS: &str = "CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME and WORKDIR";
 
 impl FromStr for ConfigChange {
     type Err = ConfigChangeError;
@@ -39,11 +41,11 @@ impl FromStr for ConfigChange {
 
 impl ConfigChange {
     /// Applies the change to the `config` object of an image's config.
-    pub(super) fn apply(&self, config: &mut Map<String, Value>) {
+    pub(crate) fn apply(&self, config: &mut Map<String, Value>) {
         match &self.0 {
             Change::Set(field, value) => drop(config.insert((*field).to_owned(), value.clone())),
             Change::Env(variables) => {
-                let Value::Array(env) = config.entry("Env").or_insert_with(|| json!([])) else { return };
+                let Some(env) = field(config, "Env", json!([])).as_array_mut() else { return };
                 for (name, value) in variables {
                     let is_it =
                         |known: &Value| known.as_str().is_some_and(|known| known.split('=').next() == Some(name));
@@ -51,16 +53,29 @@ impl ConfigChange {
                     env.push(json!(format!("{name}={value}")));
                 }
             }
-            Change::Add(field, entries) => {
-                let Value::Object(map) = config.entry(*field).or_insert_with(|| json!({})) else { return };
+            Change::Append(name, word) => {
+                field(config, name, json!([])).as_array_mut().into_iter().for_each(|list| list.push(json!(word)));
+            }
+            Change::Add(name, entries) => {
+                let Some(map) = field(config, name, json!({})).as_object_mut() else { return };
                 map.extend(entries.iter().cloned());
             }
         }
     }
 }
 
+/// Returns a field, which is made `empty` if it is absent or `null`.
+fn field<'config>(config: &'config mut Map<String, Value>, name: &str, empty: Value) -> &'config mut Value {
+    let field = config.entry(name).or_insert(Value::Null);
+    if field.is_null() {
+        *field = empty;
+    }
+    field
+}
+
 fn parse(text: &str) -> Result<Change, String> {
-    let (instruction, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    // Podman's documentation writes `CMD=/bin/sh` too.
+    let (instruction, rest) = text.split_once([' ', '\t', '\n', '=']).unwrap_or((text, ""));
     let rest = rest.trim();
     if rest.is_empty() {
         return Err(format!("write an instruction and what it sets; the instructions are {INSTRUCTIONS}"));
@@ -72,6 +87,7 @@ fn parse(text: &str) -> Result<Change, String> {
         "USER" => Change::Set("User", json!(rest)),
         "WORKDIR" => Change::Set("WorkingDir", json!(rest)),
         "STOPSIGNAL" => Change::Set("StopSignal", json!(rest)),
+        "ONBUILD" => Change::Append("OnBuild", rest.to_owned()),
         "ENV" => Change::Env(pairs(rest)?),
         "LABEL" => Change::Add("Labels", pairs(rest)?.into_iter().map(|(name, value)| (name, json!(value))).collect()),
         "EXPOSE" => Change::Add(
@@ -160,6 +176,7 @@ mod tests {
             "USER www:www",
             "WORKDIR /srv",
             "STOPSIGNAL SIGQUIT",
+            "ONBUILD RUN make",
         ] {
             change.parse::<ConfigChange>().unwrap().apply(&mut config);
         }
@@ -168,6 +185,21 @@ mod tests {
             "Env": ["B=two words", "C=it is", "D=$x", "A=2 and more"],
             "ExposedPorts": {"80/tcp": {}, "53/udp": {}}, "Labels": {"a": "b", "c": "d"},
             "Volumes": {"/a": {}, "/b": {}, "/c d": {}}, "User": "www:www", "WorkingDir": "/srv", "StopSignal": "SIGQUIT",
+            "OnBuild": ["RUN make"],
+        });
+        assert_eq!(Value::Object(config), expected);
+    }
+
+    #[test]
+    fn changes_are_made_to_fields_that_are_there_or_null() {
+        let config = json!({"Env": ["A=1", "B=2"], "Labels": null, "ExposedPorts": {"80/tcp": {}}, "OnBuild": null});
+        let Value::Object(mut config) = config else { panic!("no object") };
+        for change in ["ENV=A=3", "LABEL x=y", "EXPOSE=81", "CMD=/bin/bash", "ONBUILD USER x"] {
+            change.parse::<ConfigChange>().unwrap().apply(&mut config);
+        }
+        let expected = json!({
+            "Env": ["B=2", "A=3"], "Labels": {"x": "y"}, "ExposedPorts": {"80/tcp": {}, "81/tcp": {}},
+            "Cmd": ["/bin/sh", "-c", "/bin/bash"], "OnBuild": ["USER x"],
         });
         assert_eq!(Value::Object(config), expected);
     }

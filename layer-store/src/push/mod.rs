@@ -92,7 +92,8 @@ impl Images<'_> {
         observer: &Arc<dyn Observer>,
     ) -> Result<Pushed, PushError> {
         let mounted_from = mountable(self.store, image, to);
-        let destination = RegistryDestination::open(to, mounted_from, &options.registry, observer)?;
+        let (registry, notes) = (&options.registry, self.store.partials());
+        let destination = RegistryDestination::open(to, mounted_from, registry, notes, observer)?;
         let promised = to.digest();
         let all_platforms = options.all_platforms || (promised.is_some() && promised == image.index);
         let preserve_digests = options.preserve_digests || promised.is_some();

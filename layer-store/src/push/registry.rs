@@ -1,5 +1,6 @@
 //! A repository of a registry as the destination.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::destination::{Destination, Document};
@@ -17,13 +18,15 @@ pub(super) struct RegistryDestination {
 }
 
 impl RegistryDestination {
+    /// `notes` is a directory for notes about uploads that end early.
     pub(super) fn open(
         reference: &Reference,
         mounted_from: Vec<String>,
         options: &PullOptions,
+        notes: PathBuf,
         observer: &Arc<dyn Observer>,
     ) -> Result<Self, PushError> {
-        let target = Target::open(reference, mounted_from, options, observer)?;
+        let target = Target::open(reference, mounted_from, options, notes, observer)?;
         Ok(Self { target, reference: reference.clone() })
     }
 

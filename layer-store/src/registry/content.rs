@@ -1,6 +1,6 @@
 //! The manifests and blobs of a repository.
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, RANGE};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, LINK, RANGE};
 use reqwest::{RequestBuilder, Response, Url};
 
 use super::backoff::Failure;
@@ -17,6 +17,8 @@ use crate::oci::media_type::MANIFESTS;
 pub(super) struct Answer {
     pub(super) bytes: Vec<u8>,
     pub(super) content_type: Option<String>,
+    /// The other documents that it leads to (RFC 8288).
+    pub(super) links: Option<String>,
 }
 
 /// Where the bytes of a blob come from.
@@ -70,15 +72,21 @@ impl Repository {
         format!("{}/blobs/{}", self.base, blob.digest)
     }
 
-    async fn document(&self, what: &str, ask: impl Fn() -> RequestBuilder, limit: u64) -> Result<Answer, PullError> {
+    /// Returns a document of at most `limit` bytes, in as many attempts as it takes.
+    pub(super) async fn document(
+        &self,
+        what: &str,
+        ask: impl Fn() -> RequestBuilder,
+        limit: u64,
+    ) -> Result<Answer, PullError> {
         let mut backoff = self.backoff();
         loop {
             let failure = match self.attempt(what, &ask).await {
                 Ok(mut response) => {
-                    let content_type = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
-                    let content_type = content_type.map(str::to_owned);
+                    let header = |name| response.headers().get(name)?.to_str().ok().map(str::to_owned);
+                    let (content_type, links) = (header(CONTENT_TYPE), header(LINK));
                     match self.body(&mut response, limit, Purpose::Content).await {
-                        Ok(Some(bytes)) => return Ok(Answer { bytes, content_type }),
+                        Ok(Some(bytes)) => return Ok(Answer { bytes, content_type, links }),
                         Ok(None) => {
                             let cause = ImageError::TooLarge { what: "document".to_owned(), limit };
                             return Err(PullError::Image { image: what.to_owned(), cause });

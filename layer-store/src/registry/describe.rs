@@ -44,7 +44,7 @@ impl Describe<'_> {
     pub(super) fn image(&self) -> Result<(Chosen, Option<Vec<u8>>), PullError> {
         let wanted = self.options.platform.clone().unwrap_or_else(Platform::host);
         let choice = Choice { documents: self, wanted: &wanted, is_asked_for: self.options.platform.is_some() };
-        let Answer { bytes, content_type } = self.named()?;
+        let Answer { bytes, content_type, .. } = self.named()?;
         let digest = Digest::of(&bytes);
         let named = bytes.clone();
         let chosen = choice.of_document(bytes, digest, content_type.as_deref()).map_err(|error| match error {
@@ -70,7 +70,7 @@ impl Describe<'_> {
             return self.manifest(self.reference.tag().unwrap_or("latest"));
         };
         if let Some(bytes) = self.sink.manifest(&digest) {
-            return Ok(Answer { bytes, content_type: None });
+            return Ok(Answer { bytes, content_type: None, links: None });
         }
         let answer = self.manifest(&digest.to_string())?;
         manifest::verify("manifest", &answer.bytes, &digest.into()).map_err(|e| self.bad(e))?;

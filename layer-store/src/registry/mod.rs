@@ -33,9 +33,11 @@ mod range;
 mod reach;
 mod server;
 mod spool;
+mod tags;
 mod target;
 mod trust;
 mod upload;
+mod upload_note;
 
 use std::sync::Arc;
 
@@ -48,6 +50,7 @@ pub use login::{LoginError, Logins, Logout};
 pub use options::PullOptions;
 pub use server::Server;
 pub(crate) use spool::{copy_hashed, digest_of, fetch_compressed};
+pub(crate) use tags::tags;
 pub(crate) use target::{Target, UploadBlob};
 
 use blob::{Connections, LayerReader};

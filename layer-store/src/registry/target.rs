@@ -1,5 +1,6 @@
 //! A repository that an image is pushed to, for callers that wait for each step.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use tokio::runtime::Runtime;
 
 use super::client::{Repository, Scope};
 pub(crate) use super::upload::UploadBlob;
+use super::upload_note::UploadNote;
 use super::{PullError, PullOptions, wait};
 use crate::observer::Halt;
 use crate::registries::Registries;
@@ -22,15 +24,19 @@ pub(crate) struct Target {
     /// `None` only while it is dropped.
     runtime: Option<Runtime>,
     repository: Arc<Repository>,
+    /// The directory of the notes about uploads.
+    notes: PathBuf,
     halt: Halt,
 }
 
 impl Target {
     /// Opens the repository of `reference`. Blobs may be mounted from the repositories `mounted_from` of the same registry.
+    /// Uploads that end early are noted in the directory `notes`, and continued by the next push.
     pub(crate) fn open(
         reference: &Reference,
         mounted_from: Vec<String>,
         options: &PullOptions,
+        notes: PathBuf,
         observer: &Arc<dyn Observer>,
     ) -> Result<Self, PullError> {
         let endpoint = Registries::read(&options.registries)?.target(reference)?;
@@ -44,7 +50,7 @@ impl Target {
         let halt = Halt::new(observer);
         let opened = Repository::open(reference, &options, Scope::push(mounted_from), observer);
         let repository = Arc::new(wait(&runtime, &halt, opened)?);
-        Ok(Self { runtime: Some(runtime), repository, halt })
+        Ok(Self { runtime: Some(runtime), repository, notes, halt })
     }
 
     /// Ends what is in progress.
@@ -71,8 +77,9 @@ impl Target {
             let bytes = sent.load(Ordering::Relaxed);
             self.halt.layer(&LayerProgress { name, state: LayerState::Sending, bytes, total: Some(blob.size) });
         };
+        let note = UploadNote::open(&self.notes, &self.repository.name(), &blob.digest);
         self.wait(async {
-            let upload = self.repository.upload(blob, &sent);
+            let upload = self.repository.upload(blob, &sent, note.as_ref());
             tokio::pin!(upload);
             loop {
                 tokio::select! {

@@ -18,6 +18,7 @@ use super::backoff::Failure;
 use super::client::Repository;
 use super::error::PullError;
 use super::server::{self, Purpose};
+use super::upload_note::UploadNote;
 use crate::{BlobDigest, Digest};
 
 /// How many bytes of a blob are read at once.
@@ -90,13 +91,28 @@ impl Repository {
         Ok(false)
     }
 
-    /// Sends a blob, in as many attempts as it takes. `sent` is told how many of its bytes have been sent.
-    pub(super) async fn upload(&self, blob: &UploadBlob, sent: &Arc<AtomicU64>) -> Result<(), PullError> {
-        let (mut backoff, mut session, mut restarts) = (self.backoff(), None, 0);
+    /// Sends a blob, in as many attempts as it takes. `sent` is told how many of its bytes have been sent. An upload that is
+    /// noted is continued, if the registry still has it.
+    pub(super) async fn upload(
+        &self,
+        blob: &UploadBlob,
+        sent: &Arc<AtomicU64>,
+        note: Option<&UploadNote>,
+    ) -> Result<(), PullError> {
+        let (mut backoff, mut restarts) = (self.backoff(), 0);
+        let mut session = match note.and_then(UploadNote::read) {
+            Some(url) => {
+                self.continued(&Session { url, offset: 0 }).await.filter(|session| session.offset <= blob.size)
+            }
+            None => None,
+        };
         loop {
             let start = session.as_ref().map_or(0, |session: &Session| session.offset);
-            let failure = match self.attempt_upload(blob, &mut session, sent).await {
-                Ok(()) => return Ok(()),
+            let failure = match self.attempt_upload(blob, &mut session, sent, note).await {
+                Ok(()) => {
+                    note.into_iter().for_each(UploadNote::forget);
+                    return Ok(());
+                }
                 Err(failure) => failure,
             };
             let is_lost = matches!(
@@ -124,6 +140,7 @@ impl Repository {
         blob: &UploadBlob,
         session: &mut Option<Session>,
         sent: &Arc<AtomicU64>,
+        note: Option<&UploadNote>,
     ) -> Result<(), Failure> {
         let what = format!("{} for {}", self.name(), blob.digest);
         let mut current = match session.take() {
@@ -134,6 +151,7 @@ impl Repository {
                 Session { url: self.location(&response).map_err(|error| *error)?, offset: 0 }
             }
         };
+        note.into_iter().for_each(|note| note.write(&current.url));
         while current.offset < blob.size {
             let (url, offset) = (current.url.clone(), current.offset);
             let patch = || {
@@ -161,6 +179,7 @@ impl Repository {
                 return Err(Failure::passing(PullError::Interrupted { server, url, source: error.into() }));
             }
             current = Session { url: self.location(&response).map_err(|error| *error)?, offset: received };
+            note.into_iter().for_each(|note| note.write(&current.url));
         }
         let mut url = current.url.clone();
         url.query_pairs_mut().append_pair("digest", &blob.digest.to_string());

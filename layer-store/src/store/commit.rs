@@ -4,6 +4,7 @@ use oci_spec::image::{ImageManifestBuilder, MediaType};
 use serde_json::{Value, json};
 
 use super::images::Images;
+use crate::archive::ConfigChange;
 use crate::error::StoreError;
 use crate::oci::manifest::descriptor;
 use crate::{DiffId, Digest, Reference};
@@ -26,12 +27,13 @@ impl Images<'_> {
     /// above its layers and names it `reference`, which is a canonical name without a digest. Returns the digest of its
     /// manifest. Layers that only additional stores have are copied into this one.
     ///
-    /// The rest of its config is that of the base. In its manifest every layer is a plain tar, so its digest is its
+    /// The rest of its config is that of the base, with `changes`. In its manifest every layer is a plain tar, so its digest is its
     /// DiffID. Fails if the base or a layer is missing.
     pub fn commit(
         &self,
         base: &Digest,
         on_top: &[DiffId],
+        changes: &[ConfigChange],
         provenance: &Provenance,
         reference: &str,
     ) -> Result<Digest, StoreError> {
@@ -44,6 +46,7 @@ impl Images<'_> {
         // A type for configs would drop fields that it does not know.
         let mut config: Value = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
         extend(&mut config, on_top, provenance).ok_or_else(|| malformed("its config has no rootfs".to_owned()))?;
+        change(&mut config, changes).ok_or_else(|| malformed("its config has no fields".to_owned()))?;
         let config = serde_json::to_vec(&config).unwrap_or_default();
 
         // The new image is permanent, so the layers below it must be permanent too.
@@ -96,6 +99,20 @@ fn extend(config: &mut Value, on_top: &[DiffId], provenance: &Provenance) -> Opt
     Some(())
 }
 
+/// Makes changes to what a config says about processes.
+fn change(config: &mut Value, changes: &[ConfigChange]) -> Option<()> {
+    if changes.is_empty() {
+        return Some(());
+    }
+    let run = config.as_object_mut()?.entry("config").or_insert(Value::Null);
+    if run.is_null() {
+        *run = json!({});
+    }
+    let run = run.as_object_mut()?;
+    changes.iter().for_each(|change| change.apply(run));
+    Some(())
+}
+
 /// Returns a list in a config, which is made empty if it is absent or `null`.
 fn list<'a>(fields: &'a mut serde_json::Map<String, Value>, name: &str) -> Option<&'a mut Vec<Value>> {
     let list = fields.entry(name).or_insert_with(|| json!([]));
@@ -108,6 +125,16 @@ fn list<'a>(fields: &'a mut serde_json::Map<String, Value>, name: &str) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changes_are_made_to_any_config() {
+        let changes = ["USER web".parse().unwrap()];
+        for mut config in [json!({ "config": { "User": "root" } }), json!({ "config": null }), json!({})] {
+            change(&mut config, &changes).unwrap();
+            assert_eq!(config["config"]["User"], "web");
+        }
+        assert!(change(&mut json!([]), &changes).is_none());
+    }
 
     #[test]
     fn a_config_keeps_what_nobody_here_knows_and_gains_layers_with_their_history() {

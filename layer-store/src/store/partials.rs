@@ -14,6 +14,11 @@ use crate::regular;
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Store {
+    /// Returns the directory for parts of layers, and for notes about uploads that ended early.
+    pub(crate) fn partials(&self) -> PathBuf {
+        self.layout.partials()
+    }
+
     /// Returns the parts that no transfer is likely to continue.
     pub(super) fn stale_partials(&self) -> Result<Vec<PathBuf>, StoreError> {
         let all = list_if_there(&self.layout.partials())?;

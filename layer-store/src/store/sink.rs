@@ -81,6 +81,16 @@ impl Images<'_> {
         Ok(acquired)
     }
 
+    /// Returns the names of all images that a registry has in the repository of `reference`.
+    pub fn tags(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Vec<Reference>, PullError> {
+        crate::registry::tags(reference, options, observer)
+    }
+
     /// Imports the images of an archive or layout into the store, and names them.
     pub fn import(
         &self,

@@ -61,7 +61,7 @@ fn committed_image_has_all_it_needs_in_the_own_store() {
     let store = beside.store();
     let image = store.images().get(IMAGE).expect("the image");
     let top = ingest(&store, &tar(&[Node::File("written", "2")]));
-    store.images().commit(&image.manifest_digest, &[top], &Provenance::default(), MADE).expect("committed");
+    store.images().commit(&image.manifest_digest, &[top], &[], &Provenance::default(), MADE).expect("committed");
     drop(store);
     beside.lender_collects();
     let store = beside.store();
@@ -87,7 +87,7 @@ fn pin_of_adopted_layers_keeps_an_image_that_the_other_store_lost() {
     store.collect(false).expect("a collection");
     assert_eq!(content(&store.bases().open(&base).expect("a view"), "lent"), "1");
     // The manifest and configuration too, for a commit.
-    store.images().commit(&image.manifest_digest, &[], &Provenance::default(), MADE).expect("committed");
+    store.images().commit(&image.manifest_digest, &[], &[], &Provenance::default(), MADE).expect("committed");
     fs::remove_dir(&holder).expect("removed");
 }
 
@@ -143,7 +143,7 @@ fn changed_layer_of_an_additional_store_enters_the_own_store_by_no_way() {
         let error = adopted.expect_err("a wrong digest").to_string();
         assert!(error.contains(&beside.layers[0].to_string()) && error.contains("digest"), "{error}");
     }
-    let committed = store.images().commit(&image.manifest_digest, &[], &Provenance::default(), MADE);
+    let committed = store.images().commit(&image.manifest_digest, &[], &[], &Provenance::default(), MADE);
     let error = committed.expect_err("a wrong digest").to_string();
     assert!(error.contains(&beside.layers[0].to_string()), "{error}");
     assert_eq!(fs::read_dir(beside.own.path().join("layers/sha256")).expect("layers").count(), 0);

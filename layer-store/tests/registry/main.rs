@@ -13,6 +13,7 @@ mod servers;
 mod slow;
 #[path = "../support/mod.rs"]
 mod support;
+mod tags;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -267,7 +267,7 @@ fn all_platforms_come_in_stay_and_go_out_with_their_index() {
     assert!(matches!(error, PushError::Incomplete(_)), "{error}");
 }
 
-/// A registry in memory that takes uploads, and breaks some off.
+/// A registry in memory that takes uploads.
 #[derive(Default)]
 struct Uploads {
     /// Bytes of the upload so far.
@@ -276,65 +276,192 @@ struct Uploads {
     patches: usize,
 }
 
-#[test]
-fn an_upload_that_breaks_off_goes_on_where_the_registry_stands() {
+/// How many bytes the first upload gets through.
+const BROKEN_OFF: usize = 2_000_000;
+
+/// Starts a registry that breaks off the first upload with this status, and that may know how far it got.
+fn breaking_off(status: u16, resumes: bool) -> (Arc<Mutex<Uploads>>, Fake) {
+    let state: Arc<Mutex<Uploads>> = Arc::default();
+    let shared = Arc::clone(&state);
+    let fake = Fake::start(&[], move |request| {
+        let mut state = shared.lock().unwrap();
+        let path = request.path.clone();
+        let location = "Location: /v2/app/blobs/uploads/1".to_owned();
+        let range = |state: &Uploads| format!("Range: 0-{}", state.bytes.len().max(1) - 1);
+        let answer = |status, lines| Reply::Answer(status, lines, String::new());
+        match request.method.as_str() {
+            "HEAD" => answer(if state.blobs.keys().any(|blob| path.ends_with(blob)) { 200 } else { 404 }, vec![]),
+            "POST" => {
+                state.bytes.clear();
+                answer(202, vec![location])
+            }
+            "PATCH" => {
+                state.patches += 1;
+                let start = request
+                    .headers
+                    .get("content-range")
+                    .map_or(0, |range| range.split('-').next().unwrap().parse().unwrap());
+                assert_eq!(start, state.bytes.len(), "an upload goes on where the registry stands");
+                if state.patches == 1 {
+                    state.bytes.extend(&request.bytes[..BROKEN_OFF]);
+                    return answer(status, vec![]);
+                }
+                state.bytes.extend(&request.bytes);
+                answer(202, vec![location, range(&state)])
+            }
+            "GET" if resumes => answer(204, vec![location, range(&state)]),
+            "GET" => answer(404, vec![]),
+            "PUT" if path.contains("/manifests/") => answer(201, vec![]),
+            "PUT" => {
+                let named = path.split("digest=").nth(1).unwrap().replace("%3A", ":");
+                assert_eq!(named, digest(&state.bytes), "what arrived is the blob");
+                let bytes = std::mem::take(&mut state.bytes);
+                state.blobs.insert(named, bytes);
+                answer(201, vec![])
+            }
+            _ => answer(405, vec![]),
+        }
+    });
+    (state, fake)
+}
+
+/// How many uploads went on after their beginning.
+fn continued(fake: &Fake) -> usize {
+    fake.requests("/uploads/").iter().filter(|request| request.headers.contains_key("content-range")).count()
+}
+
+/// Returns a store with an image of one layer, and the registry that it came from.
+fn with_one_large_layer() -> (Registry, Place, Image) {
     let image = Image::new(vec![Layer::new("a", &noise(7, 3_000_000), Packing::Gzip)]);
     let from = Registry::plain();
     from.push(&image, "app:1");
     let place = Place::new();
     place.pull(&from.name("app:1"), &patient()).unwrap();
+    (from, place, image)
+}
+
+#[test]
+fn an_upload_that_breaks_off_goes_on_where_the_registry_stands() {
+    let (from, place, image) = with_one_large_layer();
     for resumes in [true, false] {
-        let state: Arc<Mutex<Uploads>> = Arc::default();
-        let shared = Arc::clone(&state);
-        let fake = Fake::start(&[], move |request| {
-            let mut state = shared.lock().unwrap();
-            let path = request.path.clone();
-            let location = "Location: /v2/app/blobs/uploads/1".to_owned();
-            let range = |state: &Uploads| format!("Range: 0-{}", state.bytes.len().max(1) - 1);
-            let answer = |status, lines| Reply::Answer(status, lines, String::new());
-            match request.method.as_str() {
-                "HEAD" => answer(if state.blobs.keys().any(|blob| path.ends_with(blob)) { 200 } else { 404 }, vec![]),
-                "POST" => {
-                    state.bytes.clear();
-                    answer(202, vec![location])
-                }
-                "PATCH" => {
-                    state.patches += 1;
-                    let start = request
-                        .headers
-                        .get("content-range")
-                        .map_or(0, |range| range.split('-').next().unwrap().parse().unwrap());
-                    assert_eq!(start, state.bytes.len(), "an upload goes on where the registry stands");
-                    // The first upload of the layer gets through in part only.
-                    if state.patches == 1 {
-                        state.bytes.extend(&request.bytes[..2_000_000]);
-                        return answer(500, vec![]);
-                    }
-                    state.bytes.extend(&request.bytes);
-                    answer(202, vec![location, range(&state)])
-                }
-                "GET" if resumes => answer(204, vec![location, range(&state)]),
-                "GET" => answer(404, vec![]),
-                "PUT" if path.contains("/manifests/") => answer(201, vec![]),
-                "PUT" => {
-                    let named = path.split("digest=").nth(1).unwrap().replace("%3A", ":");
-                    assert_eq!(named, digest(&state.bytes), "what arrived is the blob");
-                    let bytes = std::mem::take(&mut state.bytes);
-                    state.blobs.insert(named, bytes);
-                    answer(201, vec![])
-                }
-                _ => answer(405, vec![]),
-            }
-        });
+        let (state, fake) = breaking_off(500, resumes);
         let options = PushOptions { registry: options(), ..PushOptions::default() };
         let pushed = place.push(&from.name("app:1"), &fake.name("app:1"), &options).unwrap();
         assert_eq!(pushed.digest.to_string(), image.digest());
         let state = state.lock().unwrap();
         assert_eq!(state.blobs[&image.layers[0].digest()], image.layers[0].packed);
-        let continued =
-            fake.requests("/uploads/").iter().filter(|request| request.headers.contains_key("content-range")).count();
-        assert_eq!(continued, usize::from(resumes), "the registry says whether it can go on");
+        assert_eq!(continued(&fake), usize::from(resumes), "the registry says whether it can go on");
     }
+}
+
+#[test]
+fn a_push_that_ended_is_continued_by_the_next_one() {
+    let (from, place, image) = with_one_large_layer();
+    for resumes in [true, false] {
+        let (state, fake) = breaking_off(400, resumes);
+        let options = PushOptions { registry: options(), ..PushOptions::default() };
+        let push = || place.push(&from.name("app:1"), &fake.name("app:1"), &options);
+        push().unwrap_err();
+        assert_eq!((state.lock().unwrap().bytes.len(), continued(&fake)), (BROKEN_OFF, 0));
+        // What a collection finds is recent.
+        Store::open(place.root()).unwrap().collect(false).unwrap();
+        assert_eq!(push().unwrap().digest.to_string(), image.digest());
+        assert_eq!(state.lock().unwrap().blobs[&image.layers[0].digest()], image.layers[0].packed);
+        assert_eq!(continued(&fake), usize::from(resumes), "the registry says whether it can go on");
+        let notes = std::fs::read_dir(place.root().join("partial/sha256")).unwrap().count();
+        assert_eq!(notes, 0, "what was sent is not noted any more");
+    }
+}
+
+/// Compresses a layer as a push does.
+fn as_here(layer: &Layer) -> Vec<u8> {
+    use std::io::Write;
+    match layer.packing {
+        Packing::Gzip => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+            encoder.write_all(&layer.tar).unwrap();
+            encoder.finish().unwrap()
+        }
+        _ => {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+            encoder.include_checksum(true).unwrap();
+            encoder.write_all(&layer.tar).unwrap();
+            encoder.finish().unwrap()
+        }
+    }
+}
+
+#[test]
+fn compressed_bytes_that_can_be_made_again_are_pushed_under_the_digest_that_was_pulled() {
+    let layers = [Packing::Gzip, Packing::Zstd].map(|packing| {
+        let mut layer = Layer::new(&format!("{packing:?}"), &noise(9, 700_000), packing);
+        layer.packed = as_here(&layer);
+        layer
+    });
+    let image = Image::new(layers.to_vec());
+    let (from, to) = (Registry::plain(), Registry::plain());
+    from.push(&image, "app:1");
+    let (place, name) = (Place::new(), from.name("app:1"));
+    place.pull(&name, &patient()).unwrap();
+    // They cannot be fetched again.
+    drop(from);
+    let keeping = PushOptions { preserve_digests: true, registry: options(), ..PushOptions::default() };
+    let pushed = place.push(&name, &to.name("app:1"), &keeping).unwrap();
+    assert_eq!((pushed.digest.to_string(), pushed.is_new), (image.digest(), false));
+    assert_eq!(transfers(&pushed), [Transfer::Sent; 2]);
+    for layer in &image.layers {
+        assert_eq!(std::fs::read(to.blob_path(&layer.digest())).unwrap(), layer.packed);
+    }
+    assert_eq!(inspected(&to.name("app:1"), true), image.manifest);
+}
+
+/// A registry whose tokens are good for the scopes that they were asked for.
+fn with_tokens(image: &Image) -> Fake {
+    let realm = Arc::new(std::sync::OnceLock::<u16>::new());
+    let port = Arc::clone(&realm);
+    let fake = Fake::start(&[image], move |request| {
+        let plain = |text: &str| text.replace("%3A", ":").replace("%2C", ",").replace("%2F", "/");
+        if let Some((_, query)) = request.path.split_once("/token?") {
+            return Reply::Answer(200, Vec::new(), json!({ "token": query }).to_string());
+        }
+        let repository = request.path.trim_start_matches("/v2/").split('/').next().unwrap().to_owned();
+        let actions = if repository == "test" { "pull" } else { "pull,push" };
+        let mut wanted = vec![format!("repository:{repository}:{actions}")];
+        wanted.extend(plain(&request.path).contains("from=test").then(|| "repository:test:pull".to_owned()));
+        let token = plain(request.headers.get("authorization").map_or("", String::as_str));
+        if !repository.is_empty() && !wanted.iter().all(|scope| token.contains(scope.as_str())) {
+            let realm = format!("http://127.0.0.1:{}/token", port.get().unwrap());
+            // As registries do, it names only the scope of the repository that is asked for.
+            let challenge = format!("Www-Authenticate: Bearer realm=\"{realm}\",service=\"s\",scope=\"{}\"", wanted[0]);
+            return Reply::Answer(401, vec![challenge], String::new());
+        }
+        match request.method.as_str() {
+            "HEAD" => Reply::Answer(404, Vec::new(), String::new()),
+            "POST" if request.path.contains("mount=") => Reply::Answer(201, Vec::new(), String::new()),
+            "POST" => Reply::Answer(202, vec!["Location: /v2/copy/blobs/uploads/1".to_owned()], String::new()),
+            "PATCH" => Reply::Answer(202, vec!["Location: /v2/copy/blobs/uploads/1".to_owned()], String::new()),
+            "PUT" => Reply::Answer(201, Vec::new(), String::new()),
+            _ => Reply::Serve,
+        }
+    });
+    realm.set(fake.port).unwrap();
+    fake
+}
+
+#[test]
+fn layers_are_mounted_with_a_token_for_both_repositories() {
+    let image = three_layers(6);
+    let fake = with_tokens(&image);
+    let place = Place::new();
+    place.pull(&fake.name("test:0"), &patient()).unwrap();
+    let pushed = place.push(&fake.name("test:0"), &fake.name("copy:1"), &push_options()).unwrap();
+    assert_eq!(transfers(&pushed), [Transfer::Mounted; 3]);
+    assert_eq!(pushed.digest.to_string(), image.digest());
+    let mounts = fake.requests("mount=");
+    assert!(mounts.iter().any(|request| {
+        let token = request.headers.get("authorization").map_or("", String::as_str);
+        token.contains("copy%3Apull%2Cpush") && token.contains("test%3Apull")
+    }));
 }
 
 #[test]
