@@ -92,7 +92,7 @@ fn each_version_gets_its_dialect_and_nothing_is_left_of_a_run() {
         assert_eq!(values(&arguments, "--memory"), ["size=512M,shared=on"]);
         assert_eq!(values(&arguments, "--seccomp"), ["true"]);
         assert!(!arguments.iter().any(|word| word == "--net"), "{arguments:?}");
-        let shown = stand.session.ok(["inspect", "stand"]);
+        let shown = stand.session.ok(["inspect", "--text", "stand"]);
         assert!(shown.contains("cloud-hypervisor"), "{shown}");
         stand.session.ok(["rm", "stand"]);
     }

@@ -102,7 +102,7 @@ fn machine_is_configured_by_requests_and_is_ended_by_the_word_of_its_init() {
     let setup = report["setup"].to_string();
     let [id] = &report["ids"].as_array().unwrap()[..] else { panic!("{report}") };
     assert!(setup.contains(&id.to_string()) && setup.contains("\"root\""), "{id}: {setup}");
-    let shown = stand.session.ok(["inspect", "stand"]);
+    let shown = stand.session.ok(["inspect", "--text", "stand"]);
     assert!(shown.contains("firecracker"), "{shown}");
     stand.session.ok(["rm", "stand"]);
     stand.session.traces().assert_nothing_left();

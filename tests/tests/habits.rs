@@ -87,6 +87,13 @@ fn options_of_run_are_taken_as_people_write_them() {
         &["-p", "127.0.0.1::80", "-p", "82/udp", "IMAGE"],
         &["-p", "[::1]:61083:80", "-p", "localhost:61084:80", "-p", "[::1]::81/udp", "IMAGE"],
         &["-p", "61080-61081:80-81/tcp", "-P", "IMAGE"],
+        &["--rm=false", "--tty=false", "--init=true", "IMAGE"],
+        &["--restart=no", "--pid=private", "--ipc", "private", "--uts=private", "--cgroupns=private", "IMAGE"],
+        &["--security-opt", "seccomp=unconfined", "--security-opt=label=disable", "IMAGE"],
+        &["--security-opt", "no-new-privileges", "--security-opt=apparmor:unconfined", "IMAGE"],
+        &["--privileged=false", "--http-proxy=false", "--replace=false", "--sig-proxy=true", "IMAGE"],
+        &["--pids-limit", "-1", "--pids-limit=0", "IMAGE"],
+        &["-e", "A=", "-e", "NOT_SET_HERE", "-e=B=c", "-w=/x", "-u=0:0", "-h=box", "-l=a=b", "-p=61082:80", "IMAGE"],
     ];
     for row in rows {
         let finished = dry_run(&session, row);
@@ -107,7 +114,10 @@ fn a_name_that_is_also_a_directory_here_is_refused_with_both_spellings() {
     assert!(refused.stderr.contains("--mount src=data,dst=/x"), "{refused}");
     dry_run(&session, &["--mount", "src=data,dst=/x", "IMAGE"]).succeeded();
     dry_run(&session, &["-v", "./data:/x", "IMAGE"]).succeeded();
-    dry_run(&session, &["--network", "host", "IMAGE"]).failed_usage("10.0.2.2");
+    let refused = dry_run(&session, &["--network", "host", "IMAGE"]);
+    refused.failed("10.0.2.2");
+    assert!(refused.stderr.contains("--engine container"), "{refused}");
+    dry_run(&session, &["--dns", "2001:db8::1", "IMAGE"]).failed("--engine container --network host");
     for other in ["container:web", "my-net", "ns:/run/netns/x"] {
         dry_run(&session, &["--network", other, "IMAGE"]).failed_usage("joins no other network");
     }
@@ -222,9 +232,30 @@ fn what_is_not_there_is_refused_with_one_line_that_names_the_alternative() {
         ("--userns=keep-id", "uid=N"),
         ("--runtime", "--engine"),
         ("--security-opt", "--cap-drop"),
-        ("--replace", "lamina rm --force"),
         ("--tz", "-e TZ="),
-        ("--security-opt=seccomp=unconfined", "--cap-drop"),
+        ("--security-opt=seccomp=/profile.json", "--cap-drop"),
+        ("--restart=unless-stopped", "systemd-run"),
+        ("--pid=container:web", "leave it out"),
+        ("--cgroupns=host", "leave it out"),
+        ("--sig-proxy=false", "leave it out"),
+        ("--net-alias", "-p"),
+        ("--hooks-dir", "by a command of its own"),
+        ("--oom-kill-disable", "--memory"),
+        ("--requires", "a unit of systemd"),
+        ("--preserve-fds", "-i < FILE"),
+        ("--group-entry", "--user UID:GID"),
+        ("--http-proxy", "-e http_proxy"),
+        ("--uidmap", "uid=N"),
+        ("--device-cgroup-rule", "leave it out"),
+        ("--cgroup-parent", "leave it out"),
+        ("--memory-swappiness", "--memory"),
+        ("--kernel-memory", "--memory"),
+        ("--log-opt", "--log-max-size"),
+        ("--pod", "-p"),
+        ("--arch", "--platform"),
+        ("--init-path", "a unit of systemd"),
+        ("--conmon-pidfile", "--cidfile"),
+        ("--read-only-tmpfs", "--tmpfs"),
         ("--ipc=host", "leave it out"),
         ("--uts", "leave it out"),
         ("--oom-score-adj", "--memory"),
@@ -270,6 +301,15 @@ fn what_is_not_there_is_refused_with_one_line_that_names_the_alternative() {
         ("generate", "systemd"),
         ("healthcheck", "lamina exec"),
         ("manifest", "lamina --help"),
+        ("kube", "systemd"),
+        ("play", "systemd"),
+        ("buildx", "buildah build"),
+        ("builder", "buildah build"),
+        ("plugin", "lamina --help"),
+        ("machine", "ssh HOST"),
+        ("unshare", "lamina mount"),
+        ("checkpoint", "lamina --help"),
+        ("clone", "lamina container"),
     ];
     for (words, alternative) in [
         (&["-H", "tcp://x", "ps"][..], "ssh HOST"),
@@ -278,9 +318,26 @@ fn what_is_not_there_is_refused_with_one_line_that_names_the_alternative() {
         (&["volume", "export", "x"], "tar -C"),
         (&["volume", "create", "--opt", "type=nfs", "x"], "-v DIR:/path"),
         (&["system", "prune", "--filter", "until=24h"], "lamina ps"),
-        (&["container", "export", "x"], "lamina cp NAME:/ -"),
         (&["rmi", "--all"], "lamina image prune --all --force"),
-        (&["commit", "--change", "CMD=x", "x", "y"], "lamina import --rootfs"),
+        (&["commit", "--change", "RUN make", "x", "y"], "ONBUILD"),
+        (&["pull", "--arch", "arm64", "x"], "--platform"),
+        (&["push", "--all-tags", "x"], "name each tag"),
+        (&["push", "--sign-by", "me", "x"], "skopeo copy"),
+        (&["rm", "--ignore", "x"], "--force"),
+        (&["stop", "--cidfile", "f"], "lamina ps --quiet --filter"),
+        (&["restart", "--running"], "lamina ps --quiet"),
+        (&["exec", "--preserve-fds", "1", "x", "y"], "-i < FILE"),
+        (&["image", "diff", "x"], "lamina diff"),
+        (&["image", "scp", "x"], "lamina load"),
+        (&["image", "build", "."], "buildah build"),
+        (&["container", "clone", "x"], "lamina commit"),
+        (&["container", "pause", "x"], "--signal STOP"),
+        (&["container", "update", "x"], "lamina run"),
+        (&["volume", "reload"], "lamina volume ls"),
+        (&["system", "service"], "no daemon"),
+        (&["system", "events"], "lamina wait"),
+        (&["--config", "/x", "ps"], "leave it out"),
+        (&["ps", "--sort=names"], "| sort"),
         (&["start", "--all"], "--filter status=exited"),
         (&["volume", "prune"], "--force"),
         (&["container", "prune"], "--force"),
@@ -292,6 +349,36 @@ fn what_is_not_there_is_refused_with_one_line_that_names_the_alternative() {
         finished.refused_usage(alternative);
         assert_eq!(finished.stderr.lines().count(), 1, "{finished}");
     }
+}
+
+#[test]
+fn inspect_prints_the_array_that_scripts_read() {
+    let session = session();
+    session.ok(["create", "--accel", "tcg", "--name", "box", "-e", "SECRET=hush", IMAGE]);
+    session.ok(["create", "--accel", "tcg", "--name", "other", "--network", "none", IMAGE]);
+    let both = session.json(["inspect", "box", "other"]);
+    let names: Vec<&str> = both.as_array().unwrap().iter().map(|machine| machine["Name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["box", "other"]);
+    assert_eq!((&both[0]["State"]["Status"], &both[0]["State"]["OOMKilled"]), (&json!("created"), &json!(false)));
+    assert_eq!((&both[0]["Path"], &both[0]["Args"]), (&json!("/entry"), &json!(["serve"])));
+    assert_eq!(both[0]["HostConfig"]["NetworkMode"], "bridge");
+    assert_eq!(both[1]["HostConfig"]["NetworkMode"], "none");
+    assert!(!both.to_string().contains("hush"), "the values of a machine's environment are not shown");
+    let image = session.json(["image", "inspect", IMAGE]);
+    assert_eq!((&image[0]["RepoTags"], &image[0]["Os"]), (&json!([IMAGE]), &json!("linux")));
+    assert_eq!(image[0]["Config"]["Entrypoint"], json!(["/entry"]));
+    assert_eq!(session.json(["inspect", "--format", "json", IMAGE]), image);
+
+    // What is found is printed although another name is unknown.
+    let partly = session.run(["inspect", "box", "missing"]);
+    assert_eq!(partly.status.code(), Some(1), "{partly}");
+    let shown: serde_json::Value = serde_json::from_str(&partly.stdout).unwrap();
+    assert_eq!(shown[0]["Name"], "box");
+    assert!(partly.stderr.contains("missing"), "{partly}");
+    session.run(["inspect", "missing"]).refused("missing");
+    let text = session.ok(["inspect", "--text", "box"]);
+    assert!(text.starts_with("machine     box\n") && text.contains("env         SECRET\n"), "{text}");
+    session.run(["inspect", "--text", "--format", "json", "box"]).refused_usage("--format");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use end_to_end::layout::{Layer, noise};
 use end_to_end::programs::installed;
 use end_to_end::{Finished, Layout, Registry, Session};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn small(seed: u64) -> Layout {
     Layout::of(&[
@@ -136,10 +136,81 @@ fn login_is_checked_kept_private_and_shared_with_skopeo() {
     session.traces().assert_nothing_left();
 }
 
+/// Answers the questions of a program at a terminal. Prints what the terminal showed, and whether it shows what is typed
+/// at the end. Arguments: the answers, separated by commas, and the program with its arguments.
+const TYPIST: &str = r#"
+import os, pty, sys, termios
+answers = [answer.encode().decode("unicode_escape").encode() for answer in sys.argv[1].split(",")]
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+shown = b""
+while True:
+    try:
+        data = os.read(terminal, 1024)
+    except OSError:
+        break
+    if not data:
+        break
+    shown += data
+    if answers and shown.endswith(b": "):
+        os.write(terminal, answers.pop(0))
+    echoes = termios.tcgetattr(terminal)[3] & termios.ECHO != 0
+_, status = os.waitpid(pid, 0)
+sys.stdout.write(shown.decode() + f"echoes {echoes}\n")
+sys.exit(os.waitstatus_to_exitcode(status))
+"#;
+
+#[test]
+fn login_asks_at_a_terminal_and_shows_no_password() {
+    let secure = Secure::new();
+    secure.trust();
+    let session = &secure.session;
+    let file = session.directory().join("run/containers/auth.json");
+    let host = secure.host();
+    let typed = |answers: &str, arguments: &[&str]| {
+        let lamina = session.lamina(["login"]);
+        let mut command = session.command(&installed("python3"));
+        Finished::of(command.args(["-c", TYPIST, answers]).arg(lamina.get_program()).arg("login").args(arguments))
+    };
+    for (answers, arguments) in [
+        ("alicx\\x7fe\\r,s3crt\\x7fet\\r", &[host.as_str()][..]),
+        ("wrong\\x15s3cret\\r", &["-u", "alice", &host]),
+        ("s3cret\\n", &["--username=alice", &host]),
+    ] {
+        let login = typed(answers, arguments).succeeded();
+        assert!(login.stdout.contains("logged in to") && login.stdout.contains("Password: "), "{login}");
+        assert_eq!(login.stdout.contains("Username: "), arguments.len() == 1, "{login}");
+        assert!(!login.stdout.contains("s3c") && login.stdout.contains("echoes True"), "{login}");
+        assert!(file.exists());
+        session.ok(["logout", &host]);
+    }
+    for cancelled in ["\\x03", "alice\\r,s3c\\x03", "alice\\r,\\x04"] {
+        let login = typed(cancelled, &[&host]);
+        assert_eq!(login.status.code(), Some(1), "{login}");
+        assert!(login.stdout.contains("cancelled") && login.stdout.contains("echoes True"), "{login}");
+    }
+    let wrong = typed("alice\\r,wr0ng\\r", &[&host]);
+    assert!(wrong.stdout.contains("refuses the login of alice") && !wrong.stdout.contains("wr0ng"), "{wrong}");
+    session.run(["login", "--get-login", &host]).refused("nobody is logged in");
+    std::fs::remove_dir_all(session.directory().join("run/containers")).unwrap();
+    session.traces().assert_nothing_left();
+}
+
 #[test]
 fn credential_helper_keeps_the_login_and_sees_it_on_its_standard_input_only() {
     let secure = Secure::new();
     secure.trust();
+    let host = secure.host();
+    for config in [
+        json!({"credsStore": "lamina-test"}),
+        json!({"credHelpers": {&host: "lamina-test", "other.test": "missing"}, "credsStore": "missing"}),
+    ] {
+        a_credential_helper_is_used(&secure, &config.to_string());
+    }
+}
+
+fn a_credential_helper_is_used(secure: &Secure, text: &str) {
     let session = &secure.session;
     let directory = session.work("helper");
     let at = |name: &str| directory.join(name).display().to_string();
@@ -154,7 +225,6 @@ fn credential_helper_keeps_the_login_and_sees_it_on_its_standard_input_only() {
     std::fs::write(&helper, script).unwrap();
     std::fs::set_permissions(&helper, PermissionsExt::from_mode(0o755)).unwrap();
     let config = session.work("config").join("auth.json");
-    let text = r#"{"credsStore": "lamina-test"}"#;
     std::fs::write(&config, text).unwrap();
     std::fs::set_permissions(&config, PermissionsExt::from_mode(0o644)).unwrap();
     let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap());
@@ -386,6 +456,29 @@ fn short_names_mean_what_registries_conf_says_to_every_command() {
     )
     .unwrap();
     session.run(["pull", "team/tool:1"]).refused_usage("write the registry too");
+}
+
+#[test]
+fn all_tags_of_a_repository_are_pulled_at_once() {
+    let secure = Secure::new();
+    secure.trust();
+    let session = &secure.session;
+    let name = |image: &str| format!("{}/{image}", secure.host());
+    for tag in ["app:1", "app:2", "app:latest", "other:1"] {
+        session.import(small(tag.len() as u64).path(), "lamina.test/app:1");
+        session.ok(["push", "--creds=alice:s3cret", "lamina.test/app:1", &name(tag)]);
+    }
+    session.ok(["rmi", "lamina.test/app:1"]);
+    session
+        .run(["pull", "--all-tags", "--creds=alice:s3cret", &name("app:1")])
+        .refused_usage("a tag or a digest already");
+    session.run(["pull", "-a", &name("app")]).refused("denied");
+    let pulled = session.ok(["pull", "-aq", "--creds=alice:s3cret", &name("app")]);
+    let mut images: Vec<&str> = pulled.lines().collect();
+    images.sort_unstable();
+    assert_eq!(images, ["app:1", "app:2", "app:latest"].map(name));
+    let listed = session.ok(["images", "-q"]);
+    assert_eq!(listed.lines().count(), 3, "{listed}");
 }
 
 #[test]

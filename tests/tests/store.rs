@@ -205,7 +205,10 @@ fn inspect_tells_the_config_and_the_layers() {
     assert_eq!(image["layers"].as_array().map(Vec::len), Some(4), "{text}");
     for word in ["/srv/web", "1000:1000", "NODE_PATH=/srv/web/node_modules", "python3"] {
         assert!(text.contains(word), "{word} is in the image's config\n{text}");
-        assert!(session.ok(["inspect", "lamina.test/trees:1"]).contains(word), "{word} in the form for people");
+        assert!(
+            session.ok(["inspect", "--text", "lamina.test/trees:1"]).contains(word),
+            "{word} in the form for people"
+        );
     }
 }
 
@@ -230,6 +233,21 @@ fn image_for_another_platform_is_chosen_on_request() {
     session.ok(["pull", "--platform", "linux/riscv64", &reference]);
     assert_eq!(platform(&session).as_deref(), Some("7"));
     session.run(["pull", "--platform", "linux/s390x", &reference]).refused("s390x");
+
+    // What is kept for another platform is run without the registry.
+    session.ok(["pull", "--all-platforms", "--platform", "linux/riscv64", &reference]);
+    let manifest = |name: &str| session.json(["inspect", "--json", name])["manifest"].clone();
+    let riscv64 = manifest(&reference);
+    drop(registry);
+    for (name, pull) in [("missing", "missing"), ("never", "never")] {
+        let options = ["--accel", "tcg", "--network", "none", "--pull", pull, "--platform", "linux/amd64"];
+        session.ok(["create", "--name", name].iter().chain(&options).chain(&[reference.as_str(), "true"]));
+        let root = session.json(["inspect", "--json", name])["spec"]["root"].clone();
+        assert!(root.to_string().contains("sha256:") && root["image"]["manifest"] != riscv64, "{root}");
+        session.ok(["rm", name]);
+    }
+    assert_eq!(manifest(&reference), riscv64, "the name stays as it is");
+    session.run(["run", "--pull=never", "--platform", "linux/s390x", &reference, "true"]).failed("linux/s390x");
 }
 
 /// What a registry or a layout may serve instead of a blob.

@@ -198,10 +198,11 @@ mod tests {
             address: Ipv4Addr::LOCALHOST,
             prefix: 24,
             gateway: Ipv4Addr::LOCALHOST,
-            name_servers: vec![Ipv4Addr::new(10, 0, 2, 3), Ipv4Addr::new(192, 0, 2, 2)],
+            name_servers: vec![Ipv4Addr::new(10, 0, 2, 3).into(), Ipv4Addr::new(192, 0, 2, 2).into()],
             search: vec!["corp.test".into(), "a.test".into()],
             options: vec!["ndots:2".into(), "edns0".into()],
             host_loopback: false,
+            is_hosts: false,
         };
         let expected = "search corp.test a.test\nnameserver 10.0.2.3\nnameserver 192.0.2.2\noptions ndots:2 edns0\n";
         assert_eq!(resolv_conf(&network), expected);

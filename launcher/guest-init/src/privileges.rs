@@ -6,7 +6,7 @@ use std::process::Command;
 use guest_protocol::account;
 use guest_protocol::{Limit, Privileges, StartError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set, set_no_new_privs};
 
 use crate::sys;
 
@@ -32,7 +32,8 @@ pub(crate) fn restrict(command: &mut Command, privileges: &Privileges, in_contai
         .filter(|bit| privileges.dropped_capabilities & bit != 0)
         .map(CapabilitySet::from_bits_retain)
         .collect();
-    if limits.is_empty() && dropped.is_empty() {
+    let no_new_privileges = privileges.no_new_privileges;
+    if limits.is_empty() && dropped.is_empty() && !no_new_privileges {
         return Ok(());
     }
     sys::before_exec(command, move || {
@@ -43,6 +44,9 @@ pub(crate) fn restrict(command: &mut Command, privileges: &Privileges, in_contai
         // ambient sets are empty.
         for capability in &dropped {
             remove_capability_from_bounding_set(*capability)?;
+        }
+        if no_new_privileges {
+            set_no_new_privs(true)?;
         }
         Ok(())
     });

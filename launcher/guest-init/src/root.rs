@@ -67,7 +67,7 @@ pub(crate) fn set_up(setup: &Setup, secrets: &[Secret], container: &mut Containe
     if let Some((place, lower)) = container.writes.take() {
         writes::keep(place, lower);
     }
-    if setup.network.is_some() {
+    if setup.network.as_ref().is_some_and(|network| !network.is_hosts) {
         device::await_network()?;
     }
     let root = container.writable_root();

@@ -51,6 +51,8 @@ pub struct Privileges {
     pub dropped_capabilities: u64,
     /// The capabilities that it has besides those of every container. In a VM, root has all capabilities anyway.
     pub added_capabilities: u64,
+    /// Whether no program that it executes gives it more rights (`PR_SET_NO_NEW_PRIVS`).
+    pub no_new_privileges: bool,
 }
 
 /// The names of the capabilities without `CAP_`, in the order of their numbers (`include/uapi/linux/capability.h`).

@@ -1,6 +1,6 @@
 //! What a guest is made of.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
@@ -54,7 +54,7 @@ pub struct Setup {
     pub options: Box<GuestOptions>,
 }
 
-/// The setting of a network card.
+/// The setting of a network card, or of the host's own network, which a container may use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// The guest's address.
@@ -64,7 +64,7 @@ pub struct Network {
     /// Where packets for other networks go.
     pub gateway: Ipv4Addr,
     /// For `/etc/resolv.conf`.
-    pub name_servers: Vec<Ipv4Addr>,
+    pub name_servers: Vec<IpAddr>,
     /// The domains of its `search` line.
     #[serde(default)]
     pub search: Vec<String>,
@@ -74,6 +74,9 @@ pub struct Network {
     /// Whether the gateway leads to the loopback of the host. `/etc/hosts` then has names for it.
     #[serde(default)]
     pub host_loopback: bool,
+    /// Whether it is the network of the host, which is set up already.
+    #[serde(default)]
+    pub is_hosts: bool,
 }
 
 /// A file that only the guest can see. It appears in `/run/secrets`, which is in the guest's memory.

@@ -22,6 +22,7 @@ fn every_message() -> Vec<Message> {
                 search: vec!["corp.test".into()],
                 options: vec!["ndots:2".into()],
                 host_loopback: true,
+                is_hosts: false,
             }),
             directories: vec!["/srv".into()],
             volumes: vec!["/data".into()],

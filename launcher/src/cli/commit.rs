@@ -1,12 +1,13 @@
 //! `lamina commit`.
 
 use std::io;
+use std::path::PathBuf;
 use std::thread;
 use std::time::SystemTime;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use guest_protocol::Process;
-use layer_store::{DiffId, Digest, ExpectedLayer, Provenance, Store};
+use layer_store::{ConfigChange, DiffId, Digest, ExpectedLayer, Provenance, Store};
 
 use super::limits::SharingArgs;
 use super::{Global, store};
@@ -26,7 +27,8 @@ use crate::spec::{Root, Spec, open_store};
 Examples:
   lamina run --keep --name build debian:12 apt-get install --yes jq
   lamina commit build example.test/debian-jq:1
-  lamina commit --message 'with our CA' build example.test/debian-ca:1")]
+  lamina commit --message 'with our CA' build example.test/debian-ca:1
+  lamina commit --change 'CMD [\"nginx\"]' --change 'ENV LANG=C.UTF-8' build example.test/web:1")]
 pub(super) struct Commit {
     /// The machine
     #[arg(value_name = "NAME")]
@@ -34,6 +36,10 @@ pub(super) struct Commit {
     /// The new image's name
     #[arg(value_name = "REF")]
     reference: String,
+    /// Change the new image's config, as an instruction of a Dockerfile does: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL,
+    /// ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR (repeatable)
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    change: Vec<ConfigChange>,
     /// A comment for the image's history
     #[arg(short, long)]
     message: Option<String>,
@@ -43,6 +49,12 @@ pub(super) struct Commit {
     /// Accepted: a running machine is read as it is
     #[arg(short, long, hide = true, num_args = 0..=1, require_equals = true)]
     pause: Option<Option<bool>>,
+    /// Print only the digest of the new image
+    #[arg(short, long)]
+    quiet: bool,
+    /// Write the digest of the new image to this file
+    #[arg(long, value_name = "FILE")]
+    iidfile: Option<PathBuf>,
     #[command(flatten)]
     sharing: SharingArgs,
 }
@@ -67,9 +79,15 @@ impl Commit {
             comment: self.message.clone(),
         };
         let on_top: Vec<DiffId> = variant.into_iter().chain([layer]).collect();
-        let manifest = opened.images().commit(&base, &on_top, &provenance, &reference).about(&reference)?;
+        let manifest = opened.images().commit(&base, &on_top, &self.change, &provenance, &reference);
+        let manifest = manifest.about(&reference)?;
+        if let Some(file) = &self.iidfile {
+            std::fs::write(file, manifest.to_string()).about(file.display())?;
+        }
         if global.json {
             print::json(&serde_json::json!({ "reference": reference, "manifest": manifest, "layer": layer }))?;
+        } else if self.quiet {
+            say!("{manifest}");
         } else {
             let bytes = opened.layers().bytes(&layer).unwrap_or_default();
             say!("{reference}: added a layer of {}", super::size(bytes));

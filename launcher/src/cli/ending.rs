@@ -200,27 +200,33 @@ impl Rm {
 /// Removes machines; `force` ends those that run first.
 pub(super) fn remove(names: &[String], force: bool, global: &Global) -> Result<u8, Failure> {
     each(names, global, |name| {
-        let machine = match Machine::find(name) {
-            Err(_) if force && !machine::exists(name)? => {
-                return Ok(serde_json::json!({ "name": name, "outcome": "not there" }));
-            }
-            found => found?,
-        };
-        let directory = machine.directory()?;
-        if force {
-            machine.kill()?;
-        }
-        let spec = Spec::read(&directory).ok();
-        // An ephemeral machine is removed when it ends.
-        if directory.exists() {
-            machine::remove(name)?;
-        }
-        if let Some(Root::Image { store, .. }) = spec.map(|spec| spec.root) {
-            Store::open(&store).and_then(|store| store.pins().remove(&directory)).about(store.display())?;
+        if !remove_one(name, force)? {
+            return Ok(serde_json::json!({ "name": name, "outcome": "not there" }));
         }
         if !global.json {
             say!("{name}: removed");
         }
         Ok(serde_json::json!({ "name": name, "outcome": "removed" }))
     })
+}
+
+/// Removes a machine. Returns `false` if it does not exist, which is an error without `force`.
+pub(super) fn remove_one(name: &str, force: bool) -> Result<bool, Failure> {
+    let machine = match Machine::find(name) {
+        Err(_) if force && !machine::exists(name)? => return Ok(false),
+        found => found?,
+    };
+    let directory = machine.directory()?;
+    if force {
+        machine.kill()?;
+    }
+    let spec = Spec::read(&directory).ok();
+    // An ephemeral machine is removed when it ends.
+    if directory.exists() {
+        machine::remove(name)?;
+    }
+    if let Some(Root::Image { store, .. }) = spec.map(|spec| spec.root) {
+        Store::open(&store).and_then(|store| store.pins().remove(&directory)).about(store.display())?;
+    }
+    Ok(true)
 }

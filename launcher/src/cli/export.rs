@@ -9,13 +9,15 @@ use layer_store::{Cancellation, DiffId, Digest, Image, Observer, Packing, PullOp
 
 use super::bars::Bars;
 use super::registry_args::RegistryArgs;
-use super::{Global, acquired, layout_tar, store};
+use super::{Global, acquired, cp, layout_tar, store};
 use crate::failure::{About, Failure, USAGE};
+use crate::machine::{self, Machine};
 use crate::meter::Meter;
 use crate::print;
 
-/// Write an image as an OCI layout, or as the archive of one
+/// Write an image as an OCI layout or as the archive of one, or a machine's files as a tar
 ///
+/// The name of a machine writes the tar of its files to TARGET, or to standard output, as `docker export` does.
 /// The layers are plain tars with the DiffIDs that they have in the store; --preserve-digests writes them as they were pulled. docker,
 /// podman, skopeo, umoci and `lamina import` read layouts and archives. A layout that exists gets the image in addition to
 /// those that it has.
@@ -25,15 +27,19 @@ Examples:
   lamina export debian:12 ./debian-layout
   lamina export debian:12 ./layout && skopeo copy oci:layout docker-archive:debian.tar
   lamina export --preserve-digests debian:12 debian.tar
-  lamina export debian:12 - | ssh host docker load")]
+  lamina export debian:12 - | ssh host docker load
+  lamina export web | tar -t")]
 pub(super) struct Export {
-    /// The image
-    #[arg(value_name = "REF")]
+    /// The image, or a machine
+    #[arg(value_name = "REF|NAME")]
     image: String,
     /// A new directory, an existing layout, a file that ends with .tar, or - for standard output; oci:DIR and oci-archive:FILE as
     /// in skopeo
     #[arg(value_name = "TARGET")]
-    target: PathBuf,
+    target: Option<PathBuf>,
+    /// As docker has it
+    #[arg(short, long, hide = true, value_name = "TARGET", conflicts_with = "target")]
+    output: Option<PathBuf>,
     /// Write the manifest and the compressed layers that were pulled. What is not in the layout is fetched again from
     /// where it came
     #[arg(long)]
@@ -78,7 +84,16 @@ impl Target {
 
 impl Export {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
-        let target = Target::of(&self.target);
+        let written = self.target.as_ref().or(self.output.as_ref());
+        if let Some(machine) = self.machine(global)? {
+            let file = written.filter(|file| file.as_os_str() != "-");
+            return cp::root_of(&machine, file.map(PathBuf::as_path), global);
+        }
+        let Some(written) = written else {
+            let failure = Failure::new("lamina export", "it is not said where the image is written to");
+            return Err(failure.with_hint("name a directory, a file that ends with .tar, or -").with_status(USAGE));
+        };
+        let target = Target::of(written);
         if matches!(target, Target::Archive(None)) && rustix::stdio::stdout().is_terminal() {
             let failure = Failure::new("lamina export", "an archive is not written to a terminal");
             return Err(failure.with_hint("name a file").with_status(USAGE));
@@ -113,6 +128,14 @@ impl Export {
             say!("exported {} to {}", self.image, shown.display());
         }
         Ok(0)
+    }
+
+    /// Returns the machine that is meant: an image with the same name is meant first.
+    fn machine(&self, global: &Global) -> Result<Option<Machine>, Failure> {
+        let found = machine::is_valid_name(&self.image).then(|| Machine::find(&self.image).ok()).flatten();
+        let Some(machine) = found else { return Ok(None) };
+        let is_image = store::find(global)?.is_ok_and(|opened| store::image(&opened, &self.image).is_ok());
+        Ok((!is_image).then_some(machine))
     }
 
     fn promised(&self, image: &Image) -> Option<Digest> {

@@ -1,7 +1,7 @@
 //! Options of `lamina run` about what the guest's init sets up, and about what the command may do.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use guest_protocol::{CAPABILITIES, Device, GuestOptions, Limit, Privileges, RESOURCES};
@@ -20,9 +20,9 @@ pub(super) struct GuestArgs {
     /// Add a name to /etc/hosts; host-gateway is this host
     #[arg(long, value_name = "NAME:ADDRESS", value_parser = parse_host)]
     add_host: Vec<(IpAddr, String)>,
-    /// Ask this name server (IPv4) instead of the host's
-    #[arg(long, value_name = "ADDRESS", value_parser = parse_server)]
-    dns: Vec<Ipv4Addr>,
+    /// Ask this name server instead of the host's; an IPv6 one only with --network host
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<IpAddr>,
     /// Search names in this domain instead of the host's; "." searches in none
     #[arg(long, value_name = "DOMAIN")]
     dns_search: Vec<String>,
@@ -100,6 +100,7 @@ impl GuestArgs {
     pub(super) fn privileges(&self) -> Privileges {
         let all = |given: &[Capabilities]| given.iter().fold(0, |all, given| all | given.0);
         Privileges {
+            no_new_privileges: false,
             groups: self.group_add.clone(),
             limits: self.ulimit.clone(),
             dropped_capabilities: all(&self.cap_drop) & !all(&self.cap_add),
@@ -128,10 +129,6 @@ pub(super) fn labels(lines: &[String]) -> BTreeMap<String, String> {
         (name.to_owned(), value.to_owned())
     };
     lines.iter().map(split).collect()
-}
-
-fn parse_server(text: &str) -> Result<Ipv4Addr, String> {
-    text.parse().map_err(|_| "expected an IPv4 address, because a machine's network has no IPv6".to_owned())
 }
 
 fn parse_hostname(text: &str) -> Result<String, String> {

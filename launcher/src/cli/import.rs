@@ -40,7 +40,7 @@ pub(super) struct Import {
     #[arg(long, conflicts_with_all = ["image", "parallel"])]
     rootfs: bool,
     /// Change the config of that image, as an instruction of a Dockerfile does: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL,
-    /// STOPSIGNAL, USER, VOLUME or WORKDIR (repeatable)
+    /// ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR (repeatable)
     #[arg(short, long, value_name = "INSTRUCTION", requires = "rootfs")]
     change: Vec<ConfigChange>,
     /// A comment for that image's history

@@ -13,14 +13,17 @@ use crate::machine::{self, Machine, Record};
 use crate::print;
 use crate::spec::Spec;
 
-/// Show the details of an image or a machine
+/// Show the details of images and machines
 ///
-/// A name that both an image and a machine have needs --type. The values of a machine's environment are not shown.
+/// Prints an array of JSON with the fields of docker, and beside them those of `--json`, which prints each document by itself
+/// and without docker's fields. A name that both an image and a machine have needs --type. The values of a machine's
+/// environment are not shown.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  lamina inspect debian:12
-  lamina inspect web
+  lamina inspect debian:12 | jq '.[0].Config.Env'
+  lamina inspect --format '{{.State.Status}}' web
+  lamina inspect --text web
   lamina inspect --type machine --json web | jq .processes
   lamina inspect debian:12 --json | jq .config.config.Env")]
 pub(super) struct Inspect {
@@ -33,6 +36,9 @@ pub(super) struct Inspect {
     /// Print each by a template over docker's fields, such as '{{.State.Running}}', or as json
     #[arg(short, long, value_name = "TEMPLATE")]
     format: Option<Format>,
+    /// Print the most important details as text
+    #[arg(long, conflicts_with = "format")]
+    text: bool,
     /// Accepted: sizes are shown
     #[arg(short, long, hide = true)]
     size: bool,
@@ -75,12 +81,15 @@ impl Inspect {
 
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let mut rows = Vec::new();
-        self.names.iter().try_for_each(|name| self.show(name, global, &mut rows))?;
-        // All of them are one array.
-        template::print(self.format.as_ref(), rows).map(|_| 0)
+        let shown = self.names.iter().try_for_each(|name| self.show(name, global, &mut rows));
+        // As in docker, all that are found are one array.
+        if !rows.is_empty() && !template::print(self.format.as_ref(), rows.iter().cloned())? {
+            print::json_pretty(&rows)?;
+        }
+        shown.map(|()| 0)
     }
 
-    /// Shows what a name means, or adds its row to `rows` if there is a format.
+    /// Shows what a name means, or adds its row to `rows`, which are printed together.
     fn show(&self, name: &str, global: &Global, rows: &mut Vec<Value>) -> Result<(), Failure> {
         match self.kind {
             Some(Kind::Machine) => return self.show_machine(&Machine::find(name)?, global, rows),
@@ -97,10 +106,6 @@ impl Inspect {
                 .with_status(USAGE));
         }
         self.show_machine(&machine, global, rows)
-    }
-
-    fn has_format(&self) -> bool {
-        !matches!(self.format, None | Some(Format::Plain))
     }
 
     fn show_image(&self, name: &str, global: &Global, rows: &mut Vec<Value>) -> Result<(), Failure> {
@@ -121,10 +126,10 @@ impl Inspect {
         };
         if global.json {
             print::json_pretty(&report)?;
-        } else if self.has_format() {
-            rows.push(super::rows::inspected_image(&opened, &image, &report));
-        } else {
+        } else if self.text {
             report.print(opened.root());
+        } else {
+            rows.push(super::rows::inspected_image(&opened, &image, &report));
         }
         Ok(())
     }
@@ -149,7 +154,7 @@ impl Inspect {
         if global.json {
             return print::json_pretty(&report);
         }
-        if self.has_format() {
+        if !self.text {
             rows.push(super::rows::inspected_machine(record, spec.as_ref(), &report));
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! The commands of `lamina`: each in its own file, with its options next to the code that uses them.
 
+mod accepted;
 mod acquired;
 mod archive;
 mod attach;
@@ -55,6 +56,7 @@ mod shell;
 mod start;
 mod stats;
 mod store;
+mod switches;
 mod system_df;
 mod tag;
 mod template;
@@ -300,6 +302,7 @@ fn execute(command: Command, global: &Global, arguments: Vec<OsString>) -> Resul
 /// Parses the command line. If it is wrong or asks for help, prints that and returns the exit status. The message about a
 /// wrong one quotes words of it, so it is made from words that are safe to print.
 fn parse(arguments: &[OsString]) -> Result<Cli, u8> {
+    let arguments = &switches::plain(arguments, Cli::command)[..];
     let error = match Cli::try_parse_from(arguments) {
         Ok(cli) => return Ok(cli),
         Err(error) => error,

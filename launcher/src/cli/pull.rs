@@ -12,7 +12,7 @@ use super::bars::Bars;
 use super::limits::{LimitArgs, SharingArgs};
 use super::registry_args::{CredsArg, RegistryArgs};
 use super::{Global, import, store};
-use crate::failure::Failure;
+use crate::failure::{Failure, USAGE};
 
 /// Fetch an image from a registry
 ///
@@ -22,6 +22,7 @@ use crate::failure::Failure;
 Examples:
   lamina pull debian:12
   lamina pull ghcr.io/a/b:c --platform linux/arm64
+  lamina pull --all-tags ghcr.io/a/b
   lamina pull localhost:5000/x@sha256:0123...
   lamina pull registry.example.test/x --ca-file ca.pem")]
 pub(super) struct Pull {
@@ -35,6 +36,9 @@ pub(super) struct Pull {
     /// Fetch the images for all platforms, and everything else that the image's index lists
     #[arg(long, alias = "all")]
     all_platforms: bool,
+    /// Fetch all tags of a repository, which is named without one
+    #[arg(short, long)]
+    all_tags: bool,
     /// Number of layers to fetch at once, and of connections for a large layer if each is slow
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = super::acquired::parallel)]
     parallel: usize,
@@ -86,7 +90,15 @@ impl Missing {
             When::Missing => {
                 store::find_image(opened, name)?.map(|image| self.fitting(opened, image)).transpose()?.flatten()
             }
-            When::Never => return store::image(opened, name),
+            When::Never => {
+                let image = store::image(opened, name)?;
+                let (reference, own) = (image.reference.clone(), platform(&image));
+                return self.fitting(opened, image)?.ok_or_else(|| {
+                    let wanted = self.platform.as_ref().map(ToString::to_string).unwrap_or_default();
+                    Failure::new(reference, format_args!("it is kept for {own}, and not for {wanted}"))
+                        .with_hint("pull it for that platform, without --pull never")
+                });
+            }
         };
         if let Some(image) = found {
             return Ok(image);
@@ -124,7 +136,7 @@ impl Missing {
     }
 
     fn is_for(&self, image: &Image) -> bool {
-        let own = format!("{}/{}", image.config.os(), image.config.architecture());
+        let own = platform(image);
         let is_own =
             |wanted: String| wanted.strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         self.platform.as_ref().is_none_or(|wanted| is_own(wanted.to_string()))
@@ -141,6 +153,10 @@ impl Missing {
             None => failure.with_hint("`lamina images` lists what is there, `lamina import` adds from files"),
         }
     }
+}
+
+fn platform(image: &Image) -> String {
+    format!("{}/{}", image.config.os(), image.config.architecture())
 }
 
 /// Pulls the first of several images that exists: a name without a registry may mean any of them.
@@ -166,11 +182,51 @@ fn first_of(
     }
 }
 
+/// Pulls all tags of the first of several repositories that exists. Tags of something else, such as signatures, are named
+/// and left out.
+fn all_tags(
+    opened: &Store,
+    repositories: &[Reference],
+    options: &PullOptions,
+    observer: &Arc<dyn Observer>,
+) -> Result<Vec<Acquired>, PullError> {
+    let mut repositories = repositories.iter().peekable();
+    let tags = loop {
+        let Some(repository) = repositories.next() else { return Err(PullError::Cancelled) };
+        match opened.images().tags(repository, options, observer) {
+            Err(error) if repositories.peek().is_some() && !matches!(error, PullError::Cancelled) => {
+                observer.notice(&format!("{}: {error}; the next registry is tried", repository.familiar()));
+            }
+            outcome => break outcome?,
+        }
+    };
+    let (mut images, mut refused) = (Vec::new(), None);
+    for tag in &tags {
+        match opened.images().pull(tag, options, observer) {
+            Ok(image) => images.push(image),
+            Err(error @ PullError::Image { .. }) => {
+                observer.notice(&format!("{}: {error}; it is left out", tag.familiar()));
+                refused = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match refused {
+        Some(error) if images.is_empty() => Err(error),
+        _ => Ok(images),
+    }
+}
+
 impl Pull {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         // podman and skopeo pull from these sources too.
         if let Some(located) = ImportSource::located(self.image.as_ref()) {
             return self.import(global, located);
+        }
+        let last = self.image.rsplit('/').next().unwrap_or_default();
+        if self.all_tags && last.contains([':', '@']) {
+            let failure = Failure::new("--all-tags", "the name has a tag or a digest already");
+            return Err(failure.with_hint("name the repository only").with_status(USAGE));
         }
         let references = store::pullable(&self.image)?;
         let options = PullOptions {
@@ -185,10 +241,13 @@ impl Pull {
         store::cancel_on_signal(&cancellation)?;
         let bars = Arc::new(Bars::new(self.quiet.quiet, cancellation));
         let observer: Arc<dyn Observer> = Arc::clone(&bars) as Arc<dyn Observer>;
-        let pulled = first_of(&opened, &references, &options, &observer);
+        let pulled = match self.all_tags {
+            true => all_tags(&opened, &references, &options, &observer),
+            false => first_of(&opened, &references, &options, &observer).map(|image| vec![image]),
+        };
         bars.finish();
-        let image = pulled.map_err(|error| Failure::of("pull", &error))?;
-        acquired::show(&[image], global.json, self.quiet.quiet)?;
+        let images = pulled.map_err(|error| Failure::of("pull", &error))?;
+        acquired::show(&images, global.json, self.quiet.quiet)?;
         Ok(0)
     }
 

@@ -22,6 +22,7 @@ const PROCESSOR: &str =
 const MEMORY: &str = "a VM has the memory that --memory says, and no swap; leave it out";
 const DISK: &str = "limit the whole machine instead: systemd-run --user --scope -p IOWeight=50 lamina run ...";
 const ADDRESS: &str = "the VM's address is always 10.0.2.15, behind this host's; publish ports with -p";
+const BUILD: &str = "it makes the image of a disk; Dockerfiles are built by `docker build` or `buildah build`";
 const REGISTRY: &str = "pull the image first, with the options of `lamina pull`";
 
 /// Options of `run` and `create`, and what to do instead. A `*` stands for any ending.
@@ -45,7 +46,7 @@ const OF_RUN: &[(&[&str], &str)] = &[
         "in a VM the command is root with all capabilities already; leave it out (in a container: --cap-add ALL)",
     ),
     (&["--volumes-from"], "name the volumes again, as in -v NAME:/path"),
-    (&["--network-alias", "--ip", "--ip6", "--mac-address"], ADDRESS),
+    (&["--network-alias", "--net-alias", "--ip", "--ip6", "--mac-address"], ADDRESS),
     (&["--cpu-*", "--cpuset-*", "-c"], PROCESSOR),
     (&["--memory-*", "--kernel-memory", "--oom-*"], MEMORY),
     (&["--blkio-*", "--device-read-*", "--device-write-*", "--io-*"], DISK),
@@ -56,13 +57,12 @@ const OF_RUN: &[(&[&str], &str)] = &[
     ),
     (&["--runtime", "--isolation"], "choose what runs the machine with --engine"),
     (&["--storage-opt"], "limit what the VM writes with --tmpfs-size, or with --keep=SIZE on a disk"),
-    (&["--security-opt"], "no profile can be chosen; take capabilities away with --cap-drop"),
+    (&["--security-opt"], "only no-new-privileges can be chosen; take capabilities away with --cap-drop"),
     (&["--sig-proxy"], "signals reach the command, unless it runs with --detach; leave it out"),
     (&["--detach-keys"], "there are none; run it with --detach, and see its output with `lamina logs --follow NAME`"),
     (&["--attach", "-a"], "output and errors are always passed on; add -i for input"),
     (&["--domainname"], "give the whole name: --hostname NAME.DOMAIN"),
     (&["--volume-driver"], "a volume is a directory of this host; mount it here and share it with -v DIR:/path"),
-    (&["--replace"], "remove the other machine first: lamina rm --force NAME"),
     (&["--pod*"], "there are no pods; run each machine with --detach and publish its ports with -p"),
     (&["--shm-size-systemd"], "use --shm-size"),
     (&["--tz"], "set it as a variable: -e TZ=Europe/Berlin"),
@@ -93,6 +93,22 @@ const OF_RUN: &[(&[&str], &str)] = &[
     ),
     (&["--decryption-key", "--retry*", "--use-api-socket"], REGISTRY),
     (&["--rmi"], "remove the image afterwards: lamina rmi IMAGE"),
+    (&["--hooks-dir"], "no hooks are run; start what must run before by a command of its own"),
+];
+
+/// Switches of docker and podman for `run`, `create` and `exec` that Lamina does not have. To turn them off changes nothing.
+const SWITCHES: [&str; 11] = [
+    "privileged",
+    "oom-kill-disable",
+    "rmi",
+    "no-hosts",
+    "no-hostname",
+    "env-host",
+    "unsetenv-all",
+    "http-proxy",
+    "passwd",
+    "read-only-tmpfs",
+    "shm-size-systemd",
 ];
 
 /// Options of other commands.
@@ -104,15 +120,49 @@ const OF_OTHERS: &[(&str, &[&str], &str)] = &[
         &["--detach-keys"],
         "there are none; `lamina logs --follow NAME` shows the output without passing on signals",
     ),
-    ("rmi", &["--all", "-a"], "use lamina image prune --all --force"),
-    ("pull", &["--all-tags", "-a"], "name each tag; `skopeo list-tags docker://NAME` lists them"),
-    ("ps", &["--size", "-s"], "`lamina inspect NAME` shows the size of a machine's disk"),
-    ("images", &["--tree"], "`lamina du` shows what images share"),
+    ("exec", &["--preserve-fd*", "--cidfile"], "name the machine, and pass content with -i < FILE"),
+    ("pull", &["--arch", "--os", "--variant"], "write --platform OS/ARCH/VARIANT"),
+    ("pull", &["--retry*", "--decryption-key"], "a transfer that breaks off is tried again by itself; leave it out"),
+    ("push", &["--all-tags", "-a"], "name each tag: lamina images --format '{{.Repository}}:{{.Tag}}' NAME"),
     (
-        "build-image",
-        &["-f", "--file"],
-        "it makes the image of a disk; Dockerfiles are built by `docker build` or `buildah build`",
+        "push",
+        &["--sign-*", "--remove-signatures", "--encrypt*", "--retry*", "--format", "-f", "--compression-level"],
+        "the manifest is sent as it is, and broken transfers are tried again; for the rest use skopeo copy",
     ),
+    ("push", &["--platform"], "pull that platform, or push all that are kept with --all-platforms"),
+    ("build-image", &["-t", "--tag", "--build-arg", "--no-cache", "--target"], BUILD),
+    ("rmi", &["--ignore", "-i"], "use --force, which does not fail for an image that does not exist"),
+    (
+        "rm",
+        &["--ignore", "-i", "--depend", "--time", "-t", "--filter", "--cidfile"],
+        "use --force, which ends the machine first; choose with lamina ps --all --quiet --filter",
+    ),
+    ("kill", &["--cidfile"], "name the machine: lamina kill $(cat FILE)"),
+    (
+        "stop",
+        &["--cidfile", "--filter", "-f"],
+        "choose the machines: lamina stop $(lamina ps --quiet --filter KEY=VALUE)",
+    ),
+    ("restart", &["--running"], "name the machines: lamina restart $(lamina ps --quiet)"),
+    ("restart", &["--signal", "-s"], "lamina stop --signal SIGNAL NAME && lamina start NAME"),
+    (
+        "restart",
+        &["--cidfile", "--filter", "-f"],
+        "choose the machines: lamina restart $(lamina ps --quiet --filter KEY=VALUE)",
+    ),
+    (
+        "start",
+        &["--detach-keys", "--checkpoint*", "--sig-proxy"],
+        "signals reach the command, and no key detaches; leave it out",
+    ),
+    ("cp", &["--overwrite"], "what is there is replaced anyway; leave it out"),
+    ("login", &["--verbose", "-v"], "it says where the login is stored; leave it out"),
+    ("images", &["--history"], "lamina history IMAGE"),
+    ("logs", &["--latest", "-l"], "name the machine; `lamina ps --latest --quiet` prints the last one"),
+    ("rmi", &["--all", "-a"], "use lamina image prune --all --force"),
+    ("ps", &["--size", "-s"], "`lamina inspect --text NAME` shows the size of a machine's disk"),
+    ("images", &["--tree"], "`lamina du` shows what images share"),
+    ("build-image", &["-f", "--file"], BUILD),
     ("rm", &["--link", "-l"], "machines have no links; leave it out"),
     (
         "prune",
@@ -133,11 +183,6 @@ const OF_OTHERS: &[(&str, &[&str], &str)] = &[
         "layers are saved as they are stored; compress the archive, as in lamina save IMAGE | zstd",
     ),
     ("commit", &["--squash", "-s", "--format", "-f"], "the new image has the config of the old one and one more layer"),
-    (
-        "commit",
-        &["--change", "-c"],
-        "lamina cp NAME:/ - | lamina import --rootfs - REF --change INSTRUCTION makes an image with another config",
-    ),
     ("ps", &["--sort"], "sort what it prints: lamina ps --format '{{.CreatedAt}} {{.Names}}' | sort"),
     ("ps", &["--watch", "-w"], "watch -n 1 lamina ps"),
     ("ps", &["--pod", "-p", "--ns", "--namespace", "--external", "--sync"], "machines have none of that; leave it out"),
@@ -164,6 +209,19 @@ const OF_ALL: &[(&[&str], &str)] = &[
         "there is no daemon to connect to; Lamina works on this host: ssh HOST lamina ...",
     ),
     (&["--root", "--runroot", "--storage-driver", "--imagestore"], "name the store of images with --store DIR"),
+    (
+        &[
+            "--config",
+            "--cgroup-manager",
+            "--conmon",
+            "--events-backend",
+            "--tmpdir",
+            "--noout",
+            "--out",
+            "--volumepath",
+        ],
+        "Lamina has no such setting; leave it out",
+    ),
     (&["--latest", "-l"], "name the machine; `lamina ps --latest --quiet` prints the last one"),
 ];
 
@@ -181,8 +239,27 @@ const OF_GROUPS: &[(&str, &str, &str)] = &[
         "it is a directory of this host already: lamina volume inspect --format '{{.Mountpoint}}' NAME",
     ),
     ("volume", "update", "a volume has no options; create another one with `lamina volume create`"),
+    ("image", "diff", "`lamina diff` shows what a machine has written; `lamina history` shows the steps of an image"),
+    ("image", "sign", "sign it with cosign; `lamina pull --policy` checks signatures"),
+    ("image", "scp", "lamina save IMAGE | ssh HOST lamina load"),
+    ("container", "mount", "`lamina cp NAME:/path DIR` copies files out; `lamina mount IMAGE DIR` mounts an image"),
+    ("container", "umount", "nothing of a machine is mounted on this host"),
+    ("container", "clone", "lamina commit NAME REF, and run REF with the options that the clone needs"),
+    ("container", "restore", "`lamina start` starts a machine again; with --keep it has what it wrote"),
+    ("container", "cleanup", "nothing is left to clean up after a machine"),
+    (
+        "container",
+        "runlabel",
+        "read the label, and run what it says: lamina inspect --format '{{.Config.Labels}}' IMAGE",
+    ),
+    ("volume", "unmount", "it is a directory of this host, and never mounted"),
+    ("volume", "reload", "there are no plugins; `lamina volume ls` lists all volumes"),
+    ("system", "service", "there is no daemon, and nothing listens; each command does its own work"),
+    ("system", "migrate", "machines and images of earlier versions are used as they are"),
+    ("system", "renumber", "machines hold their locks themselves"),
+    ("system", "check", "`lamina verify` checks the store"),
+    ("system", "dial-stdio", "there is no daemon to connect to; use ssh HOST lamina ..."),
     ("image", "tree", "`lamina du --layers` shows which images share layers"),
-    ("container", "export", "`lamina cp NAME:/ -` writes the root of a machine as a tar stream"),
     ("system", "connection", "Lamina works on this host only; use ssh HOST lamina ..."),
     ("system", "reset", "lamina rm --all --force && lamina system prune --all --volumes --force"),
     ("system", "info", "`lamina doctor` tests this host, and `lamina system df` shows the space"),
@@ -224,6 +301,10 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (&["healthcheck"], "nothing runs health checks; ask with `lamina exec NAME COMMAND`"),
     (&["untag"], "remove the name with `lamina rmi NAME`; other names of the image stay"),
     (&["auto-update"], "pull the image, and run the machine again"),
+    (
+        &["restore", "clone", "cleanup", "runlabel", "scp"],
+        "`lamina container` and `lamina image` list what can be done instead",
+    ),
     (&["init"], "`lamina --help` lists the commands, and `lamina COMMAND --help` their options"),
     (
         &["scout", "sbom", "debug", "desktop", "extension", "model", "mcp"],
@@ -231,6 +312,17 @@ const COMMANDS: &[(&[&str], &str)] = &[
     ),
     (&["unshare"], "nothing here needs a user namespace; `lamina mount` needs no root"),
 ];
+
+/// Returns the refusal of an option of `run`, which may have a value.
+pub(super) fn of_run(option: &str) -> Failure {
+    let name = option.split('=').next().unwrap_or(option);
+    Failure::new(option, find(OF_RUN, name).unwrap_or("Lamina has nothing like it; leave it out")).with_status(USAGE)
+}
+
+/// Whether a command of docker or podman has this switch, and Lamina does not.
+pub(super) fn is_switch(command: &str, name: &str) -> bool {
+    ["run", "create", "shell", "exec"].contains(&command) && SWITCHES.contains(&name)
+}
 
 /// Returns the exit status of a command line that is wrong, or asks for help.
 pub(super) fn status(error: &clap::Error, arguments: &[OsString]) -> u8 {
@@ -420,7 +512,10 @@ mod tests {
             assert!(lamina.find_subcommand(word).is_none(), "{word}");
         }
         let run = lamina.find_subcommand("run").unwrap();
-        for word in OF_RUN.iter().flat_map(|(words, _)| *words) {
+        // Some of their values are accepted.
+        let accepted = super::super::accepted::VALUES.map(|(option, _)| option);
+        let is_refused = |word: &&&str| !accepted.contains(word) && **word != "--security-opt";
+        for word in OF_RUN.iter().flat_map(|(words, _)| *words).filter(is_refused) {
             let option = word.trim_start_matches('-');
             let takes = |argument: &clap::Arg| {
                 let long = argument.get_long_and_visible_aliases().unwrap_or_default();

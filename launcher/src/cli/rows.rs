@@ -79,7 +79,11 @@ fn port(port: &crate::host::network::Publish) -> String {
 }
 
 fn network(spec: &Spec) -> &'static str {
-    if spec.request.network == Choice::Forced(NetworkBackend::None) { "none" } else { "bridge" }
+    match spec.request.network {
+        Choice::Forced(NetworkBackend::None) => "none",
+        Choice::Forced(NetworkBackend::Host) => "host",
+        _ => "bridge",
+    }
 }
 
 /// A machine as `docker inspect` has it. The values of the environment are not shown.
@@ -94,11 +98,11 @@ pub(super) fn inspected_machine(record: &Record, spec: Option<&Spec>, own: &impl
     let mut docker = json!({
         "Id": record.name, "Name": record.name, "Created": time(record.created), "Image": record.root, "ImageName": record.root,
         "State": {
-            "Status": state(&record.state), "Running": running, "Paused": false, "Restarting": false, "Dead": false,
+            "Status": state(&record.state), "Running": running, "Paused": false, "Restarting": false, "Dead": false, "OOMKilled": false,
             "ExitCode": record.state.status().unwrap_or_default(), "Error": reason, "StartedAt": started, "FinishedAt": finished,
             "Pid": record.processes.first().map_or(0, |process| process.pid),
         },
-        "Path": record.command.first(), "Args": record.command.get(1..).unwrap_or_default(), "RestartCount": 0,
+        "Platform": "linux", "Driver": "lamina", "Path": record.command.first(), "Args": record.command.get(1..).unwrap_or_default(), "RestartCount": 0,
         "Config": { "Image": record.root, "Cmd": record.command, "Labels": record.labels },
         "HostConfig": { "AutoRemove": record.ephemeral, "Privileged": false, "RestartPolicy": { "Name": "no" } }, "NetworkSettings": { "IPAddress": "", "Ports": {} }, "Mounts": [],
     });
@@ -112,7 +116,7 @@ pub(super) fn inspected_machine(record: &Record, spec: Option<&Spec>, own: &impl
 fn fill(docker: &mut Value, spec: &Spec) {
     let env: Vec<String> = spec.process.env.iter().map(|(name, _)| format!("{name}=…")).collect();
     docker["Config"]["Env"] = json!(env);
-    docker["Config"]["Hostname"] = json!(spec.hostname.as_ref().unwrap_or(&spec.name));
+    docker["Config"]["Hostname"] = json!(spec.hostname());
     docker["Config"]["User"] = json!(spec.process.user.clone().unwrap_or_default());
     docker["Config"]["WorkingDir"] = json!(spec.process.cwd.clone().unwrap_or_default());
     docker["Config"]["Tty"] = json!(spec.process.terminal.is_some());
@@ -140,6 +144,7 @@ fn fill(docker: &mut Value, spec: &Spec) {
     docker["HostConfig"]["PortBindings"] = Value::Object(ports.clone());
     docker["NetworkSettings"]["Ports"] = Value::Object(ports);
     docker["HostConfig"]["ReadonlyRootfs"] = json!(spec.writes == Writes::Nowhere);
+    docker["Config"]["StopSignal"] = json!(spec.process.stop_signal);
     docker["HostConfig"]["ShmSize"] = json!(spec.options.shm_size.unwrap_or_default());
     let binds = spec.shares.iter().map(|share| {
         let mode = if share.read_only { ":ro" } else { "" };
@@ -199,6 +204,9 @@ pub(super) fn inspected_image(opened: &Store, image: &Image, own: &impl Serializ
     let docker = json!({
         "Id": image.manifest_digest.to_string(), "RepoTags": tags, "RepoDigests": digests, "Digest": image.manifest_digest.to_string(),
         "Created": image.config.created().clone().unwrap_or_default(), "Config": config["config"].clone(),
+        "Parent": "", "Comment": config["comment"].as_str().unwrap_or_default(), "History": config["history"].clone(),
+        "Labels": config["config"]["Labels"].clone(), "User": config["config"]["User"].as_str().unwrap_or_default(),
+        "VirtualSize": bytes, "NamesHistory": tags,
         "Architecture": image.config.architecture().to_string(), "Os": image.config.os().to_string(), "Size": bytes,
         "RootFS": { "Type": "layers", "Layers": layers }, "Author": config["author"].as_str().unwrap_or_default(),
     });

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use guest_protocol::GuestOptions;
+use guest_protocol::{GuestOptions, Privileges};
 use layer_store::Store;
 
+use super::accepted::Accepted;
 use super::exec::Exec;
 use super::guest_options::GuestArgs;
 use super::mounts::{Mounts, Resolved};
@@ -15,11 +16,11 @@ use super::pull::Missing;
 use super::values::{
     Processors, TO_BOOT, parse_disk, parse_log_size, parse_memory, parse_name, parse_size, split_command,
 };
-use super::{Global, config, store};
+use super::{Global, config, ending, store};
 use crate::engine::{Backend, Choice, Limits, RunRequest, table};
 use crate::failure::{About, Failure, USAGE};
 use crate::host::confine::Level;
-use crate::host::network::NetworkBackend;
+use crate::host::network::{NetworkBackend, Publish};
 use crate::machine::kept;
 use crate::machine::launch::{self, Prepared};
 use crate::machine::{self, Directory, ReadyPipe, Record, Signals, State};
@@ -88,7 +89,8 @@ pub(super) struct Run {
     /// Give the VM a file as /run/secrets/NAME, in its memory only; also id=NAME,src=FILE
     #[arg(long = "secret", value_name = "[NAME=]FILE", help_heading = COMMAND)]
     secrets: Vec<Secret>,
-    /// The VM's network: passt, slirp (built into QEMU), none or auto (also bridge)
+    /// The machine's network: passt, slirp (built into QEMU), none, auto (also bridge), or host (a container only), which is
+    /// this host's own
     #[arg(long, alias = "net", default_value = "auto", hide_default_value = true)]
     network: Choice<NetworkBackend>,
     /// Forward a port of this host to the VM; it is bound to 127.0.0.1 unless an address is given. Ports may be ranges, as
@@ -120,9 +122,9 @@ pub(super) struct Run {
     /// Memory of the machine [default: 512M; a container is limited only on request]
     #[arg(long, short, value_name = "SIZE", value_parser = parse_memory, help_heading = ENGINE)]
     memory: Option<u64>,
-    /// The most processes and threads of a container
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = ENGINE)]
-    pids_limit: Option<u64>,
+    /// The most processes and threads of a container; 0 or -1 for any number
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..), help_heading = ENGINE)]
+    pids_limit: Option<i64>,
     /// How much of its memory the VM may fill with what it writes [default: half]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "read_only", help_heading = ENGINE)]
     tmpfs_size: Option<u64>,
@@ -149,6 +151,9 @@ pub(super) struct Run {
     /// The machine's name, and its host name
     #[arg(long, value_parser = parse_name)]
     name: Option<String>,
+    /// Remove the machine that has this name first, even if it runs
+    #[arg(long, requires = "name")]
+    replace: bool,
     /// How the VM reads its root: direct, virtiofsd, block, materialize or auto
     #[arg(long, default_value = "auto", hide_default_value = true, help_heading = ENGINE)]
     backend: Choice<Backend>,
@@ -198,6 +203,8 @@ pub(super) struct Run {
     ready_timeout: u64,
     #[command(flatten)]
     guest: GuestArgs,
+    #[command(flatten)]
+    accepted: Accepted,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -265,6 +272,7 @@ impl Run {
         if self.tty && !self.detach {
             refuse_json(global, "a terminal")?;
         }
+        self.check_accepted()?;
         let words = std::mem::take(&mut self.words);
         let (image, command) = if self.rootfs.is_some() { (String::new(), words) } else { split_command(words) };
         // The store keeps its leases until the end. Until there is a machine, a signal may simply end this process.
@@ -273,6 +281,9 @@ impl Run {
         self.tell_of_limits(&spec)?;
         let tree = spec.root.open(&spec.name)?;
         let signals = Signals::catch()?;
+        if self.replace && !self.dry_run {
+            ending::remove_one(&spec.name, true)?;
+        }
         if let Some(file) = &self.guest.cidfile {
             write_name(file, &spec.name)?;
         }
@@ -313,12 +324,21 @@ impl Run {
         outcome.tell(&name, ending)
     }
 
+    fn most_processes(&self) -> Option<u64> {
+        self.pids_limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0)
+    }
+
+    fn check_accepted(&self) -> Result<(), Failure> {
+        let engine = config::engine(self.engine.clone())?;
+        self.accepted.check(table::forces_container(&RunRequest { engine, ..RunRequest::default() }))
+    }
+
     /// Tells what a VM cannot be limited to.
     fn tell_of_limits(&self, spec: &Spec) -> Result<(), Failure> {
         if table::forces_container(&spec.request) {
             return Ok(());
         }
-        if self.pids_limit.is_some() {
+        if self.most_processes().is_some() {
             return Err(Failure::new("--pids-limit", "the processes of a VM are limited by its memory")
                 .with_hint("use --ulimit nproc=N, or --engine container"));
         }
@@ -376,11 +396,12 @@ impl Run {
         let Resolved { shares, anonymous, tmpfs } = self.mounts.resolve(self.dry_run)?;
         let options = GuestOptions { tmpfs, ..self.guest.options() };
         let resolver = self.guest.resolver();
-        let published = ports::resolve(&self.publish, self.publish_all, &defaults.exposed)?;
+        let published = self.published(&defaults)?;
         if self.network == Choice::Forced(NetworkBackend::None) && resolver != ResolverChanges::default() {
             let failure = Failure::new("--dns", "the VM has no network");
             return Err(failure.with_hint("leave out --dns or --network none").with_status(USAGE));
         }
+        check_servers(&resolver, self.network)?;
         let secrets = self.secrets.iter().map(|secret| {
             let file = std::path::absolute(&secret.file).about(secret.file.display())?;
             Ok(Secret { file, ..secret.clone() })
@@ -388,7 +409,7 @@ impl Run {
         let limits = Limits {
             memory: self.memory.map(|mib| mib << 20),
             hundredths: self.cpus.map(|cpus| cpus.hundredths),
-            processes: self.pids_limit,
+            processes: self.most_processes(),
         };
         Ok(Spec {
             name: self.name.clone().unwrap_or_else(machine::random_name),
@@ -436,6 +457,19 @@ impl Run {
         })
     }
 
+    /// Returns the ports that are published. A container in the host's network listens on them itself.
+    fn published(&self, defaults: &Defaults) -> Result<Vec<Publish>, Failure> {
+        if self.network != Choice::Forced(NetworkBackend::Host) {
+            return ports::resolve(&self.publish, self.publish_all, &defaults.exposed);
+        }
+        if self.publish_all || !self.publish.is_empty() {
+            tell!(
+                "lamina: -p has no effect with --network host: what the command listens on is open on this host already"
+            );
+        }
+        Ok(Vec::new())
+    }
+
     fn overrides(&self, command: Vec<String>, global: &Global) -> Result<Overrides, Failure> {
         Ok(Overrides {
             command,
@@ -444,10 +478,22 @@ impl Run {
             working_dir: self.workdir.clone(),
             user: self.user.clone(),
             stop_signal: self.stop_signal,
-            privileges: self.guest.privileges(),
+            privileges: Privileges { no_new_privileges: self.accepted.no_new_privileges(), ..self.guest.privileges() },
             terminal: (self.tty || !self.detach && !global.json && machine::terminal_wanted())
                 .then(machine::terminal_size),
         })
+    }
+}
+
+/// Checks that the machine's network reaches the name servers that are asked for.
+fn check_servers(resolver: &ResolverChanges, network: Choice<NetworkBackend>) -> Result<(), Failure> {
+    match resolver.servers.iter().find(|server| server.is_ipv6()) {
+        Some(server) if network != Choice::Forced(NetworkBackend::Host) => {
+            Err(Failure::new(format_args!("--dns {server}"), "a machine's own network has no IPv6")
+                .with_hint("name an IPv4 server, or use --engine container --network host")
+                .with_status(USAGE))
+        }
+        _ => Ok(()),
     }
 }
 

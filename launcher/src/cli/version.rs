@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::Global;
-use super::template::FormatArg;
+use super::template::{self, Format};
 use crate::failure::Failure;
 use crate::print;
 
@@ -14,8 +14,9 @@ Examples:
   lamina version
   lamina version --format '{{.Client.Version}}'")]
 pub(super) struct Version {
-    #[command(flatten)]
-    format: FormatArg,
+    /// Print by a template over docker's fields, such as '{{.Client.Version}}', or as json
+    #[arg(short, long, value_name = "TEMPLATE")]
+    format: Option<Format>,
 }
 
 impl Version {
@@ -28,7 +29,7 @@ impl Version {
         if global.json {
             return print::json(&report).map(|()| 0);
         }
-        if !self.format.print_one(&report)? {
+        if !template::print_one(self.format.as_ref(), &report)? {
             say!("lamina {}", env!("CARGO_PKG_VERSION"));
         }
         Ok(0)

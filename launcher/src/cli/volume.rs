@@ -5,7 +5,7 @@ use clap::Subcommand;
 use super::exists::VolumeExists;
 use super::filter::{self, Filter};
 use super::guest_options::labels;
-use super::template::FormatArg;
+use super::template::{self, Format, FormatArg};
 use super::{Global, prune, rows};
 use crate::failure::{FAILED, Failure};
 use crate::machine;
@@ -47,8 +47,9 @@ pub(super) enum Volumes {
     Inspect {
         #[arg(value_name = "NAME", required = true)]
         names: Vec<String>,
-        #[command(flatten)]
-        format: FormatArg,
+        /// Print each by a template over docker's fields, such as '{{.Mountpoint}}', or as json
+        #[arg(short, long, value_name = "TEMPLATE")]
+        format: Option<Format>,
     },
     /// Remove volumes and what is in them
     #[command(visible_alias = "remove")]
@@ -96,7 +97,7 @@ impl Volumes {
             Self::Ls(list) => list.execute(global),
             Self::Inspect { names, format } => {
                 let reports = names.iter().map(|name| report(&found(name)?)).collect::<Result<Vec<_>, Failure>>()?;
-                match format.print(reports.iter().cloned())? {
+                match template::print(format.as_ref(), reports.iter().cloned())? {
                     true => Ok(0),
                     false => print::json_pretty(&reports).map(|()| 0),
                 }

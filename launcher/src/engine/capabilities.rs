@@ -72,7 +72,10 @@ impl RunRequest {
         Wanted {
             kernel: kernel || self.explain,
             virtiofsd: self.explain || self.directory_root || by_virtiofsd,
-            passt: !matches!(self.network, Choice::Forced(NetworkBackend::None | NetworkBackend::Slirp)),
+            passt: !matches!(
+                self.network,
+                Choice::Forced(NetworkBackend::None | NetworkBackend::Slirp | NetworkBackend::Host)
+            ),
         }
     }
 }

@@ -81,6 +81,8 @@ pub(crate) struct Container {
     pub(crate) check: Option<String>,
     /// Whether the gateway of its network leads to the host's loopback.
     pub(crate) host_loopback: bool,
+    /// Whether it is in the host's network.
+    pub(crate) host_network: bool,
     /// Its host name.
     pub(crate) hostname: String,
     /// What the user asks for besides.

@@ -88,20 +88,18 @@ impl FromStr for Choice<NetworkBackend> {
             "bridge" | "default" | "private" => return Ok(Self::Auto),
             "pasta" => return Ok(Self::Forced(NetworkBackend::Passt)),
             "slirp4netns" => return Ok(Self::Forced(NetworkBackend::Slirp)),
-            "host" => {
-                let words = "a machine has a network of its own; -p publishes its ports, and with --host-loopback it reaches \
-                    this host at 10.0.2.2";
-                return Err(words.to_owned());
-            }
-            other if !["auto", "none", "passt", "slirp"].contains(&other) => {
-                let words =
-                    "a machine joins no other network: use auto, bridge, none, passt or slirp; -p publishes its ports";
+            other if !["auto", "none", "passt", "slirp", "host"].contains(&other) => {
+                let words = "a machine joins no other network: use auto, bridge, none, host, passt or slirp; -p publishes its ports";
                 return Err(words.to_owned());
             }
             _ => {}
         }
-        let names =
-            [("none", NetworkBackend::None), ("passt", NetworkBackend::Passt), ("slirp", NetworkBackend::Slirp)];
+        let names = [
+            ("none", NetworkBackend::None),
+            ("host", NetworkBackend::Host),
+            ("passt", NetworkBackend::Passt),
+            ("slirp", NetworkBackend::Slirp),
+        ];
         Self::read(text, names)
     }
 }

@@ -30,6 +30,8 @@ pub(crate) enum NetworkBackend {
     Passt,
     /// The user-mode network that an engine has built in.
     Slirp,
+    /// The host itself: a container may be in its network.
+    Host,
 }
 
 impl fmt::Display for NetworkBackend {
@@ -38,6 +40,7 @@ impl fmt::Display for NetworkBackend {
             Self::None => "none",
             Self::Passt => "passt",
             Self::Slirp => "slirp",
+            Self::Host => "host",
         })
     }
 }
@@ -75,9 +78,26 @@ impl fmt::Display for Publish {
 pub(crate) fn in_guest(host_loopback: bool) -> Network {
     let resolver = Resolver::of_host();
     let is_of_guest = |address: Ipv4Addr| address.octets()[..3] == ADDRESS.octets()[..3];
-    let name_servers = [NAME_SERVER].into_iter().chain(resolver.further_servers(is_of_guest)).collect();
+    let name_servers = [NAME_SERVER].into_iter().chain(resolver.further_servers(is_of_guest)).map(IpAddr::V4).collect();
     let Resolver { search, options, .. } = resolver;
-    Network { address: ADDRESS, prefix: PREFIX, gateway: GATEWAY, name_servers, search, options, host_loopback }
+    let (address, prefix, gateway) = (ADDRESS, PREFIX, GATEWAY);
+    Network { address, prefix, gateway, name_servers, search, options, host_loopback, is_hosts: false }
+}
+
+/// Returns what a container in the host's network is told: the host's name servers, and that the host is its own loopback.
+#[must_use]
+pub(crate) fn of_host() -> Network {
+    let Resolver { servers, search, options } = Resolver::of_host();
+    Network {
+        address: Ipv4Addr::new(127, 0, 1, 1),
+        prefix: 8,
+        gateway: Ipv4Addr::LOCALHOST,
+        name_servers: servers,
+        search,
+        options,
+        host_loopback: true,
+        is_hosts: true,
+    }
 }
 
 #[cfg(test)]

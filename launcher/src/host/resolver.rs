@@ -11,7 +11,7 @@ const MOST_SERVERS: usize = 3;
 /// The settings of a host's name resolution.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Resolver {
-    servers: Vec<IpAddr>,
+    pub(crate) servers: Vec<IpAddr>,
     /// The domains in which a name is looked for.
     pub(crate) search: Vec<String>,
     /// Options of the C library's resolver.

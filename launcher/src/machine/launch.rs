@@ -180,7 +180,7 @@ impl Prepared {
             served_disks: served_disk.into_iter().collect(),
             disks: root_disk.into_iter().chain(kept_disk).collect(),
             network: match self.decision.network {
-                NetworkBackend::None => None,
+                NetworkBackend::None | NetworkBackend::Host => None,
                 NetworkBackend::Slirp => Some(NetworkDevice::Slirp),
                 NetworkBackend::Passt if self.decision.vhost_user_network => {
                     Some(NetworkDevice::VhostUser(self.socket(directory, NETWORK)))
@@ -237,7 +237,8 @@ impl Prepared {
             place,
             check: None,
             host_loopback: self.spec.request.host_loopback,
-            hostname: self.spec.hostname.as_ref().unwrap_or(&self.spec.name).clone(),
+            host_network: self.decision.network == NetworkBackend::Host,
+            hostname: self.spec.hostname(),
             options: self.spec.options.clone(),
             added_capabilities: self.spec.process.privileges.added_capabilities,
             init_system: self.spec.process.is_init_system(),
@@ -248,7 +249,7 @@ impl Prepared {
             name: self.spec.name.clone(),
             accelerator: self.decision.accelerator,
             machine: self.decision.machine,
-            network: (self.decision.network != NetworkBackend::None)
+            network: (self.decision.network == NetworkBackend::Passt)
                 .then(|| NetworkDevice::Passt(directory.socket(NETWORK))),
             control: directory.socket("control"),
             monitor: directory.socket("monitor"),
@@ -435,7 +436,7 @@ impl Prepared {
             file: resolved.file.clone(),
         };
         Ok(Setup {
-            hostname: self.spec.hostname.as_ref().unwrap_or(&self.spec.name).clone(),
+            hostname: self.spec.hostname(),
             seconds: 0,
             nanoseconds: 0,
             root: match self.root_device {
@@ -452,8 +453,14 @@ impl Prepared {
                 true => Vec::new(),
                 false => self.shares.iter().enumerate().map(share).collect(),
             },
-            network: (self.decision.network != NetworkBackend::None)
-                .then(|| self.spec.resolver.apply(network::in_guest(self.spec.request.host_loopback))),
+            network: match self.decision.network {
+                NetworkBackend::None => None,
+                NetworkBackend::Host => Some(network::of_host()),
+                NetworkBackend::Passt | NetworkBackend::Slirp => {
+                    Some(network::in_guest(self.spec.request.host_loopback))
+                }
+            }
+            .map(|network| self.spec.resolver.apply(network)),
             directories: self.spec.process.cwd.iter().chain(&self.spec.image_volumes).cloned().collect(),
             volumes: if self.spec.writes == Writes::Nowhere { self.spec.image_volumes.clone() } else { Vec::new() },
             init_system: self.spec.process.is_init_system(),
@@ -539,7 +546,7 @@ pub(crate) fn run(
         tracing::warn!("core dumps of this process cannot be prevented: {error}");
     }
     directory.set_engine(prepared.engine.name());
-    if prepared.decision.network != NetworkBackend::None
+    if matches!(prepared.decision.network, NetworkBackend::Passt | NetworkBackend::Slirp)
         && let Some(warning) = Resolver::of_host().warning()
     {
         directory.warn(&warning);

@@ -12,7 +12,7 @@ pub(crate) mod variant;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use guest_protocol::{GuestOptions, Network, Process};
 use layer_store::{BaseId, DiffId, Digest, Ino, Kind, Store, View};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Limits, RunRequest};
+use crate::engine::{Choice, Limits, RunRequest};
 use crate::failure::{About, Failure};
 use crate::host::json_file;
-use crate::host::network::Publish;
+use crate::host::network::{NetworkBackend, Publish};
 use crate::meter::Told;
 use crate::spec::ready::Ready;
 use crate::spec::secret::Secret;
@@ -106,7 +106,7 @@ pub(crate) const fn default_log_size() -> u64 {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct ResolverChanges {
-    pub(crate) servers: Vec<Ipv4Addr>,
+    pub(crate) servers: Vec<IpAddr>,
     pub(crate) search: Vec<String>,
     pub(crate) options: Vec<String>,
 }
@@ -190,6 +190,17 @@ pub(crate) enum Tree {
 }
 
 impl Spec {
+    /// Returns the host name of the machine. A container in the host's network has the host's, as in docker.
+    pub(crate) fn hostname(&self) -> String {
+        match (&self.hostname, &self.request.network) {
+            (Some(name), _) => name.clone(),
+            (None, Choice::Forced(NetworkBackend::Host)) => {
+                rustix::system::uname().nodename().to_string_lossy().into_owned()
+            }
+            (None, _) => self.name.clone(),
+        }
+    }
+
     /// Reads the spec in a machine's directory.
     ///
     /// # Errors

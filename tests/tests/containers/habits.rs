@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use end_to_end::{Finished, until};
+use serde_json::json;
 
 use crate::fixture::{Containers, REFERENCE};
 
@@ -52,6 +53,48 @@ fn options_about_the_guest_and_its_command_hold_in_a_container() {
         containers.run(&options, &["true"]).failed(cause);
     }
     containers.session.traces().assert_nothing_left();
+}
+
+#[test]
+fn a_container_is_exported_and_committed_with_changes_as_docker_does() {
+    let containers = Containers::new();
+    let session = &containers.session;
+    containers.detach("web", &[], "exec sleep 1000");
+    let tar = session.work("tars").join("root.tar");
+    session.ok(["export", "-o", tar.to_str().unwrap(), "web"]);
+    let listed = Finished::of(Command::new("tar").arg("-tf").arg(&tar)).succeeded().stdout;
+    assert!(listed.contains("etc/os-release\n") && !listed.contains("proc/self"), "{}", listed.len());
+    let piped = session.lamina(["container", "export", "web"]).output().unwrap();
+    assert!(piped.status.success() && piped.stdout.len() > 1 << 20, "{:?}", piped.status);
+    let file = session.work("ids").join("id");
+    let change = [
+        "-c",
+        "CMD [\"made\", \"here\"]",
+        "--change=ENV MADE=1",
+        "-c",
+        "LABEL a=b",
+        "-c",
+        "USER 33",
+        "-c",
+        "ONBUILD RUN x",
+    ];
+    let commit = ["commit", "-q", "--pause=false", "-a", "me", "-m", "why", "--iidfile", file.to_str().unwrap()];
+    let id = session.ok(commit.iter().chain(&change).chain(&["web", "lamina.test/changed:1"]));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), id.trim());
+    let changed = session.json(["inspect", "lamina.test/changed:1"])[0].clone();
+    assert_eq!((changed["Id"].as_str(), changed["Author"].as_str()), (Some(id.trim()), Some("me")));
+    let config = &changed["Config"];
+    assert_eq!((&config["Cmd"], &config["User"]), (&json!(["made", "here"]), &json!("33")), "{config}");
+    assert!(config["Env"].to_string().contains("MADE=1") && config["Env"].to_string().contains("PATH="), "{config}");
+    assert_eq!((&config["Labels"]["a"], &config["OnBuild"]), (&json!("b"), &json!(["RUN x"])), "{config}");
+    assert!(changed["History"].to_string().contains("\"comment\":\"why\""), "{changed}");
+
+    // The next machine of this name takes the place of this one.
+    containers.run(&["--replace", "--name", "web"], &["true"]).succeeded();
+    assert_eq!(session.ok(["ps", "-aq"]), "");
+    containers.run(&["--replace", "--name", "web"], &["true"]).succeeded();
+    containers.run(&["--replace"], &["true"]).failed_usage("--name");
+    session.traces().assert_nothing_left();
 }
 
 fn volume(containers: &Containers, name: &str) -> PathBuf {

@@ -33,7 +33,7 @@ fn engine_is_chosen_by_a_variable_and_recorded() {
     Finished::of(lamina.args(["--", "sleep", "1000"]).env("LAMINA_ENGINE", "container")).succeeded();
     assert_eq!(containers.session.seen("web")["engine"], "container");
     assert!(containers.session.ok(["ps"]).contains("  container  "));
-    assert!(containers.session.ok(["inspect", "web"]).contains("engine      container\n"));
+    assert!(containers.session.ok(["inspect", "--text", "web"]).contains("engine      container\n"));
     // It is that of the machine, whatever the variable says later.
     containers.session.ok(["stop", "web"]);
     containers.session.ok(["start", "web"]);

@@ -51,6 +51,39 @@ fn names_resolve_where_the_resolver_of_the_host_is_on_its_loopback() {
 }
 
 #[test]
+fn in_the_hosts_network_a_container_reaches_and_opens_ports_of_this_host() {
+    let containers = Containers::new();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let script = format!(
+        "hostname; head -1 /etc/hostname; python3 -c '
+import socket
+socket.create_connection((\"host.containers.internal\", {port}), 2); print(\"reached\")'"
+    );
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let seen = containers.ok(&["--network", "host"], &script);
+    assert_eq!(seen, format!("{name}\n{name}\nreached\n"));
+    assert_eq!(containers.ok(&["--network", "host", "--hostname", "h"], "hostname"), "h\n");
+
+    let own = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let (script, published) = (format!("exec python3 -m http.server {own}"), format!("{own}:{own}"));
+    let options =
+        ["--network", "host", "-p", &published, "--detach", "--name", "web", "--ready", &format!("port:{own}")];
+    let started = containers.run(&options, &["/bin/sh", "-c", &script]).succeeded();
+    assert!(started.stderr.contains("-p has no effect with --network host"), "{started}");
+    TcpStream::connect(("127.0.0.1", own)).unwrap();
+    let session = &containers.session;
+    assert_eq!(session.ok(["ps", "-q", "--filter", "network=host"]), "web\n");
+    assert_eq!(session.ok(["inspect", "-f", "{{.HostConfig.NetworkMode}}", "web"]), "host\n");
+    session.ok(["rm", "--force", "web"]);
+    containers
+        .run(&["--network", "host", "--sysctl", "net.core.somaxconn=9"], &["true"])
+        .failed("it would be set for this host");
+    containers.run(&["--dns", "2001:db8::1"], &["true"]).failed("--engine container --network host");
+    session.traces().assert_nothing_left();
+}
+
+#[test]
 fn end_of_the_program_that_carries_the_network_ends_the_container_and_is_named() {
     let containers = Containers::new();
     containers.detach("web", &["--network", "passt"], "sleep 1000");

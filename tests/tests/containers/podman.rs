@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use end_to_end::{Finished, Image, Session};
+use serde_json::Value;
 
 use crate::fixture::{Containers, REFERENCE};
 
@@ -130,13 +131,31 @@ fn options_of_run_do_what_they_do_in_podman() {
             &["--init", "--rm", "-l", "a=b", "--annotation", "c=d", "--stop-signal", "INT", "--stop-timeout", "3"],
             &["true"],
         ),
+        (&["--network", "host"], &sh("cut -d: -f1 /proc/net/dev | sort; hostname; grep ^nameserver /etc/resolv.conf")),
+        (&["--network", "host"], &sh("touch /sys/x 2>/dev/null || echo closed; ls -d /sys/class/net/lo")),
+        (
+            &["--network", "host", "--dns", "2001:db8::1", "--dns-search=x.test"],
+            &sh("grep -E '^(nameserver|search)' /etc/resolv.conf | sort"),
+        ),
+        (&["--security-opt", "no-new-privileges"], &["grep", "NoNewPrivs", "/proc/self/status"]),
+        (&["--security-opt=no-new-privileges:true"], &["grep", "NoNewPrivs", "/proc/self/status"]),
+        (&["--security-opt", "label=disable"], &["grep", "NoNewPrivs", "/proc/self/status"]),
+        (&["--pids-limit", "-1"], &["true"]),
+        (&["--pids-limit=0", "--ipc=private", "--pid=private", "--uts=private", "--cgroupns=private"], &["true"]),
+        (
+            &["--rm=true", "--tty=false", "--privileged=false", "--read-only=false", "-i=false", "--sig-proxy=true"],
+            &sh("touch /x && echo written; cat"),
+        ),
+        (&["-e", "EMPTY=", "-e", "NOT_SET_HERE"], &sh("echo \"[${EMPTY-unset}] ${NOT_SET_HERE-unset}\"")),
+        (&["-w=/srv", "-u=33:33", "-e=A=b"], &sh("pwd; id -u; echo $A")),
         (&["--pull", "never", "-q", "--no-healthcheck", "--platform", "linux/amd64"], &["true"]),
     ];
     let mut different = Vec::new();
     for (options, words) in rows {
         let (mut ours, mut theirs) = (vec!["run", "--engine", "container"], vec!["run", "--rm", "--ulimit", "host"]);
         for command in [&mut ours, &mut theirs] {
-            command.extend(["--network", "none"].iter().chain(*options).chain(&[REFERENCE]).chain(*words));
+            let network: &[&str] = if options.contains(&"--network") { &[] } else { &["--network", "none"] };
+            command.extend(network.iter().chain(*options).chain(&[REFERENCE]).chain(*words));
         }
         let ours = with_input(session.lamina(&ours), "input\n");
         let theirs = with_input(podman.command(&theirs), "input\n");
@@ -201,6 +220,18 @@ fn lists_and_templates_show_what_they_show_in_podman() {
     assert!(different.is_empty(), "{}", different.join("\n\n"));
     let images = ["images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", &format!("reference=*:{tag}")];
     assert_eq!(session.ok(images), podman.run(&images).stdout);
+    for (name, pointers) in [
+        ("box", &["/0/Name", "/0/Config/Cmd", "/0/Config/Labels", "/0/State/Status", "/0/HostConfig/PortBindings"][..]),
+        (REFERENCE, &["/0/RootFS", "/0/Architecture", "/0/Os", "/0/Config/Env", "/0/Config/Cmd"]),
+    ] {
+        let (ours, theirs): (Value, Value) = (session.json(["inspect", name]), {
+            serde_json::from_str(&podman.run(&["inspect", name]).succeeded().stdout).unwrap()
+        });
+        for pointer in pointers {
+            assert!(theirs.pointer(pointer).is_some(), "{pointer}: {theirs}");
+            assert_eq!(ours.pointer(pointer), theirs.pointer(pointer), "{pointer}");
+        }
+    }
     session.ok(["rm", "box"]);
     podman.run(&["rm", "box"]).succeeded();
     drop(podman);

@@ -34,7 +34,7 @@ fn guest_without_memory_left_for_writes_or_processes_tells_the_user() {
     let greedy = machines.session.exec("m", "exec tail /dev/zero");
     assert_eq!(greedy.status.code(), Some(137), "{greedy}");
     let told = "the guest's memory ran out and its kernel killed tail; give it more with --memory";
-    until("the warning", || session.ok(["inspect", "m"]).contains(told));
+    until("the warning", || session.ok(["inspect", "--text", "m"]).contains(told));
     assert_eq!(machines.session.seen("m")["warnings"][1], told);
     assert_eq!(machines.session.exec("m", "echo still here").succeeded().stdout, "still here\n");
     session.ok(["rm", "--force", "m"]);
@@ -82,7 +82,7 @@ fn hosts_disk_that_fills_under_a_kept_machine_is_an_error_in_it_and_costs_nothin
     let full = machines.session.exec("m", fill);
     assert!(full.stderr.contains("Input/output error") || full.stderr.contains("Read-only"), "{full}");
     let told = "fails on this host, and so do the guest's writes: No space left on device";
-    until("the warning", || session.ok(["inspect", "m"]).contains(told));
+    until("the warning", || session.ok(["inspect", "--text", "m"]).contains(told));
     assert_eq!(machines.session.seen("m")["state"], "running");
     machines.session.exec("m", "cat /srv/precious /etc/os-release > /dev/null").succeeded();
     session.ok(["stop", "m"]);
@@ -95,7 +95,7 @@ fn hosts_disk_that_fills_under_a_kept_machine_is_an_error_in_it_and_costs_nothin
         .session
         .exec("m", "rm -f /srv/fill; dd if=/dev/urandom of=/srv/more bs=1M count=20 conv=fsync")
         .succeeded();
-    assert!(!session.ok(["inspect", "m"]).contains("warning"), "a new start has nothing to complain of");
+    assert!(!session.ok(["inspect", "--text", "m"]).contains("warning"), "a new start has nothing to complain of");
     session.ok(["rm", "--force", "m"]);
     drop(disk);
     session.traces().assert_nothing_left();

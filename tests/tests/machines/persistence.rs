@@ -99,7 +99,7 @@ fn kept_machine_has_what_it_wrote_after_its_end_and_gives_it_to_a_new_image(engi
     assert!(!inspected.to_string().contains("hush"), "the environment of the run is no part of an image");
     the_image_has_what_the_guest_saw(&machines, &in_guest);
 
-    let inspected = session.ok(["inspect", "m"]);
+    let inspected = session.ok(["inspect", "--text", "m"]);
     assert!(!engine.has_kernel() || inspected.contains("disk "), "{inspected}");
     session.ok(["rm", "m"]);
     assert!(!machines.session.machine_directory("m").exists());

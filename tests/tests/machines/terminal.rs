@@ -136,7 +136,13 @@ fn images(all: &mut Checked<'_>) {
     }
     all.run(&["pull", HOSTILE]);
 
-    for arguments in [vec!["images"], vec!["inspect", REFERENCE], vec!["du", "--layers"], vec!["gc", "--dry-run"]] {
+    for arguments in [
+        vec!["images"],
+        vec!["inspect", REFERENCE],
+        vec!["inspect", "--text", REFERENCE],
+        vec!["du", "--layers"],
+        vec!["gc", "--dry-run"],
+    ] {
         all.ask(&arguments);
     }
     for command in ["prepare", "inspect", "rmi", "export", "build-image", "materialize", "mount", "verify"] {
@@ -189,6 +195,7 @@ fn docker_words(all: &mut Checked<'_>, registry: &FakeRegistry) {
     all.ask(&["version"]);
     all.ask(&["system", "df"]);
     all.ask(&["image", "inspect", REFERENCE]);
+    all.ask(&["image", "inspect", "--text", REFERENCE]);
     all.ask(&["image", "ls"]);
     all.ask(&["container", "ls", "--all"]);
     all.ask(&["volume", "ls"]);
@@ -226,6 +233,7 @@ fn running_machine(all: &mut Checked<'_>, machines: &Machines) {
 
     all.ask(&["ps", "--all"]);
     all.ask(&["inspect", "m"]);
+    all.ask(&["inspect", "--text", "m"]);
     all.ask(&["diff", "m"]);
     assert!(all.printed.contains(r"A /srv/made/x\x1b]0;owned"), "{}", all.printed);
     all.run(&["exec", "m", "--", HOSTILE]);

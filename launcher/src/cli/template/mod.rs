@@ -42,17 +42,17 @@ impl FormatArg {
         self.format.is_some()
     }
 
-    /// Prints the only row as the option says, if it is given. Returns whether it did.
-    pub(in crate::cli) fn print_one(&self, row: &Value) -> Result<bool, Failure> {
-        match self.format {
-            Some(Format::Json) => crate::print::json(row).map(|()| true),
-            _ => self.print([row.clone()]),
-        }
-    }
-
     /// Prints the rows as the option says, if it is given. Returns whether it did.
     pub(in crate::cli) fn print(&self, rows: impl IntoIterator<Item = Value>) -> Result<bool, Failure> {
         print(self.format.as_ref(), rows)
+    }
+}
+
+/// Prints one row by a template or as JSON, if that is asked for. Returns whether it did.
+pub(in crate::cli) fn print_one(format: Option<&Format>, row: &Value) -> Result<bool, Failure> {
+    match format {
+        Some(Format::Json) => crate::print::json(row).map(|()| true),
+        _ => print(format, [row.clone()]),
     }
 }
 

@@ -141,8 +141,18 @@ fn mounts(container: &Container, ids: &Ids, groups: Groups) -> Vec<Value> {
         mount("/dev/pts", "devpts", &terminals),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/dev/shm", "tmpfs", &memory),
-        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
     ];
+    if container.host_network {
+        // The kernel mounts no /sys for a network that belongs to another user namespace. The host's control groups are left out.
+        all.push(json!({
+            "destination": "/sys",
+            "type": "bind",
+            "source": "/sys",
+            "options": ["rbind", "rprivate", "nosuid", "noexec", "nodev", "ro"],
+        }));
+    } else {
+        all.push(mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]));
+    }
     if groups != Groups::None {
         let access = if groups == Groups::Own { "rw" } else { "ro" };
         all.push(json!({
@@ -151,6 +161,8 @@ fn mounts(container: &Container, ids: &Ids, groups: Groups) -> Vec<Value> {
             "source": container.place.join(GROUPS),
             "options": ["bind", "nosuid", "noexec", "nodev", access],
         }));
+    } else if container.host_network {
+        all.push(mount("/sys/fs/cgroup", "tmpfs", &["nosuid", "noexec", "nodev", "ro", "mode=555"]));
     }
     if container.init_system {
         all.extend(["/run", "/run/lock"].map(|target| mount(target, "tmpfs", &["nosuid", "nodev", "mode=755"])));
@@ -232,6 +244,7 @@ mod tests {
             place: "/run/m".into(),
             check: None,
             host_loopback: false,
+            host_network: false,
             hostname: "m".into(),
             options: GuestOptions::default(),
             added_capabilities: 0,
@@ -262,6 +275,16 @@ mod tests {
             assert_eq!(mount.and_then(|mount| mount["options"].as_array()?.last()?.as_str()), access);
             assert_eq!(config["process"]["args"].as_array().unwrap().len(), 2 + descriptors);
         }
+    }
+
+    #[test]
+    fn a_container_in_the_hosts_network_sees_the_hosts_sys_without_control_groups() {
+        let container = Container { host_network: true, ..container(Upper::Memory { limit: None }) };
+        let config = config(&container, &Ids::single(None), Groups::None);
+        let mounts = config["mounts"].as_array().unwrap();
+        let of = |target: &str| mounts.iter().find(|mount| mount["destination"] == target).unwrap();
+        assert_eq!((&of("/sys")["type"], &of("/sys/fs/cgroup")["type"]), (&json!("bind"), &json!("tmpfs")));
+        assert!(of("/sys")["options"].to_string().contains("\"ro\""));
     }
 
     #[test]

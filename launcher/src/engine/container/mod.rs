@@ -139,7 +139,7 @@ impl Engine for Container {
             accelerators,
             machines: formats.into_iter().map(machine).collect(),
             shares: Ok(()),
-            networks: vec![NetworkBackend::Passt],
+            networks: vec![NetworkBackend::Passt, NetworkBackend::Host],
             vhost_user_network: false,
             confinement: Support::default(),
             shares_kernel: true,
@@ -154,7 +154,7 @@ impl Engine for Container {
                 return Err(Failure::new(bind.source.display(), "a container's configuration takes UTF-8 paths only"));
             }
         }
-        options::check(&container.options)?;
+        options::check(&container.options, container.host_network)?;
         let format = format_of(plan)?;
         if format == Format::None && matches!(container.upper, Upper::Directory(_)) {
             return Err(Failure::new("--keep", "no overlay works in a user namespace here, so nothing can be written")
@@ -380,6 +380,7 @@ fn spec(plan: &Plan, kept: &Kept) -> Result<stage::Spec, Failure> {
         format: kept.format,
         check: container.check.clone(),
         no_user_namespaces: container.init_system,
+        host_network: container.host_network,
         last_group: ids.last_group(),
         system_controls: options::system_controls_of_stage(&container.options),
         fills: container

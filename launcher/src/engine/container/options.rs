@@ -20,8 +20,13 @@ const SEMAPHORES: &str = "kernel/sem";
 ///
 /// # Errors
 /// It would be the host's.
-pub(super) fn check(options: &GuestOptions) -> Result<(), Failure> {
+pub(super) fn check(options: &GuestOptions, host_network: bool) -> Result<(), Failure> {
     for (name, value) in &options.sysctls {
+        if host_network && is_of_network(name) {
+            let about = format!("--sysctl {}={value}", name.replace('/', "."));
+            return Err(Failure::new(about, "with --network host it would be set for this host")
+                .with_hint("leave out one of the two"));
+        }
         if !is_of_network(name) && !is_of_ipc(name) {
             return Err(Failure::new(
                 format_args!("--sysctl {}={value}", name.replace('/', ".")),
@@ -75,12 +80,13 @@ mod tests {
     fn controls_of_the_host_are_refused_and_the_others_set_once() {
         let of = |name: &str| GuestOptions { sysctls: vec![(name.into(), "1".into())], ..GuestOptions::default() };
         for (name, by_stage) in [("net/core/somaxconn", true), ("kernel/sem", false), ("fs/mqueue/msg_max", false)] {
-            check(&of(name)).unwrap();
+            check(&of(name), false).unwrap();
+            assert_eq!(check(&of(name), true).is_err(), by_stage, "{name}");
             assert_eq!(system_controls_of_stage(&of(name)).len(), usize::from(by_stage), "{name}");
             assert_eq!(system_controls_of_runtime(&of(name)).len(), usize::from(!by_stage), "{name}");
         }
         for name in ["vm/overcommit_memory", "kernel/semaphores", "kernel/domainname", "fs/nr_open"] {
-            assert!(check(&of(name)).unwrap_err().to_string().contains("use a VM"), "{name}");
+            assert!(check(&of(name), false).unwrap_err().to_string().contains("use a VM"), "{name}");
         }
     }
 

@@ -175,6 +175,7 @@ fn plan(
             place: place.to_owned(),
             check: Some(FILE.to_owned()),
             host_loopback: false,
+            host_network: false,
             hostname: "lamina-probe".to_owned(),
             options: GuestOptions::default(),
             added_capabilities: 0,

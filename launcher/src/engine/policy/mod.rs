@@ -297,7 +297,7 @@ impl Options<'_> {
     }
 
     fn network(&self) -> Result<Chosen<NetworkBackend>, Failure> {
-        use NetworkBackend::{None, Passt, Slirp};
+        use NetworkBackend::{Host, None, Passt, Slirp};
         let offers = |network| self.engine.networks.contains(&network);
         let passt = if self.engine.vhost_user_network { &self.host.passt_by_vhost_user } else { &self.host.passt };
         match self.request.network {
@@ -306,6 +306,12 @@ impl Options<'_> {
                     .with_hint("leave out --network none"))
             }
             Choice::Forced(None) => Ok((None, "asked for".to_owned())),
+            Choice::Forced(Host) if !offers(Host) => {
+                Err(Failure::new("--network host", "a VM has a network of its own").with_hint(
+                    "-p publishes its ports, and with --host-loopback it reaches this host at 10.0.2.2; or use --engine container",
+                ))
+            }
+            Choice::Forced(Host) => Ok((Host, "asked for".to_owned())),
             Choice::Forced(forced) if !offers(forced) => {
                 let about = format!("--network {forced}");
                 Err(match self.engine.networks.is_empty() {

@@ -4,7 +4,7 @@
 //!
 //! 1. It connects to the sockets of its supervisor, because it cannot reach them later. If root starts it, it then becomes
 //!    an ordinary user.
-//! 2. It enters a user, a mount and a network namespace, and says so. The supervisor gives ids to the user namespace and
+//! 2. It enters a user and a mount namespace, and a network namespace unless the container uses the host's network, and says so. The supervisor gives ids to the user namespace and
 //!    a network card to the network namespace, and lets it go on.
 //! 3. It mounts the view by FUSE and sends the device to the server of the root. A mount that is made in a user namespace
 //!    has the owners of that namespace, so user 33 of the image is user 33 in the container.
@@ -79,6 +79,8 @@ pub(super) struct Spec {
     pub(super) check: Option<String>,
     /// Whether no process of the container may make a user namespace, because its init may make other namespaces.
     pub(super) no_user_namespaces: bool,
+    /// Whether it stays in the host's network.
+    pub(super) host_network: bool,
     /// The last group id of the container.
     pub(super) last_group: u32,
     /// System controls of its network namespace, as paths below `/proc/sys`, with their values.
@@ -119,10 +121,12 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<u8, Failure> {
     if let Some(account) = account {
         root::give_up(&mut spec, &account)?;
     }
-    enter(&monitor)?;
+    enter(&monitor, spec.host_network)?;
     tie_to_parent()?;
-    network::prepare(spec.last_group);
-    network::set(&spec.system_controls)?;
+    if !spec.host_network {
+        network::prepare(spec.last_group);
+        network::set(&spec.system_controls)?;
+    }
 
     let stage = mounts::Stage::begin(&spec)?;
     if let Some(server) = server {
@@ -158,8 +162,9 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<u8, Failure> {
 }
 
 /// Enters the namespaces, and waits until the supervisor has prepared them.
-fn enter(monitor: &UnixStream) -> Result<(), Failure> {
-    let flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNS | UnshareFlags::NEWNET;
+fn enter(monitor: &UnixStream, host_network: bool) -> Result<(), Failure> {
+    let network = if host_network { UnshareFlags::empty() } else { UnshareFlags::NEWNET };
+    let flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNS | network;
     sys::unshare(flags).about("user namespace").map_err(|failure| {
         failure.with_hint(
             "allow them: sysctl kernel.unprivileged_userns_clone=1, or user.max_user_namespaces; where AppArmor restricts \
