@@ -88,6 +88,7 @@ fn options_of_run_are_taken_as_people_write_them() {
         &["-p", "[::1]:61083:80", "-p", "localhost:61084:80", "-p", "[::1]::81/udp", "IMAGE"],
         &["-p", "61080-61081:80-81/tcp", "-P", "IMAGE"],
         &["--rm=false", "--tty=false", "--init=true", "IMAGE"],
+        &["--pull", "never", "--rm=false", "IMAGE"],
         &["--restart=no", "--pid=private", "--ipc", "private", "--uts=private", "--cgroupns=private", "IMAGE"],
         &["--security-opt", "seccomp=unconfined", "--security-opt=label=disable", "IMAGE"],
         &["--security-opt", "no-new-privileges", "--security-opt=apparmor:unconfined", "IMAGE"],
@@ -322,11 +323,16 @@ fn what_is_not_there_is_refused_with_one_line_that_names_the_alternative() {
         (&["commit", "--change", "RUN make", "x", "y"], "ONBUILD"),
         (&["pull", "--arch", "arm64", "x"], "--platform"),
         (&["push", "--all-tags", "x"], "name each tag"),
+        (&["pull", "--disable-content-trust", "x"], "leave it out"),
+        (&["save", "-m", "x"], "several images anyway"),
+        (&["diff", "--format", "json", "x"], "--json"),
+        (&["commit", "--include-volumes", "x", "y"], "leave it out"),
+        (&["volume", "create", "--name", "x"], "lamina volume create NAME"),
+        (&["--runtime", "runc", "ps"], "leave it out"),
         (&["push", "--sign-by", "me", "x"], "skopeo copy"),
         (&["rm", "--ignore", "x"], "--force"),
         (&["stop", "--cidfile", "f"], "lamina ps --quiet --filter"),
         (&["restart", "--running"], "lamina ps --quiet"),
-        (&["exec", "--preserve-fds", "1", "x", "y"], "-i < FILE"),
         (&["image", "diff", "x"], "lamina diff"),
         (&["image", "scp", "x"], "lamina load"),
         (&["image", "build", "."], "buildah build"),
@@ -344,6 +350,7 @@ fn what_is_not_there_is_refused_with_one_line_that_names_the_alternative() {
     ] {
         session.run(words).refused_usage(alternative);
     }
+    session.run(["exec", "--preserve-fds", "1", "x", "y"]).failed("-i < FILE");
     for (command, alternative) in commands {
         let finished = session.run([command, "x"]);
         finished.refused_usage(alternative);

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, PipeReader, PipeWriter};
+use std::io::{self, BufWriter, PipeReader, PipeWriter};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -114,25 +114,6 @@ impl Cp {
                 .with_status(USAGE)),
         }
     }
-}
-
-/// Writes the tar of all files of a machine, to standard output if no file is named.
-pub(super) fn root_of(machine: &Machine, file: Option<&Path>, global: &Global) -> Result<u8, Failure> {
-    let tool = [Manner { owners: false, follows: false }.packer(), "/", "."];
-    if let Some(file) = file {
-        let signals = Signals::catch()?;
-        let ends = Stdio::output(Piped::new(File::create(file).about(file.display())?));
-        return run(machine, &tool, ends, signals);
-    }
-    if rustix::stdio::stdout().is_terminal() {
-        let failure = Failure::new("lamina export", "a tar is not written to a terminal");
-        return Err(failure.with_hint("name a file").with_status(USAGE));
-    }
-    refuse_json(global, "the tar stream")?;
-    let signals = Signals::catch()?;
-    let (outcome, ends) = Outcome::of(global, false);
-    let status = run(machine, &tool, ends, signals)?;
-    outcome.tell(&machine.record.name, Ending::Status(status))
 }
 
 impl Manner {

@@ -9,15 +9,14 @@ use layer_store::{Cancellation, DiffId, Digest, Image, Observer, Packing, PullOp
 
 use super::bars::Bars;
 use super::registry_args::RegistryArgs;
-use super::{Global, acquired, cp, layout_tar, store};
+use super::{Global, acquired, layout_tar, store};
 use crate::failure::{About, Failure, USAGE};
 use crate::machine::{self, Machine};
 use crate::meter::Meter;
 use crate::print;
 
-/// Write an image as an OCI layout or as the archive of one, or a machine's files as a tar
+/// Write an image as an OCI layout, or as the archive of one
 ///
-/// The name of a machine writes the tar of its files to TARGET, or to standard output, as `docker export` does.
 /// The layers are plain tars with the DiffIDs that they have in the store; --preserve-digests writes them as they were pulled. docker,
 /// podman, skopeo, umoci and `lamina import` read layouts and archives. A layout that exists gets the image in addition to
 /// those that it has.
@@ -27,11 +26,10 @@ Examples:
   lamina export debian:12 ./debian-layout
   lamina export debian:12 ./layout && skopeo copy oci:layout docker-archive:debian.tar
   lamina export --preserve-digests debian:12 debian.tar
-  lamina export debian:12 - | ssh host docker load
-  lamina export web | tar -t")]
+  lamina export debian:12 - | ssh host docker load")]
 pub(super) struct Export {
-    /// The image, or a machine
-    #[arg(value_name = "REF|NAME")]
+    /// The image
+    #[arg(value_name = "REF")]
     image: String,
     /// A new directory, an existing layout, a file that ends with .tar, or - for standard output; oci:DIR and oci-archive:FILE as
     /// in skopeo
@@ -85,9 +83,12 @@ impl Target {
 impl Export {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         let written = self.target.as_ref().or(self.output.as_ref());
-        if let Some(machine) = self.machine(global)? {
-            let file = written.filter(|file| file.as_os_str() != "-");
-            return cp::root_of(&machine, file.map(PathBuf::as_path), global);
+        if self.is_machine(global)? {
+            let failure = Failure::new(&self.image, "it is a machine, not an image").with_hint(format_args!(
+                "lamina exec {0} tar -C / --one-file-system -c . writes its files; or commit it first: lamina commit {0} REF",
+                self.image
+            ));
+            return Err(failure.with_status(USAGE));
         }
         let Some(written) = written else {
             let failure = Failure::new("lamina export", "it is not said where the image is written to");
@@ -130,12 +131,12 @@ impl Export {
         Ok(0)
     }
 
-    /// Returns the machine that is meant: an image with the same name is meant first.
-    fn machine(&self, global: &Global) -> Result<Option<Machine>, Failure> {
-        let found = machine::is_valid_name(&self.image).then(|| Machine::find(&self.image).ok()).flatten();
-        let Some(machine) = found else { return Ok(None) };
-        let is_image = store::find(global)?.is_ok_and(|opened| store::image(&opened, &self.image).is_ok());
-        Ok((!is_image).then_some(machine))
+    /// Whether a machine has the name, and no image.
+    fn is_machine(&self, global: &Global) -> Result<bool, Failure> {
+        if !machine::is_valid_name(&self.image) || Machine::find(&self.image).is_err() {
+            return Ok(false);
+        }
+        Ok(!store::find(global)?.is_ok_and(|opened| store::image(&opened, &self.image).is_ok()))
     }
 
     fn promised(&self, image: &Image) -> Option<Digest> {

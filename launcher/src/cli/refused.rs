@@ -23,6 +23,7 @@ const MEMORY: &str = "a VM has the memory that --memory says, and no swap; leave
 const DISK: &str = "limit the whole machine instead: systemd-run --user --scope -p IOWeight=50 lamina run ...";
 const ADDRESS: &str = "the VM's address is always 10.0.2.15, behind this host's; publish ports with -p";
 const BUILD: &str = "it makes the image of a disk; Dockerfiles are built by `docker build` or `buildah build`";
+const CONTENT_TRUST: &str = "nothing here signs images in docker's way; leave it out";
 const REGISTRY: &str = "pull the image first, with the options of `lamina pull`";
 
 /// Options of `run` and `create`, and what to do instead. A `*` stands for any ending.
@@ -86,7 +87,10 @@ const OF_RUN: &[(&[&str], &str)] = &[
     (&["--pidfile", "--conmon-pidfile"], "`lamina inspect --json NAME` lists the processes; --cidfile writes the name"),
     (&["--preserve-fd*"], "share the file instead, as in -v FILE:/path, or pass its content with -i < FILE"),
     (&["--sdnotify"], "--detach returns when the machine is ready (--ready); in a unit of systemd, use Type=exec"),
-    (&["--seccomp-policy", "--rdt-class", "--personality", "--chrootdirs", "--cgroup-conf"], NAMESPACES),
+    (
+        &["--seccomp-policy", "--rdt-class", "--personality", "--chrootdirs", "--cgroup-conf"],
+        "Lamina has nothing like it; leave it out",
+    ),
     (
         &["--init-path", "--init-ctr", "--requires"],
         "start what must run before by a command of its own, or in a unit of systemd",
@@ -123,6 +127,12 @@ const OF_OTHERS: &[(&str, &[&str], &str)] = &[
     ("exec", &["--preserve-fd*", "--cidfile"], "name the machine, and pass content with -i < FILE"),
     ("pull", &["--arch", "--os", "--variant"], "write --platform OS/ARCH/VARIANT"),
     ("pull", &["--retry*", "--decryption-key"], "a transfer that breaks off is tried again by itself; leave it out"),
+    ("pull", &["--disable-content-trust"], CONTENT_TRUST),
+    ("push", &["--disable-content-trust"], CONTENT_TRUST),
+    ("save", &["--multi-image-archive", "-m"], "an archive may have several images anyway; leave it out"),
+    ("diff", &["--format"], "--json prints it as JSON"),
+    ("commit", &["--include-volumes"], "what is in volumes is never a part of an image; leave it out"),
+    ("create", &["--name"], "write the name by itself: lamina volume create NAME"),
     ("push", &["--all-tags", "-a"], "name each tag: lamina images --format '{{.Repository}}:{{.Tag}}' NAME"),
     (
         "push",
@@ -219,6 +229,9 @@ const OF_ALL: &[(&[&str], &str)] = &[
             "--noout",
             "--out",
             "--volumepath",
+            "--runtime",
+            "--module",
+            "--ssh",
         ],
         "Lamina has no such setting; leave it out",
     ),

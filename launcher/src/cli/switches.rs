@@ -38,6 +38,13 @@ pub(super) fn plain(arguments: &[OsString], lamina: impl FnOnce() -> clap::Comma
                 plain.push(word.clone());
                 plain.extend(words.next().cloned());
             }
+            Word::PerhapsBeforeValue => {
+                plain.push(word.clone());
+                let is_value = |next: &&OsString| next.to_str().is_none_or(|next| !next.starts_with('-'));
+                if words.clone().next().is_some_and(|next| is_value(&next)) {
+                    plain.extend(words.next().cloned());
+                }
+            }
             Word::Other => plain.push(word.clone()),
             Word::Name => {
                 plain.push(word.clone());
@@ -60,6 +67,8 @@ enum Word {
     Switch { name: String, rest: Option<String>, is_on: bool },
     /// An option whose value is the next word.
     BeforeValue,
+    /// An option whose value is the next word, unless that is an option.
+    PerhapsBeforeValue,
     /// Another option.
     Other,
     /// A command, an image and so on.
@@ -86,7 +95,7 @@ impl Word {
             (Some(switch), Some(is_on)) if is_switch(switch) => {
                 Self::Switch { name: format!("--{name}"), rest: None, is_on }
             }
-            (Some(argument), _) if value.is_none() && needs_value(argument) => Self::BeforeValue,
+            (Some(argument), _) if value.is_none() => Self::before_value(argument),
             // To turn off what Lamina does not do changes nothing.
             (None, Some(false)) if refused::is_switch(command.get_name(), name) => {
                 Self::Switch { name: format!("--{name}"), rest: None, is_on: false }
@@ -110,7 +119,7 @@ impl Word {
                         return Self::Switch { name: format!("-{letter}"), rest: before, is_on };
                     }
                 }
-                Some(argument) if rest.is_empty() && needs_value(argument) => return Self::BeforeValue,
+                Some(argument) if rest.is_empty() => return Self::before_value(argument),
                 _ => return Self::Other,
             }
         }
@@ -118,14 +127,21 @@ impl Word {
     }
 }
 
-fn is_switch(argument: &clap::Arg) -> bool {
-    matches!(argument.get_action(), ArgAction::SetTrue)
+impl Word {
+    /// Returns what an option is that has no value in its own word.
+    fn before_value(argument: &clap::Arg) -> Self {
+        let takes = matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
+        let least = argument.get_num_args().map_or(1, |range| range.min_values());
+        match takes && !argument.is_require_equals_set() {
+            true if least > 0 => Self::BeforeValue,
+            true => Self::PerhapsBeforeValue,
+            false => Self::Other,
+        }
+    }
 }
 
-fn needs_value(argument: &clap::Arg) -> bool {
-    let takes = matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
-    let least = argument.get_num_args().map_or(1, |range| range.min_values());
-    takes && least > 0 && !argument.is_require_equals_set()
+fn is_switch(argument: &clap::Arg) -> bool {
+    matches!(argument.get_action(), ArgAction::SetTrue)
 }
 
 /// Reads a truth value as docker and podman do (`strconv.ParseBool` of Go).
@@ -155,6 +171,9 @@ mod tests {
             ("run -e A=true --env B=1 --name=x -v=/a:/b i", "run -e A=true --env B=1 --name=x -v=/a:/b i"),
             ("run -e --rm=false i", "run -e --rm=false i"),
             ("run i --rm=false", "run i --rm=false"),
+            ("run --pull never --rm=false i", "run --pull never i"),
+            ("run --pull --rm=false i", "run --pull i"),
+            ("run --keep --tty=false i", "run --keep i"),
             ("run --init=1 i sh -c a=true", "run --init i sh -c a=true"),
             ("exec -it=false web x --y=true", "exec -i web x --y=true"),
             ("--store /s ps --all=true --no-trunc=false", "--store /s ps --all"),

@@ -276,6 +276,12 @@ struct Uploads {
     patches: usize,
 }
 
+/// Waits that are short after a failure, and long for an answer: a busy host takes its time to receive megabytes.
+fn prompt() -> PullOptions {
+    let first_wait = options().patience.first_wait;
+    PullOptions { patience: layer_store::Patience { first_wait, ..patient().patience }, ..patient() }
+}
+
 /// How many bytes the first upload gets through.
 const BROKEN_OFF: usize = 2_000_000;
 
@@ -345,7 +351,7 @@ fn an_upload_that_breaks_off_goes_on_where_the_registry_stands() {
     let (from, place, image) = with_one_large_layer();
     for resumes in [true, false] {
         let (state, fake) = breaking_off(500, resumes);
-        let options = PushOptions { registry: options(), ..PushOptions::default() };
+        let options = PushOptions { registry: prompt(), ..PushOptions::default() };
         let pushed = place.push(&from.name("app:1"), &fake.name("app:1"), &options).unwrap();
         assert_eq!(pushed.digest.to_string(), image.digest());
         let state = state.lock().unwrap();
@@ -359,7 +365,7 @@ fn a_push_that_ended_is_continued_by_the_next_one() {
     let (from, place, image) = with_one_large_layer();
     for resumes in [true, false] {
         let (state, fake) = breaking_off(400, resumes);
-        let options = PushOptions { registry: options(), ..PushOptions::default() };
+        let options = PushOptions { registry: prompt(), ..PushOptions::default() };
         let push = || place.push(&from.name("app:1"), &fake.name("app:1"), &options);
         push().unwrap_err();
         assert_eq!((state.lock().unwrap().bytes.len(), continued(&fake)), (BROKEN_OFF, 0));

@@ -79,7 +79,9 @@ socket.create_connection((\"host.containers.internal\", {port}), 2); print(\"rea
     containers
         .run(&["--network", "host", "--sysctl", "net.core.somaxconn=9"], &["true"])
         .failed("it would be set for this host");
-    containers.run(&["--dns", "2001:db8::1"], &["true"]).failed("--engine container --network host");
+    containers
+        .run(&["--network", "auto", "--dns", "2001:db8::1"], &["true"])
+        .failed("--engine container --network host");
     session.traces().assert_nothing_left();
 }
 
