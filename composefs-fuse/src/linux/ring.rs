@@ -204,12 +204,21 @@ impl Ring {
 
     /// Answers requests until the connection has ended.
     pub(super) fn serve(&mut self, server: &Server) -> io::Result<()> {
-        while self.wait()? {
-            let commit_id = self.memory.header.commit_id;
-            self.answer(server);
-            self.submit(self.command(COMMIT_AND_FETCH, commit_id), 1)?;
+        loop {
+            match self.wait() {
+                Ok(true) => {
+                    let commit_id = self.memory.header.commit_id;
+                    self.answer(server);
+                    self.submit(self.command(COMMIT_AND_FETCH, commit_id), 1)?;
+                }
+                Ok(false) => return Ok(()),
+                // The kernel has dropped the entry, and a queue without one is never served again.
+                Err(error) => {
+                    tracing::error!("the kernel refused a reply over io_uring: {error}");
+                    self.register()?;
+                }
+            }
         }
-        Ok(())
     }
 
     fn answer(&mut self, server: &Server) {

@@ -32,7 +32,7 @@ pub struct ServeOptions {
     pub mount: MountOptions,
     /// How many threads answer requests, at least one. All wait on one queue in the kernel, so more threads answer a
     /// single reader no faster. But a thread that waits for the disk answers no other request, and four readers of a
-    /// cold tree need four reads at once.
+    /// cold tree need four reads at once. FUSE over io_uring has a queue for each processor, and at least one thread for each.
     pub threads: usize,
     /// Where the counters can be read.
     pub stats: StatsOutlet,
