@@ -248,6 +248,8 @@ def main():
     global images_directory
     images_directory, programs, results, rounds = *sys.argv[1:4], int(sys.argv[4])
     measured = {"lamina": [], "overlayfs": []}
+    # What was started is ended, and what was mounted is unmounted.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="lamina-bench-containerd.", dir="/var/tmp") as directory:
         registry = Registry(directory, images_directory)
         try:
