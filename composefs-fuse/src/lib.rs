@@ -4,16 +4,15 @@
 //! and vhost-user-fs (the crate `vhost-user`) are two transports for its messages. Its counters in [`stats`], its cache
 //! policy and its errors are the same for both.
 //!
-//! # Why not `fuser`
+//! # Why two ways to read `/dev/fuse`
 //! The crate `fuser` reads requests from a FUSE device itself and hands them over as typed calls. A VM's requests come from
-//! a virtio queue instead, so both transports need a function from message to message, which `fuser` does not offer.
-//! Beside that function a second way to read `/dev/fuse` would only add a second policy to keep equal.
+//! a virtio queue instead, and Linux has messages that `fuser` cannot leave out (opens) or put together (listings with
+//! attributes), so Linux has a loop of its own. The `portable` module is the transport for other systems, by `fuser`: see
+//! there for what it costs. `composefs-fuse --transport fuser` mounts by it on Linux.
 //!
 //! # Other systems
-//! On systems other than Linux everything but the `linux` module compiles, and nothing mounts. `fuser` belongs in a macFUSE
-//! transport: macFUSE's kernel extension speaks version 7.19 with its own structures (`crtime` and `flags`
-//! in the attributes) and without `READDIRPLUS` and message-free opens, which the policy in `server` is built on and the
-//! handshake requires. It needs a second wire format and a second policy, and a Mac to test them on.
+//! Everything but the `linux` module compiles on every Unix. A Mac mounts by `portable::serve`, which is tested on Linux and
+//! only type-checked for a Mac.
 
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
@@ -22,6 +21,9 @@
 #[cfg(target_os = "linux")]
 pub mod linux;
 mod log_format;
+pub mod mount;
+mod mount_program;
+pub mod portable;
 mod reply;
 mod request;
 mod server;
@@ -29,4 +31,5 @@ pub mod stats;
 pub mod wire;
 
 pub use log_format::LogFormat;
+pub use mount_program::{MountProgram, ProgramEnd, ProgramError, ServerProcess, run_mount_program};
 pub use server::{CACHE_SECONDS, MAX_REPLY, MAX_REQUEST, Server, UserNamespace, report};

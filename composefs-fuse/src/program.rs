@@ -1,20 +1,19 @@
-//! The command line on Linux.
+//! The command line.
 
 use anyhow::anyhow;
 use clap::Parser;
-use composefs_fuse::linux::{
-    MountOptions, MountProgram, OptionError, ProgramEnd, ServeOptions, ServerProcess, StatsOutlet, run as run_program,
-    split_options,
-};
-use composefs_fuse::{LogFormat, Server};
+use composefs_fuse::mount::{MountOptions, OptionError, split_options};
+use composefs_fuse::{LogFormat, MountProgram, ProgramEnd, Server, ServerProcess, run_mount_program};
 use layer_store::{BaseId, Store, printable};
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
+
+use crate::serving::Serving;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,12 +46,8 @@ struct Arguments {
     /// Options of mount(8), such as allow_other, default_permissions, noexec, fsname=NAME
     #[arg(short = 'o', value_name = "OPTION,...")]
     options: Vec<String>,
-    /// How many threads answer the kernel
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
-    threads: u8,
-    /// Answer with counters as JSON at this socket too
-    #[arg(long, value_name = "SOCKET")]
-    stats: Option<PathBuf>,
+    #[command(flatten)]
+    serving: Serving,
     /// The file for messages once it serves in the background [default: ~/.local/state/lamina/mount.log]
     #[arg(long, value_name = "FILE", conflicts_with = "foreground")]
     log: Option<PathBuf>,
@@ -115,23 +110,18 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn mount_and_serve(arguments: &Arguments, mount: MountOptions) -> anyhow::Result<ExitCode> {
-    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|error| anyhow!("{}: {error}", path.display()));
-    let stats = match &arguments.stats {
-        Some(socket) => StatsOutlet::At(absolute(socket)?),
-        None => StatsOutlet::Default,
-    };
     let program = MountProgram {
         mount_point: arguments.dir.clone(),
-        options: ServeOptions { mount, threads: arguments.threads.into(), stats },
+        options: arguments.serving.options(mount)?,
         server: match (arguments.foreground, arguments.background_child) {
             (_, true) => ServerProcess::Background,
             (true, false) => ServerProcess::Foreground,
             (false, false) => ServerProcess::Start(for_background(std::env::args_os().skip(1).collect())),
         },
-        log: arguments.log.as_ref().map(absolute).transpose()?,
+        log: arguments.log.as_deref().map(absolute).transpose()?,
     };
-    let end = run_program::<anyhow::Error>(&program, || {
-        let root = arguments.store.as_ref().map(absolute).transpose()?.unwrap_or_else(Store::default_root);
+    let end = run_mount_program::<anyhow::Error>(&program, || {
+        let root = arguments.store.as_deref().map(absolute).transpose()?.unwrap_or_else(Store::default_root);
         let additional = arguments.additional_stores.iter().cloned().chain(Store::additional_roots_from_environment());
         let additional: Vec<PathBuf> = additional.map(|path| absolute(&path)).collect::<Result<_, _>>()?;
         let store = Store::open(&root)?.with_additional(&additional)?;
@@ -149,6 +139,10 @@ fn mount_and_serve(arguments: &Arguments, mount: MountOptions) -> anyhow::Result
             ExitCode::SUCCESS
         }
     })
+}
+
+pub(crate) fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| anyhow!("{}: {error}", path.display()))
 }
 
 /// Prints an error, which may quote input. Does not panic if standard error is closed.

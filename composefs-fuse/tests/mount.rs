@@ -4,7 +4,8 @@
 mod support;
 
 use composefs_fuse::Server;
-use composefs_fuse::linux::{MountError, MountOptions, MountPoint, ServeEvent, Unmount, Workers};
+use composefs_fuse::linux::{ServeEvent, Unmount, Workers};
+use composefs_fuse::mount::{MountError, MountOptions, MountPoint};
 use composefs_fuse::stats::Snapshot;
 use std::fs::{self, File};
 use std::io::{Read, Write};

@@ -20,6 +20,7 @@ pub mod stand_in;
 pub mod static_program;
 pub mod store_checks;
 pub mod traces;
+pub mod transport;
 pub mod tree;
 
 pub use engine::Engine;
@@ -33,4 +34,5 @@ pub use session::Session;
 pub use test_support::registry::Registry;
 pub use test_support::user::Actor;
 pub use test_support::{PATIENCE, Random, programs, until, until_some};
+pub use transport::Transport;
 pub use tree::{Deviation, TreeDump};

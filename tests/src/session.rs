@@ -14,7 +14,7 @@ use test_support::polling::beside;
 use crate::invocation::{Finished, Started};
 use crate::layout::Layer;
 use crate::traces::{MARK, Traces};
-use crate::{Actor, Engine, TreeDump, programs, until};
+use crate::{Actor, Engine, Transport, TreeDump, programs, until};
 
 /// The variable that names the accelerator of all guests, if it is not TCG.
 pub const ACCELERATOR: &str = "LAMINA_TEST_ACCELERATOR";
@@ -176,14 +176,31 @@ impl Session {
         self.ok([OsStr::new("import"), layout.as_os_str(), OsStr::new("--tag"), OsStr::new(reference)]);
     }
 
-    /// Mounts an image at a new mount point, `work/NAME`, as the actor.
+    /// Mounts an image at a new mount point, `work/NAME`, as the actor and by the transport of the test.
     ///
     /// # Panics
     /// When it cannot be mounted.
     #[must_use]
     pub fn mount(&self, reference: &str, name: &str) -> PathBuf {
+        self.mount_with(reference, name, &[])
+    }
+
+    /// The same with options that `lamina mount` and `composefs-fuse` both have.
+    ///
+    /// # Panics
+    /// When it cannot be mounted.
+    #[must_use]
+    pub fn mount_with(&self, reference: &str, name: &str, options: &[&str]) -> PathBuf {
         let point = self.work(name);
-        self.ok([OsStr::new("mount"), OsStr::new(reference), point.as_os_str()]);
+        let mut command = match Transport::current() {
+            Transport::Device => self.lamina(["mount", reference]),
+            Transport::Fuser => {
+                let mut command = self.program("composefs-fuse");
+                command.args(["--transport", "fuser", self.ok(["prepare", reference]).trim()]);
+                command
+            }
+        };
+        Finished::of(command.arg(&point).args(options)).succeeded();
         point
     }
 

@@ -1,47 +1,16 @@
-//! A directory to mount on, and how it is mounted: by the kernel for root, by `fusermount3` for others.
+//! How a directory is mounted on: by the kernel for root, by `fusermount3` for others.
 
-use super::error::{DEVICE, MountError};
 use super::fusermount::{self, HelperError};
-use super::options::{MountOptions, SUBTYPE, escaped};
 use super::unmount::{Unmount, unmount_absolute};
+use crate::mount::{DEVICE, MountError, MountOptions, MountPoint, SUBTYPE, escaped};
 use rustix::fs::{Access, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
-
-/// A directory that can be mounted on, by its absolute path.
-#[derive(Clone, Debug)]
-pub struct MountPoint(PathBuf);
 
 impl MountPoint {
-    /// Checks that `path` is an empty directory.
-    ///
-    /// # Errors
-    /// [`MountError::Missing`], [`MountError::NotDirectory`], [`MountError::NotEmpty`], [`MountError::Dead`] or
-    /// [`MountError::Unreadable`].
-    pub fn new(path: &Path) -> Result<Self, MountError> {
-        let failed = |source: io::Error| match Errno::from_io_error(&source) {
-            Some(Errno::NOENT) => MountError::Missing(path.to_owned()),
-            Some(Errno::NOTDIR) => MountError::NotDirectory(path.to_owned()),
-            Some(Errno::NOTCONN) => MountError::Dead(path.to_owned()),
-            _ => MountError::Unreadable { path: path.to_owned(), source },
-        };
-        let absolute = path.canonicalize().map_err(failed)?;
-        match absolute.read_dir().map_err(failed)?.next() {
-            None => Ok(Self(absolute)),
-            Some(_) => Err(MountError::NotEmpty(path.to_owned())),
-        }
-    }
-
-    /// Returns the absolute path, without symbolic links.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
     /// Mounts here. Returns the descriptor from which the kernel's requests are read.
     ///
     /// Root mounts by itself. Everyone else, and a root without the right to mount, uses `fusermount3`.
@@ -82,10 +51,10 @@ impl MountPoint {
             text.push(',');
             text.push_str(word);
         }
-        let refused = |source: io::Error| MountError::Refused { path: self.0.clone(), source };
+        let refused = |source: io::Error| MountError::Refused { path: self.path().to_owned(), source };
         let text = CString::new(text).map_err(|error| refused(error.into()))?;
         let kind = format!("fuse.{}", options.subtype);
-        rustix::mount::mount(&*options.fsname, &self.0, &*kind, flags, Some(text.as_c_str()))
+        rustix::mount::mount(&*options.fsname, self.path(), &*kind, flags, Some(text.as_c_str()))
             .map_err(|errno| refused(errno.into()))?;
         Ok(device)
     }
@@ -98,11 +67,11 @@ impl MountPoint {
         words.extend(options.noatime.then_some("noatime"));
         words.extend(options.access_words());
         let text = format!("{},fsname={},subtype={}", words.join(","), escaped(&options.fsname), options.subtype);
-        fusermount::mount(&self.0, text.as_ref()).map_err(|error| match error {
+        fusermount::mount(self.path(), text.as_ref()).map_err(|error| match error {
             HelperError::Missing => MountError::NoHelper,
             HelperError::Broken(cause) => MountError::BrokenHelper(cause),
             HelperError::Refused(said) if said.contains("user_allow_other") => MountError::AllowOtherRefused,
-            HelperError::Refused(complaint) => MountError::HelperRefused { path: self.0.clone(), complaint },
+            HelperError::Refused(complaint) => MountError::HelperRefused { path: self.path().to_owned(), complaint },
         })
     }
 
@@ -111,7 +80,7 @@ impl MountPoint {
     /// # Errors
     /// As [`unmount`](super::unmount).
     pub(super) fn unmount_type(&self, subtype: &str, how: Unmount) -> Result<(), MountError> {
-        unmount_absolute(&self.0, subtype, how)
+        unmount_absolute(self.path(), subtype, how)
     }
 
     /// Unmounts a mount of the default type that was made here.

@@ -1,12 +1,10 @@
 //! A mount from its beginning to its end.
 
-use super::error::MountError;
-use super::mount_point::MountPoint;
 use super::mount_table::connection_number;
-use super::options::MountOptions;
 use super::stats_socket::{StatsError, StatsSocket, stats_socket_path};
 use super::unmount::Unmount;
-use super::workers::{DeviceError, ServeEvent, Workers};
+use super::workers::{DeviceError, ServeEvent, StartWorkers, Workers};
+use crate::mount::{EXIT_PATIENCE, Ended, MountError, MountOptions, MountPoint, Served};
 use crate::server::Server;
 use crate::stats::Stats;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -16,11 +14,6 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
-
-/// How long threads may take to notice that the mount is gone. Those that wait in the kernel are woken at once, but one
-/// may be reading from a slow disk.
-const EXIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Kilobytes that root's mounts read ahead: as much as one request can carry ([`crate::MAX_REPLY`]).
 const READAHEAD_KILOBYTES: u32 = 1024;
@@ -34,13 +27,15 @@ pub struct ServeOptions {
     /// single reader no faster. But a thread that waits for the disk answers no other request, and four readers of a
     /// cold tree need four reads at once. FUSE over io_uring has a queue for each processor, and at least one thread for each.
     pub threads: usize,
+    /// What carries the requests: [`Workers::start`], or [`Workers::start_portable`] to try what a Mac has.
+    pub workers: StartWorkers,
     /// Where the counters can be read.
     pub stats: StatsOutlet,
 }
 
 impl Default for ServeOptions {
     fn default() -> Self {
-        Self { mount: MountOptions::default(), threads: 4, stats: StatsOutlet::Default }
+        Self { mount: MountOptions::default(), threads: 4, workers: Workers::start, stats: StatsOutlet::Default }
     }
 }
 
@@ -52,27 +47,6 @@ pub enum StatsOutlet {
     Default,
     /// At this socket, which must work, and at the default one.
     At(PathBuf),
-}
-
-/// A mount that was served to its end.
-#[derive(Debug)]
-pub struct Served {
-    /// How it ended.
-    pub ended: Ended,
-    /// What it was asked.
-    pub stats: Arc<Stats>,
-}
-
-/// How a mount ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// It was unmounted by another process.
-    Unmounted,
-    /// It was unmounted because of this signal.
-    Signal(i32),
-    /// The signal came while files were open. The mount is gone from the tree, and those files fail with `ENOTCONN`
-    /// when this process ends. Threads may still be serving them.
-    SignalWhileBusy(i32),
 }
 
 /// Why a mount could not be served to its end.
@@ -117,7 +91,7 @@ pub fn serve(
     let device = mount_point.mount(&options.mount)?;
     let mut mounted = Mounted::new(mount_point, &options.mount)?;
     let watched = device.try_clone().map_err(DeviceError::from)?;
-    let workers = Workers::start(&server, device, options.threads, &sender)?;
+    let workers = (options.workers)(&server, device, options.threads, &sender)?;
     // After the handshake, which sets it. Only root may, and nothing depends on it.
     if let Err(error) = raise_readahead(mounted.connection) {
         tracing::debug!("reading ahead 128 KiB at a time: {error}");

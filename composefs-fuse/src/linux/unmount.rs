@@ -1,10 +1,9 @@
 //! Unmounting, by the kernel or by `fusermount3`, and waiting until the server has let go of the store.
 
-use super::error::MountError;
 use super::fusermount::{self, HelperError};
 use super::mount_table::mounted_type;
-use super::options::SUBTYPE;
 use super::stats_socket::{clear_dead_socket, possible_sockets, wait_for_end};
+use crate::mount::{MountError, SUBTYPE};
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;

@@ -1,8 +1,10 @@
 //! Threads that carry requests from `/dev/fuse` to a server, and its replies back.
 
 use super::ring::{self, Ring};
+use crate::portable::Calls;
 use crate::server::{MAX_REPLY, MAX_REQUEST, Server};
 use crate::wire::{InHeader, InitFlags, InitIn, InitOut, Opcode, OutHeader};
+use fuser::{Session, SessionACL};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::io;
@@ -48,9 +50,13 @@ pub enum ServeEvent {
 #[derive(Debug)]
 pub struct Workers {
     workers: Vec<JoinHandle<()>>,
-    /// The threads alone keep the device open, so that the kernel notices when they have all ended.
-    device: Weak<OwnedFd>,
+    /// The threads alone keep the device open, so that the kernel notices when they have all ended. `fuser` does not show
+    /// the device that it keeps.
+    device: Option<Weak<OwnedFd>>,
 }
+
+/// Starts the threads that answer a mount: [`Workers::start`] or [`Workers::start_portable`].
+pub type StartWorkers = fn(&Arc<Server>, OwnedFd, usize, &Sender<ServeEvent>) -> Result<Workers, DeviceError>;
 
 impl Workers {
     /// Does the handshake, then serves from `threads` threads, at least one. Each sends to `events` when it ends. Where the
@@ -81,7 +87,27 @@ impl Workers {
         });
         let mut workers = workers.collect::<io::Result<Vec<_>>>()?;
         workers.extend(start_rings(server, &device, rings, events)?);
-        Ok(Self { workers, device: Arc::downgrade(&device) })
+        Ok(Self { workers, device: Some(Arc::downgrade(&device)) })
+    }
+
+    /// Does the same through the portable transport, the crate `fuser`, as on a Mac. It has one thread more, which waits for
+    /// the others and is the only one that sends to `events`.
+    ///
+    /// # Errors
+    /// As [`Workers::start`].
+    pub fn start_portable(
+        server: &Arc<Server>,
+        device: OwnedFd,
+        threads: usize,
+        events: &Sender<ServeEvent>,
+    ) -> Result<Self, DeviceError> {
+        let mut config = fuser::Config::default();
+        config.n_threads = Some(threads.max(1));
+        // The kernel decides who gets in.
+        let session = Session::from_fd(Calls::new(server), device, SessionACL::All, config);
+        let session = session.map_err(DeviceError::Handshake)?;
+        let worker = spawn("fuser".to_owned(), events, move || session.run())?;
+        Ok(Self { workers: vec![worker], device: None })
     }
 
     /// Returns how many threads serve.
@@ -96,8 +122,8 @@ impl Workers {
     /// A process that has been refused something because of that ends later than this becomes true.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.device.upgrade().is_none_or(|device| is_given_up(&device))
-            || self.workers.iter().all(JoinHandle::is_finished)
+        let given_up = |device: &Weak<OwnedFd>| device.upgrade().is_none_or(|device| is_given_up(&device));
+        self.device.as_ref().is_some_and(given_up) || self.workers.iter().all(JoinHandle::is_finished)
     }
 
     /// Waits until all threads have ended, which they do when the mount is gone.

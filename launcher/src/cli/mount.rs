@@ -4,11 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use composefs_fuse::Server;
-use composefs_fuse::linux::{
-    MountOptions, MountProgram, ProgramEnd, ProgramError, ServeOptions, ServerProcess, StatsOutlet, run as run_program,
-    split_options,
-};
+use composefs_fuse::linux::{ServeOptions, StatsOutlet};
+use composefs_fuse::mount::{MountOptions, split_options};
+use composefs_fuse::{MountProgram, ProgramEnd, ProgramError, Server, ServerProcess, run_mount_program};
 use layer_store::Store;
 
 use super::on_top::OnTop;
@@ -123,7 +121,12 @@ impl Mount {
         let foreground = self.foreground || words.foreground;
         let program = MountProgram {
             mount_point: self.directory.clone(),
-            options: ServeOptions { mount: words.mount.clone(), threads: self.threads.into(), stats },
+            options: ServeOptions {
+                mount: words.mount.clone(),
+                threads: self.threads.into(),
+                stats,
+                ..ServeOptions::default()
+            },
             server: match (self.background_child, foreground) {
                 (true, _) => ServerProcess::Background,
                 (false, true) => ServerProcess::Foreground,
@@ -131,7 +134,7 @@ impl Mount {
             },
             log: None,
         };
-        let end = run_program::<Failure>(&program, || self.server(global, &words))?;
+        let end = run_mount_program::<Failure>(&program, || self.server(global, &words))?;
         Ok(match end {
             ProgramEnd::InBackground => 0,
             ProgramEnd::Reported(status) => status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED),

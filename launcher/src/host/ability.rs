@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use composefs_fuse::Server;
-use composefs_fuse::linux::{MountOptions, MountPoint, Unmount, Workers};
+use composefs_fuse::linux::{Unmount, Workers};
+use composefs_fuse::mount::{MountOptions, MountPoint};
 use layer_store::{Silent, Store};
 
 use crate::failure::{About, Failure};

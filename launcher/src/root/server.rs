@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use composefs_fuse::Server;
-use composefs_fuse::linux::{MountOptions, MountPoint, Unmount, Workers};
+use composefs_fuse::linux::{Unmount, Workers};
+use composefs_fuse::mount::{MountOptions, MountPoint};
 use layer_store::{BlockDevice, View};
 use vhost_user::VhostUserDevice;
 

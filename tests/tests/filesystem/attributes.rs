@@ -11,6 +11,16 @@ use rustix::fs::{StatVfsMountFlags, lstat, statfs, statvfs};
 use crate::fixture::{REFERENCE, merged_tree, session_with};
 use crate::getdents::{each_directory, records};
 
+end_to_end::on_transports! {
+    link_and_block_counts_of_merged_directories_equal_those_unpacked,
+    link_and_block_counts_of_a_debian_equal_those_unpacked,
+    small_directory_takes_a_block_as_on_ext4,
+    sparse_file_takes_the_blocks_that_are_stored,
+    inode_numbers_are_the_same_after_a_remount,
+    paths_share_an_inode_number_where_they_share_the_file,
+    statfs_tells_a_full_read_only_file_system_of_the_size_of_its_layers,
+}
+
 /// `read` of every path of a tree, `.` for its root.
 fn each_path<T>(root: &Path, read: impl Fn(&Path) -> T) -> BTreeMap<PathBuf, T> {
     let mut found = BTreeMap::from([(PathBuf::from("."), read(root))]);
@@ -58,17 +68,14 @@ fn counts_equal_those_unpacked(layout: &Path) {
     session.umount(&point);
 }
 
-#[test]
 fn link_and_block_counts_of_merged_directories_equal_those_unpacked() {
     counts_equal_those_unpacked(merged_tree().path());
 }
 
-#[test]
 fn link_and_block_counts_of_a_debian_equal_those_unpacked() {
     counts_equal_those_unpacked(&Image::Corners.layout());
 }
 
-#[test]
 fn small_directory_takes_a_block_as_on_ext4() {
     let session = session_with(Actor::User, merged_tree().path());
     let point = session.mount(REFERENCE, "mounted");
@@ -84,7 +91,6 @@ fn small_directory_takes_a_block_as_on_ext4() {
     session.umount(&point);
 }
 
-#[test]
 fn sparse_file_takes_the_blocks_that_are_stored() {
     // Stored: 8,192 bytes from 1 MiB on, which are two blocks, and one byte at the end, which is a third.
     let script = "
@@ -98,7 +104,6 @@ fn sparse_file_takes_the_blocks_that_are_stored() {
     session.umount(&point);
 }
 
-#[test]
 fn inode_numbers_are_the_same_after_a_remount() {
     let session = session_with(Actor::User, &Image::Corners.layout());
     let number = |path: &Path| lstat(path).expect("a listed path").st_ino;
@@ -118,7 +123,6 @@ fn inode_numbers_are_the_same_after_a_remount() {
     session.umount(&point);
 }
 
-#[test]
 fn paths_share_an_inode_number_where_they_share_the_file() {
     let layout = merged_tree();
     let session = session_with(Actor::User, layout.path());
@@ -140,7 +144,6 @@ fn paths_share_an_inode_number_where_they_share_the_file() {
     session.umount(&point);
 }
 
-#[test]
 fn statfs_tells_a_full_read_only_file_system_of_the_size_of_its_layers() {
     let layers = [("lower", 10_000), ("upper", 50_000)].map(|(name, size)| Layer::of_files(&[(name, &vec![1; size])]));
     let session = session_with(Actor::User, Layout::of(&layers).path());

@@ -9,6 +9,15 @@ use rustix::io::Errno;
 use crate::calls::{At, CHANGING, Call, LOOKING, Outcome, dump, paths, tree};
 use crate::fixture::{REFERENCE, ReadOnly, SHOWN, mount_for_all, session_with};
 
+end_to_end::on_transports! {
+    looking_at_every_kind_of_path_says_what_it_says_of_the_unpacked_tree,
+    changing_every_kind_of_path_fails_as_on_the_unpacked_tree,
+    ordinary_user_sees_in_a_mount_of_their_own_what_root_sees_unpacked,
+    every_change_is_refused_because_the_tree_is_read_only,
+    open_files_take_no_change_either,
+    errors_are_those_of_the_manual,
+}
+
 /// What every call returns for every path below `root`.
 fn outcomes<'a>(calls: &[&'a Call], root: &Path) -> Vec<(&'a str, String, Outcome)> {
     let mut outcomes = Vec::new();
@@ -47,7 +56,6 @@ fn shown_and_model() -> (Session, ReadOnly, std::path::PathBuf) {
     (session, model, shown)
 }
 
-#[test]
 fn looking_at_every_kind_of_path_says_what_it_says_of_the_unpacked_tree() {
     let (session, model, shown) = shown_and_model();
     let calls: Vec<_> = LOOKING.iter().collect();
@@ -58,7 +66,6 @@ fn looking_at_every_kind_of_path_says_what_it_says_of_the_unpacked_tree() {
     session.umount(&shown);
 }
 
-#[test]
 fn changing_every_kind_of_path_fails_as_on_the_unpacked_tree() {
     let (session, model, shown) = shown_and_model();
     let before = dump(&shown);
@@ -71,7 +78,6 @@ fn changing_every_kind_of_path_fails_as_on_the_unpacked_tree() {
     session.umount(&shown);
 }
 
-#[test]
 fn ordinary_user_sees_in_a_mount_of_their_own_what_root_sees_unpacked() {
     let layout = tree();
     let session = session_with(Actor::User, layout.path());
@@ -86,13 +92,11 @@ fn ordinary_user_sees_in_a_mount_of_their_own_what_root_sees_unpacked() {
     session.umount(&shown);
 }
 
-#[test]
 fn every_change_is_refused_because_the_tree_is_read_only() {
     let layout = tree();
-    for (actor, option) in [(Actor::User, "--verbose"), (Actor::Root, "--allow-other")] {
+    for (actor, options) in [(Actor::User, &[][..]), (Actor::Root, &["-o", "allow_other"])] {
         let session = session_with(actor, layout.path());
-        let shown = session.work(SHOWN);
-        session.ok(["mount", option, REFERENCE, shown.to_str().expect("a plain path")]);
+        let shown = session.mount_with(REFERENCE, SHOWN, options);
         let wrong: Vec<_> = actor.act(|| {
             let outcome = |target: &str, call: &Call| (call.make)(&At { root: &shown, path: &shown.join(target) });
             let outcomes = CHANGING.iter().map(|(target, call)| (call.name, outcome(target, call)));
@@ -103,7 +107,6 @@ fn every_change_is_refused_because_the_tree_is_read_only() {
     }
 }
 
-#[test]
 fn open_files_take_no_change_either() {
     let (session, model, shown) = shown_and_model();
     let outcomes = |root: &Path, path: &str| {
@@ -136,7 +139,6 @@ fn open_files_take_no_change_either() {
     session.umount(&shown);
 }
 
-#[test]
 fn errors_are_those_of_the_manual() {
     let long = "0".repeat(255);
     let longer = "0".repeat(256);

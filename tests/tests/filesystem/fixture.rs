@@ -19,9 +19,7 @@ pub(crate) fn session_with(actor: Actor, layout: &Path) -> Session {
 
 /// Mounts the image for every user, with owners and modes checked. Only root may do so everywhere.
 pub(crate) fn mount_for_all(session: &Session, name: &str) -> PathBuf {
-    let point = session.work(name);
-    session.ok(["mount", "--allow-other", REFERENCE, point.to_str().expect("a plain path")]);
-    point
+    session.mount_with(REFERENCE, name, &["-o", "allow_other"])
 }
 
 /// A tree of directories of one layer and of both layers, nested in each other and next to each other.

@@ -11,6 +11,12 @@ use rustix::fs::lstat;
 use crate::fixture::{REFERENCE, merged_tree, session_with};
 use crate::getdents::{Directory, Record, each_directory, records};
 
+end_to_end::on_transports! {
+    listings_of_200_000_entries_survive_seeks_rewinds_and_concurrent_readers,
+    records_of_merged_and_single_directories_are_what_stat_says,
+    records_of_a_debian_are_what_stat_says,
+}
+
 /// Entries of the large directories.
 const ENTRIES: usize = 200_000;
 
@@ -114,7 +120,6 @@ fn readers_of_one_file_share_its_entries(directory: &Path) {
     assert_complete(&listing);
 }
 
-#[test]
 fn listings_of_200_000_entries_survive_seeks_rewinds_and_concurrent_readers() {
     let session = large_directories();
     for check in [positions_last, readers_see_the_same, readers_of_one_file_share_its_entries] {
@@ -169,12 +174,10 @@ fn listings_of_an_image_are_true(layout: &Path) {
     session.umount(&point);
 }
 
-#[test]
 fn records_of_merged_and_single_directories_are_what_stat_says() {
     listings_of_an_image_are_true(merged_tree().path());
 }
 
-#[test]
 fn records_of_a_debian_are_what_stat_says() {
     listings_of_an_image_are_true(&Image::Corners.layout());
 }

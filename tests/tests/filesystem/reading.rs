@@ -10,12 +10,19 @@ use rustix::io::{Errno, pread};
 
 use crate::fixture::{REFERENCE, session_with};
 
+end_to_end::on_transports! {
+    direct_and_cached_reads_give_the_same_bytes_at_any_offset,
+    program_runs_from_a_mount_and_reads_it,
+    programs_of_an_image_run_with_its_own_libraries,
+    mapping_is_private_or_read_only,
+    locks_and_leases_of_a_read_only_file_work,
+}
+
 /// Bytes in which no two pages are equal.
 fn content() -> Vec<u8> {
     (0..300_001_u32).flat_map(|number| number.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect()
 }
 
-#[test]
 fn direct_and_cached_reads_give_the_same_bytes_at_any_offset() {
     let content = content();
     let session = session_with(Actor::User, Layout::of(&[Layer::of_files(&[("file", &content)])]).path());
@@ -39,7 +46,6 @@ fn direct_and_cached_reads_give_the_same_bytes_at_any_offset() {
     session.umount(&point);
 }
 
-#[test]
 fn program_runs_from_a_mount_and_reads_it() {
     let program = std::fs::read(built("tree-dump")).expect("tree-dump");
     let layer = Layer::of_files(&[("etc/motd", b"hello"), ("bin/tree-dump", &program)]);
@@ -63,7 +69,6 @@ fn program_runs_from_a_mount_and_reads_it() {
     session.umount(&point);
 }
 
-#[test]
 fn programs_of_an_image_run_with_its_own_libraries() {
     let session = session_with(Actor::Root, &Image::Corners.layout());
     let point = session.mount(REFERENCE, "mounted");
@@ -74,7 +79,6 @@ fn programs_of_an_image_run_with_its_own_libraries() {
     session.umount(&point);
 }
 
-#[test]
 fn mapping_is_private_or_read_only() {
     let content = content();
     let session = session_with(Actor::Root, Layout::of(&[Layer::of_files(&[("file", &content)])]).path());
@@ -105,7 +109,6 @@ sys.stdout.buffer.write(shared[:])
     session.umount(&point);
 }
 
-#[test]
 fn locks_and_leases_of_a_read_only_file_work() {
     let session = session_with(Actor::User, Layout::of(&[Layer::of_files(&[("file", b"content")])]).path());
     let point = session.mount(REFERENCE, "mounted");

@@ -9,6 +9,15 @@ use end_to_end::{Actor, Finished, Image, Session, TreeDump};
 
 use crate::fixture::{REFERENCE, merged_tree, session_with};
 
+end_to_end::on_transports! {
+    find_sees_the_unpacked_tree,
+    du_counts_what_it_counts_in_the_unpacked_tree,
+    tar_packs_the_unpacked_tree,
+    rsync_finds_nothing_to_do,
+    copy_is_the_unpacked_tree,
+    tools_of_root_and_of_an_ordinary_user_see_an_unpacked_debian,
+}
+
 /// An image, mounted by `actor` and unpacked.
 struct Pair {
     session: Session,
@@ -107,7 +116,6 @@ impl Pair {
     }
 }
 
-#[test]
 fn find_sees_the_unpacked_tree() {
     let layout = merged_tree();
     for actor in [Actor::User, Actor::Root] {
@@ -117,7 +125,6 @@ fn find_sees_the_unpacked_tree() {
     }
 }
 
-#[test]
 fn du_counts_what_it_counts_in_the_unpacked_tree() {
     let layout = merged_tree();
     for actor in [Actor::User, Actor::Root] {
@@ -129,28 +136,24 @@ fn du_counts_what_it_counts_in_the_unpacked_tree() {
     }
 }
 
-#[test]
 fn tar_packs_the_unpacked_tree() {
     let pair = Pair::of(Actor::Root, merged_tree().path());
     pair.tar();
     pair.end();
 }
 
-#[test]
 fn rsync_finds_nothing_to_do() {
     let pair = Pair::of(Actor::Root, merged_tree().path());
     pair.rsync();
     pair.end();
 }
 
-#[test]
 fn copy_is_the_unpacked_tree() {
     let pair = Pair::of(Actor::Root, merged_tree().path());
     pair.copy();
     pair.end();
 }
 
-#[test]
 fn tools_of_root_and_of_an_ordinary_user_see_an_unpacked_debian() {
     let layout = Image::Corners.layout();
     let root = Pair::of(Actor::Root, &layout);

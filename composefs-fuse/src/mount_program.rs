@@ -1,10 +1,11 @@
 //! A program that mounts an image and serves it, in the background unless told otherwise. `lamina mount` and
 //! `composefs-fuse` are two command lines for it.
 
-use super::background::{self, BackgroundError};
-use super::error::MountError;
-use super::mount_point::MountPoint;
-use super::serve::{Ended, ServeError, ServeOptions, Served, serve};
+#[cfg(target_os = "linux")]
+use crate::linux::{ServeError, ServeOptions, serve};
+use crate::mount::{self, BackgroundError, Ended, MountError, MountPoint, Served};
+#[cfg(not(target_os = "linux"))]
+use crate::portable::{ServeError, ServeOptions, serve};
 use crate::server::Server;
 use layer_store::user_dirs;
 use std::ffi::OsString;
@@ -72,12 +73,12 @@ pub enum ProgramError {
 ///
 /// # Errors
 /// That of `open`, or a [`ProgramError`].
-pub fn run<E: From<ProgramError>>(
+pub fn run_mount_program<E: From<ProgramError>>(
     program: &MountProgram,
     open: impl FnOnce() -> Result<Server, E>,
 ) -> Result<ProgramEnd, E> {
     if let ServerProcess::Start(arguments) = &program.server {
-        return match background::start(arguments) {
+        return match mount::start(arguments) {
             Ok(()) => Ok(ProgramEnd::InBackground),
             Err(BackgroundError::Ended(status)) => Ok(ProgramEnd::Reported(status)),
             Err(error) => Err(ProgramError::from(error).into()),
@@ -85,13 +86,13 @@ pub fn run<E: From<ProgramError>>(
     }
     let in_background = matches!(program.server, ServerProcess::Background);
     if in_background {
-        background::detach().map_err(ProgramError::Detach)?;
+        mount::detach().map_err(ProgramError::Detach)?;
     }
     // Before the store is opened: the most common mistake is the cheapest to find.
     let mount_point = MountPoint::new(&program.mount_point).map_err(ProgramError::from)?;
     let server = Arc::new(open()?);
     let log = program.log.clone().or_else(|| Some(user_dirs::state().ok()?.join("mount.log")));
-    let ready = || if in_background { background::report_ready(log.as_deref()) } else { Ok(()) };
+    let ready = || if in_background { mount::report_ready(log.as_deref()) } else { Ok(()) };
     let served = serve(server, &mount_point, &program.options, ready).map_err(ProgramError::from)?;
     if let Ended::SignalWhileBusy(_) = served.ended {
         tracing::warn!("{}: files were still open; reading them fails from now on", mount_point.path().display());

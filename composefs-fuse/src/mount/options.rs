@@ -1,7 +1,7 @@
 //! How a view is mounted, and the words for it after `-o` of mount(8).
 
 /// The type shown in `/proc/self/mounts`, after `fuse.`.
-pub(super) const SUBTYPE: &str = "lamina";
+pub(crate) const SUBTYPE: &str = "lamina";
 
 /// How a view is mounted. It is always read-only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct MountOptions {
     pub noatime: bool,
     /// The source that `/proc/self/mounts` shows.
     pub fsname: String,
-    /// The type that `/proc/self/mounts` shows, after `fuse.`. [`unmount`](super::unmount) removes only mounts of the
+    /// The type that `/proc/self/mounts` shows, after `fuse.`. `lamina umount` removes only mounts of the
     /// default type.
     pub subtype: String,
 }
@@ -165,7 +165,7 @@ impl MountOptions {
     }
 
     /// The options that decide who gets in.
-    pub(super) fn access_words(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn access_words(&self) -> impl Iterator<Item = &'static str> {
         let checked = self.allow_other || self.default_permissions;
         self.allow_other.then_some("allow_other").into_iter().chain(checked.then_some("default_permissions"))
     }
@@ -201,7 +201,7 @@ pub fn split_options(list: &str) -> Vec<String> {
 }
 
 /// Writes `value` so that [`split_options`] and `fusermount3` read it as one value.
-pub(super) fn escaped(value: &str) -> String {
+pub(crate) fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace(',', "\\,")
 }
 

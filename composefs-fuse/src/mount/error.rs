@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 /// The kernel's end of every connection.
-pub(super) const DEVICE: &str = "/dev/fuse";
+pub(crate) const DEVICE: &str = "/dev/fuse";
 
 /// Why something was not mounted or unmounted.
 #[derive(Debug, thiserror::Error)]

@@ -29,7 +29,7 @@ pub enum BackgroundError {
 ///
 /// # Errors
 /// After [`BackgroundError::Ended`] the process has reported why itself: end with its status and print nothing.
-pub(super) fn start(arguments: &[OsString]) -> Result<(), BackgroundError> {
+pub(crate) fn start(arguments: &[OsString]) -> Result<(), BackgroundError> {
     let program = std::env::current_exe().map_err(BackgroundError::Start)?;
     let mut command = Command::new(program);
     command.args(arguments);
@@ -55,7 +55,7 @@ fn is_ready(child: &mut Child) -> bool {
 ///
 /// # Errors
 /// This process leads a process group already, which a process started by [`start`] does not.
-pub(super) fn detach() -> io::Result<()> {
+pub(crate) fn detach() -> io::Result<()> {
     rustix::process::setsid()?;
     Ok(())
 }
@@ -65,7 +65,7 @@ pub(super) fn detach() -> io::Result<()> {
 ///
 /// # Errors
 /// No process waits any longer, so the mount is not wanted.
-pub(super) fn report_ready(log: Option<&Path>) -> io::Result<()> {
+pub(crate) fn report_ready(log: Option<&Path>) -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     let errors = log.and_then(|path| open_log(path).ok());
     rustix::process::chdir("/")?;

@@ -1,0 +1,65 @@
+//! The options for how a mount is served, which depend on the system.
+
+#[cfg(target_os = "linux")]
+pub(crate) use linux::Serving;
+#[cfg(not(target_os = "linux"))]
+pub(crate) use portable::Serving;
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use clap::ValueEnum;
+    use composefs_fuse::linux::{ServeOptions, StatsOutlet, Workers};
+    use composefs_fuse::mount::MountOptions;
+    use std::path::PathBuf;
+
+    #[derive(clap::Args)]
+    pub(crate) struct Serving {
+        /// How many threads answer the kernel
+        #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+        threads: u8,
+        /// What carries the kernel's requests: `device`, which is faster, or `fuser`, which is what a Mac has
+        #[arg(long, value_enum, default_value_t = Transport::Device)]
+        transport: Transport,
+        /// Answer with counters as JSON at this socket too
+        #[arg(long, value_name = "SOCKET")]
+        stats: Option<PathBuf>,
+    }
+
+    #[derive(Clone, Copy, ValueEnum)]
+    enum Transport {
+        Device,
+        Fuser,
+    }
+
+    impl Serving {
+        /// Returns what these options say for a mount by `mount`.
+        pub(crate) fn options(&self, mount: MountOptions) -> anyhow::Result<ServeOptions> {
+            let workers = match self.transport {
+                Transport::Device => Workers::start,
+                Transport::Fuser => Workers::start_portable,
+            };
+            let stats = match &self.stats {
+                Some(socket) => StatsOutlet::At(crate::program::absolute(socket)?),
+                None => StatsOutlet::Default,
+            };
+            Ok(ServeOptions { mount, threads: self.threads.into(), workers, stats })
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod portable {
+    use composefs_fuse::mount::MountOptions;
+    use composefs_fuse::portable::ServeOptions;
+
+    #[derive(clap::Args)]
+    pub(crate) struct Serving {}
+
+    impl Serving {
+        /// Returns what these options say for a mount by `mount`.
+        #[expect(clippy::unnecessary_wraps, reason = "as on Linux, where paths of sockets can be wrong")]
+        pub(crate) fn options(&self, mount: MountOptions) -> anyhow::Result<ServeOptions> {
+            Ok(ServeOptions { mount })
+        }
+    }
+}

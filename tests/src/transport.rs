@@ -1,0 +1,50 @@
+//! The transports that a mount's requests can take to the server.
+//!
+//! [`on_transports`](crate::on_transports) makes one test of a function for each: `reading::mapping_is_private_or_read_only::fuser`.
+
+use std::cell::Cell;
+
+/// What carries the kernel's requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Our own loop over `/dev/fuse`, as `lamina mount` has it.
+    #[default]
+    Device,
+    /// The crate `fuser`, as on a Mac: `composefs-fuse --transport fuser`.
+    Fuser,
+}
+
+thread_local! {
+    static CURRENT: Cell<Transport> = const { Cell::new(Transport::Device) };
+}
+
+impl Transport {
+    /// Runs a test whose sessions mount by this transport.
+    pub fn during(self, test: impl FnOnce()) {
+        CURRENT.set(self);
+        test();
+    }
+
+    /// The transport of this thread's test.
+    pub(crate) fn current() -> Self {
+        CURRENT.get()
+    }
+}
+
+/// Makes two tests of each function that is named: one for each [`Transport`].
+#[macro_export]
+macro_rules! on_transports {
+    ($($test:ident),+ $(,)?) => { $(
+        mod $test {
+            #[test]
+            fn device() {
+                $crate::Transport::Device.during(super::$test);
+            }
+
+            #[test]
+            fn fuser() {
+                $crate::Transport::Fuser.during(super::$test);
+            }
+        }
+    )+ };
+}
