@@ -13,9 +13,8 @@ pub use point::MountPoint;
 
 #[cfg(target_os = "linux")]
 pub(crate) use error::DEVICE;
-pub(crate) use options::SUBTYPE;
 #[cfg(target_os = "linux")]
-pub(crate) use options::escaped;
+pub(crate) use options::{SUBTYPE, escaped};
 
 use crate::stats::Stats;
 use std::sync::Arc;

@@ -165,6 +165,7 @@ impl MountOptions {
     }
 
     /// The options that decide who gets in.
+    #[cfg(target_os = "linux")]
     pub(crate) fn access_words(&self) -> impl Iterator<Item = &'static str> {
         let checked = self.allow_other || self.default_permissions;
         self.allow_other.then_some("allow_other").into_iter().chain(checked.then_some("default_permissions"))
@@ -201,6 +202,7 @@ pub fn split_options(list: &str) -> Vec<String> {
 }
 
 /// Writes `value` so that [`split_options`] and `fusermount3` read it as one value.
+#[cfg(any(target_os = "linux", test))]
 pub(crate) fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace(',', "\\,")
 }

@@ -24,5 +24,6 @@ mod answer;
 mod calls;
 mod serve;
 
+#[cfg(target_os = "linux")]
 pub(crate) use calls::Calls;
 pub use serve::{ServeError, ServeOptions, serve};
