@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use composefs_fuse::Server;
-use composefs_fuse::linux::{MountOptions, MountProgram, ServeOptions, ServerProcess, StatsOutlet, run};
+use composefs_fuse::linux::ServeOptions;
+use composefs_fuse::mount::MountOptions;
+use composefs_fuse::{MountProgram, ServerProcess, run_mount_program};
 use layer_store::BaseId;
 
 use crate::store::StoreOptions;
@@ -37,11 +39,11 @@ impl View {
         let mount = MountOptions { allow_other: true, suid: true, dev: true, ..MountOptions::default() };
         let program = MountProgram {
             mount_point: self.point.clone(),
-            options: ServeOptions { mount, threads: 4, stats: StatsOutlet::Default },
+            options: ServeOptions { mount, ..ServeOptions::default() },
             server: ServerProcess::Background,
             log: Some(self.log.clone()),
         };
-        let ended = run::<anyhow::Error>(&program, || {
+        let ended = run_mount_program::<anyhow::Error>(&program, || {
             let store = store.open()?.with_purpose("containerd's containers");
             // The view has its own lease.
             Ok(Server::new(Arc::new(store.bases().open(&self.base)?)))

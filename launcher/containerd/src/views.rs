@@ -13,7 +13,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use composefs_fuse::linux::{MountError, Unmount, unmount};
+use composefs_fuse::linux::{Unmount, unmount};
+use composefs_fuse::mount::MountError;
 use layer_store::{BaseId, DiffId, Silent};
 use rustix::fs::statfs;
 use rustix::io::Errno;
