@@ -135,8 +135,9 @@ fn ask(prompt: &str, echo: bool) -> Result<String, Failure> {
         let mut terminal = std::io::stderr().lock();
         terminal.write_all(text.as_bytes()).and_then(|()| terminal.flush()).about("terminal")
     };
-    show(prompt)?;
+    // First, because the terminal shows what is typed until then.
     let raw = RawTerminal::enter().about("terminal")?;
+    show(prompt)?;
     let (mut typed, mut byte) = (Vec::new(), [0]);
     let ended = loop {
         if std::io::stdin().lock().read(&mut byte).about("terminal")? == 0 {
