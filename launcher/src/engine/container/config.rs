@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::ids::Ids;
 use super::runtime::has_unified_cgroups;
-use super::stage::GROUPS;
+use super::stage::{COPIED, GROUPS};
 use super::{options, seccomp};
 use crate::engine::plan::{Bind, Container, Upper};
 
@@ -75,9 +75,6 @@ impl Groups {
         }
     }
 }
-
-/// The option of a file system in memory that makes the runtimes copy there what the image has in its place.
-pub(super) const COPIED: &str = "tmpcopyup";
 
 /// The descriptors that the container's init inherits from number 3 on, by what it is told about each. `groups` says whether
 /// it has control groups.

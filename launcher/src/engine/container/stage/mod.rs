@@ -51,6 +51,9 @@ pub(crate) const CONTAINER: &str = "__container";
 /// The name in the place of the stage where the container's control groups are mounted.
 pub(super) const GROUPS: &str = "groups";
 
+/// The option of a file system in memory that makes the runtimes copy there what the image has in its place.
+pub(super) const COPIED: &str = "tmpcopyup";
+
 /// What the stage says once it is in its namespaces, and what it waits for then.
 pub(super) const ENTERED: &str = "entered";
 pub(super) const GO: &str = "go";

@@ -19,8 +19,7 @@ use rustix::thread::UnshareFlags;
 use serde_json::{Value, json};
 
 use super::fill::fill;
-use super::{GROUPS, Spec, tied};
-use crate::engine::container::config::COPIED;
+use super::{COPIED, GROUPS, Spec, tied};
 use crate::engine::plan::{ContainerRoot, Format, Upper};
 use crate::failure::{About, Failure};
 use crate::host::child;
