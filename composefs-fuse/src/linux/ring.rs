@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -92,7 +93,10 @@ struct Memory {
 /// One ring with one entry of one queue.
 pub(super) struct Ring {
     ring: IoUring<Entry128, cqueue::Entry>,
-    memory: Memory,
+    /// Dropped unless a command is in flight.
+    memory: ManuallyDrop<Memory>,
+    /// Whether a command was submitted that has not completed, so that the kernel may access the memory.
+    is_in_flight: bool,
     device: Arc<OwnedFd>,
     queue: u16,
     /// The whole request, as it would arrive through the device.
@@ -104,7 +108,8 @@ pub(super) struct Ring {
 /// Creates `threads` rings, and at least one for each processor, if the kernel can use them.
 pub(super) fn create(device: &Arc<OwnedFd>, threads: usize) -> Option<Vec<Ring>> {
     let enabled = fs::read_to_string("/sys/module/fuse/parameters/enable_uring").ok()?;
-    if !enabled.starts_with(['Y', '1']) {
+    // The kernel wants room for as many pages as a request may have (`fuse_uring_create`), and replies have room for small ones.
+    if !enabled.starts_with(['Y', '1']) || rustix::param::page_size() != 4096 {
         return None;
     }
     let possible = fs::read_to_string("/sys/devices/system/cpu/possible").ok()?;
@@ -128,7 +133,8 @@ impl Ring {
         let ring = ring.inspect_err(|error| tracing::debug!("no FUSE over io_uring: {error}")).ok()?;
         Some(Self {
             ring,
-            memory: Memory::new(),
+            memory: ManuallyDrop::new(Memory::new()),
+            is_in_flight: false,
             device: Arc::clone(device),
             queue,
             request: vec![0; MAX_REQUEST].into(),
@@ -146,7 +152,7 @@ impl Ring {
         let command = Command { address: self.memory.places.as_ptr() as u64, length: 2, ..self.command(REGISTER, 0) };
         self.submit(command, 0)?;
         // What the kernel refuses, it refuses at once. A request may be there already.
-        match self.ring.completion().next().map(|completed| completed.result()) {
+        match self.completed() {
             Some(refused @ ..0) => Err(io::Error::from_raw_os_error(-refused)),
             Some(_) => {
                 self.has_request = true;
@@ -170,9 +176,11 @@ impl Ring {
     fn submit(&mut self, command: Command, wanted: usize) -> io::Result<()> {
         // SAFETY: both are an `io_uring_sqe` of 128 bytes: plain data, of the same size.
         let entry = unsafe { std::mem::transmute::<Command, Entry128>(command) };
-        // SAFETY: the command refers to memory of `self`, which is on the heap and neither moved, freed nor accessed until
-        // the command completes: there is one command at a time, and only `Self::wait` returns after it.
+        // SAFETY: the command refers to memory of `self`, which is on the heap and not moved. There is one command at a time,
+        // and the memory is accessed only after `Self::completed` has returned its result. `Drop` leaks the memory if that has
+        // not happened.
         unsafe { self.ring.submission().push(&entry) }.map_err(io::Error::other)?;
+        self.is_in_flight = true;
         loop {
             match self.ring.submit_and_wait(wanted) {
                 Err(error) if error.raw_os_error() == Some(Errno::INTR.raw_os_error()) => {}
@@ -182,14 +190,21 @@ impl Ring {
         }
     }
 
+    /// Returns the result of the command if it has completed.
+    fn completed(&mut self) -> Option<i32> {
+        let result = self.ring.completion().next()?.result();
+        self.is_in_flight = false;
+        Some(result)
+    }
+
     /// Waits for the command to complete. Returns whether there is a request, or else the connection has ended.
     fn wait(&mut self) -> io::Result<bool> {
         if std::mem::take(&mut self.has_request) {
             return Ok(true);
         }
         loop {
-            if let Some(completed) = self.ring.completion().next() {
-                return match completed.result() {
+            if let Some(result) = self.completed() {
+                return match result {
                     0.. => Ok(true),
                     gone if gone == -Errno::NOTCONN.raw_os_error() => Ok(false),
                     error => Err(io::Error::from_raw_os_error(-error)),
@@ -222,7 +237,7 @@ impl Ring {
     }
 
     fn answer(&mut self, server: &Server) {
-        let Memory { header, reply, .. } = &mut self.memory;
+        let Memory { header, reply, .. } = &mut *self.memory;
         let length = assemble(header, reply, &mut self.request);
         let sent = server.handle(self.request.get(..length).unwrap_or_default(), reply);
         let unique = InHeader::read_from_prefix(&self.request).map_or(0, |(header, _)| header.unique);
@@ -234,6 +249,16 @@ impl Ring {
         header.payload_length = u32::try_from(sent.saturating_sub(OutHeader::SIZE)).unwrap_or_default();
         // The header is larger than any that is written to it.
         let _ = answer.write_to_prefix(&mut header.in_out);
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // The kernel cancels the command of a ring that is closed at some later time.
+        if !self.is_in_flight {
+            // SAFETY: it is dropped once, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.memory) };
+        }
     }
 }
 

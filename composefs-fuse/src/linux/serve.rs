@@ -127,6 +127,14 @@ fn wait(events: &Receiver<ServeEvent>, workers: Workers, mounted: &mut Mounted<'
             Ok(ServeEvent::WorkerEnded(outcome)) => {
                 living -= 1;
                 mounted.is_gone |= outcome.is_ok();
+                if let Err(error) = &outcome
+                    && error.kind() != io::ErrorKind::ConnectionAborted
+                    && failure.is_none()
+                {
+                    // Nothing would answer what this thread was to answer: requests of one processor, with io_uring.
+                    tracing::error!("{}: the mount ends: {error}", mounted.mount_point.path().display());
+                    drop(mounted.unmount(Unmount::Lazy));
+                }
                 failure = outcome.err().or(failure);
             }
             Ok(ServeEvent::Signal(signal)) if ended == Ended::Unmounted => {

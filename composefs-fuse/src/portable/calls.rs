@@ -124,7 +124,11 @@ impl Filesystem for Calls {
 
     fn lookup(&self, caller: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.entry(caller, parent, name) {
-            Ok(entry) => reply.entry(&VALID, &attributes(&entry.attr), Generation(entry.generation)),
+            Ok(entry) => {
+                // `fuser` has one number for both.
+                let attributes = fuser::FileAttr { ino: INodeNo(entry.nodeid), ..attributes(&entry.attr) };
+                reply.entry(&VALID, &attributes, Generation(entry.generation));
+            }
             Err(errno) => reply.error(errno),
         }
     }

@@ -10,6 +10,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often to look whether the thread of a mount has ended.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// How a mount is served.
 #[derive(Clone, Debug, Default)]
@@ -74,9 +78,12 @@ pub fn serve(
         }
     };
     handle.close();
-    // A busy mount keeps its thread until this process ends.
-    if !matches!(ended, Ok(Ended::SignalWhileBusy(_))) {
-        threads.into_iter().for_each(|thread| drop(thread.join()));
+    let [session, signals] = threads;
+    drop(signals.join());
+    // While files are open, the mount keeps its thread until this process ends.
+    let deadline = Instant::now() + EXIT_PATIENCE;
+    while !session.is_finished() && Instant::now() < deadline && !matches!(ended, Ok(Ended::SignalWhileBusy(_))) {
+        std::thread::sleep(PAUSE);
     }
     Ok(Served { ended: ended?, stats })
 }

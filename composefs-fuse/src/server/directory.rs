@@ -24,7 +24,7 @@ struct Listed<'a> {
 
 impl Server {
     pub(super) fn readdir(&self, request: &FuseRequest<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
-        self.list(request, reply, |_, listed, room| put_record(&[], listed, room))
+        self.list(request, reply, |server, listed, room| put_record(&[], listed, server.shown_number(listed.ino), room))
     }
 
     pub(super) fn readdirplus(&self, request: &FuseRequest<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
@@ -33,7 +33,7 @@ impl Server {
             if room.len() < padded(size_of::<DirentPlus>() + listed.name.len()) {
                 return None;
             }
-            put_record(server.attributes(listed).as_bytes(), listed, room)
+            put_record(server.attributes(listed).as_bytes(), listed, server.shown_number(listed.ino), room)
         })
     }
 
@@ -99,10 +99,10 @@ impl Server {
     }
 }
 
-/// Writes `front`, the entry, its name and zeros to the beginning of `room`. Returns the bytes used, if they fit.
-fn put_record(front: &[u8], listed: Listed<'_>, room: &mut [u8]) -> Option<usize> {
+/// Writes `front`, the entry with the number that it shows, its name and zeros to the beginning of `room`. Returns the bytes used, if they fit.
+fn put_record(front: &[u8], listed: Listed<'_>, number: u64, room: &mut [u8]) -> Option<usize> {
     let dirent = Dirent {
-        ino: listed.ino.get(),
+        ino: number,
         off: listed.off,
         namelen: u32::try_from(listed.name.len()).ok()?,
         kind: listed.kind.d_type(),

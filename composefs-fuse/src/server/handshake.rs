@@ -19,8 +19,8 @@ const CONGESTION_THRESHOLD: u16 = MAX_BACKGROUND / 4 * 3;
 const MAX_WRITE: u32 = 4096;
 
 /// The features that are used if the kernel offers them. Left out on purpose: `AUTO_INVAL_DATA` (content never
-/// changes), `READDIRPLUS_AUTO` (would send `LOOKUP`s), `WRITEBACK_CACHE`, `HANDLE_KILLPRIV` and `POSIX_ACL` (ACLs are
-/// served as plain extended attributes).
+/// changes), `READDIRPLUS_AUTO` (would send `LOOKUP`s), `WRITEBACK_CACHE`, `HANDLE_KILLPRIV` and, but in some user
+/// namespaces, `POSIX_ACL` (ACLs are served as plain extended attributes).
 const WANTED: InitFlags = InitFlags::ASYNC_READ
     .with(InitFlags::EXPORT_SUPPORT)
     .with(InitFlags::DO_READDIRPLUS)
@@ -34,14 +34,19 @@ const WANTED: InitFlags = InitFlags::ASYNC_READ
 /// Without these the kernel would send a message for every open, and the answer would make the open fail.
 const NEEDED: InitFlags = InitFlags::NO_OPEN_SUPPORT.with(InitFlags::NO_OPENDIR_SUPPORT);
 
-/// Agrees on a version and on features. Fails with `EPROTO` for a kernel older than 7.31 or without message-free opens.
-pub(super) fn answer(stats: &Stats, request: &FuseRequest<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
+/// Agrees on a version and on features, `also` among them if the kernel offers it. Fails with `EPROTO` for a kernel older than 7.31 or without message-free opens.
+pub(super) fn answer(
+    stats: &Stats,
+    also: InitFlags,
+    request: &FuseRequest<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<(), Errno> {
     let (offer, _) = request.structure::<InitIn>()?;
     if offer.major > KERNEL_VERSION {
         // The kernel asks again in the version that the answer names.
         return reply.put_structure(&InitOut { major: KERNEL_VERSION, minor: KERNEL_MINOR, ..InitOut::default() });
     }
-    let flags = WANTED.within(offer.flags);
+    let flags = WANTED.with(also).within(offer.flags);
     if offer.major < KERNEL_VERSION || offer.minor < KERNEL_MINOR || !flags.contains(NEEDED) {
         // A guest can try this as often as it likes.
         report(stats.errors(Opcode::Init), "a refused handshake", || {

@@ -98,7 +98,7 @@ impl Server {
         let seconds = attr.mtime.seconds.cast_unsigned();
         let nanoseconds = attr.mtime.nanoseconds;
         FileAttr {
-            ino: attr.ino.get(),
+            ino: self.shown_number(attr.ino),
             size: attr.size,
             blocks: attr.blocks,
             atime: seconds,

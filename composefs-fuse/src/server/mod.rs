@@ -25,8 +25,8 @@ pub use fault::report;
 use crate::reply::Reply;
 use crate::request::FuseRequest;
 use crate::stats::{Message, Stats};
-use crate::wire::{InHeader, Opcode, OutHeader};
-use layer_store::View;
+use crate::wire::{InHeader, InitFlags, Opcode, OutHeader};
+use layer_store::{Ino, View};
 use rustix::io::Errno;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -68,9 +68,11 @@ pub struct UserNamespace {
     /// It has no ids but root's, so every file belongs to user 0 and group 0. The kernel would show the other owners as
     /// the overflow ids, and refuse to change such files.
     pub only_root: bool,
-    /// Every `GETXATTR` is answered, also in a tree without extended attributes: fuse-overlayfs passes `EOPNOTSUPP` on, and
-    /// the kernel then refuses to open the file.
-    pub answers_xattrs: bool,
+    /// fuse-overlayfs shows it, with layers that are written to above it. Then every `GETXATTR` is answered, also in a tree
+    /// without extended attributes and for access control lists: fuse-overlayfs passes `EOPNOTSUPP` on, and the kernel then
+    /// refuses to open the file. And inodes have numbers of at least 2^62, because fuse-overlayfs shows the numbers of all its
+    /// layers as they are, and two directories of the same number look like a loop.
+    pub below_fuse_overlayfs: bool,
 }
 
 impl Server {
@@ -84,8 +86,24 @@ impl Server {
     /// Serves a mount that is made in a user namespace. The kernel reads the owners there as those of the namespace.
     #[must_use]
     pub fn in_user_namespace(self, namespace: UserNamespace) -> Self {
-        let unsupported_xattrs = if namespace.answers_xattrs { Vec::new() } else { self.unsupported_xattrs };
+        let unsupported_xattrs = if namespace.below_fuse_overlayfs { Vec::new() } else { self.unsupported_xattrs };
         Self { unsupported_xattrs, namespace: Some(namespace), ..self }
+    }
+
+    /// Returns the number that `st_ino` shows.
+    fn shown_number(&self, ino: Ino) -> u64 {
+        let below = self.namespace.is_some_and(|namespace| namespace.below_fuse_overlayfs);
+        if below { ino.get() | 1 << 62 } else { ino.get() }
+    }
+
+    /// Without `POSIX_ACL` the kernel answers for access control lists of a mount in a user namespace with `EOPNOTSUPP` itself
+    /// (`fuse_no_acl` in `fs/fuse/fuse_i.h`).
+    fn further_features(&self) -> InitFlags {
+        if self.namespace.is_some_and(|namespace| namespace.below_fuse_overlayfs) {
+            InitFlags::POSIX_ACL
+        } else {
+            InitFlags(0)
+        }
     }
 
     /// Returns the counters of what was asked so far.
@@ -150,7 +168,7 @@ impl Server {
     fn answer(&self, opcode: Option<Opcode>, request: &FuseRequest<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
         let Some(opcode) = opcode else { return Err(Errno::NOSYS) };
         match opcode {
-            Opcode::Init => handshake::answer(&self.stats, request, reply),
+            Opcode::Init => handshake::answer(&self.stats, self.further_features(), request, reply),
             Opcode::Destroy | Opcode::Forget | Opcode::BatchForget | Opcode::NotifyReply => Ok(()),
             Opcode::Lookup => self.lookup(request, reply),
             Opcode::Getattr => self.getattr(request, reply),

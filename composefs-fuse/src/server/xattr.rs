@@ -23,7 +23,7 @@ pub(super) fn unsupported(view: &View) -> Vec<&'static [u8]> {
 
 impl Server {
     pub(super) fn getxattr(&self, request: &FuseRequest<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
-        if !self.view.has_xattrs() && !self.namespace.is_some_and(|namespace| namespace.answers_xattrs) {
+        if !self.view.has_xattrs() && !self.namespace.is_some_and(|namespace| namespace.below_fuse_overlayfs) {
             // The kernel remembers this for the whole mount, so that asking again costs no message.
             return Err(Errno::NOSYS);
         }

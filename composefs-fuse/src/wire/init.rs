@@ -69,6 +69,8 @@ impl InitFlags {
     pub const NO_OPEN_SUPPORT: Self = Self(1 << 17);
     /// `FUSE_PARALLEL_DIROPS`: several lookups and listings of one directory may be in flight.
     pub const PARALLEL_DIROPS: Self = Self(1 << 18);
+    /// `FUSE_POSIX_ACL`: the kernel asks for access control lists, and checks modes and owners by them.
+    pub const POSIX_ACL: Self = Self(1 << 20);
     /// `FUSE_ABORT_ERROR`: reading from the device of an aborted connection fails with `ECONNABORTED`, and with
     /// `ENODEV` only once the mount is gone.
     pub const ABORT_ERROR: Self = Self(1 << 21);

@@ -1,8 +1,8 @@
 //! Makes records and store agree when the snapshotter starts: one of the two may have been lost or restored from a backup.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use layer_store::Store;
+use layer_store::{Store, StoreError};
 
 use crate::error::Error;
 use crate::record::{Kind, Record};
@@ -34,15 +34,35 @@ pub(crate) fn healed(
     let unpinned: Vec<String> = snapshots.iter().filter(missing_pin).map(|(id, _)| id.clone()).collect();
     for id in unpinned {
         let Some(record) = snapshots.get(&id) else { continue };
-        if let Err(error) = pin(state, store, &id, record) {
-            tracing::warn!("snapshot {:?} is forgotten, because its layers are gone: {error}", record.name);
-            snapshots.remove(&id);
-            state.retire(&id)?;
-            state.delete(&id);
+        match pin(state, store, &id, record) {
+            Ok(()) => {}
+            Err(error @ Error::Store(StoreError::NoSuchLayer(_))) => {
+                tracing::warn!("snapshot {:?} is forgotten, because its layers are gone: {error}", record.name);
+                snapshots.remove(&id);
+                state.retire(&id)?;
+                state.delete(&id);
+            }
+            // A full disk, or an additional store that is not mounted yet: the next start tries again.
+            Err(error) => tracing::warn!("the layers of snapshot {:?} are not pinned: {error}", record.name),
         }
     }
     drop_twins(state, &mut snapshots)?;
+    detach_orphans(state, &mut snapshots)?;
     Ok(snapshots)
+}
+
+/// Lets snapshots whose parent is gone be without one. containerd removes only snapshots that it reaches from one without a
+/// parent (`pruneBranch` in its `metadata/snapshot.go`).
+fn detach_orphans(state: &State, snapshots: &mut BTreeMap<String, Record>) -> Result<(), Error> {
+    let names: BTreeSet<String> = snapshots.values().map(|record| record.name.clone()).collect();
+    for (id, record) in snapshots.iter_mut() {
+        if !record.parent.is_empty() && !names.contains(&record.parent) {
+            tracing::warn!("snapshot {:?} has lost its parent {:?}", record.name, record.parent);
+            record.parent.clear();
+            state.save(id, record)?;
+        }
+    }
+    Ok(())
 }
 
 /// Keeps the layers of a committed snapshot for as long as its directory exists.
@@ -109,6 +129,24 @@ mod tests {
         let layers = || Store::open(&root.join("store")).unwrap().layers().list().unwrap();
         Store::open(&root.join("store")).unwrap().collect(false).unwrap();
         assert_eq!(layers(), [DiffId(layer_store::Digest::of(&[0; 1024]))]);
+    }
+
+    #[test]
+    fn a_snapshot_whose_parent_is_forgotten_has_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        {
+            let (state, store) = (State::open(&root.join("state")).unwrap(), Store::open(&root.join("store")).unwrap());
+            let parent = committed(&store);
+            let child = Record::new("default/3/box", &parent.name, Kind::Active, BTreeMap::new());
+            state.create("ab", &parent, |_| Ok(())).unwrap();
+            state.create("cd", &child, |_| Ok(())).unwrap();
+        }
+        fs::remove_dir_all(root.join("store")).unwrap();
+        for _ in 0..2 {
+            let left = healed_again(root);
+            assert_eq!(left.iter().map(|record| record.parent.as_str()).collect::<Vec<_>>(), [""]);
+        }
     }
 
     #[test]

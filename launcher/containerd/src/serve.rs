@@ -75,7 +75,10 @@ impl Serve {
         };
         let snapshotter = Arc::new(Snapshotter::open(&root, &run, store.absolute()?)?);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        runtime.block_on(serve(snapshotter, socket))
+        let served = runtime.block_on(serve(snapshotter, socket));
+        // Otherwise it would wait for the calls that are still at work.
+        runtime.shutdown_background();
+        served
     }
 }
 

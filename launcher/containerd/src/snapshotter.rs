@@ -109,12 +109,17 @@ impl Snapshotter {
         heal::pin(&self.state, &store, &snapshot.id, &record)?;
         {
             let mut table = self.table();
+            // Another call may have committed or removed it meanwhile.
+            if table.get(key)?.id != snapshot.id {
+                return Err(Error::NotFound(key.to_owned()));
+            }
             table.must_be_free(name)?;
             self.state.save(&snapshot.id, &record)?;
             table.remove(key);
             table.insert(Snapshot { id: snapshot.id.clone(), record })?;
         }
-        self.state.drop_upper(&snapshot.id)
+        self.state.drop_upper(&snapshot.id);
+        Ok(())
     }
 
     /// Removes a snapshot. What only it needed of the store is freed by [`Snapshotter::cleanup`].

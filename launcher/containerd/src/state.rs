@@ -8,7 +8,7 @@
 //!   snapshots/<id>/work        what overlayfs needs for that
 //!   new/<id>                   a snapshot that is being made
 //!   removed/<id>               one that is being removed
-//!   damaged/<id>               one whose record could not be read
+//!   damaged/<id>-<new id>      one whose record is missing or damaged
 //! ```
 //!
 //! A database would add nothing: a snapshot is a directory in any case, because its writes are. It gets its place by a
@@ -22,7 +22,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -56,10 +56,10 @@ impl State {
         let state = Self { root: root.to_owned(), _lock: lock };
         for name in ["new", "removed", "damaged", "snapshots"] {
             let path = root.join(name);
-            if matches!(name, "new" | "removed") && path.exists() {
-                fs::remove_dir_all(&path).map_err(Error::io(&path))?;
-            }
             DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(Error::io(&path))?;
+            if matches!(name, "new" | "removed") {
+                empty(&path)?;
+            }
         }
         Ok(state)
     }
@@ -71,17 +71,21 @@ impl State {
         for entry in fs::read_dir(&all).map_err(Error::io(&all))? {
             let id = entry.map_err(Error::io(&all))?.file_name().to_string_lossy().into_owned();
             let path = self.directory(&id).join(RECORD);
-            let record = fs::read(&path).and_then(|text| Ok(serde_json::from_slice::<Record>(&text)?));
-            match record {
+            let text = match fs::read(&path) {
+                Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(Error::io(&path)(cause)),
+                text => text,
+            };
+            match text.and_then(|text| Ok(serde_json::from_slice::<Record>(&text)?)) {
                 Ok(record) => {
                     // A commit that was interrupted after its record was written.
                     if record.kind == Kind::Committed {
-                        self.drop_upper(&id)?;
+                        self.drop_upper(&id);
                     }
                     found.push((id, record));
                 }
                 Err(error) => {
-                    let aside = self.root.join("damaged").join(&id);
+                    // A snapshot that is made again from its pin has the same id.
+                    let aside = self.root.join("damaged").join(format!("{id}-{}", Self::new_id()));
                     tracing::warn!("{}: {error}; the snapshot is moved to {}", path.display(), aside.display());
                     fs::rename(self.directory(&id), &aside).map_err(Error::io(&aside))?;
                 }
@@ -109,10 +113,10 @@ impl State {
         self.directory(id).join("work")
     }
 
-    /// Returns an id that no snapshot had before: a pin of an earlier one must not be taken for one of it.
+    /// Returns an id that was never used before, so that an old pin is not taken for the new snapshot's.
     pub(crate) fn new_id() -> String {
         use std::hash::{BuildHasher, Hasher};
-        // Every RandomState has a new seed from the operating system.
+        // It differs for each RandomState, and is seeded by the operating system.
         format!("{:016x}", std::hash::RandomState::new().build_hasher().finish())
     }
 
@@ -129,7 +133,9 @@ impl State {
             if record.kind != Kind::Committed {
                 for (name, mode) in [("upper", 0o755), ("work", 0o700)] {
                     let path = new.join(name);
-                    DirBuilder::new().mode(mode).create(&path).map_err(Error::io(&path))?;
+                    fs::create_dir(&path).map_err(Error::io(&path))?;
+                    // Whatever the umask is: the first becomes the root of a container.
+                    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(Error::io(&path))?;
                 }
             }
             write_record(&new, record)?;
@@ -150,15 +156,15 @@ impl State {
         write_record(&self.directory(id), record)
     }
 
-    /// Deletes what was written to a snapshot that is now a layer.
-    pub(crate) fn drop_upper(&self, id: &str) -> Result<(), Error> {
+    /// Deletes what was written to a snapshot that is now a layer. If this fails, the next start tries again.
+    pub(crate) fn drop_upper(&self, id: &str) {
         for path in [self.upper(id), self.work(id)] {
-            match fs::remove_dir_all(&path) {
-                Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(Error::io(&path)(cause)),
-                _ => {}
+            if let Err(error) = fs::remove_dir_all(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!("{}: {error}; the next start tries again to delete it", path.display());
             }
         }
-        Ok(())
     }
 
     /// Takes a snapshot away, so that it no longer exists. [`State::delete`] frees its space.
@@ -175,6 +181,19 @@ impl State {
             tracing::warn!("{}: {error}; the next start removes it", path.display());
         }
     }
+}
+
+/// Deletes what is in a directory. What cannot be deleted, such as an immutable file of a container, stays with a warning.
+fn empty(directory: &Path) -> Result<(), Error> {
+    for entry in fs::read_dir(directory).map_err(Error::io(directory))? {
+        let path = entry.map_err(Error::io(directory))?.path();
+        let removed =
+            if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        if let Err(error) = removed {
+            tracing::warn!("{}: {error}; delete it by hand", path.display());
+        }
+    }
+    Ok(())
 }
 
 fn write_record(directory: &Path, record: &Record) -> Result<(), Error> {
@@ -226,7 +245,8 @@ mod tests {
         for name in ["new", "removed"] {
             assert_eq!(fs::read_dir(directory.path().join(name)).unwrap().count(), 0, "{name}");
         }
-        assert!(directory.path().join("damaged/y").exists());
+        let mut damaged = fs::read_dir(directory.path().join("damaged")).unwrap();
+        assert!(damaged.next().unwrap().unwrap().file_name().to_string_lossy().starts_with("y-"));
     }
 
     #[test]

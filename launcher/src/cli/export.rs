@@ -131,12 +131,17 @@ impl Export {
         Ok(0)
     }
 
-    /// Whether a machine has the name, and no image.
+    /// Whether a machine has the name. Fails if an image has it too.
     fn is_machine(&self, global: &Global) -> Result<bool, Failure> {
         if !machine::is_valid_name(&self.image) || Machine::find(&self.image).is_err() {
             return Ok(false);
         }
-        Ok(!store::find(global)?.is_ok_and(|opened| store::image(&opened, &self.image).is_ok()))
+        if store::find(global)?.is_ok_and(|opened| store::image(&opened, &self.image).is_ok()) {
+            return Err(Failure::new(&self.image, "an image and a machine have this name")
+                .with_hint("name the image by its id or by another tag; export writes no machine's files")
+                .with_status(USAGE));
+        }
+        Ok(true)
     }
 
     fn promised(&self, image: &Image) -> Option<Digest> {

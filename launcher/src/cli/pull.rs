@@ -221,6 +221,10 @@ impl Pull {
     pub(super) fn execute(&self, global: &Global) -> Result<u8, Failure> {
         // podman and skopeo pull from these sources too.
         if let Some(located) = ImportSource::located(self.image.as_ref()) {
+            if self.all_tags {
+                let failure = Failure::new("--all-tags", format!("{} is no repository of a registry", self.image));
+                return Err(failure.with_hint("name an image there, or leave out --all-tags").with_status(USAGE));
+            }
             return self.import(global, located);
         }
         let last = self.image.rsplit('/').next().unwrap_or_default();

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::engine::Choice;
 use crate::host::network::{ADDRESS, GATEWAY, NetworkBackend, PREFIX};
 use crate::machine::{self, Record, State, volumes};
-use crate::spec::{Spec, Writes};
+use crate::spec::{Spec, Writes, signal};
 
 /// The first digits of a digest, as lists show an id.
 pub(super) fn short(digest: &str) -> String {
@@ -144,7 +144,7 @@ fn fill(docker: &mut Value, spec: &Spec) {
     docker["HostConfig"]["PortBindings"] = Value::Object(ports.clone());
     docker["NetworkSettings"]["Ports"] = Value::Object(ports);
     docker["HostConfig"]["ReadonlyRootfs"] = json!(spec.writes == Writes::Nowhere);
-    docker["Config"]["StopSignal"] = json!(spec.process.stop_signal);
+    docker["Config"]["StopSignal"] = json!(spec.process.stop_signal.map(signal::name));
     docker["HostConfig"]["ShmSize"] = json!(spec.options.shm_size.unwrap_or_default());
     let binds = spec.shares.iter().map(|share| {
         let mode = if share.read_only { ":ro" } else { "" };

@@ -1,5 +1,6 @@
 //! `lamina run`.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use guest_protocol::{GuestOptions, Privileges};
@@ -20,7 +21,7 @@ use super::{Global, config, ending, store};
 use crate::engine::{Backend, Choice, Limits, RunRequest, table};
 use crate::failure::{About, Failure, USAGE};
 use crate::host::confine::Level;
-use crate::host::network::{NetworkBackend, Publish};
+use crate::host::network::{GATEWAY, NetworkBackend, Publish};
 use crate::machine::kept;
 use crate::machine::launch::{self, Prepared};
 use crate::machine::{self, Directory, ReadyPipe, Record, Signals, State};
@@ -281,9 +282,6 @@ impl Run {
         self.tell_of_limits(&spec)?;
         let tree = spec.root.open(&spec.name)?;
         let signals = Signals::catch()?;
-        if self.replace && !self.dry_run {
-            ending::remove_one(&spec.name, true)?;
-        }
         if let Some(file) = &self.guest.cidfile {
             write_name(file, &spec.name)?;
         }
@@ -295,6 +293,11 @@ impl Run {
             memory_mib: (!table::forces_container(&spec.request)).then_some(spec.memory_mib),
             ..record
         };
+        if self.replace && (self.only_create || self.detach) && !self.dry_run {
+            // The machine of that name stays if another one cannot take its place.
+            drop(Prepared::new(spec.clone(), &signals)?);
+            ending::remove_one(&spec.name, true)?;
+        }
         if self.only_create {
             create(&spec, Record { state: State::Created, ..record }, true)?;
             return Self::created(global, &spec);
@@ -312,6 +315,9 @@ impl Run {
             let (server, _) = prepared.root_server(tree, &signals)?;
             print::result_lines(&prepared.describe(server.as_ref(), &directory)?)?;
             return Ok(0);
+        }
+        if self.replace {
+            ending::remove_one(&spec.name, true)?;
         }
         let directory = create(&spec, record, false)?;
         let input = self.interactive || machine::terminal_wanted();
@@ -394,7 +400,12 @@ impl Run {
 
     fn spec(&self, root: Root, defaults: Defaults, command: Vec<String>, global: &Global) -> Result<Spec, Failure> {
         let Resolved { shares, anonymous, tmpfs } = self.mounts.resolve(self.dry_run)?;
-        let options = GuestOptions { tmpfs, ..self.guest.options() };
+        let mut options = GuestOptions { tmpfs, ..self.guest.options() };
+        if self.network == Choice::Forced(NetworkBackend::Host) {
+            // `host-gateway` is the host's own loopback there.
+            let gateways = options.hosts.iter_mut().filter(|(address, _)| *address == IpAddr::V4(GATEWAY));
+            gateways.for_each(|(address, _)| *address = Ipv4Addr::LOCALHOST.into());
+        }
         let resolver = self.guest.resolver();
         let published = self.published(&defaults)?;
         if self.network == Choice::Forced(NetworkBackend::None) && resolver != ResolverChanges::default() {
@@ -412,7 +423,8 @@ impl Run {
             processes: self.most_processes(),
         };
         Ok(Spec {
-            name: self.name.clone().unwrap_or_else(machine::random_name),
+            // The machine that a dry run would replace stays.
+            name: self.name.clone().filter(|_| !(self.replace && self.dry_run)).unwrap_or_else(machine::random_name),
             cpus: self.cpus.unwrap_or(Processors::ONE).whole,
             memory_mib: self.memory.unwrap_or(DEFAULT_MEMORY),
             limits,

@@ -21,33 +21,36 @@ pub(super) fn plain(arguments: &[OsString], lamina: impl FnOnce() -> clap::Comma
     lamina.build();
     let mut command = &lamina;
     let mut words = arguments.iter();
-    let mut plain: Vec<OsString> = words.next().cloned().into_iter().collect();
+    // Each word, and whether it is the value of the option before it.
+    let mut plain: Vec<(OsString, bool)> = words.next().cloned().into_iter().map(|word| (word, true)).collect();
+    let argument = |word: &OsString| (word.clone(), false);
+    let value = |word: &OsString| (word.clone(), true);
     while let Some(word) = words.next() {
         let Some(text) = word.to_str().filter(|text| *text != "--") else {
-            plain.push(word.clone());
+            plain.push(argument(word));
             break;
         };
         match Word::of(command, text) {
-            Word::Switch { name, rest, is_on } => {
-                plain.extend(rest.map(OsString::from));
-                // The last of several counts.
-                plain.retain(|earlier| *earlier != *name);
-                plain.extend(is_on.then(|| name.into()));
+            Word::Switch { name, spellings, rest, is_on } => {
+                plain.extend(rest.map(|rest| (rest.into(), false)));
+                // The last of several counts, in whatever spelling.
+                plain.retain_mut(|(earlier, is_value)| *is_value || spellings.leave(earlier, command));
+                plain.extend(is_on.then(|| (name.into(), false)));
             }
             Word::BeforeValue => {
-                plain.push(word.clone());
-                plain.extend(words.next().cloned());
+                plain.push(argument(word));
+                plain.extend(words.next().map(value));
             }
             Word::PerhapsBeforeValue => {
-                plain.push(word.clone());
+                plain.push(argument(word));
                 let is_value = |next: &&OsString| next.to_str().is_none_or(|next| !next.starts_with('-'));
                 if words.clone().next().is_some_and(|next| is_value(&next)) {
-                    plain.extend(words.next().cloned());
+                    plain.extend(words.next().map(value));
                 }
             }
-            Word::Other => plain.push(word.clone()),
+            Word::Other => plain.push(argument(word)),
             Word::Name => {
-                plain.push(word.clone());
+                plain.push(argument(word));
                 match command.find_subcommand(text) {
                     Some(found) => command = found,
                     // What follows belongs to the command in the machine.
@@ -57,14 +60,51 @@ pub(super) fn plain(arguments: &[OsString], lamina: impl FnOnce() -> clap::Comma
             }
         }
     }
-    plain.extend(words.cloned());
-    plain
+    plain.into_iter().map(|(word, _)| word).chain(words.cloned()).collect()
+}
+
+/// All ways to write one switch.
+struct Spellings {
+    words: Vec<String>,
+    letters: Vec<char>,
+}
+
+impl Spellings {
+    fn of(switch: &clap::Arg) -> Self {
+        let long = switch.get_long().into_iter().chain(switch.get_all_aliases().unwrap_or_default());
+        let short = switch.get_short().into_iter().chain(switch.get_all_short_aliases().unwrap_or_default());
+        Self { words: long.map(|name| format!("--{name}")).collect(), letters: short.collect() }
+    }
+
+    /// Takes the switch out of a word such as `-it`. Returns whether something of the word is left.
+    fn leave(&self, word: &mut OsString, command: &clap::Command) -> bool {
+        let Some(text) = word.to_str() else { return true };
+        if self.words.iter().any(|spelling| spelling == text) {
+            return false;
+        }
+        let Some(letters) = text.strip_prefix('-').filter(|letters| !letters.is_empty()) else { return true };
+        let is_switch = |letter: char| find_short(command, letter).is_some_and(is_switch);
+        if !letters.chars().all(is_switch) {
+            return true;
+        }
+        let left: String = letters.chars().filter(|letter| !self.letters.contains(letter)).collect();
+        let is_left = !left.is_empty();
+        *word = format!("-{left}").into();
+        is_left
+    }
+}
+
+fn find_short(command: &clap::Command, letter: char) -> Option<&clap::Arg> {
+    command.get_arguments().find(|argument| {
+        let also = argument.get_all_short_aliases().unwrap_or_default();
+        argument.get_short() == Some(letter) || also.contains(&letter)
+    })
 }
 
 /// One word of a command line.
 enum Word {
     /// A switch with a value, and what is before it in the same word.
-    Switch { name: String, rest: Option<String>, is_on: bool },
+    Switch { name: String, spellings: Spellings, rest: Option<String>, is_on: bool },
     /// An option whose value is the next word.
     BeforeValue,
     /// An option whose value is the next word, unless that is an option.
@@ -93,12 +133,14 @@ impl Word {
         });
         match (found, truth) {
             (Some(switch), Some(is_on)) if is_switch(switch) => {
-                Self::Switch { name: format!("--{name}"), rest: None, is_on }
+                Self::Switch { name: format!("--{name}"), spellings: Spellings::of(switch), rest: None, is_on }
             }
             (Some(argument), _) if value.is_none() => Self::before_value(argument),
             // To turn off what Lamina does not do changes nothing.
             (None, Some(false)) if refused::is_switch(command.get_name(), name) => {
-                Self::Switch { name: format!("--{name}"), rest: None, is_on: false }
+                let name = format!("--{name}");
+                let spellings = Spellings { words: vec![name.clone()], letters: Vec::new() };
+                Self::Switch { name, spellings, rest: None, is_on: false }
             }
             _ => Self::Other,
         }
@@ -108,15 +150,12 @@ impl Word {
     fn short(command: &clap::Command, text: &str) -> Self {
         for (at, letter) in text.char_indices().skip(1) {
             let rest = &text[at + letter.len_utf8()..];
-            let found = command.get_arguments().find(|argument| {
-                let also = argument.get_all_short_aliases().unwrap_or_default();
-                argument.get_short() == Some(letter) || also.contains(&letter)
-            });
-            match found {
+            match find_short(command, letter) {
                 Some(switch) if is_switch(switch) => {
                     if let Some(is_on) = rest.strip_prefix('=').and_then(truth) {
                         let before = (at > 1).then(|| text[..at].to_owned());
-                        return Self::Switch { name: format!("-{letter}"), rest: before, is_on };
+                        let spellings = Spellings::of(switch);
+                        return Self::Switch { name: format!("-{letter}"), spellings, rest: before, is_on };
                     }
                 }
                 Some(argument) if rest.is_empty() => return Self::before_value(argument),
@@ -164,6 +203,10 @@ mod tests {
         for (line, expected) in [
             ("run --rm=false --tty=true i", "run --tty i"),
             ("run --rm --rm=false i", "run i"),
+            ("run -it --tty=false i", "run -i i"),
+            ("run -t -it=false --interactive=false i", "run i"),
+            ("rm -f --force=false x", "rm x"),
+            ("run -e --rm --rm=false i", "run -e --rm i"),
             ("run -d=true -t=0 i", "run -d i"),
             ("run -dit=false i", "run -di i"),
             ("run --privileged=false --http-proxy=false i", "run i"),

@@ -14,7 +14,7 @@
 //! the manifest does not matter for running it.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -54,6 +54,9 @@ impl PodmanStore {
             let path = directory.join(name);
             fs::create_dir_all(&path).about(path.display())?;
         }
+        // A root mounts images with their set-user-ID programs and devices, which no other user must reach.
+        let trees = directory.join("overlay");
+        fs::set_permissions(&trees, fs::Permissions::from_mode(0o700)).about(trees.display())?;
         // podman locks these, and cannot create them where it only reads.
         for name in ["overlay-images/images.lock", "overlay-layers/layers.lock"] {
             let path = directory.join(name);

@@ -23,6 +23,16 @@ pub(crate) fn parse(text: &str) -> Result<u32, String> {
         .ok_or_else(|| "expected the name or number of a signal, as in TERM, 15 or RTMIN+3".to_owned())
 }
 
+/// Returns the name of a signal, as [`parse`] reads it.
+pub(crate) fn name(number: u32) -> String {
+    match number {
+        16 => "SIGSTKFLT".to_owned(),
+        30 => "SIGPWR".to_owned(),
+        RTMIN..=RTMAX => format!("SIGRTMIN+{}", number - RTMIN),
+        _ => i32::try_from(number).ok().and_then(signal_name).map_or_else(|| number.to_string(), str::to_owned),
+    }
+}
+
 fn named(wanted: &str) -> Option<u32> {
     let wanted = match wanted {
         "POLL" => "IO",
@@ -57,6 +67,13 @@ fn real_time(wanted: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_signal_has_a_name_that_is_read_as_its_number() {
+        for number in (1..32).chain(RTMIN..=RTMAX) {
+            assert_eq!(parse(&name(number)), Ok(number), "{}", name(number));
+        }
+    }
 
     #[test]
     fn signals_have_names_and_numbers() {

@@ -20,7 +20,12 @@ pub struct ConfigChangeError {
 enum Change {
     /// Sets a field to this value.
     Set(&'static str, Value),
-    /// Adds environment variables, which replace those with the same name.
+    /// Sets the entry point. The command was for the old one, so it is removed unless one of these changes has set it.
+    Entrypoint(Value),
+    /// Sets the working directory, which is below the old one unless it begins with a slash.
+    Workdir(String),
+    /// Adds environment variables, which replace those with the same name. [`EXPANDED`] is before the name of a variable
+    /// whose value is to be inserted.
     Env(Vec<(String, String)>),
     /// Adds a word to a list.
     Append(&'static str, String),
@@ -40,13 +45,32 @@ impl FromStr for ConfigChange {
 }
 
 impl ConfigChange {
-    /// Applies the change to the `config` object of an image's config.
-    pub(crate) fn apply(&self, config: &mut Map<String, Value>) {
+    /// Applies changes to the `config` object of an image's config, one after the other.
+    pub(crate) fn apply_all(changes: &[Self], config: &mut Map<String, Value>) {
+        let sets_command = |change: &Self| matches!(change.0, Change::Set("Cmd", _));
+        let keeps_command = changes.iter().any(sets_command);
+        changes.iter().for_each(|change| change.apply(config, keeps_command));
+    }
+
+    fn apply(&self, config: &mut Map<String, Value>, keeps_command: bool) {
         match &self.0 {
+            Change::Entrypoint(value) => {
+                config.insert("Entrypoint".to_owned(), value.clone());
+                if !keeps_command {
+                    config.remove("Cmd");
+                }
+            }
+            Change::Workdir(path) => {
+                let old = config.get("WorkingDir").and_then(Value::as_str).unwrap_or_default().trim_end_matches('/');
+                let path = if path.starts_with('/') { path.clone() } else { format!("{old}/{path}") };
+                config.insert("WorkingDir".to_owned(), json!(path));
+            }
             Change::Set(field, value) => drop(config.insert((*field).to_owned(), value.clone())),
             Change::Env(variables) => {
                 let Some(env) = field(config, "Env", json!([])).as_array_mut() else { return };
-                for (name, value) in variables {
+                // As in a Dockerfile, no variable of an instruction sees the others.
+                let values: Vec<String> = variables.iter().map(|(_, value)| expand(value, env)).collect();
+                for ((name, _), value) in variables.iter().zip(values) {
                     let is_it =
                         |known: &Value| known.as_str().is_some_and(|known| known.split('=').next() == Some(name));
                     env.retain(|known| !is_it(known));
@@ -83,18 +107,21 @@ fn parse(text: &str) -> Result<Change, String> {
     let keys = |words: Vec<String>| words.into_iter().map(|word| (word, json!({}))).collect();
     Ok(match instruction.to_ascii_uppercase().as_str() {
         "CMD" => Change::Set("Cmd", command(rest)),
-        "ENTRYPOINT" => Change::Set("Entrypoint", command(rest)),
+        "ENTRYPOINT" => Change::Entrypoint(command(rest)),
         "USER" => Change::Set("User", json!(rest)),
-        "WORKDIR" => Change::Set("WorkingDir", json!(rest)),
+        "WORKDIR" => Change::Workdir(rest.to_owned()),
         "STOPSIGNAL" => Change::Set("StopSignal", json!(rest)),
         "ONBUILD" => Change::Append("OnBuild", rest.to_owned()),
         "ENV" => Change::Env(pairs(rest)?),
-        "LABEL" => Change::Add("Labels", pairs(rest)?.into_iter().map(|(name, value)| (name, json!(value))).collect()),
+        "LABEL" => Change::Add(
+            "Labels",
+            pairs(rest)?.into_iter().map(|(name, value)| (name, json!(literal(&value)))).collect(),
+        ),
         "EXPOSE" => Change::Add(
             "ExposedPorts",
-            keys(words(rest)?.iter().map(|port| with_protocol(port)).collect::<Result<_, _>>()?),
+            keys(literals(rest)?.iter().map(|port| with_protocol(port)).collect::<Result<_, _>>()?),
         ),
-        "VOLUME" => Change::Add("Volumes", keys(list(rest).map_or_else(|| words(rest), Ok)?)),
+        "VOLUME" => Change::Add("Volumes", keys(list(rest).map_or_else(|| literals(rest), Ok)?)),
         _ => return Err(format!("{instruction} is not one of {INSTRUCTIONS}")),
     })
 }
@@ -114,7 +141,7 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
     let words = words(text)?;
     if words.first().is_some_and(|word| !word.contains('=')) {
         let (name, value) = text.split_once(char::is_whitespace).ok_or_else(|| format!("{text:?} has no value"))?;
-        return Ok(vec![(name.to_owned(), value.trim().to_owned())]);
+        return Ok(vec![(name.to_owned(), value.trim().replace('$', &EXPANDED.to_string()))]);
     }
     let pair = |word: &String| match word.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -123,7 +150,44 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
     words.iter().map(pair).collect()
 }
 
-/// Splits a line at its spaces, except those in quotes or after a backslash.
+/// Stands for a `$` that is neither in single quotes nor after a backslash: a variable's value is inserted there.
+const EXPANDED: char = '\u{1}';
+
+/// Returns the text as it was written.
+fn literal(text: &str) -> String {
+    text.replace(EXPANDED, "$")
+}
+
+fn literals(text: &str) -> Result<Vec<String>, String> {
+    Ok(words(text)?.iter().map(|word| literal(word)).collect())
+}
+
+/// Inserts the values that `env` has for `$NAME` and `${NAME}`. A variable that is not there is empty.
+fn expand(text: &str, env: &[Value]) -> String {
+    let value = |name: &str| {
+        let pairs = env.iter().filter_map(|pair| pair.as_str()?.split_once('='));
+        pairs.filter(|(known, _)| *known == name).map(|(_, value)| value).next_back().unwrap_or_default().to_owned()
+    };
+    let mut parts = text.split(EXPANDED);
+    let mut expanded = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let braced = part.strip_prefix('{').and_then(|part| part.split_once('}'));
+        let end = part.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').unwrap_or(part.len());
+        let (name, rest) = braced.unwrap_or_else(|| part.split_at(end));
+        if name.is_empty() || !name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_') {
+            // `${NAME:-word}` and the like stay as they are.
+            expanded.push('$');
+            expanded.push_str(part);
+        } else {
+            expanded.push_str(&value(name));
+            expanded.push_str(rest);
+        }
+    }
+    expanded
+}
+
+/// Splits a line at its spaces, except those in quotes or after a backslash. [`EXPANDED`] stands for each `$` that is not
+/// quoted.
 fn words(text: &str) -> Result<Vec<String>, String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     let mut letters = text.chars();
@@ -136,6 +200,7 @@ fn words(text: &str) -> Result<Vec<String>, String> {
                 word.get_or_insert_default();
             }
             (letter, None) if letter.is_whitespace() => words.extend(word.take()),
+            ('$', None | Some('"')) => word.get_or_insert_default().push(EXPANDED),
             (letter, _) => word.get_or_insert_default().push(letter),
         }
     }
@@ -163,7 +228,7 @@ mod tests {
     #[test]
     fn changes_do_what_the_instructions_of_a_dockerfile_do() {
         let mut config = Map::new();
-        for change in [
+        let changes = [
             r#"CMD ["nginx", "-g"]"#,
             "entrypoint exec /bin/server --x",
             r#"ENV A=1 B="two words" C=it\ is D='$x'"#,
@@ -177,9 +242,8 @@ mod tests {
             "WORKDIR /srv",
             "STOPSIGNAL SIGQUIT",
             "ONBUILD RUN make",
-        ] {
-            change.parse::<ConfigChange>().unwrap().apply(&mut config);
-        }
+        ];
+        ConfigChange::apply_all(&changes.map(|change| change.parse().unwrap()), &mut config);
         let expected = json!({
             "Cmd": ["nginx", "-g"], "Entrypoint": ["/bin/sh", "-c", "exec /bin/server --x"],
             "Env": ["B=two words", "C=it is", "D=$x", "A=2 and more"],
@@ -194,12 +258,31 @@ mod tests {
     fn changes_are_made_to_fields_that_are_there_or_null() {
         let config = json!({"Env": ["A=1", "B=2"], "Labels": null, "ExposedPorts": {"80/tcp": {}}, "OnBuild": null});
         let Value::Object(mut config) = config else { panic!("no object") };
-        for change in ["ENV=A=3", "LABEL x=y", "EXPOSE=81", "CMD=/bin/bash", "ONBUILD USER x"] {
-            change.parse::<ConfigChange>().unwrap().apply(&mut config);
-        }
+        let changes = ["ENV=A=3", "LABEL x=y", "EXPOSE=81", "CMD=/bin/bash", "ONBUILD USER x"];
+        ConfigChange::apply_all(&changes.map(|change| change.parse().unwrap()), &mut config);
         let expected = json!({
             "Env": ["B=2", "A=3"], "Labels": {"x": "y"}, "ExposedPorts": {"80/tcp": {}, "81/tcp": {}},
             "Cmd": ["/bin/sh", "-c", "/bin/bash"], "OnBuild": ["USER x"],
+        });
+        assert_eq!(Value::Object(config), expected);
+    }
+
+    #[test]
+    fn variables_are_expanded_a_command_goes_with_its_entry_point_and_directories_are_joined() {
+        let config = json!({"Env": ["PATH=/usr/bin", "A=1"], "Cmd": ["old"], "WorkingDir": "/srv"});
+        let Value::Object(mut config) = config else { panic!("no object") };
+        let changes = [
+            r#"ENV PATH=/opt/bin:$PATH B="${A}2" C='$A' D=\$A E=$none F=${A:-x} A=2 G=$A"#,
+            "ENV H /h:$A",
+            "ENTRYPOINT /new",
+            "WORKDIR below",
+            "WORKDIR it",
+            "LABEL price=$5",
+        ];
+        ConfigChange::apply_all(&changes.map(|change| change.parse().unwrap()), &mut config);
+        let expected = json!({
+            "Env": ["PATH=/opt/bin:/usr/bin", "B=12", "C=$A", "D=$A", "E=", "F=${A:-x}", "A=2", "G=1", "H=/h:2"],
+            "Entrypoint": ["/bin/sh", "-c", "/new"], "WorkingDir": "/srv/below/it", "Labels": {"price": "$5"},
         });
         assert_eq!(Value::Object(config), expected);
     }

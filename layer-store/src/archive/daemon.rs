@@ -11,6 +11,7 @@ use reqwest::{Client, Response, StatusCode};
 use tokio::runtime::Runtime;
 
 use crate::observer::Halt;
+use crate::registry::no_tls;
 
 /// Sockets that are tried if `DOCKER_HOST` is not set: docker's, and podman's.
 const SOCKETS: [&str; 3] = ["/var/run/docker.sock", "/run/docker.sock", "/run/podman/podman.sock"];
@@ -50,7 +51,8 @@ impl<'a> Saved<'a> {
             Address::Tcp(host) => (Client::builder(), host.as_str()),
         };
         // A daemon on this host is never reached through a proxy.
-        let client = builder.no_proxy().build().map_err(io::Error::other)?;
+        let builder = builder.no_proxy().tls_backend_preconfigured(no_tls().map_err(io::Error::other)?);
+        let client = builder.build().map_err(io::Error::other)?;
         let request = client.get(format!("http://{host}/images/{name}/get")).send();
         let response = wait(&runtime, halt, request)?.map_err(|error| unreachable_daemon(&address, &error))?;
         let status = response.status();

@@ -120,7 +120,7 @@ pub(crate) fn import_into(
 
 fn config(options: &RootfsOptions, platform: &Platform, diff_id: &str) -> Vec<u8> {
     let mut run = Map::new();
-    options.changes.iter().for_each(|change| change.apply(&mut run));
+    ConfigChange::apply_all(&options.changes, &mut run);
     let mut history = json!({"created_by": "lamina import"});
     let mut config = json!({"config": run, "rootfs": {"type": "layers", "diff_ids": [diff_id]}});
     let parts = platform.to_string();

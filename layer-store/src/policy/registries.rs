@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use yaml_rust2::parser::{Event, Parser};
 use yaml_rust2::yaml::Hash;
 use yaml_rust2::{Yaml, YamlLoader};
 
 use super::PolicyError;
 use super::identity::Place;
+
+/// How deeply a file may be nested. The format needs three levels.
+const DEPTH: usize = 16;
 
 /// The content of all files, as far as it concerns sigstore signatures.
 #[derive(Debug, Default)]
@@ -47,6 +51,25 @@ fn mapping<'yaml>(yaml: &'yaml Yaml, name: &str) -> Result<Option<&'yaml Hash>, 
     }
 }
 
+/// Refuses a file that would take much memory: one that is nested deeply, which the parser follows by recursion, or that has
+/// aliases, which it copies.
+fn check_shape(text: &str) -> Result<(), String> {
+    let mut parser = Parser::new_from_str(text);
+    let mut depth = 0_usize;
+    loop {
+        match parser.next_token().map_err(|error| error.to_string())?.0 {
+            Event::StreamEnd => return Ok(()),
+            Event::SequenceStart(..) | Event::MappingStart(..) => depth += 1,
+            Event::SequenceEnd | Event::MappingEnd => depth = depth.saturating_sub(1),
+            Event::Alias(_) => return Err("aliases are not supported; write the value out".to_owned()),
+            _ => {}
+        }
+        if depth > DEPTH {
+            return Err(format!("it is nested more than {DEPTH} times"));
+        }
+    }
+}
+
 impl Registries {
     /// Reads the files `*.yaml` of a directory.
     pub(super) fn read(directory: &Path) -> Result<Self, PolicyError> {
@@ -65,6 +88,7 @@ impl Registries {
     /// Adds the content of a file. No part may be in two files, because nothing says which of them counts.
     pub(super) fn add(&mut self, bytes: &[u8]) -> Result<(), String> {
         let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+        check_shape(text)?;
         let documents = YamlLoader::load_from_str(text).map_err(|error| error.to_string())?;
         // A file of comments only has no content.
         let Some(file) = documents.first() else { return Ok(()) };

@@ -52,6 +52,7 @@ pub use server::Server;
 pub(crate) use spool::{copy_hashed, digest_of, fetch_compressed};
 pub(crate) use tags::tags;
 pub(crate) use target::{Target, UploadBlob};
+pub(crate) use trust::no_tls;
 
 use blob::{Connections, LayerReader};
 use client::Repository;

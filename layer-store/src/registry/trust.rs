@@ -34,6 +34,15 @@ pub(super) fn tls(options: &PullOptions, registry: &str) -> Result<ClientConfig,
     }
 }
 
+/// The TLS side of a client that does not use TLS, and trusts no certificate. A client must have one.
+pub(crate) fn no_tls() -> Result<ClientConfig, Error> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    Ok(config
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth())
+}
+
 #[derive(Debug)]
 struct Trust {
     /// From the user's CA file.

@@ -101,12 +101,11 @@ impl Repository {
     ) -> Result<(), PullError> {
         let (mut backoff, mut restarts) = (self.backoff(), 0);
         let mut session = match note.and_then(UploadNote::read) {
-            Some(url) => {
-                self.continued(&Session { url, offset: 0 }).await.filter(|session| session.offset <= blob.size)
-            }
+            Some(url) => self.continued(&Session { url, offset: 0 }, blob).await,
             None => None,
         };
         loop {
+            let is_continued = session.is_some();
             let start = session.as_ref().map_or(0, |session: &Session| session.offset);
             let failure = match self.attempt_upload(blob, &mut session, sent, note).await {
                 Ok(()) => {
@@ -119,7 +118,7 @@ impl Repository {
                 &failure,
                 Failure::Final(PullError::NotFound { .. } | PullError::Answer { status: 400 | 404 | 416, .. })
             );
-            if is_lost && start > 0 && restarts < RESTARTS {
+            if is_lost && is_continued && restarts < RESTARTS {
                 restarts += 1;
                 session = None;
                 continue;
@@ -129,7 +128,7 @@ impl Repository {
             }
             self.wait_after(&mut backoff, failure).await?;
             session = match session {
-                Some(session) => self.continued(&session).await,
+                Some(session) => self.continued(&session, blob).await,
                 None => None,
             };
         }
@@ -194,11 +193,11 @@ impl Repository {
     }
 
     /// Asks how much the registry has of an upload that broke off. `None` if it cannot be continued.
-    async fn continued(&self, session: &Session) -> Option<Session> {
+    async fn continued(&self, session: &Session, blob: &UploadBlob) -> Option<Session> {
         let what = format!("the upload to {}", self.name());
         let get = || self.client.get(session.url.clone());
         let response = self.attempt_at(&session.url, &what, get).await.ok()?;
-        let offset = received(response.headers())?;
+        let offset = received(response.headers()).filter(|offset| *offset <= blob.size)?;
         let url = location(&response).unwrap_or_else(|_| session.url.clone());
         Some(Session { url, offset })
     }

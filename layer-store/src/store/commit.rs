@@ -109,7 +109,7 @@ fn change(config: &mut Value, changes: &[ConfigChange]) -> Option<()> {
         *run = json!({});
     }
     let run = run.as_object_mut()?;
-    changes.iter().for_each(|change| change.apply(run));
+    ConfigChange::apply_all(changes, run);
     Some(())
 }
 

@@ -79,8 +79,10 @@ fn every_file_has_an_owner_and_directories_can_be_made_with_any_mode() {
         ln /etc/issue /etc/also && stat -c %h /etc/also
         python3 -c 'import os; os.setxattr(\"/etc/issue\", \"user.a\", b\"b\"); print(os.getxattr(\"/etc/issue\", \"user.a\"))'
     ";
-    let seen = containers.ok(&["--machine", "overlay"], script);
-    assert_eq!(seen, "555 root\n555 www-data\nlocked\n/etc/moved\n2\nb'b'\n");
+    for format in ["overlay", "fuse-overlayfs"] {
+        let seen = containers.ok(&["--machine", format], script);
+        assert_eq!(seen, "555 root\n555 www-data\nlocked\n/etc/moved\n2\nb'b'\n", "{format}");
+    }
     containers.session.traces().assert_nothing_left();
 }
 

@@ -50,6 +50,11 @@ const MASKED: [&str; 12] = [
     "/sys/devices/virtual/powercap",
 ];
 
+/// What else is hidden of the host's `/sys`, which is not mounted read-only below its top: other file systems are mounted
+/// there. The first has the means to end the user's other FUSE mounts.
+const MASKED_OF_HOST: [&str; 5] =
+    ["/sys/fs/fuse", "/sys/fs/bpf", "/sys/kernel/config", "/sys/kernel/debug", "/sys/kernel/tracing"];
+
 const READ_ONLY: [&str; 6] = ["/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Bytes of `/dev/shm`.
@@ -100,6 +105,8 @@ pub(super) fn config(container: &Container, ids: &Ids, groups: Groups) -> Value 
     let own: Vec<&str> = CAPABILITIES.into_iter().chain(further.iter().map(String::as_str)).collect();
     let of_init = OF_INIT.into_iter().filter(|name| container.init_system && !own.contains(name));
     let capabilities: Vec<&str> = own.iter().copied().chain(of_init).collect();
+    let of_host = MASKED_OF_HOST.into_iter().filter(|_| container.host_network);
+    let masked: Vec<&str> = MASKED.into_iter().chain(of_host).collect();
     let namespaces = ["pid", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind }));
     json!({
         "ociVersion": "1.0.2",
@@ -118,7 +125,7 @@ pub(super) fn config(container: &Container, ids: &Ids, groups: Groups) -> Value 
             "namespaces": namespaces,
             "sysctl": options::system_controls_of_runtime(&container.options),
             "seccomp": seccomp::filter(&own, container.init_system),
-            "maskedPaths": MASKED,
+            "maskedPaths": masked,
             "readonlyPaths": READ_ONLY,
         },
     })

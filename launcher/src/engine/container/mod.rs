@@ -227,7 +227,7 @@ impl Engine for Container {
 pub(crate) fn namespace(accelerator: &str, machine: &str) -> UserNamespace {
     UserNamespace {
         only_root: accelerator == SINGLE_ID,
-        answers_xattrs: Format::of(machine) == Some(Format::FuseOverlayfs),
+        below_fuse_overlayfs: Format::of(machine) == Some(Format::FuseOverlayfs),
     }
 }
 

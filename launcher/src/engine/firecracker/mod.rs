@@ -174,10 +174,9 @@ impl Engine for Firecracker {
             let _ = connecting.join();
             let stop = reading.join().ok().flatten();
             events(Event::Exited(match refused {
-                Err(failure) => {
-                    Exit::Ended { status, words: failure.unwrap_or_else(|| words(&process.tail(LAST_LINES))) }
-                }
-                Ok(()) => exit(status, stop, &process),
+                Err(Some(words)) => Exit::Ended { status, words },
+                // It may have ended, with its guest, before it had answered.
+                Err(None) | Ok(()) => exit(status, stop, &process),
             }));
         })?;
         Ok(Box::new(process))

@@ -4,8 +4,9 @@
 //!
 //! 1. It connects to the sockets of its supervisor, because it cannot reach them later. If root starts it, it then becomes
 //!    an ordinary user.
-//! 2. It enters a user and a mount namespace, and a network namespace unless the container uses the host's network, and says so. The supervisor gives ids to the user namespace and
-//!    a network card to the network namespace, and lets it go on.
+//! 2. It enters a user and a mount namespace, and a network namespace unless the container uses the host's network, and
+//!    says so. The supervisor gives ids to the user namespace and a network card to the network namespace, and lets it go
+//!    on.
 //! 3. It mounts the view by FUSE and sends the device to the server of the root. A mount that is made in a user namespace
 //!    has the owners of that namespace, so user 33 of the image is user 33 in the container.
 //! 4. It mounts an overlay over the view, and starts the runtime as the first process of a process namespace. When that
@@ -218,7 +219,7 @@ fn start(spec: &Spec, is_first: bool) -> Result<Child, Failure> {
 fn wait(mut runtime: Child, first: Option<Child>) -> u8 {
     let status = runtime.wait().unwrap_or_default();
     if let Some(mut first) = first {
-        // The kernel kills the runtime when the first process ends, which it then does completely.
+        // When the first process ends, the kernel kills the runtime. The first process itself may take a moment longer.
         let ended =
             || pidfd_open(Pid::from_child(&first), PidfdFlags::empty()).is_ok_and(|first| ends_within(&first, LAST));
         if !status.success() && ended() {
