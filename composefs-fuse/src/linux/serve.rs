@@ -4,16 +4,14 @@ use super::mount_table::connection_number;
 use super::stats_socket::{StatsError, StatsSocket, stats_socket_path};
 use super::unmount::Unmount;
 use super::workers::{DeviceError, ServeEvent, StartWorkers, Workers};
-use crate::mount::{EXIT_PATIENCE, Ended, MountError, MountOptions, MountPoint, Served};
+use crate::mount::{EXIT_PATIENCE, Ended, MountError, MountOptions, MountPoint, Served, SignalThread};
 use crate::server::Server;
 use crate::stats::Stats;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 /// Kilobytes that root's mounts read ahead: as much as one request can carry ([`crate::MAX_REPLY`]).
 const READAHEAD_KILOBYTES: u32 = 1024;
@@ -87,7 +85,9 @@ pub fn serve(
     let stats = Arc::clone(server.stats());
     let (sender, events) = channel();
     // Before anything is mounted: a signal from here on is kept until it can be handled.
-    let signals = SignalThread::start(sender.clone())?;
+    let told = sender.clone();
+    let signals = SignalThread::start(move |signal| told.send(ServeEvent::Signal(signal)).is_ok());
+    let signals = signals.map_err(ServeError::Signals)?;
     let device = mount_point.mount(&options.mount)?;
     let mut mounted = Mounted::new(mount_point, &options.mount)?;
     let watched = device.try_clone().map_err(DeviceError::from)?;
@@ -221,36 +221,6 @@ impl Drop for Mounted<'_> {
             && let Err(error) = self.unmount(Unmount::Lazy)
         {
             tracing::warn!("cannot unmount: {error}");
-        }
-    }
-}
-
-/// Turns signals into events until dropped.
-struct SignalThread {
-    handle: signal_hook::iterator::Handle,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl SignalThread {
-    fn start(events: Sender<ServeEvent>) -> Result<Self, ServeError> {
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(ServeError::Signals)?;
-        let handle = signals.handle();
-        let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            for signal in signals.forever() {
-                if events.send(ServeEvent::Signal(signal)).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Self { handle, thread: Some(thread.map_err(ServeError::Signals)?) })
-    }
-}
-
-impl Drop for SignalThread {
-    fn drop(&mut self) {
-        self.handle.close();
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
         }
     }
 }

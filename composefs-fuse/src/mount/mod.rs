@@ -4,12 +4,14 @@ mod background;
 mod error;
 mod options;
 mod point;
+mod signals;
 
 pub use background::BackgroundError;
 pub(crate) use background::{detach, report_ready, start};
 pub use error::MountError;
 pub use options::{MountOptions, OptionError, split_options};
 pub use point::MountPoint;
+pub(crate) use signals::SignalThread;
 
 #[cfg(target_os = "linux")]
 pub(crate) use error::DEVICE;

@@ -1,11 +1,9 @@
 //! A mount by `fuser` from its beginning to its end.
 
 use super::calls::Calls;
-use crate::mount::{EXIT_PATIENCE, Ended, MountError, MountOptions, MountPoint, Served};
+use crate::mount::{EXIT_PATIENCE, Ended, MountError, MountOptions, MountPoint, Served, SignalThread};
 use crate::server::Server;
 use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -61,15 +59,16 @@ pub fn serve(
 ) -> Result<Served, ServeError> {
     let stats = Arc::clone(server.stats());
     // Before anything is mounted: a signal from here on is kept until it can be handled.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(ServeError::Signals)?;
+    let (sender, events) = channel();
+    let told = sender.clone();
+    let signals = SignalThread::start(move |signal| told.send(Event::Signal(signal)).is_ok());
+    let signals = signals.map_err(ServeError::Signals)?;
     let refused = |source| MountError::Refused { path: mount_point.path().to_owned(), source };
     let session = Session::new(Calls::new(&server), mount_point.path(), &config(&options.mount)).map_err(refused);
     drop(server);
     let mut session = session?;
     let mut mount = session.unmount_callable();
-    let (sender, events) = channel();
-    let handle = signals.handle();
-    let threads = start_threads(session, signals, &sender).map_err(ServeError::Signals)?;
+    let session = start(session, sender).map_err(ServeError::Signals)?;
     let ended = match ready() {
         Ok(()) => wait(&events, &mut mount, mount_point),
         Err(error) => {
@@ -77,9 +76,7 @@ pub fn serve(
             Err(ServeError::Unwanted(error))
         }
     };
-    handle.close();
-    let [session, signals] = threads;
-    drop(signals.join());
+    drop(signals);
     // While files are open, the mount keeps its thread until this process ends.
     let deadline = Instant::now() + EXIT_PATIENCE;
     while !session.is_finished() && Instant::now() < deadline && !matches!(ended, Ok(Ended::SignalWhileBusy(_))) {
@@ -88,26 +85,13 @@ pub fn serve(
     Ok(Served { ended: ended?, stats })
 }
 
-/// Starts a thread for the requests of `session` and one for signals. Both end when the mount has.
-fn start_threads(
-    session: Session<Calls>,
-    mut signals: Signals,
-    events: &Sender<Event>,
-) -> io::Result<[JoinHandle<()>; 2]> {
-    let (of_session, of_signals) = (events.clone(), events.clone());
-    let session = std::thread::Builder::new().name("fuser".to_owned()).spawn(move || {
+/// Starts a thread for the requests of `session`, which ends when the mount has.
+fn start(session: Session<Calls>, events: Sender<Event>) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("fuser".to_owned()).spawn(move || {
         let outcome = session.run();
         // Fails if nothing waits for the mount any more, and then it does not matter.
-        drop(of_session.send(Event::SessionEnded(outcome)));
-    })?;
-    let signals = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            if of_signals.send(Event::Signal(signal)).is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok([session, signals])
+        drop(events.send(Event::SessionEnded(outcome)));
+    })
 }
 
 /// Waits until the mount ends.

@@ -193,7 +193,7 @@ impl Containerd {
             Err(status) if status.code() != Code::AlreadyExists => return Err(self.failed(&about(), &status)),
             _ => {}
         }
-        // What was there already has the labels of whoever put it there.
+        // What was there already keeps the labels that it was given then.
         let paths = labels.keys().map(|label| format!("labels.{label}")).collect();
         let info = Info { digest: document.digest.clone(), labels };
         let update = UpdateRequest { info: Some(info), update_mask: Some(FieldMask { paths }) };

@@ -140,7 +140,7 @@ fn listen(path: &Path) -> anyhow::Result<UnixListener> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(name),
     }
-    // Whoever can connect can mount: only root may.
+    // Any process that connects can mount, so only root may connect.
     let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
     let socket = UnixListener::bind(path);
     rustix::process::umask(before);

@@ -167,7 +167,7 @@ impl Engine for Firecracker {
             let (connecting, reading, told) = (process.handle(), process.handle(), Events::clone(&events));
             let connecting = std::thread::spawn(move || listener.connect(&connecting, &told));
             let reading = std::thread::spawn(move || console::follow(&source, target, &reading));
-            // Here, so that whoever started the machine can end it while Firecracker does not answer.
+            // Here, so that the machine can be ended while Firecracker does not answer.
             let refused = configure(&process.handle(), &api, &requests);
             let status = process.wait();
             // Both end with the process.
