@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 
+import containers
 import report
 
 TOGETHER = 50
@@ -34,7 +35,7 @@ print(json.dumps({name: best(*commands) for name, commands in json.loads(sys.arg
 """
 WORKLOADS = {
     "find": ("true", "find / -xdev"),
-    "npm ci": ("rm -rf /tmp/npm && cp -r /work/npm /tmp/npm", "cd /tmp/npm && npm ci --offline --no-audit --no-fund"),
+    "npm ci": (f"rm -rf /srv/web /srv/cache; {containers.PREPARE}", containers.INSTALL["npm ci"]),
 }
 
 
@@ -202,8 +203,7 @@ def one_round(directory, programs, registry, snapshotter, number):
         figures["together"] = seconds(together)
         figures["memory"] = node.memory_mb()
         node.pull(name(WORK_IMAGE))
-        files = os.path.join(os.path.realpath(images_directory), "work-files")
-        options = ("--rm", "--mount", f"type=bind,src={files},dst=/work,options=rbind:ro")
+        options = ("--rm", "--mount", f"type=bind,src={os.path.join(directory, 'files')},dst=/files,options=rbind:ro")
         done = json.loads(node.run(name(WORK_IMAGE), "python3", "-c", MEASURE, json.dumps(WORKLOADS), options=options))
         figures.update({workload: taken * 1000 for workload, taken in done.items()})
         return figures
@@ -245,13 +245,13 @@ def rows(measured, top):
 
 
 def main():
-    global images_directory
     images_directory, programs, results, rounds = *sys.argv[1:4], int(sys.argv[4])
     measured = {"lamina": [], "overlayfs": []}
     # What was started is ended, and what was mounted is unmounted.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="lamina-bench-containerd.", dir="/var/tmp") as directory:
         registry = Registry(directory, images_directory)
+        containers.make_files(os.path.join(directory, "files"))
         try:
             for number in range(rounds):
                 for snapshotter, figures in measured.items():

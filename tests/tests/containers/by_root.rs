@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
 
 use end_to_end::{Actor, Finished, Image, Session, until};
 
@@ -100,5 +101,52 @@ fn user_without_subordinate_ids_gets_a_container_with_one_id_and_is_told() {
     let finished = run(&session, "lamina", &[], "id -u; stat -c '%u:%g' /etc/shadow").succeeded();
     assert_eq!(finished.stdout, "0\n0:0\n", "{finished}");
     assert!(finished.stderr.contains("--add-subuids") && finished.stderr.contains("lamina"), "{finished}");
+    session.traces().assert_nothing_left();
+}
+
+/// podman lays its own overlay over the mount (`:O`), as the container does over the view.
+#[test]
+fn podman_started_on_a_mounted_image_shows_what_a_container_shows() {
+    let session = of_root();
+    let tree = session.mount_with(REFERENCE, "tree", &["--allow-other"]);
+    let script = r#"
+cd /usr
+find bin lib/x86_64-linux-gnu share/doc ../etc/apt ../var ../home -printf '%p %y %m %U:%G %s %l %T@\n' | sort | sha256sum
+find bin lib/python3* -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum
+mv /etc/apt /etc/moved && ls /etc/moved && rm /usr/bin/perl && echo x >> /etc/shadow
+stat -c '%U:%G %a %n' /etc/shadow /etc/moved /tmp
+chown 33:42 /srv && chmod 4711 /bin/su && stat -c '%u:%g %a' /srv /bin/su
+"#;
+    let ours = run(&session, "lamina-test", &[], script).succeeded();
+    let (root, runroot) = (session.work("podman/root"), session.work("podman/run"));
+    let mut podman = Command::new("/usr/bin/podman");
+    podman.arg("--root").arg(&root).arg("--runroot").arg(&runroot);
+    podman.args([
+        "--log-level",
+        "error",
+        "--storage-driver",
+        "vfs",
+        "--runtime",
+        "runc",
+        "--cgroup-manager",
+        "cgroupfs",
+    ]);
+    // Its default limits are higher than the limits of this host's root may be.
+    podman.args([
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--ulimit",
+        "nofile=1000:1000",
+        "--ulimit",
+        "nproc=1000:1000",
+        "-w",
+        "/",
+    ]);
+    podman.arg("--rootfs").arg(format!("{}:O", tree.display())).args(["/bin/sh", "-c", script]);
+    let theirs = Finished::of(&mut podman).succeeded();
+    assert_eq!(ours.stdout, theirs.stdout);
+    session.umount(&tree);
     session.traces().assert_nothing_left();
 }
