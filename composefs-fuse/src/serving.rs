@@ -57,7 +57,7 @@ mod portable {
 
     impl Serving {
         /// Returns what these options say for a mount by `mount`.
-        #[expect(clippy::unnecessary_wraps, reason = "as on Linux, where paths of sockets can be wrong")]
+        #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as on Linux, which has options")]
         pub(crate) fn options(&self, mount: MountOptions) -> anyhow::Result<ServeOptions> {
             Ok(ServeOptions { mount })
         }

@@ -4,8 +4,8 @@
 mod support;
 
 use composefs_fuse::Server;
-use composefs_fuse::mount::{Ended, MountOptions, MountPoint};
-use composefs_fuse::portable::{ServeError, ServeOptions, serve};
+use composefs_fuse::mount::{Ended, MountError, MountOptions, MountPoint};
+use composefs_fuse::portable::{self, ServeError, ServeOptions, serve};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -54,6 +54,21 @@ fn a_tree_is_read_until_another_program_unmounts_it() {
         assert_eq!(fs::metadata(point.join("missing")).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(fs::write(point.join("new"), "").unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
         unmount(point);
+        Ok(())
+    });
+    assert_eq!(ended.unwrap(), Ended::Unmounted);
+}
+
+#[test]
+fn umount_says_whether_a_mount_is_busy_or_missing() {
+    let ended = served(|point| {
+        let open = fs::File::open(point.join("file"))?;
+        let refused = portable::unmount(point);
+        assert!(matches!(refused, Err(MountError::Busy(_))), "{refused:?}");
+        drop(open);
+        portable::unmount(point).unwrap();
+        let refused = portable::unmount(point);
+        assert!(matches!(refused, Err(MountError::NotMounted(_))), "{refused:?}");
         Ok(())
     });
     assert_eq!(ended.unwrap(), Ended::Unmounted);

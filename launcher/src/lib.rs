@@ -5,7 +5,14 @@
 //! and `machine` runs the result and supervises it. In the guest, the crate `guest-init` is at the other end of the
 //! control channel.
 
+//! # Other systems
+//! A Mac has the commands on images and mounts. The modules for machines are compiled on Linux only, and `cli` says what else
+//! depends on the system: `cli/linux` and `cli/portable` have the commands that differ, and `cli/machines` and `cli/serving` what
+//! other commands ask of the system.
+
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
+// Some of what the commands for Linux share with others is used by nothing else.
+#![cfg_attr(not(target_os = "linux"), allow(dead_code))]
 
 #[macro_use]
 mod print;
@@ -14,12 +21,22 @@ mod failure;
 mod hint;
 
 mod cli;
+mod clock;
+#[cfg(target_os = "linux")]
 mod engine;
+#[cfg(target_os = "linux")]
 mod host;
+#[cfg(target_os = "linux")]
 mod machine;
 mod meter;
+mod open_store;
+mod raw_terminal;
+#[cfg(target_os = "linux")]
 mod root;
+#[cfg(target_os = "linux")]
 mod spec;
+#[cfg(target_os = "linux")]
 mod sys;
+mod text_file;
 
 pub use cli::main;

@@ -53,6 +53,14 @@ pub enum MountError {
         /// What it said.
         complaint: String,
     },
+    /// The program umount refused.
+    #[error("{path}: umount: {complaint}")]
+    UnmountRefused {
+        /// The mount point.
+        path: PathBuf,
+        /// What it said.
+        complaint: String,
+    },
     /// The kernel refused.
     #[error("{path}: cannot mount: {source}")]
     Refused {

@@ -23,7 +23,9 @@
 mod answer;
 mod calls;
 mod serve;
+mod unmount;
 
 #[cfg(target_os = "linux")]
 pub(crate) use calls::Calls;
 pub use serve::{ServeError, ServeOptions, serve};
+pub use unmount::unmount;

@@ -1,20 +1,7 @@
-//! `lamina container exists`, `image exists` and `volume exists`: questions of scripts, which the exit status answers.
+//! `lamina image exists`: a question of scripts, which the exit status answers.
 
 use super::{Global, store};
 use crate::failure::{FAILED, Failure};
-use crate::machine;
-use crate::machine::volumes::Volume;
-
-/// Succeed if a machine has this name, and end with status 1 otherwise
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  lamina container exists web || lamina run --detach --name web nginx:1")]
-pub(super) struct MachineExists {
-    /// The machine
-    #[arg(value_name = "NAME")]
-    name: String,
-}
 
 /// Succeed if the store has this image, and end with status 1 otherwise
 #[derive(Debug, clap::Args)]
@@ -27,22 +14,9 @@ pub(super) struct ImageExists {
     image: String,
 }
 
-/// Succeed if a volume has this name, and end with status 1 otherwise
-#[derive(Debug, clap::Args)]
-pub(super) struct VolumeExists {
-    /// The volume
-    #[arg(value_name = "NAME")]
-    name: String,
-}
-
-const fn answer(exists: bool) -> u8 {
+/// Returns the exit status that answers whether something exists.
+pub(super) const fn answer(exists: bool) -> u8 {
     if exists { 0 } else { FAILED }
-}
-
-impl MachineExists {
-    pub(super) fn execute(&self) -> Result<u8, Failure> {
-        Ok(answer(machine::exists(&self.name)?))
-    }
 }
 
 impl ImageExists {
@@ -51,11 +25,5 @@ impl ImageExists {
             Ok(opened) => Ok(answer(store::find_image(&opened, &self.image)?.is_some())),
             Err(_) => Ok(answer(false)),
         }
-    }
-}
-
-impl VolumeExists {
-    pub(super) fn execute(&self) -> Result<u8, Failure> {
-        Ok(answer(Volume::find(&self.name)?.is_some()))
     }
 }

@@ -9,9 +9,8 @@ use layer_store::{Cancellation, DiffId, Digest, Image, Observer, Packing, PullOp
 
 use super::bars::Bars;
 use super::registry_args::RegistryArgs;
-use super::{Global, acquired, layout_tar, store};
+use super::{Global, acquired, layout_tar, machines, store};
 use crate::failure::{About, Failure, USAGE};
-use crate::machine::{self, Machine};
 use crate::meter::Meter;
 use crate::print;
 
@@ -133,7 +132,7 @@ impl Export {
 
     /// Whether a machine has the name. Fails if an image has it too.
     fn is_machine(&self, global: &Global) -> Result<bool, Failure> {
-        if !machine::is_valid_name(&self.image) || Machine::find(&self.image).is_err() {
+        if machines::named(&self.image).is_none() {
             return Ok(false);
         }
         if store::find(global)?.is_ok_and(|opened| store::image(&opened, &self.image).is_ok()) {

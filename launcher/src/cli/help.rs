@@ -2,7 +2,7 @@
 
 use clap::CommandFactory;
 
-use super::Cli;
+use super::{Cli, needs_linux};
 use crate::failure::{Failure, USAGE};
 use crate::print;
 
@@ -48,14 +48,18 @@ impl Help {
         command.build();
         let mut found = &mut command;
         for word in &self.words {
-            found = found.find_subcommand_mut(word).ok_or_else(|| {
-                Failure::new(self.words.join(" "), "there is no such command or topic")
-                    .with_hint("`lamina help` lists them")
-                    .with_status(USAGE)
-            })?;
+            found = found.find_subcommand_mut(word).ok_or_else(|| self.unknown(word).with_status(USAGE))?;
         }
         print::result_lines(&found.render_long_help().to_string())?;
         Ok(0)
+    }
+
+    fn unknown(&self, word: &str) -> Failure {
+        match needs_linux::instead(word) {
+            Some(line) => Failure::new(word, line),
+            None => Failure::new(self.words.join(" "), "there is no such command or topic")
+                .with_hint("`lamina help` lists them"),
+        }
     }
 }
 
@@ -65,7 +69,8 @@ pub(super) fn topics() -> String {
         let (name, about) = (name(page).unwrap_or_default(), about(page).unwrap_or_default());
         format!("\n  {name:<12}  {about}")
     });
-    ["Topics (`lamina help TOPIC`, or `man lamina-TOPIC`):".to_owned()].into_iter().chain(lines).collect()
+    let head = ["Topics (`lamina help TOPIC`, or `man lamina-TOPIC`):".to_owned()];
+    head.into_iter().chain(lines).chain(needs_linux::note().map(|note| format!("\n\n{note}"))).collect()
 }
 
 /// Returns the name of the topic that a page is about: its title is `# lamina-NAME 7 ...`.

@@ -75,7 +75,7 @@ impl History {
                 continue;
             }
             let by = text(step, "CreatedBy").replace('\t', " ");
-            let by = if self.no_trunc { by } else { super::ps::cut(&by, 60) };
+            let by = if self.no_trunc { by } else { rows::cut(&by, 60) };
             say!("{id:12}  {:>12}  {:>9}  {by}", text(step, "CreatedSince"), text(step, "Size"));
         }
         Ok(0)

@@ -5,13 +5,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::machines::Machine;
 use super::template::{self, Format};
-use super::{Global, ps, store};
+use super::{Global, machines, store};
 use crate::failure::{Failure, USAGE};
-use crate::machine::kept;
-use crate::machine::{self, Machine, Record};
 use crate::print;
-use crate::spec::Spec;
 
 /// Show the details of images and machines
 ///
@@ -92,13 +90,11 @@ impl Inspect {
     /// Shows what a name means, or adds its row to `rows`, which are printed together.
     fn show(&self, name: &str, global: &Global, rows: &mut Vec<Value>) -> Result<(), Failure> {
         match self.kind {
-            Some(Kind::Machine) => return self.show_machine(&Machine::find(name)?, global, rows),
+            Some(Kind::Machine) => return self.show_machine(&machines::find(name)?, global, rows),
             Some(Kind::Image) => return self.show_image(name, global, rows),
             None => {}
         }
-        // Anything else is not a machine's name.
-        let machine = machine::is_valid_name(name).then(|| Machine::find(name).ok()).flatten();
-        let Some(machine) = machine else { return self.show_image(name, global, rows) };
+        let Some(machine) = machines::named(name) else { return self.show_image(name, global, rows) };
         let opened = store::find(global)?;
         if opened.is_ok_and(|opened| store::image(&opened, name).is_ok()) {
             return Err(Failure::new(name, "an image and a machine have this name")
@@ -106,6 +102,14 @@ impl Inspect {
                 .with_status(USAGE));
         }
         self.show_machine(&machine, global, rows)
+    }
+
+    fn show_machine(&self, machine: &Machine, global: &Global, rows: &mut Vec<Value>) -> Result<(), Failure> {
+        match (global.json, self.text) {
+            (true, _) => machines::print_json(machine),
+            (_, true) => machines::print_text(machine),
+            _ => machines::inspected(machine).map(|row| rows.push(row)),
+        }
     }
 
     fn show_image(&self, name: &str, global: &Global, rows: &mut Vec<Value>) -> Result<(), Failure> {
@@ -130,59 +134,6 @@ impl Inspect {
             report.print(opened.root());
         } else {
             rows.push(super::rows::inspected_image(&opened, &image, &report));
-        }
-        Ok(())
-    }
-}
-
-/// A machine, as `--json` prints it.
-#[derive(Debug, Serialize)]
-struct MachineReport<'machine> {
-    #[serde(flatten)]
-    record: &'machine Record,
-    directory: &'machine Path,
-    /// Absent for an ephemeral machine.
-    spec: Option<&'machine Spec>,
-}
-
-impl Inspect {
-    fn show_machine(&self, machine: &Machine, global: &Global, rows: &mut Vec<Value>) -> Result<(), Failure> {
-        let directory = machine.directory()?;
-        let spec = Spec::read(&directory).ok().map(Spec::without_secrets);
-        let record = &machine.record;
-        let report = MachineReport { record, directory: &directory, spec: spec.as_ref() };
-        if global.json {
-            return print::json_pretty(&report);
-        }
-        if !self.text {
-            rows.push(super::rows::inspected_machine(record, spec.as_ref(), &report));
-            return Ok(());
-        }
-        say!("machine     {}", record.name);
-        say!("root        {}", record.root);
-        say!("state       {}", ps::describe(&record.state));
-        record.engine.iter().for_each(|engine| say!("engine      {engine}"));
-        record.warnings.iter().for_each(|warning| say!("warning     {warning}"));
-        say!("command     {}", record.command.join(" "));
-        say!("directory   {}", directory.display());
-        if let Some(spec) = &spec {
-            say!("processors  {}", spec.cpus);
-            say!("memory      {} MiB", spec.memory_mib);
-            say!("writes      {}", spec.writes);
-            if let Some(bytes) = kept::taken(&directory.join(kept::DISK)) {
-                say!("disk        {} used on the host", super::size(bytes));
-            }
-            for share in &spec.shares {
-                let mode = if share.read_only { " (read-only)" } else { "" };
-                say!("share       {} at {}{mode}", share.host.display(), share.guest);
-            }
-            spec.published.iter().for_each(|port| say!("port        {port}"));
-            for (name, _) in &spec.process.env {
-                say!("env         {name}");
-            }
-        }
-        for process in &record.processes {
-            say!("process     {} {}", process.pid, process.role);
         }
         Ok(())
     }

@@ -8,8 +8,8 @@ use layer_store::{Cancellation, Login as Pair, Logins, Observer};
 use super::registry_args::RegistryArgs;
 use super::{Global, store};
 use crate::failure::{About, Failure, USAGE};
-use crate::machine::RawTerminal;
 use crate::print;
+use crate::raw_terminal::RawTerminal;
 
 /// The registry of names without one.
 const DEFAULT: &str = "docker.io";

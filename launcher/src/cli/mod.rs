@@ -1,28 +1,18 @@
 //! The commands of `lamina`: each in its own file, with its options next to the code that uses them.
 
-mod accepted;
 mod acquired;
 mod archive;
-mod attach;
 mod bars;
 mod build_image;
-mod commit;
 mod completions;
-mod config;
-mod containerd;
-mod cp;
-mod diff;
-mod doctor;
 mod du;
 mod du_svg;
-mod ending;
-mod exec;
 mod exists;
 mod export;
 mod filter;
+mod finding;
 mod gc;
 mod groups;
-mod guest_options;
 mod help;
 mod history;
 mod images;
@@ -30,43 +20,33 @@ mod import;
 mod inspect;
 mod layout_tar;
 mod limits;
+#[cfg(target_os = "linux")]
+mod linux;
 mod login;
-mod logs;
-mod materialize;
+mod machines;
 mod mount;
 mod mount_helper;
-mod mounts;
+mod needs_linux;
 mod on_top;
-mod outcome;
-mod podman;
-mod port;
-mod ports;
+#[cfg(any(test, not(target_os = "linux")))]
+mod portable;
 mod prepare;
 mod prune;
-mod ps;
 mod pull;
 mod push;
 mod refused;
 mod registry_args;
-mod rename;
 mod rmi;
 mod rows;
-mod run;
-mod shell;
-mod start;
-mod stats;
+mod serving;
 mod store;
 mod switches;
-mod system_df;
 mod tag;
 mod template;
-mod top;
-mod umount;
-mod usage;
 mod values;
+mod variant;
 mod verify;
 mod version;
-mod volume;
 
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
@@ -78,10 +58,12 @@ use clap::{CommandFactory, Parser, Subcommand};
 use composefs_fuse::LogFormat;
 use layer_store::printable;
 
-use crate::engine;
+#[cfg(target_os = "linux")]
+use self::linux as system;
+#[cfg(not(target_os = "linux"))]
+use self::portable as system;
+use self::system::{doctor, umount};
 use crate::failure::Failure;
-use crate::host::{child, confine, file_share, share};
-use crate::machine::{self, launch};
 use crate::print;
 
 /// Where the options of every command are in its help: after its own.
@@ -153,34 +135,12 @@ enum Command {
     Save(archive::Save),
     Load(archive::Load),
     BuildImage(build_image::BuildImage),
-    Materialize(materialize::Materialize),
     Mount(mount::Mount),
     #[command(alias = "unmount")]
     Umount(umount::Umount),
-    Stats(stats::Stats),
-    Run(Box<run::Run>),
-    Create(Box<run::Create>),
-    Attach(attach::Attach),
-    Ps(ps::Ps),
-    Logs(logs::Logs),
-    Exec(exec::Exec),
-    Shell(Box<shell::Shell>),
-    Top(top::Top),
-    Port(port::Port),
-    Cp(cp::Cp),
-    Diff(diff::Diff),
-    Commit(commit::Commit),
-    Stop(ending::Stop),
-    Kill(ending::Kill),
-    Start(start::Start),
-    Restart(start::Restart),
-    Rename(rename::Rename),
-    Wait(ending::Wait),
-    Rm(ending::Rm),
-    #[command(subcommand)]
-    Volume(volume::Volumes),
-    Containerd(containerd::Containerd),
-    Podman(podman::Podman),
+    #[cfg(target_os = "linux")]
+    #[command(flatten)]
+    OnLinux(linux::Command),
     Doctor(doctor::Doctor),
     Help(help::Help),
     Completions(completions::Completions),
@@ -188,22 +148,10 @@ enum Command {
     Version(version::Version),
     #[command(subcommand)]
     Image(groups::ImageCommand),
-    #[command(subcommand)]
-    Container(groups::ContainerCommand),
-    #[command(subcommand)]
-    System(groups::SystemCommand),
     #[command(skip)]
     ImageExists(exists::ImageExists),
     #[command(skip)]
-    MachineExists(exists::MachineExists),
-    #[command(skip)]
     ImagePrune(prune::ImagePrune),
-    #[command(skip)]
-    ContainerPrune(prune::ContainerPrune),
-    #[command(skip)]
-    SystemPrune(prune::SystemPrune),
-    #[command(skip)]
-    SystemDf(system_df::SystemDf),
 }
 
 /// Runs the program on this process's arguments. The exit status is 0 for success, 1 for a failure and 2 for wrong usage.
@@ -212,7 +160,7 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    if let Some(result) = internal(&arguments) {
+    if let Some(result) = system::internal(&arguments) {
         return report(result);
     }
     let is_command = |word: &OsStr| Cli::command().get_subcommands().any(|command| word == command.get_name());
@@ -245,57 +193,29 @@ fn execute(command: Command, global: &Global, arguments: Vec<OsString>) -> Resul
         Command::Rmi(rmi) => rmi.execute(global),
         Command::Gc(gc) => {
             // A server whose mount has just been removed may still use the store.
-            let _ = composefs_fuse::linux::wait_for_ending_mounts();
+            serving::wait_for_ending_mounts();
             gc.execute(global)
         }
         Command::Du(du) => du.execute(global),
         Command::Verify(verify) => verify.execute(global),
         Command::Export(export) => export.execute(global),
         Command::BuildImage(build) => build.execute(global),
-        Command::Materialize(materialize) => materialize.execute(global),
         Command::Mount(mount) => mount.execute(global, arguments),
         Command::Umount(umount) => umount.execute(),
-        Command::Stats(stats) => stats.execute(global),
-        Command::Run(run) => run.execute(global).map_err(Failure::before_the_command),
-        Command::Ps(ps) => ps.execute(global),
-        Command::Logs(logs) => logs.execute(global),
-        Command::Exec(exec) => exec.execute(global).map_err(Failure::before_the_command),
-        Command::Cp(cp) => cp.execute(global),
-        Command::Diff(diff) => diff.execute(global),
-        Command::Commit(commit) => commit.execute(global),
-        Command::Stop(stop) => stop.execute(global),
-        Command::Kill(kill) => kill.execute(global),
-        Command::Start(start) => start.execute(global),
-        Command::Wait(wait) => wait.execute(global),
-        Command::Rm(rm) => rm.execute(global),
-        Command::Volume(volume) => volume.execute(global),
-        Command::Containerd(containerd) => containerd.execute(global),
-        Command::Podman(podman) => podman.execute(global),
+        #[cfg(target_os = "linux")]
+        Command::OnLinux(command) => command.execute(global, arguments),
         Command::Doctor(doctor) => doctor.execute(global),
         Command::Help(help) => help.execute(),
         Command::Completions(completions) => completions.execute(),
         Command::Man(man) => man.execute(),
-        Command::Create(create) => create.execute(global).map_err(Failure::before_the_command),
-        Command::Attach(attach) => attach.execute(global).map_err(Failure::before_the_command),
         Command::Tag(tag) => tag.execute(global),
         Command::History(history) => history.execute(global),
         Command::Save(save) => save.execute(global),
         Command::Load(load) => load.execute(global),
-        Command::Shell(shell) => shell.execute(global).map_err(Failure::before_the_command),
-        Command::Top(top) => top.execute(global),
-        Command::Port(port) => port.execute(global),
-        Command::Restart(restart) => restart.execute(global),
-        Command::Rename(rename) => rename.execute(global),
         Command::Version(version) => version.execute(global),
         Command::ImageExists(exists) => exists.execute(global),
-        Command::MachineExists(exists) => exists.execute(),
         Command::ImagePrune(prune) => prune.execute(global),
-        Command::ContainerPrune(prune) => prune.execute(global),
-        Command::SystemPrune(prune) => prune.execute(global),
-        Command::SystemDf(df) => df.execute(global),
         Command::Image(command) => execute(command.into(), global, arguments),
-        Command::Container(command) => execute(command.into(), global, arguments),
-        Command::System(command) => execute(command.into(), global, arguments),
     }
 }
 
@@ -316,38 +236,6 @@ fn parse(arguments: &[OsString]) -> Result<Cli, u8> {
             refused::status(&error, arguments)
         }
     })
-}
-
-/// Handles the arguments with which this program starts itself. They are not commands for users.
-fn internal(arguments: &[OsString]) -> Option<Result<u8, Failure>> {
-    let [_, what, rest @ ..] = arguments else { return None };
-    if what == child::DIE_WITH_PARENT {
-        return Some(child::die_with_parent(rest).map(|never| match never {}));
-    }
-    if what == confine::CONFINE {
-        return Some(confine::enter::enter(rest));
-    }
-    if what == file_share::FILE_SHARE {
-        return Some(file_share::enter(rest).map(|never| match never {}));
-    }
-    if what == share::SHARE {
-        return Some(share::serve(rest));
-    }
-    if what == engine::CONTAINER {
-        return Some(engine::run_stage(rest));
-    }
-    if what == engine::REMOVE {
-        return Some(engine::remove_here(rest));
-    }
-    let words: Vec<&str> = rest.iter().filter_map(|word| word.to_str()).collect();
-    match (what.to_str()?, words.as_slice()) {
-        (machine::CLEAN, &[name]) => Some(machine::clean(name)),
-        (machine::SUPERVISE, &[name, start]) => {
-            log_to_stderr(0);
-            Some(launch::supervise(name, start == "new"))
-        }
-        _ => None,
-    }
 }
 
 /// Formats a size in bytes for people, in powers of 1024.

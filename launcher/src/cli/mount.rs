@@ -4,14 +4,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use composefs_fuse::linux::{ServeOptions, StatsOutlet};
 use composefs_fuse::mount::{MountOptions, split_options};
 use composefs_fuse::{MountProgram, ProgramEnd, ProgramError, Server, ServerProcess, run_mount_program};
 use layer_store::Store;
 
 use super::on_top::OnTop;
+use super::serving::Serving;
 use super::{Global, mount_helper, store};
-use crate::failure::{About, FAILED, Failure, USAGE};
+use crate::failure::{FAILED, Failure, USAGE};
 use crate::print;
 
 /// Show an image as a read-only directory, without root and without unpacking it
@@ -69,12 +69,8 @@ pub(super) struct Mount {
     /// Check each file's content when it is first read; reading a damaged file fails with an I/O error
     #[arg(long)]
     verify: bool,
-    /// Answer `lamina stats` at this socket too [the default one is in $XDG_RUNTIME_DIR/lamina]
-    #[arg(long, value_name = "SOCKET")]
-    stats: Option<PathBuf>,
-    /// How many threads answer the kernel
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
-    threads: u8,
+    #[command(flatten)]
+    serving: Serving,
     /// Set if mount(8) has called this program
     #[arg(long, hide = true)]
     mount_helper: bool,
@@ -114,19 +110,10 @@ impl Mount {
         if self.fake {
             return Ok(0);
         }
-        let stats = match &self.stats {
-            Some(path) => StatsOutlet::At(std::path::absolute(path).about(path.display())?),
-            None => StatsOutlet::Default,
-        };
         let foreground = self.foreground || words.foreground;
         let program = MountProgram {
             mount_point: self.directory.clone(),
-            options: ServeOptions {
-                mount: words.mount.clone(),
-                threads: self.threads.into(),
-                stats,
-                ..ServeOptions::default()
-            },
+            options: self.serving.options(words.mount.clone())?,
             server: match (self.background_child, foreground) {
                 (true, _) => ServerProcess::Background,
                 (false, true) => ServerProcess::Foreground,

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use layer_store::{DiffId, ExpectedLayer, Store};
 
 use super::limits::SharingArgs;
+use super::variant::{self, Layer};
 use super::{Global, store};
 use crate::failure::{About, Failure};
-use crate::spec::variant::{self, Layer};
 
 /// Options that add layers on top of an image.
 #[derive(Debug, clap::Args)]

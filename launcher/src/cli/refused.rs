@@ -5,6 +5,7 @@ use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::needs_linux;
 use crate::failure::{Failure, MACHINE_FAILED, USAGE};
 
 /// Commands whose exit status is that of a command in a machine.
@@ -390,6 +391,9 @@ fn instead(error: &clap::Error, path: &[String]) -> Option<Failure> {
         }
         ErrorKind::InvalidSubcommand => {
             let word = word(ContextKind::InvalidSubcommand)?;
+            if let Some(line) = needs_linux::instead(word) {
+                return Some(Failure::new(word, line));
+            }
             let of_group = path.first().filter(|group| GROUPS.contains(&group.as_str()));
             let own = of_group.and_then(|group| OF_GROUPS.iter().find(|(of, own, _)| of == group && *own == word));
             (word, own.map(|(.., line)| *line).or_else(|| find(COMMANDS, word))?)
@@ -526,7 +530,7 @@ mod tests {
         }
         let run = lamina.find_subcommand("run").unwrap();
         // Some of their values are accepted.
-        let accepted = super::super::accepted::VALUES.map(|(option, _)| option);
+        let accepted = super::super::linux::accepted::VALUES.map(|(option, _)| option);
         let is_refused = |word: &&&str| !accepted.contains(word) && **word != "--security-opt";
         for word in OF_RUN.iter().flat_map(|(words, _)| *words).filter(is_refused) {
             let option = word.trim_start_matches('-');
@@ -540,7 +544,12 @@ mod tests {
     }
 
     fn lines() -> impl Iterator<Item = (String, &'static str)> {
-        let lines = OF_RUN.iter().chain(COMMANDS).chain(OF_ALL).map(|(words, line)| (words.join(" "), *line));
+        let lines = OF_RUN
+            .iter()
+            .chain(COMMANDS)
+            .chain(OF_ALL)
+            .chain(needs_linux::COMMANDS)
+            .map(|(words, line)| (words.join(" "), *line));
         let others = OF_OTHERS.iter().map(|(command, words, line)| (format!("{command} {}", words.join(" ")), *line));
         let groups = OF_GROUPS.iter().map(|(group, word, line)| (format!("{group} {word}"), *line));
         lines.chain(others).chain(groups)

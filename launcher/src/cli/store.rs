@@ -13,7 +13,7 @@ use super::Global;
 use super::limits::{LimitArgs, SharingArgs};
 use crate::failure::{About, Failure, USAGE};
 use crate::meter::Told;
-use crate::spec::open_store;
+use crate::open_store::open_store;
 
 /// Opens the store that the command line names, with its additional stores.
 pub(super) fn open(global: &Global) -> Result<Store, Failure> {

@@ -1,7 +1,5 @@
 //! Values of options, as people write them.
 
-use crate::machine;
-
 /// Parses a size in bytes as docker does: a number, which may have a fraction, and a unit of powers of 1024, such as
 /// `1.5g`, `512mb` or `1GiB`. A number alone is in bytes.
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
@@ -97,14 +95,6 @@ pub(super) fn parse_log_size(text: &str) -> Result<u64, String> {
         bytes if bytes >= 64 << 10 => Ok(bytes),
         _ => Err("a log needs at least 64K".to_owned()),
     }
-}
-
-/// Parses the name of a machine.
-pub(super) fn parse_name(text: &str) -> Result<String, String> {
-    if machine::is_valid_name(text) {
-        return Ok(text.to_owned());
-    }
-    Err("expected 1 to 40 letters, digits, \"-\", \"_\" or \".\", the first a letter or digit".to_owned())
 }
 
 /// Splits what follows the options into its first word, which names an image or a machine, and the command. A `--` between

@@ -26,6 +26,7 @@ use super::terminal;
 use crate::failure::{About, Failure, MACHINE_FAILED};
 use crate::host::process::ends_within;
 use crate::machine::kept;
+use crate::raw_terminal::RawTerminal;
 
 /// How long a supervisor may take to answer a request.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -283,7 +284,7 @@ impl Machine {
         let Signals { events, inbox, .. } = signals;
         let control = Control::new(stream.try_clone().about("api")?, HostSide::with_process(STREAM), events);
         let mut session = Session::attach(STREAM, &control, stdio);
-        let raw = raw.then(terminal::Raw::enter).and_then(Result::ok);
+        let raw = raw.then(RawTerminal::enter).and_then(Result::ok);
         control.listen(stream);
         let mut result = Err(self.failure("it ended before the process did").with_status(MACHINE_FAILED));
         let mut over = false;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::home;
+use crate::clock::now;
 use crate::failure::{Failure, MACHINE_FAILED};
 use crate::host::child;
 use crate::host::current_boot;
@@ -197,12 +197,6 @@ pub(crate) fn new_record(name: &str, root: &str, command: &[String], ephemeral: 
         memory_mib: None,
         warnings: Vec::new(),
     }
-}
-
-/// Seconds since 1970.
-#[must_use]
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]

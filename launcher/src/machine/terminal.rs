@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use guest_protocol::TerminalSize;
 use rustix::stdio::{stdin, stdout};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::tcgetwinsize;
 
 /// Returns whether a command should get a terminal: if both its input and its output are terminals. If only one of them
 /// were, the pipe would get carriage returns and standard error too.
@@ -19,26 +19,5 @@ pub(crate) fn size() -> TerminalSize {
     match tcgetwinsize(stdout()) {
         Ok(size) if size.ws_row > 0 && size.ws_col > 0 => TerminalSize { rows: size.ws_row, columns: size.ws_col },
         _ => TerminalSize { rows: 24, columns: 80 },
-    }
-}
-
-/// The terminal in raw mode: every key goes to the guest. Dropping this restores the previous mode.
-pub(crate) struct Raw(Termios);
-
-impl Raw {
-    /// Sets the terminal at standard input to raw mode.
-    pub(crate) fn enter() -> rustix::io::Result<Self> {
-        let before = tcgetattr(stdin())?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(stdin(), OptionalActions::Now, &raw)?;
-        Ok(Self(before))
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        // Fails if the terminal has gone away.
-        let _ = tcsetattr(stdin(), OptionalActions::Now, &self.0);
     }
 }

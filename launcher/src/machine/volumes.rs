@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::directory;
 use super::home::{self, make_private};
-use super::{directory, record};
+use crate::clock::now;
 use crate::engine;
 use crate::failure::{About, Failure};
 use crate::host::confine::{Account, is_root_of_the_host};
@@ -72,7 +73,7 @@ impl Volume {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error).about(directory.display()),
             _ => {}
         }
-        let volume = Self { name: name.to_owned(), created: record::now(), labels, directory };
+        let volume = Self { name: name.to_owned(), created: now(), labels, directory };
         json_file::write(&volume.directory.join(FILE), &volume)?;
         Ok(volume)
     }

@@ -6,8 +6,6 @@ pub(crate) mod ready;
 pub(crate) mod secret;
 pub(crate) mod share;
 pub(crate) mod signal;
-pub(crate) mod text_file;
-pub(crate) mod variant;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,6 +25,7 @@ use crate::failure::{About, Failure};
 use crate::host::json_file;
 use crate::host::network::{NetworkBackend, Publish};
 use crate::meter::Told;
+use crate::open_store::open_store;
 use crate::spec::ready::Ready;
 use crate::spec::secret::Secret;
 use crate::spec::share::Share;
@@ -295,14 +294,6 @@ fn read_from(view: &View, name: &str) -> Option<Vec<u8>> {
     }
     bytes.truncate(filled);
     Some(bytes)
-}
-
-/// Opens a store with its additional stores.
-///
-/// # Errors
-/// One of them cannot be read.
-pub(crate) fn open_store(root: &Path, also_read: &[PathBuf]) -> Result<Store, Failure> {
-    Store::open(root).and_then(|store| store.with_additional(also_read)).about("store")
 }
 
 impl Root {

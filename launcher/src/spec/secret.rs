@@ -11,8 +11,8 @@ use std::str::FromStr;
 use guest_protocol::MAX_SECRET;
 use serde::{Deserialize, Serialize};
 
-use super::text_file;
 use crate::failure::{About, Failure};
+use crate::text_file;
 
 /// A file for `/run/secrets` of a guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,6 +12,7 @@ use crate::machine::lifecycle::Input;
 use crate::machine::ports::{self, Ports};
 use crate::machine::session::{Control, Session};
 use crate::machine::{guest_warning, kept, terminal};
+use crate::raw_terminal::RawTerminal;
 
 impl Supervisor {
     pub(super) fn connect(&mut self, stream: UnixStream) -> Result<(), Failure> {
@@ -90,7 +91,7 @@ impl Supervisor {
                     tracing::warn!("terminal: {error}");
                 }
             };
-            self.raw = terminal::Raw::enter().inspect_err(failed).ok();
+            self.raw = RawTerminal::enter().inspect_err(failed).ok();
         }
         self.send(FIRST, Message::Start(self.config.process.clone()));
         if let (Some(control), Some(mut stdio)) = (&self.control, self.stdio.take()) {

@@ -25,16 +25,18 @@ use super::event::Event;
 use super::lifecycle::{Action, Input, Lifecycle, Phase, Purpose, Rules};
 use super::ports::{Listeners, Ports};
 use super::ready_pipe::ReadyPipe;
-use super::record::{ProcessRecord, State, now};
+use super::record::{ProcessRecord, State};
 use super::request::{self, ApiRequest};
 use super::session::{Control, Session};
 use super::signals::Signals;
 use super::stdio::Stdio;
 use super::{LAUNCHER_LOG, console, kept, limits, terminal};
+use crate::clock::now;
 use crate::engine::{self, Engine, Events, Plan, Running};
 use crate::failure::{About, Failure, MACHINE_FAILED};
 use crate::host::confine::Confined;
 use crate::host::{bounded_log, packet_filter};
+use crate::raw_terminal::RawTerminal;
 use crate::root::RootServer;
 use crate::spec::ready::Ready;
 use crate::sys;
@@ -154,7 +156,7 @@ struct Supervisor {
     console: Option<Console>,
     control: Option<Control>,
     session: Option<Session>,
-    raw: Option<terminal::Raw>,
+    raw: Option<RawTerminal>,
     /// The state of the machine's own disk when the guest was told to power off, or at the last check since then.
     disk_seen: Option<DiskState>,
 }
