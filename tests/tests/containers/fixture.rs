@@ -47,7 +47,9 @@ impl Containers {
 
     /// Waits until a container has failed; the reason.
     pub(crate) fn failed(&self, name: &str) -> String {
-        until("the machine to be known as failed", || self.session.seen(name)["state"] == "failed");
-        self.session.seen(name)["reason"].as_str().expect("the reason of a failure").to_owned()
+        until("the machine to end", || self.session.seen(name)["state"] != "running");
+        let seen = self.session.seen(name);
+        assert_eq!(seen["state"], "failed", "{seen}");
+        seen["reason"].as_str().expect("the reason of a failure").to_owned()
     }
 }
