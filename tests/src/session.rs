@@ -185,22 +185,16 @@ impl Session {
         self.mount_with(reference, name, &[])
     }
 
-    /// The same with options that `lamina mount` and `composefs-fuse` both have.
+    /// The same with options of `lamina mount`.
     ///
     /// # Panics
     /// When it cannot be mounted.
     #[must_use]
     pub fn mount_with(&self, reference: &str, name: &str, options: &[&str]) -> PathBuf {
         let point = self.work(name);
-        let mut command = match Transport::current() {
-            Transport::Device => self.lamina(["mount", reference]),
-            Transport::Fuser => {
-                let mut command = self.program("composefs-fuse");
-                command.args(["--transport", "fuser", self.ok(["prepare", reference]).trim()]);
-                command
-            }
-        };
-        Finished::of(command.arg(&point).args(options)).succeeded();
+        let mut command = self.lamina(["mount", reference]);
+        command.arg(&point).args(options).args(["--transport", Transport::current().word()]);
+        Finished::of(&mut command).succeeded();
         point
     }
 

@@ -7,10 +7,10 @@ use std::cell::Cell;
 /// What carries the kernel's requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
-    /// Our own loop over `/dev/fuse`, as `lamina mount` has it.
+    /// Our own loop over `/dev/fuse`, the default on Linux.
     #[default]
     Device,
-    /// The crate `fuser`, as on a Mac: `composefs-fuse --transport fuser`.
+    /// The crate `fuser`, as on a Mac: `lamina mount --transport fuser`.
     Fuser,
 }
 
@@ -23,6 +23,15 @@ impl Transport {
     pub fn during(self, test: impl FnOnce()) {
         CURRENT.set(self);
         test();
+    }
+
+    /// The word for it after `--transport`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Fuser => "fuser",
+        }
     }
 
     /// The transport of this thread's test.

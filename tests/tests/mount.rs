@@ -7,7 +7,7 @@ use std::process::Command;
 
 use end_to_end::layout::Layer;
 use end_to_end::programs::installed;
-use end_to_end::{Actor, Finished, Image, Layout, Session, deviations, oracle, until};
+use end_to_end::{Actor, Finished, Image, Layout, Session, Transport, deviations, oracle, until};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::Signal;
 
@@ -79,9 +79,12 @@ fn mount_program_shows_the_same_tree_as_lamina_mount() {
     let session = session_with(Image::Corners);
     let base = session.ok(["prepare", REFERENCE]);
     let point = session.work("mounted");
-    Finished::of(session.program("composefs-fuse").arg(base.trim()).arg(&point)).succeeded();
-    oracle::tree_of(Image::Corners).assert_same(&session.tree(&point), deviations::MOUNTED, "composefs-fuse");
-    session.umount(&point);
+    for transport in [Transport::Device, Transport::Fuser] {
+        let mut program = session.program("composefs-fuse");
+        Finished::of(program.args(["--transport", transport.word(), base.trim()]).arg(&point)).succeeded();
+        oracle::tree_of(Image::Corners).assert_same(&session.tree(&point), deviations::MOUNTED, "composefs-fuse");
+        session.umount(&point);
+    }
     session.traces().assert_nothing_left();
 }
 
