@@ -138,7 +138,9 @@ fn run_by(variable: &str, engine: &str) {
     // Neighbours in the list take about as long as each other.
     let half = |rest: usize| tests.iter().skip(rest).step_by(2).copied().collect::<Vec<_>>();
     thread::scope(|scope| {
-        [half(0), half(1)].map(|tests| scope.spawn(move || lane(tests))).map(|lane| lane.join().expect("its tests pass"))
+        [half(0), half(1)]
+            .map(|tests| scope.spawn(move || lane(tests)))
+            .map(|lane| lane.join().expect("its tests pass"))
     });
 }
 
