@@ -35,8 +35,11 @@ const IMAGES: [(&str, &str, Answer); 2] = [
     ("Create", "CreateImageRequest", Message("CreateImageResponse")),
     ("Update", "UpdateImageRequest", Message("UpdateImageResponse")),
 ];
-const LEASES: [(&str, &str, Answer); 2] =
-    [("Create", "CreateRequest", Message("CreateResponse")), ("Delete", "DeleteRequest", Empty)];
+const LEASES: [(&str, &str, Answer); 3] = [
+    ("Create", "CreateRequest", Message("CreateResponse")),
+    ("Delete", "DeleteRequest", Empty),
+    ("AddResource", "AddResourceRequest", Empty),
+];
 
 fn main() {
     builder().compile(&[service("Snapshots", &SNAPSHOTS)]);

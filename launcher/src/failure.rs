@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use transfer_cli::WrongOption;
 
 /// A failure as the user reads it: `<thing>: <cause>; <hint>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +88,12 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+impl From<WrongOption> for Failure {
+    fn from(wrong: WrongOption) -> Self {
+        Self::new(wrong.thing, wrong.cause).with_status(USAGE)
+    }
+}
 
 /// Turns an error about a path into a [`Failure`] that names it.
 pub(crate) trait About<T> {

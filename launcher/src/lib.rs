@@ -18,7 +18,6 @@
 mod print;
 
 mod failure;
-mod hint;
 
 mod cli;
 mod clock;
@@ -38,5 +37,7 @@ mod spec;
 #[cfg(target_os = "linux")]
 mod sys;
 mod text_file;
+
+use transfer_cli::hint;
 
 pub use cli::main;

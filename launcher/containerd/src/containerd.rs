@@ -13,7 +13,7 @@ use tonic::{Code, Request, Status};
 
 use crate::api::content::{ContentClient, Info, UpdateRequest, WriteAction, WriteContentRequest};
 use crate::api::images::{CreateImageRequest, Descriptor, Image, ImagesClient, UpdateImageRequest};
-use crate::api::leases::{CreateRequest, DeleteRequest, LeasesClient};
+use crate::api::leases::{AddResourceRequest, CreateRequest, DeleteRequest, LeasesClient, Resource};
 use crate::api::snapshots::{PrepareSnapshotRequest, RemoveSnapshotRequest, SnapshotsClient, StatSnapshotRequest};
 use crate::record::REF;
 use crate::state::State;
@@ -23,7 +23,7 @@ const LEASE: Duration = Duration::from_secs(3600);
 
 /// For how long containerd may take to connect to a snapshotter again (it waits 3 s between attempts), and the pause between
 /// two questions.
-const RECONNECTING: Duration = Duration::from_secs(10);
+const RECONNECTING: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// A connection to containerd that works in one namespace.
@@ -92,6 +92,10 @@ impl Containerd {
 
     /// Makes snapshots of a stack of layers that the snapshotter must have. `chains` are their chain ids, bottom first.
     pub(crate) async fn make_ready(&self, chains: &[String]) -> anyhow::Result<()> {
+        // First: what is found must not be collected before the image's name keeps it.
+        for chain in chains {
+            self.keep(chain).await?;
+        }
         let mut missing = 0;
         for chain in chains {
             if !self.has(chain).await? {
@@ -110,10 +114,20 @@ impl Containerd {
         Ok(())
     }
 
+    /// Adds a snapshot to the lease.
+    async fn keep(&self, key: &str) -> anyhow::Result<()> {
+        let Some(lease) = &self.lease else { return Ok(()) };
+        let id = lease.to_str().unwrap_or_default().to_owned();
+        let resource = Resource { id: key.to_owned(), r#type: format!("snapshots/{}", self.snapshotter) };
+        let add = AddResourceRequest { id, resource: Some(resource) };
+        let added = self.leases().addresource(self.request(add)).await;
+        added.map(drop).map_err(|status| self.failed("a lease", &status))
+    }
+
     /// Whether both containerd and the snapshotter have a snapshot.
     async fn has(&self, key: &str) -> anyhow::Result<bool> {
         let stat = StatSnapshotRequest { snapshotter: self.snapshotter.clone(), key: key.to_owned() };
-        match self.snapshots().stat(self.request(stat)).await {
+        match patiently(async || self.snapshots().stat(self.request(stat.clone())).await).await {
             Ok(_) => Ok(true),
             Err(status) if status.code() == Code::NotFound => Ok(false),
             Err(status) => Err(self.failed(&format!("the snapshotter {:?}", self.snapshotter), &status)),
@@ -126,19 +140,6 @@ impl Containerd {
         let _ = self.snapshots().remove(self.request(remove)).await;
     }
 
-    /// Makes a snapshot. If the snapshotter has just been started again, this waits for containerd to notice.
-    async fn prepare(&self, prepare: &PrepareSnapshotRequest) -> Result<(), Status> {
-        let begin = Instant::now();
-        loop {
-            match self.snapshots().prepare(self.request(prepare.clone())).await {
-                Err(status) if status.code() == Code::Unavailable && begin.elapsed() < RECONNECTING => {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                answer => return answer.map(drop),
-            }
-        }
-    }
-
     async fn make_one_ready(&self, chain: &str, parent: &str) -> anyhow::Result<()> {
         let key = format!("extract-{} {chain}", State::new_id());
         let prepare = PrepareSnapshotRequest {
@@ -147,7 +148,7 @@ impl Containerd {
             parent: parent.to_owned(),
             labels: HashMap::from([(REF.to_owned(), chain.to_owned())]),
         };
-        match self.prepare(&prepare).await {
+        match patiently(async || self.snapshots().prepare(self.request(prepare.clone())).await).await {
             Err(status) if status.code() == Code::AlreadyExists => {}
             Err(status) => return Err(self.failed(&format!("layers {chain}"), &status)),
             Ok(_) => {
@@ -224,6 +225,19 @@ impl Containerd {
 
     fn failed(&self, what: &str, status: &Status) -> anyhow::Error {
         anyhow::anyhow!("containerd at {}: {what}: {}", self.address.display(), status.message())
+    }
+}
+
+/// Repeats a call of a snapshotter that has just been started again until containerd has noticed.
+async fn patiently<T>(call: impl AsyncFn() -> Result<T, Status>) -> Result<T, Status> {
+    let begin = Instant::now();
+    loop {
+        match call().await {
+            Err(status) if status.code() == Code::Unavailable && begin.elapsed() < RECONNECTING => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            answer => return answer,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use layer_store::{Store, StoreError};
 
 use crate::error::Error;
-use crate::record::{Kind, Record};
+use crate::record::{Kind, Moment, Record};
 use crate::state::State;
 
 /// Returns the snapshots that can be used.
@@ -19,6 +19,8 @@ pub(crate) fn healed(
 ) -> Result<BTreeMap<String, Record>, Error> {
     let mut snapshots: BTreeMap<String, Record> = loaded.into_iter().collect();
     let pins = store.pins();
+    // Before the pins are read: a snapshot that was being removed must not be made again from its pin.
+    state.finish_removals(|id| Ok(pins.remove(&state.directory(id))?))?;
     let mut pinned = Vec::new();
     for pin in pins.list()? {
         let Some(id) = state.id_of(&pin.holder) else { continue };
@@ -39,14 +41,13 @@ pub(crate) fn healed(
             Err(error @ Error::Store(StoreError::NoSuchLayer(_))) => {
                 tracing::warn!("snapshot {:?} is forgotten, because its layers are gone: {error}", record.name);
                 snapshots.remove(&id);
-                state.retire(&id)?;
-                state.delete(&id);
+                forget(state, store, &id)?;
             }
             // A full disk, or an additional store that is not mounted yet: the next start tries again.
             Err(error) => tracing::warn!("the layers of snapshot {:?} are not pinned: {error}", record.name),
         }
     }
-    drop_twins(state, &mut snapshots)?;
+    drop_twins(state, store, &mut snapshots)?;
     detach_orphans(state, &mut snapshots)?;
     Ok(snapshots)
 }
@@ -71,12 +72,21 @@ pub(crate) fn pin(state: &State, store: &Store, id: &str, record: &Record) -> Re
     Ok(store.pins().add_layers(&state.directory(id), &record.purpose(), &record.layers, &note)?)
 }
 
-/// A name belongs to one snapshot. After a loss, containerd may have made one again before the old one was healed.
-fn drop_twins(state: &State, snapshots: &mut BTreeMap<String, Record>) -> Result<(), Error> {
-    let mut newest: BTreeMap<String, (String, i64)> = BTreeMap::new();
+/// Removes a snapshot with its pin.
+fn forget(state: &State, store: &Store, id: &str) -> Result<(), Error> {
+    state.retire(id)?;
+    store.pins().remove(&state.directory(id))?;
+    state.delete(id);
+    Ok(())
+}
+
+/// A name belongs to one snapshot. After a loss, containerd may have made one again before the old one was healed: the
+/// newest is kept.
+fn drop_twins(state: &State, store: &Store, snapshots: &mut BTreeMap<String, Record>) -> Result<(), Error> {
+    let mut newest: BTreeMap<String, (String, Moment)> = BTreeMap::new();
     let mut twins = Vec::new();
     for (id, record) in snapshots.iter() {
-        let this = (id.clone(), record.created.seconds);
+        let this = (id.clone(), record.created);
         match newest.get(&record.name) {
             Some(other) if other.1 >= this.1 => twins.push(this.0),
             _ => twins.extend(newest.insert(record.name.clone(), this).map(|(id, _)| id)),
@@ -84,8 +94,7 @@ fn drop_twins(state: &State, snapshots: &mut BTreeMap<String, Record>) -> Result
     }
     for id in twins {
         snapshots.remove(&id);
-        state.retire(&id)?;
-        state.delete(&id);
+        forget(state, store, &id)?;
     }
     Ok(())
 }
@@ -159,5 +168,49 @@ mod tests {
         }
         fs::remove_dir_all(root.join("store")).unwrap();
         assert!(healed_again(root).is_empty() && healed_again(root).is_empty());
+    }
+
+    #[test]
+    fn a_snapshot_that_was_being_removed_is_not_made_again_from_its_pin() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        {
+            let (state, store) = (State::open(&root.join("state")).unwrap(), Store::open(&root.join("store")).unwrap());
+            let record = committed(&store);
+            state.create("ab", &record, |_| Ok(())).unwrap();
+            pin(&state, &store, "ab", &record).unwrap();
+            // As after a kill at this moment.
+            state.retire("ab").unwrap();
+        }
+        assert!(healed_again(root).is_empty() && healed_again(root).is_empty());
+        assert!(Store::open(&root.join("store")).unwrap().pins().list().unwrap().is_empty());
+        assert_eq!(fs::read_dir(root.join("state/removed")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn of_two_snapshots_with_one_name_the_newest_is_kept_and_the_other_is_forgotten_with_its_pin() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        // The order of the ids must not decide.
+        for [older, newer] in [["ab", "cd"], ["cd", "ab"]] {
+            {
+                let (state, store) =
+                    (State::open(&root.join("state")).unwrap(), Store::open(&root.join("store")).unwrap());
+                let record = committed(&store);
+                for (id, nanoseconds) in [(older, 5), (newer, 6)] {
+                    let record = Record { created: Moment { seconds: 7, nanoseconds }, ..record.clone() };
+                    state.create(id, &record, |_| Ok(())).unwrap();
+                    pin(&state, &store, id, &record).unwrap();
+                }
+            }
+            for _ in 0..2 {
+                let left = healed_again(root);
+                assert_eq!(left.iter().map(|record| record.created.nanoseconds).collect::<Vec<_>>(), [6]);
+            }
+            let store = Store::open(&root.join("store")).unwrap();
+            assert_eq!(store.pins().list().unwrap().len(), 1);
+            let state = State::open(&root.join("state")).unwrap();
+            forget(&state, &store, newer).unwrap();
+        }
     }
 }

@@ -3,11 +3,12 @@
 //!
 //! It is a program of its own because gRPC would make `lamina` larger by a sixth for users who have no containerd.
 //!
-//! Modules, in the order of their dependencies: `api` (containerd's messages); `chain`, `filter`, `error`, `store`; `record`, `state`, `table` (what is
+//! Modules, in the order of their dependencies: `api` (containerd's messages); `busy`, `chain`, `filter`, `error`, `store`; `record`, `state`, `table` (what is
 //! known about snapshots); `upper` (writes become layers), `view_server` and `views` (layers become directories), `heal`;
 //! `snapshotter` (the calls), `service` (gRPC); `containerd` (calls to it); and the commands `serve` and `pull`.
 
 mod api;
+mod busy;
 mod chain;
 mod containerd;
 mod error;
@@ -37,6 +38,8 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use composefs_fuse::LogFormat;
 use layer_store::printable;
+use transfer_cli::WrongOption;
+use transfer_cli::hint::hint;
 
 use crate::pull::Pull;
 use crate::serve::Serve;
@@ -62,7 +65,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Serve),
-    Pull(Pull),
+    Pull(Box<Pull>),
     /// Write the manual pages of these commands
     #[command(hide = true)]
     Man {
@@ -84,10 +87,24 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tell(&format_args!("{error:#}"));
-            ExitCode::FAILURE
+            let complaint = complaint(&error);
+            match hint(&*error) {
+                Some(hint) => tell(&format_args!("{complaint}; {hint}")),
+                None => tell(&complaint),
+            }
+            // As after what clap refuses.
+            if error.is::<WrongOption>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Returns an error and its causes on one line. Errors of the libraries say themselves what caused them.
+fn complaint(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        earlier if earlier.contains(&cause) => said,
+        earlier => format!("{earlier}: {cause}"),
+    })
 }
 
 /// Parses the command line. The message about a wrong one quotes words of it, so it is made from words that are safe to
@@ -145,6 +162,14 @@ fn log_to_stderr(verbose: u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_is_named_once() {
+        let cause = io::Error::other("no space");
+        let error = layer_store::StoreError::Io { path: "/x".into(), cause };
+        let error = anyhow::Error::from(error).context("pull");
+        assert_eq!(complaint(&error), "pull: /x: no space");
+    }
 
     #[test]
     fn the_command_line_definition_is_consistent_and_commands_show_examples() {

@@ -3,15 +3,24 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
-use layer_store::{Acquired, Cancellation, Digest, Observer, Platform, PullOptions, Reference, Store, printable};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::flag;
+use layer_store::{
+    Acquired, Cancellation, Digest, Observer, Platform, PullError, PullOptions, Reference, Registries, RegistriesFiles,
+    Store, printable,
+};
+use transfer_cli::{
+    Bars, CredsArg, LimitArgs, PolicyArgs, RegistryArgs, SharingArgs, WrongOption, cancel_on_signal, parse_parallel,
+    pull_first,
+};
 
 use crate::chain;
 use crate::containerd::{Containerd, Document};
 use crate::store::StoreOptions;
+
+/// How often it is looked whether a signal has come while containerd works.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The media type of a manifest that names none.
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -22,6 +31,8 @@ const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// Layers are fetched in parallel, and only those that the store lacks. containerd is given the manifest, the config, the
 /// name and snapshots that are ready: nothing is fetched or unpacked again. It has no copy of the compressed layers, so to push
 /// the image elsewhere fetch them first with `ctr content fetch`.
+///
+/// The logins of docker, podman and skopeo are used, as by `lamina pull`. After Ctrl-C, containerd has nothing of the image.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -50,76 +61,104 @@ pub(crate) struct Pull {
     /// Choose this platform from a multi-platform image [default: linux on this host's processor]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
-    /// Use HTTP without TLS (detected automatically for registries on this host)
-    #[arg(long)]
-    plain_http: bool,
-    /// Check the certificates of registries; =false also allows registries without TLS [default: as registries.conf says,
-    /// else true]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    tls_verify: Option<bool>,
-    /// Trust the certificates in this PEM file too
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
-    /// Read logins from this file only [default: $REGISTRY_AUTH_FILE, else those of podman and docker]
-    #[arg(long, value_name = "FILE")]
-    authfile: Option<PathBuf>,
-    /// Number of layers to fetch at once
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
-    parallel: u8,
+    /// Number of layers to fetch at once, and of connections for a large layer if each is slow
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = parse_parallel)]
+    parallel: usize,
+    /// Show no progress, and print only the name of the image
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    #[command(flatten)]
+    creds: CredsArg,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    sharing: SharingArgs,
 }
 
 impl Pull {
     pub(crate) fn execute(&self, store: &StoreOptions, json: bool) -> anyhow::Result<()> {
-        let reference: Reference = self.image.parse()?;
+        let references = references(&self.image)?;
+        let options = self.options()?;
+        let cancellation = Cancellation::default();
+        cancel_on_signal(&cancellation).context("signals")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         // Before anything is fetched: without containerd it would be for nothing.
         let connecting = Containerd::connect(&self.address, &self.namespace, &self.snapshotter);
         let mut containerd = runtime.block_on(connecting)?;
         let store = store.open()?.with_purpose("lamina containerd pull");
-        let pulled = self.fetch(&store, &reference)?;
+        let store = store.with_limits(self.limits.limits()).with_file_sharing(self.sharing.shares_files());
+        let bars = Arc::new(Bars::new("lamina containerd", self.quiet, cancellation.clone()));
+        let observer: Arc<dyn Observer> = Arc::clone(&bars) as Arc<dyn Observer>;
+        let pulled = pull_first(&store, &references, &options, &observer);
+        bars.finish();
+        let pulled = pulled.context("pull")?;
+        // One of several that the name may mean.
+        let reference = pulled.references.first().context("the image has no name")?;
         runtime.block_on(async {
             containerd.hold().await?;
-            let given = give(&containerd, &store, &pulled, &reference, &self.snapshotter).await;
+            let given = tokio::select! {
+                given = give(&containerd, &store, &pulled, reference, &self.snapshotter) => given,
+                () = cancelled(&cancellation) => Err(PullError::Cancelled).context("pull"),
+            };
             containerd.release().await;
             given
         })?;
-        report(&reference, &pulled, &self.namespace, json)
+        self.report(reference, &pulled, json)
     }
 
-    fn fetch(&self, store: &Store, reference: &Reference) -> anyhow::Result<Acquired> {
-        let cancellation = Cancellation::default();
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            // The second signal ends the program.
-            flag::register_conditional_shutdown(signal, 128 + signal, cancellation.flag())?;
-            flag::register(signal, cancellation.flag())?;
-        }
-        let options = PullOptions {
+    fn options(&self) -> Result<PullOptions, WrongOption> {
+        Ok(PullOptions {
             platform: self.platform.clone(),
-            plain_http: self.plain_http,
-            verify_tls: self.tls_verify,
-            ca_file: self.ca_file.clone(),
-            credential_files: self.authfile.clone().map(|file| vec![file]),
-            parallel: self.parallel.into(),
+            parallel: self.parallel,
+            policy: self.policy.policy(),
             // The layers belong to containerd's image: a name in the store would keep them after that is removed.
             names_image: false,
-            ..PullOptions::default()
+            ..self.registry.options(Some(&self.creds))?
+        })
+    }
+
+    fn report(&self, reference: &Reference, pulled: &Acquired, json: bool) -> anyhow::Result<()> {
+        use std::io::Write;
+        let present = pulled.layers.iter().filter(|layer| layer.was_present).count();
+        let namespace = &self.namespace;
+        let line = if json {
+            let row = serde_json::json!({
+                "reference": reference.to_string(),
+                "manifest": pulled.manifest_digest.to_string(),
+                "platform": pulled.platform.to_string(),
+                "namespace": namespace,
+                "layers": pulled.layers.len(),
+                "fetched": pulled.layers.len() - present,
+            });
+            printable::json(&row.to_string()).into_owned()
+        } else if self.quiet {
+            printable::line(&reference.to_string()).into_owned()
+        } else {
+            let layers = pulled.layers.len();
+            printable::line(&format!(
+                "{reference} is in namespace {namespace} of containerd: {layers} layers, {present} of them already in the store"
+            ))
+            .into_owned()
         };
-        let observer: Arc<dyn Observer> = Arc::new(Telling(cancellation));
-        Ok(store.images().pull(reference, &options, &observer)?)
+        writeln!(std::io::stdout(), "{line}")?;
+        Ok(())
     }
 }
 
-/// Prints what the user should know.
-#[derive(Debug)]
-struct Telling(Cancellation);
+/// Returns the images that a name may mean, in the order in which they are tried.
+fn references(text: &str) -> anyhow::Result<Vec<Reference>> {
+    let text = text.strip_prefix("docker://").unwrap_or(text);
+    let wrong = |cause: String| WrongOption { thing: "image name".to_owned(), cause };
+    Ok(Registries::read(&RegistriesFiles::default())?.candidates(text).map_err(|error| wrong(error.to_string()))?)
+}
 
-impl Observer for Telling {
-    fn notice(&self, line: &str) {
-        crate::tell(&line);
-    }
-
-    fn cancelled(&self) -> bool {
-        self.0.is_cancelled()
+async fn cancelled(cancellation: &Cancellation) {
+    while !cancellation.is_cancelled() {
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -155,26 +194,4 @@ fn document(store: &Store, digest: &Digest, default_type: &str) -> anyhow::Resul
     let fields: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
     let media_type = fields["mediaType"].as_str().unwrap_or(default_type).to_owned();
     Ok(Document { media_type, digest: digest.to_string(), bytes })
-}
-
-fn report(reference: &Reference, pulled: &Acquired, namespace: &str, json: bool) -> anyhow::Result<()> {
-    use std::io::Write;
-    let present = pulled.layers.iter().filter(|layer| layer.was_present).count();
-    let line = match json {
-        true => serde_json::json!({
-            "reference": reference.to_string(),
-            "manifest": pulled.manifest_digest.to_string(),
-            "namespace": namespace,
-            "layers": pulled.layers.len(),
-            "fetched": pulled.layers.len() - present,
-        })
-        .to_string(),
-        false => format!(
-            "{reference} is in namespace {namespace} of containerd: {} layers, {present} of them already in the store",
-            pulled.layers.len()
-        ),
-    };
-    let line = if json { printable::json(&line) } else { printable::line(&line) };
-    writeln!(std::io::stdout(), "{line}")?;
-    Ok(())
 }

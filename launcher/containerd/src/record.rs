@@ -35,7 +35,7 @@ impl Kind {
 }
 
 /// A moment, in seconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Moment {
     pub(crate) seconds: i64,
     pub(crate) nanoseconds: u32,
@@ -61,13 +61,17 @@ pub(crate) struct Record {
     pub(crate) labels: BTreeMap<String, String>,
     /// The layers of the store, bottom first: those that a committed snapshot consists of, or those below another one.
     pub(crate) layers: Vec<DiffId>,
+    /// The key of the active snapshot that was committed as this one. containerd repeats a commit whose answer it did not
+    /// get.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) made_of: String,
 }
 
 impl Record {
     pub(crate) fn new(name: &str, parent: &str, kind: Kind, labels: BTreeMap<String, String>) -> Self {
         let now = Moment::now();
         let (name, parent) = (name.to_owned(), parent.to_owned());
-        Self { name, parent, kind, created: now, updated: now, labels, layers: Vec::new() }
+        Self { name, parent, kind, created: now, updated: now, labels, layers: Vec::new(), made_of: String::new() }
     }
 
     /// Returns the chain id of what a committed snapshot holds, if containerd has said it.

@@ -7,18 +7,19 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use layer_store::{DiffId, Digest, Footprint};
+use layer_store::{DiffId, Digest, Footprint, Store};
 
+use crate::busy::Busy;
 use crate::error::Error;
 use crate::filter::Filters;
 use crate::heal;
 use crate::record::{Kind, Moment, REF, Record};
 use crate::state::State;
 use crate::store::StoreOptions;
-use crate::table::{Snapshot, Table};
+use crate::table::{self, Reservation, Snapshot, Table};
 use crate::upper::{self, RootAttributes};
 use crate::views::{IDLE, Views};
 use crate::{chain, mounts};
@@ -33,8 +34,10 @@ pub(crate) struct Snapshotter {
     views: Views,
     store: StoreOptions,
     table: Mutex<Table>,
-    /// Held while a layer that the store has becomes a snapshot: two pulls of one image make one.
-    readying: Mutex<()>,
+    /// Names of snapshots that a call changes, commits or removes.
+    changing: Busy,
+    /// Layers of the store that become snapshots: two pulls of one image make one.
+    readying: Busy,
     /// Whether layers may have become garbage.
     has_garbage: AtomicBool,
 }
@@ -50,7 +53,8 @@ impl Snapshotter {
             views,
             store,
             table: Mutex::new(Table::new(snapshots)),
-            readying: Mutex::default(),
+            changing: Busy::default(),
+            readying: Busy::default(),
             // What a killed process has removed may not have been collected.
             has_garbage: AtomicBool::new(true),
         })
@@ -82,48 +86,72 @@ impl Snapshotter {
         Ok(self.describe(&snapshot, lower))
     }
 
-    /// Makes a layer of what was written to an active snapshot, which becomes the committed snapshot `name`.
-    pub(crate) fn commit(&self, name: &str, key: &str, mut labels: Labels) -> Result<(), Error> {
-        let snapshot = self.table().get(key)?.clone();
+    /// Makes a layer of what was written to an active snapshot, which becomes the committed snapshot `name`. To repeat a
+    /// commit that was carried out changes nothing.
+    pub(crate) fn commit(&self, name: &str, key: &str, labels: Labels) -> Result<(), Error> {
+        // A repeated call waits for the first one.
+        let _turn = self.changing.wait_for(key);
+        let snapshot = {
+            let table = self.table();
+            match table.get(key) {
+                Ok(snapshot) => snapshot.clone(),
+                Err(_) if table.get(name).is_ok_and(|made| made.record.made_of == key) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        };
         if snapshot.record.kind != Kind::Active {
             return Err(Error::Precondition {
                 name: key.to_owned(),
                 cause: "is not active, so it cannot be committed",
             });
         }
-        self.table().must_be_free(name)?;
+        let (reservation, _) = Reservation::new(&self.table, "", |_| name.to_owned())?;
         let store = self.store.open()?.with_purpose("containerd, which adds a layer");
-        let below = match snapshot.record.layers.is_empty() {
-            true => RootAttributes::NEW,
-            false => RootAttributes::of(&self.views.ensure(&snapshot.record.layers)?)?,
-        };
-        let layer = upper::add_layer(&store, &self.state.upper(&snapshot.id), below)?;
-        if let Some(target) = chain::in_name(name) {
-            // The next image with these layers, also in another namespace, finds them by it.
-            labels.entry(REF.to_owned()).or_insert_with(|| target.to_string());
-        }
-        let layers = snapshot.record.layers.iter().copied().chain([layer]).collect();
-        let now = Moment::now();
-        let record =
-            Record { name: name.to_owned(), kind: Kind::Committed, updated: now, labels, layers, ..snapshot.record };
-        heal::pin(&self.state, &store, &snapshot.id, &record)?;
-        {
-            let mut table = self.table();
-            // Another call may have committed or removed it meanwhile.
-            if table.get(key)?.id != snapshot.id {
-                return Err(Error::NotFound(key.to_owned()));
-            }
-            table.must_be_free(name)?;
+        let committed = self.add_layer(&store, &reservation.name, &snapshot, labels).and_then(|record| {
+            heal::pin(&self.state, &store, &snapshot.id, &record)?;
             self.state.save(&snapshot.id, &record)?;
-            table.remove(key);
-            table.insert(Snapshot { id: snapshot.id.clone(), record })?;
+            Ok(record)
+        });
+        match committed {
+            Ok(record) => reservation.fill(Snapshot { id: snapshot.id.clone(), record }, Some(key)),
+            Err(error) => {
+                // Nothing else needs the layer, if there is one.
+                self.has_garbage.store(true, Ordering::Relaxed);
+                self.unpin(&store, &snapshot.id);
+                return Err(error);
+            }
         }
         self.state.drop_upper(&snapshot.id);
         Ok(())
     }
 
+    /// Adds a layer of what was written to `snapshot` to the store. Returns the record of the committed snapshot.
+    fn add_layer(&self, store: &Store, name: &str, snapshot: &Snapshot, mut labels: Labels) -> Result<Record, Error> {
+        let Snapshot { id, record } = snapshot;
+        let below = match record.layers.is_empty() {
+            true => RootAttributes::NEW,
+            false => RootAttributes::of(&self.views.ensure(&record.layers)?)?,
+        };
+        let layer = upper::add_layer(store, &self.state.upper(id), below)?;
+        if let Some(target) = chain::in_name(name) {
+            // The next image with these layers, also in another namespace, finds them by it.
+            labels.entry(REF.to_owned()).or_insert_with(|| target.to_string());
+        }
+        Ok(Record {
+            name: name.to_owned(),
+            kind: Kind::Committed,
+            updated: Moment::now(),
+            labels,
+            layers: record.layers.iter().copied().chain([layer]).collect(),
+            made_of: record.name.clone(),
+            ..record.clone()
+        })
+    }
+
     /// Removes a snapshot. What only it needed of the store is freed by [`Snapshotter::cleanup`].
     pub(crate) fn remove(&self, key: &str) -> Result<(), Error> {
+        // A commit of it ends first.
+        let _turn = self.changing.wait_for(key);
         let snapshot = {
             let mut table = self.table();
             let snapshot = table.get(key)?.clone();
@@ -134,12 +162,20 @@ impl Snapshotter {
             table.remove(key);
             snapshot
         };
-        let store = self.store.open()?;
-        // A commit that was interrupted leaves a pin of an active snapshot.
-        store.pins().remove(&self.state.directory(&snapshot.id))?;
-        self.state.delete(&snapshot.id);
         self.has_garbage.fetch_or(snapshot.record.kind == Kind::Committed, Ordering::Relaxed);
+        // It is gone in any case: a pin of it no longer keeps anything.
+        match self.store.open() {
+            Ok(store) => self.unpin(&store, &snapshot.id),
+            Err(error) => tracing::warn!("{error}"),
+        }
+        self.state.delete(&snapshot.id);
         Ok(())
+    }
+
+    fn unpin(&self, store: &Store, id: &str) {
+        if let Err(error) = store.pins().remove(&self.state.directory(id)) {
+            tracing::warn!("{error}");
+        }
     }
 
     /// Returns what is known about a snapshot.
@@ -149,17 +185,15 @@ impl Snapshotter {
 
     /// Changes the labels of a snapshot.
     pub(crate) fn update(&self, key: &str, change: impl FnOnce(&mut Labels)) -> Result<Record, Error> {
-        let mut table = self.table();
-        let snapshot = table.get(key)?.clone();
-        let mut record = snapshot.record;
+        let _turn = self.changing.wait_for(key);
+        let Snapshot { id, mut record } = self.table().get(key)?.clone();
         change(&mut record.labels);
         record.updated = Moment::now();
         if record.kind == Kind::Committed {
-            heal::pin(&self.state, &self.store.open()?, &snapshot.id, &record)?;
+            heal::pin(&self.state, &self.store.open()?, &id, &record)?;
         }
-        self.state.save(&snapshot.id, &record)?;
-        table.remove(key);
-        table.insert(Snapshot { id: snapshot.id, record: record.clone() })?;
+        self.state.save(&id, &record)?;
+        self.table().put(Snapshot { id, record: record.clone() });
         Ok(record)
     }
 
@@ -210,17 +244,11 @@ impl Snapshotter {
     /// Commits the layers with the chain id `target` if the store has them. Returns whether they are committed now.
     fn commit_ready(&self, key: &str, parent: &str, target: &str, labels: &Labels) -> Result<bool, Error> {
         let Ok(chain) = target.parse::<Digest>() else { return Ok(false) };
-        let _one_at_a_time = self.readying.lock().unwrap_or_else(PoisonError::into_inner);
-        let below = {
-            let table = self.table();
-            if table.has_committed(target, parent) {
-                return Ok(true);
-            }
-            match parent {
-                "" => None,
-                parent => Some(table.committed(parent)?.clone()),
-            }
-        };
+        let _turn = self.readying.wait_for(&format!("{target} on {parent}"));
+        if self.table().has_committed(target, parent) {
+            return Ok(true);
+        }
+        let (reservation, below) = Reservation::new(&self.table, parent, |table| table.free_name(key, target))?;
         let (mut layers, chain_below) =
             below.map_or_else(Default::default, |below| (below.layers.clone(), below.chain()));
         if !layers.is_empty() && chain_below.is_none() {
@@ -229,37 +257,25 @@ impl Snapshotter {
         let store = self.store.open()?.with_purpose("containerd, which uses layers of an image");
         let Some(layer) = chain::find(&store, chain_below.as_ref(), &chain)? else { return Ok(false) };
         layers.push(layer);
-        let name = self.table().free_name(key, target);
-        let record = Record { layers, ..Record::new(&name, parent, Kind::Committed, labels.clone()) };
+        let record = Record { layers, ..Record::new(&reservation.name, parent, Kind::Committed, labels.clone()) };
         let id = State::new_id();
         self.state.create(&id, &record, |_| Ok(()))?;
         if let Err(error) = heal::pin(&self.state, &store, &id, &record) {
             self.discard(&id);
             return Err(error);
         }
-        self.table().insert(Snapshot { id, record })?;
+        reservation.fill(Snapshot { id, record }, None);
         Ok(true)
     }
 
     fn make(&self, key: &str, parent: &str, kind: Kind, labels: Labels) -> Result<Vec<mounts::Mount>, Error> {
-        let layers: Vec<DiffId> = {
-            let table = self.table();
-            table.must_be_free(key)?;
-            if parent.is_empty() { Vec::new() } else { table.committed(parent)?.layers.clone() }
-        };
+        let (reservation, below) = Reservation::new(&self.table, parent, |_| key.to_owned())?;
+        let layers: Vec<DiffId> = below.map_or_else(Vec::new, |below| below.layers);
         let snapshot =
             Snapshot { id: State::new_id(), record: Record { layers, ..Record::new(key, parent, kind, labels) } };
         self.state.create(&snapshot.id, &snapshot.record, |_| Ok(()))?;
-        let inserted = {
-            let mut table = self.table();
-            // The parent may have been removed in the meantime.
-            let parent_is_there = if parent.is_empty() { Ok(()) } else { table.committed(parent).map(drop) };
-            parent_is_there.and_then(|()| table.insert(snapshot.clone()))
-        };
-        if let Err(error) = inserted {
-            self.discard(&snapshot.id);
-            return Err(error);
-        }
+        // From now on its view is in use.
+        reservation.fill(snapshot.clone(), None);
         let mounts = self.lower(&snapshot).and_then(|lower| {
             if let (Kind::Active, Some(lower)) = (kind, &lower) {
                 // The root of the upper directory hides the one below it.
@@ -268,8 +284,12 @@ impl Snapshotter {
             Ok(self.describe(&snapshot, lower))
         });
         if mounts.is_err() {
-            self.table().remove(key);
-            self.discard(&snapshot.id);
+            let _turn = self.changing.wait_for(key);
+            let is_there = self.table().get(key).is_ok_and(|found| found.id == snapshot.id);
+            if is_there {
+                self.table().remove(key);
+                self.discard(&snapshot.id);
+            }
         }
         mounts
     }
@@ -300,6 +320,160 @@ impl Snapshotter {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        table::lock(&self.table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use layer_store::ExpectedLayer;
+
+    use super::*;
+
+    struct Fixture {
+        directory: tempfile::TempDir,
+        all: Snapshotter,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let all = Self::open(directory.path());
+            Self { directory, all }
+        }
+
+        fn open(root: &Path) -> Snapshotter {
+            Snapshotter::open(&root.join("state"), &root.join("run"), StoreOptions::at(&root.join("store"))).unwrap()
+        }
+
+        fn store(&self) -> Store {
+            Store::open(&self.directory.path().join("store")).unwrap()
+        }
+
+        /// Makes an active snapshot with a file in it.
+        fn active(&self, key: &str, content: &str) {
+            let mounts = self.all.prepare(key, "", Labels::new()).unwrap();
+            fs::write(Path::new(&mounts[0].source).join("file"), content).unwrap();
+        }
+
+        fn names(&self) -> Vec<String> {
+            self.all.table().records().map(|record| record.name.clone()).collect()
+        }
+
+        /// The holders of pins that exist.
+        fn pins(&self) -> usize {
+            self.store().pins().list().unwrap().len()
+        }
+    }
+
+    #[test]
+    fn a_commit_that_is_repeated_meanwhile_or_later_succeeds_and_makes_one_layer() {
+        let fixture = Fixture::new();
+        fixture.active("key", &"text".repeat(1 << 20));
+        std::thread::scope(|scope| {
+            let calls: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| fixture.all.commit("name", "key", Labels::new()))).collect();
+            calls.into_iter().for_each(|call| call.join().unwrap().unwrap());
+        });
+        assert_eq!(fixture.names(), ["name"]);
+        assert_eq!((fixture.pins(), fixture.store().layers().list().unwrap().len()), (1, 1));
+        assert!(matches!(fixture.all.commit("other", "key", Labels::new()), Err(Error::NotFound(_))));
+        // And by a snapshotter that was started since.
+        let Fixture { directory, all } = fixture;
+        drop(all);
+        let again = Fixture { all: Fixture::open(directory.path()), directory };
+        again.all.commit("name", "key", Labels::new()).unwrap();
+        assert_eq!((again.names(), again.pins()), (vec!["name".to_owned()], 1));
+    }
+
+    #[test]
+    fn a_commit_that_fails_keeps_no_layer_and_can_be_repeated() {
+        let fixture = Fixture::new();
+        fixture.active("first", "1");
+        fixture.active("second", "2");
+        fixture.all.commit("name", "first", Labels::new()).unwrap();
+        fixture.all.cleanup().unwrap();
+        let refused = fixture.all.commit("name", "second", Labels::new());
+        assert!(matches!(refused, Err(Error::Exists(_))), "{refused:?}");
+        // A record that cannot be replaced: the layer is there by then.
+        let id = fixture.all.table().get("second").unwrap().id.clone();
+        let record = fixture.all.state.directory(&id).join("record.json");
+        fs::remove_file(&record).unwrap();
+        fs::create_dir_all(record.join("x")).unwrap();
+        fixture.all.commit("other", "second", Labels::new()).unwrap_err();
+        assert_eq!(fixture.pins(), 1);
+        assert_eq!(fixture.store().layers().list().unwrap().len(), 2);
+        fixture.all.cleanup().unwrap();
+        assert_eq!(fixture.store().layers().list().unwrap().len(), 1, "the layer of the failed commit is freed");
+        fs::remove_dir_all(&record).unwrap();
+        fixture.all.commit("other", "second", Labels::new()).unwrap();
+        assert_eq!((fixture.names().len(), fixture.pins()), (2, 2));
+    }
+
+    #[test]
+    fn a_removal_waits_for_a_commit_of_the_same_snapshot() {
+        let fixture = Fixture::new();
+        for round in 0..20 {
+            let (key, name) = (format!("key{round}"), format!("name{round}"));
+            fixture.active(&key, &"text".repeat(1 << 14));
+            let (committed, removed) = std::thread::scope(|scope| {
+                let commit = scope.spawn(|| fixture.all.commit(&name, &key, Labels::new()));
+                let remove = scope.spawn(|| fixture.all.remove(&key));
+                (commit.join().unwrap(), remove.join().unwrap())
+            });
+            assert!(
+                matches!((&committed, &removed), (Ok(()), Err(Error::NotFound(_))) | (Err(Error::NotFound(_)), Ok(()))),
+                "{committed:?} {removed:?}"
+            );
+            assert_eq!(fixture.all.stat(&name).is_ok(), committed.is_ok());
+        }
+        assert_eq!(fixture.pins(), fixture.names().len());
+    }
+
+    #[test]
+    fn a_layer_that_is_ready_is_never_on_a_parent_that_was_removed() {
+        let fixture = Fixture::new();
+        let store = fixture.store();
+        let ingest = |tar: &[u8]| store.layers().ingest(&mut &*tar, &ExpectedLayer::default()).unwrap().diff_id;
+        let below = ingest(&[0; 1024]);
+        let above = ingest(&[0; 10240]);
+        let chain_below = chain::extended(None, &below).to_string();
+        let chain_above = chain::extended(Some(&below.0), &above).to_string();
+        let labels = |chain: &str| Labels::from([(REF.to_owned(), chain.to_owned())]);
+        for _ in 0..50 {
+            let ready = fixture.all.prepare("n/1/extract-1 x", "", labels(&chain_below));
+            assert!(matches!(ready, Err(Error::Exists(_))), "{ready:?}");
+            let parent = format!("n/1/{chain_below}");
+            std::thread::scope(|scope| {
+                scope.spawn(|| fixture.all.prepare("n/2/extract-2 x", &parent, labels(&chain_above)));
+                scope.spawn(|| fixture.all.remove(&parent));
+            });
+            let names = fixture.names();
+            let is_whole = |record: &Record| record.parent.is_empty() || names.contains(&record.parent);
+            assert!(fixture.all.table().records().all(is_whole), "{names:?}");
+            for name in names.iter().rev() {
+                fixture.all.remove(name).unwrap();
+            }
+        }
+        assert_eq!(fixture.pins(), 0);
+    }
+
+    #[test]
+    fn labels_change_while_other_calls_go_on() {
+        let fixture = Fixture::new();
+        fixture.active("key", "text");
+        fixture.all.commit("name", "key", Labels::new()).unwrap();
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let fixture = &fixture;
+                scope.spawn(move || {
+                    let label = number.to_string();
+                    fixture.all.update("name", |own| drop(own.insert(label, String::new()))).unwrap();
+                });
+            }
+        });
+        assert_eq!(fixture.all.stat("name").unwrap().labels.len(), 4, "no change is lost");
     }
 }

@@ -18,7 +18,8 @@
 //!
 //! The layers of a committed snapshot are kept in the store by a pin whose holder is the snapshot's directory, and the pin
 //! carries a copy of the record. So the directory alone decides what is kept, and committed snapshots survive the loss of
-//! this directory: at the next start they are made again from the pins (`heal.rs`).
+//! this directory: at the next start they are made again from the pins (`heal.rs`). The pin of a snapshot in `removed` is
+//! deleted before the snapshot is.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -40,8 +41,8 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Opens the directory, and creates it if it is missing. Fails if another process uses it. What killed processes have
-    /// left in it is removed.
+    /// Opens the directory, and creates it if it is missing. Fails if another process uses it. What killed processes were
+    /// making is removed.
     pub(crate) fn open(root: &Path) -> Result<Self, Error> {
         // Nobody but root may reach what containers write: it has set-user-ID programs.
         DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(Error::io(root))?;
@@ -57,7 +58,7 @@ impl State {
         for name in ["new", "removed", "damaged", "snapshots"] {
             let path = root.join(name);
             DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(Error::io(&path))?;
-            if matches!(name, "new" | "removed") {
+            if name == "new" {
                 empty(&path)?;
             }
         }
@@ -92,6 +93,17 @@ impl State {
             }
         }
         Ok(found)
+    }
+
+    /// Deletes what killed processes were removing. Before that, `forget` is called with each id: something outside this
+    /// directory may still know the snapshot.
+    pub(crate) fn finish_removals(&self, mut forget: impl FnMut(&str) -> Result<(), Error>) -> Result<(), Error> {
+        let removed = self.root.join("removed");
+        for entry in fs::read_dir(&removed).map_err(Error::io(&removed))? {
+            let id = entry.map_err(Error::io(&removed))?.file_name();
+            forget(&id.to_string_lossy())?;
+        }
+        empty(&removed)
     }
 
     /// Returns the directory of a snapshot.
@@ -238,6 +250,13 @@ mod tests {
         fs::create_dir(directory.path().join("snapshots/y")).unwrap();
         drop(state);
         let state = State::open(directory.path()).unwrap();
+        let mut forgotten = Vec::new();
+        let forget = |id: &str| {
+            forgotten.push(id.to_owned());
+            Ok(())
+        };
+        state.finish_removals(forget).unwrap();
+        assert_eq!(forgotten, [second]);
         let found = state.load().unwrap();
         assert_eq!(found, [(first.clone(), found[0].1.clone())]);
         assert_eq!(found[0].1.name, "committed");

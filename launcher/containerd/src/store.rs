@@ -24,6 +24,12 @@ impl StoreOptions {
         Store::open(&self.root())?.with_additional(&self.additional())
     }
 
+    /// Returns the options for a store without additional ones.
+    #[cfg(test)]
+    pub(crate) fn at(root: &std::path::Path) -> Self {
+        Self { store: Some(root.to_owned()), additional_stores: Vec::new() }
+    }
+
     /// Returns options with absolute paths, which do not depend on the working directory and the environment.
     pub(crate) fn absolute(&self) -> std::io::Result<Self> {
         let additional = self.additional().into_iter().map(std::path::absolute).collect::<Result<_, _>>()?;

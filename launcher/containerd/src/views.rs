@@ -103,7 +103,10 @@ impl Views {
             }
             let point = self.point(&base);
             match close(&point) {
-                Ok(()) => drop(std::fs::remove_dir(&point)),
+                Ok(()) => {
+                    drop(std::fs::remove_dir(&point));
+                    self.forget(&base, &lock);
+                }
                 Err(error) => tracing::warn!("{error}"),
             }
         }
@@ -116,6 +119,15 @@ impl Views {
     fn lock_of(&self, base: &BaseId) -> Arc<Mutex<Option<Instant>>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry(*base).or_default())
+    }
+
+    /// Forgets a view that was closed, unless a call is waiting to mount it again. The caller holds its lock.
+    fn forget(&self, base: &BaseId, lock: &Arc<Mutex<Option<Instant>>>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // This caller's, and the one in the map.
+        if Arc::strong_count(lock) == 2 {
+            known.remove(base);
+        }
     }
 
     /// Starts the server of a view, and returns once the tree can be read.
@@ -167,5 +179,32 @@ fn close(point: &Path) -> Result<(), MountError> {
         Err(MountError::Busy(_)) => unmount(point, Unmount::Lazy).map(drop),
         Err(MountError::NotMounted(_)) => Ok(()),
         done => done.map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_that_was_closed_is_forgotten_and_one_that_is_waited_for_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let views = Views::open(&directory.path().join("views"), StoreOptions::at(&directory.path().join("store")));
+        let views = views.unwrap();
+        let bases = [b"a", b"b", b"c"].map(|text| BaseId::of(&[DiffId(layer_store::Digest::of(text))], &[]));
+        for base in &bases {
+            views.lock_of(base);
+            std::fs::create_dir(views.point(base)).unwrap();
+        }
+        let waiting = views.lock_of(&bases[1]);
+        views.close_unused(Duration::ZERO, |base| *base == bases[2]);
+        let known = || -> Vec<bool> {
+            let known = views.known.lock().unwrap();
+            bases.iter().map(|base| known.contains_key(base)).collect()
+        };
+        assert_eq!(known(), [false, true, true]);
+        drop(waiting);
+        views.close_unused(Duration::ZERO, |base| *base == bases[2]);
+        assert_eq!(known(), [false, false, true]);
     }
 }

@@ -1,11 +1,10 @@
 //! The options and output that `lamina pull` and `lamina import` share.
 
+use layer_store::{Acquired, AcquiredLayer};
+use serde::Serialize;
+
 use crate::failure::Failure;
 use crate::print;
-use std::path::PathBuf;
-
-use layer_store::{Acquired, AcquiredLayer, ImagePolicy, PolicyFiles};
-use serde::Serialize;
 
 /// How much to print.
 #[derive(Debug, clap::Args)]
@@ -13,23 +12,6 @@ pub(super) struct Quiet {
     /// Show no progress, and print only the names of the images
     #[arg(short, long)]
     pub(super) quiet: bool,
-}
-
-/// Which images may enter the store.
-#[derive(Clone, Debug, clap::Args)]
-pub(super) struct PolicyArgs {
-    /// Obey this policy for images [default: ~/.config/containers/policy.json, else /etc/containers/policy.json, if it exists]
-    #[arg(long, alias = "signature-policy", value_name = "FILE")]
-    policy: Option<PathBuf>,
-    /// Read from this directory which registries keep signatures [default: registries.d beside the policy's default]
-    #[arg(long = "registries.d", value_name = "DIR")]
-    registries: Option<PathBuf>,
-}
-
-impl PolicyArgs {
-    pub(super) fn policy(&self) -> ImagePolicy {
-        ImagePolicy::Of(PolicyFiles { policy: self.policy.clone(), registries: self.registries.clone() })
-    }
 }
 
 /// One image, as `--json` prints it.
@@ -54,14 +36,6 @@ struct LayerRow {
     bytes: u64,
     /// Whether the store already had it.
     present: bool,
-}
-
-/// Parses the number of layers to process at once.
-pub(super) fn parallel(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number @ 1..=64) => Ok(number),
-        _ => Err("expected a number from 1 to 64".to_owned()),
-    }
 }
 
 /// Prints the images that were added to the store.

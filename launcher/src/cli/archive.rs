@@ -4,9 +4,9 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use layer_store::{Cancellation, ImportOptions, ImportSource};
+use transfer_cli::{LimitArgs, PolicyArgs, SharingArgs};
 
-use super::acquired::{PolicyArgs, Quiet};
-use super::limits::{LimitArgs, SharingArgs};
+use super::acquired::Quiet;
 use super::{Global, import, layout_tar, store};
 use crate::failure::{About, Failure, USAGE};
 use crate::meter::Meter;

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use layer_store::{Cancellation, DiffId, Digest, Image, Observer, Packing, PullOptions, PushOptions, Reference, Store};
+use transfer_cli::{Bars, RegistryArgs, parse_parallel};
 
-use super::bars::Bars;
-use super::registry_args::RegistryArgs;
-use super::{Global, acquired, layout_tar, machines, store};
+use super::{Global, layout_tar, machines, store};
 use crate::failure::{About, Failure, USAGE};
 use crate::meter::Meter;
 use crate::print;
@@ -48,7 +47,7 @@ pub(super) struct Export {
     #[arg(long, alias = "all")]
     all_platforms: bool,
     /// Number of layers to write at once
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = acquired::parallel)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = parse_parallel)]
     parallel: usize,
     /// Show no progress
     #[arg(long, short)]
@@ -175,7 +174,7 @@ impl Export {
             all_platforms: self.all_platforms,
             preserve_digests: self.preserve_digests,
         };
-        let bars = Arc::new(Bars::new(self.quiet, cancellation.clone()));
+        let bars = Arc::new(Bars::new("lamina", self.quiet, cancellation.clone()));
         let observer: Arc<dyn Observer> = Arc::clone(&bars) as Arc<dyn Observer>;
         let exported = opened.images().export_as(image, directory, &options, &observer);
         bars.finish();

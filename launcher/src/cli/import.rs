@@ -8,10 +8,9 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use layer_store::{
     Cancellation, ConfigChange, ImportOptions, ImportSource, Located, Observer, Platform, RootfsOptions, Store,
 };
+use transfer_cli::{Bars, LimitArgs, PolicyArgs, SharingArgs, parse_parallel};
 
-use super::acquired::{self, PolicyArgs, Quiet};
-use super::bars::Bars;
-use super::limits::{LimitArgs, SharingArgs};
+use super::acquired::{self, Quiet};
 use super::{Global, store};
 use crate::failure::{Failure, USAGE};
 
@@ -56,7 +55,7 @@ pub(super) struct Import {
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
     /// The number of layers to read at once [default: one for each processor]
-    #[arg(long, value_name = "N", value_parser = super::acquired::parallel)]
+    #[arg(long, value_name = "N", value_parser = parse_parallel)]
     parallel: Option<usize>,
     #[command(flatten)]
     quiet: Quiet,
@@ -142,7 +141,7 @@ pub(super) fn import(
 fn watch(quiet: &Quiet) -> Result<(Arc<Bars>, Arc<dyn Observer>), Failure> {
     let cancellation = Cancellation::default();
     store::cancel_on_signal(&cancellation)?;
-    let bars = Arc::new(Bars::new(quiet.quiet, cancellation));
+    let bars = Arc::new(Bars::new("lamina", quiet.quiet, cancellation));
     let observer: Arc<dyn Observer> = Arc::clone(&bars) as Arc<dyn Observer>;
     Ok((bars, observer))
 }

@@ -4,8 +4,8 @@ use std::io::{IsTerminal, Read};
 use std::sync::Arc;
 
 use layer_store::{Cancellation, Login as Pair, Logins, Observer};
+use transfer_cli::RegistryArgs;
 
-use super::registry_args::RegistryArgs;
 use super::{Global, store};
 use crate::failure::{About, Failure, USAGE};
 use crate::print;

@@ -2,7 +2,6 @@
 
 mod acquired;
 mod archive;
-mod bars;
 mod build_image;
 mod completions;
 mod du;
@@ -19,7 +18,6 @@ mod images;
 mod import;
 mod inspect;
 mod layout_tar;
-mod limits;
 #[cfg(target_os = "linux")]
 mod linux;
 mod login;
@@ -35,7 +33,6 @@ mod prune;
 mod pull;
 mod push;
 mod refused;
-mod registry_args;
 mod rmi;
 mod rows;
 mod serving;

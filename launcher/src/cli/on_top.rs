@@ -4,8 +4,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use layer_store::{DiffId, ExpectedLayer, Store};
+use transfer_cli::SharingArgs;
 
-use super::limits::SharingArgs;
 use super::variant::{self, Layer};
 use super::{Global, store};
 use crate::failure::{About, Failure};

@@ -6,11 +6,9 @@ use layer_store::{
     Acquired, Cancellation, Image, ImportOptions, ImportSource, Located, Observer, Platform, PullError, PullOptions,
     Reference, Store,
 };
+use transfer_cli::{Bars, CredsArg, LimitArgs, PolicyArgs, RegistryArgs, SharingArgs, parse_parallel, pull_first};
 
-use super::acquired::{self, PolicyArgs, Quiet};
-use super::bars::Bars;
-use super::limits::{LimitArgs, SharingArgs};
-use super::registry_args::{CredsArg, RegistryArgs};
+use super::acquired::{self, Quiet};
 use super::{Global, import, store};
 use crate::failure::{Failure, USAGE};
 
@@ -40,7 +38,7 @@ pub(super) struct Pull {
     #[arg(short, long)]
     all_tags: bool,
     /// Number of layers to fetch at once, and of connections for a large layer if each is slow
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = super::acquired::parallel)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = parse_parallel)]
     parallel: usize,
     #[command(flatten)]
     registry: RegistryArgs,
@@ -108,9 +106,9 @@ impl Missing {
         let registered = store::cancel_on_signal(&cancellation)?;
         let (platform, policy) = (self.platform.clone(), self.policy.policy());
         let options = PullOptions { platform, policy, ..PullOptions::default() };
-        let bars = Arc::new(Bars::new(self.quiet, cancellation));
+        let bars = Arc::new(Bars::new("lamina", self.quiet, cancellation));
         let observer: Arc<dyn Observer> = Arc::clone(&bars) as Arc<dyn Observer>;
-        let pulled = first_of(opened, &references, &options, &observer);
+        let pulled = pull_first(opened, &references, &options, &observer);
         bars.finish();
         // Later signals are for the machine.
         for id in registered {
@@ -157,29 +155,6 @@ impl Missing {
 
 fn platform(image: &Image) -> String {
     format!("{}/{}", image.config.os(), image.config.architecture())
-}
-
-/// Pulls the first of several images that exists: a name without a registry may mean any of them.
-fn first_of(
-    opened: &Store,
-    references: &[Reference],
-    options: &PullOptions,
-    observer: &Arc<dyn Observer>,
-) -> Result<Acquired, PullError> {
-    let mut references = references.iter().peekable();
-    loop {
-        let Some(reference) = references.next() else {
-            return Err(PullError::Cancelled);
-        };
-        match opened.images().pull(reference, options, observer) {
-            Err(error)
-                if references.peek().is_some() && !matches!(error, PullError::Cancelled | PullError::Store(_)) =>
-            {
-                observer.notice(&format!("{}: {error}; the next registry is tried", reference.familiar()));
-            }
-            outcome => return outcome,
-        }
-    }
 }
 
 /// Pulls all tags of the first of several repositories that exists. Tags of something else, such as signatures, are named
@@ -243,11 +218,11 @@ impl Pull {
         let opened = self.open(global)?;
         let cancellation = Cancellation::default();
         store::cancel_on_signal(&cancellation)?;
-        let bars = Arc::new(Bars::new(self.quiet.quiet, cancellation));
+        let bars = Arc::new(Bars::new("lamina", self.quiet.quiet, cancellation));
         let observer: Arc<dyn Observer> = Arc::clone(&bars) as Arc<dyn Observer>;
         let pulled = match self.all_tags {
             true => all_tags(&opened, &references, &options, &observer),
-            false => first_of(&opened, &references, &options, &observer).map(|image| vec![image]),
+            false => pull_first(&opened, &references, &options, &observer).map(|image| vec![image]),
         };
         bars.finish();
         let images = pulled.map_err(|error| Failure::of("pull", &error))?;

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use layer_store::{Cancellation, Observer, Packing, PullOptions, PushOptions, Pushed, Transfer};
+use transfer_cli::{Bars, CredsArg, RegistryArgs, parse_parallel};
 
-use super::bars::Bars;
-use super::registry_args::{CredsArg, RegistryArgs};
-use super::{Global, acquired, store};
+use super::{Global, store};
 use crate::failure::{About, Failure};
 use crate::print;
 
@@ -46,7 +45,7 @@ pub(super) struct Push {
     #[arg(long, value_name = "FILE")]
     digestfile: Option<PathBuf>,
     /// Number of layers to send at once
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = acquired::parallel)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = parse_parallel)]
     parallel: usize,
     /// Print only the digest
     #[arg(short, long)]
@@ -77,7 +76,7 @@ impl Push {
         };
         let cancellation = Cancellation::default();
         store::cancel_on_signal(&cancellation)?;
-        let bars = Arc::new(Bars::new(self.quiet, cancellation));
+        let bars = Arc::new(Bars::new("lamina", self.quiet, cancellation));
         let observer: Arc<dyn Observer> = Arc::clone(&bars) as Arc<dyn Observer>;
         let pushed = opened.images().push(&image, &to, &options, &observer);
         bars.finish();

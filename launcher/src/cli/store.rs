@@ -1,16 +1,14 @@
 //! Helpers of the commands that use the store.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use layer_store::{
     BaseId, Cancellation, DiffId, Digest, Image, Reference, Registries, RegistriesFiles, Store, StoreError,
 };
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::{SigId, flag};
+use signal_hook::SigId;
+use transfer_cli::{LimitArgs, SharingArgs};
 
 use super::Global;
-use super::limits::{LimitArgs, SharingArgs};
 use crate::failure::{About, Failure, USAGE};
 use crate::meter::Told;
 use crate::open_store::open_store;
@@ -146,13 +144,7 @@ pub(super) fn tell_unleased(opened: &Store, layers: &[DiffId], on_top: &[DiffId]
 /// Makes Ctrl-C and SIGTERM cancel a transfer, which then cleans up; a second signal ends the program. Returns what was
 /// registered, for callers that do something else after the transfer.
 pub(super) fn cancel_on_signal(cancellation: &Cancellation) -> Result<Vec<SigId>, Failure> {
-    let mut registered = Vec::new();
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        let flag = cancellation.flag();
-        registered.push(flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&flag)).about("signals")?);
-        registered.push(flag::register(signal, flag).about("signals")?);
-    }
-    Ok(registered)
+    transfer_cli::cancel_on_signal(cancellation).about("signals")
 }
 
 /// Prepares the base of an image with these layers on top.

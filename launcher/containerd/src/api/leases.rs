@@ -23,6 +23,25 @@ pub(crate) struct CreateRequest {
 pub(crate) struct CreateResponse {}
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct AddResourceRequest {
+    /// The lease.
+    #[prost(string, tag = "1")]
+    pub(crate) id: String,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) resource: Option<Resource>,
+}
+
+/// Something that a lease keeps. It need not exist yet.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Resource {
+    #[prost(string, tag = "1")]
+    pub(crate) id: String,
+    /// Such as `snapshots/<name of the snapshotter>`.
+    #[prost(string, tag = "2")]
+    pub(crate) r#type: String,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct DeleteRequest {
     #[prost(string, tag = "1")]
     pub(crate) id: String,

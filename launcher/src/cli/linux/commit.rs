@@ -8,8 +8,8 @@ use std::time::SystemTime;
 use chrono::{DateTime, SecondsFormat, Utc};
 use guest_protocol::Process;
 use layer_store::{ConfigChange, DiffId, Digest, ExpectedLayer, Provenance, Store};
+use transfer_cli::SharingArgs;
 
-use crate::cli::limits::SharingArgs;
 use crate::cli::{Global, store};
 use crate::failure::{About, Failure, USAGE};
 use crate::machine::launch;

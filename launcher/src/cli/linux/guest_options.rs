@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use guest_protocol::{CAPABILITIES, Device, GuestOptions, Limit, Privileges, RESOURCES};
+use transfer_cli::parse_size;
 
-use crate::cli::values::parse_size;
 use crate::failure::{About, Failure};
 use crate::host::network::GATEWAY;
 use crate::spec::ResolverChanges;

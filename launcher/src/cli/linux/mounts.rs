@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use guest_protocol::Tmpfs;
+use transfer_cli::parse_size;
 
-use crate::cli::values::parse_size;
 use crate::failure::{About, Failure};
 use crate::machine::volumes::{self, Volume};
 use crate::spec::share::{Share, check_guest_path};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use guest_protocol::{GuestOptions, Privileges};
 use layer_store::Store;
+use transfer_cli::parse_size;
 
 use super::accepted::Accepted;
 use super::exec::Exec;
@@ -16,7 +17,7 @@ use super::ports::{self, Ports};
 use super::{config, ending};
 use crate::cli::on_top::OnTop;
 use crate::cli::pull::Missing;
-use crate::cli::values::{Processors, TO_BOOT, parse_disk, parse_log_size, parse_memory, parse_size, split_command};
+use crate::cli::values::{Processors, TO_BOOT, parse_disk, parse_log_size, parse_memory, split_command};
 use crate::cli::{Global, store};
 use crate::engine::{Backend, Choice, Limits, RunRequest, table};
 use crate::failure::{About, Failure, USAGE};

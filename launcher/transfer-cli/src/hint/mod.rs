@@ -15,7 +15,8 @@ use layer_store::{
 };
 
 /// Returns what helps against an error, found in the error or in its sources.
-pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
+#[must_use]
+pub fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(hint) = own_hint(error) {
@@ -27,7 +28,8 @@ pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
 }
 
 /// Does the same for a value of any type, if it is an error of the store.
-pub(crate) fn of(error: &dyn Any) -> Option<String> {
+#[must_use]
+pub fn of(error: &dyn Any) -> Option<String> {
     let store = error.downcast_ref::<StoreError>().map(|error| error as &(dyn Error + 'static));
     let ingest = || error.downcast_ref::<IngestError>().map(|error| error as &(dyn Error + 'static));
     let block = || error.downcast_ref::<BlockImageError>().map(|error| error as &(dyn Error + 'static));

@@ -1,6 +1,7 @@
 //! Shows the progress of layers: a line for each on a terminal, only notices elsewhere.
 
 use std::collections::HashMap;
+use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -8,21 +9,24 @@ use layer_store::{Cancellation, LayerProgress, LayerState, Observer, printable};
 
 /// A progress line on standard error for each layer.
 #[derive(Debug)]
-pub(super) struct Bars {
+pub struct Bars {
+    program: &'static str,
     lines: MultiProgress,
     layers: Mutex<HashMap<String, (LayerState, ProgressBar)>>,
     cancellation: Cancellation,
 }
 
 impl Bars {
-    /// Creates the lines, which are hidden if `quiet` is set or standard error is not a terminal. `cancellation` ends the work.
-    pub(super) fn new(quiet: bool, cancellation: Cancellation) -> Self {
+    /// Creates the lines, which are hidden if `quiet` is set or standard error is not a terminal. Notices begin with the name
+    /// of the program. `cancellation` ends the work.
+    #[must_use]
+    pub fn new(program: &'static str, quiet: bool, cancellation: Cancellation) -> Self {
         let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        Self { lines: MultiProgress::with_draw_target(target), layers: Mutex::default(), cancellation }
+        Self { program, lines: MultiProgress::with_draw_target(target), layers: Mutex::default(), cancellation }
     }
 
     /// Clears the lines before other output.
-    pub(super) fn finish(&self) {
+    pub fn finish(&self) {
         let _ = self.lines.clear();
     }
 }
@@ -61,11 +65,14 @@ impl Observer for Bars {
     }
 
     fn notice(&self, line: &str) {
+        let notice = format!("{}: {line}", self.program);
+        let notice = printable::line(&notice);
         if self.lines.is_hidden() {
-            tell!("lamina: {line}");
+            // There is nowhere else to report a failure.
+            let _ = writeln!(io::stderr(), "{notice}");
         } else {
             // The layers' lines are redrawn below it.
-            let _ = self.lines.println(format!("lamina: {}", printable::line(line)));
+            let _ = self.lines.println(notice);
         }
     }
 

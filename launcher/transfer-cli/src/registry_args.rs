@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use layer_store::{Login, PullOptions};
 
-use crate::failure::{Failure, USAGE};
+use crate::WrongOption;
 
 /// How to reach a registry.
 #[derive(Clone, Debug, clap::Args)]
-pub(super) struct RegistryArgs {
+pub struct RegistryArgs {
     /// Use HTTP without TLS (detected automatically for registries on this host)
     #[arg(long)]
     plain_http: bool,
@@ -31,7 +31,7 @@ pub(super) struct RegistryArgs {
 
 /// A login on the command line.
 #[derive(Clone, Debug, clap::Args)]
-pub(super) struct CredsArg {
+pub struct CredsArg {
     /// Use this login; other users of this host can see it while the command runs, unlike one of `lamina login`
     #[arg(long, value_name = "USER:PASSWORD", value_parser = hidden)]
     creds: Option<Hidden>,
@@ -55,17 +55,23 @@ fn hidden(text: &str) -> Result<Hidden, String> {
 
 impl RegistryArgs {
     /// Returns the options for the library.
-    pub(super) fn options(&self, creds: Option<&CredsArg>) -> Result<PullOptions, Failure> {
+    ///
+    /// # Errors
+    /// The file with logins is missing, or the login on the command line is not one.
+    pub fn options(&self, creds: Option<&CredsArg>) -> Result<PullOptions, WrongOption> {
         if let Some(file) = self.authfile.as_ref().filter(|file| !file.exists()) {
-            return Err(Failure::new(file.display(), "there is no such file with logins").with_status(USAGE));
+            return Err(WrongOption::new(file.display(), "there is no such file with logins"));
         }
         self.options_for_login(creds)
     }
 
     /// Does the same where the file with logins may be a new one.
-    pub(super) fn options_for_login(&self, creds: Option<&CredsArg>) -> Result<PullOptions, Failure> {
+    ///
+    /// # Errors
+    /// The login on the command line is not one.
+    pub fn options_for_login(&self, creds: Option<&CredsArg>) -> Result<PullOptions, WrongOption> {
         let login = creds.and_then(|creds| creds.creds.as_ref()).map(|Hidden(text)| text.parse::<Login>());
-        let login = login.transpose().map_err(|error| Failure::new("--creds", error).with_status(USAGE))?;
+        let login = login.transpose().map_err(|error| WrongOption::new("--creds", error))?;
         Ok(PullOptions {
             plain_http: self.plain_http,
             verify_tls: self.tls_verify,
@@ -78,7 +84,8 @@ impl RegistryArgs {
     }
 
     /// Returns the file with logins that was named.
-    pub(super) fn authfile(&self) -> Option<PathBuf> {
+    #[must_use]
+    pub fn authfile(&self) -> Option<PathBuf> {
         self.authfile.clone()
     }
 }

@@ -3,25 +3,27 @@
 use clap::builder::FalseyValueParser;
 use layer_store::Limits;
 
-use super::values::parse_size;
+use crate::parse_size;
 
 /// Whether content that several layers have is stored once.
 #[derive(Debug, clap::Args)]
-pub(super) struct SharingArgs {
+pub struct SharingArgs {
     /// Store new layers whole, even content that other layers have
     #[arg(long, env = "LAMINA_NO_FILE_SHARING", hide_env_values = true, value_parser = FalseyValueParser::new())]
     no_file_sharing: bool,
 }
 
 impl SharingArgs {
-    pub(super) fn shares_files(&self) -> bool {
+    /// Returns whether content that several layers have is stored once.
+    #[must_use]
+    pub fn shares_files(&self) -> bool {
         !self.no_file_sharing
     }
 }
 
 /// Limits against archives made to exhaust disk or memory.
 #[derive(Debug, clap::Args)]
-pub(super) struct LimitArgs {
+pub struct LimitArgs {
     /// Refuse layers whose uncompressed tar is larger [default: 256G]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     max_layer_size: Option<u64>,
@@ -34,7 +36,9 @@ pub(super) struct LimitArgs {
 }
 
 impl LimitArgs {
-    pub(super) fn limits(&self) -> Limits {
+    /// Returns the limits for the library.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
         let default = Limits::default();
         Limits {
             layer_bytes: self.max_layer_size.unwrap_or(default.layer_bytes),
@@ -42,5 +46,16 @@ impl LimitArgs {
             inodes: self.max_inodes.unwrap_or(default.inodes),
             ..default
         }
+    }
+}
+
+/// Parses the number of layers to process at once.
+///
+/// # Errors
+/// It is not a number in the range. The text says what is expected.
+pub fn parse_parallel(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..=64) => Ok(number),
+        _ => Err("expected a number from 1 to 64".to_owned()),
     }
 }
