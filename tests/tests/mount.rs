@@ -13,6 +13,22 @@ use rustix::process::Signal;
 
 const REFERENCE: &str = "lamina.test/image:1";
 
+end_to_end::on_transports! {
+    mounted_debian_equals_what_umoci_unpacks,
+    mounted_npm_and_pypi_trees_equal_what_umoci_unpacks,
+    mounted_corner_cases_equal_what_umoci_unpacks,
+    mounted_tree_takes_no_change,
+    programs_that_keep_extended_attributes_find_none_and_say_nothing,
+    fusermount_ends_the_server_too,
+    mount_of_a_killed_server_is_cleared_by_umount,
+    late_end_of_a_server_leaves_the_next_mount_at_its_place,
+    umount_returns_when_the_server_has_let_go_of_the_store,
+    lazy_umount_does_not_wait_for_open_files,
+    collection_waits_for_a_server_whose_mount_another_program_took_away,
+    aborted_connection_ends_the_server_and_takes_the_mount_away,
+    image_can_be_mounted_several_times,
+}
+
 fn session_with(image: Image) -> Session {
     let session = Session::user();
     session.import(&image.layout(), REFERENCE);
@@ -59,17 +75,14 @@ fn mounted_tree_equals_the_oracle(image: Image) {
     session.traces().assert_nothing_left();
 }
 
-#[test]
 fn mounted_debian_equals_what_umoci_unpacks() {
     mounted_tree_equals_the_oracle(Image::Debian);
 }
 
-#[test]
 fn mounted_npm_and_pypi_trees_equal_what_umoci_unpacks() {
     mounted_tree_equals_the_oracle(Image::Trees);
 }
 
-#[test]
 fn mounted_corner_cases_equal_what_umoci_unpacks() {
     mounted_tree_equals_the_oracle(Image::Corners);
 }
@@ -105,7 +118,6 @@ fn added_layer_directory_lies_on_top_and_belongs_to_root() {
     session.umount(&point);
 }
 
-#[test]
 fn mounted_tree_takes_no_change() {
     let session = session_with_small_image();
     let point = session.mount(REFERENCE, "mounted");
@@ -125,7 +137,6 @@ fn mounted_tree_takes_no_change() {
     session.umount(&point);
 }
 
-#[test]
 fn programs_that_keep_extended_attributes_find_none_and_say_nothing() {
     let session = session_with_small_image();
     let point = session.mount(REFERENCE, "mounted");
@@ -144,7 +155,6 @@ fn programs_that_keep_extended_attributes_find_none_and_say_nothing() {
     session.traces().assert_nothing_left();
 }
 
-#[test]
 fn fusermount_ends_the_server_too() {
     let session = session_with_small_image();
     let point = session.mount(REFERENCE, "mounted");
@@ -172,7 +182,6 @@ fn foreground_server_serves_until_it_is_told_to_end() {
     }
 }
 
-#[test]
 fn mount_of_a_killed_server_is_cleared_by_umount() {
     let session = session_with_small_image();
     let point = session.mount(REFERENCE, "mounted");
@@ -209,7 +218,6 @@ fn stats_of_a_mount_that_was_made_without_a_runtime_directory_are_found_with_one
     session.traces().assert_nothing_left();
 }
 
-#[test]
 fn late_end_of_a_server_leaves_the_next_mount_at_its_place() {
     let session = session_with_small_image();
     let point = session.mount(REFERENCE, "mounted");
@@ -230,7 +238,6 @@ fn leases(session: &Session) -> usize {
     std::fs::read_dir(session.store().join("leases")).expect("the leases").count()
 }
 
-#[test]
 fn umount_returns_when_the_server_has_let_go_of_the_store() {
     let session = session_with_small_image();
     for _ in 0..5 {
@@ -254,7 +261,6 @@ fn umount_returns_when_the_server_has_let_go_of_the_store() {
     session.traces().assert_nothing_left();
 }
 
-#[test]
 fn lazy_umount_does_not_wait_for_open_files() {
     let session = session_with_small_image();
     let point = session.mount(REFERENCE, "mounted");
@@ -269,7 +275,6 @@ fn lazy_umount_does_not_wait_for_open_files() {
     assert_eq!(leases(&session), 0);
 }
 
-#[test]
 fn collection_waits_for_a_server_whose_mount_another_program_took_away() {
     let session = session_with_small_image();
     let point = session.mount(REFERENCE, "mounted");
@@ -285,7 +290,6 @@ fn collection_waits_for_a_server_whose_mount_another_program_took_away() {
     session.traces().assert_nothing_left();
 }
 
-#[test]
 fn aborted_connection_ends_the_server_and_takes_the_mount_away() {
     let session = session_with_small_image();
     let point = session.mount(REFERENCE, "mounted");
@@ -329,7 +333,6 @@ fn mount_point_that_does_not_fit_is_refused_by_name() {
     session.traces().assert_nothing_left();
 }
 
-#[test]
 fn image_can_be_mounted_several_times() {
     let session = session_with_small_image();
     let (first, second) = (session.mount(REFERENCE, "first"), session.mount(REFERENCE, "second"));

@@ -6,13 +6,18 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use end_to_end::layout::Layer;
-use end_to_end::{Actor, Finished, Inventory, Layout, Session};
+use end_to_end::{Actor, Inventory, Layout, Session};
 use layer_store::Silent;
 use rustix::io::Errno;
 
 use crate::fixture::{Kept, flip, small_layers};
 
 pub(crate) const REFERENCE: &str = "lamina.test/image:1";
+
+end_to_end::on_transports! {
+    verifying_mount_refuses_the_damaged_file_and_no_other,
+    cut_blob_refuses_what_it_lacks_whether_the_mount_verifies_or_not,
+}
 
 /// A blob of a session's store by the layer's DiffID.
 pub(crate) fn blob(session: &Session, layer: &Layer) -> PathBuf {
@@ -134,7 +139,6 @@ fn only_this_is_refused(point: &Path, damaged: &str) {
     assert!(stat.len() > 0);
 }
 
-#[test]
 fn verifying_mount_refuses_the_damaged_file_and_no_other() {
     let layers = layers();
     let session = session_with(&layers);
@@ -146,8 +150,7 @@ fn verifying_mount_refuses_the_damaged_file_and_no_other() {
             if !while_mounted {
                 flip(&path, position);
             }
-            let point = session.work("mounted");
-            session.ok(["mount", "--verify", REFERENCE, point.to_str().expect("a plain path")]);
+            let point = session.mount_with(REFERENCE, "mounted", &["--verify"]);
             if while_mounted {
                 flip(&path, position);
             }
@@ -158,8 +161,7 @@ fn verifying_mount_refuses_the_damaged_file_and_no_other() {
             flip(&path, position);
         }
     }
-    let point = session.work("mounted");
-    session.ok(["mount", "--verify", REFERENCE, point.to_str().expect("a plain path")]);
+    let point = session.mount_with(REFERENCE, "mounted", &["--verify"]);
     assert_eq!(read(&point.join("srv/third")), Ok(vec![3; 5000]), "the blob is whole again");
     session.umount(&point);
     session.traces().assert_nothing_left();
@@ -182,7 +184,6 @@ fn damaged_content_is_named_in_the_log_of_the_mount() {
     assert!(finished.stderr.contains(&layers[0].diff_id()) && finished.stderr.contains("/etc/second"), "{finished}");
 }
 
-#[test]
 fn cut_blob_refuses_what_it_lacks_whether_the_mount_verifies_or_not() {
     let layers = layers();
     let session = session_with(&layers);
@@ -190,9 +191,7 @@ fn cut_blob_refuses_what_it_lacks_whether_the_mount_verifies_or_not() {
     let file = fs::File::options().write(true).open(blob(&session, &layers[0])).expect("the blob");
     file.set_len(place.start as u64 + 10).expect("a shorter blob");
     for options in [&[][..], &["--verify"]] {
-        let point = session.work("mounted");
-        let mut mount = session.lamina(["mount"]);
-        Finished::of(mount.args(options).arg(REFERENCE).arg(&point)).succeeded();
+        let point = session.mount_with(REFERENCE, "mounted", options);
         only_this_is_refused(&point, "/srv/third");
         session.umount(&point);
     }

@@ -18,6 +18,17 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const REFERENCE: &str = "lamina.test/image:1";
 
+end_to_end::on_transports! {
+    image_of_127_layers_shows_each_and_the_topmost_wins,
+    sparse_file_of_40_gib_is_stored_small_and_read_anywhere,
+    names_of_255_bytes_are_listed_and_found_and_longer_ones_refused,
+    terminated_server_goes_although_files_are_open,
+    mount_of_a_killed_server_is_cleared_although_files_are_open,
+    mount_of_a_stopped_server_is_taken_away_and_a_busy_one_is_said_to_be_busy,
+    read_that_fails_fails_alone_and_until_it_can_be_done_again,
+    only_who_mounts_gets_in_and_reads_all_unless_others_are_let_in_and_checked,
+}
+
 fn session_with(layers: &[Layer]) -> Session {
     let session = Session::user();
     session.import(Layout::of(layers).path(), REFERENCE);
@@ -57,7 +68,6 @@ fn end(holder: Started) {
     assert!(!holder.finish().status.success());
 }
 
-#[test]
 fn image_of_127_layers_shows_each_and_the_topmost_wins() {
     const LAYERS: usize = 127;
     let layer = |number: usize| {
@@ -76,7 +86,6 @@ fn image_of_127_layers_shows_each_and_the_topmost_wins() {
     session.traces().assert_nothing_left();
 }
 
-#[test]
 fn sparse_file_of_40_gib_is_stored_small_and_read_anywhere() {
     const SIZE: u64 = 40 << 30;
     let session = Session::user();
@@ -111,7 +120,6 @@ fn sparse_file_of_40_gib_is_stored_small_and_read_anywhere() {
     assert!(megabytes < 10, "{megabytes} MB stored");
 }
 
-#[test]
 fn names_of_255_bytes_are_listed_and_found_and_longer_ones_refused() {
     let long = "n".repeat(255);
     let path = [long.as_str(); 12].join("/");
@@ -141,7 +149,6 @@ fn twenty_mounts_of_one_base_are_served_apart_and_leave_nothing() {
     session.traces().assert_nothing_left();
 }
 
-#[test]
 fn terminated_server_goes_although_files_are_open() {
     let session = session_with(&[Layer::of_files(&[("file", b"content")])]);
     let point = session.mount(REFERENCE, "mounted");
@@ -169,7 +176,6 @@ fn panic_of_the_server_costs_one_message_and_the_mount_goes_on() {
     session.traces().assert_nothing_left();
 }
 
-#[test]
 fn mount_of_a_killed_server_is_cleared_although_files_are_open() {
     let session = session_with(&[Layer::of_files(&[("file", b"content")])]);
     let point = session.mount(REFERENCE, "mounted");
@@ -187,7 +193,6 @@ fn mount_of_a_killed_server_is_cleared_although_files_are_open() {
 }
 
 /// A server that is about to end is not asked anything: a stopped one would never answer.
-#[test]
 fn mount_of_a_stopped_server_is_taken_away_and_a_busy_one_is_said_to_be_busy() {
     let session = session_with(&[Layer::of_files(&[("file", b"content")])]);
     let point = session.mount(REFERENCE, "mounted");
@@ -209,7 +214,6 @@ fn mount_of_a_stopped_server_is_taken_away_and_a_busy_one_is_said_to_be_busy() {
     session.traces().assert_nothing_left();
 }
 
-#[test]
 fn read_that_fails_fails_alone_and_until_it_can_be_done_again() {
     let session = session_with(&[Layer::of_files(&[("first", &[b'a'; 8192]), ("last", &[b'z'; 8192])])]);
     let point = session.mount(REFERENCE, "mounted");
@@ -261,15 +265,13 @@ fn readers(session: &Session, point: &Path) -> [[bool; 2]; 3] {
     [of(&|| session.command(&cat)), of(&|| Actor::Root.command(&cat)), of(&nobody)]
 }
 
-#[test]
 fn only_who_mounts_gets_in_and_reads_all_unless_others_are_let_in_and_checked() {
     let session = session_with(&[open_and_closed()]);
     let point = session.mount(REFERENCE, "private");
     assert_eq!(readers(&session, &point), [[true, true], [false, false], [false, false]]);
     session.umount(&point);
 
-    let point = session.work("public");
-    session.ok(["mount", "--allow-other", REFERENCE, point.to_str().unwrap()]);
+    let point = session.mount_with(REFERENCE, "public", &["--allow-other"]);
     assert_eq!(readers(&session, &point), [[true, false], [true, true], [true, false]]);
     session.umount(&point);
     session.traces().assert_nothing_left();
