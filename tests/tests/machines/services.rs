@@ -80,17 +80,17 @@ fn network_card_is_served_by_a_passt_that_can_and_its_lack_is_told(engine: Engin
     }
     let listening = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listening.local_addr().unwrap().port();
+    // Only the guest ends its stream: passt 2024_12_11 has once lost the end of ours by vhost-user.
     let served = std::thread::spawn(move || {
         let (mut stream, _) = listening.accept().unwrap();
         stream.write_all(&vec![b'x'; 3_000_000]).unwrap();
-        stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
     });
     let script = format!(
         "import socket; s = socket.create_connection(('10.0.2.2', {port})); n = 0
-while chunk := s.recv(1 << 16): n += len(chunk)
+while n < 3000000: n += len(s.recv(1 << 16)) or exit('ended early')
 s.sendall(b'%d by passt' % n)"
     );
     let finished = machines.run(&["--host-loopback", "--network", "passt"], &["python3", "-c", &script]).succeeded();
