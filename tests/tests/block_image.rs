@@ -81,8 +81,15 @@ fn hard_layout() -> Layout {
     let nodes =
         "mknod null c 1 3; mknod large b 259 1048575; mkfifo pipe; chown 4000000000:3000000000 pipe; chmod 6751 null
         touch -d '2300-01-01 00:00:00.999999999Z' pipe; ln size-4097 second-name; mkdir -m 1777 sticky";
+    // Most inodes have this time, so they are compact where their numbers are small.
+    let same = "mkdir -p same/directory; cd same; seq -f 'file-%g' 4000 | xargs touch; echo content > content
+        ln -s target link; ln -s $(head -c 4060 /dev/zero | tr '\\0' x) inline; ln -s $(head -c 4070 /dev/zero | tr '\\0' x) outside
+        mkfifo pipe; mknod null c 1 3; touch owner group; chown 65536:0 owner; chown 0:65536 group; chmod 2755 content
+        touch most; chown 65535:65535 most; setfattr -n user.a -v b most; ln content second; truncate -s 5G sparse
+        cd ..; find same -exec touch -hd '2001-09-09 01:46:40.5 UTC' {} +";
     Layout::of(&[
         Layer::of_script(&[sizes, names, order, links, attributes, nodes].join("\n")),
+        Layer::of_script_sparse(same),
         Layer::of_script_sparse(
             "truncate -s 3G sparse; printf end >> sparse; printf middle | dd of=sparse bs=1 seek=5000 conv=notrunc status=none",
         ),

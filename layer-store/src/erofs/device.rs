@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::map::{BlockMap, Extent};
 use crate::View;
@@ -18,6 +19,7 @@ const GAP_MAX: u64 = 4096;
 pub struct BlockDevice {
     view: Arc<View>,
     map: BlockMap,
+    tar_reads: AtomicU64,
 }
 
 /// Whether a read may wait for the disk.
@@ -29,7 +31,7 @@ enum Wait {
 
 impl BlockDevice {
     pub(crate) fn new(view: Arc<View>, map: BlockMap) -> Self {
-        Self { view, map }
+        Self { view, map, tar_reads: AtomicU64::new(0) }
     }
 
     /// Returns the length in bytes: a multiple of 4,096.
@@ -42,6 +44,13 @@ impl BlockDevice {
     #[must_use]
     pub fn metadata_length(&self) -> u64 {
         self.map.metadata().len() as u64
+    }
+
+    /// Returns how often a layer's tar was read for this device. One read of the device needs none for metadata, and one for
+    /// all content that is close together in one tar.
+    #[must_use]
+    pub fn tar_reads(&self) -> u64 {
+        self.tar_reads.load(Ordering::Relaxed)
     }
 
     /// Fills `buffer` with what is at `offset`.
@@ -113,6 +122,7 @@ impl BlockDevice {
 
     fn read_tar(&self, layer: u32, buffer: &mut [u8], offset: u64, wait: Wait) -> io::Result<()> {
         let tar = self.view.tar(layer).ok_or(io::ErrorKind::InvalidData)?;
+        self.tar_reads.fetch_add(1, Ordering::Relaxed);
         let read = match wait {
             Wait::Yes => tar.read_exact_at(buffer, offset),
             Wait::No => tar.read_cached_at(buffer, offset),

@@ -3,7 +3,7 @@
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::Kind;
+use crate::{Kind, Timestamp};
 
 /// The size of a block in bytes: the only size that every kernel with EROFS reads (others came with Linux 6.4).
 pub(super) const BLOCK: u64 = 4096;
@@ -13,6 +13,8 @@ pub(super) const SUPER_OFFSET: usize = 1024;
 pub(super) const SLOT: u64 = 32;
 /// The size of an extended inode in bytes.
 pub(super) const INODE: u64 = 64;
+/// The size of a compact inode in bytes.
+pub(super) const COMPACT_INODE: u64 = 32;
 /// The size of a directory entry without its name, in bytes.
 pub(super) const DIRENT: usize = 12;
 /// The size of the header before an inode's extended attributes, in bytes.
@@ -36,6 +38,7 @@ pub(super) struct Superblock {
     extra_slots: u8,
     root: U16,
     inodes: U64,
+    /// The time of every compact inode. It says nothing about when the image was written: its bytes must not depend on that.
     build_time: U64,
     build_time_nanoseconds: U32,
     blocks: U32,
@@ -49,8 +52,9 @@ pub(super) struct Superblock {
 }
 
 impl Superblock {
-    /// Creates the superblock of an image with these counts. Its checksum is not set yet.
-    pub(super) fn new(root: u16, inodes: u64, blocks: u32, uuid: [u8; 16]) -> Self {
+    /// Creates the superblock of an image with these counts, whose compact inodes have the time `time`. Its checksum is not
+    /// set yet.
+    pub(super) fn new(root: u16, inodes: u64, blocks: u32, uuid: [u8; 16], time: Timestamp) -> Self {
         Self {
             magic: MAGIC.into(),
             checksum: 0.into(),
@@ -59,9 +63,8 @@ impl Superblock {
             extra_slots: 0,
             root: root.into(),
             inodes: inodes.into(),
-            // The bytes must not depend on when the image is written.
-            build_time: 0.into(),
-            build_time_nanoseconds: 0.into(),
+            build_time: time.seconds.cast_unsigned().into(),
+            build_time_nanoseconds: time.nanoseconds.into(),
             blocks: blocks.into(),
             meta_block: 0.into(),
             xattr_block: 0.into(),
@@ -130,6 +133,33 @@ impl Inode {
         (1 | (layout as u16) << 1).into()
     }
 }
+
+/// A compact inode: 32 bytes. Its time is that of the superblock.
+#[derive(Clone, Copy, Debug, IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct CompactInode {
+    /// Bit 0: 0; bits 1 to 3: the [`DataLayout`].
+    pub(super) format: U16,
+    pub(super) xattr_count: U16,
+    pub(super) mode: U16,
+    pub(super) nlink: U16,
+    pub(super) size: U32,
+    pub(super) reserved: U32,
+    pub(super) place: U32,
+    pub(super) short_number: U32,
+    pub(super) uid: U16,
+    pub(super) gid: U16,
+    pub(super) reserved2: U32,
+}
+
+impl CompactInode {
+    /// Returns the `format` field of a compact inode.
+    pub(super) fn format(layout: DataLayout) -> U16 {
+        ((layout as u16) << 1).into()
+    }
+}
+
+const _: () = assert!(size_of::<Inode>() as u64 == INODE && size_of::<CompactInode>() as u64 == COMPACT_INODE);
 
 /// A directory entry: 12 bytes.
 #[derive(Clone, Copy, Debug, IntoBytes, Immutable, Unaligned)]

@@ -6,7 +6,7 @@ use zerocopy::IntoBytes;
 
 use super::ErofsError;
 use super::directory;
-use super::format::{BLOCK, DataLayout, Inode, SLOT, Superblock};
+use super::format::{BLOCK, COMPACT_INODE, CompactInode, DataLayout, Inode, SLOT, Superblock};
 use super::plan::{Place, Plan, Shape};
 use super::xattrs::Xattrs;
 use crate::{Attr, Kind, Observer, View};
@@ -23,7 +23,8 @@ impl MetadataWriter<'_> {
     pub(super) fn write(&self, uuid: [u8; 16], out: &mut impl Write) -> Result<(), ErofsError> {
         let root = self.plan.places.first().map_or(0, |root| root.offset / SLOT);
         let root = u16::try_from(root).map_err(|_| ErofsError::TooLarge)?;
-        let superblock = Superblock::new(root, self.plan.places.len() as u64, self.plan.blocks, uuid);
+        let (inodes, time) = (self.plan.places.len() as u64, self.plan.time);
+        let superblock = Superblock::new(root, inodes, self.plan.blocks, uuid, time);
         put(out, &superblock.block())?;
         let mut at = BLOCK;
         for (number, place) in (1u32..).zip(&self.plan.places) {
@@ -49,14 +50,14 @@ impl MetadataWriter<'_> {
     fn shape(&self, place: &Place) -> Result<(Attr, Xattrs, Shape), ErofsError> {
         let attr = self.view.attr(place.ino)?;
         let xattrs = Xattrs::of(self.view, place.ino)?;
-        let shape = Shape::of(self.view, &attr, &xattrs)?;
+        let shape = Shape::of(self.view, &attr, &xattrs, self.plan.time)?;
         Ok((attr, xattrs, shape))
     }
 
     /// Returns an inode with its attributes and the content after it.
     fn record(&self, number: u32, place: &Place) -> Result<Vec<u8>, ErofsError> {
         let (attr, xattrs, shape) = self.shape(place)?;
-        let mut record = inode(number, place, &attr, &xattrs, shape).as_bytes().to_vec();
+        let mut record = inode(number, place, &attr, &xattrs, shape);
         record.extend_from_slice(&xattrs.bytes);
         if shape.inline > 0 {
             let content = self.content(place)?;
@@ -92,16 +93,37 @@ fn pad(out: &mut impl Write, at: u64, offset: u64) -> Result<(), ErofsError> {
     io::copy(&mut io::Read::take(io::repeat(0), gap), out).map(|_| ()).map_err(ErofsError::Write)
 }
 
-fn inode(number: u32, place: &Place, attr: &Attr, xattrs: &Xattrs, shape: Shape) -> Inode {
+/// Returns an inode, compact or extended.
+fn inode(number: u32, place: &Place, attr: &Attr, xattrs: &Xattrs, shape: Shape) -> Vec<u8> {
     let is_device = matches!(attr.kind, Kind::CharDevice | Kind::BlockDevice);
-    let mode = attr.kind.mode_bits() | attr.permissions;
-    Inode {
-        format: Inode::format(if is_device { DataLayout::Plain } else { shape.layout }),
+    let layout = if is_device { DataLayout::Plain } else { shape.layout };
+    let mode = u16::try_from(attr.kind.mode_bits() | attr.permissions).unwrap_or_default();
+    let content = if is_device { attr.device_number() } else { place.block };
+    if shape.inode == COMPACT_INODE {
+        // All of these fit, or it would not be compact.
+        let short = |number: u32| u16::try_from(number).unwrap_or_default().into();
+        let compact = CompactInode {
+            format: CompactInode::format(layout),
+            xattr_count: xattrs.count().into(),
+            mode: mode.into(),
+            nlink: short(attr.nlink),
+            size: u32::try_from(shape.size).unwrap_or_default().into(),
+            reserved: 0.into(),
+            place: content.into(),
+            short_number: number.into(),
+            uid: short(attr.uid),
+            gid: short(attr.gid),
+            reserved2: 0.into(),
+        };
+        return compact.as_bytes().to_vec();
+    }
+    let extended = Inode {
+        format: Inode::format(layout),
         xattr_count: xattrs.count().into(),
-        mode: u16::try_from(mode).unwrap_or_default().into(),
+        mode: mode.into(),
         reserved: 0.into(),
         size: shape.size.into(),
-        place: if is_device { attr.device_number() } else { place.block }.into(),
+        place: content.into(),
         short_number: number.into(),
         uid: attr.uid.into(),
         gid: attr.gid.into(),
@@ -109,5 +131,6 @@ fn inode(number: u32, place: &Place, attr: &Attr, xattrs: &Xattrs, shape: Shape)
         mtime_nanoseconds: attr.mtime.nanoseconds.into(),
         nlink: attr.nlink.into(),
         reserved2: [0; 16],
-    }
+    };
+    extended.as_bytes().to_vec()
 }

@@ -1,13 +1,14 @@
 //! Plans where everything goes in an image, before the first byte is written.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::ErofsError;
 use super::directory;
-use super::format::{BLOCK, DataLayout, INODE, SLOT};
+use super::format::{BLOCK, COMPACT_INODE, DataLayout, INODE, SLOT};
 use super::xattrs::Xattrs;
-use crate::{Attr, Ino, Kind, Observer, View};
+use crate::{Attr, Ino, Kind, Observer, Timestamp, View};
 
 /// Where one inode and its content are in the image.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,8 @@ pub(super) struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) layout: DataLayout,
+    /// Bytes of the inode alone: [`INODE`] or [`COMPACT_INODE`].
+    pub(super) inode: u64,
     /// Bytes of content.
     pub(super) size: u64,
     /// Whole blocks of content.
@@ -37,36 +40,63 @@ pub(super) struct Shape {
 
 impl Shape {
     /// Returns the shape of a regular file, whose content is all in blocks.
-    fn of_file(size: u64, xattr_bytes: u64) -> Self {
-        let (blocks, length) = (size.div_ceil(BLOCK), INODE + xattr_bytes);
-        Self { layout: DataLayout::Plain, size, blocks, inline: 0, length }
+    fn of_file(size: u64, inode: u64, xattr_bytes: u64) -> Self {
+        let (blocks, length) = (size.div_ceil(BLOCK), inode + xattr_bytes);
+        Self { layout: DataLayout::Plain, inode, size, blocks, inline: 0, length }
     }
 
-    fn new(size: u64, xattr_bytes: u64) -> Self {
-        let head = INODE + xattr_bytes;
+    fn new(size: u64, inode: u64, xattr_bytes: u64) -> Self {
+        let length = inode + xattr_bytes;
         let rest = size % BLOCK;
-        if rest > 0 && head + rest <= BLOCK {
-            return Self { layout: DataLayout::Inline, size, blocks: size / BLOCK, inline: rest, length: head + rest };
+        if rest > 0 && length + rest <= BLOCK {
+            let (blocks, length) = (size / BLOCK, length + rest);
+            return Self { layout: DataLayout::Inline, inode, size, blocks, inline: rest, length };
         }
-        Self { layout: DataLayout::Plain, size, blocks: size.div_ceil(BLOCK), inline: 0, length: head }
+        Self { layout: DataLayout::Plain, inode, size, blocks: size.div_ceil(BLOCK), inline: 0, length }
     }
 
-    /// Returns the shape of an inode of a view.
-    pub(super) fn of(view: &View, attr: &Attr, xattrs: &Xattrs) -> Result<Self, ErofsError> {
-        let xattr_bytes = xattrs.bytes.len() as u64;
-        Ok(match attr.kind {
-            Kind::Regular => Self::of_file(attr.size, xattr_bytes),
-            Kind::Symlink => Self::new(attr.size, xattr_bytes),
-            Kind::Directory => Self::new(directory::size(&directory::names(view, attr.ino)?), xattr_bytes),
-            _ => Self::new(0, xattr_bytes),
-        })
+    /// Returns the shape of an inode of a view. `time` is the time that compact inodes have.
+    pub(super) fn of(view: &View, attr: &Attr, xattrs: &Xattrs, time: Timestamp) -> Result<Self, ErofsError> {
+        let size = match attr.kind {
+            Kind::Regular | Kind::Symlink => attr.size,
+            Kind::Directory => directory::size(&directory::names(view, attr.ino)?),
+            _ => 0,
+        };
+        let is_compact = attr.mtime == time && may_be_compact(attr) && u32::try_from(size).is_ok();
+        let inode = if is_compact { COMPACT_INODE } else { INODE };
+        let shape = if attr.kind == Kind::Regular { Self::of_file } else { Self::new };
+        Ok(shape(size, inode, xattrs.bytes.len() as u64))
     }
 
     /// Returns the first offset from `free` on at which neither the inode nor the content after it crosses into another
     /// block.
     fn place(&self, free: u64) -> u64 {
-        let whole = if self.inline > 0 { self.length } else { INODE };
+        let whole = if self.inline > 0 { self.length } else { self.inode };
         if free % BLOCK + whole > BLOCK { free.next_multiple_of(BLOCK) } else { free }
+    }
+}
+
+/// Whether the numbers of an inode fit into a compact one, which has no time of its own.
+fn may_be_compact(attr: &Attr) -> bool {
+    let short = |number: u32| u16::try_from(number).is_ok();
+    short(attr.uid) && short(attr.gid) && short(attr.nlink) && attr.mtime.seconds >= 0
+}
+
+/// How many inodes that may be compact have a time.
+#[derive(Default)]
+struct Times(HashMap<Timestamp, u64>);
+
+impl Times {
+    fn add(&mut self, attr: &Attr) {
+        if may_be_compact(attr) {
+            *self.0.entry(attr.mtime).or_default() += 1;
+        }
+    }
+
+    /// Returns the time that most of them have, and of several the earliest.
+    fn most_common(&self) -> Timestamp {
+        let most = self.0.iter().max_by_key(|&(&time, &count)| (count, Reverse(time)));
+        most.map(|(time, _)| *time).unwrap_or_default()
     }
 }
 
@@ -82,6 +112,8 @@ pub(super) struct Plan {
     pub(super) content_block: u32,
     /// The total number of blocks.
     pub(super) blocks: u32,
+    /// The time that compact inodes have.
+    pub(super) time: Timestamp,
     /// Extended attributes that the image cannot store.
     pub(super) xattrs_left_out: u64,
 }
@@ -89,42 +121,26 @@ pub(super) struct Plan {
 impl Plan {
     /// Plans an image of a whole view. Inodes are in the order of a walk: all children of a directory are contiguous.
     pub(super) fn of(view: &View, observer: &dyn Observer) -> Result<Self, ErofsError> {
-        let mut places = vec![Place { ino: Ino::ROOT, offset: 0, block: 0, is_file: false }];
-        let mut numbers = HashMap::from([(Ino::ROOT, 0)]);
-        let mut blocks: Vec<u64> = Vec::new();
+        let Walked { mut places, mut numbers, time } = Walked::of(view, observer)?;
+        let mut blocks: Vec<u64> = Vec::with_capacity(places.len());
         // Block 0 is for the superblock.
         let mut free = BLOCK;
         let mut xattrs_left_out = 0;
-        while let Some(place) = places.get(blocks.len()) {
-            if blocks.len().is_multiple_of(1024) && observer.cancelled() {
-                return Err(ErofsError::Cancelled);
-            }
-            let ino = place.ino;
-            let attr = view.attr(ino)?;
-            let xattrs = Xattrs::of(view, ino)?;
+        for place in &mut places {
+            check_cancelled(blocks.len(), observer)?;
+            let attr = view.attr(place.ino)?;
+            let xattrs = Xattrs::of(view, place.ino)?;
             xattrs_left_out += xattrs.left_out;
-            let shape = Shape::of(view, &attr, &xattrs)?;
-            let offset = shape.place(free);
-            free = (offset + shape.length).next_multiple_of(SLOT);
-            if let Some(place) = places.get_mut(blocks.len()) {
-                place.offset = offset;
-                place.is_file = attr.kind == Kind::Regular;
-            }
-            numbers.insert(ino, offset / SLOT);
+            let shape = Shape::of(view, &attr, &xattrs, time)?;
+            place.offset = shape.place(free);
+            free = (place.offset + shape.length).next_multiple_of(SLOT);
+            numbers.insert(place.ino, place.offset / SLOT);
             blocks.push(shape.blocks);
-            if attr.kind == Kind::Directory {
-                for entry in view.entries(ino, 0)? {
-                    if let Entry::Vacant(unseen) = numbers.entry(entry.ino) {
-                        unseen.insert(0);
-                        places.push(Place { ino: entry.ino, offset: 0, block: 0, is_file: false });
-                    }
-                }
-            }
         }
         let first_block = block_number(free.div_ceil(BLOCK))?;
         let content_block = assign(&mut places, &blocks, first_block, false)?;
         let end = assign(&mut places, &blocks, content_block, true)?;
-        Ok(Self { places, numbers, first_block, content_block, blocks: end, xattrs_left_out })
+        Ok(Self { places, numbers, first_block, content_block, blocks: end, time, xattrs_left_out })
     }
 
     /// Returns the length of the image in bytes.
@@ -141,6 +157,47 @@ impl Plan {
     pub(super) fn number(&self, ino: Ino) -> u64 {
         self.numbers.get(&ino).copied().unwrap_or_default()
     }
+}
+
+/// All inodes of a view in the order of a walk.
+struct Walked {
+    /// They are not placed yet.
+    places: Vec<Place>,
+    numbers: HashMap<Ino, u64>,
+    /// The time that most of them have.
+    time: Timestamp,
+}
+
+impl Walked {
+    fn of(view: &View, observer: &dyn Observer) -> Result<Self, ErofsError> {
+        let unplaced = |ino| Place { ino, offset: 0, block: 0, is_file: false };
+        let mut places = vec![unplaced(Ino::ROOT)];
+        let mut numbers = HashMap::from([(Ino::ROOT, 0)]);
+        let mut times = Times::default();
+        let mut walked = 0;
+        while let Some(place) = places.get_mut(walked) {
+            check_cancelled(walked, observer)?;
+            let ino = place.ino;
+            let attr = view.attr(ino)?;
+            place.is_file = attr.kind == Kind::Regular;
+            times.add(&attr);
+            if attr.kind == Kind::Directory {
+                for entry in view.entries(ino, 0)? {
+                    if let Entry::Vacant(unseen) = numbers.entry(entry.ino) {
+                        unseen.insert(0);
+                        places.push(unplaced(entry.ino));
+                    }
+                }
+            }
+            walked += 1;
+        }
+        Ok(Self { places, numbers, time: times.most_common() })
+    }
+}
+
+/// Looks after every so many inodes whether the work is cancelled.
+fn check_cancelled(done: usize, observer: &dyn Observer) -> Result<(), ErofsError> {
+    if done.is_multiple_of(1024) && observer.cancelled() { Err(ErofsError::Cancelled) } else { Ok(()) }
 }
 
 /// Assigns whole blocks from `first` on to the regular files, or to everything else. Returns the block after them.
@@ -165,22 +222,50 @@ mod tests {
 
     #[test]
     fn the_rest_of_a_directory_is_after_its_inode_if_it_fits() {
-        let whole = Shape::new(2 * BLOCK, 0);
+        let whole = Shape::new(2 * BLOCK, INODE, 0);
         assert_eq!((whole.layout, whole.blocks, whole.length), (DataLayout::Plain, 2, INODE));
-        let rest = Shape::new(2 * BLOCK + 5, 20);
+        let rest = Shape::new(2 * BLOCK + 5, INODE, 20);
         assert_eq!((rest.layout, rest.blocks, rest.inline, rest.length), (DataLayout::Inline, 2, 5, 89));
-        let most = Shape::new(BLOCK - INODE, 0);
+        let most = Shape::new(BLOCK - INODE, INODE, 0);
         assert_eq!((most.layout, most.blocks, most.length), (DataLayout::Inline, 0, BLOCK));
-        let more = Shape::new(BLOCK - INODE + 1, 0);
+        let more = Shape::new(BLOCK - INODE + 1, INODE, 0);
         assert_eq!((more.layout, more.blocks, more.length), (DataLayout::Plain, 1, INODE));
-        let empty = Shape::new(0, 0);
+        let empty = Shape::new(0, INODE, 0);
         assert_eq!((empty.layout, empty.blocks, empty.length), (DataLayout::Plain, 0, INODE));
+    }
+
+    #[test]
+    fn compact_inodes_have_the_time_of_most_of_those_whose_numbers_fit() {
+        let time = |seconds| Timestamp { seconds, nanoseconds: 5 };
+        let attr = |seconds, uid, nlink| Attr {
+            ino: Ino::ROOT,
+            kind: Kind::Regular,
+            permissions: 0o644,
+            nlink,
+            uid,
+            gid: 0,
+            size: 0,
+            blocks: 0,
+            mtime: time(seconds),
+            rdev_major: 0,
+            rdev_minor: 0,
+        };
+        let common = |attrs: &[Attr]| {
+            let mut times = Times::default();
+            attrs.iter().for_each(|attr| times.add(attr));
+            times.most_common()
+        };
+        assert_eq!(common(&[]), Timestamp::default());
+        assert_eq!(common(&[attr(7, 0, 1), attr(9, 0, 1), attr(9, 65_535, 65_535)]), time(9));
+        assert_eq!(common(&[attr(9, 0, 1), attr(7, 0, 1), attr(8, 0, 1)]), time(7), "the earliest of several");
+        let unfit = [attr(7, 0, 1), attr(9, 65_536, 1), attr(9, 0, 65_536), attr(-1, 0, 1), attr(-1, 0, 1)];
+        assert_eq!(common(&unfit), time(7));
     }
 
     #[test]
     fn no_content_of_a_file_is_in_the_metadata() {
         for size in [0, 1, BLOCK - INODE, BLOCK, BLOCK + 1, 9 * BLOCK + 5] {
-            let file = Shape::of_file(size, 20);
+            let file = Shape::of_file(size, INODE, 20);
             assert_eq!((file.layout, file.blocks), (DataLayout::Plain, size.div_ceil(BLOCK)));
             assert_eq!((file.inline, file.length), (0, INODE + 20), "{size} bytes");
         }
@@ -188,9 +273,10 @@ mod tests {
 
     #[test]
     fn nothing_that_must_be_whole_crosses_a_block() {
-        assert_eq!(Shape::new(100, 0).place(BLOCK - 160), BLOCK);
-        assert_eq!(Shape::new(96, 0).place(BLOCK - 160), BLOCK - 160);
-        assert_eq!(Shape::new(0, 0).place(BLOCK - 32), BLOCK);
-        assert_eq!(Shape::new(0, 5000).place(BLOCK - 64), BLOCK - 64, "attributes may cross");
+        assert_eq!(Shape::new(100, INODE, 0).place(BLOCK - 160), BLOCK);
+        assert_eq!(Shape::new(96, INODE, 0).place(BLOCK - 160), BLOCK - 160);
+        assert_eq!(Shape::new(0, INODE, 0).place(BLOCK - 32), BLOCK);
+        assert_eq!(Shape::new(0, COMPACT_INODE, 0).place(BLOCK - 32), BLOCK - 32);
+        assert_eq!(Shape::new(0, INODE, 5000).place(BLOCK - 64), BLOCK - 64, "attributes may cross");
     }
 }

@@ -68,19 +68,20 @@ impl Bases<'_> {
         fault::point(FaultPoint::BlockImageStaged);
         // It is a cache with a checksum, so it is not synced.
         fs::rename(&path, place).map_err(StoreError::io(place))?;
-        self.remove_old_image(id);
+        self.remove_old_images(id);
         tracing::info!("made the metadata of the block device of base {id}");
         open(place, view).map_err(|cause| StoreError::io(place)(std::io::Error::other(cause)).into())
     }
 
-    /// Removes an image of an earlier version, which nothing reads any more.
-    pub(super) fn remove_old_image(&self, id: &BaseId) {
-        let old = self.store.layout.old_block_image(id);
-        match fs::remove_file(&old) {
-            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!("{}: an image of an earlier version cannot be removed: {cause}", old.display());
+    /// Removes the images and maps of earlier versions, which nothing opens any more.
+    pub(super) fn remove_old_images(&self, id: &BaseId) {
+        for old in self.store.layout.old_block_images(id) {
+            match fs::remove_file(&old) {
+                Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!("{}: an image of an earlier version cannot be removed: {cause}", old.display());
+                }
+                _ => {}
             }
-            _ => {}
         }
     }
 }

@@ -47,7 +47,7 @@ impl Bases<'_> {
         file.sync_all().map_err(StoreError::io(&path))?;
         fault::point(FaultPoint::BlockImageStaged);
         fs::rename(&path, &place).map_err(StoreError::io(&place))?;
-        self.remove_old_image(id);
+        self.remove_old_images(id);
         tracing::info!("made a block image of base {id}");
         Ok(place)
     }

@@ -66,7 +66,7 @@ impl Hard {
     }
 
     fn map(&self) -> PathBuf {
-        self.kept.directory.path().join("bases").join(self.base.hex()).join("erofs-2.map")
+        self.kept.directory.path().join("bases").join(self.base.hex()).join("erofs-3.map")
     }
 
     fn written(&self) -> Vec<u8> {
@@ -115,6 +115,97 @@ fn device_stores_no_content() {
     assert!(map.len() < 64 << 10 && device.metadata_length() < map.len() as u64, "{}", map.len());
 }
 
+/// A base of one layer with files of one length, each with the time that `time` returns for it.
+struct Files {
+    kept: Kept,
+    base: BaseId,
+}
+
+impl Files {
+    const NAME: usize = "d/0000".len();
+
+    fn new(count: u64, length: usize, time: impl Fn(u64) -> u64) -> Self {
+        let kept = Kept::new();
+        let mut builder = tar::Builder::new(Vec::new());
+        for number in 0..count {
+            let mut header = tar::Header::new_ustar();
+            header.set_mode(0o644);
+            header.set_size(length as u64);
+            header.set_mtime(time(number));
+            let content = noise(number, length);
+            builder.append_data(&mut header, format!("d/{number:04}"), content.as_slice()).expect("an entry");
+        }
+        let layer = ingest(&kept.store, &builder.into_inner().expect("a tar"));
+        let base = kept.store.bases().prepare_layers(&[layer], &[], &Silent).expect("a base");
+        Self { kept, base }
+    }
+
+    fn device(&self) -> BlockDevice {
+        let bases = self.kept.store.bases();
+        let view = Arc::new(bases.open(&self.base).expect("a view"));
+        bases.block_device(&self.base, view, &Silent).expect("a device")
+    }
+
+    /// Bytes of the map.
+    fn stored(&self) -> u64 {
+        let place = self.kept.directory.path().join("bases").join(self.base.hex()).join("erofs-3.map");
+        place.metadata().expect("the map").len()
+    }
+}
+
+#[test]
+fn metadata_takes_at_most_two_percent_of_files_of_6_kib_and_a_bounded_number_of_bytes_of_any() {
+    const COUNT: u64 = 1000;
+    // Inode, directory entry and extent of each file, then superblock, the last blocks of each part, and the header.
+    let bound = |inode: u64| COUNT * (inode + 12 + Files::NAME as u64 + 24) + 5 * 4096;
+    let small = Files::new(COUNT, 6 << 10, |_| 1_000_000_000);
+    small.device();
+    assert!(small.stored() * 50 <= COUNT * (6 << 10), "{} bytes of metadata", small.stored());
+    assert!(small.stored() <= bound(32), "{} bytes of metadata", small.stored());
+    let tiny = Files::new(COUNT, 1, |number| number);
+    tiny.device();
+    assert!(tiny.stored() <= bound(64), "{} bytes of metadata", tiny.stored());
+    // An empty file has no extent.
+    let empty = Files::new(COUNT, 0, |_| 1_000_000_000);
+    empty.device();
+    assert!(empty.stored() <= bound(32) - COUNT * 24, "{} bytes of metadata", empty.stored());
+}
+
+#[test]
+fn files_that_follow_each_other_in_a_tar_are_read_at_once_and_metadata_needs_no_tar() {
+    const COUNT: u64 = 64;
+    let files = Files::new(COUNT, 700, |_| 0);
+    let device = files.device();
+    let mut metadata = vec![0; usize::try_from(device.metadata_length()).expect("a length")];
+    device.read_at(&mut metadata, 0).expect("metadata");
+    assert_eq!(device.tar_reads(), 0, "a walk reads no content");
+    let mut content = vec![0; usize::try_from(device.length()).expect("a length") - metadata.len()];
+    device.read_at(&mut content, device.metadata_length()).expect("content");
+    assert_eq!(device.tar_reads(), 1, "{COUNT} files");
+    for (number, block) in (0..).zip(content.chunks(4096)) {
+        assert!(block[..700] == noise(number, 700) && block[700..].iter().all(|byte| *byte == 0), "file {number}");
+    }
+    // All of it and the metadata, in requests of the length that the server reads by.
+    let before = device.tar_reads();
+    assert_eq!(all(&device, 128 << 10)[metadata.len()..], content);
+    let requests = device.length().div_ceil(128 << 10);
+    assert!(device.tar_reads() - before <= requests, "{} reads for {requests} requests", device.tar_reads() - before);
+
+    // One extent, however long, is one read; a tar further apart is another.
+    let large = Files::new(1, 3 << 20, |_| 0);
+    let device = large.device();
+    let mut content = vec![0; 3 << 20];
+    device.read_at(&mut content, device.metadata_length()).expect("content");
+    assert_eq!(device.tar_reads(), 1);
+    let apart = Files::new(3, 20_000, |_| 0);
+    let device = apart.device();
+    let mut block = vec![0; 4096];
+    for number in 0..3 {
+        device.read_at(&mut block, device.metadata_length() + number * 20_480).expect("content");
+        assert_eq!(device.tar_reads(), number + 1, "one block of a file");
+    }
+}
+
 #[test]
 fn metadata_is_made_once_and_again_when_it_is_damaged() {
     let hard = Hard::new();
@@ -139,7 +230,7 @@ fn metadata_is_made_once_and_again_when_it_is_damaged() {
     let other = hard.kept.store.bases().prepare_layers(&hard.layers[..1], &[], &Silent).expect("a base");
     let view = Arc::new(hard.kept.store.bases().open(&other).expect("a view"));
     hard.kept.store.bases().block_device(&other, view, &Silent).expect("a device");
-    fs::copy(hard.kept.directory.path().join("bases").join(other.hex()).join("erofs-2.map"), hard.map())
+    fs::copy(hard.kept.directory.path().join("bases").join(other.hex()).join("erofs-3.map"), hard.map())
         .expect("copied");
     assert!(all(&hard.device(), LARGE) == expected, "the map of another base");
 }
@@ -162,12 +253,12 @@ fn store_that_may_not_be_changed_is_read_without_a_map() {
 }
 
 #[test]
-fn old_image_is_removed_when_the_device_is_made() {
+fn old_images_are_removed_when_the_device_is_made() {
     let hard = Hard::new();
-    let old = hard.map().with_file_name("erofs-1");
-    fs::write(&old, "of an earlier version").expect("written");
+    let old = ["erofs-1", "erofs-2", "erofs-2.map"].map(|name| hard.map().with_file_name(name));
+    old.iter().for_each(|old| fs::write(old, "of an earlier version").expect("written"));
     hard.device();
-    assert!(!old.exists());
+    assert!(old.iter().all(|old| !old.exists()));
 }
 
 #[test]
