@@ -7,6 +7,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 
 use serde_json::Value;
+use vhost_user::VhostUserDevice;
 
 use super::plan::{Disk, Plan};
 use super::request::RunRequest;
@@ -40,9 +41,10 @@ pub(crate) trait Engine: fmt::Debug + Sync {
         false
     }
 
-    /// Returns whether its guests can have disks that a server provides (vhost-user-blk).
-    fn has_served_disks(&self) -> bool {
-        false
+    /// Returns how many queues a disk that a server provides (vhost-user-blk) gets in a guest with `cpus` processors, or
+    /// `None` if the engine has no such disks.
+    fn served_disk_queues(&self, _cpus: u32) -> Option<u16> {
+        None
     }
 
     /// Finds its program.
@@ -258,6 +260,11 @@ pub(crate) enum Exit {
     },
 }
 
+/// Returns a queue for each of a guest's processors, up to what a server has: then none of them waits for another's.
+pub(super) fn queue_for_each(cpus: u32) -> u16 {
+    u16::try_from(cpus).unwrap_or(u16::MAX).clamp(1, VhostUserDevice::DISK_QUEUES_MAX)
+}
+
 /// Checks before anything is started whether `engine` can carry out `plan`.
 ///
 /// # Errors
@@ -267,11 +274,21 @@ pub(crate) fn check(engine: &dyn Engine, plan: &Plan) -> Result<(), Failure> {
         let (wanted, has) = if engine.shares_kernel() { ("a container", "a VM") } else { ("a VM", "a container") };
         return Err(Failure::new(engine.title(), format_args!("it runs {wanted}, and this is the plan of {has}")));
     }
-    if !plan.served_disks.is_empty() && !engine.has_served_disks() {
+    if !plan.served_disks.is_empty() && engine.served_disk_queues(plan.cpus).is_none() {
         let cause = "it has no disk that a server provides (vhost-user-blk)";
         let hint = format!("choose it with --engine {}: its guests get the root as a file", engine.name());
         return Err(Failure::new(engine.title(), cause).with_hint(hint));
     }
     plan.check()?;
     engine.check(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_processor_has_a_queue_up_to_what_a_server_has() {
+        assert_eq!([0, 1, 2, 16, 17, u32::MAX].map(queue_for_each), [1, 1, 2, 16, 16, 16]);
+    }
 }

@@ -211,6 +211,8 @@ pub(crate) struct ServedDisk {
     pub(crate) serial: String,
     /// The vhost-user socket of the server.
     pub(crate) socket: PathBuf,
+    /// How many queues the server has for it, at least one.
+    pub(crate) queues: u16,
 }
 
 /// One virtio disk: a file of the host, byte for byte.

@@ -133,7 +133,7 @@ impl Prepared {
         }
         let Served { server, stats, device } = root::serve(
             tree,
-            (self.decision.backend, self.engine.has_served_disks()),
+            (self.decision.backend, self.engine.served_disk_queues(self.spec.cpus)),
             self.tools.virtiofsd.clone(),
             self.confine.clone(),
             &signals.caught(),
@@ -154,9 +154,9 @@ impl Prepared {
         let disk = |serial: &str, path, read_only| Disk { serial: serial.to_owned(), path, read_only };
         let (root_share, served_disk, root_disk) = match &self.root_device {
             RootDevice::FileSystem => (Some(device(ROOT.to_owned())), None, None),
-            RootDevice::ServedDisk => {
+            RootDevice::ServedDisk { queues } => {
                 let (serial, socket) = (ROOT.to_owned(), self.socket(directory, ROOT));
-                (None, Some(ServedDisk { serial, socket }), None)
+                (None, Some(ServedDisk { serial, socket, queues: *queues }), None)
             }
             RootDevice::ImageFile(image) => (None, None, Some(disk(ROOT, image.clone(), true))),
         };
@@ -441,7 +441,7 @@ impl Prepared {
             nanoseconds: 0,
             root: match self.root_device {
                 RootDevice::FileSystem => RootSource::Share(ROOT.to_owned()),
-                RootDevice::ServedDisk | RootDevice::ImageFile(_) => RootSource::Image(serial(ROOT)?),
+                RootDevice::ServedDisk { .. } | RootDevice::ImageFile(_) => RootSource::Image(serial(ROOT)?),
             },
             overlay: match self.spec.writes {
                 Writes::Memory { limit } => Overlay::Memory { limit },

@@ -35,7 +35,10 @@ pub(crate) enum RootDevice {
     /// A file system, which a server provides.
     FileSystem,
     /// A disk, which a server provides.
-    ServedDisk,
+    ServedDisk {
+        /// How many queues it has.
+        queues: u16,
+    },
     /// A disk that is this file, which the hypervisor reads.
     ImageFile(PathBuf),
 }
@@ -50,14 +53,14 @@ impl Served {
 }
 
 /// Creates what `backend` serves `tree` from, if it does not exist yet, and a server for it. A signal from the user
-/// sets `caught` to its number, and ends this. `confine` says how programs are confined, and `served_disks` whether the
-/// hypervisor has disks that a server provides.
+/// sets `caught` to its number, and ends this. `confine` says how programs are confined, and `queues` how many queues the
+/// hypervisor has for a disk that a server provides, if it has such disks.
 ///
 /// # Errors
 /// virtiofsd is needed and missing, something cannot be created, or a signal arrived.
 pub(crate) fn serve(
     tree: Tree,
-    (backend, served_disks): (Backend, bool),
+    (backend, queues): (Backend, Option<u16>),
     virtiofsd: Result<Virtiofsd, Failure>,
     confine: confine::Decision,
     caught: &Arc<AtomicI32>,
@@ -70,17 +73,19 @@ pub(crate) fn serve(
         Tree::View(view, store, base) => (view, store, base),
     };
     match backend {
-        Backend::Block if served_disks => {
-            let doing = "making the metadata of the root's disk, once for this base:";
-            let disk = making(doing, caught, |observer| store.bases().block_device(&base, view, observer));
-            let root = DiskRoot::new(disk.about("block device")?, ROOT);
-            Ok(Served { device: RootDevice::ServedDisk, ..Served::by(root) })
-        }
-        Backend::Block => {
-            let image = block_image(&store, &base, caught)?;
-            let root = UnservedRoot { _view: Some(view) };
-            Ok(Served { device: RootDevice::ImageFile(image), ..Served::by(root) })
-        }
+        Backend::Block => match queues {
+            Some(queues) => {
+                let doing = "making the metadata of the root's disk, once for this base:";
+                let disk = making(doing, caught, |observer| store.bases().block_device(&base, view, observer));
+                let root = DiskRoot::new(disk.about("block device")?, ROOT, queues);
+                Ok(Served { device: RootDevice::ServedDisk { queues }, ..Served::by(root) })
+            }
+            None => {
+                let image = block_image(&store, &base, caught)?;
+                let root = UnservedRoot { _view: Some(view) };
+                Ok(Served { device: RootDevice::ImageFile(image), ..Served::by(root) })
+            }
+        },
         Backend::Materialize => {
             let own = !rustix::process::geteuid().is_root();
             let path = unpacked(&store, &base, own, caught)?;

@@ -88,21 +88,22 @@ impl RootServer for DirectRoot {
 pub(crate) struct DiskRoot {
     disk: Arc<BlockDevice>,
     serial: &'static str,
+    queues: u16,
     device: Option<VhostUserDevice>,
 }
 
 impl DiskRoot {
-    /// Creates a root on `disk`, which the guest finds by its serial.
+    /// Creates a root on `disk`, which the guest finds by its serial, and which has as many queues as the engine is told.
     #[must_use]
-    pub(crate) fn new(disk: BlockDevice, serial: &'static str) -> Self {
-        Self { disk: Arc::new(disk), serial, device: None }
+    pub(crate) fn new(disk: BlockDevice, serial: &'static str, queues: u16) -> Self {
+        Self { disk: Arc::new(disk), serial, queues, device: None }
     }
 }
 
 impl RootServer for DiskRoot {
     fn start(&mut self, socket: &Path, _mount_point: &Path) -> Result<Option<Confined>, Failure> {
         let disk: Arc<BlockDevice> = Arc::clone(&self.disk);
-        self.device = Some(VhostUserDevice::disk(disk, self.serial, socket).about("root")?);
+        self.device = Some(VhostUserDevice::disk(disk, self.serial, self.queues, socket).about("root")?);
         Ok(None)
     }
 

@@ -1,7 +1,7 @@
 //! The device as its owner sees it: a socket, and the thread that serves the VMM which connects there.
 
 use crate::backend::FsBackend;
-use crate::block::{BlockBackend, Disk};
+use crate::block::{BlockBackend, Disk, QUEUES_MAX};
 use crate::shutdown::Shutdown;
 use crate::{Memory, VhostUserError};
 use composefs_fuse::Server;
@@ -28,6 +28,9 @@ pub struct VhostUserDevice {
 }
 
 impl VhostUserDevice {
+    /// The most queues that a disk has.
+    pub const DISK_QUEUES_MAX: u16 = QUEUES_MAX;
+
     /// Creates `socket` and serves a file system to the first VMM that connects to it, from a new thread. The VMM can be
     /// started as soon as this returns.
     ///
@@ -37,14 +40,15 @@ impl VhostUserDevice {
         Self::listen(socket, "vhost-user-fs", |shutdown, memory| FsBackend::new(server, shutdown, memory))
     }
 
-    /// Does the same for a read-only disk, which a guest finds by its serial: at most 20 bytes.
+    /// Does the same for a read-only disk, which a guest finds by its serial: at most 20 bytes. The VMM must be told the same
+    /// number of queues, 1 to [`VhostUserDevice::DISK_QUEUES_MAX`]. Each has a thread.
     ///
     /// # Errors
     /// As for [`VhostUserDevice::file_system`].
-    pub fn disk(disk: Arc<dyn Disk>, serial: &str, socket: &Path) -> Result<Self, VhostUserError> {
+    pub fn disk(disk: Arc<dyn Disk>, serial: &str, queues: u16, socket: &Path) -> Result<Self, VhostUserError> {
         let serial = serial.to_owned();
         Self::listen(socket, "vhost-user-blk", move |shutdown, memory| {
-            BlockBackend::new(disk, &serial, shutdown, memory)
+            BlockBackend::new(disk, &serial, queues, shutdown, memory)
         })
     }
 

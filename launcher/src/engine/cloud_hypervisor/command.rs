@@ -26,8 +26,6 @@ const NETWORK_QUEUE_SIZE: u32 = 256;
 const SHARE_QUEUES: u32 = 1;
 const SHARE_QUEUE_SIZE: u32 = 1024;
 
-/// The server of a disk has one queue.
-const DISK_QUEUES: u32 = 1;
 const DISK_QUEUE_SIZE: u32 = 128;
 
 /// Returns the guest's kernel command line. A panic and a reboot end by a triple fault, which is told as a reboot.
@@ -47,7 +45,7 @@ pub(super) fn command(program: &Path, plan: &Plan, version: Version) -> Result<C
     });
     let served = plan.served_disks.iter().map(|disk| {
         let socket = quoted_path(&disk.socket)?;
-        Ok(format!("vhost_user=on,socket={socket},num_queues={DISK_QUEUES},queue_size={DISK_QUEUE_SIZE}"))
+        Ok(format!("vhost_user=on,socket={socket},num_queues={},queue_size={DISK_QUEUE_SIZE}", disk.queues))
     });
     let disks = plan.disks.iter().map(|disk| {
         let access = if disk.read_only { "on" } else { "off" };
@@ -107,7 +105,7 @@ pub(super) fn body(plan: &Plan, version: Version) -> Result<Value, Failure> {
         Ok(value)
     };
     let served = |disk: &ServedDisk| {
-        let (socket, queues, size) = (text(&disk.socket)?, DISK_QUEUES, DISK_QUEUE_SIZE);
+        let (socket, queues, size) = (text(&disk.socket)?, disk.queues, DISK_QUEUE_SIZE);
         Ok(json!({ "vhost_user": true, "vhost_socket": socket, "num_queues": queues, "queue_size": size }))
     };
     let disks = plan.served_disks.iter().map(served).chain(plan.disks.iter().map(disk));
@@ -219,14 +217,15 @@ mod tests {
     fn served_disk_is_a_vhost_user_device_before_the_others() {
         let mut plan = with_disks();
         plan.disks.remove(0);
-        plan.served_disks = vec![ServedDisk { serial: "root".into(), socket: "/run/m,1/root.sock".into() }];
+        plan.served_disks = vec![ServedDisk { serial: "root".into(), socket: "/run/m,1/root.sock".into(), queues: 2 }];
         let line = command(Path::new("ch"), &plan, Version(53)).unwrap();
         let place = line.arguments.iter().position(|word| word == "--disk").unwrap();
         assert_eq!(
             line.arguments[place + 1],
-            "vhost_user=on,socket=\"/run/m,1/root.sock\",num_queues=1,queue_size=128"
+            "vhost_user=on,socket=\"/run/m,1/root.sock\",num_queues=2,queue_size=128"
         );
         let disks = &body(&plan, Version(53)).unwrap()["disks"];
+        assert_eq!(disks[0]["num_queues"], 2);
         assert_eq!((&disks[0]["vhost_socket"], &disks[1]["serial"]), (&json!("/run/m,1/root.sock"), &json!("kept")));
     }
 

@@ -50,8 +50,8 @@ impl Engine for CloudHypervisor {
         &[KVM]
     }
 
-    fn has_served_disks(&self) -> bool {
-        true
+    fn served_disk_queues(&self, cpus: u32) -> Option<u16> {
+        Some(super::contract::queue_for_each(cpus))
     }
 
     fn program(&self) -> Result<PathBuf, Failure> {

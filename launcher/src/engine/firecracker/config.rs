@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn disk_of_a_server_is_its_socket_and_comes_before_the_others() {
         let mut plan = example(0);
-        plan.served_disks = vec![ServedDisk { serial: "root".into(), socket: "/run/m/root.sock".into() }];
+        plan.served_disks = vec![ServedDisk { serial: "root".into(), socket: "/run/m/root.sock".into(), queues: 1 }];
         plan.disks = vec![Disk { serial: "kept".into(), path: "/d".into(), read_only: false }];
         let drives = &document(&plan, &SocketDevice::of(&plan)).unwrap()["drives"];
         // Firecracker refuses a socket together with a path or an access.

@@ -69,8 +69,9 @@ impl Engine for Firecracker {
         &[KVM]
     }
 
-    fn has_served_disks(&self) -> bool {
-        true
+    fn served_disk_queues(&self, _cpus: u32) -> Option<u16> {
+        // It has one queue for every disk (`NUM_QUEUES`).
+        Some(1)
     }
 
     fn program(&self) -> Result<PathBuf, Failure> {

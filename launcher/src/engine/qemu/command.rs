@@ -88,7 +88,7 @@ pub(super) fn command(
     };
     for (position, disk) in plan.served_disks.iter().enumerate() {
         let socket = join(&format!("socket,id=blk{position},path="), &disk.socket);
-        let device = format!("{served},chardev=blk{position},num-queues=1,queue-size=128");
+        let device = format!("{served},chardev=blk{position},num-queues={},queue-size=128", disk.queues);
         command = command.arg("-chardev").arg(socket).args(["-device", &device]);
     }
     for (position, disk) in plan.disks.iter().enumerate() {
@@ -275,10 +275,11 @@ mod tests {
     fn served_disk_gets_a_chardev_and_a_device_on_either_machine() {
         let mut plan = example(0);
         plan.shares.clear();
-        plan.served_disks = vec![ServedDisk { serial: "root".into(), socket: "/run/a,b/root.sock".into() }];
+        plan.served_disks = vec![ServedDisk { serial: "root".into(), socket: "/run/a,b/root.sock".into(), queues: 2 }];
         for (machine, device) in [(Board::Q35, "vhost-user-blk-pci"), (Board::Microvm, "vhost-user-blk")] {
             let text = command(Path::new("q"), &plan, machine, Accelerator::Tcg, None).to_shell();
-            for expected in ["socket,id=blk0,path=/run/a,,b/root.sock", &format!("{device},chardev=blk0,"), "share=on"]
+            for expected in
+                ["socket,id=blk0,path=/run/a,,b/root.sock", &format!("{device},chardev=blk0,num-queues=2,"), "share=on"]
             {
                 assert!(text.contains(expected), "{expected}: {text}");
             }

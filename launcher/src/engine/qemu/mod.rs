@@ -45,8 +45,8 @@ impl Engine for Qemu {
         const { &[Board::ALL[0].name(), Board::ALL[1].name()] }
     }
 
-    fn has_served_disks(&self) -> bool {
-        true
+    fn served_disk_queues(&self, cpus: u32) -> Option<u16> {
+        Some(contract::queue_for_each(cpus))
     }
 
     fn program(&self) -> Result<PathBuf, Failure> {

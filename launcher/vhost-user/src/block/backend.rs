@@ -33,10 +33,13 @@ const READ_ONLY: u64 = 1 << 5;
 /// choose, which has 128 entries.
 const SEGMENTS: u32 = 126;
 
-/// Requests come through one queue. A guest reads a root mostly from its own page cache.
-const QUEUES: u16 = 1;
+/// `VIRTIO_BLK_F_MQ`: the configuration says how many queues there are.
+const SEVERAL_QUEUES: u64 = 1 << 12;
 
-/// The most requests that are being answered. A guest cannot have more than its queue is long, unless it lies.
+/// The most queues that a disk may have.
+pub(crate) const QUEUES_MAX: u16 = 16;
+
+/// The most requests of a queue that are being answered. A guest cannot have more than its queue is long, unless it lies.
 const REQUESTS_MAX: usize = 512;
 
 /// The length of `struct virtio_blk_config` that hypervisors ask for at most, in bytes.
@@ -53,9 +56,20 @@ struct Job {
 pub(crate) struct BlockBackend {
     device: Arc<Device>,
     memory: Mutex<Memory>,
+    queues: Vec<QueueState>,
+    workers: Workers<Job>,
+}
+
+/// What the thread of one queue uses.
+struct QueueState {
     buffer: Mutex<Box<[u8]>>,
     in_flight: Arc<InFlight>,
-    workers: Workers<Job>,
+}
+
+impl QueueState {
+    fn new() -> Self {
+        Self { buffer: Mutex::new(vec![0; PIECE].into()), in_flight: Arc::default() }
+    }
 }
 
 /// What all threads of a disk use.
@@ -99,7 +113,8 @@ impl Device {
 }
 
 impl BlockBackend {
-    pub(crate) fn new(disk: Arc<dyn Disk>, serial: &str, shutdown: Arc<Shutdown>, memory: Memory) -> Self {
+    /// Creates a disk with `queues` queues: at least one, and at most [`QUEUES_MAX`].
+    pub(crate) fn new(disk: Arc<dyn Disk>, serial: &str, queues: u16, shutdown: Arc<Shutdown>, memory: Memory) -> Self {
         let responder = Responder::new(disk, serial);
         let (event_idx, broken) = (AtomicBool::new(false), AtomicU64::new(0));
         let device = Arc::new(Device { responder, shutdown, event_idx, broken });
@@ -107,14 +122,14 @@ impl BlockBackend {
         Self {
             device,
             memory: Mutex::new(memory),
-            buffer: Mutex::new(vec![0; PIECE].into()),
-            in_flight: Arc::default(),
+            queues: (0..queues.clamp(1, QUEUES_MAX)).map(|_| QueueState::new()).collect(),
             workers: Workers::new(PIECE, move |job: Job, buffer| theirs.work(&job, buffer)),
         }
     }
 
     /// Takes the requests in a queue until it is empty or the device is told to end.
-    fn drain(&self, vring: &VringMutex, buffer: &mut [u8]) -> Result<(), QueueError> {
+    fn drain(&self, vring: &VringMutex, state: &QueueState) -> Result<(), QueueError> {
+        let mut buffer = state.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner).memory().into_inner();
         let event_idx = self.device.event_idx.load(Ordering::Relaxed);
         if !vring.get_ref().get_queue().is_valid(&*memory) {
@@ -125,7 +140,7 @@ impl BlockBackend {
             if event_idx {
                 vring.disable_notification()?;
             }
-            let taken = self.take_waiting(vring, &memory, buffer)?;
+            let taken = self.take_waiting(vring, &memory, &mut buffer, &state.in_flight)?;
             // A request may have arrived after the last check and before notifications were on again.
             if !event_idx || self.device.shutdown.has_stopped() || !vring.enable_notification()? {
                 return Ok(());
@@ -144,29 +159,23 @@ impl BlockBackend {
         vring: &VringMutex,
         memory: &Arc<GuestMemoryMmap>,
         buffer: &mut [u8],
+        in_flight: &Arc<InFlight>,
     ) -> Result<usize, QueueError> {
         let mut taken = 0;
         // Checked before every request: a guest that never stops asking must not keep the device from ending.
         while !self.device.shutdown.has_stopped()
-            && let Some((chain, ticket)) = self.take(vring, memory)?
+            && let Some((chain, ticket)) = take(vring, memory, in_flight)?
         {
             taken += 1;
             match self.device.answer(&chain, buffer, Wait::No) {
                 Some(used) => self.device.finish(vring, chain.head_index(), used)?,
                 None => {
                     self.workers.submit(Job { vring: vring.clone(), chain, _ticket: ticket });
-                    self.in_flight.await_at_most(REQUESTS_MAX);
+                    in_flight.await_at_most(REQUESTS_MAX);
                 }
             }
         }
         Ok(taken)
-    }
-
-    /// Takes one request. It counts as being answered from before a stop of the queue can be noticed.
-    fn take(&self, vring: &VringMutex, memory: &Arc<GuestMemoryMmap>) -> Result<Option<(Chain, Ticket)>, QueueError> {
-        let mut state = vring.get_mut();
-        let chain = state.get_queue_mut().iter(Arc::clone(memory))?.next();
-        Ok(chain.map(|chain| (chain, self.in_flight.begin())))
     }
 
     /// Returns the device's configuration (`struct virtio_blk_config`). Fields of features that it does not offer are 0.
@@ -179,9 +188,20 @@ impl BlockBackend {
         };
         put(0, &self.device.responder.sectors().to_le_bytes());
         put(12, &SEGMENTS.to_le_bytes());
-        put(34, &QUEUES.to_le_bytes());
+        put(34, &u16::try_from(self.queues.len()).unwrap_or(1).to_le_bytes());
         config
     }
+}
+
+/// Takes one request. It counts as being answered from before a stop of the queue can be noticed.
+fn take(
+    vring: &VringMutex,
+    memory: &Arc<GuestMemoryMmap>,
+    in_flight: &Arc<InFlight>,
+) -> Result<Option<(Chain, Ticket)>, QueueError> {
+    let mut state = vring.get_mut();
+    let chain = state.get_queue_mut().iter(Arc::clone(memory))?.next();
+    Ok(chain.map(|chain| (chain, in_flight.begin())))
 }
 
 impl VhostUserBackend for BlockBackend {
@@ -189,7 +209,12 @@ impl VhostUserBackend for BlockBackend {
     type Vring = VringMutex;
 
     fn num_queues(&self) -> usize {
-        QUEUES.into()
+        self.queues.len()
+    }
+
+    /// Each queue has a thread of its own, which answers what is in the page cache.
+    fn queues_per_thread(&self) -> Vec<u64> {
+        (0..self.queues.len()).map(|queue| 1 << queue).collect()
     }
 
     fn max_queue_size(&self) -> usize {
@@ -198,7 +223,8 @@ impl VhostUserBackend for BlockBackend {
 
     fn features(&self) -> u64 {
         let protocol = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-        VERSION_1 | INDIRECT_DESC | EVENT_IDX | SEG_MAX | READ_ONLY | protocol
+        let several = if self.queues.len() > 1 { SEVERAL_QUEUES } else { 0 };
+        VERSION_1 | INDIRECT_DESC | EVENT_IDX | SEG_MAX | READ_ONLY | several | protocol
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
@@ -228,18 +254,20 @@ impl VhostUserBackend for BlockBackend {
     }
 
     /// The VMM takes the queue back: what was taken from it must be answered first.
-    fn stop_vring(&self, _queue: u32) -> io::Result<()> {
-        self.in_flight.await_at_most(0);
+    fn stop_vring(&self, queue: u32) -> io::Result<()> {
+        if let Some(queue) = self.queues.get(queue as usize) {
+            queue.in_flight.await_at_most(0);
+        }
         Ok(())
     }
 
-    fn handle_event(&self, event: u16, _: EventSet, vrings: &[VringMutex], _thread: usize) -> io::Result<()> {
+    /// A thread has the queue of the same number, and no other.
+    fn handle_event(&self, event: u16, _: EventSet, vrings: &[VringMutex], thread: usize) -> io::Result<()> {
         // An error from here would end the thread. A guest that breaks its queue must only lose that.
-        if let Some(vring) = vrings.get(usize::from(event)) {
-            let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(error) = self.drain(vring, &mut buffer) {
-                self.device.report_broken(|| tracing::warn!(%error, "the guest broke a queue of its disk"));
-            }
+        if let (Some(vring), Some(queue)) = (vrings.get(usize::from(event)), self.queues.get(thread))
+            && let Err(error) = self.drain(vring, queue)
+        {
+            self.device.report_broken(|| tracing::warn!(%error, "the guest broke a queue of its disk"));
         }
         Ok(())
     }

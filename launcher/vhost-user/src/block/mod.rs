@@ -11,7 +11,7 @@ use std::io;
 
 use layer_store::BlockDevice;
 
-pub(crate) use backend::BlockBackend;
+pub(crate) use backend::{BlockBackend, QUEUES_MAX};
 
 /// What a disk shows. Several threads may read it at once.
 pub trait Disk: std::fmt::Debug + Send + Sync + 'static {

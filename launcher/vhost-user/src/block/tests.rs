@@ -52,9 +52,11 @@ const UNTOUCHED: u8 = 0x77;
 /// A descriptor: address, bytes, flags, next.
 type Descriptor = (u64, u32, u16, u16);
 
-/// A guest with one queue.
+/// A guest with one queue, or one of its queues.
 struct Guest {
     memory: GuestMemoryMmap,
+    /// What the addresses of its rings have in addition.
+    rings: u64,
     made_available: u16,
     seen: u16,
 }
@@ -65,7 +67,12 @@ impl Guest {
         file.set_len(MEMORY as u64).unwrap();
         let file = Some(FileOffset::new(file, 0));
         let memory = GuestMemoryMmap::from_ranges_with_files([(GuestAddress(0), MEMORY, file)]).unwrap();
-        Self { memory, made_available: 0, seen: 0 }
+        Self { memory, rings: 0, made_available: 0, seen: 0 }
+    }
+
+    /// Another queue of the same guest. Its entries must be others.
+    fn second_queue(&self) -> Self {
+        Self { memory: self.memory.clone(), rings: 0x1_0000, made_available: 0, seen: 0 }
     }
 
     fn write_descriptors(&self, at: u64, descriptors: &[Descriptor]) {
@@ -90,15 +97,16 @@ impl Guest {
     fn send(&mut self, entry: u16, table: &[Descriptor]) {
         let at = TABLES + 0x8000 * u64::from(entry);
         self.write_descriptors(at, table);
-        self.write_descriptors(DESCRIPTORS + 16 * u64::from(entry), &[(at, 16 * table.len() as u32, INDIRECT, 0)]);
+        let own = self.rings + DESCRIPTORS + 16 * u64::from(entry);
+        self.write_descriptors(own, &[(at, 16 * table.len() as u32, INDIRECT, 0)]);
         self.make_available(entry);
     }
 
     fn make_available(&mut self, head: u16) {
-        let slot = AVAILABLE + 4 + 2 * u64::from(self.made_available % ENTRIES);
+        let slot = self.rings + AVAILABLE + 4 + 2 * u64::from(self.made_available % ENTRIES);
         self.memory.write_obj(head, GuestAddress(slot)).unwrap();
         self.made_available = self.made_available.wrapping_add(1);
-        self.memory.write_obj(self.made_available, GuestAddress(AVAILABLE + 2)).unwrap();
+        self.memory.write_obj(self.made_available, GuestAddress(self.rings + AVAILABLE + 2)).unwrap();
     }
 
     /// Sends an ordinary request with `length` bytes of data.
@@ -120,11 +128,11 @@ impl Guest {
 
     /// Returns the next answered request, if there is one: its entry and the bytes used.
     fn answered(&mut self) -> Option<(u16, u32)> {
-        let index: u16 = self.memory.read_obj(GuestAddress(USED + 2)).unwrap();
+        let index: u16 = self.memory.read_obj(GuestAddress(self.rings + USED + 2)).unwrap();
         if index == self.seen {
             return None;
         }
-        let slot = USED + 4 + 8 * u64::from(self.seen % ENTRIES);
+        let slot = self.rings + USED + 4 + 8 * u64::from(self.seen % ENTRIES);
         self.seen = self.seen.wrapping_add(1);
         let entry: u32 = self.memory.read_obj(GuestAddress(slot)).unwrap();
         Some((entry as u16, self.memory.read_obj(GuestAddress(slot + 4)).unwrap()))
@@ -192,6 +200,14 @@ impl Disk for Gated {
     }
 }
 
+/// A queue of a device as its thread sees it.
+fn queue_of(guest: &Guest) -> VringMutex {
+    let queue = VringMutex::new(Memory::new(guest.memory.clone()), ENTRIES).unwrap();
+    queue.set_queue_info(guest.rings + DESCRIPTORS, guest.rings + AVAILABLE, guest.rings + USED).unwrap();
+    queue.set_queue_ready(true);
+    queue
+}
+
 /// A device without a socket.
 struct Direct {
     guest: Guest,
@@ -202,13 +218,15 @@ struct Direct {
 
 impl Direct {
     fn new(disk: Arc<dyn Disk>) -> Self {
+        Self::with_queues(disk, 1)
+    }
+
+    fn with_queues(disk: Arc<dyn Disk>, queues: u16) -> Self {
         let guest = Guest::new();
         let shutdown = Arc::new(Shutdown::default());
         let memory = Memory::new(guest.memory.clone());
-        let backend = BlockBackend::new(disk, "root", Arc::clone(&shutdown), memory.clone());
-        let queue = VringMutex::new(memory, ENTRIES).unwrap();
-        queue.set_queue_info(DESCRIPTORS, AVAILABLE, USED).unwrap();
-        queue.set_queue_ready(true);
+        let backend = BlockBackend::new(disk, "root", queues, Arc::clone(&shutdown), memory);
+        let queue = queue_of(&guest);
         Self { guest, shutdown, backend, queue }
     }
 
@@ -393,6 +411,64 @@ fn a_slow_read_holds_up_no_other_and_answers_come_as_they_are_ready() {
 }
 
 #[test]
+fn queues_are_answered_side_by_side_and_given_back_one_by_one() {
+    let disk = Gated::new(1500).holding(&[8]);
+    let mut device = Direct::with_queues(disk.clone(), 2);
+    assert_eq!(device.backend.num_queues(), 2);
+    assert_eq!(device.backend.queues_per_thread(), [1, 2], "a thread for each");
+    assert_eq!(device.backend.get_config(34, 2), [2, 0]);
+    assert_ne!(device.backend.features() & 1 << 12, 0, "the guest is told of several queues");
+    let mut second = device.guest.second_queue();
+    let second_queue = queue_of(&second);
+    let notify_second =
+        || device.backend.handle_event(0, EventSet::IN, std::slice::from_ref(&second_queue), 1).unwrap();
+    device.guest.request(0, IN, 8, 512);
+    device.notify();
+    second.request(8, IN, 24, 4096);
+    notify_second();
+    assert_eq!(second.await_answer(), (8, 4097));
+    assert!(second.data(8, 4096) == disk.content[24 * 512..][..4096]);
+    // The other queue still has a request that is not answered.
+    second_queue.set_queue_ready(false);
+    device.backend.stop_vring(1).unwrap();
+    assert_eq!(device.guest.answered(), None);
+    disk.release(8);
+    assert_eq!(device.guest.await_answer(), (0, 513));
+    device.backend.stop_vring(0).unwrap();
+}
+
+#[test]
+fn slow_reads_on_every_thread_hold_up_nothing_that_is_cached() {
+    let slow: Vec<u64> = (1..=16).map(|number| 8 * number).collect();
+    let disk = Gated::new(1500).holding(&slow);
+    let mut device = Direct::with_queues(disk.clone(), 2);
+    let mut second = device.guest.second_queue();
+    let second_queue = queue_of(&second);
+    for (entry, sector) in (0..8).zip(&slow) {
+        device.guest.request(entry, IN, *sector, 512);
+    }
+    for (entry, sector) in (8..16).zip(&slow[8..]) {
+        second.request(entry, IN, *sector, 512);
+    }
+    device.notify();
+    device.backend.handle_event(0, EventSet::IN, std::slice::from_ref(&second_queue), 1).unwrap();
+    until("every thread reads", || disk.begun.load(Ordering::SeqCst) == 16);
+    let header = device.guest.header(20, IN, 400);
+    let data = (DATA + ROOM * 20, 512, NEXT | WRITE, 14);
+    let table = [(header, 16, NEXT, 13), data, (header + 16, 1, WRITE, 0)];
+    device.guest.write_descriptors(DESCRIPTORS + 16 * 12, &table);
+    device.guest.make_available(12);
+    device.notify();
+    assert_eq!(device.guest.await_answer(), (12, 513));
+    assert_eq!((device.guest.answered(), second.answered()), (None, None));
+    slow.iter().for_each(|sector| disk.release(*sector));
+    for queue in [&mut device.guest, &mut second] {
+        let answered: BTreeSet<u16> = (0..8).map(|_| queue.await_answer().0).collect();
+        assert_eq!(answered.len(), 8);
+    }
+}
+
+#[test]
 fn a_queue_is_given_back_only_when_all_is_answered() {
     let disk = Gated::new(100).holding(&[8]);
     let mut device = Direct::new(disk.clone());
@@ -438,7 +514,7 @@ struct Vmm {
 
 impl Vmm {
     fn connect(socket: &Path) -> Self {
-        let mut frontend = Frontend::connect(socket, 1).unwrap();
+        let mut frontend = Frontend::connect(socket, 2).unwrap();
         frontend.set_owner().unwrap();
         frontend.set_features(frontend.get_features().unwrap()).unwrap();
         let features = frontend.get_protocol_features().unwrap();
@@ -446,11 +522,17 @@ impl Vmm {
         Self { guest: Guest::new(), frontend, kick: EventFd::new(0).unwrap() }
     }
 
-    /// Starts the queue.
+    /// Starts the first queue.
     fn start(&mut self) {
         let region = self.guest.memory.iter().next().unwrap();
         self.frontend.set_mem_table(&[VhostUserMemoryRegionInfo::from_guest_region(region).unwrap()]).unwrap();
-        let at = |address| region.as_ptr() as u64 + address;
+        let kick = self.kick.try_clone().unwrap();
+        self.start_queue(0, self.guest.rings, &kick);
+    }
+
+    fn start_queue(&mut self, number: usize, rings: u64, kick: &EventFd) {
+        let region = self.guest.memory.iter().next().unwrap();
+        let at = |address| region.as_ptr() as u64 + rings + address;
         let rings = VringConfigData {
             queue_max_size: ENTRIES,
             queue_size: ENTRIES,
@@ -460,12 +542,12 @@ impl Vmm {
             avail_ring_addr: at(AVAILABLE),
             log_addr: None,
         };
-        self.frontend.set_vring_num(0, ENTRIES).unwrap();
-        self.frontend.set_vring_base(0, 0).unwrap();
-        self.frontend.set_vring_addr(0, &rings).unwrap();
-        self.frontend.set_vring_call(0, &EventFd::new(0).unwrap()).unwrap();
-        self.frontend.set_vring_kick(0, &self.kick).unwrap();
-        self.frontend.set_vring_enable(0, true).unwrap();
+        self.frontend.set_vring_num(number, ENTRIES).unwrap();
+        self.frontend.set_vring_base(number, 0).unwrap();
+        self.frontend.set_vring_addr(number, &rings).unwrap();
+        self.frontend.set_vring_call(number, &EventFd::new(0).unwrap()).unwrap();
+        self.frontend.set_vring_kick(number, kick).unwrap();
+        self.frontend.set_vring_enable(number, true).unwrap();
     }
 
     fn sectors(&mut self) -> u64 {
@@ -516,7 +598,7 @@ fn base() -> (Arc<BlockDevice>, tempfile::TempDir) {
 #[test]
 fn what_a_vmm_reads_from_the_socket_is_a_sound_file_system_with_the_bytes_of_the_base() {
     let (disk, directory) = base();
-    let device = VhostUserDevice::disk(disk.clone(), "root", &directory.path().join("blk.sock")).unwrap();
+    let device = VhostUserDevice::disk(disk.clone(), "root", 1, &directory.path().join("blk.sock")).unwrap();
     let mut vmm = Vmm::connect(device.socket());
     assert_ne!(vmm.frontend.get_features().unwrap() & 1 << 5, 0, "the disk is read-only");
     vmm.start();
@@ -530,6 +612,32 @@ fn what_a_vmm_reads_from_the_socket_is_a_sound_file_system_with_the_bytes_of_the
     let checked = std::process::Command::new(fsck).arg(&exported).output().unwrap();
     assert!(checked.status.success(), "{checked:?}");
     assert_eq!(vmm.frontend.get_vring_base(0).unwrap(), u32::from(vmm.guest.made_available));
+    drop(vmm);
+    device.wait().unwrap();
+}
+
+#[test]
+fn a_vmm_reads_by_two_queues_while_a_read_of_the_first_waits() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Gated::new(1500).holding(&[8]);
+    let device = VhostUserDevice::disk(disk.clone(), "root", 2, &directory.path().join("blk.sock")).unwrap();
+    let mut vmm = Vmm::connect(device.socket());
+    assert_eq!(vmm.frontend.get_queue_num().unwrap(), 2);
+    vmm.start();
+    let (mut second, kick) = (vmm.guest.second_queue(), EventFd::new(0).unwrap());
+    vmm.start_queue(1, second.rings, &kick);
+    vmm.guest.request(0, IN, 8, 512);
+    vmm.kick.write(1).unwrap();
+    until("the slow read has begun", || disk.begun.load(Ordering::SeqCst) == 1);
+    for round in 0..20 {
+        second.request(8, IN, 16 + round, 512);
+        kick.write(1).unwrap();
+        assert_eq!(second.await_answer(), (8, 513));
+        assert!(second.data(8, 512) == disk.content[(16 + round as usize) * 512..][..512]);
+    }
+    assert_eq!(vmm.frontend.get_vring_base(1).unwrap(), 20);
+    disk.release(8);
+    assert_eq!(vmm.guest.await_answer(), (0, 513));
     drop(vmm);
     device.wait().unwrap();
 }
@@ -550,7 +658,7 @@ fn a_device_ends_though_its_guest_never_stops_asking() {
     let directory = tempfile::tempdir().unwrap();
     for vmm_leaves in [false, true] {
         let disk = Gated::new(2000);
-        let device = VhostUserDevice::disk(disk.clone(), "root", &directory.path().join("blk.sock")).unwrap();
+        let device = VhostUserDevice::disk(disk.clone(), "root", 1, &directory.path().join("blk.sock")).unwrap();
         let mut vmm = Vmm::connect(device.socket());
         vmm.guest.request(0, IN, 1, 512);
         vmm.start();
@@ -581,8 +689,8 @@ fn a_device_ends_though_its_guest_never_stops_asking() {
 fn a_device_that_nobody_uses_and_one_that_reads_end_when_told() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("blk.sock");
-    drop(VhostUserDevice::disk(Gated::new(10), "root", &socket).unwrap());
-    let device = VhostUserDevice::disk(Gated::new(10), "root", &socket).unwrap();
+    drop(VhostUserDevice::disk(Gated::new(10), "root", 1, &socket).unwrap());
+    let device = VhostUserDevice::disk(Gated::new(10), "root", 1, &socket).unwrap();
     drop(UnixStream::connect(device.socket()).unwrap());
     device.wait().unwrap();
     assert_eq!(directory.path().read_dir().unwrap().count(), 0);
