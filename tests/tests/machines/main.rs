@@ -3,6 +3,7 @@
 mod abnormal_ends;
 mod by_root;
 mod container_habits;
+mod damage;
 mod delegation;
 mod faults;
 mod fixture;
