@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use support::{Layer, MTIME, Stored as _};
 use tempfile::TempDir;
+use test_support::RingsOn;
 
 /// A mount that ends with its test.
 struct Mounted {
@@ -382,32 +383,6 @@ fn a_mount_point_must_be_an_empty_directory() {
     assert!(matches!(MountPoint::new(&inside), Err(MountError::NotDirectory(_))));
     assert!(matches!(MountPoint::new(directory.path()), Err(MountError::NotEmpty(_))));
     assert!(matches!(MountPoint::new(&inside.join("deeper")), Err(MountError::NotDirectory(_))));
-}
-
-/// FUSE over io_uring, switched on for new mounts while this exists. Tests that do so take turns.
-struct RingsOn {
-    parameter: File,
-    before: String,
-}
-
-impl RingsOn {
-    /// Returns `None` if this kernel has no such parameter, or if this user may not change it.
-    fn new() -> Option<Self> {
-        let path = "/sys/module/fuse/parameters/enable_uring";
-        let mut parameter = File::options().read(true).write(true).open(path).ok()?;
-        parameter.lock().unwrap();
-        let mut before = String::new();
-        parameter.read_to_string(&mut before).unwrap();
-        let rings = Self { parameter, before };
-        rings.parameter.write_all_at(b"Y", 0).ok()?;
-        Some(rings)
-    }
-}
-
-impl Drop for RingsOn {
-    fn drop(&mut self) {
-        self.parameter.write_all_at(self.before.as_bytes(), 0).unwrap();
-    }
 }
 
 /// How many threads of this process have a name that begins like this.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use layer_store::FaultPoint;
 use rustix::process::Pid;
 use serde_json::Value;
+use test_support::RingsOn;
 use test_support::polling::beside;
 
 use crate::invocation::{Finished, Started};
@@ -194,8 +195,22 @@ impl Session {
         let point = self.work(name);
         let mut command = self.lamina(["mount", reference]);
         command.arg(&point).args(options).args(["--transport", Transport::current().word()]);
+        let rings = (Transport::current() == Transport::Rings).then(|| RingsOn::new().expect("FUSE over io_uring"));
         Finished::of(&mut command).succeeded();
+        if rings.is_some() {
+            assert!(self.serves_by_rings(), "requests come over io_uring");
+        }
         point
+    }
+
+    /// Whether a process of the session has the threads that serve a mount by rings.
+    fn serves_by_rings(&self) -> bool {
+        self.traces().processes().iter().any(|process| {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", process.pid.as_raw_nonzero()));
+            tasks.into_iter().flatten().flatten().any(|task| {
+                std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("fuse-ring-"))
+            })
+        })
     }
 
     /// Unmounts with `lamina umount`.

@@ -4,12 +4,16 @@
 
 use std::cell::Cell;
 
+use test_support::RingsOn;
+
 /// What carries the kernel's requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
     /// Our own loop over `/dev/fuse`, the default on Linux.
     #[default]
     Device,
+    /// The same over io_uring, which is switched on for the host while a mount is made.
+    Rings,
     /// The crate `fuser`, as on a Mac: `lamina mount --transport fuser`.
     Fuser,
 }
@@ -21,6 +25,10 @@ thread_local! {
 impl Transport {
     /// Runs a test whose sessions mount by this transport.
     pub fn during(self, test: impl FnOnce()) {
+        if self == Self::Rings && RingsOn::new().is_none() {
+            eprintln!("nothing to test: this kernel has no FUSE over io_uring, or this user cannot switch it on");
+            return;
+        }
         CURRENT.set(self);
         test();
     }
@@ -29,7 +37,7 @@ impl Transport {
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Device => "device",
+            Self::Device | Self::Rings => "device",
             Self::Fuser => "fuser",
         }
     }
@@ -40,7 +48,7 @@ impl Transport {
     }
 }
 
-/// Makes two tests of each function that is named: one for each [`Transport`].
+/// Makes tests of each function that is named: one for each [`Transport`].
 #[macro_export]
 macro_rules! on_transports {
     ($($test:ident),+ $(,)?) => { $(
@@ -48,6 +56,11 @@ macro_rules! on_transports {
             #[test]
             fn device() {
                 $crate::Transport::Device.during(super::$test);
+            }
+
+            #[test]
+            fn io_uring() {
+                $crate::Transport::Rings.during(super::$test);
             }
 
             #[test]

@@ -13,7 +13,7 @@ use composefs_fuse::linux::fetch_stats;
 use composefs_fuse::stats::Snapshot;
 use end_to_end::layout::Layer;
 use end_to_end::programs::installed;
-use end_to_end::{Finished, Image, Layout, Session, Transport};
+use end_to_end::{Actor, Finished, Image, Layout, Session, Transport};
 
 const REFERENCE: &str = "lamina.test/messages:1";
 
@@ -336,6 +336,11 @@ fn a_mount_is_asked_no_more_than_it_must_be() {
 }
 
 #[test]
+fn a_mount_over_io_uring_is_asked_as_much() {
+    Transport::Rings.during(|| mount_keeps_limits(|row| row.limit));
+}
+
+#[test]
 fn a_mount_by_the_portable_transport_is_asked_no_more_than_its_table_says() {
     Transport::Fuser.during(|| mount_keeps_limits(|row| row.portable));
 }
@@ -383,6 +388,28 @@ fn the_root_of_a_vm_is_asked_no_more_than_it_must_be() {
     session.traces().assert_nothing_left();
 }
 
+/// Linux reads as much around a page of a mapping as it reads ahead.
+#[test]
+fn a_page_of_a_mapping_at_random_reads_little_around_it() {
+    const PAGES: u64 = 20;
+    for (actor, around) in [(Actor::Root, 2 * READAHEAD), (Actor::User, READAHEAD)] {
+        let session = Session::new(actor);
+        session.import(Layout::of(&[Layer::of_tar(reading_matter())]).path(), REFERENCE);
+        let point = session.mount(REFERENCE, "mounted");
+        let before = stats(&session, &point);
+        let mut load = session.program("tree-load");
+        Finished::of(load.arg("mapped").arg(point.join("srv/large")).arg(PAGES.to_string())).succeeded();
+        let counted = stats(&session, &point).since(&before);
+        assert!(counted.content_bytes <= PAGES * around, "{actor:?}:\n{counted}");
+        session.umount(&point);
+        session.traces().assert_nothing_left();
+    }
+}
+
+fn stats(session: &Session, point: &Path) -> Snapshot {
+    serde_json::from_str(&session.ok(["stats", "--json", point.to_str().unwrap()])).unwrap()
+}
+
 /// Linux does not cache the extended attributes of a FUSE mount, and one file capability in an image is enough to make
 /// it ask for them.
 #[test]
@@ -390,13 +417,11 @@ fn a_listing_of_an_image_with_a_file_capability_does_not_ask_for_every_file() {
     let session = Session::user();
     session.import(&Image::Debian.layout(), REFERENCE);
     let point = session.mount(REFERENCE, "mounted");
-    let stats =
-        || -> Snapshot { serde_json::from_str(&session.ok(["stats", "--json", point.to_str().unwrap()])).unwrap() };
     let list = || Finished::of(session.command(&installed("ls")).arg("-lR").arg(&point)).succeeded();
     let lines = list().stdout.lines().count() as u64;
-    let before = stats();
+    let before = stats(&session, &point);
     list();
-    let counted = stats().since(&before);
+    let counted = stats(&session, &point).since(&before);
     // For the first file or directory that `ls` meets: its label and its two access control lists.
     assert!(counted.count("GETXATTR") <= 3, "{lines} lines:\n{counted}");
     session.umount(&point);

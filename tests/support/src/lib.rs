@@ -9,9 +9,11 @@ pub mod polling;
 pub mod programs;
 pub mod random;
 pub mod registry;
+pub mod rings;
 pub mod slow_proxy;
 pub mod tar_builder;
 pub mod user;
 
 pub use polling::{PATIENCE, until, until_some};
 pub use random::{Random, noise};
+pub use rings::RingsOn;
