@@ -4,7 +4,7 @@
 //! that it needs, `engine` decides how to run it and writes the hypervisor's command line, `root` serves the image,
 //! and `machine` runs the result and supervises it. In the guest, the crate `guest-init` is at the other end of the
 //! control channel.
-
+//!
 //! # Other systems
 //! A Mac has the commands on images and mounts. The modules for machines are compiled on Linux only, and `cli` says what else
 //! depends on the system: `cli/linux` and `cli/portable` have the commands that differ, and `cli/machines` and `cli/serving` what

@@ -1,4 +1,4 @@
-//! The only place that writes text to standard output and standard error. All of it passes through
+//! The only place of this crate that writes text to standard output and standard error. All of it passes through
 //! [`layer_store::printable`], because names, messages and paths may come from an image, a guest or a registry.
 //!
 //! Other modules write there only what must stay byte-exact: the output of commands in a machine, its console, and tar

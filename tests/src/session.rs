@@ -194,22 +194,31 @@ impl Session {
     pub fn mount_with(&self, reference: &str, name: &str, options: &[&str]) -> PathBuf {
         let point = self.work(name);
         let mut command = self.lamina(["mount", reference]);
-        command.arg(&point).args(options).args(["--transport", Transport::current().word()]);
-        let rings = (Transport::current() == Transport::Rings).then(|| RingsOn::new().expect("FUSE over io_uring"));
-        Finished::of(&mut command).succeeded();
-        if rings.is_some() {
-            assert!(self.serves_by_rings(), "requests come over io_uring");
+        command.arg(&point).args(options);
+        let transport = Transport::current();
+        if transport == Transport::Fuser {
+            command.args(["--transport", transport.word()]);
         }
+        let rings = (transport == Transport::Rings).then(|| RingsOn::new().expect("FUSE over io_uring"));
+        Finished::of(&mut command).succeeded();
+        match transport {
+            Transport::Device => assert!(!self.has_thread("fuser"), "our own loop is the default"),
+            Transport::Rings => assert!(self.has_thread("fuse-ring-"), "requests come over io_uring"),
+            Transport::Fuser => assert!(self.has_thread("fuser"), "the crate fuser serves the mount"),
+        }
+        drop(rings);
         point
     }
 
-    /// Whether a process of the session has the threads that serve a mount by rings.
-    fn serves_by_rings(&self) -> bool {
+    /// Whether a process of the session has a thread whose name begins with `name`.
+    fn has_thread(&self, name: &str) -> bool {
         self.traces().processes().iter().any(|process| {
             let tasks = std::fs::read_dir(format!("/proc/{}/task", process.pid.as_raw_nonzero()));
-            tasks.into_iter().flatten().flatten().any(|task| {
-                std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("fuse-ring-"))
-            })
+            tasks
+                .into_iter()
+                .flatten()
+                .flatten()
+                .any(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.starts_with(name)))
         })
     }
 

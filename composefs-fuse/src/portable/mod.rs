@@ -1,6 +1,6 @@
 //! The portable transport: the crate `fuser` carries the requests of the kernel to the server.
 //!
-//! A Mac is what it is for: macFUSE and FUSE-T speak an older FUSE with structures of their own, which `fuser` knows. It
+//! It is for a Mac: macFUSE speaks an older FUSE with structures of its own, which `fuser` knows. It
 //! works on Linux too, where the tests run the whole file-system suite through it.
 //!
 //! `fuser` hands requests over as typed calls. The module `calls` makes messages of them again and lets

@@ -15,7 +15,7 @@ pub(super) struct Finding {
     subject: String,
     /// Whether it works.
     pub(super) works: bool,
-    /// Whether VMs need it.
+    /// Whether the exit status depends on it.
     required: bool,
     /// What was found, or what is wrong.
     detail: String,

@@ -40,7 +40,6 @@ mod store;
 mod switches;
 mod tag;
 mod template;
-mod values;
 mod variant;
 mod verify;
 mod version;

@@ -1,8 +1,14 @@
 //! Commands that only Linux has. Elsewhere they are not in the help, and each is refused with what to do instead.
 
+/// What to do where a machine is wanted.
+macro_rules! remedy {
+    () => {
+        "run Lamina in a Linux VM, such as one of Lima, or on a Linux host: ssh HOST lamina ..."
+    };
+}
+
 /// What to do about a command on machines.
-const MACHINES: &str =
-    "machines need Linux; run Lamina in a Linux VM, such as one of Lima, or on a Linux host: ssh HOST lamina ...";
+const MACHINES: &str = concat!("machines need Linux; ", remedy!());
 
 /// The commands, and what to do instead.
 pub(super) const COMMANDS: &[(&[&str], &str)] = &[
@@ -52,7 +58,7 @@ pub(super) const COMMANDS: &[(&[&str], &str)] = &[
 
 /// What to do where a machine is named and there are none.
 #[cfg(not(target_os = "linux"))]
-pub(super) const REMEDY: &str = "run Lamina in a Linux VM, or on a Linux host: ssh HOST lamina ...";
+pub(super) const REMEDY: &str = remedy!();
 
 /// Returns the line for a command that this system does not have because it is not Linux.
 pub(super) fn instead(command: &str) -> Option<&'static str> {

@@ -391,12 +391,10 @@ fn instead(error: &clap::Error, path: &[String]) -> Option<Failure> {
         }
         ErrorKind::InvalidSubcommand => {
             let word = word(ContextKind::InvalidSubcommand)?;
-            if let Some(line) = needs_linux::instead(word) {
-                return Some(Failure::new(word, line));
-            }
             let of_group = path.first().filter(|group| GROUPS.contains(&group.as_str()));
             let own = of_group.and_then(|group| OF_GROUPS.iter().find(|(of, own, _)| of == group && *own == word));
-            (word, own.map(|(.., line)| *line).or_else(|| find(COMMANDS, word))?)
+            let own = own.map(|(.., line)| *line);
+            (word, own.or_else(|| needs_linux::instead(word)).or_else(|| find(COMMANDS, word))?)
         }
         _ => return None,
     };

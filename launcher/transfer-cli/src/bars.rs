@@ -69,7 +69,7 @@ impl Observer for Bars {
         let notice = printable::line(&notice);
         if self.lines.is_hidden() {
             // There is nowhere else to report a failure.
-            let _ = writeln!(io::stderr(), "{notice}");
+            let _ = io::stderr().write_all(format!("{notice}\n").as_bytes());
         } else {
             // The layers' lines are redrawn below it.
             let _ = self.lines.println(notice);

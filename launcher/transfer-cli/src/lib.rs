@@ -3,25 +3,20 @@
 
 mod bars;
 mod limits;
-mod policy_args;
 mod registry_args;
-mod signals;
-mod size;
-mod wrong_option;
 
 pub mod hint;
 
 pub use bars::Bars;
-pub use limits::{LimitArgs, SharingArgs, parse_parallel};
-pub use policy_args::PolicyArgs;
-pub use registry_args::{CredsArg, RegistryArgs};
-pub use signals::cancel_on_signal;
-pub use size::parse_size;
-pub use wrong_option::WrongOption;
+pub use limits::{LimitArgs, SharingArgs, parse_parallel, parse_size};
+pub use registry_args::{CredsArg, PolicyArgs, RegistryArgs, WrongOption};
 
+use std::io;
 use std::sync::Arc;
 
-use layer_store::{Acquired, Observer, PullError, PullOptions, Reference, Store};
+use layer_store::{Acquired, Cancellation, Observer, PullError, PullOptions, Reference, Store};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::{SigId, flag};
 
 /// Pulls the first of several images that exists: a name without a registry may mean any of them.
 ///
@@ -47,4 +42,19 @@ pub fn pull_first(
             outcome => return outcome,
         }
     }
+}
+
+/// Makes Ctrl-C and SIGTERM cancel a transfer, which then cleans up; a second signal ends the program. Returns what was
+/// registered, for callers that do something else after the transfer.
+///
+/// # Errors
+/// The signals cannot be waited for.
+pub fn cancel_on_signal(cancellation: &Cancellation) -> io::Result<Vec<SigId>> {
+    let mut registered = Vec::new();
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let flag = cancellation.flag();
+        registered.push(flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&flag))?);
+        registered.push(flag::register(signal, flag)?);
+    }
+    Ok(registered)
 }

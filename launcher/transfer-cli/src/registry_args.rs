@@ -3,9 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use layer_store::{Login, PullOptions};
-
-use crate::WrongOption;
+use layer_store::{ImagePolicy, Login, PolicyFiles, PullOptions};
 
 /// How to reach a registry.
 #[derive(Clone, Debug, clap::Args)]
@@ -89,3 +87,45 @@ impl RegistryArgs {
         self.authfile.clone()
     }
 }
+
+/// Which images may enter the store.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PolicyArgs {
+    /// Obey this policy for images [default: ~/.config/containers/policy.json, else /etc/containers/policy.json, if it exists]
+    #[arg(long, alias = "signature-policy", value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Read from this directory which registries keep signatures [default: registries.d beside the policy's default]
+    #[arg(long = "registries.d", value_name = "DIR")]
+    registries: Option<PathBuf>,
+}
+
+impl PolicyArgs {
+    /// Returns the policy for the library.
+    #[must_use]
+    pub fn policy(&self) -> ImagePolicy {
+        ImagePolicy::Of(PolicyFiles { policy: self.policy.clone(), registries: self.registries.clone() })
+    }
+}
+
+/// An option with a value that cannot be used: wrong usage of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrongOption {
+    /// The option, or the file that it names.
+    pub thing: String,
+    /// What is wrong with it.
+    pub cause: String,
+}
+
+impl WrongOption {
+    pub(crate) fn new(thing: impl fmt::Display, cause: impl fmt::Display) -> Self {
+        Self { thing: thing.to_string(), cause: cause.to_string() }
+    }
+}
+
+impl fmt::Display for WrongOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.thing, self.cause)
+    }
+}
+
+impl std::error::Error for WrongOption {}

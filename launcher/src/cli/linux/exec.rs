@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use guest_protocol::Process;
 
 use super::outcome::{Outcome, refuse_json};
+use super::values::split_command;
 use crate::cli::Global;
-use crate::cli::values::split_command;
 use crate::failure::Failure;
 use crate::machine::{self, Machine, Signals};
 use crate::spec::{command, secret};

@@ -16,7 +16,6 @@ mod guest_options;
 mod logs;
 mod materialize;
 mod mounts;
-mod name;
 mod outcome;
 mod podman;
 mod port;
@@ -32,6 +31,7 @@ mod system_df;
 mod top;
 pub(super) mod umount;
 mod usage;
+mod values;
 mod volume;
 
 use std::ffi::OsString;

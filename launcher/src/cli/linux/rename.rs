@@ -2,7 +2,7 @@
 
 use layer_store::Digest;
 
-use super::name::parse_name;
+use super::values::parse_name;
 use crate::cli::Global;
 use crate::failure::{About, Failure};
 use crate::machine;

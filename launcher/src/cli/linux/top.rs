@@ -29,7 +29,7 @@ pub(in crate::cli) struct Top {
 
 impl Top {
     pub(super) fn execute(self, global: &Global) -> Result<u8, Failure> {
-        let (name, options) = crate::cli::values::split_command(self.words);
+        let (name, options) = super::values::split_command(self.words);
         let signals = Signals::catch()?;
         let machine = Machine::find(&name)?;
         let process = match options.is_empty() {

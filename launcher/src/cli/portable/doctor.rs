@@ -47,10 +47,10 @@ fn fuse_below(scratch: &Path) -> Result<(), Failure> {
     let path = scratch.join("mount");
     fs::create_dir(&path).about(path.display())?;
     let point = MountPoint::new(&path).about("fuse")?;
-    let mut listed = None;
+    let mut listed: Option<io::Result<Vec<_>>> = None;
     // The error takes the mount away.
     let list = || -> io::Result<()> {
-        listed = Some(fs::read_dir(&path).map(Iterator::count));
+        listed = Some(fs::read_dir(&path).and_then(Iterator::collect));
         Err(io::ErrorKind::Interrupted.into())
     };
     match serve(server, &point, &ServeOptions::default(), list) {
@@ -59,12 +59,12 @@ fn fuse_below(scratch: &Path) -> Result<(), Failure> {
             let cause =
                 outcome.err().map_or_else(|| "a signal has ended the try".to_owned(), |error| error.to_string());
             return Err(
-                Failure::new("fuse", cause).with_hint("install macFUSE or FUSE-T, and allow its system extension")
+                Failure::new("fuse", cause).with_hint("allow macFUSE's system extension in the system's settings")
             );
         }
     }
     match listed.transpose().about("fuse")? {
-        Some(0) => Ok(()),
+        Some(entries) if entries.is_empty() => Ok(()),
         _ => Err(Failure::new("fuse", "an empty mount is not empty")),
     }
 }

@@ -1,4 +1,4 @@
-//! Serving by the crate `fuser`, with macFUSE or FUSE-T.
+//! Serving by the crate `fuser`, with macFUSE.
 
 use composefs_fuse::mount::MountOptions;
 use composefs_fuse::portable::ServeOptions;
