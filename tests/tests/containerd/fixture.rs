@@ -17,6 +17,14 @@ pub(crate) const LARGE: usize = 4 << 20;
 /// The image of the process that keeps a pod's namespaces.
 pub(crate) const PAUSE: &str = "pause:1";
 
+/// The variable that names a directory with another containerd: `containerd`, `ctr` and `containerd-shim-runc-v2`.
+const CONTAINERD: &str = "LAMINA_CONTAINERD";
+
+/// A program of the containerd under test: of the one that is installed, unless [`CONTAINERD`] names another.
+pub(crate) fn containerd_program(name: &str) -> PathBuf {
+    std::env::var_os(CONTAINERD).map_or_else(|| installed(name), |directory| PathBuf::from(directory).join(name))
+}
+
 /// A containerd, the snapshotter and a registry.
 pub(crate) struct Node {
     pub(crate) session: Session,
@@ -69,7 +77,13 @@ impl Node {
         let file = session.work("config").join("config.toml");
         std::fs::write(&file, config).expect("the configuration of containerd");
         let log = std::fs::File::create(session.work("logs").join("containerd")).expect("a log");
-        let mut command = session.command(&installed("containerd"));
+        let mut command = session.command(&containerd_program("containerd"));
+        if let Some(directory) = std::env::var_os(CONTAINERD) {
+            // It looks there for its shim first.
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let path = std::iter::once(PathBuf::from(directory)).chain(std::env::split_paths(&path));
+            command.env("PATH", std::env::join_paths(path).expect("directories that were in PATH"));
+        }
         // What it starts is swept with the session.
         let containerd = command.arg("--config").arg(&file).stdout(Stdio::null()).stderr(log).spawn();
         let containerd = containerd.expect("containerd can be started");
@@ -134,7 +148,7 @@ impl Node {
     }
 
     pub(crate) fn ctr_command(&self, words: &[&str]) -> Command {
-        let mut command = self.session.command(&installed("ctr"));
+        let mut command = self.session.command(&containerd_program("ctr"));
         command.arg("--address").arg(self.path("c.sock")).args(words);
         command
     }
@@ -153,6 +167,21 @@ impl Node {
     pub(crate) fn logs(&self) -> String {
         let log = |name: &str| std::fs::read_to_string(self.session.work("logs").join(name)).unwrap_or_default();
         format!("{}\n{}", log("containerd"), log("snapshotter"))
+    }
+
+    /// The words of `ctr image pull` for the registry, without the name of the image. Since version 2, `ctr` leaves a pull to
+    /// containerd unless it is told otherwise, and containerd then unpacks only for snapshotters that its configuration
+    /// names.
+    pub(crate) fn ctr_pull(&self, snapshotter: &'static str) -> Vec<&'static str> {
+        static IS_NEW: OnceLock<bool> = OnceLock::new();
+        let words = ["image", "pull", "--plain-http", "--snapshotter", snapshotter];
+        let is_new = *IS_NEW.get_or_init(|| self.ctr(&["image", "pull", "--help"]).stdout.contains("--local"));
+        words.into_iter().chain(is_new.then_some("--local")).collect()
+    }
+
+    /// Pulls an image by `ctr image pull`, which unpacks it.
+    pub(crate) fn pull_by_ctr(&self, snapshotter: &'static str, reference: &str) {
+        self.ok(&[&self.ctr_pull(snapshotter)[..], &[reference]].concat());
     }
 
     /// Pushes an image of these layers. Returns its name.

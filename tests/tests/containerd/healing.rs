@@ -74,6 +74,27 @@ fn committed_snapshots_survive_the_loss_of_the_state() {
 }
 
 #[test]
+fn a_container_reads_on_when_the_state_is_lost_and_is_removed_like_others() {
+    let (mut node, image) = node_with_image();
+    node.start(&image, "a");
+    node.stop_snapshotter();
+    std::fs::remove_dir_all(node.path("snapshotter")).unwrap();
+    node.start_snapshotter();
+    assert_eq!(node.exec("a", "tail -c 4 /large; cat /top"), "end\ntop");
+    assert_eq!(node.run(&image, "b", "cat /top"), "top");
+    node.end("a");
+    node.start(&image, "a");
+    assert_eq!(node.exec("a", "cat /top"), "top");
+    node.end("a");
+    node.remove_image(&image);
+    end_to_end::until("all layers to be freed", || {
+        node.collect();
+        node.layers().is_empty()
+    });
+    assert!(node.views().is_empty(), "{:?}", node.views());
+}
+
+#[test]
 fn an_image_of_which_everything_was_lost_is_pulled_again() {
     let (mut node, image) = node_with_image();
     node.stop_snapshotter();

@@ -6,5 +6,7 @@ mod fixture;
 mod grpc;
 mod healing;
 mod lifecycle;
+mod pull_command;
 mod pulls;
 mod refusals;
+mod systemd;

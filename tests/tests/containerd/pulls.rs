@@ -41,7 +41,7 @@ fn a_tree_that_containerd_unpacks_is_the_one_of_its_overlayfs_snapshotter() {
     let node = Node::new();
     let image = node.push("changes", &[base(), Layer::of_script("mkdir dir; echo old > dir/old"), changes()]);
     for snapshotter in ["overlayfs", "lamina"] {
-        node.ok(&["image", "pull", "--plain-http", "--snapshotter", snapshotter, &image]);
+        node.pull_by_ctr(snapshotter, &image);
     }
     let [expected, found] = ["overlayfs", "lamina"].map(|snapshotter| mounted(&node, &image, snapshotter));
     assert!(expected.get("new/a").is_some_and(|fields| fields["mode"] == "4755") && expected.get("dir/old").is_none());
@@ -64,15 +64,15 @@ fn layers_that_containerd_unpacks_again_are_stored_once() {
     let node = Node::new();
     let layers = [base(), Layer::of_files(&[("top", b"top")])];
     let [one, two] = ["one", "two"].map(|name| node.push(name, &layers));
-    node.ok(&["image", "pull", "--plain-http", "--snapshotter", "lamina", &one]);
+    node.pull_by_ctr("lamina", &one);
     let stored = node.layers();
     assert_eq!(stored.len(), 2);
     // In another namespace, containerd does not know that it has unpacked them.
-    node.ok(&["--namespace", "other", "image", "pull", "--plain-http", "--snapshotter", "lamina", &two]);
+    node.ok(&[&["--namespace", "other"], &node.ctr_pull("lamina")[..], &[&two]].concat());
     assert_eq!(node.layers(), stored);
     // What it has unpacked is linked to the chain: nothing is made again, and nothing is fetched.
     let fetched = node.registry.fetched_blobs();
-    node.ok(&["image", "pull", "--plain-http", "--snapshotter", "lamina", &two]);
+    node.pull_by_ctr("lamina", &two);
     assert_eq!((node.layers(), node.registry.fetched_blobs().len()), (stored, fetched.len()));
 }
 
@@ -86,7 +86,7 @@ fn an_empty_layer_and_a_layer_that_comes_twice_are_layers_like_others() {
     assert_eq!(node.pull(&pulled)["layers"], 5);
     assert_eq!(node.run(&pulled, "a", "cat /top"), "top");
     node.remove_image(&pulled);
-    node.ok(&["image", "pull", "--plain-http", "--snapshotter", "lamina", &unpacked]);
+    node.pull_by_ctr("lamina", &unpacked);
     assert_eq!(node.run(&unpacked, "b", "cat /top"), "top");
 }
 
@@ -116,8 +116,7 @@ fn pulls_of_one_image_at_once_all_succeed_and_leave_one_of_each_layer() {
     let image = node.push("one", &layers);
     std::thread::scope(|scope| {
         let by_lamina: Vec<_> = (0..2).map(|_| scope.spawn(|| node.pull(&image))).collect();
-        let by_containerd =
-            scope.spawn(|| node.ok(&["image", "pull", "--plain-http", "--snapshotter", "lamina", &image]));
+        let by_containerd = scope.spawn(|| node.pull_by_ctr("lamina", &image));
         by_lamina.into_iter().for_each(|pull| drop(pull.join().expect("a pull")));
         by_containerd.join().expect("a pull of containerd");
     });
@@ -141,7 +140,7 @@ fn an_image_moves_between_snapshotters_and_to_a_registry() {
     let refused = node.ctr(&push);
     assert!(refused.stderr.contains("not found"), "containerd has no compressed layers: {refused}");
     // containerd fetches what it lacks, and unpacks it for its own snapshotter.
-    node.ok(&["image", "pull", "--plain-http", "--snapshotter", "overlayfs", &image]);
+    node.pull_by_ctr("overlayfs", &image);
     let root = node.path("runc").display().to_string();
     for snapshotter in ["overlayfs", "lamina", "overlayfs"] {
         let id = node.id(snapshotter);
@@ -154,7 +153,7 @@ fn an_image_moves_between_snapshotters_and_to_a_registry() {
     node.collect();
     end_to_end::until("all layers to be freed", || node.layers().is_empty());
     // And back: containerd has all of the copy, and unpacks it into the store.
-    node.ok(&["image", "pull", "--plain-http", "--snapshotter", "overlayfs", &copy]);
+    node.pull_by_ctr("overlayfs", &copy);
     node.pull(&copy);
     assert_eq!(node.run(&copy, "b", "cat /top"), "top");
 }
@@ -167,7 +166,7 @@ fn a_layer_that_does_not_fit_on_the_disk_is_unpacked_again_once_it_does() {
     };
     let node = Node::prepared(|session| on_small_disk(session, "size=4m"));
     let image = node.push("one", &[base(), Layer::of_files(&[("top", b"top")])]);
-    let pull = ["image", "pull", "--plain-http", "--snapshotter", "lamina", &image];
+    let pull = [&node.ctr_pull("lamina")[..], &[&image]].concat();
     let refused = node.ctr(&pull);
     assert!(!refused.status.success() && refused.stderr.contains("No space left"), "{refused}");
     on_small_disk(&node.session, "remount,size=64m");
