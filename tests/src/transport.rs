@@ -48,9 +48,27 @@ impl Transport {
     }
 }
 
-/// Makes tests of each function that is named: one for each [`Transport`].
+/// Makes two tests of each function that is named: by our own loop over `/dev/fuse`, and by `fuser`.
 #[macro_export]
 macro_rules! on_transports {
+    ($($test:ident),+ $(,)?) => { $(
+        mod $test {
+            #[test]
+            fn device() {
+                $crate::Transport::Device.during(super::$test);
+            }
+
+            #[test]
+            fn fuser() {
+                $crate::Transport::Fuser.during(super::$test);
+            }
+        }
+    )+ };
+}
+
+/// Makes tests of each function that is named: one for each [`Transport`].
+#[macro_export]
+macro_rules! on_every_transport {
     ($($test:ident),+ $(,)?) => { $(
         mod $test {
             #[test]

@@ -11,7 +11,7 @@ use rustix::fs::{StatVfsMountFlags, lstat, statfs, statvfs};
 use crate::fixture::{REFERENCE, merged_tree, session_with};
 use crate::getdents::{each_directory, records};
 
-end_to_end::on_transports! {
+end_to_end::on_every_transport! {
     link_and_block_counts_of_merged_directories_equal_those_unpacked,
     link_and_block_counts_of_a_debian_equal_those_unpacked,
     small_directory_takes_a_block_as_on_ext4,

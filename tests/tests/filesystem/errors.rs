@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use crate::calls::{At, CHANGING, Call, LOOKING, Outcome, dump, paths, tree};
 use crate::fixture::{REFERENCE, ReadOnly, SHOWN, mount_for_all, session_with};
 
-end_to_end::on_transports! {
+end_to_end::on_every_transport! {
     looking_at_every_kind_of_path_says_what_it_says_of_the_unpacked_tree,
     changing_every_kind_of_path_fails_as_on_the_unpacked_tree,
     ordinary_user_sees_in_a_mount_of_their_own_what_root_sees_unpacked,

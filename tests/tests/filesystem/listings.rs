@@ -11,7 +11,7 @@ use rustix::fs::lstat;
 use crate::fixture::{REFERENCE, merged_tree, session_with};
 use crate::getdents::{Directory, Record, each_directory, records};
 
-end_to_end::on_transports! {
+end_to_end::on_every_transport! {
     listings_of_200_000_entries_survive_seeks_rewinds_and_concurrent_readers,
     records_of_merged_and_single_directories_are_what_stat_says,
     records_of_a_debian_are_what_stat_says,

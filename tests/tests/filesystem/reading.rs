@@ -10,7 +10,7 @@ use rustix::io::{Errno, pread};
 
 use crate::fixture::{REFERENCE, session_with};
 
-end_to_end::on_transports! {
+end_to_end::on_every_transport! {
     direct_and_cached_reads_give_the_same_bytes_at_any_offset,
     program_runs_from_a_mount_and_reads_it,
     programs_of_an_image_run_with_its_own_libraries,

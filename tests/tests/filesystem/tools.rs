@@ -9,7 +9,7 @@ use end_to_end::{Actor, Finished, Image, Session, TreeDump};
 
 use crate::fixture::{REFERENCE, merged_tree, session_with};
 
-end_to_end::on_transports! {
+end_to_end::on_every_transport! {
     find_sees_the_unpacked_tree,
     du_counts_what_it_counts_in_the_unpacked_tree,
     tar_packs_the_unpacked_tree,
