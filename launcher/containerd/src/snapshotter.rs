@@ -160,9 +160,11 @@ impl Snapshotter {
             }
             self.state.retire(&snapshot.id)?;
             table.remove(key);
+            // Also one whose parent was lost.
+            let is_last = snapshot.record.kind == Kind::Committed || table.committed(&snapshot.record.parent).is_err();
+            self.has_garbage.fetch_or(is_last, Ordering::Relaxed);
             snapshot
         };
-        self.has_garbage.fetch_or(snapshot.record.kind == Kind::Committed, Ordering::Relaxed);
         // It is gone in any case: a pin of it no longer keeps anything.
         match self.store.open() {
             Ok(store) => self.unpin(&store, &snapshot.id),
@@ -221,12 +223,10 @@ impl Snapshotter {
         if !self.has_garbage.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
-        // An idle view would hold its layers.
-        self.close_unused(Duration::ZERO);
-        let collected = self.store.open()?.collect(false);
-        if collected.is_err() {
-            self.has_garbage.store(true, Ordering::Relaxed);
-        }
+        // An idle view would hold its layers. A server that still holds them may have ended at the next call.
+        let all_released = self.close_unused(Duration::ZERO);
+        let collected = self.store.open().and_then(|store| store.collect(false));
+        self.has_garbage.fetch_or(!all_released || collected.is_err(), Ordering::Relaxed);
         let collected = collected?;
         tracing::info!("freed {} bytes of the store", collected.bytes);
         Ok(())
@@ -234,11 +234,13 @@ impl Snapshotter {
 
     /// Unmounts views that were not used for a while.
     pub(crate) fn close_idle(&self) {
-        self.close_unused(IDLE);
+        if !self.close_unused(IDLE) {
+            self.has_garbage.store(true, Ordering::Relaxed);
+        }
     }
 
-    fn close_unused(&self, idle: Duration) {
-        self.views.close_unused(idle, |base| self.table().uses(base));
+    fn close_unused(&self, idle: Duration) -> bool {
+        self.views.close_unused(idle, |base| self.table().uses(base))
     }
 
     /// Commits the layers with the chain id `target` if the store has them. Returns whether they are committed now.

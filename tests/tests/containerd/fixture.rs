@@ -25,6 +25,15 @@ pub(crate) fn containerd_program(name: &str) -> PathBuf {
     std::env::var_os(CONTAINERD).map_or_else(|| installed(name), |directory| PathBuf::from(directory).join(name))
 }
 
+/// Whether the containerd under test is of version 2.
+fn is_version_2() -> bool {
+    static IS: OnceLock<bool> = OnceLock::new();
+    *IS.get_or_init(|| {
+        let mut version = Command::new(containerd_program("containerd"));
+        Finished::of(version.arg("--version")).succeeded().stdout.contains("/v2 ")
+    })
+}
+
 /// A containerd, the snapshotter and a registry.
 pub(crate) struct Node {
     pub(crate) session: Session,
@@ -49,6 +58,15 @@ impl Node {
             |_| {},
             |registry| {
                 let pause = registry.name(PAUSE);
+                if is_version_2() {
+                    // It takes no snapshotter over from an older configuration that names no runtime.
+                    return format!(
+                        "[plugins.\"io.containerd.cri.v1.runtime\"]\nrestrict_oom_score_adj = true\n\
+                         disable_apparmor = true\n[plugins.\"io.containerd.cri.v1.images\"]\n\
+                         snapshotter = \"lamina\"\ndisable_snapshot_annotations = false\n\
+                         [plugins.\"io.containerd.cri.v1.images\".pinned_images]\nsandbox = {pause:?}"
+                    );
+                }
                 // The options under [containerd] are those of the README.
                 format!(
                     "[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = {pause:?}\nrestrict_oom_score_adj = true\n\
@@ -65,8 +83,9 @@ impl Node {
         let registry = Registry::plain();
         let at = |name: &str| session.directory().join(name).display().to_string();
         let config = format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\n{}\n[grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n\
+            "version = {}\nroot = {:?}\nstate = {:?}\n{}\n[grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n\
              [proxy_plugins.lamina]\ntype = \"snapshot\"\naddress = {:?}\n",
+            if is_version_2() { 3 } else { 2 },
             at("containerd"),
             at("run/containerd"),
             plugins(&registry),
@@ -172,16 +191,14 @@ impl Node {
     /// The words of `ctr image pull` for the registry, without the name of the image. Since version 2, `ctr` leaves a pull to
     /// containerd unless it is told otherwise, and containerd then unpacks only for snapshotters that its configuration
     /// names.
-    pub(crate) fn ctr_pull(&self, snapshotter: &'static str) -> Vec<&'static str> {
-        static IS_NEW: OnceLock<bool> = OnceLock::new();
+    pub(crate) fn ctr_pull(snapshotter: &'static str) -> Vec<&'static str> {
         let words = ["image", "pull", "--plain-http", "--snapshotter", snapshotter];
-        let is_new = *IS_NEW.get_or_init(|| self.ctr(&["image", "pull", "--help"]).stdout.contains("--local"));
-        words.into_iter().chain(is_new.then_some("--local")).collect()
+        words.into_iter().chain(is_version_2().then_some("--local")).collect()
     }
 
     /// Pulls an image by `ctr image pull`, which unpacks it.
     pub(crate) fn pull_by_ctr(&self, snapshotter: &'static str, reference: &str) {
-        self.ok(&[&self.ctr_pull(snapshotter)[..], &[reference]].concat());
+        self.ok(&[&Self::ctr_pull(snapshotter)[..], &[reference]].concat());
     }
 
     /// Pushes an image of these layers. Returns its name.
@@ -284,6 +301,9 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}", self.logs());
+        }
         for container in self.ctr(&["task", "ls", "--quiet"]).stdout.lines() {
             self.ctr(&["task", "rm", "--force", container]);
         }

@@ -68,7 +68,7 @@ fn layers_that_containerd_unpacks_again_are_stored_once() {
     let stored = node.layers();
     assert_eq!(stored.len(), 2);
     // In another namespace, containerd does not know that it has unpacked them.
-    node.ok(&[&["--namespace", "other"], &node.ctr_pull("lamina")[..], &[&two]].concat());
+    node.ok(&[&["--namespace", "other"], &Node::ctr_pull("lamina")[..], &[&two]].concat());
     assert_eq!(node.layers(), stored);
     // What it has unpacked is linked to the chain: nothing is made again, and nothing is fetched.
     let fetched = node.registry.fetched_blobs();
@@ -166,7 +166,7 @@ fn a_layer_that_does_not_fit_on_the_disk_is_unpacked_again_once_it_does() {
     };
     let node = Node::prepared(|session| on_small_disk(session, "size=4m"));
     let image = node.push("one", &[base(), Layer::of_files(&[("top", b"top")])]);
-    let pull = [&node.ctr_pull("lamina")[..], &[&image]].concat();
+    let pull = [&Node::ctr_pull("lamina")[..], &[&image]].concat();
     let refused = node.ctr(&pull);
     assert!(!refused.status.success() && refused.stderr.contains("No space left"), "{refused}");
     on_small_disk(&node.session, "remount,size=64m");
