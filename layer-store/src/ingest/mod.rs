@@ -1,6 +1,6 @@
 //! Adds one layer: decompresses, hashes, writes the blob and builds the index, all in one pass over the stream.
 //!
-//! Four threads share the work: one receives the bytes and hashes them, one decompresses, one hashes the tar, and one
+//! Four threads share the work: one reads and decompresses, one hashes the received bytes, one hashes the tar, and one
 //! parses and writes it. What they pass on are buffers of 256 KiB that are used again, a few for each layer, so memory
 //! use does not depend on the layer's size. `STORE.md` says what bounds the time.
 

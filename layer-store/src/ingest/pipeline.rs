@@ -12,7 +12,7 @@ use super::compression::{Compression, Decoder};
 use super::hash::Hasher;
 use super::limits::Limits;
 use super::pieces::{PIECE, Piece, Pool};
-use super::source::{Received, Source};
+use super::source::Source;
 use crate::durable;
 use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
@@ -108,7 +108,7 @@ impl Sinks<'_> {
 /// Reads and decompresses. Returns `None` if another thread has stopped; that thread reports the cause.
 fn decode(source: &mut (dyn Read + Send), sinks: Sinks<'_>) -> Result<Option<Decoded>, IngestError> {
     let source = Source::new(source).map_err(IngestError::Source)?;
-    match Compression::of(source.start()) {
+    match Compression::of(source.rest()) {
         Compression::Plain => pass_on(source, sinks),
         compression => unpack(source, compression, sinks),
     }
@@ -124,13 +124,17 @@ fn pass_on(mut source: Source<'_>, mut sinks: Sinks<'_>) -> Result<Option<Decode
     Ok(Some(Decoded { tar_bytes: sinks.sent, received: None }))
 }
 
-/// Decompresses a tar, while another thread receives and hashes what it is made of.
-fn unpack(source: Source<'_>, compression: Compression, mut sinks: Sinks<'_>) -> Result<Option<Decoded>, IngestError> {
+/// Decompresses a tar, while another thread hashes what is received.
+fn unpack(
+    mut source: Source<'_>,
+    compression: Compression,
+    mut sinks: Sinks<'_>,
+) -> Result<Option<Decoded>, IngestError> {
     thread::scope(|scope| {
-        let (to_unpack, received) = sync_channel(QUEUE);
-        let receiving = start(scope, "receive", move || source.pass_on(&to_unpack))?;
-        // Dropped at the end of this, which ends the other thread.
-        let mut decoder = Decoder::over(Received::new(received), compression)?;
+        let (to_hash, hashed) = sync_channel(QUEUE);
+        let hashing = start(scope, "hash layer", move || hash(&hashed))?;
+        source.copy_to(to_hash).map_err(IngestError::Source)?;
+        let mut decoder = Decoder::over(source, compression)?;
         let mut pool = Pool::new(BUFFERS.0, BUFFERS.1);
         loop {
             let mut buffer = pool.take();
@@ -143,7 +147,9 @@ fn unpack(source: Source<'_>, compression: Compression, mut sinks: Sinks<'_>) ->
             }
         }
         decoder.drain().map_err(IngestError::Source)?;
-        let received = receiving.join().map_err(|_| ended_early())?;
+        // Closes the channel of the thread that hashes.
+        drop(decoder);
+        let received = hashing.join().map_err(|_| ended_early())?;
         Ok(Some(Decoded { tar_bytes: sinks.sent, received: Some(received) }))
     })
 }
