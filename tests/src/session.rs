@@ -202,9 +202,10 @@ impl Session {
         let rings = (transport == Transport::Rings).then(|| RingsOn::new().expect("FUSE over io_uring"));
         Finished::of(&mut command).succeeded();
         match transport {
-            Transport::Device => assert!(!self.has_thread("fuser"), "our own loop is the default"),
+            // A thread has its name a moment after it was started.
+            Transport::Device => until("our own loop to serve", || self.has_thread("fuse-")),
             Transport::Rings => assert!(self.has_thread("fuse-ring-"), "requests come over io_uring"),
-            Transport::Fuser => assert!(self.has_thread("fuser"), "the crate fuser serves the mount"),
+            Transport::Fuser => until("the crate fuser to serve", || self.has_thread("fuser")),
         }
         drop(rings);
         point

@@ -408,7 +408,8 @@ for number in range(int(sys.argv[2])):
     python.args(["-I", "-c", script]).arg(point.join("srv/large")).arg(PAGES.to_string());
     Finished::of(&mut python).succeeded();
     let counted = stats(&session, &point).since(&before);
-    assert!((1..=PAGES * 2 * READAHEAD).contains(&counted.content_bytes), "{counted}");
+    // More than Linux reads by default. A page that is reclaimed before its fault is tried again is read twice.
+    assert!((PAGES * READAHEAD + 1..=PAGES * 3 * READAHEAD).contains(&counted.content_bytes), "{counted}");
     session.umount(&point);
     session.traces().assert_nothing_left();
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// The parameter of the kernel, for every mount of the host.
@@ -19,24 +20,27 @@ pub struct RingsOn {
 }
 
 impl RingsOn {
-    /// Switches it on. Returns `None` if this kernel has no such parameter, or if this user may not change it.
+    /// Switches it on. Returns `None` if this kernel has no such parameter, or if this user is not root.
     ///
     /// # Panics
-    /// When no process can be started.
+    /// When root cannot change the parameter, or no process can be started.
     #[must_use]
     pub fn new() -> Option<Self> {
-        let mut parameter = File::options().read(true).write(true).open(PARAMETER).ok()?;
+        if !Path::new(PARAMETER).exists() || !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let mut parameter = File::options().read(true).write(true).open(PARAMETER).expect("the parameter");
         parameter.lock().expect("a lock");
         let mut before = String::new();
         parameter.read_to_string(&mut before).expect("the parameter");
-        // It is in another group, and deaf to signals: what ends a test that takes too long must not end it.
+        // It is in another group, and ignores signals: what ends a test that takes too long must not end it.
         let mut keeper = Command::new("sh");
         keeper.args(["-c", "trap '' HUP INT TERM; read -r line; printf %s \"$1\"", "sh", before.trim()]);
         std::os::unix::process::CommandExt::process_group(&mut keeper, 0);
         let shared = parameter.try_clone().expect("a descriptor");
         let keeper = keeper.stdin(Stdio::piped()).stdout(shared).spawn().expect("a shell");
         let on = Self { keeper, parameter };
-        on.parameter.write_all_at(b"Y", 0).ok()?;
+        on.parameter.write_all_at(b"Y", 0).expect("FUSE over io_uring is switched on");
         Some(on)
     }
 }
