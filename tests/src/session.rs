@@ -203,23 +203,22 @@ impl Session {
         Finished::of(&mut command).succeeded();
         match transport {
             // A thread has its name a moment after it was started.
-            Transport::Device => until("our own loop to serve", || self.has_thread("fuse-")),
-            Transport::Rings => assert!(self.has_thread("fuse-ring-"), "requests come over io_uring"),
-            Transport::Fuser => until("the crate fuser to serve", || self.has_thread("fuser")),
+            Transport::Device => until("our own loop to serve", || self.has_thread(|name| name.starts_with("fuse-"))),
+            Transport::Rings => {
+                assert!(self.has_thread(|name| name.starts_with("fuse-ring-")), "requests come over io_uring")
+            }
+            Transport::Fuser => until("the crate fuser to serve", || self.has_thread(|name| name == "fuser")),
         }
         drop(rings);
         point
     }
 
-    /// Whether a process of the session has a thread whose name begins with `name`.
-    fn has_thread(&self, name: &str) -> bool {
+    /// Whether a process of the session has a thread with such a name.
+    fn has_thread(&self, is_one: impl Fn(&str) -> bool) -> bool {
+        let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
         self.traces().processes().iter().any(|process| {
             let tasks = std::fs::read_dir(format!("/proc/{}/task", process.pid.as_raw_nonzero()));
-            tasks
-                .into_iter()
-                .flatten()
-                .flatten()
-                .any(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.starts_with(name)))
+            tasks.into_iter().flatten().flatten().any(|task| name(task).is_ok_and(|name| is_one(name.trim_end())))
         })
     }
 
