@@ -11,7 +11,8 @@ use crate::state::State;
 /// Returns the snapshots that can be used.
 ///
 /// A committed snapshot that has lost its directory is made again from its pin. One that has lost its pin is pinned again if
-/// the store has its layers, and forgotten if not; containerd then unpacks its layers again when an image needs them.
+/// the store has its layers, and forgotten if not; containerd then unpacks its layers again when an image needs them. A
+/// snapshot that is not committed has no pin.
 pub(crate) fn healed(
     state: &State,
     store: &Store,
@@ -24,11 +25,19 @@ pub(crate) fn healed(
     let mut pinned = Vec::new();
     for pin in pins.list()? {
         let Some(id) = state.id_of(&pin.holder) else { continue };
-        if !snapshots.contains_key(&id) {
-            let Ok(record) = serde_json::from_str::<Record>(&pin.note) else { continue };
-            tracing::warn!("snapshot {:?} had lost its record, which is made again", record.name);
-            state.create(&id, &record, |_| Ok(()))?;
-            snapshots.insert(id.clone(), record);
+        match snapshots.get(&id) {
+            Some(record) if record.kind == Kind::Committed => {}
+            // A commit that was interrupted before its record was written.
+            Some(_) => {
+                pins.remove(&pin.holder)?;
+                continue;
+            }
+            None => {
+                let Ok(record) = serde_json::from_str::<Record>(&pin.note) else { continue };
+                tracing::warn!("snapshot {:?} had lost its record, which is made again", record.name);
+                state.create(&id, &record, |_| Ok(()))?;
+                snapshots.insert(id.clone(), record);
+            }
         }
         pinned.push(id);
     }
@@ -138,6 +147,20 @@ mod tests {
         let layers = || Store::open(&root.join("store")).unwrap().layers().list().unwrap();
         Store::open(&root.join("store")).unwrap().collect(false).unwrap();
         assert_eq!(layers(), [DiffId(layer_store::Digest::of(&[0; 1024]))]);
+    }
+
+    #[test]
+    fn a_commit_that_was_interrupted_before_its_record_was_written_leaves_no_pin() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let active = Record::new("default/3/key", "", Kind::Active, BTreeMap::new());
+        {
+            let (state, store) = (State::open(&root.join("state")).unwrap(), Store::open(&root.join("store")).unwrap());
+            state.create("ab", &active, |_| Ok(())).unwrap();
+            pin(&state, &store, "ab", &committed(&store)).unwrap();
+        }
+        assert_eq!(healed_again(root), [active]);
+        assert!(Store::open(&root.join("store")).unwrap().pins().list().unwrap().is_empty());
     }
 
     #[test]
