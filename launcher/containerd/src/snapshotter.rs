@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::filter::Filters;
 use crate::heal;
 use crate::record::{Kind, Moment, REF, Record};
-use crate::state::State;
+use crate::state::{CommitError, State};
 use crate::store::StoreOptions;
 use crate::table::{self, Reservation, Snapshot, Table};
 use crate::upper::{self, RootAttributes};
@@ -107,19 +107,26 @@ impl Snapshotter {
         }
         let (reservation, _) = Reservation::new(&self.table, "", |_| name.to_owned())?;
         let store = self.store.open()?.with_purpose("containerd, which adds a layer");
-        let committed = self.add_layer(&store, &reservation.name, &snapshot, labels).and_then(|record| {
+        let pinned = self.add_layer(&store, &reservation.name, &snapshot, labels).and_then(|record| {
             heal::pin(&self.state, &store, &snapshot.id, &record)?;
-            self.state.save(&snapshot.id, &record)?;
+            Ok(record)
+        });
+        let committed = pinned.map_err(CommitError::Undone).and_then(|record| {
+            self.state.save_commit(&snapshot.id, &record, &snapshot.record)?;
             Ok(record)
         });
         match committed {
             Ok(record) => reservation.fill(Snapshot { id: snapshot.id.clone(), record }, Some(key)),
-            Err(error) => {
+            Err(CommitError::Undone(error)) => {
                 // Nothing else needs the layer, if there is one.
                 self.has_garbage.store(true, Ordering::Relaxed);
-                self.unpin(&store, &snapshot.id);
+                if let Err(error) = self.unpin(&store, &snapshot.id) {
+                    tracing::warn!("{error}");
+                }
                 return Err(error);
             }
+            // The pin stays: if the record says "committed" after a restart, what was written is only in the layer.
+            Err(CommitError::Unknown(error)) => return Err(error),
         }
         self.state.drop_upper(&snapshot.id);
         Ok(())
@@ -152,32 +159,31 @@ impl Snapshotter {
     pub(crate) fn remove(&self, key: &str) -> Result<(), Error> {
         // A commit of it ends first.
         let _turn = self.changing.wait_for(key);
-        let snapshot = {
-            let mut table = self.table();
-            let snapshot = table.get(key)?.clone();
-            if table.has_children(key) {
-                return Err(Error::Precondition { name: key.to_owned(), cause: "has snapshots on top of it" });
-            }
-            self.state.retire(&snapshot.id)?;
-            table.remove(key);
-            // Also one whose parent was lost.
-            let is_last = snapshot.record.kind == Kind::Committed || table.committed(&snapshot.record.parent).is_err();
-            self.has_garbage.fetch_or(is_last, Ordering::Relaxed);
-            snapshot
-        };
-        // It is gone in any case: a pin of it no longer keeps anything.
-        match self.store.open() {
-            Ok(store) => self.unpin(&store, &snapshot.id),
-            Err(error) => tracing::warn!("{error}"),
+        let (reservation, snapshot) = Reservation::taking(&self.table, key)?;
+        if let Err(error) = self.state.retire(&snapshot.id) {
+            reservation.fill(snapshot, None);
+            return Err(error);
         }
-        self.state.delete(&snapshot.id);
+        drop(reservation);
+        let Snapshot { id, record } = snapshot;
+        // Also one whose parent was lost.
+        let may_free = record.kind == Kind::Committed || self.table().committed(&record.parent).is_err();
+        self.delete(&id);
+        self.has_garbage.fetch_or(may_free, Ordering::Relaxed);
         Ok(())
     }
 
-    fn unpin(&self, store: &Store, id: &str) {
-        if let Err(error) = store.pins().remove(&self.state.directory(id)) {
-            tracing::warn!("{error}");
+    /// Deletes a snapshot that was taken away, with its pin. If the pin stays, so does the directory: the next start would
+    /// make the snapshot again from a pin alone.
+    fn delete(&self, id: &str) {
+        match self.store.open().map_err(Error::from).and_then(|store| self.unpin(&store, id)) {
+            Ok(()) => self.state.delete(id),
+            Err(error) => tracing::warn!("{error}; the next start tries again to free what a removed snapshot needed"),
         }
+    }
+
+    fn unpin(&self, store: &Store, id: &str) -> Result<(), Error> {
+        Ok(store.pins().remove(&self.state.directory(id))?)
     }
 
     /// Returns what is known about a snapshot.
@@ -316,7 +322,7 @@ impl Snapshotter {
     /// Removes a snapshot that is not in the table.
     fn discard(&self, id: &str) {
         match self.state.retire(id) {
-            Ok(()) => self.state.delete(id),
+            Ok(()) => self.delete(id),
             Err(error) => tracing::warn!("{error}"),
         }
     }
@@ -412,6 +418,58 @@ mod tests {
         fs::remove_dir_all(&record).unwrap();
         fixture.all.commit("other", "second", Labels::new()).unwrap();
         assert_eq!((fixture.names().len(), fixture.pins()), (2, 2));
+    }
+
+    #[test]
+    fn a_commit_whose_record_is_not_safe_on_disk_is_undone_or_survives_a_restart() {
+        let fixture = Fixture::new();
+        fixture.active("key", "text");
+        let id = fixture.all.table().get("key").unwrap().id.clone();
+        for (syncs_to_fail, pins) in [(1, 0), (2, 1)] {
+            crate::state::SYNCS_TO_FAIL.set(syncs_to_fail);
+            fixture.all.commit("name", "key", Labels::new()).unwrap_err();
+            assert_eq!((fixture.names(), fixture.pins()), (vec!["key".to_owned()], pins));
+            let state = &fixture.all.state;
+            assert_eq!(state.load().unwrap()[0].1.kind, Kind::Active);
+        }
+        let Fixture { directory, all } = fixture;
+        drop(all);
+        let again = Fixture { all: Fixture::open(directory.path()), directory };
+        assert!(again.all.state.upper(&id).join("file").exists(), "what was written is there");
+        assert_eq!((again.names(), again.pins()), (vec!["key".to_owned()], 0));
+        again.all.commit("name", "key", Labels::new()).unwrap();
+        assert_eq!((again.names(), again.pins()), (vec!["name".to_owned()], 1));
+    }
+
+    #[test]
+    fn a_snapshot_whose_removal_fails_is_still_there_and_can_be_removed() {
+        let fixture = Fixture::new();
+        fixture.active("key", "text");
+        fixture.all.commit("name", "key", Labels::new()).unwrap();
+        crate::state::SYNCS_TO_FAIL.set(1);
+        fixture.all.remove("name").unwrap_err();
+        assert_eq!((fixture.names(), fixture.pins()), (vec!["name".to_owned()], 1));
+        fixture.all.remove("name").unwrap();
+        assert_eq!((fixture.names().len(), fixture.pins()), (0, 0));
+    }
+
+    #[test]
+    fn a_removed_snapshot_whose_pin_stayed_is_not_made_again() {
+        let fixture = Fixture::new();
+        fixture.active("key", "text");
+        fixture.all.commit("name", "key", Labels::new()).unwrap();
+        // The store cannot be opened at this moment.
+        let (store, aside) = (fixture.directory.path().join("store"), fixture.directory.path().join("aside"));
+        fs::rename(&store, &aside).unwrap();
+        fs::write(&store, "").unwrap();
+        fixture.all.remove("name").unwrap();
+        fs::remove_file(&store).unwrap();
+        fs::rename(&aside, &store).unwrap();
+        assert_eq!((fixture.names().len(), fixture.pins()), (0, 1));
+        let Fixture { directory, all } = fixture;
+        drop(all);
+        let again = Fixture { all: Fixture::open(directory.path()), directory };
+        assert_eq!((again.names().len(), again.pins()), (0, 0));
     }
 
     #[test]

@@ -33,6 +33,15 @@ use crate::record::{Kind, Record};
 
 const RECORD: &str = "record.json";
 
+/// Why a commit was not recorded.
+#[derive(Debug)]
+pub(crate) enum CommitError {
+    /// The old record is in place.
+    Undone(Error),
+    /// The record may be either: after a restart the snapshot may be committed.
+    Unknown(Error),
+}
+
 /// The directory, locked by this process.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -150,11 +159,14 @@ impl State {
                     fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(Error::io(&path))?;
                 }
             }
-            write_record(&new, record)?;
+            write_record(&new, record)?.sync()?;
             prepare(&new)?;
             let place = self.directory(id);
+            let all = Directory::open(&self.root.join("snapshots"))?;
             fs::rename(&new, &place).map_err(Error::io(&place))?;
-            sync(&self.root.join("snapshots"))
+            all.sync().inspect_err(|_| {
+                let _ = fs::rename(&place, &new);
+            })
         };
         let outcome = made();
         if outcome.is_err() {
@@ -165,7 +177,21 @@ impl State {
 
     /// Replaces the record of a snapshot.
     pub(crate) fn save(&self, id: &str, record: &Record) -> Result<(), Error> {
-        write_record(&self.directory(id), record)
+        write_record(&self.directory(id), record)?.sync()
+    }
+
+    /// Replaces the record of a snapshot by that of a commit. If this fails, the old record is in place again; the error is
+    /// [`CommitError::Unknown`] if that fails too.
+    pub(crate) fn save_commit(&self, id: &str, record: &Record, old: &Record) -> Result<(), CommitError> {
+        let directory = self.directory(id);
+        let replaced = write_record(&directory, record).map_err(CommitError::Undone)?;
+        replaced.sync().map_err(|error| match self.save(id, old) {
+            Ok(()) => CommitError::Undone(error),
+            Err(again) => {
+                tracing::warn!("{again}; the record may say that the snapshot is committed");
+                CommitError::Unknown(error)
+            }
+        })
     }
 
     /// Deletes what was written to a snapshot that is now a layer. If this fails, the next start tries again.
@@ -179,11 +205,17 @@ impl State {
         }
     }
 
-    /// Takes a snapshot away, so that it no longer exists. [`State::delete`] frees its space.
+    /// Takes a snapshot away, so that it no longer exists. [`State::delete`] frees its space. A call that has failed can be
+    /// repeated.
     pub(crate) fn retire(&self, id: &str) -> Result<(), Error> {
-        let place = self.directory(id);
-        fs::rename(&place, self.root.join("removed").join(id)).map_err(Error::io(&place))?;
-        sync(&self.root.join("snapshots"))
+        let (place, removed) = (self.directory(id), self.root.join("removed").join(id));
+        let all = Directory::open(&self.root.join("snapshots"))?;
+        match fs::rename(&place, &removed) {
+            // An earlier call moved it, and could not sync.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && removed.exists() => {}
+            moved => moved.map_err(Error::io(&place))?,
+        }
+        all.sync()
     }
 
     /// Deletes a snapshot that was taken away. If this fails, the next start does it.
@@ -208,21 +240,47 @@ fn empty(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn write_record(directory: &Path, record: &Record) -> Result<(), Error> {
+/// Replaces a record. If this fails, the old one is still there. The directory must then be synced.
+fn write_record(directory: &Path, record: &Record) -> Result<Directory, Error> {
     let path = directory.join(RECORD);
     let text = serde_json::to_vec(record).unwrap_or_default();
+    let open = Directory::open(directory)?;
     let write = || {
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         file.write_all(&text)?;
         file.as_file().sync_all()?;
         file.persist(&path)?;
-        File::open(directory)?.sync_all()
+        Ok(open)
     };
     write().map_err(Error::io(&path))
 }
 
-fn sync(directory: &Path) -> Result<(), Error> {
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(Error::io(directory))
+/// A directory that is open before something in it is renamed, so that after that only its sync can fail.
+#[derive(Debug)]
+struct Directory {
+    path: PathBuf,
+    file: File,
+}
+
+impl Directory {
+    fn open(path: &Path) -> Result<Self, Error> {
+        Ok(Self { path: path.to_owned(), file: File::open(path).map_err(Error::io(path))? })
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        #[cfg(test)]
+        if SYNCS_TO_FAIL.get() > 0 {
+            SYNCS_TO_FAIL.set(SYNCS_TO_FAIL.get() - 1);
+            return Err(Error::io(&self.path)(io::ErrorKind::StorageFull.into()));
+        }
+        self.file.sync_all().map_err(Error::io(&self.path))
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many of this thread's next syncs of directories fail, as on a disk that fails.
+    pub(crate) static SYNCS_TO_FAIL: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
 #[cfg(test)]
@@ -266,6 +324,29 @@ mod tests {
         }
         let mut damaged = fs::read_dir(directory.path().join("damaged")).unwrap();
         assert!(damaged.next().unwrap().unwrap().file_name().to_string_lossy().starts_with("y-"));
+    }
+
+    #[test]
+    fn a_snapshot_whose_place_cannot_be_synced_is_not_there_and_a_removal_can_be_repeated() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(directory.path()).unwrap();
+        let fail_next = || SYNCS_TO_FAIL.set(1);
+        let count = |name: &str| fs::read_dir(directory.path().join(name)).unwrap().count();
+        let create = || {
+            let prepare = |_: &Path| {
+                fail_next();
+                Ok(())
+            };
+            state.create("aa", &record("a", Kind::Active), prepare)
+        };
+        create().unwrap_err();
+        assert_eq!((count("snapshots"), count("new")), (0, 0));
+        state.create("aa", &record("a", Kind::Active), |_| Ok(())).unwrap();
+        fail_next();
+        state.retire("aa").unwrap_err();
+        state.retire("aa").unwrap();
+        assert_eq!((count("snapshots"), count("removed")), (0, 1));
+        state.retire("bb").unwrap_err();
     }
 
     #[test]

@@ -19,11 +19,11 @@ pub(crate) struct Snapshot {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     snapshots: BTreeMap<String, Snapshot>,
-    /// Names of snapshots that are being made, each with the name of its parent.
+    /// Names of snapshots that are being made or removed, each with the name of its parent.
     reserved: BTreeMap<String, String>,
 }
 
-/// A name that nothing else can get, for a snapshot that is being made. Its parent cannot be removed meanwhile.
+/// A name that nothing else can get, for a snapshot that is being made or removed. Its parent cannot be removed meanwhile.
 #[derive(Debug)]
 pub(crate) struct Reservation<'a> {
     table: &'a Mutex<Table>,
@@ -45,6 +45,19 @@ impl<'a> Reservation<'a> {
         locked.must_be_free(&name)?;
         locked.reserved.insert(name.clone(), parent.to_owned());
         Ok((Self { table, name, is_filled: false }, below))
+    }
+
+    /// Takes a snapshot that is to be removed out of the table. Its name stays reserved, so its parent cannot be removed
+    /// before it is.
+    pub(crate) fn taking(table: &'a Mutex<Table>, name: &str) -> Result<(Self, Snapshot), Error> {
+        let mut locked = lock(table);
+        let snapshot = locked.get(name)?.clone();
+        if locked.has_children(name) {
+            return Err(Error::Precondition { name: name.to_owned(), cause: "has snapshots on top of it" });
+        }
+        locked.remove(name);
+        locked.reserved.insert(name.to_owned(), snapshot.record.parent.clone());
+        Ok((Self { table, name: name.to_owned(), is_filled: false }, snapshot))
     }
 
     /// Adds the snapshot with this name. One named `replaced` disappears at the same moment.
