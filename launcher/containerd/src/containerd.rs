@@ -21,6 +21,9 @@ use crate::state::State;
 /// For how long containerd keeps what a pull that was killed has given it.
 const LEASE: Duration = Duration::from_secs(3600);
 
+/// For how long is waited for containerd to remove what it was given by a pull that failed.
+const REMOVAL: Duration = Duration::from_secs(10);
+
 /// For how long containerd may take to connect to a snapshotter again (it waits 3 s between attempts), and the pause between
 /// two questions.
 const RECONNECTING: Duration = Duration::from_secs(30);
@@ -83,11 +86,14 @@ impl Containerd {
         Ok(())
     }
 
-    pub(crate) async fn release(&mut self) {
+    /// Ends what [`Containerd::hold`] began. Unless the image `is_named`, containerd then removes what it was given.
+    pub(crate) async fn release(&mut self, is_named: bool) {
         let Some(lease) = self.lease.take() else { return };
         let id = lease.to_str().unwrap_or_default().to_owned();
-        // It expires by itself.
-        let _ = self.leases().delete(self.request(DeleteRequest { id, sync: false })).await;
+        let mut leases = self.leases();
+        let deleted = leases.delete(self.request(DeleteRequest { id, sync: !is_named }));
+        // It expires by itself, and containerd goes on with a removal that is not waited for.
+        let _ = tokio::time::timeout(REMOVAL, deleted).await;
     }
 
     /// Makes snapshots of a stack of layers that the snapshotter must have. `chains` are their chain ids, bottom first.
@@ -96,18 +102,18 @@ impl Containerd {
         for chain in chains {
             self.keep(chain).await?;
         }
-        let mut missing = 0;
+        let mut present = 0;
         for chain in chains {
             if !self.has(chain).await? {
                 break;
             }
-            missing += 1;
+            present += 1;
         }
         // If the snapshotter has lost its state, containerd still has these names, and would make no snapshots for them.
-        for chain in chains[missing..].iter().rev() {
+        for chain in chains[present..].iter().rev() {
             self.forget(chain).await;
         }
-        for (at, chain) in chains.iter().enumerate().skip(missing) {
+        for (at, chain) in chains.iter().enumerate().skip(present) {
             let parent = at.checked_sub(1).map_or("", |below| chains[below].as_str());
             self.make_one_ready(chain, parent).await?;
         }

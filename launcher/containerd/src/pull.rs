@@ -100,11 +100,19 @@ impl Pull {
         let reference = pulled.references.first().context("the image has no name")?;
         runtime.block_on(async {
             containerd.hold().await?;
-            let given = tokio::select! {
-                given = give(&containerd, &store, &pulled, reference, &self.snapshotter) => given,
-                () = cancelled(&cancellation) => Err(PullError::Cancelled).context("pull"),
-            };
-            containerd.release().await;
+            let given = async {
+                let manifest = tokio::select! {
+                    manifest = give(&containerd, &store, &pulled, &self.snapshotter) => manifest?,
+                    () = cancelled(&cancellation) => return Err(PullError::Cancelled).context("pull"),
+                };
+                if cancellation.is_cancelled() {
+                    return Err(PullError::Cancelled).context("pull");
+                }
+                // From here a signal comes too late: containerd may carry out a call that is dropped.
+                containerd.name(&reference.to_string(), &manifest).await
+            }
+            .await;
+            containerd.release(given.is_ok()).await;
             given
         })?;
         self.report(reference, &pulled, json)
@@ -162,14 +170,13 @@ async fn cancelled(cancellation: &Cancellation) {
     }
 }
 
-/// Gives an image of the store to containerd: snapshots first, and its name last.
+/// Gives an image of the store to containerd: snapshots first. Returns the manifest, which is to be named.
 async fn give(
     containerd: &Containerd,
     store: &Store,
     pulled: &Acquired,
-    reference: &Reference,
     snapshotter: &str,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Document> {
     let mut chains: Vec<Digest> = Vec::new();
     for layer in &pulled.layers {
         chains.push(chain::extended(chains.last(), &layer.diff_id));
@@ -186,7 +193,7 @@ async fn give(
         chains.last().map_or_else(HashMap::new, |top| leads_to(&format!("snapshot.{snapshotter}"), top.clone()));
     containerd.put(&config, snapshot).await?;
     containerd.put(&manifest, leads_to("content.config", config_digest.to_string())).await?;
-    containerd.name(&reference.to_string(), &manifest).await
+    Ok(manifest)
 }
 
 fn document(store: &Store, digest: &Digest, default_type: &str) -> anyhow::Result<Document> {
