@@ -61,8 +61,7 @@ pub(crate) struct Record {
     pub(crate) labels: BTreeMap<String, String>,
     /// The layers of the store, bottom first: those that a committed snapshot consists of, or those below another one.
     pub(crate) layers: Vec<DiffId>,
-    /// The key of the active snapshot that was committed as this one. containerd repeats a commit whose answer it did not
-    /// get.
+    /// The key of the active snapshot that was committed as this one: the same call can come again, if its answer was lost.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) made_of: String,
 }
