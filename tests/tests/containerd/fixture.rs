@@ -247,8 +247,20 @@ impl Node {
     /// Runs a script in a running container. Returns its output.
     pub(crate) fn exec(&self, id: &str, script: &str) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        const END: &str = "<end of the output>";
         let process = format!("exec-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        self.ok(&["task", "exec", "--exec-id", &process, &self.id(id), "/bin/sh", "-ec", script])
+        // `ctr` may end before it has printed everything, so the shim writes to a file. Errors would go there too.
+        let log = self.session.work("outputs").join(&process);
+        let uri = format!("file://{}", log.display());
+        let script = format!("exec 2> /dev/null\n{script}\necho '{END}'");
+        self.ok(&["task", "exec", "--exec-id", &process, "--log-uri", &uri, &self.id(id), "/bin/sh", "-ec", &script]);
+        let mut output = String::new();
+        until("the output of a command", || {
+            output = std::fs::read_to_string(&log).unwrap_or_default();
+            output.ends_with(&format!("{END}\n"))
+        });
+        output.truncate(output.len() - END.len() - 1);
+        output
     }
 
     pub(crate) fn end(&self, id: &str) {

@@ -27,9 +27,14 @@ systemctl enable --quiet --now lamina-containerd.socket lamina-containerd contai
 "#;
 
 /// What is asked of a container, and of new ones. Their numbers differ, because the names of containers and of commands in
-/// them are used once.
+/// them are used once. `ctr task exec` may end before it has printed everything, so the shim writes to a file.
 const CALLS: &str = r#"set -e
-look() { ctr task exec --exec-id look$1 a /bin/sh -c 'tail -c 4 /large; cat /etc/layer'; }
+answer() { until ctr snapshot --snapshotter lamina ls > /dev/null 2>&1; do sleep 1; done; }
+look() {
+    ctr task exec --exec-id look$1 --log-uri file:///run/look$1 a /bin/sh -c 'tail -c 4 /large; cat /etc/layer; echo ok'
+    until grep -q '^ok$' /run/look$1; do sleep 1; done
+    grep -v '^ok$' /run/look$1
+}
 new() { ctr run --rm --snapshotter lamina test.test/one:1 new$1 /bin/sh -c 'tail -c 4 /large; cat /etc/layer'; }
 "#;
 
@@ -38,14 +43,14 @@ ctr image import --snapshotter lamina --index-name test.test/one:1 /programs/ima
 ctr run --detach --null-io --snapshotter lamina test.test/one:1 a /bin/sleep 100000
 echo began; look 1
 systemctl restart lamina-containerd
-echo restarted; look 2; new 1
+echo restarted; look 2; answer; new 1
 systemctl kill --kill-who=main --signal=KILL lamina-containerd
-echo killed; look 3; new 2
+echo killed; look 3; answer; new 2
 systemctl stop lamina-containerd.socket lamina-containerd
 echo stopped; look 4
 systemctl start lamina-containerd.socket lamina-containerd
 ctr task exec --exec-id write a /bin/sh -c 'echo written > /etc/layer'
-echo started; look 5; new 3
+echo started; look 5; answer; new 3
 sync
 "#;
 
