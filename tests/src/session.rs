@@ -205,7 +205,7 @@ impl Session {
             // A thread has its name a moment after it was started.
             Transport::Device => until("our own loop to serve", || self.has_thread(|name| name.starts_with("fuse-"))),
             Transport::Rings => {
-                assert!(self.has_thread(|name| name.starts_with("fuse-ring-")), "requests come over io_uring")
+                until("requests to come over io_uring", || self.has_thread(|name| name.starts_with("fuse-ring-")));
             }
             Transport::Fuser => until("the crate fuser to serve", || self.has_thread(|name| name == "fuser")),
         }

@@ -107,7 +107,9 @@ impl Engine for Container {
             Choice::Forced(name) => Format::of(name),
             Choice::Auto => None,
         };
-        let formats = probe::formats(self, &runtime, host, wanted, if single { SINGLE_ID } else { HOST })?;
+        let asked = matches!(&request.engine, Choice::Forced(name) if name == self.name());
+        let accelerator = if single { SINGLE_ID } else { HOST };
+        let formats = probe::formats(self, &runtime, host, wanted, accelerator, asked)?;
         let mut accelerators = Vec::new();
         let mut notices = Vec::new();
         // What it costs to run without it is said below, in one line.

@@ -31,7 +31,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const FILE: &str = "probe";
 
 /// Returns the formats that work, the best first: only `wanted` if that is given, and otherwise only the first one,
-/// unless everything is to be tried.
+/// unless everything is to be tried. If all that was tried lately has failed, it is tried again only if containers are
+/// `asked` for: a run of a VM only mentions them.
 ///
 /// # Errors
 /// None works; says why the best one does not.
@@ -41,6 +42,7 @@ pub(super) fn formats(
     host: &Host<'_>,
     wanted: Option<Format>,
     accelerator: &'static str,
+    asked: bool,
 ) -> Result<Vec<Format>, Failure> {
     let wanted: Vec<Format> =
         Format::ALL.into_iter().filter(|format| wanted.is_none_or(|wanted| wanted == *format)).collect();
@@ -50,7 +52,7 @@ pub(super) fn formats(
     let what = |format: Format| format!("container {} {accelerator}{account}", format.name());
     let mut works = Vec::new();
     let mut first_failure = None;
-    // A failure that is remembered only saves the attempt while something else works.
+    // A failure that is remembered saves the attempt while something else works, or is asked for.
     for remembers in [!host.thorough, false] {
         for format in wanted.iter().copied() {
             let known = ProbeCache::of(host.cache).get(&what(format), &with).filter(|_| remembers);
@@ -74,7 +76,7 @@ pub(super) fn formats(
                 break;
             }
         }
-        if !works.is_empty() || host.thorough {
+        if !works.is_empty() || host.thorough || !asked {
             break;
         }
     }
