@@ -51,40 +51,27 @@ impl Transport {
 /// Makes two tests of each function that is named: by our own loop over `/dev/fuse`, and by `fuser`.
 #[macro_export]
 macro_rules! on_transports {
-    ($($test:ident),+ $(,)?) => { $(
-        mod $test {
-            #[test]
-            fn device() {
-                $crate::Transport::Device.during(super::$test);
-            }
-
-            #[test]
-            fn fuser() {
-                $crate::Transport::Fuser.during(super::$test);
-            }
-        }
-    )+ };
+    ($($test:ident),+ $(,)?) => { $( $crate::by_transports!($test: device Device, fuser Fuser); )+ };
 }
 
 /// Makes tests of each function that is named: one for each [`Transport`].
 #[macro_export]
 macro_rules! on_every_transport {
-    ($($test:ident),+ $(,)?) => { $(
+    ($($test:ident),+ $(,)?) => { $( $crate::by_transports!($test: device Device, io_uring Rings, fuser Fuser); )+ };
+}
+
+/// Makes a test of a function for each [`Transport`] that is named.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! by_transports {
+    ($test:ident: $($name:ident $transport:ident),+) => {
         mod $test {
-            #[test]
-            fn device() {
-                $crate::Transport::Device.during(super::$test);
-            }
-
-            #[test]
-            fn io_uring() {
-                $crate::Transport::Rings.during(super::$test);
-            }
-
-            #[test]
-            fn fuser() {
-                $crate::Transport::Fuser.during(super::$test);
-            }
+            $(
+                #[test]
+                fn $name() {
+                    $crate::Transport::$transport.during(super::$test);
+                }
+            )+
         }
-    )+ };
+    };
 }
