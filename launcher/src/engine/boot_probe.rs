@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::contract::{Engine, Event, Exit, Host};
 use super::plan::{KVM, Plan};
-use super::request::{Choice, RunRequest};
+use super::request::RunRequest;
 use crate::failure::{About, Failure};
 use crate::host::Boot;
 use crate::host::child;
@@ -262,8 +262,7 @@ pub(super) fn runs_by_kvm(
         let found = confinement_probe::support(program, account.as_ref(), &mut probes, host.thorough)?;
         Support { own_filter, ..found }
     };
-    let asked = matches!(&request.engine, Choice::Forced(name) if name == engine.name());
-    if !asked || host.thorough {
+    if !request.asks_for(engine.name()) || host.thorough {
         let confine = decision(host, &support);
         let probe = Probe { engine, program, machine: engine.name(), host, boot, confine };
         probe.kvm()?.map_err(needs_kvm)?;

@@ -140,6 +140,13 @@ pub(crate) struct RunRequest {
     pub(crate) explain: bool,
 }
 
+impl RunRequest {
+    /// Whether the run asks for this engine, and does not leave the choice to Lamina.
+    pub(super) fn asks_for(&self, engine: &str) -> bool {
+        matches!(&self.engine, Choice::Forced(name) if name == engine)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

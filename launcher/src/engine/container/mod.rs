@@ -107,9 +107,8 @@ impl Engine for Container {
             Choice::Forced(name) => Format::of(name),
             Choice::Auto => None,
         };
-        let asked = matches!(&request.engine, Choice::Forced(name) if name == self.name());
         let accelerator = if single { SINGLE_ID } else { HOST };
-        let formats = probe::formats(self, &runtime, host, wanted, accelerator, asked)?;
+        let formats = probe::formats(self, &runtime, host, wanted, accelerator, request.asks_for(self.name()))?;
         let mut accelerators = Vec::new();
         let mut notices = Vec::new();
         // What it costs to run without it is said below, in one line.
