@@ -20,16 +20,18 @@ pub(crate) fn healed(
 ) -> Result<BTreeMap<String, Record>, Error> {
     let mut snapshots: BTreeMap<String, Record> = loaded.into_iter().collect();
     let pins = store.pins();
-    // Before the pins are read: a snapshot that was being removed must not be made again from its pin.
-    state.finish_removals(|id| Ok(pins.remove(&state.directory(id))?))?;
+    // A snapshot that was being removed must not be made again from its pin.
+    let removed = state.finish_removals(|id| Ok(pins.remove(&state.directory(id))?))?;
     let mut pinned = Vec::new();
     for pin in pins.list()? {
-        let Some(id) = state.id_of(&pin.holder) else { continue };
+        let Some(id) = state.id_of(&pin.holder).filter(|id| !removed.contains(id)) else { continue };
         match snapshots.get(&id) {
             Some(record) if record.kind == Kind::Committed => {}
             // A commit that was interrupted before its record was written.
             Some(_) => {
-                pins.remove(&pin.holder)?;
+                if let Err(error) = pins.remove(&pin.holder) {
+                    tracing::warn!("{error}; the next start tries again to free the layer of an interrupted commit");
+                }
                 continue;
             }
             None => {
@@ -50,13 +52,13 @@ pub(crate) fn healed(
             Err(error @ Error::Store(StoreError::NoSuchLayer(_))) => {
                 tracing::warn!("snapshot {:?} is forgotten, because its layers are gone: {error}", record.name);
                 snapshots.remove(&id);
-                forget(state, store, &id)?;
+                forget(state, store, &id);
             }
             // A full disk, or an additional store that is not mounted yet: the next start tries again.
             Err(error) => tracing::warn!("the layers of snapshot {:?} are not pinned: {error}", record.name),
         }
     }
-    drop_twins(state, store, &mut snapshots)?;
+    drop_twins(state, store, &mut snapshots);
     detach_orphans(state, &mut snapshots)?;
     Ok(snapshots)
 }
@@ -81,17 +83,18 @@ pub(crate) fn pin(state: &State, store: &Store, id: &str, record: &Record) -> Re
     Ok(store.pins().add_layers(&state.directory(id), &record.purpose(), &record.layers, &note)?)
 }
 
-/// Removes a snapshot with its pin.
-fn forget(state: &State, store: &Store, id: &str) -> Result<(), Error> {
-    state.retire(id)?;
-    store.pins().remove(&state.directory(id))?;
-    state.delete(id);
-    Ok(())
+/// Removes a snapshot with its pin. What fails is tried again later: it must not keep the others from being used.
+fn forget(state: &State, store: &Store, id: &str) {
+    let unpinned = state.retire(id).and_then(|()| Ok(store.pins().remove(&state.directory(id))?));
+    match unpinned {
+        Ok(()) => state.delete(id),
+        Err(error) => tracing::warn!("{error}; the next start tries again to remove a snapshot that is of no use"),
+    }
 }
 
 /// A name belongs to one snapshot. After a loss, containerd may have made one again before the old one was healed: the
 /// newest is kept.
-fn drop_twins(state: &State, store: &Store, snapshots: &mut BTreeMap<String, Record>) -> Result<(), Error> {
+fn drop_twins(state: &State, store: &Store, snapshots: &mut BTreeMap<String, Record>) {
     let mut newest: BTreeMap<String, (String, Moment)> = BTreeMap::new();
     let mut twins = Vec::new();
     for (id, record) in snapshots.iter() {
@@ -103,9 +106,8 @@ fn drop_twins(state: &State, store: &Store, snapshots: &mut BTreeMap<String, Rec
     }
     for id in twins {
         snapshots.remove(&id);
-        forget(state, store, &id)?;
+        forget(state, store, &id);
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -211,6 +213,35 @@ mod tests {
     }
 
     #[test]
+    fn a_pin_that_cannot_be_removed_keeps_no_other_snapshot_from_being_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let open = || (State::open(&root.join("state")).unwrap(), Store::open(&root.join("store")).unwrap());
+        let (pin_of_removed, kept) = {
+            let (state, store) = open();
+            let kept = committed(&store);
+            for (id, name) in [("ab", "removed"), ("cd", &kept.name)] {
+                let record = Record { name: name.to_owned(), ..kept.clone() };
+                state.create(id, &record, |_| Ok(())).unwrap();
+                pin(&state, &store, id, &record).unwrap();
+            }
+            state.retire("ab").unwrap();
+            let holder = state.directory("ab");
+            (root.join("store/pins").join(layer_store::Digest::of(holder.as_os_str().as_encoded_bytes()).hex()), kept)
+        };
+        // A directory cannot be removed as a file.
+        fs::rename(&pin_of_removed, root.join("aside")).unwrap();
+        fs::create_dir(&pin_of_removed).unwrap();
+        assert_eq!(healed_again(root), std::slice::from_ref(&kept));
+        assert!(root.join("state/removed/ab").exists());
+        fs::remove_dir(&pin_of_removed).unwrap();
+        fs::rename(root.join("aside"), &pin_of_removed).unwrap();
+        assert_eq!(healed_again(root), [kept]);
+        assert!(!root.join("state/removed/ab").exists());
+        assert_eq!(open().1.pins().list().unwrap().len(), 1);
+    }
+
+    #[test]
     fn of_two_snapshots_with_one_name_the_newest_is_kept_and_the_other_is_forgotten_with_its_pin() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
@@ -233,7 +264,7 @@ mod tests {
             let store = Store::open(&root.join("store")).unwrap();
             assert_eq!(store.pins().list().unwrap().len(), 1);
             let state = State::open(&root.join("state")).unwrap();
-            forget(&state, &store, newer).unwrap();
+            forget(&state, &store, newer);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! It is a program of its own because gRPC would make `lamina` larger by a sixth for users who have no containerd.
 //!
 //! Modules, in the order of their dependencies: `api` (containerd's messages); `busy`, `chain`, `filter`, `error`, `store`; `record`, `state`, `table` (what is
-//! known about snapshots); `upper` (writes become layers), `view_server` and `views` (layers become directories), `heal`;
+//! known about snapshots); `upper` (writes become layers), `view_server` and `views` (layers become directories), `garbage`, `heal`;
 //! `snapshotter` (the calls), `service` (gRPC); `containerd` (calls to it); and the commands `serve` and `pull`.
 
 mod api;
@@ -13,6 +13,7 @@ mod chain;
 mod containerd;
 mod error;
 mod filter;
+mod garbage;
 mod heal;
 mod mounts;
 mod pull;

@@ -19,8 +19,11 @@ use crate::snapshotter::Snapshotter;
 use crate::store::StoreOptions;
 use crate::sys;
 
-/// How often views are looked at that nothing uses.
+/// How often views are looked at that nothing uses, and layers that a process used after their snapshots were removed.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// The longest pause between two looks if each fails.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// For how long calls that have begun may go on after a signal. containerd repeats calls that were cut off.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -85,15 +88,7 @@ impl Serve {
 async fn serve(snapshotter: Arc<Snapshotter>, socket: UnixListener) -> anyhow::Result<()> {
     socket.set_nonblocking(true)?;
     let socket = tokio::net::UnixListener::from_std(socket)?;
-    let looking = Arc::clone(&snapshotter);
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(LOOK).await;
-            let snapshotter = Arc::clone(&looking);
-            // A failure has been logged.
-            let _ = tokio::task::spawn_blocking(move || snapshotter.close_idle()).await;
-        }
-    });
+    tokio::spawn(tidy(Arc::clone(&snapshotter)));
     tracing::info!("ready");
     let service = SnapshotsServer::new(Service::new(snapshotter));
     let serving = Server::builder().serve_with_incoming_shutdown(service, UnixListenerStream::new(socket), ended());
@@ -106,6 +101,24 @@ async fn serve(snapshotter: Arc<Snapshotter>, socket: UnixListener) -> anyhow::R
         () = late => {}
     }
     Ok(())
+}
+
+/// Unmounts what is idle and frees what is garbage, again and again.
+async fn tidy(snapshotter: Arc<Snapshotter>) {
+    let mut pause = LOOK;
+    loop {
+        tokio::time::sleep(pause).await;
+        let snapshotter = Arc::clone(&snapshotter);
+        pause = match tokio::task::spawn_blocking(move || snapshotter.tidy()).await {
+            Ok(Ok(())) => LOOK,
+            Ok(Err(error)) => {
+                tracing::warn!("layers that nothing needs are not freed: {error}");
+                LONGEST_PAUSE.min(pause * 2)
+            }
+            // The thread has said why.
+            Err(_) => LONGEST_PAUSE.min(pause * 2),
+        };
+    }
 }
 
 /// Ends with the first signal that asks this process to end.

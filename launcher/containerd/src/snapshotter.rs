@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use layer_store::{DiffId, Digest, Footprint, Store};
 use crate::busy::Busy;
 use crate::error::Error;
 use crate::filter::Filters;
+use crate::garbage::Garbage;
 use crate::heal;
 use crate::record::{Kind, Moment, REF, Record};
 use crate::state::{CommitError, State};
@@ -38,8 +38,7 @@ pub(crate) struct Snapshotter {
     changing: Busy,
     /// Layers of the store that become snapshots: two pulls of one image make one.
     readying: Busy,
-    /// Whether layers may have become garbage.
-    has_garbage: AtomicBool,
+    garbage: Garbage,
 }
 
 impl Snapshotter {
@@ -55,8 +54,7 @@ impl Snapshotter {
             table: Mutex::new(Table::new(snapshots)),
             changing: Busy::default(),
             readying: Busy::default(),
-            // What a killed process has removed may not have been collected.
-            has_garbage: AtomicBool::new(true),
+            garbage: Garbage::expected(),
         })
     }
 
@@ -119,7 +117,7 @@ impl Snapshotter {
             Ok(record) => reservation.fill(Snapshot { id: snapshot.id.clone(), record }, Some(key)),
             Err(CommitError::Undone(error)) => {
                 // Nothing else needs the layer, if there is one.
-                self.has_garbage.store(true, Ordering::Relaxed);
+                self.garbage.expect();
                 if let Err(error) = self.unpin(&store, &snapshot.id) {
                     tracing::warn!("{error}");
                 }
@@ -169,7 +167,9 @@ impl Snapshotter {
         // Also one whose parent was lost.
         let may_free = record.kind == Kind::Committed || self.table().committed(&record.parent).is_err();
         self.delete(&id);
-        self.has_garbage.fetch_or(may_free, Ordering::Relaxed);
+        if may_free {
+            self.garbage.expect();
+        }
         Ok(())
     }
 
@@ -178,7 +178,9 @@ impl Snapshotter {
     fn delete(&self, id: &str) {
         match self.store.open().map_err(Error::from).and_then(|store| self.unpin(&store, id)) {
             Ok(()) => self.state.delete(id),
-            Err(error) => tracing::warn!("{error}; the next start tries again to free what a removed snapshot needed"),
+            Err(error) => {
+                tracing::warn!("{error}; the next collection tries again to free what a removed snapshot needed");
+            }
         }
     }
 
@@ -224,29 +226,28 @@ impl Snapshotter {
     }
 
     /// Frees what removed snapshots needed of the store, if nothing else needs it. containerd calls this at the end of its
-    /// own garbage collection.
+    /// own garbage collection. Idle views are unmounted first: they would hold their layers.
     pub(crate) fn cleanup(&self) -> Result<(), Error> {
-        if !self.has_garbage.swap(false, Ordering::Relaxed) {
-            return Ok(());
-        }
-        // An idle view would hold its layers. A server that still holds them may have ended at the next call.
-        let all_released = self.close_unused(Duration::ZERO);
-        let collected = self.store.open().and_then(|store| store.collect(false));
-        self.has_garbage.fetch_or(!all_released || collected.is_err(), Ordering::Relaxed);
-        let collected = collected?;
-        tracing::info!("freed {} bytes of the store", collected.bytes);
-        Ok(())
+        self.collect(|| self.close_unused(Duration::ZERO))
     }
 
-    /// Unmounts views that were not used for a while.
-    pub(crate) fn close_idle(&self) {
-        if !self.close_unused(IDLE) {
-            self.has_garbage.store(true, Ordering::Relaxed);
-        }
+    /// Unmounts views that were not used for a while, and frees what has become garbage without a call of containerd.
+    pub(crate) fn tidy(&self) -> Result<(), Error> {
+        self.close_unused(IDLE);
+        self.collect(|| ())
     }
 
-    fn close_unused(&self, idle: Duration) -> bool {
-        self.views.close_unused(idle, |base| self.table().uses(base))
+    fn collect(&self, prepare: impl FnOnce()) -> Result<(), Error> {
+        let prepare = |store: &Store| {
+            prepare();
+            // A pin that could not be removed with its snapshot.
+            self.state.finish_removals(|id| self.unpin(store, id)).map(drop)
+        };
+        self.garbage.collect(&self.store, prepare, |base| self.table().uses(base))
+    }
+
+    fn close_unused(&self, idle: Duration) {
+        self.views.close_unused(idle, |base| self.table().uses(base));
     }
 
     /// Commits the layers with the chain id `target` if the store has them. Returns whether they are committed now.
@@ -333,207 +334,4 @@ impl Snapshotter {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use layer_store::ExpectedLayer;
-
-    use super::*;
-
-    struct Fixture {
-        directory: tempfile::TempDir,
-        all: Snapshotter,
-    }
-
-    impl Fixture {
-        fn new() -> Self {
-            let directory = tempfile::tempdir().unwrap();
-            let all = Self::open(directory.path());
-            Self { directory, all }
-        }
-
-        fn open(root: &Path) -> Snapshotter {
-            Snapshotter::open(&root.join("state"), &root.join("run"), StoreOptions::at(&root.join("store"))).unwrap()
-        }
-
-        fn store(&self) -> Store {
-            Store::open(&self.directory.path().join("store")).unwrap()
-        }
-
-        /// Makes an active snapshot with a file in it.
-        fn active(&self, key: &str, content: &str) {
-            let mounts = self.all.prepare(key, "", Labels::new()).unwrap();
-            fs::write(Path::new(&mounts[0].source).join("file"), content).unwrap();
-        }
-
-        fn names(&self) -> Vec<String> {
-            self.all.table().records().map(|record| record.name.clone()).collect()
-        }
-
-        /// The holders of pins that exist.
-        fn pins(&self) -> usize {
-            self.store().pins().list().unwrap().len()
-        }
-    }
-
-    #[test]
-    fn a_commit_that_is_repeated_meanwhile_or_later_succeeds_and_makes_one_layer() {
-        let fixture = Fixture::new();
-        fixture.active("key", &"text".repeat(1 << 20));
-        std::thread::scope(|scope| {
-            let calls: Vec<_> =
-                (0..8).map(|_| scope.spawn(|| fixture.all.commit("name", "key", Labels::new()))).collect();
-            calls.into_iter().for_each(|call| call.join().unwrap().unwrap());
-        });
-        assert_eq!(fixture.names(), ["name"]);
-        assert_eq!((fixture.pins(), fixture.store().layers().list().unwrap().len()), (1, 1));
-        assert!(matches!(fixture.all.commit("other", "key", Labels::new()), Err(Error::NotFound(_))));
-        // And by a snapshotter that was started since.
-        let Fixture { directory, all } = fixture;
-        drop(all);
-        let again = Fixture { all: Fixture::open(directory.path()), directory };
-        again.all.commit("name", "key", Labels::new()).unwrap();
-        assert_eq!((again.names(), again.pins()), (vec!["name".to_owned()], 1));
-    }
-
-    #[test]
-    fn a_commit_that_fails_keeps_no_layer_and_can_be_repeated() {
-        let fixture = Fixture::new();
-        fixture.active("first", "1");
-        fixture.active("second", "2");
-        fixture.all.commit("name", "first", Labels::new()).unwrap();
-        fixture.all.cleanup().unwrap();
-        let refused = fixture.all.commit("name", "second", Labels::new());
-        assert!(matches!(refused, Err(Error::Exists(_))), "{refused:?}");
-        // A record that cannot be replaced: the layer is there by then.
-        let id = fixture.all.table().get("second").unwrap().id.clone();
-        let record = fixture.all.state.directory(&id).join("record.json");
-        fs::remove_file(&record).unwrap();
-        fs::create_dir_all(record.join("x")).unwrap();
-        fixture.all.commit("other", "second", Labels::new()).unwrap_err();
-        assert_eq!(fixture.pins(), 1);
-        assert_eq!(fixture.store().layers().list().unwrap().len(), 2);
-        fixture.all.cleanup().unwrap();
-        assert_eq!(fixture.store().layers().list().unwrap().len(), 1, "the layer of the failed commit is freed");
-        fs::remove_dir_all(&record).unwrap();
-        fixture.all.commit("other", "second", Labels::new()).unwrap();
-        assert_eq!((fixture.names().len(), fixture.pins()), (2, 2));
-    }
-
-    #[test]
-    fn a_commit_whose_record_is_not_safe_on_disk_is_undone_or_survives_a_restart() {
-        let fixture = Fixture::new();
-        fixture.active("key", "text");
-        let id = fixture.all.table().get("key").unwrap().id.clone();
-        for (syncs_to_fail, pins) in [(1, 0), (2, 1)] {
-            crate::state::SYNCS_TO_FAIL.set(syncs_to_fail);
-            fixture.all.commit("name", "key", Labels::new()).unwrap_err();
-            assert_eq!((fixture.names(), fixture.pins()), (vec!["key".to_owned()], pins));
-            let state = &fixture.all.state;
-            assert_eq!(state.load().unwrap()[0].1.kind, Kind::Active);
-        }
-        let Fixture { directory, all } = fixture;
-        drop(all);
-        let again = Fixture { all: Fixture::open(directory.path()), directory };
-        assert!(again.all.state.upper(&id).join("file").exists(), "what was written is there");
-        assert_eq!((again.names(), again.pins()), (vec!["key".to_owned()], 0));
-        again.all.commit("name", "key", Labels::new()).unwrap();
-        assert_eq!((again.names(), again.pins()), (vec!["name".to_owned()], 1));
-    }
-
-    #[test]
-    fn a_snapshot_whose_removal_fails_is_still_there_and_can_be_removed() {
-        let fixture = Fixture::new();
-        fixture.active("key", "text");
-        fixture.all.commit("name", "key", Labels::new()).unwrap();
-        crate::state::SYNCS_TO_FAIL.set(1);
-        fixture.all.remove("name").unwrap_err();
-        assert_eq!((fixture.names(), fixture.pins()), (vec!["name".to_owned()], 1));
-        fixture.all.remove("name").unwrap();
-        assert_eq!((fixture.names().len(), fixture.pins()), (0, 0));
-    }
-
-    #[test]
-    fn a_removed_snapshot_whose_pin_stayed_is_not_made_again() {
-        let fixture = Fixture::new();
-        fixture.active("key", "text");
-        fixture.all.commit("name", "key", Labels::new()).unwrap();
-        // The store cannot be opened at this moment.
-        let (store, aside) = (fixture.directory.path().join("store"), fixture.directory.path().join("aside"));
-        fs::rename(&store, &aside).unwrap();
-        fs::write(&store, "").unwrap();
-        fixture.all.remove("name").unwrap();
-        fs::remove_file(&store).unwrap();
-        fs::rename(&aside, &store).unwrap();
-        assert_eq!((fixture.names().len(), fixture.pins()), (0, 1));
-        let Fixture { directory, all } = fixture;
-        drop(all);
-        let again = Fixture { all: Fixture::open(directory.path()), directory };
-        assert_eq!((again.names().len(), again.pins()), (0, 0));
-    }
-
-    #[test]
-    fn a_removal_waits_for_a_commit_of_the_same_snapshot() {
-        let fixture = Fixture::new();
-        for round in 0..20 {
-            let (key, name) = (format!("key{round}"), format!("name{round}"));
-            fixture.active(&key, &"text".repeat(1 << 14));
-            let (committed, removed) = std::thread::scope(|scope| {
-                let commit = scope.spawn(|| fixture.all.commit(&name, &key, Labels::new()));
-                let remove = scope.spawn(|| fixture.all.remove(&key));
-                (commit.join().unwrap(), remove.join().unwrap())
-            });
-            assert!(
-                matches!((&committed, &removed), (Ok(()), Err(Error::NotFound(_))) | (Err(Error::NotFound(_)), Ok(()))),
-                "{committed:?} {removed:?}"
-            );
-            assert_eq!(fixture.all.stat(&name).is_ok(), committed.is_ok());
-        }
-        assert_eq!(fixture.pins(), fixture.names().len());
-    }
-
-    #[test]
-    fn a_layer_that_is_ready_is_never_on_a_parent_that_was_removed() {
-        let fixture = Fixture::new();
-        let store = fixture.store();
-        let ingest = |tar: &[u8]| store.layers().ingest(&mut &*tar, &ExpectedLayer::default()).unwrap().diff_id;
-        let below = ingest(&[0; 1024]);
-        let above = ingest(&[0; 10240]);
-        let chain_below = chain::extended(None, &below).to_string();
-        let chain_above = chain::extended(Some(&below.0), &above).to_string();
-        let labels = |chain: &str| Labels::from([(REF.to_owned(), chain.to_owned())]);
-        for _ in 0..50 {
-            let ready = fixture.all.prepare("n/1/extract-1 x", "", labels(&chain_below));
-            assert!(matches!(ready, Err(Error::Exists(_))), "{ready:?}");
-            let parent = format!("n/1/{chain_below}");
-            std::thread::scope(|scope| {
-                scope.spawn(|| fixture.all.prepare("n/2/extract-2 x", &parent, labels(&chain_above)));
-                scope.spawn(|| fixture.all.remove(&parent));
-            });
-            let names = fixture.names();
-            let is_whole = |record: &Record| record.parent.is_empty() || names.contains(&record.parent);
-            assert!(fixture.all.table().records().all(is_whole), "{names:?}");
-            for name in names.iter().rev() {
-                fixture.all.remove(name).unwrap();
-            }
-        }
-        assert_eq!(fixture.pins(), 0);
-    }
-
-    #[test]
-    fn labels_change_while_other_calls_go_on() {
-        let fixture = Fixture::new();
-        fixture.active("key", "text");
-        fixture.all.commit("name", "key", Labels::new()).unwrap();
-        std::thread::scope(|scope| {
-            for number in 0..4 {
-                let fixture = &fixture;
-                scope.spawn(move || {
-                    let label = number.to_string();
-                    fixture.all.update("name", |own| drop(own.insert(label, String::new()))).unwrap();
-                });
-            }
-        });
-        assert_eq!(fixture.all.stat("name").unwrap().labels.len(), 4, "no change is lost");
-    }
-}
+mod tests;

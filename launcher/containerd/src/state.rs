@@ -14,13 +14,14 @@
 //! A database would add nothing: a snapshot is a directory in any case, because its writes are. It gets its place by a
 //! rename when it is complete, and its record is always replaced as a whole; the record and the directory `snapshots` are
 //! synced before a call is answered. So a process that is killed, or a power cut, leaves a snapshot or none. What is in
-//! `new` and `removed` is deleted at the next start.
+//! `new` is deleted at the next start, and what is in `removed` by the next collection of garbage, too.
 //!
 //! The layers of a committed snapshot are kept in the store by a pin whose holder is the snapshot's directory, and the pin
 //! carries a copy of the record. So the directory alone decides what is kept, and committed snapshots survive the loss of
 //! this directory: at the next start they are made again from the pins (`heal.rs`). The pin of a snapshot in `removed` is
 //! deleted before the snapshot is.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -71,6 +72,10 @@ impl State {
                 empty(&path)?;
             }
         }
+        // They may be new. Otherwise the first snapshots would be lost with them.
+        for directory in [Some(root), root.parent()].into_iter().flatten() {
+            Directory::open(directory)?.sync()?;
+        }
         Ok(state)
     }
 
@@ -104,15 +109,26 @@ impl State {
         Ok(found)
     }
 
-    /// Deletes what killed processes were removing. Before that, `forget` is called with each id: something outside this
-    /// directory may still know the snapshot.
-    pub(crate) fn finish_removals(&self, mut forget: impl FnMut(&str) -> Result<(), Error>) -> Result<(), Error> {
+    /// Deletes what earlier calls and killed processes were removing. Before that, `forget` is called with each id: something
+    /// outside this directory may still know the snapshot. Returns the ids for which that failed; what they name stays.
+    pub(crate) fn finish_removals(
+        &self,
+        mut forget: impl FnMut(&str) -> Result<(), Error>,
+    ) -> Result<BTreeSet<String>, Error> {
         let removed = self.root.join("removed");
+        let mut left = BTreeSet::new();
         for entry in fs::read_dir(&removed).map_err(Error::io(&removed))? {
-            let id = entry.map_err(Error::io(&removed))?.file_name();
-            forget(&id.to_string_lossy())?;
+            let entry = entry.map_err(Error::io(&removed))?;
+            let id = entry.file_name().to_string_lossy().into_owned();
+            match forget(&id) {
+                Ok(()) => delete(&entry.path()),
+                Err(error) => {
+                    tracing::warn!("what the removed snapshot {id} needed of the store is not freed: {error}");
+                    left.insert(id);
+                }
+            }
         }
-        empty(&removed)
+        Ok(left)
     }
 
     /// Returns the directory of a snapshot.
@@ -205,39 +221,45 @@ impl State {
         }
     }
 
-    /// Takes a snapshot away, so that it no longer exists. [`State::delete`] frees its space. A call that has failed can be
-    /// repeated.
+    /// Takes a snapshot away, so that it no longer exists. [`State::delete`] frees its space. If this fails, the snapshot is
+    /// as it was.
     pub(crate) fn retire(&self, id: &str) -> Result<(), Error> {
-        let (place, removed) = (self.directory(id), self.root.join("removed").join(id));
+        let place = self.directory(id);
         let all = Directory::open(&self.root.join("snapshots"))?;
-        match fs::rename(&place, &removed) {
-            // An earlier call moved it, and could not sync.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && removed.exists() => {}
-            moved => moved.map_err(Error::io(&place))?,
+        fs::rename(&place, self.root.join("removed").join(id)).map_err(Error::io(&place))?;
+        if let Err(error) = all.sync() {
+            // Moving it back would not help: its pin ends with its place, so its layers may be gone already.
+            tracing::warn!(
+                "{error}; a power cut may bring the removed snapshot {id} back, until containerd removes it again"
+            );
         }
-        all.sync()
+        Ok(())
     }
 
-    /// Deletes a snapshot that was taken away. If this fails, the next start does it.
+    /// Deletes a snapshot that was taken away. If this fails, the next collection tries again.
     pub(crate) fn delete(&self, id: &str) {
-        let path = self.root.join("removed").join(id);
-        if let Err(error) = fs::remove_dir_all(&path) {
-            tracing::warn!("{}: {error}; the next start removes it", path.display());
-        }
+        delete(&self.root.join("removed").join(id));
     }
 }
 
-/// Deletes what is in a directory. What cannot be deleted, such as an immutable file of a container, stays with a warning.
+/// Deletes what is in a directory.
 fn empty(directory: &Path) -> Result<(), Error> {
     for entry in fs::read_dir(directory).map_err(Error::io(directory))? {
-        let path = entry.map_err(Error::io(directory))?.path();
-        let removed =
-            if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        if let Err(error) = removed {
-            tracing::warn!("{}: {error}; delete it by hand", path.display());
-        }
+        delete(&entry.map_err(Error::io(directory))?.path());
     }
     Ok(())
+}
+
+/// Deletes a file or a tree. What cannot be deleted, such as an immutable file of a container, stays with a warning.
+fn delete(path: &Path) {
+    let deleted = if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match deleted {
+        // Two calls may delete the same.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!("{}: {error}; delete it by hand", path.display());
+        }
+        _ => {}
+    }
 }
 
 /// Replaces a record. If this fails, the old one is still there. The directory must then be synced.
@@ -269,6 +291,10 @@ impl Directory {
 
     fn sync(&self) -> Result<(), Error> {
         #[cfg(test)]
+        if let Some(act) = AT_SYNC.take() {
+            act();
+        }
+        #[cfg(test)]
         if SYNCS_TO_FAIL.get() > 0 {
             SYNCS_TO_FAIL.set(SYNCS_TO_FAIL.get() - 1);
             return Err(Error::io(&self.path)(io::ErrorKind::StorageFull.into()));
@@ -281,6 +307,9 @@ impl Directory {
 thread_local! {
     /// How many of this thread's next syncs of directories fail, as on a disk that fails.
     pub(crate) static SYNCS_TO_FAIL: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+
+    /// What this thread does once before its next sync of a directory.
+    pub(crate) static AT_SYNC: std::cell::Cell<Option<Box<dyn FnOnce()>>> = const { std::cell::Cell::new(None) };
 }
 
 #[cfg(test)]
@@ -308,12 +337,15 @@ mod tests {
         fs::create_dir(directory.path().join("snapshots/y")).unwrap();
         drop(state);
         let state = State::open(directory.path()).unwrap();
+        let refuse = |_: &str| Err(Error::Invalid("no".into()));
+        assert_eq!(state.finish_removals(refuse).unwrap(), BTreeSet::from([second.clone()]));
+        assert!(directory.path().join("removed").join(&second).exists());
         let mut forgotten = Vec::new();
         let forget = |id: &str| {
             forgotten.push(id.to_owned());
             Ok(())
         };
-        state.finish_removals(forget).unwrap();
+        assert_eq!(state.finish_removals(forget).unwrap(), BTreeSet::new());
         assert_eq!(forgotten, [second]);
         let found = state.load().unwrap();
         assert_eq!(found, [(first.clone(), found[0].1.clone())]);
@@ -327,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_whose_place_cannot_be_synced_is_not_there_and_a_removal_can_be_repeated() {
+    fn a_snapshot_is_not_there_if_its_creation_or_its_removal_cannot_be_synced() {
         let directory = tempfile::tempdir().unwrap();
         let state = State::open(directory.path()).unwrap();
         let fail_next = || SYNCS_TO_FAIL.set(1);
@@ -343,7 +375,6 @@ mod tests {
         assert_eq!((count("snapshots"), count("new")), (0, 0));
         state.create("aa", &record("a", Kind::Active), |_| Ok(())).unwrap();
         fail_next();
-        state.retire("aa").unwrap_err();
         state.retire("aa").unwrap();
         assert_eq!((count("snapshots"), count("removed")), (0, 1));
         state.retire("bb").unwrap_err();

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::disk::list;
 use super::handle::Store;
 use super::images::Image;
 use super::layers::open_index;
@@ -14,7 +15,7 @@ use crate::base::{Base, MergedTree};
 use crate::error::StoreError;
 use crate::fault::{self, FaultPoint};
 use crate::layer::{InodeRecord, LayerIndex};
-use crate::lease::Held;
+use crate::lease::{Held, Lease};
 use crate::lock::FileLock;
 use crate::mapped::IndexBytes;
 use crate::observer::{Logged, Observer};
@@ -98,6 +99,19 @@ impl Bases<'_> {
             made => made?,
         }
         Ok(id)
+    }
+
+    /// Returns the bases that live processes use. Their layers stay in the store for as long as these processes use them.
+    pub fn in_use(&self) -> Result<BTreeSet<BaseId>, StoreError> {
+        let mut bases = BTreeSet::new();
+        for path in list(&self.store.layout.join("leases"))? {
+            let things = Lease::read(&path, self.store.owner)?.map_or_else(Vec::new, |(_, things)| things);
+            bases.extend(things.into_iter().filter_map(|thing| match thing {
+                Held::Base(base) => Some(base),
+                Held::Layer(_) | Held::Manifest(_) => None,
+            }));
+        }
+        Ok(bases)
     }
 
     /// Opens a base for reading. The view keeps the base and its layers from being collected.

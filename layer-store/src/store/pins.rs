@@ -140,16 +140,15 @@ impl Pins<'_> {
         Ok(pins)
     }
 
-    /// Deletes the pin of `holder`, if any, before a collection would.
+    /// Deletes the pin of `holder`, if any, before a collection would. Once this returns, a power cut does not bring it back.
     pub fn remove(&self, holder: &Path) -> Result<(), StoreError> {
         let place = self.store.layout.pin(holder);
         match fs::remove_file(&place) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(cause) => Err(StoreError::io(&place)(cause)),
-            // A power cut may bring the pin back; the next collection deletes it then.
             Ok(()) => {
                 fault::point(FaultPoint::PinRemoved);
-                Ok(())
+                durable::sync_directory(&self.store.layout.pins())
             }
         }
     }

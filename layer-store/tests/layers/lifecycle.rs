@@ -1,9 +1,10 @@
 //! What stays in a store, what a collection removes, and how damage is found.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use layer_store::{DiffId, GarbageKind, Image, Silent, Store, ViewError};
+use layer_store::{BaseId, DiffId, GarbageKind, Image, Silent, Store, ViewError};
 
 use crate::fixture::{Fixture, Node, content, find, ingest, tar};
 
@@ -68,7 +69,10 @@ fn a_view_keeps_its_base_and_layers_after_the_name_is_gone() {
     assert!(taken.garbage.iter().all(|garbage| garbage.kind == GarbageKind::Manifest), "{taken:?}");
     assert!(store.layers().holders(&layers[0]).expect("holders")[0].contains("process"));
     assert_eq!(content(&view, "b"), "2");
+    let base = BaseId::of(&layers, &[]);
+    assert_eq!(store.bases().in_use().expect("leases"), BTreeSet::from([base]));
     drop(view);
+    assert_eq!(store.bases().in_use().expect("leases"), BTreeSet::new());
     drop(store);
     let store = Store::open(_directory.path()).expect("the store");
     let kinds = kinds(&store.collect(false).expect("a collection"));

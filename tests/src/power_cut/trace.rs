@@ -67,6 +67,11 @@ fn calls(log: &str) -> Vec<Call> {
         if rest.starts_with("+++") || rest.starts_with("---") || rest.starts_with("???(") {
             continue;
         }
+        // A thread that ended in a call, with the process.
+        if rest.starts_with("<... ???") {
+            begun.remove(&thread);
+            continue;
+        }
         if let Some(start) = rest.strip_suffix("<unfinished ...>") {
             let begins = parse(thread, start.trim_end(), false);
             calls.extend(begins);

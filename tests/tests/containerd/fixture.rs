@@ -1,5 +1,6 @@
 //! A containerd of the test's own with the snapshotter, and images to run.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -10,6 +11,9 @@ use end_to_end::programs::{built, installed};
 use end_to_end::{Actor, Finished, Layout, Registry, Session, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+
+use super::grpc::Grpc;
+use super::snapshots::{Nothing, Prepare, SERVICE};
 
 /// Longer than what the kernel reads ahead, so that its end is read from the server when it is asked for.
 pub(crate) const LARGE: usize = 4 << 20;
@@ -38,7 +42,7 @@ fn is_version_2() -> bool {
 pub(crate) struct Node {
     pub(crate) session: Session,
     pub(crate) registry: Registry,
-    containerd: Child,
+    containerd: Option<Child>,
     snapshotter: Option<Child>,
 }
 
@@ -106,7 +110,7 @@ impl Node {
         // What it starts is swept with the session.
         let containerd = command.arg("--config").arg(&file).stdout(Stdio::null()).stderr(log).spawn();
         let containerd = containerd.expect("containerd can be started");
-        let mut node = Self { session, registry, containerd, snapshotter: None };
+        let mut node = Self { session, registry, containerd: Some(containerd), snapshotter: None };
         node.start_snapshotter();
         node
     }
@@ -154,9 +158,12 @@ impl Node {
 
     /// Ends the snapshotter at once, as a crash does.
     pub(crate) fn kill_snapshotter(&mut self) {
-        let mut child = self.snapshotter.take().expect("a running snapshotter");
-        child.kill().expect("the snapshotter still runs");
-        child.wait().expect("the end of the snapshotter");
+        kill(self.snapshotter.take().expect("a running snapshotter"));
+    }
+
+    /// Ends containerd at once: from now on nothing calls the snapshotter.
+    pub(crate) fn kill_containerd(&mut self) {
+        kill(self.containerd.take().expect("a running containerd"));
     }
 
     /// Ends the snapshotter as an administrator does.
@@ -273,6 +280,19 @@ impl Node {
         self.ok(&["image", "rm", "--sync", reference]);
     }
 
+    /// Makes a snapshot by `Prepare` or `View` that no collection removes. `ctr snapshot view` makes one that the next
+    /// collection may remove.
+    pub(crate) fn make_snapshot(&self, method: &str, key: &str, parent: &str) {
+        let call = Prepare {
+            snapshotter: "lamina".into(),
+            key: key.to_owned(),
+            parent: parent.to_owned(),
+            labels: HashMap::from([("containerd.io/gc.root".to_owned(), "test".to_owned())]),
+        };
+        let made: Result<Nothing, String> = Grpc::at(&self.path("c.sock")).call(&format!("{SERVICE}/{method}"), &call);
+        made.unwrap_or_else(|error| panic!("{error}\n{}", self.logs()));
+    }
+
     /// Makes containerd collect its garbage now.
     pub(crate) fn collect(&self) {
         self.collect_of("default");
@@ -316,34 +336,43 @@ impl Drop for Node {
         if std::thread::panicking() {
             println!("{}", self.logs());
         }
-        for container in self.ctr(&["task", "ls", "--quiet"]).stdout.lines() {
-            self.ctr(&["task", "rm", "--force", container]);
+        if self.containerd.is_some() {
+            for container in self.ctr(&["task", "ls", "--quiet"]).stdout.lines() {
+                self.ctr(&["task", "rm", "--force", container]);
+            }
         }
-        for child in [Some(&mut self.containerd), self.snapshotter.as_mut()].into_iter().flatten() {
+        for child in [self.containerd.as_mut(), self.snapshotter.as_mut()].into_iter().flatten() {
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 }
 
+fn kill(mut child: Child) {
+    child.kill().expect("it still runs");
+    child.wait().expect("its end");
+}
+
 /// The programs of a container, with what they need from this host, and a file of [`LARGE`] bytes that ends with `end\n`.
 pub(crate) fn base() -> Layer {
     // Made once: the times of the files differ.
     static BASE: OnceLock<Layer> = OnceLock::new();
-    BASE.get_or_init(programs).clone()
+    BASE.get_or_init(|| programs("sh cat sleep tail ls rm wc", LARGE)).clone()
 }
 
-fn programs() -> Layer {
-    Layer::of_script(
+/// Programs with what they need from this host, and a file of `large` bytes that ends with `end\n`.
+pub(crate) fn programs(names: &str, large: usize) -> Layer {
+    Layer::of_script(&format!(
         "mkdir -p usr/bin usr/lib usr/lib64 etc tmp && ln -s usr/bin usr/lib usr/lib64 . && echo base > etc/layer
          chmod 1777 tmp
-         for name in sh cat sleep tail ls rm wc; do
+         for name in {names}; do
              path=$(command -v $name)
              cp --dereference $path usr/bin/$name
              ldd $path | grep -o '/[^ ]*' | while read -r needed; do cp --dereference --parents $needed .; done
          done
-         yes large | head -c 4194300 > large; echo end >> large",
-    )
+         yes large | head -c {} > large; echo end >> large",
+        large - 4
+    ))
 }
 
 pub(crate) fn sorted(mut names: Vec<String>) -> Vec<String> {

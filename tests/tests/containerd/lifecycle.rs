@@ -92,7 +92,7 @@ fn what_a_container_has_written_becomes_a_layer_when_it_is_committed() {
     node.ok(&["task", "rm", "--force", &node.id("a")]);
     node.ok(&["snapshot", "--snapshotter", "lamina", "commit", "committed", &node.id("a")]);
     let point = node.session.work("view");
-    node.ok(&["snapshot", "--snapshotter", "lamina", "view", "look", "committed"]);
+    node.make_snapshot("View", "look", "committed");
     let mounts = node.ok(&["snapshot", "--snapshotter", "lamina", "mounts", &point.display().to_string(), "look"]);
     Finished::of(node.session.command("/bin/sh".as_ref()).args(["-ec", mounts.trim()])).succeeded();
     let read = |path: &str| std::fs::read_to_string(point.join(path));
