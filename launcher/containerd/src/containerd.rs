@@ -98,16 +98,10 @@ impl Containerd {
 
     /// Makes snapshots of a stack of layers that the snapshotter must have. `chains` are their chain ids, bottom first.
     pub(crate) async fn make_ready(&self, chains: &[String]) -> anyhow::Result<()> {
-        // First: what is found must not be collected before the image's name keeps it.
-        for chain in chains {
-            self.keep(chain).await?;
-        }
-        let mut present = 0;
-        for chain in chains {
-            if !self.has(chain).await? {
-                break;
-            }
-            present += 1;
+        // The highest one that is there keeps those below it.
+        let mut present = chains.len();
+        while present > 0 && !self.keeps(&chains[present - 1]).await? {
+            present -= 1;
         }
         // If the snapshotter has lost its state, containerd still has these names, and would make no snapshots for them.
         for chain in chains[present..].iter().rev() {
@@ -120,11 +114,21 @@ impl Containerd {
         Ok(())
     }
 
-    /// Adds a snapshot to the lease.
-    async fn keep(&self, key: &str) -> anyhow::Result<()> {
+    /// Adds a snapshot to the lease if it is there. Returns whether it is.
+    async fn keeps(&self, key: &str) -> anyhow::Result<bool> {
+        if !self.has(key).await? {
+            return Ok(false);
+        }
+        self.keep(key, &format!("snapshots/{}", self.snapshotter)).await?;
+        // It may have been collected before it was in the lease.
+        self.has(key).await
+    }
+
+    /// Adds something that is there already to the lease: what is made by calls with the lease is in it.
+    async fn keep(&self, id: &str, kind: &str) -> anyhow::Result<()> {
         let Some(lease) = &self.lease else { return Ok(()) };
+        let resource = Resource { id: id.to_owned(), r#type: kind.to_owned() };
         let id = lease.to_str().unwrap_or_default().to_owned();
-        let resource = Resource { id: key.to_owned(), r#type: format!("snapshots/{}", self.snapshotter) };
         let add = AddResourceRequest { id, resource: Some(resource) };
         let added = self.leases().addresource(self.request(add)).await;
         added.map(drop).map_err(|status| self.failed("a lease", &status))
@@ -179,33 +183,44 @@ impl Containerd {
 
     /// Gives containerd a document. `labels` say what it leads to, which containerd then keeps with it.
     pub(crate) async fn put(&self, document: &Document, labels: HashMap<String, String>) -> anyhow::Result<()> {
-        let total = i64::try_from(document.bytes.len())?;
+        let failed = |status: &Status| self.failed(&format!("content {}", document.digest), status);
+        loop {
+            match self.write(document, &labels).await {
+                Ok(()) => return Ok(()),
+                Err(status) if status.code() == Code::AlreadyExists => {}
+                Err(status) => return Err(failed(&status)),
+            }
+            self.keep(&document.digest, "content").await?;
+            // What is there has the labels that it was given then.
+            match self.label(&document.digest, &labels).await {
+                Ok(()) => return Ok(()),
+                // It was collected before it was in the lease.
+                Err(status) if status.code() == Code::NotFound => {}
+                Err(status) => return Err(failed(&status)),
+            }
+        }
+    }
+
+    async fn write(&self, document: &Document, labels: &HashMap<String, String>) -> Result<(), Status> {
         let write = WriteContentRequest {
             action: WriteAction::Commit.into(),
             // Of this pull alone: another one of the same content need not be waited for.
             r#ref: format!("lamina-{}-{}", State::new_id(), document.digest),
-            total,
+            total: i64::try_from(document.bytes.len()).map_err(|error| Status::internal(error.to_string()))?,
             expected: document.digest.clone(),
             data: document.bytes.clone(),
             labels: labels.clone(),
         };
         let mut content = ContentClient::new(self.channel.clone());
-        let about = || format!("content {}", document.digest);
-        let answers = content.write(self.request(tokio_stream::iter([write]))).await;
-        let written = match answers {
-            Ok(answers) => answers.into_inner().message().await.map(drop),
-            Err(status) => Err(status),
-        };
-        match written {
-            Err(status) if status.code() != Code::AlreadyExists => return Err(self.failed(&about(), &status)),
-            _ => {}
-        }
-        // What was there already keeps the labels that it was given then.
+        let answers = content.write(self.request(tokio_stream::iter([write]))).await?;
+        answers.into_inner().message().await.map(drop)
+    }
+
+    async fn label(&self, digest: &str, labels: &HashMap<String, String>) -> Result<(), Status> {
         let paths = labels.keys().map(|label| format!("labels.{label}")).collect();
-        let info = Info { digest: document.digest.clone(), labels };
+        let info = Info { digest: digest.to_owned(), labels: labels.clone() };
         let update = UpdateRequest { info: Some(info), update_mask: Some(FieldMask { paths }) };
-        let updated = content.update(self.request(update)).await;
-        updated.map(drop).map_err(|status| self.failed(&about(), &status))
+        ContentClient::new(self.channel.clone()).update(self.request(update)).await.map(drop)
     }
 
     /// Names an image.

@@ -22,6 +22,9 @@ use crate::store::StoreOptions;
 /// How often it is looked whether a signal has come while containerd works.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// For how long after a signal containerd may take to answer whether the image has its name.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// The media type of a manifest that names none.
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -32,7 +35,8 @@ const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// name and snapshots that are ready: nothing is fetched or unpacked again. It has no copy of the compressed layers, so to push
 /// the image elsewhere fetch them first with `ctr content fetch`.
 ///
-/// The logins of docker, podman and skopeo are used, as by `lamina pull`. After Ctrl-C, containerd has nothing of the image.
+/// The logins of docker, podman and skopeo are used, as by `lamina pull`. After Ctrl-C, containerd has nothing of the image;
+/// if containerd is just naming the image, the pull ends as if nothing had happened.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -109,7 +113,14 @@ impl Pull {
                     return Err(PullError::Cancelled).context("pull");
                 }
                 // From here a signal comes too late: containerd may carry out a call that is dropped.
-                containerd.name(&reference.to_string(), &manifest).await
+                let name = reference.to_string();
+                tokio::select! {
+                    named = containerd.name(&name, &manifest) => named,
+                    () = cancelled_in_vain(&cancellation) => Err(PullError::Cancelled).with_context(|| {
+                        let address = self.address.display();
+                        format!("pull: containerd at {address} has not answered, and may still name the image")
+                    }),
+                }
             }
             .await;
             containerd.release(given.is_ok()).await;
@@ -170,7 +181,12 @@ async fn cancelled(cancellation: &Cancellation) {
     }
 }
 
-/// Gives an image of the store to containerd: snapshots first. Returns the manifest, which is to be named.
+async fn cancelled_in_vain(cancellation: &Cancellation) {
+    cancelled(cancellation).await;
+    tokio::time::sleep(ANSWER).await;
+}
+
+/// Gives an image of the store to containerd. Returns the manifest, which is to be named.
 async fn give(
     containerd: &Containerd,
     store: &Store,
@@ -182,7 +198,6 @@ async fn give(
         chains.push(chain::extended(chains.last(), &layer.diff_id));
     }
     let chains: Vec<String> = chains.iter().map(ToString::to_string).collect();
-    containerd.make_ready(&chains).await?;
     let manifest = document(store, &pulled.manifest_digest, MANIFEST)?;
     let fields: serde_json::Value = serde_json::from_slice(&manifest.bytes).context("the manifest")?;
     let config_digest: Digest =
@@ -191,8 +206,14 @@ async fn give(
     let leads_to = |label: &str, target: String| HashMap::from([(format!("containerd.io/gc.ref.{label}"), target)]);
     let snapshot =
         chains.last().map_or_else(HashMap::new, |top| leads_to(&format!("snapshot.{snapshotter}"), top.clone()));
-    containerd.put(&config, snapshot).await?;
-    containerd.put(&manifest, leads_to("content.config", config_digest.to_string())).await?;
+    // Each of these calls waits for a disk. All end before the first failure is reported: what containerd still carries out
+    // would not be removed with the rest.
+    let (ready, config, kept) = tokio::join!(
+        containerd.make_ready(&chains),
+        containerd.put(&config, snapshot),
+        containerd.put(&manifest, leads_to("content.config", config_digest.to_string())),
+    );
+    ready.and(config).and(kept)?;
     Ok(manifest)
 }
 

@@ -1,6 +1,7 @@
 //! `lamina containerd pull` as a command: its options, what it prints, how it ends.
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::Stdio;
 
 use end_to_end::layout::Layer;
@@ -14,6 +15,7 @@ use test_support::noise;
 
 use super::fixture::{Node, base};
 use super::grpc::Grpc;
+use super::proxy::Proxy;
 
 /// Messages of `containerd.services.leases.v1`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -22,17 +24,10 @@ struct Leases {
     leases: Vec<Named>,
 }
 
-/// A lease, something that it keeps, or the question about one.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 struct Named {
     #[prost(string, tag = "1")]
     id: String,
-}
-
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-struct Kept {
-    #[prost(message, repeated, tag = "1")]
-    resources: Vec<Named>,
 }
 
 /// Answers of the leases service.
@@ -42,15 +37,13 @@ fn leases(node: &Node) -> Vec<Named> {
     answer.leases
 }
 
-fn kept_by(node: &Node, lease: &Named) -> Vec<String> {
-    let answer = Grpc::at(&node.path("c.sock")).call("/containerd.services.leases.v1.Leases/ListResources", lease);
-    let answer: Kept = answer.unwrap_or_else(|error| panic!("{error}"));
-    answer.resources.into_iter().map(|resource| resource.id).collect()
+fn start(node: &Node, words: &[&str]) -> Started {
+    start_at(node, &node.path("c.sock"), words)
 }
 
-fn start(node: &Node, words: &[&str]) -> Started {
+fn start_at(node: &Node, socket: &Path, words: &[&str]) -> Started {
     let mut command = node.lamina(&["pull"]);
-    command.args(words).arg("--address").arg(node.path("c.sock"));
+    command.args(words).arg("--address").arg(socket);
     node.session.start(command)
 }
 
@@ -158,28 +151,89 @@ fn a_pull_that_is_interrupted_leaves_nothing_whatever_it_was_doing() {
     assert!(node.layers().is_empty(), "nothing keeps what was fetched: {left}");
 }
 
+/// Starts a pull and ends it by a signal while its call that names the image is on the way to containerd.
+fn interrupted_while_naming(node: &Node, proxy: &Proxy, image: &str) -> Started {
+    let pulling = start_at(node, proxy.path(), &["--quiet", image]);
+    proxy.await_call();
+    pulling.signal(Signal::INT);
+    let status = format!("/proc/{}/status", pulling.child.id());
+    let has_arrived = |status: &str| status.lines().any(|line| line == "ShdPnd:\t0000000000000000");
+    until("the signal to arrive", || std::fs::read_to_string(&status).is_ok_and(|status| has_arrived(&status)));
+    pulling
+}
+
 #[test]
-fn a_pull_waits_for_a_snapshotter_that_is_started_again_and_keeps_the_snapshots_that_it_finds() {
+fn a_signal_while_containerd_names_the_image_leaves_it_whole_or_nothing_of_it() {
+    let node = Node::new();
+    let image = node.push("one", &[base(), Layer::of_files(&[("top", b"top")])]);
+    let proxy = |name: &str| Proxy::new(node.path(name), &node.path("c.sock"), &image);
+
+    let passing = proxy("passing.sock");
+    let pulling = interrupted_while_naming(&node, &passing, &image);
+    passing.pass_on();
+    assert_eq!(pulling.finish().succeeded().stdout, format!("{image}\n"));
+    until("the lease to be deleted", || leases(&node).is_empty());
+    assert_eq!(node.run(&image, "a", "cat /top"), "top");
+    node.remove_image(&image);
+    assert_nothing_of_a_pull(&node);
+
+    let cutting = proxy("cutting.sock");
+    let pulling = interrupted_while_naming(&node, &cutting, &image);
+    cutting.cut();
+    pulling.finish().refused(&image);
+    assert_nothing_of_a_pull(&node);
+
+    // containerd does not answer, and so does not delete the lease either.
+    let silent = proxy("silent.sock");
+    let pulling = interrupted_while_naming(&node, &silent, &image);
+    pulling.finish().refused("has not answered");
+    silent.cut();
+    let [lease] = leases(&node).try_into().expect("one lease, which expires");
+    assert_eq!(node.ok(&["image", "ls", "--quiet"]), "");
+    node.ok(&["leases", "delete", "--sync", &lease.id]);
+    assert_nothing_of_a_pull(&node);
+}
+
+#[test]
+fn a_pull_waits_for_a_snapshotter_that_is_started_again() {
     let mut node = Node::new();
+    let image = node.push("one", &[base(), Layer::of_files(&[("top", b"top")])]);
+    node.kill_snapshotter();
+    let pulling = start(&node, &["--quiet", &image]);
+    until("the lease", || !leases(&node).is_empty());
+    node.start_snapshotter();
+    assert_eq!(pulling.finish().succeeded().stdout, format!("{image}\n"));
+    until("the lease to be deleted", || leases(&node).is_empty());
+    assert_eq!(node.run(&image, "a", "cat /top"), "top");
+}
+
+#[test]
+fn a_pull_keeps_what_it_finds_when_the_image_that_had_it_is_removed() {
+    let node = Node::new();
     let layers = [base(), Layer::of_files(&[("top", b"top")])];
     let [one, two] = ["one", "two"].map(|name| node.push(name, &layers));
     node.pull(&one);
     let snapshots = node.ok(&["snapshot", "--snapshotter", "lamina", "ls"]);
     let chains: Vec<&str> = snapshots.lines().filter_map(|line| line.split(' ').next()).skip(1).collect();
     assert_eq!(chains.len(), 2, "{snapshots}");
-    node.kill_snapshotter();
-    let pulling = start(&node, &["--quiet", &two]);
-    // Before it has asked for any of them: a collection may come at any time.
-    until("the lease of all snapshots", || {
-        leases(&node).iter().any(|lease| {
-            let kept = kept_by(&node, lease);
-            chains.iter().all(|chain| kept.iter().any(|id| id == chain))
-        })
-    });
-    node.start_snapshotter();
+    let created = || -> Vec<Value> {
+        let info = |chain: &str| node.ok(&["snapshot", "--snapshotter", "lamina", "info", chain]);
+        chains.iter().map(|chain| serde_json::from_str::<Value>(&info(chain)).unwrap()["Created"].clone()).collect()
+    };
+    let (snapshots, content) = (created(), node.ok(&["content", "ls", "--quiet"]));
+    assert!(snapshots.iter().all(Value::is_string), "{snapshots:?}");
+    let proxy = Proxy::new(node.path("p.sock"), &node.path("c.sock"), &two);
+    let pulling = start_at(&node, proxy.path(), &["--quiet", &two]);
+    proxy.await_call();
+    // A collection while nothing but the lease of the pull keeps them.
+    node.remove_image(&one);
+    assert_eq!(node.ok(&["image", "ls", "--quiet"]), "");
+    proxy.pass_on();
     assert_eq!(pulling.finish().succeeded().stdout, format!("{two}\n"));
     until("the lease to be deleted", || leases(&node).is_empty());
-    node.remove_image(&one);
+    node.collect();
+    assert_eq!(created(), snapshots, "snapshots that were made again");
+    assert_eq!(node.ok(&["content", "ls", "--quiet"]), content);
     assert_eq!(node.run(&two, "a", "cat /top"), "top");
 }
 
