@@ -118,14 +118,14 @@ fn block_root_boots_on_q35_too_and_stores_only_metadata_which_is_made_once_and_c
     guests.run(&["--backend", "block", "--machine", "q35", "-w", "/"], &["/bin/rm", "-r", "/usr/share"]).succeeded();
     let store = guests.session.store();
     let base = std::fs::read_dir(store.join("bases")).unwrap().next().unwrap().unwrap().path();
-    let map = base.join("erofs-3.map");
+    let map = base.join("erofs-4.map");
     let made = map.metadata().unwrap().modified().unwrap();
     let layers = std::fs::read_dir(store.join("layers/sha256")).unwrap();
     let tar = |layer: PathBuf| ["blob", "thin"].iter().find_map(|name| layer.join(name).metadata().ok());
     let blobs: u64 = layers.map(|layer| tar(layer.unwrap().path()).expect("a tar").len()).sum();
     let metadata = map.metadata().unwrap().len();
     assert!(metadata * 50 <= blobs, "{metadata} bytes of metadata for {blobs} bytes of layers");
-    assert!(!base.join("erofs-3").exists(), "no image with content is made");
+    assert!(!base.join("erofs-4").exists(), "no image with content is made");
     let again = ["--backend", "block", "-w", "/"];
     let finished = guests.shell(&again, "ls /usr/share > /media/seen; mount > /media/mounts").succeeded();
     assert!(guests.written("seen").contains("doc"), "the image was changed: {finished}");

@@ -17,8 +17,10 @@ pub(super) const INODE: u64 = 64;
 pub(super) const COMPACT_INODE: u64 = 32;
 /// The size of a directory entry without its name, in bytes.
 pub(super) const DIRENT: usize = 12;
-/// The size of the header before an inode's extended attributes, in bytes.
+/// The size of [`XattrHeader`] in bytes.
 pub(super) const XATTR_HEADER: usize = 12;
+/// The unit of the places of shared extended attributes in bytes, and the size of such a place in an inode.
+pub(super) const XATTR_UNIT: usize = 4;
 
 /// `feature_compat`: `checksum` is set, and inodes have the time of modification.
 const FEATURES: u32 = 0x1 | 0x2;
@@ -44,6 +46,7 @@ pub(super) struct Superblock {
     blocks: U32,
     /// The block from which inode numbers are counted.
     meta_block: U32,
+    /// The block from which shared extended attributes are counted.
     xattr_block: U32,
     uuid: [u8; 16],
     volume_name: [u8; 16],
@@ -52,9 +55,9 @@ pub(super) struct Superblock {
 }
 
 impl Superblock {
-    /// Creates the superblock of an image with these counts, whose compact inodes have the time `time`. Its checksum is not
-    /// set yet.
-    pub(super) fn new(root: u16, inodes: u64, blocks: u32, uuid: [u8; 16], time: Timestamp) -> Self {
+    /// Creates the superblock of an image with these counts, whose compact inodes have the time `time` and whose shared
+    /// extended attributes begin at the block `xattr_block`. Its checksum is not set yet.
+    pub(super) fn new(root: u16, inodes: u64, blocks: u32, xattr_block: u32, uuid: [u8; 16], time: Timestamp) -> Self {
         Self {
             magic: MAGIC.into(),
             checksum: 0.into(),
@@ -67,7 +70,7 @@ impl Superblock {
             build_time_nanoseconds: time.nanoseconds.into(),
             blocks: blocks.into(),
             meta_block: 0.into(),
-            xattr_block: 0.into(),
+            xattr_block: xattr_block.into(),
             uuid,
             volume_name: [0; 16],
             feature_incompat: 0.into(),
@@ -160,6 +163,26 @@ impl CompactInode {
 }
 
 const _: () = assert!(size_of::<Inode>() as u64 == INODE && size_of::<CompactInode>() as u64 == COMPACT_INODE);
+
+/// What an inode's extended attributes begin with: 12 bytes.
+#[derive(Clone, Copy, Debug, IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct XattrHeader {
+    /// Unused without a feature that is not set.
+    filter: U32,
+    /// How many places of shared attributes follow.
+    shared: u8,
+    reserved: [u8; 7],
+}
+
+impl XattrHeader {
+    /// Creates the header of an inode with this many shared attributes.
+    pub(super) fn new(shared: u8) -> Self {
+        Self { filter: 0.into(), shared, reserved: [0; 7] }
+    }
+}
+
+const _: () = assert!(size_of::<XattrHeader>() == XATTR_HEADER);
 
 /// A directory entry: 12 bytes.
 #[derive(Clone, Copy, Debug, IntoBytes, Immutable, Unaligned)]

@@ -257,7 +257,7 @@ mod tests {
 
     fn parsed(extents: &[(u64, u64, u32)], length: u64) -> Result<BlockMap, Unusable> {
         let blocks = u32::try_from(LENGTH / BLOCK).expect("a few blocks");
-        let metadata = Superblock::new(0, 0, blocks, [0; 16], Timestamp::default()).block();
+        let metadata = Superblock::new(0, 0, blocks, 0, [0; 16], Timestamp::default()).block();
         let record = |&(device, tar, length): &(u64, u64, u32)| ExtentRecord {
             device_offset: device.into(),
             tar_offset: tar.into(),

@@ -23,11 +23,13 @@ impl MetadataWriter<'_> {
     pub(super) fn write(&self, uuid: [u8; 16], out: &mut impl Write) -> Result<(), ErofsError> {
         let root = self.plan.places.first().map_or(0, |root| root.offset / SLOT);
         let root = u16::try_from(root).map_err(|_| ErofsError::TooLarge)?;
-        let (inodes, time) = (self.plan.places.len() as u64, self.plan.time);
-        let superblock = Superblock::new(root, inodes, self.plan.blocks, uuid, time);
+        let Plan { blocks, xattr_block, directory_block, time, .. } = *self.plan;
+        let superblock = Superblock::new(root, self.plan.places.len() as u64, blocks, xattr_block, uuid, time);
         put(out, &superblock.block())?;
+        let mut places: Vec<&Place> = self.plan.places.iter().collect();
+        places.sort_unstable_by_key(|place| place.offset);
         let mut at = BLOCK;
-        for (number, place) in (1u32..).zip(&self.plan.places) {
+        for (number, place) in (1u32..).zip(places) {
             if self.observer.cancelled() {
                 return Err(ErofsError::Cancelled);
             }
@@ -36,7 +38,10 @@ impl MetadataWriter<'_> {
             put(out, &record)?;
             at = place.offset + record.len() as u64;
         }
-        pad(out, at, u64::from(self.plan.first_block) * BLOCK)?;
+        pad(out, at, u64::from(xattr_block) * BLOCK)?;
+        let shared = self.plan.shared.bytes();
+        put(out, shared)?;
+        pad(out, u64::from(xattr_block) * BLOCK + shared.len() as u64, u64::from(directory_block) * BLOCK)?;
         for place in self.plan.places.iter().filter(|place| place.block > 0 && !place.is_file) {
             let (_, _, shape) = self.shape(place)?;
             let content = self.content(place)?;
@@ -49,7 +54,7 @@ impl MetadataWriter<'_> {
 
     fn shape(&self, place: &Place) -> Result<(Attr, Xattrs, Shape), ErofsError> {
         let attr = self.view.attr(place.ino)?;
-        let xattrs = Xattrs::of(self.view, place.ino)?;
+        let xattrs = Xattrs::of(self.view, place.ino, &self.plan.shared)?;
         let shape = Shape::of(self.view, &attr, &xattrs, self.plan.time)?;
         Ok((attr, xattrs, shape))
     }

@@ -5,14 +5,16 @@
 //! block 0             superblock at byte 1024, zeros around it
 //! blocks 1..f         inodes of 32 or 64 bytes at multiples of 32, each with its extended attributes and, if it is a
 //!                     directory or a symbolic link, the last part of its content, if that fits into one block with them
-//! blocks f..c         whole blocks of directories and symbolic links
+//! blocks f..d         extended attributes that several inodes have, if sharing them saves more than a block
+//! blocks d..c         whole blocks of directories and symbolic links
 //! blocks c..          content of files, each from a new block on
 //! ```
 //!
 //! An inode has 32 bytes if its time of modification is the one that most inodes have, which is in the superblock, and if
 //! its numbers are small: in a reproducible image, and in most trees of npm packages, that is nearly every inode.
 //!
-//! Blocks have 4 KiB. Inodes are in the order of a walk, level by level, and their content is in the same order. The
+//! Blocks have 4 KiB. Inodes are in the order of a walk, level by level, except that an inode is placed before others if it
+//! fits into what they had to leave free at the end of a block. Their content is in the order of the walk. The
 //! records are in `format.rs`, directories in `directory.rs`, attributes in `xattrs.rs`. Only features of Linux 5.4 are
 //! used. What is written depends only on the view, so the same base always gives the same bytes.
 //!

@@ -1,13 +1,13 @@
 //! Plans where everything goes in an image, before the first byte is written.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use super::ErofsError;
 use super::directory;
 use super::format::{BLOCK, COMPACT_INODE, DataLayout, INODE, SLOT};
-use super::xattrs::Xattrs;
+use super::xattrs::{Counts, Shared, Xattrs};
 use crate::{Attr, Ino, Kind, Observer, Timestamp, View};
 
 /// Where one inode and its content are in the image.
@@ -100,14 +100,60 @@ impl Times {
     }
 }
 
+/// A gap that is smaller than this is left free, in bytes: every inode without attributes and content after it fits into
+/// the others.
+const LEAST_GAP: u64 = INODE;
+/// How many gaps are looked at for one inode.
+const GAPS_TRIED: usize = 16;
+
+/// The part of an image that inodes are in, while they are placed.
+#[derive(Debug)]
+struct Room {
+    /// Everything from here on is free.
+    free: u64,
+    /// What was left free because an inode must not cross into another block: from where to where.
+    gaps: BTreeMap<u64, u64>,
+}
+
+impl Room {
+    fn new() -> Self {
+        // Block 0 is for the superblock.
+        Self { free: BLOCK, gaps: BTreeMap::new() }
+    }
+
+    /// Returns the offset of an inode: in one of the first gaps, or after all others.
+    fn take(&mut self, shape: &Shape) -> u64 {
+        let fits = |(start, end): &(&u64, &u64)| **end - **start >= shape.length;
+        if let Some((&start, &end)) = self.gaps.iter().take(GAPS_TRIED).find(fits) {
+            self.gaps.remove(&start);
+            self.keep((start + shape.length).next_multiple_of(SLOT), end);
+            return start;
+        }
+        let offset = shape.place(self.free);
+        self.keep(self.free, offset);
+        self.free = (offset + shape.length).next_multiple_of(SLOT);
+        offset
+    }
+
+    fn keep(&mut self, start: u64, end: u64) {
+        if end.saturating_sub(start) >= LEAST_GAP {
+            self.gaps.insert(start, end);
+        }
+    }
+}
+
 /// The plan of an image.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// Every inode, in the order of their offsets; the root is the first.
+    /// Every inode, in the order of a walk; the root is the first, and has the lowest offset.
     pub(super) places: Vec<Place>,
     numbers: HashMap<Ino, u64>,
-    /// The block at which the inodes end and the blocks of directories and symbolic links begin.
-    pub(super) first_block: u32,
+    /// Extended attributes that several inodes have.
+    pub(super) shared: Shared,
+    /// The block at which the inodes end and shared extended attributes begin.
+    pub(super) xattr_block: u32,
+    /// The block at which those end and the blocks of directories and symbolic links begin.
+    pub(super) directory_block: u32,
     /// The block at which the metadata ends and the content of files begins.
     pub(super) content_block: u32,
     /// The total number of blocks.
@@ -121,26 +167,25 @@ pub(super) struct Plan {
 impl Plan {
     /// Plans an image of a whole view. Inodes are in the order of a walk: all children of a directory are contiguous.
     pub(super) fn of(view: &View, observer: &dyn Observer) -> Result<Self, ErofsError> {
-        let Walked { mut places, mut numbers, time } = Walked::of(view, observer)?;
+        let Walked { mut places, mut numbers, time, shared } = Walked::of(view, observer)?;
         let mut blocks: Vec<u64> = Vec::with_capacity(places.len());
-        // Block 0 is for the superblock.
-        let mut free = BLOCK;
+        let mut room = Room::new();
         let mut xattrs_left_out = 0;
         for place in &mut places {
             check_cancelled(blocks.len(), observer)?;
             let attr = view.attr(place.ino)?;
-            let xattrs = Xattrs::of(view, place.ino)?;
+            let xattrs = Xattrs::of(view, place.ino, &shared)?;
             xattrs_left_out += xattrs.left_out;
             let shape = Shape::of(view, &attr, &xattrs, time)?;
-            place.offset = shape.place(free);
-            free = (place.offset + shape.length).next_multiple_of(SLOT);
+            place.offset = room.take(&shape);
             numbers.insert(place.ino, place.offset / SLOT);
             blocks.push(shape.blocks);
         }
-        let first_block = block_number(free.div_ceil(BLOCK))?;
-        let content_block = assign(&mut places, &blocks, first_block, false)?;
-        let end = assign(&mut places, &blocks, content_block, true)?;
-        Ok(Self { places, numbers, first_block, content_block, blocks: end, time, xattrs_left_out })
+        let xattr_block = block_number(room.free.div_ceil(BLOCK))?;
+        let directory_block = block_number(u64::from(xattr_block) + (shared.bytes().len() as u64).div_ceil(BLOCK))?;
+        let content_block = assign(&mut places, &blocks, directory_block, false)?;
+        let blocks = assign(&mut places, &blocks, content_block, true)?;
+        Ok(Self { places, numbers, shared, xattr_block, directory_block, content_block, blocks, time, xattrs_left_out })
     }
 
     /// Returns the length of the image in bytes.
@@ -166,6 +211,8 @@ struct Walked {
     numbers: HashMap<Ino, u64>,
     /// The time that most of them have.
     time: Timestamp,
+    /// The extended attributes that several of them have.
+    shared: Shared,
 }
 
 impl Walked {
@@ -173,7 +220,7 @@ impl Walked {
         let unplaced = |ino| Place { ino, offset: 0, block: 0, is_file: false };
         let mut places = vec![unplaced(Ino::ROOT)];
         let mut numbers = HashMap::from([(Ino::ROOT, 0)]);
-        let mut times = Times::default();
+        let (mut times, mut attributes) = (Times::default(), Counts::default());
         let mut walked = 0;
         while let Some(place) = places.get_mut(walked) {
             check_cancelled(walked, observer)?;
@@ -181,6 +228,7 @@ impl Walked {
             let attr = view.attr(ino)?;
             place.is_file = attr.kind == Kind::Regular;
             times.add(&attr);
+            attributes.add(view, ino)?;
             if attr.kind == Kind::Directory {
                 for entry in view.entries(ino, 0)? {
                     if let Entry::Vacant(unseen) = numbers.entry(entry.ino) {
@@ -191,7 +239,7 @@ impl Walked {
             }
             walked += 1;
         }
-        Ok(Self { places, numbers, time: times.most_common() })
+        Ok(Self { places, numbers, time: times.most_common(), shared: attributes.shared() })
     }
 }
 
@@ -269,6 +317,20 @@ mod tests {
             assert_eq!((file.layout, file.blocks), (DataLayout::Plain, size.div_ceil(BLOCK)));
             assert_eq!((file.inline, file.length), (0, INODE + 20), "{size} bytes");
         }
+    }
+
+    #[test]
+    fn what_an_inode_leaves_free_is_given_to_later_ones() {
+        let (directory, file) = (Shape::new(2500, COMPACT_INODE, 0), Shape::of_file(1, COMPACT_INODE, 0));
+        let mut room = Room::new();
+        let places: Vec<u64> = [&directory, &directory, &file, &directory, &file].map(|shape| room.take(shape)).into();
+        let after = BLOCK + 2560;
+        assert_eq!(places, [BLOCK, 2 * BLOCK, after, 3 * BLOCK, after + COMPACT_INODE]);
+        // 1536 - 64 bytes are left in the first gap.
+        let more = std::iter::repeat_with(|| room.take(&file)).take_while(|place| *place < 2 * BLOCK);
+        assert_eq!(more.count() as u64, (1536 - 64) / COMPACT_INODE - 1, "a gap below 64 bytes is left");
+        let long = Shape::new(0, COMPACT_INODE, 9000);
+        assert_eq!(room.take(&long), 3 * BLOCK + 2560, "attributes cross a block");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::content::Place;
 use super::range::{self, Ask};
 use crate::oci::manifest::Descriptor;
 
-/// The bytes of one part. Each connection keeps one in memory.
+/// The bytes of one part. Each connection keeps one in memory: that which it receives, or that which is being passed on.
 const PART: u64 = 4 << 20;
 /// How much of a blob must be missing: for less it is not worth making connections.
 const LEAST: u64 = 4 * PART;
@@ -137,13 +137,12 @@ impl Ahead {
         })));
     }
 
-    /// Returns the next part, `Some(None)` if it could not be fetched, or `None` after the last.
+    /// Returns the next part, `Some(None)` if it could not be fetched, or `None` after the last. The part before it must have
+    /// been passed on, because its connection is used again.
     pub(super) async fn next(&mut self) -> Option<Option<Vec<Bytes>>> {
         self.fill();
         let mut part = self.parts.pop_front()?;
-        let fetched = (&mut part.0).await.ok().flatten();
-        self.fill();
-        Some(fetched)
+        Some((&mut part.0).await.ok().flatten())
     }
 }
 

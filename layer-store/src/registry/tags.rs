@@ -16,6 +16,10 @@ use crate::{Observer, Reference};
 const PAGE_LIMIT: u64 = 4 << 20;
 /// How many pages are asked for.
 const MOST_PAGES: usize = 10_000;
+/// How many tags are kept in memory.
+const MOST_TAGS: usize = 100_000;
+/// The longest tag in bytes (distribution specification, "Pulling manifests").
+const LONGEST_TAG: usize = 128;
 
 /// A page of tags (distribution specification, "Listing Tags").
 #[derive(Debug, Deserialize)]
@@ -38,12 +42,14 @@ pub(crate) fn tags(
     runtime.shutdown_background();
     let named = |tag: String| {
         let name = format!("{}/{}:{tag}", reference.registry(), reference.repository());
-        name.parse().map_err(|_| {
-            let cause = ImageError::Malformed { what: format!("the tag {tag:?}"), cause: "it is not a tag".to_owned() };
-            PullError::Image { image: reference.familiar(), cause }
-        })
+        name.parse().map_err(|_| PullError::Image { image: reference.familiar(), cause: not_a_tag(&tag) })
     };
     tags?.into_iter().map(named).collect()
+}
+
+fn not_a_tag(tag: &str) -> ImageError {
+    let start: String = tag.chars().take(LONGEST_TAG).collect();
+    ImageError::Malformed { what: format!("tag {start:?}"), cause: "it is not a tag".to_owned() }
 }
 
 impl Repository {
@@ -51,20 +57,26 @@ impl Repository {
         let what = format!("the list of tags of {}", self.name());
         let address = format!("{}/tags/list", self.base).parse::<Url>();
         let mut url = address.map_err(|error| PullError::Client(Box::new(error)))?;
+        let wrong = |cause| PullError::Image { image: self.name(), cause };
+        let malformed = |cause| wrong(ImageError::Malformed { what: "list of tags".to_owned(), cause });
         let mut tags = Vec::new();
         for _ in 0..MOST_PAGES {
             let answer = self.document(&what, || self.client.get(url.clone()), PAGE_LIMIT).await?;
-            let page: Page = serde_json::from_slice(&answer.bytes).map_err(|error| {
-                let cause = ImageError::Malformed { what: what.clone(), cause: error.to_string() };
-                PullError::Image { image: self.name(), cause }
-            })?;
-            tags.extend(page.tags.into_iter().flatten());
+            let page: Page = serde_json::from_slice(&answer.bytes).map_err(|error| malformed(error.to_string()))?;
+            let found = page.tags.unwrap_or_default();
+            if let Some(long) = found.iter().find(|tag| tag.len() > LONGEST_TAG) {
+                return Err(wrong(not_a_tag(long)));
+            }
+            tags.extend(found);
+            if tags.len() > MOST_TAGS {
+                return Err(malformed(format!("more than {MOST_TAGS} tags; pull by name those that you need")));
+            }
             match answer.links.and_then(|links| self.next(&url, &links)) {
                 Some(next) if next != url => url = next,
-                _ => break,
+                _ => return Ok(tags),
             }
         }
-        Ok(tags)
+        Err(malformed(format!("more than {MOST_PAGES} pages; pull by name the tags that you need")))
     }
 
     /// Returns the address of the next page. The login is sent there, so it must be in this registry.

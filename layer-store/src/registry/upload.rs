@@ -14,7 +14,7 @@ use bytes::Bytes;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, LOCATION, RANGE};
 use reqwest::{Body, RequestBuilder, Response, StatusCode, Url};
 
-use super::backoff::Failure;
+use super::backoff::{Backoff, Failure};
 use super::client::Repository;
 use super::error::PullError;
 use super::server::{self, Purpose};
@@ -101,7 +101,7 @@ impl Repository {
     ) -> Result<(), PullError> {
         let (mut backoff, mut restarts) = (self.backoff(), 0);
         let mut session = match note.and_then(UploadNote::read) {
-            Some(url) => self.continued(&Session { url, offset: 0 }, blob).await,
+            Some(url) => self.continued(Session { url, offset: 0 }, blob, &mut self.backoff()).await,
             None => None,
         };
         loop {
@@ -128,7 +128,7 @@ impl Repository {
             }
             self.wait_after(&mut backoff, failure).await?;
             session = match session {
-                Some(session) => self.continued(&session, blob).await,
+                Some(session) => self.continued(session, blob, &mut backoff).await,
                 None => None,
             };
         }
@@ -174,6 +174,8 @@ impl Repository {
             if received <= offset {
                 let error = io::Error::other(format!("the registry keeps {received} of {} bytes", blob.size));
                 let server = self.server(&url, Purpose::Content);
+                let next = location(&response).unwrap_or_else(|_| url.clone());
+                *session = Some(Session { url: next, offset });
                 let url = server::without_secrets(&url);
                 return Err(Failure::passing(PullError::Interrupted { server, url, source: error.into() }));
             }
@@ -192,11 +194,18 @@ impl Repository {
         }
     }
 
-    /// Asks how much the registry has of an upload that broke off. `None` if it cannot be continued.
-    async fn continued(&self, session: &Session, blob: &UploadBlob) -> Option<Session> {
+    /// Asks how much the registry has of an upload that broke off, until it answers. `None` if the upload cannot be continued,
+    /// or if asking again no longer helps.
+    async fn continued(&self, session: Session, blob: &UploadBlob, backoff: &mut Backoff<'_>) -> Option<Session> {
         let what = format!("the upload to {}", self.name());
         let get = || self.client.get(session.url.clone());
-        let response = self.attempt_at(&session.url, &what, get).await.ok()?;
+        let response = loop {
+            match self.attempt_at(&session.url, &what, get).await {
+                Ok(response) => break response,
+                Err(Failure::Final(_)) => return None,
+                Err(failure) => self.wait_after(backoff, failure).await.ok()?,
+            }
+        };
         let offset = received(response.headers()).filter(|offset| *offset <= blob.size)?;
         let url = location(&response).unwrap_or_else(|_| session.url.clone());
         Some(Session { url, offset })

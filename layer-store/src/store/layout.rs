@@ -17,8 +17,8 @@
 //!   indexes/<diffid>                 the index of a layer of another store (a cache; see `additional.rs`)
 //!   bases/<base-id>/index            the merge index (a cache)
 //!   bases/<base-id>/recipe           JSON: DiffIDs of image and variant
-//!   bases/<base-id>/erofs-3          the base as a block image, if one was requested (a cache)
-//!   bases/<base-id>/erofs-3.map      the metadata of that image, and where its content is (a cache)
+//!   bases/<base-id>/erofs-4          the base as a block image, if one was requested (a cache)
+//!   bases/<base-id>/erofs-4.map      the metadata of that image, and where its content is (a cache)
 //!   bases/<base-id>/tree-2/root      the base as a directory, if one was requested (a cache); without owners tree-1-own
 //!   partial/sha256/<hex>             the first bytes of the layer with this digest, if its transfer ended early (a cache)
 //!   leases/<id>                      what a live process uses; locked by that process
@@ -118,17 +118,17 @@ impl Layout {
 
     /// The number in the name is the version of the image writer; images of another version are rebuilt.
     pub(super) fn block_image(&self, id: &BaseId) -> PathBuf {
-        self.base(id).join("erofs-3")
+        self.base(id).join("erofs-4")
     }
 
     /// The path of the map of a base's block device, whose bytes are those of the image of the same version.
     pub(super) fn block_map(&self, id: &BaseId) -> PathBuf {
-        self.base(id).join("erofs-3.map")
+        self.base(id).join("erofs-4.map")
     }
 
     /// Where earlier versions put block images and maps.
-    pub(super) fn old_block_images(&self, id: &BaseId) -> [PathBuf; 3] {
-        ["erofs-1", "erofs-2", "erofs-2.map"].map(|name| self.base(id).join(name))
+    pub(super) fn old_block_images(&self, id: &BaseId) -> [PathBuf; 5] {
+        ["erofs-1", "erofs-2", "erofs-2.map", "erofs-3", "erofs-3.map"].map(|name| self.base(id).join(name))
     }
 
     /// The path of the tree of a base, with a version in the same way. A tree with owners has the image's privileged

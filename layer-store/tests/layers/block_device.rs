@@ -66,7 +66,7 @@ impl Hard {
     }
 
     fn map(&self) -> PathBuf {
-        self.kept.directory.path().join("bases").join(self.base.hex()).join("erofs-3.map")
+        self.kept.directory.path().join("bases").join(self.base.hex()).join("erofs-4.map")
     }
 
     fn written(&self) -> Vec<u8> {
@@ -115,7 +115,7 @@ fn device_stores_no_content() {
     assert!(map.len() < 64 << 10 && device.metadata_length() < map.len() as u64, "{}", map.len());
 }
 
-/// A base of one layer with files of one length, each with the time that `time` returns for it.
+/// A base of one layer.
 struct Files {
     kept: Kept,
     base: BaseId,
@@ -124,18 +124,18 @@ struct Files {
 impl Files {
     const NAME: usize = "d/0000".len();
 
+    /// Files of one length, each with the time that `time` returns for it.
     fn new(count: u64, length: usize, time: impl Fn(u64) -> u64) -> Self {
-        let kept = Kept::new();
-        let mut builder = tar::Builder::new(Vec::new());
+        let mut tree = Tree::new();
         for number in 0..count {
-            let mut header = tar::Header::new_ustar();
-            header.set_mode(0o644);
-            header.set_size(length as u64);
-            header.set_mtime(time(number));
-            let content = noise(number, length);
-            builder.append_data(&mut header, format!("d/{number:04}"), content.as_slice()).expect("an entry");
+            tree.file(&format!("d/{number:04}"), length, time(number));
         }
-        let layer = ingest(&kept.store, &builder.into_inner().expect("a tar"));
+        Self::of(tree)
+    }
+
+    fn of(tree: Tree) -> Self {
+        let kept = Kept::new();
+        let layer = ingest(&kept.store, &tree.builder.into_inner().expect("a tar"));
         let base = kept.store.bases().prepare_layers(&[layer], &[], &Silent).expect("a base");
         Self { kept, base }
     }
@@ -148,8 +148,141 @@ impl Files {
 
     /// Bytes of the map.
     fn stored(&self) -> u64 {
-        let place = self.kept.directory.path().join("bases").join(self.base.hex()).join("erofs-3.map");
+        let place = self.kept.directory.path().join("bases").join(self.base.hex()).join("erofs-4.map");
         place.metadata().expect("the map").len()
+    }
+}
+
+/// A tar that grows entry by entry.
+struct Tree {
+    builder: tar::Builder<Vec<u8>>,
+    files: u64,
+    content: u64,
+}
+
+impl Tree {
+    fn new() -> Self {
+        Self { builder: tar::Builder::new(Vec::new()), files: 0, content: 0 }
+    }
+
+    fn header(length: usize, time: u64) -> tar::Header {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o644);
+        header.set_size(length as u64);
+        header.set_mtime(time);
+        header
+    }
+
+    fn file(&mut self, path: &str, length: usize, time: u64) {
+        let content = noise(self.files, length);
+        self.builder.append_data(&mut Self::header(length, time), path, content.as_slice()).expect("an entry");
+        self.files += 1;
+        self.content += length as u64;
+    }
+
+    fn xattr(&mut self, name: &str, value: &str) {
+        let name = format!("SCHILY.xattr.{name}");
+        self.builder.append_pax_extensions([(name.as_str(), value.as_bytes())]).expect("an entry");
+    }
+
+    fn link(&mut self, kind: tar::EntryType, path: &str, target: &str) {
+        let mut header = Self::header(0, TIME);
+        header.set_entry_type(kind);
+        self.builder.append_link(&mut header, path, target).expect("an entry");
+    }
+}
+
+/// The time of most files.
+const TIME: u64 = 1_000_000_000;
+
+/// Trees of files of 6 KiB that have more metadata than usual in one way, and how many bytes each file may have of it.
+fn trees(count: u64) -> Vec<(&'static str, Tree, u64)> {
+    const LENGTH: usize = 6 << 10;
+    const LABEL: &str = "system_u:object_r:container_file_t:s0:c1,c2";
+    let of = |fill: &dyn Fn(&mut Tree, u64)| {
+        let mut tree = Tree::new();
+        (0..count).for_each(|number| fill(&mut tree, number));
+        tree
+    };
+    let short = |number: u64| format!("d/{number:04}");
+    let long = |number: u64| format!("d/{number:0200}");
+    let name = |length: u64| 12 + length;
+    let (inode, timed, extent) = (32, 64, 24);
+    vec![
+        ("equal times", of(&|tree, number| tree.file(&short(number), LENGTH, TIME)), inode + name(4) + extent),
+        ("unequal times", of(&|tree, number| tree.file(&short(number), LENGTH, number)), timed + name(4) + extent),
+        ("names of 200 bytes", of(&|tree, number| tree.file(&long(number), LENGTH, TIME)), inode + name(200) + extent),
+        (
+            "names of 200 bytes and unequal times",
+            of(&|tree, number| tree.file(&long(number), LENGTH, number)),
+            timed + name(200) + extent,
+        ),
+        (
+            "three hard links to each file",
+            of(&|tree, number| {
+                tree.file(&short(number), LENGTH, TIME);
+                (0..3)
+                    .for_each(|link| tree.link(tar::EntryType::Link, &format!("l/{number:04}{link}"), &short(number)));
+            }),
+            inode + name(4) + 3 * name(5) + extent,
+        ),
+        (
+            "a symbolic link of 100 bytes to each file",
+            of(&|tree, number| {
+                tree.file(&short(number), LENGTH, TIME);
+                tree.link(tar::EntryType::Symlink, &format!("l/{number:04}"), &format!("{number:0100}"));
+            }),
+            // 132 bytes, in slots of 32.
+            inode + name(4) + extent + 160 + name(4),
+        ),
+        (
+            "one label on all files",
+            of(&|tree, number| {
+                tree.xattr("security.selinux", LABEL);
+                tree.file(&short(number), LENGTH, TIME);
+            }),
+            // The header and one place, in slots of 32.
+            inode + 32 + name(4) + extent,
+        ),
+        (
+            "an attribute of 20 bytes on each file, and a label on all",
+            of(&|tree, number| {
+                tree.xattr("security.selinux", LABEL);
+                tree.xattr("user.own", &format!("{number:020}"));
+                tree.file(&short(number), LENGTH, TIME);
+            }),
+            // 12 + 4 + (4 + 3 + 20), in slots of 32.
+            inode + 64 + name(4) + extent,
+        ),
+        (
+            "directories of ten names of 200 bytes, and unequal times",
+            of(&|tree, number| tree.file(&format!("{:03}/{number:0200}", number / 10), LENGTH, number)),
+            // A directory must not cross into another block, so there is one in each. The inodes of the files fit in beside it.
+            4096 / 10 + name(3) / 10 + extent,
+        ),
+    ]
+}
+
+#[test]
+fn metadata_of_any_kind_of_tree_is_little_more_than_its_names_numbers_and_attributes() {
+    const COUNT: u64 = 1000;
+    for (kind, tree, each) in trees(COUNT) {
+        let content = tree.content;
+        let files = Files::of(tree);
+        let device = files.device();
+        let stored = files.stored();
+        println!(
+            "{kind}: {:.2} % of the content, {} bytes a file",
+            stored as f64 * 100.0 / content as f64,
+            stored / COUNT
+        );
+        // A block of names is not always full. Superblock, header and the last block of each part come in addition.
+        let bound = COUNT * each * 103 / 100 + 7 * 4096;
+        assert!(stored <= bound, "{kind}: {stored} bytes, and not {bound}");
+        let exported = files.kept.directory.path().join("exported");
+        fs::write(&exported, all(&device, LARGE)).expect("a file");
+        let checked = Command::new(installed("fsck.erofs")).arg(&exported).output().expect("fsck.erofs");
+        assert!(checked.status.success(), "{kind}: {checked:?}");
     }
 }
 
@@ -230,7 +363,7 @@ fn metadata_is_made_once_and_again_when_it_is_damaged() {
     let other = hard.kept.store.bases().prepare_layers(&hard.layers[..1], &[], &Silent).expect("a base");
     let view = Arc::new(hard.kept.store.bases().open(&other).expect("a view"));
     hard.kept.store.bases().block_device(&other, view, &Silent).expect("a device");
-    fs::copy(hard.kept.directory.path().join("bases").join(other.hex()).join("erofs-3.map"), hard.map())
+    fs::copy(hard.kept.directory.path().join("bases").join(other.hex()).join("erofs-4.map"), hard.map())
         .expect("copied");
     assert!(all(&hard.device(), LARGE) == expected, "the map of another base");
 }
@@ -255,7 +388,8 @@ fn store_that_may_not_be_changed_is_read_without_a_map() {
 #[test]
 fn old_images_are_removed_when_the_device_is_made() {
     let hard = Hard::new();
-    let old = ["erofs-1", "erofs-2", "erofs-2.map"].map(|name| hard.map().with_file_name(name));
+    let old =
+        ["erofs-1", "erofs-2", "erofs-2.map", "erofs-3", "erofs-3.map"].map(|name| hard.map().with_file_name(name));
     old.iter().for_each(|old| fs::write(old, "of an earlier version").expect("written"));
     hard.device();
     assert!(old.iter().all(|old| !old.exists()));

@@ -273,7 +273,20 @@ struct Uploads {
     /// Bytes of the upload so far.
     bytes: Vec<u8>,
     blobs: HashMap<String, Vec<u8>>,
+    begun: usize,
     patches: usize,
+    questions: usize,
+}
+
+/// What a registry does with an upload that has broken off.
+#[derive(Clone, Copy, Debug, Default)]
+struct Continues {
+    /// It cannot be continued.
+    never: bool,
+    /// So many questions how much of it there is fail.
+    after_questions: usize,
+    /// The first request that continues it is answered as if no byte had come.
+    after_nothing: bool,
 }
 
 /// Waits that are short after a failure, and long for an answer: a busy host takes its time to receive megabytes.
@@ -285,8 +298,8 @@ fn prompt() -> PullOptions {
 /// How many bytes the first upload gets through.
 const BROKEN_OFF: usize = 2_000_000;
 
-/// Starts a registry that breaks off the first upload with this status, and that may know how far it got.
-fn breaking_off(status: u16, resumes: bool) -> (Arc<Mutex<Uploads>>, Fake) {
+/// Starts a registry that breaks off the first upload with this status.
+fn breaking_off(status: u16, continues: Continues) -> (Arc<Mutex<Uploads>>, Fake) {
     let state: Arc<Mutex<Uploads>> = Arc::default();
     let shared = Arc::clone(&state);
     let fake = Fake::start(&[], move |request| {
@@ -299,6 +312,7 @@ fn breaking_off(status: u16, resumes: bool) -> (Arc<Mutex<Uploads>>, Fake) {
             "HEAD" => answer(if state.blobs.keys().any(|blob| path.ends_with(blob)) { 200 } else { 404 }, vec![]),
             "POST" => {
                 state.bytes.clear();
+                state.begun += 1;
                 answer(202, vec![location])
             }
             "PATCH" => {
@@ -312,11 +326,19 @@ fn breaking_off(status: u16, resumes: bool) -> (Arc<Mutex<Uploads>>, Fake) {
                     state.bytes.extend(&request.bytes[..BROKEN_OFF]);
                     return answer(status, vec![]);
                 }
-                state.bytes.extend(&request.bytes);
+                if !(continues.after_nothing && state.patches == 2) {
+                    state.bytes.extend(&request.bytes);
+                }
                 answer(202, vec![location, range(&state)])
             }
-            "GET" if resumes => answer(204, vec![location, range(&state)]),
-            "GET" => answer(404, vec![]),
+            "GET" if continues.never => answer(404, vec![]),
+            "GET" => {
+                state.questions += 1;
+                match state.questions > continues.after_questions {
+                    true => answer(204, vec![location, range(&state)]),
+                    false => answer(503, vec![]),
+                }
+            }
             "PUT" if path.contains("/manifests/") => answer(201, vec![]),
             "PUT" => {
                 let named = path.split("digest=").nth(1).unwrap().replace("%3A", ":");
@@ -349,22 +371,46 @@ fn with_one_large_layer() -> (Registry, Place, Image) {
 #[test]
 fn an_upload_that_breaks_off_goes_on_where_the_registry_stands() {
     let (from, place, image) = with_one_large_layer();
-    for resumes in [true, false] {
-        let (state, fake) = breaking_off(500, resumes);
+    for never in [false, true] {
+        let (state, fake) = breaking_off(500, Continues { never, ..Continues::default() });
         let options = PushOptions { registry: prompt(), ..PushOptions::default() };
         let pushed = place.push(&from.name("app:1"), &fake.name("app:1"), &options).unwrap();
         assert_eq!(pushed.digest.to_string(), image.digest());
         let state = state.lock().unwrap();
         assert_eq!(state.blobs[&image.layers[0].digest()], image.layers[0].packed);
-        assert_eq!(continued(&fake), usize::from(resumes), "the registry says whether it can go on");
+        assert_eq!(continued(&fake), usize::from(!never), "the registry says whether it can go on");
     }
+}
+
+#[test]
+fn an_upload_is_continued_although_the_registry_fails_for_a_moment() {
+    let (from, place, image) = with_one_large_layer();
+    let options = PushOptions { registry: prompt(), ..PushOptions::default() };
+    let questions = |after_questions| Continues { after_questions, ..Continues::default() };
+    let nothing = Continues { after_nothing: true, ..Continues::default() };
+    // The last one never answers the question, so the upload begins again.
+    for (continues, begun) in [(questions(2), 1), (nothing, 1), (questions(usize::MAX), 2)] {
+        let (state, fake) = breaking_off(500, continues);
+        place.push(&from.name("app:1"), &fake.name("app:1"), &options).unwrap();
+        let state = state.lock().unwrap();
+        assert_eq!(state.blobs[&image.layers[0].digest()], image.layers[0].packed, "{continues:?}");
+        // The config is the other blob.
+        assert_eq!(state.begun, begun + 1, "{continues:?}");
+    }
+    // The same for an upload that an earlier push has left.
+    let (state, fake) = breaking_off(400, questions(2));
+    let push = || place.push(&from.name("app:1"), &fake.name("app:1"), &options);
+    push().unwrap_err();
+    assert_eq!(state.lock().unwrap().begun, 1);
+    push().unwrap();
+    assert_eq!((continued(&fake), state.lock().unwrap().begun), (1, 2), "only that of the config begins");
 }
 
 #[test]
 fn a_push_that_ended_is_continued_by_the_next_one() {
     let (from, place, image) = with_one_large_layer();
-    for resumes in [true, false] {
-        let (state, fake) = breaking_off(400, resumes);
+    for never in [false, true] {
+        let (state, fake) = breaking_off(400, Continues { never, ..Continues::default() });
         let options = PushOptions { registry: prompt(), ..PushOptions::default() };
         let push = || place.push(&from.name("app:1"), &fake.name("app:1"), &options);
         push().unwrap_err();
@@ -373,7 +419,7 @@ fn a_push_that_ended_is_continued_by_the_next_one() {
         Store::open(place.root()).unwrap().collect(false).unwrap();
         assert_eq!(push().unwrap().digest.to_string(), image.digest());
         assert_eq!(state.lock().unwrap().blobs[&image.layers[0].digest()], image.layers[0].packed);
-        assert_eq!(continued(&fake), usize::from(resumes), "the registry says whether it can go on");
+        assert_eq!(continued(&fake), usize::from(!never), "the registry says whether it can go on");
         let notes = std::fs::read_dir(place.root().join("partial/sha256")).unwrap().count();
         assert_eq!(notes, 0, "what was sent is not noted any more");
     }

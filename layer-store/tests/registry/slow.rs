@@ -1,9 +1,10 @@
 //! Registries that send slowly over each connection: a large layer comes over several of them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use layer_store::PullOptions;
+use layer_store::{LayerProgress, Observer, PullOptions};
 
 use super::support::fake::{Fake, HttpRequest, Reply};
 use super::support::image::{Image, Layer, Packing, noise};
@@ -75,6 +76,39 @@ fn a_pull_of_one_layer_at_a_time_uses_one_connection() {
     place.pull(&name, &PullOptions { parallel: 1, ..patient() }).unwrap();
     place.assert_holds(&name, &image);
     assert_eq!((fake.requests(&image.layers[0].digest()).len(), proxy.ranges().len()), (1, 0));
+}
+
+/// A reader that stops for a moment when the first part is passed on to it.
+#[derive(Debug)]
+struct Stopping {
+    proxy: Arc<SlowProxy>,
+    /// How many parts had been asked for after that.
+    asked: Mutex<Option<usize>>,
+}
+
+impl Observer for Stopping {
+    fn layer(&self, progress: &LayerProgress<'_>) {
+        let Some((first, _)) = self.proxy.ranges().first().and_then(|range| closed(range)) else { return };
+        let mut asked = self.asked.lock().unwrap();
+        if asked.is_none() && progress.bytes > first as u64 {
+            // Time for a request that must not come.
+            std::thread::sleep(Duration::from_millis(300));
+            *asked = Some(self.proxy.ranges().len());
+        }
+    }
+}
+
+#[test]
+fn each_connection_keeps_one_part_in_memory() {
+    let (image, place) = (large(), Place::new());
+    let (_fake, proxy) = slow(&image, |_, range, all| exactly(range, all));
+    let name = format!("127.0.0.1:{}/test:0", proxy.port);
+    let reader = Arc::new(Stopping { proxy: Arc::new(proxy), asked: Mutex::default() });
+    let observer: Arc<dyn Observer> = Arc::clone(&reader) as Arc<dyn Observer>;
+    place.watched(&name, &PullOptions { parallel: 2, ..patient() }, &observer).unwrap();
+    place.assert_holds(&name, &image);
+    let asked = reader.asked.lock().unwrap().expect("the layer comes in parts");
+    assert!(asked <= 2, "{asked} parts for two connections");
 }
 
 /// The first answer goes on, and nothing is fetched twice.

@@ -43,6 +43,27 @@ fn every_page_of_tags_is_read() {
 }
 
 #[test]
+fn a_list_without_an_end_is_not_kept_in_memory() {
+    let many = |digits: usize| {
+        let tags: Vec<String> = (0..60_000).map(|number| format!("\"{number:0digits$}\"")).collect();
+        format!(r#"{{"tags":[{}]}}"#, tags.join(","))
+    };
+    let (short, long) = (many(6), format!(r#"{{"tags":["{}"]}}"#, "x".repeat(129)));
+    let fake = Fake::start(&[], move |request| {
+        let next = format!("Link: <{}x>; rel=\"next\"", request.path);
+        let page = if request.path.contains("/long/") { &long } else { &short };
+        Reply::Answer(200, vec![next], page.clone())
+    });
+    let place = Place::new();
+    let refused = tags(&place, &fake.name("many")).unwrap_err();
+    assert!(refused.contains("list of tags: more than 100000 tags"), "{refused}");
+    assert_eq!(fake.requests("/many/").len(), 2);
+    let refused = tags(&place, &fake.name("long")).unwrap_err();
+    assert!(refused.contains("it is not a tag"), "{refused}");
+    assert_eq!(fake.requests("/long/").len(), 1);
+}
+
+#[test]
 fn tags_of_a_registry_are_those_that_were_pushed() {
     let registry = Registry::plain();
     for tag in ["one", "two"] {

@@ -141,7 +141,7 @@ fn run_killed_while_its_root_is_made_leaves_it_to_the_next() {
         kill(&session, point, &run);
         let base = session.store().join("bases").join(session.ok(["prepare", IMAGE]).trim());
         let names = std::fs::read_dir(&base).expect("the base").map(|entry| entry.expect("an entry").file_name());
-        let made: Vec<_> = names.filter(|name| *name == "erofs-3.map" || *name == "tree-1-own").collect();
+        let made: Vec<_> = names.filter(|name| *name == "erofs-4.map" || *name == "tree-1-own").collect();
         assert!(made.is_empty(), "{point:?}: {made:?}");
         let beside = || std::fs::read_dir(&base).expect("the base").count() - 2;
         assert_eq!(
