@@ -370,6 +370,15 @@ fn inspect_prints_the_array_that_scripts_read() {
     assert_eq!((&both[0]["Path"], &both[0]["Args"]), (&json!("/entry"), &json!(["serve"])));
     assert_eq!(both[0]["HostConfig"]["NetworkMode"], "bridge");
     assert_eq!(both[1]["HostConfig"]["NetworkMode"], "none");
+    for (options, bytes) in [
+        (&["--memory", "256m"][..], 128 << 20),
+        (&["--memory", "256m", "--shm-size", "3m"], 3 << 20),
+        (&["--engine", "container", "--memory", "256m"], 65_536_000),
+    ] {
+        session.ok([&["create", "--name", "sized"], options, &[IMAGE]].concat());
+        assert_eq!(session.json(["inspect", "sized"])[0]["HostConfig"]["ShmSize"], json!(bytes), "{options:?}");
+        session.ok(["rm", "sized"]);
+    }
     assert!(!both.to_string().contains("hush"), "the values of a machine's environment are not shown");
     let image = session.json(["image", "inspect", IMAGE]);
     assert_eq!((&image[0]["RepoTags"], &image[0]["Os"]), (&json!([IMAGE]), &json!("linux")));

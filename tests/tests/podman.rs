@@ -95,6 +95,41 @@ fn podman_runs_images_of_the_store_in_place_and_writes_elsewhere() {
 }
 
 #[test]
+fn an_image_whose_name_moves_is_unmounted_when_no_container_is_on_it() {
+    const NAME: &str = "localhost/one:1";
+    let podman = Podman::new();
+    let session = &podman.session;
+    let directory = session.directory().join("state/lamina/podman/overlay");
+    // Names of layers, without the directory of short names.
+    let layers = || {
+        let names = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name != "l").count()
+    };
+    let mounts = || {
+        let mounts = podman.podman(&["unshare", "cat", "/proc/self/mounts"]).succeeded().stdout;
+        mounts.lines().filter(|line| line.contains(directory.to_str().unwrap())).count()
+    };
+    let give = |top: &[u8]| {
+        session.import(Layout::of(&[programs(), Layer::of_files(&[("top", top)])]).path(), NAME);
+        session.ok(["podman", NAME]);
+    };
+    give(b"one\n");
+    give(b"two\n");
+    assert_eq!((layers(), mounts()), (1, 1), "the first image is not needed any more");
+    assert_eq!(podman.run(NAME, "cat /top").succeeded().stdout, "two\n");
+    podman.podman(&["create", "--name", "kept", "--network", "none", NAME, "/bin/cat", "/top"]).succeeded();
+    give(b"three\n");
+    assert_eq!((layers(), mounts()), (2, 2), "a container is on the second image");
+    assert_eq!(podman.run(NAME, "cat /top").succeeded().stdout, "three\n");
+    assert_eq!(podman.podman(&["start", "--attach", "kept"]).succeeded().stdout, "two\n");
+    podman.podman(&["rm", "kept"]).succeeded();
+    session.ok(["podman", NAME]);
+    assert_eq!((layers(), mounts()), (1, 1));
+    session.ok(["podman", "--remove", NAME]);
+    assert_eq!((layers(), mounts()), (0, 0));
+}
+
+#[test]
 fn an_additional_image_store_that_podman_does_not_read_is_named() {
     let podman = Podman::new();
     podman.session.import(Layout::of(&[programs()]).path(), "localhost/one:1");

@@ -9,6 +9,8 @@ use end_to_end::layout::{Layer, noise};
 use end_to_end::programs::installed;
 use end_to_end::{Finished, Layout, Registry, Session};
 use serde_json::{Value, json};
+use test_support::fake_registry::{FakeRegistry, Reply};
+use test_support::image;
 
 fn small(seed: u64) -> Layout {
     Layout::of(&[
@@ -479,6 +481,41 @@ fn all_tags_of_a_repository_are_pulled_at_once() {
     assert_eq!(images, ["app:1", "app:2", "app:latest"].map(name));
     let listed = session.ok(["images", "-q"]);
     assert_eq!(listed.lines().count(), 3, "{listed}");
+}
+
+#[test]
+fn a_tag_that_fails_does_not_keep_the_others_from_being_pulled() {
+    let images: Vec<image::Image> = (0..3).map(image::three_layers).collect();
+    let damaged = format!("/v2/test/blobs/{}", images[2].layers[0].digest());
+    // Of a chart.
+    let other = json!({ "schemaVersion": 2, "mediaType": image::MANIFEST, "layers": [], "config": {
+        "mediaType": "application/vnd.cncf.helm.config.v1+json", "digest": format!("sha256:{}", "0".repeat(64)), "size": 2 } });
+    let fake = FakeRegistry::start(&images.iter().collect::<Vec<_>>(), move |request| match request.path.as_str() {
+        "/v2/test/tags/list" => Reply::Answer(200, vec![], r#"{"tags":["missing","2","0","chart","1"]}"#.to_owned()),
+        "/v2/test/manifests/chart" => {
+            Reply::Answer(200, vec![format!("Content-Type: {}", image::MANIFEST)], other.to_string())
+        }
+        "/v2/more/tags/list" => Reply::Answer(200, vec![], r#"{"tags":["0","1"]}"#.to_owned()),
+        path if path.starts_with("/v2/more/manifests/") => Reply::Answer(403, vec![], String::new()),
+        path if path == damaged => Reply::Answer(200, vec![], "no layer".to_owned()),
+        _ => Reply::Serve,
+    });
+    let session = Session::user();
+    let pulled = session.run(["pull", "-aq", &fake.name("test")]);
+    assert_eq!(pulled.status.code(), Some(1), "{pulled}");
+    let names: Vec<&str> = pulled.stdout.lines().collect();
+    assert_eq!(names, [fake.name("test:0"), fake.name("test:1")], "{pulled}");
+    let last = pulled.stderr.lines().last().unwrap();
+    assert_eq!(last, "lamina: pull: 2 of 5 tags cannot be pulled", "{pulled}");
+    for (tag, told) in [("missing", "not in the registry"), ("2", "bytes"), ("chart", "it is left out")] {
+        let name = fake.name(&format!("test:{tag}: "));
+        assert!(pulled.stderr.lines().any(|line| line.contains(&name) && line.contains(told)), "{tag}: {pulled}");
+    }
+    assert_eq!(session.ok(["images", "-q"]).lines().count(), 2);
+    // What is wrong with the whole repository is asked for once.
+    session.run(["pull", "-a", &fake.name("more")]).refused("denied");
+    let asked = fake.requests("/v2/more/manifests/");
+    assert!(asked.iter().all(|request| request.path == asked[0].path), "{asked:?}");
 }
 
 #[test]

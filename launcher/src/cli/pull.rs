@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use layer_store::{
-    Acquired, Cancellation, Image, ImportOptions, ImportSource, Located, Observer, Platform, PullError, PullOptions,
-    Reference, Store,
+    Acquired, Cancellation, Image, ImageError, ImportOptions, ImportSource, IngestError, Located, Observer, Platform,
+    PullError, PullOptions, Reference, Store, StoreError,
 };
 use transfer_cli::{Bars, CredsArg, LimitArgs, PolicyArgs, RegistryArgs, SharingArgs, parse_parallel, pull_first};
 
@@ -34,7 +34,7 @@ pub(super) struct Pull {
     /// Fetch the images for all platforms, and everything else that the image's index lists
     #[arg(long, alias = "all")]
     all_platforms: bool,
-    /// Fetch all tags of a repository, which is named without one
+    /// Fetch all tags of a repository, which is named without one. If one fails, the others are fetched, and the exit status is 1
     #[arg(short, long)]
     all_tags: bool,
     /// Number of layers to fetch at once, and of connections for a large layer if each is slow
@@ -157,14 +157,21 @@ fn platform(image: &Image) -> String {
     format!("{}/{}", image.config.os(), image.config.architecture())
 }
 
+/// What a pull has brought.
+struct Pulled {
+    images: Vec<Acquired>,
+    /// Why not all of it came.
+    failure: Option<Failure>,
+}
+
 /// Pulls all tags of the first of several repositories that exists. Tags of something else, such as signatures, are named
-/// and left out.
+/// and left out. A tag that fails is named, and the others are pulled.
 fn all_tags(
     opened: &Store,
     repositories: &[Reference],
     options: &PullOptions,
     observer: &Arc<dyn Observer>,
-) -> Result<Vec<Acquired>, PullError> {
+) -> Result<Pulled, PullError> {
     let mut repositories = repositories.iter().peekable();
     let tags = loop {
         let Some(repository) = repositories.next() else { return Err(PullError::Cancelled) };
@@ -175,20 +182,55 @@ fn all_tags(
             outcome => break outcome?,
         }
     };
-    let (mut images, mut refused) = (Vec::new(), None);
+    let mut pulled = Pulled { images: Vec::new(), failure: None };
+    let (mut failed, mut last) = (0, None);
     for tag in &tags {
         match opened.images().pull(tag, options, observer) {
-            Ok(image) => images.push(image),
-            Err(error @ PullError::Image { .. }) => {
-                observer.notice(&format!("{}: {error}; it is left out", tag.familiar()));
-                refused = Some(error);
+            Ok(image) => pulled.images.push(image),
+            Err(error) if !is_of_one_tag(&error) => {
+                pulled.failure = Some(Failure::of("pull", &error));
+                return Ok(pulled);
             }
-            Err(error) => return Err(error),
+            Err(error) if is_of_another_kind(&error) => {
+                observer.notice(&format!("{}: {error}; it is left out", tag.familiar()));
+                last = Some(error);
+            }
+            Err(error) => {
+                observer.notice(&format!("{}: {error}; the other tags are pulled", tag.familiar()));
+                failed += 1;
+            }
         }
     }
-    match refused {
-        Some(error) if images.is_empty() => Err(error),
-        _ => Ok(images),
+    if failed > 0 {
+        let cause = format_args!("{failed} of {} tags cannot be pulled", tags.len());
+        pulled.failure = Some(Failure::new("pull", cause));
+    } else if pulled.images.is_empty() {
+        pulled.failure = last.map(|error| Failure::of("pull", &error));
+    }
+    Ok(pulled)
+}
+
+/// Whether a tag is no image for this host.
+fn is_of_another_kind(error: &PullError) -> bool {
+    let PullError::Image { cause, .. } = error else { return false };
+    matches!(cause, ImageError::NotAnImage(_) | ImageError::NoSuchPlatform { .. })
+}
+
+/// Whether an error says nothing about the other tags of a repository.
+fn is_of_one_tag(error: &PullError) -> bool {
+    match error {
+        // The disk may be full.
+        PullError::Layer { cause, .. } => {
+            !matches!(cause.downcast_ref(), Some(IngestError::Store(_))) && !cause.is::<StoreError>()
+        }
+        PullError::Image { .. }
+        | PullError::NotFound { .. }
+        | PullError::WrongLength { .. }
+        | PullError::Foreign { .. }
+        | PullError::OutOfReach { .. }
+        | PullError::Answer { .. }
+        | PullError::Policy(_) => true,
+        _ => false,
     }
 }
 
@@ -222,12 +264,15 @@ impl Pull {
         let observer: Arc<dyn Observer> = Arc::clone(&bars) as Arc<dyn Observer>;
         let pulled = match self.all_tags {
             true => all_tags(&opened, &references, &options, &observer),
-            false => pull_first(&opened, &references, &options, &observer).map(|image| vec![image]),
+            false => pull_first(&opened, &references, &options, &observer)
+                .map(|image| Pulled { images: vec![image], failure: None }),
         };
         bars.finish();
-        let images = pulled.map_err(|error| Failure::of("pull", &error))?;
-        acquired::show(&images, global.json, self.quiet.quiet)?;
-        Ok(0)
+        let Pulled { images, failure } = pulled.map_err(|error| Failure::of("pull", &error))?;
+        if failure.is_none() || !images.is_empty() {
+            acquired::show(&images, global.json, self.quiet.quiet)?;
+        }
+        failure.map_or(Ok(0), Err)
     }
 
     fn open(&self, global: &Global) -> Result<Store, Failure> {

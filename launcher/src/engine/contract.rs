@@ -41,6 +41,12 @@ pub(crate) trait Engine: fmt::Debug + Sync {
         false
     }
 
+    /// Returns how many bytes `/dev/shm` can have in a guest with so many bytes of memory, unless the user says how many: a
+    /// guest's own kernel allows half of its memory, of which it has a little less.
+    fn shared_memory(&self, memory: u64) -> u64 {
+        memory / 2
+    }
+
     /// Returns how many queues a disk that a server provides (vhost-user-blk) gets in a guest with `cpus` processors, or
     /// `None` if the engine has no such disks.
     fn served_disk_queues(&self, _cpus: u32) -> Option<u16> {

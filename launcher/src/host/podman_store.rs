@@ -91,7 +91,8 @@ impl PodmanStore {
         Ok(())
     }
 
-    /// Adds an image whose layer is there. It takes the place of one with the same name.
+    /// Adds an image whose layer is there. It takes the name of another that had it, which stays without one: podman's
+    /// containers may need it. See [`PodmanStore::unnamed`].
     pub(crate) fn add_image(&self, image: &PodmanImage) -> Result<(), Failure> {
         let id = image.config_digest.hex();
         let documents = [
@@ -126,7 +127,7 @@ impl PodmanStore {
             }));
         })?;
         self.change("images", |images| {
-            take_name(images, &image.reference);
+            images.iter_mut().for_each(|other| take_name(other, &image.reference));
             match images.iter_mut().find(|other| other["id"] == id) {
                 Some(same) => {
                     let mut names = same["names"].as_array().cloned().unwrap_or_default();
@@ -140,26 +141,44 @@ impl PodmanStore {
         self.remove_documents()
     }
 
-    /// Removes the name of an image, and the image with its last name. Returns the tree that no image needs any more, which is
-    /// to be unmounted before [`PodmanStore::remove_layer`].
-    pub(crate) fn remove_image(&self, reference: &str) -> Result<Option<BaseId>, Failure> {
-        let (mut freed, mut found) = (None, false);
+    /// Removes the name of an image, and the image with its last name. Returns the trees that no image needs any more, which
+    /// are to be unmounted before [`PodmanStore::remove_layer`].
+    pub(crate) fn remove_image(&self, reference: &str) -> Result<Vec<BaseId>, Failure> {
+        let (mut found, mut unnamed) = (false, Vec::new());
         self.change("images", |images| {
-            let layer = images.iter().find(|image| has_name(image, reference)).map(|image| image["layer"].clone());
-            found = layer.is_some();
-            take_name(images, reference);
-            freed = layer.filter(|layer| images.iter().all(|image| image["layer"] != *layer));
+            for image in images.iter_mut().filter(|image| has_name(image, reference)) {
+                found = true;
+                take_name(image, reference);
+                unnamed.extend(unnamed_id(image));
+            }
         })?;
         if !found {
             return Err(Failure::new(reference, "podman was not given this image")
                 .with_hint("`podman images` lists what podman has"));
         }
+        self.remove_images(&unnamed)
+    }
+
+    /// Returns the ids of images whose names others have taken.
+    pub(crate) fn unnamed(&self) -> Result<Vec<String>, Failure> {
+        Ok(self.list("images")?.iter().filter_map(unnamed_id).collect())
+    }
+
+    /// Removes images by their ids. Returns the trees that no image needs any more, as [`PodmanStore::remove_image`] does.
+    pub(crate) fn remove_images(&self, ids: &[String]) -> Result<Vec<BaseId>, Failure> {
+        let mut freed: Vec<Value> = Vec::new();
+        self.change("images", |images| {
+            let is_removed = |image: &Value| image["id"].as_str().is_some_and(|id| ids.iter().any(|other| other == id));
+            freed = images.iter().filter(|image| is_removed(image)).map(|image| image["layer"].clone()).collect();
+            images.retain(|image| !is_removed(image));
+            freed.retain(|layer| images.iter().all(|image| image["layer"] != *layer));
+        })?;
         self.remove_documents()?;
-        let base = freed.and_then(|layer| layer.as_str().and_then(|layer| layer.parse::<BaseId>().ok()));
-        if let Some(base) = &base {
-            self.change("layers", |layers| layers.retain(|layer| layer["id"] != base.hex()))?;
-        }
-        Ok(base)
+        self.change("layers", |layers| layers.retain(|layer| !freed.contains(&layer["id"])))?;
+        let mut freed: Vec<BaseId> = freed.iter().filter_map(|layer| layer.as_str()?.parse().ok()).collect();
+        freed.sort_unstable();
+        freed.dedup();
+        Ok(freed)
     }
 
     /// Removes what is left of a layer that is not mounted.
@@ -188,12 +207,21 @@ impl PodmanStore {
         Ok(())
     }
 
+    fn path(&self, list: &str) -> PathBuf {
+        self.0.join(format!("overlay-{list}/{list}.json"))
+    }
+
+    /// Returns one of the two lists.
+    fn list(&self, list: &str) -> Result<Vec<Value>, Failure> {
+        let path = self.path(list);
+        if path.exists() { json_file::read(&path) } else { Ok(Vec::new()) }
+    }
+
     /// Changes one of the two lists.
     fn change(&self, list: &str, change: impl FnOnce(&mut Vec<Value>)) -> Result<(), Failure> {
-        let path = self.0.join(format!("overlay-{list}/{list}.json"));
-        let mut entries: Vec<Value> = if path.exists() { json_file::read(&path)? } else { Vec::new() };
+        let mut entries = self.list(list)?;
         change(&mut entries);
-        json_file::write(&path, &entries)
+        json_file::write(&self.path(list), &entries)
     }
 }
 
@@ -201,15 +229,17 @@ fn has_name(image: &Value, reference: &str) -> bool {
     image["names"].as_array().is_some_and(|names| names.iter().any(|name| name == reference))
 }
 
-/// Removes a name from all images, and the images that have no other.
-fn take_name(images: &mut Vec<Value>, reference: &str) {
-    images.retain_mut(|image| match image["names"].as_array_mut() {
-        Some(names) => {
-            names.retain(|name| name != reference);
-            !names.is_empty()
-        }
-        None => false,
-    });
+/// Removes a name from an image.
+fn take_name(image: &mut Value, reference: &str) {
+    if let Some(names) = image["names"].as_array_mut() {
+        names.retain(|name| name != reference);
+    }
+}
+
+/// Returns the id of an image that has no name.
+fn unnamed_id(image: &Value) -> Option<String> {
+    let is_unnamed = image["names"].as_array().is_none_or(Vec::is_empty);
+    image["id"].as_str().filter(|_| is_unnamed).map(str::to_owned)
 }
 
 /// Returns the name of a document's file (`makeBigDataBaseName` of containers/storage).
@@ -256,13 +286,35 @@ mod tests {
         let names: Vec<Value> = list("overlay-images/images.json").iter().map(|image| image["names"].clone()).collect();
         assert_eq!(names, [json!(["a:1", "a:2"]), json!(["b:1"])]);
         assert_eq!(list("overlay-layers/layers.json").len(), 1);
-        assert_eq!(store.remove_image("a:1").unwrap(), None);
-        assert_eq!(store.remove_image("a:2").unwrap(), None);
+        assert_eq!(store.remove_image("a:1").unwrap(), []);
+        assert_eq!(store.remove_image("a:2").unwrap(), []);
         assert!(store.remove_image("a:2").is_err());
-        assert_eq!(store.remove_image("b:1").unwrap(), Some(images[0].base));
+        assert_eq!(store.remove_image("b:1").unwrap(), [images[0].base]);
         store.remove_layer(&images[0].base).unwrap();
         assert_eq!(fs::read_dir(directory.path().join("overlay-images")).unwrap().count(), 2);
         assert!(list("overlay-images/images.json").is_empty() && list("overlay-layers/layers.json").is_empty());
         assert_eq!(fs::read_dir(directory.path().join("overlay/l")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_image_whose_name_moves_stays_until_it_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = PodmanStore::open(directory.path()).unwrap();
+        let [old, new] = [image("a:1", "a", "x"), image("a:1", "b", "y")];
+        for image in [&old, &new] {
+            store.add_layer(&image.base).unwrap();
+            store.add_image(image).unwrap();
+        }
+        let unnamed = store.unnamed().unwrap();
+        assert_eq!(unnamed, [old.config_digest.hex()]);
+        assert_eq!(store.remove_images(&unnamed).unwrap(), [old.base]);
+        assert!(store.unnamed().unwrap().is_empty());
+        // The name comes back to an image that has lost it.
+        store.add_image(&old).unwrap();
+        store.add_image(&new).unwrap();
+        store.add_image(&old).unwrap();
+        assert_eq!(store.unnamed().unwrap(), [new.config_digest.hex()]);
+        assert_eq!(store.remove_image("a:1").unwrap(), [old.base]);
+        assert_eq!(store.unnamed().unwrap(), [new.config_digest.hex()], "it is not removed with another");
     }
 }

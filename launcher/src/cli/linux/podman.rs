@@ -1,5 +1,6 @@
 //! `lamina podman`.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,7 +19,8 @@ const UNMOUNT: &str = r#"if mountpoint -q "$1"; then umount "$1"; else umount -l
 
 /// Let podman run images of the store, without pulling or unpacking them
 ///
-/// The images are mounted where podman looks for them, in an additional image store. Without root the mounts are made in podman's
+/// The images are mounted where podman looks for them, in an additional image store. An image whose name has moved to another
+/// is unmounted, unless a container is on it. Without root the mounts are made in podman's
 /// own namespace, and are there until podman's last process ends, at a reboot or with `podman system migrate`: run this again
 /// then. podman needs the storage driver overlay, and the directory in its storage.conf.
 #[derive(Debug, clap::Args)]
@@ -66,6 +68,7 @@ impl Podman {
             podman.add_image(&described(&opened, image, base)?)?;
             say!("{}", image.reference);
         }
+        remove_unnamed(&podman)?;
         if !is_configured(&directory) {
             tell!(
                 "lamina: podman does not read {} yet: add it to additionalimagestores in storage.conf, as \
@@ -103,12 +106,35 @@ fn mount(global: &Global, opened: &Store, image: &Image, tree: &Path) -> Result<
 }
 
 fn remove(podman: &PodmanStore, reference: &str) -> Result<(), Failure> {
-    if let Some(base) = podman.remove_image(reference)? {
-        let tree = podman.tree(&base);
-        shell(UNMOUNT, &tree, &[], reference)?;
-        podman.remove_layer(&base)?;
-    }
+    remove_layers(podman, &podman.remove_image(reference)?, reference)?;
     say!("{reference}");
+    Ok(())
+}
+
+/// Removes images whose names now belong to others, as after a new pull, unless a container of podman is on them.
+fn remove_unnamed(podman: &PodmanStore) -> Result<(), Failure> {
+    let mut unnamed = podman.unnamed()?;
+    if unnamed.is_empty() {
+        return Ok(());
+    }
+    let Some(used) = used_images() else { return Ok(()) };
+    unnamed.retain(|id| !used.contains(id));
+    remove_layers(podman, &podman.remove_images(&unnamed)?, "an earlier image")
+}
+
+/// Returns the ids of the images that podman's containers are on, or `None` if podman does not say.
+fn used_images() -> Option<HashSet<String>> {
+    let mut podman = Command::new("podman");
+    podman.args(["ps", "--all", "--no-trunc", "--format", "{{.ImageID}}"]).stdin(Stdio::null());
+    let listed = podman.output().ok().filter(|listed| listed.status.success())?;
+    Some(String::from_utf8(listed.stdout).ok()?.lines().map(|id| id.trim_start_matches("sha256:").to_owned()).collect())
+}
+
+fn remove_layers(podman: &PodmanStore, bases: &[BaseId], about: &str) -> Result<(), Failure> {
+    for base in bases {
+        shell(UNMOUNT, &podman.tree(base), &[], about)?;
+        podman.remove_layer(base)?;
+    }
     Ok(())
 }
 
@@ -129,7 +155,10 @@ fn shell(script: &str, tree: &Path, words: &[OsString], about: &str) -> Result<(
     // What failed has been printed.
     match status.success() {
         true => Ok(()),
-        false => Err(Failure::new(about, format_args!("it cannot be mounted where podman looks for it ({status})"))),
+        false => Err(Failure::new(
+            about,
+            format_args!("it cannot be mounted or unmounted where podman looks for it ({status})"),
+        )),
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::rows::{ago, beside, time};
 use crate::clock;
-use crate::engine::Choice;
+use crate::engine::{Choice, table};
 use crate::host::network::{ADDRESS, GATEWAY, NetworkBackend, PREFIX};
 use crate::machine::{Record, State, volumes};
 use crate::spec::{Spec, Writes, signal};
@@ -84,8 +84,21 @@ pub(super) fn inspected(record: &Record, spec: Option<&Spec>, own: &impl Seriali
     });
     if let Some(spec) = spec {
         fill(&mut docker, spec);
+        docker["HostConfig"]["ShmSize"] = json!(shared_memory(record, spec));
     }
     beside(docker, own)
+}
+
+/// Returns how many bytes a machine's `/dev/shm` can have.
+fn shared_memory(record: &Record, spec: &Spec) -> u64 {
+    let asked = match &spec.request.engine {
+        Choice::Forced(name) => Some(name.as_str()),
+        Choice::Auto => None,
+    };
+    let engine = record.engine.as_deref().or(asked).and_then(|name| table::find(name).ok());
+    let memory = spec.memory_mib << 20;
+    // `auto` takes an engine of VMs.
+    spec.options.shm_size.unwrap_or_else(|| engine.map_or(memory / 2, |engine| engine.shared_memory(memory)))
 }
 
 /// Adds what only the spec of a machine says.
@@ -121,7 +134,6 @@ fn fill(docker: &mut Value, spec: &Spec) {
     docker["NetworkSettings"]["Ports"] = Value::Object(ports);
     docker["HostConfig"]["ReadonlyRootfs"] = json!(spec.writes == Writes::Nowhere);
     docker["Config"]["StopSignal"] = json!(spec.process.stop_signal.map(signal::name));
-    docker["HostConfig"]["ShmSize"] = json!(spec.options.shm_size.unwrap_or_default());
     let binds = spec.shares.iter().map(|share| {
         let mode = if share.read_only { ":ro" } else { "" };
         format!("{}:{}{mode}", share.host.display(), share.guest)

@@ -58,7 +58,7 @@ const MASKED_OF_HOST: [&str; 5] =
 const READ_ONLY: [&str; 6] = ["/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Bytes of `/dev/shm`.
-const SHARED_MEMORY: u64 = 65_536_000;
+pub(super) const SHARED_MEMORY: u64 = 65_536_000;
 
 /// What a container sees of the host's control groups (of version 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -79,6 +79,10 @@ impl Engine for Container {
         &[HOST, SINGLE_ID]
     }
 
+    fn shared_memory(&self, _memory: u64) -> u64 {
+        config::SHARED_MEMORY
+    }
+
     /// The ways to lay what a container writes over its image.
     fn machines(&self) -> &'static [&'static str] {
         const { &[Format::ALL[0].name(), Format::ALL[1].name(), Format::ALL[2].name()] }
