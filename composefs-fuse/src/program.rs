@@ -15,11 +15,18 @@ use tracing_subscriber::EnvFilter;
 
 use crate::serving::Serving;
 
-const EXAMPLES: &str = "\
+const MOUNTING: &str = "\
 Examples:
   composefs-fuse \"$(lamina prepare debian:12)\" /mnt   mount an image, and return when it can be read
-  fusermount3 -u /mnt                                 unmount it
-  composefs-fuse --foreground --verbose BASE /mnt     serve until Ctrl-C, then show what was asked
+";
+
+const UNMOUNTING: &str = if cfg!(target_os = "linux") {
+    "  fusermount3 -u /mnt                                 unmount it\n"
+} else {
+    "  umount /mnt                                         unmount it\n"
+};
+
+const MORE: &str = "  composefs-fuse --foreground --verbose BASE /mnt     serve until Ctrl-C, then show what was asked
   composefs-fuse -o allow_other BASE /mnt             let other users in, and check modes and owners
 
 Without allow_other only the user who mounts gets in, and modes are not checked for them. Setuid files and devices of the
@@ -27,7 +34,7 @@ image never work.";
 
 /// Mounts a prepared base as a read-only tree, served from the store without unpacking anything.
 #[derive(Parser)]
-#[command(version, after_help = EXAMPLES)]
+#[command(version, after_help = [MOUNTING, UNMOUNTING, MORE].concat())]
 struct Arguments {
     /// The store [default: $XDG_DATA_HOME/lamina or ~/.local/share/lamina]
     #[arg(long, value_name = "DIR", env = "LAMINA_STORE")]

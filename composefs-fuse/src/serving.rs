@@ -7,8 +7,7 @@ pub(crate) use portable::Serving;
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use clap::ValueEnum;
-    use composefs_fuse::linux::{ServeOptions, StatsOutlet, Workers};
+    use composefs_fuse::linux::{ServeOptions, StatsOutlet, Transport};
     use composefs_fuse::mount::MountOptions;
     use std::path::PathBuf;
 
@@ -18,31 +17,19 @@ mod linux {
         #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
         threads: u8,
         /// What carries the kernel's requests: `device`, which is faster, or `fuser`, which is what a Mac has
-        #[arg(long, value_enum, default_value_t = Transport::Device)]
+        #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
         transport: Transport,
         /// Answer with counters as JSON at this socket too
         #[arg(long, value_name = "SOCKET")]
         stats: Option<PathBuf>,
     }
 
-    #[derive(Clone, Copy, ValueEnum)]
-    enum Transport {
-        Device,
-        Fuser,
-    }
-
     impl Serving {
         /// Returns what these options say for a mount by `mount`.
         pub(crate) fn options(&self, mount: MountOptions) -> anyhow::Result<ServeOptions> {
-            let workers = match self.transport {
-                Transport::Device => Workers::start,
-                Transport::Fuser => Workers::start_portable,
-            };
-            let stats = match &self.stats {
-                Some(socket) => StatsOutlet::At(crate::program::absolute(socket)?),
-                None => StatsOutlet::Default,
-            };
-            Ok(ServeOptions { mount, threads: self.threads.into(), workers, stats })
+            let stats = self.stats.as_deref().map(crate::program::absolute).transpose()?;
+            let stats = stats.map_or(StatsOutlet::Default, StatsOutlet::At);
+            Ok(ServeOptions { mount, threads: self.threads.into(), transport: self.transport, stats })
         }
     }
 }

@@ -16,4 +16,4 @@ mod workers;
 pub use serve::{ServeError, ServeOptions, StatsOutlet, serve};
 pub use stats_socket::{StatsError, StatsSocket, fetch_stats, find_stats_socket, wait_for_ending_mounts};
 pub use unmount::{Unmount, Unmounted, unmount};
-pub use workers::{DeviceError, ServeEvent, StartWorkers, Workers};
+pub use workers::{DeviceError, ServeEvent, Transport, Workers};

@@ -3,7 +3,7 @@
 use super::mount_table::connection_number;
 use super::stats_socket::{StatsError, StatsSocket, stats_socket_path};
 use super::unmount::Unmount;
-use super::workers::{DeviceError, ServeEvent, StartWorkers, Workers};
+use super::workers::{DeviceError, ServeEvent, Transport, Workers};
 use crate::mount::{EXIT_PATIENCE, Ended, MountError, MountOptions, MountPoint, Served, SignalThread};
 use crate::server::Server;
 use crate::stats::Stats;
@@ -26,15 +26,20 @@ pub struct ServeOptions {
     /// single reader no faster. But a thread that waits for the disk answers no other request, and four readers of a
     /// cold tree need four reads at once. FUSE over io_uring has a queue for each processor, and at least one thread for each.
     pub threads: usize,
-    /// What carries the requests: [`Workers::start`], or [`Workers::start_portable`] to try what a Mac has.
-    pub workers: StartWorkers,
+    /// What carries the requests.
+    pub transport: Transport,
     /// Where the counters can be read.
     pub stats: StatsOutlet,
 }
 
 impl Default for ServeOptions {
     fn default() -> Self {
-        Self { mount: MountOptions::default(), threads: 4, workers: Workers::start, stats: StatsOutlet::Default }
+        Self {
+            mount: MountOptions::default(),
+            threads: 4,
+            transport: Transport::default(),
+            stats: StatsOutlet::default(),
+        }
     }
 }
 
@@ -92,7 +97,11 @@ pub fn serve(
     let device = mount_point.mount(&options.mount)?;
     let mut mounted = Mounted::new(mount_point, &options.mount)?;
     let watched = device.try_clone().map_err(DeviceError::from)?;
-    let workers = (options.workers)(&server, device, options.threads, &sender)?;
+    let start = match options.transport {
+        Transport::Device => Workers::start,
+        Transport::Fuser => Workers::start_portable,
+    };
+    let workers = start(&server, device, options.threads, &sender)?;
     // After the handshake, which sets it. Only root may, and nothing depends on it.
     if let Err(error) = raise_readahead(mounted.connection) {
         tracing::debug!("reading ahead 128 KiB at a time: {error}");

@@ -55,8 +55,15 @@ pub struct Workers {
     device: Option<Weak<OwnedFd>>,
 }
 
-/// Starts the threads that answer a mount: [`Workers::start`] or [`Workers::start_portable`].
-pub type StartWorkers = fn(&Arc<Server>, OwnedFd, usize, &Sender<ServeEvent>) -> Result<Workers, DeviceError>;
+/// What carries the kernel's requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Transport {
+    /// Our own loop over the device.
+    #[default]
+    Device,
+    /// The crate `fuser`, to try what a Mac has.
+    Fuser,
+}
 
 impl Workers {
     /// Does the handshake, then serves from `threads` threads, at least one. Each sends to `events` when it ends. Where the
@@ -95,7 +102,7 @@ impl Workers {
     ///
     /// # Errors
     /// As [`Workers::start`].
-    pub fn start_portable(
+    pub(super) fn start_portable(
         server: &Arc<Server>,
         device: OwnedFd,
         threads: usize,

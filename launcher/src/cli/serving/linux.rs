@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
-use composefs_fuse::linux::{ServeOptions, StatsOutlet, Workers};
+use composefs_fuse::linux::{ServeOptions, StatsOutlet, Transport};
 use composefs_fuse::mount::MountOptions;
 
 use crate::failure::{About, Failure};
@@ -18,28 +17,16 @@ pub(in crate::cli) struct Serving {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     threads: u8,
     /// What carries the kernel's requests: `device`, which is faster, or `fuser`, which is what a Mac has
-    #[arg(long, value_enum, default_value_t = Transport::Device, hide_possible_values = true)]
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     transport: Transport,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Transport {
-    Device,
-    Fuser,
 }
 
 impl Serving {
     /// Returns what these options say for a mount by `mount`.
     pub(in crate::cli) fn options(&self, mount: MountOptions) -> Result<ServeOptions, Failure> {
-        let workers = match self.transport {
-            Transport::Device => Workers::start,
-            Transport::Fuser => Workers::start_portable,
-        };
-        let stats = match &self.stats {
-            Some(path) => StatsOutlet::At(std::path::absolute(path).about(path.display())?),
-            None => StatsOutlet::Default,
-        };
-        Ok(ServeOptions { mount, threads: self.threads.into(), workers, stats })
+        let absolute = |path: &PathBuf| std::path::absolute(path).about(path.display());
+        let stats = self.stats.as_ref().map(absolute).transpose()?.map_or(StatsOutlet::Default, StatsOutlet::At);
+        Ok(ServeOptions { mount, threads: self.threads.into(), transport: self.transport, stats })
     }
 }
 
