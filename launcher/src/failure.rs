@@ -47,6 +47,7 @@ impl Failure {
 
     /// Changes [`FAILED`] and [`USAGE`] to [`MACHINE_FAILED`], for a command that exits with the status of another command,
     /// which may be 1 or 2 too.
+    #[cfg(target_os = "linux")]
     #[must_use]
     pub(crate) fn before_the_command(self) -> Self {
         if matches!(self.status, FAILED | USAGE) { self.with_status(MACHINE_FAILED) } else { self }
@@ -59,6 +60,7 @@ impl Failure {
     }
 
     /// Returns why it failed, without what failed.
+    #[cfg(target_os = "linux")]
     #[must_use]
     pub(crate) fn cause(&self) -> &str {
         &self.cause

@@ -11,8 +11,6 @@
 //! other commands ask of the system.
 
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
-// Some of what the commands for Linux share with others is used by nothing else.
-#![cfg_attr(not(target_os = "linux"), allow(dead_code))]
 
 #[macro_use]
 mod print;

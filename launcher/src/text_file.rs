@@ -20,6 +20,7 @@ pub(crate) fn read(path: &Path) -> io::Result<String> {
 
 /// Returns the lines of `text`. A line ends with a line feed, with or without a carriage return before it, or at the
 /// end of the file.
+#[cfg(target_os = "linux")]
 pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(|line| line.strip_suffix('\r').unwrap_or(line))
 }

@@ -57,6 +57,7 @@ pub(super) fn show(images: &[Acquired], json: bool, quiet: bool) -> Result<(), F
 }
 
 /// Prints an image that was pulled for another command on standard error.
+#[cfg(target_os = "linux")]
 pub(super) fn tell(image: &Acquired) {
     for reference in &image.references {
         tell!("lamina: pulled {}  {}", reference.familiar(), summary(&image.layers));

@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::Cli;
 use crate::failure::{About, Failure};
 use crate::print;
 
@@ -25,7 +23,7 @@ pub(super) struct Completions {
 impl Completions {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let mut text = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "lamina", &mut text);
+        clap_complete::generate(self.shell, &mut super::definition(), "lamina", &mut text);
         print::result_lines(&String::from_utf8_lossy(&text))?;
         Ok(0)
     }
@@ -38,7 +36,7 @@ impl Completions {
 #[command(after_help = "\
 Examples:
   sudo lamina man /usr/local/share/man/man1
-  lamina man ./man && man ./man/lamina-run.1")]
+  lamina man ./man && man ./man/lamina-pull.1")]
 pub(super) struct Man {
     /// The directory to write them to, created if missing
     #[arg(value_name = "DIR")]
@@ -48,7 +46,7 @@ pub(super) struct Man {
 impl Man {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         std::fs::create_dir_all(&self.directory).about(self.directory.display())?;
-        clap_mangen::generate_to(Cli::command(), &self.directory).about(self.directory.display())?;
+        clap_mangen::generate_to(super::definition(), &self.directory).about(self.directory.display())?;
         Ok(0)
     }
 }

@@ -48,20 +48,6 @@ pub(super) fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool
     }
 }
 
-/// Returns whether a machine has a name with this text in it. As in docker, `^` stands for its beginning and `$` for its end.
-pub(super) fn is_named(wanted: &str, name: &str) -> bool {
-    let (begins, wanted) = wanted.strip_prefix('^').map_or((false, wanted), |rest| (true, rest));
-    let (ends, wanted) = wanted.strip_suffix('$').map_or((false, wanted), |rest| (true, rest));
-    // docker's names begin with a slash.
-    let wanted = wanted.strip_prefix('/').unwrap_or(wanted);
-    match (begins, ends) {
-        (true, true) => name == wanted,
-        (true, false) => name.starts_with(wanted),
-        (false, true) => name.ends_with(wanted),
-        (false, false) => name.contains(wanted),
-    }
-}
-
 /// Returns whether a text fits a pattern in which `*` stands for any characters and `?` for one.
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let mut pattern_chars = pattern.chars();
@@ -94,15 +80,6 @@ mod tests {
             ("?", "", false),
         ] {
             assert_eq!(matches(pattern, text), fits, "{pattern} {text}");
-        }
-    }
-
-    #[test]
-    fn names_are_found_by_their_parts_and_by_their_ends() {
-        for (wanted, fits) in
-            [("eb", true), ("^web", true), ("^/web-1$", true), ("^eb", false), ("-1$", true), ("web$", false)]
-        {
-            assert_eq!(is_named(wanted, "web-1"), fits, "{wanted}");
         }
     }
 

@@ -1,8 +1,6 @@
 //! `lamina help`: the help of a command, or the page about a topic.
 
-use clap::CommandFactory;
-
-use super::{Cli, needs_linux};
+use super::needs_linux;
 use crate::failure::{Failure, USAGE};
 use crate::print;
 
@@ -27,8 +25,8 @@ const PAGES: [&str; 13] = [
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  lamina help run
-  lamina help machines | less")]
+  lamina help pull
+  lamina help mounts | less")]
 pub(super) struct Help {
     /// A command, or a topic: see the end of `lamina --help`
     #[arg(value_name = "COMMAND|TOPIC")]
@@ -43,7 +41,7 @@ impl Help {
             print::result_lines(&plain(page))?;
             return Ok(0);
         }
-        let mut command = Cli::command();
+        let mut command = super::definition();
         // Gives each command its whole usage and the options of every command.
         command.build();
         let mut found = &mut command;
@@ -105,7 +103,10 @@ fn plain(page: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::cli::Cli;
 
     /// The README, whose commands a newcomer types first.
     const README: &str = include_str!("../../../README.md");

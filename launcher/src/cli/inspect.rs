@@ -20,10 +20,10 @@ use crate::print;
 #[command(after_help = "\
 Examples:
   lamina inspect debian:12 | jq '.[0].Config.Env'
-  lamina inspect --format '{{.State.Status}}' web
-  lamina inspect --text web
-  lamina inspect --type machine --json web | jq .processes
-  lamina inspect debian:12 --json | jq .config.config.Env")]
+  lamina inspect --text debian:12
+  lamina inspect debian:12 --json | jq .config.config.Env
+  lamina inspect --type machine --format '{{.State.Status}}' web
+  lamina inspect --type machine --json web | jq .processes")]
 pub(super) struct Inspect {
     /// The images or machines
     #[arg(value_name = "REF|NAME", required = true)]

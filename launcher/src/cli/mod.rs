@@ -50,7 +50,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use composefs_fuse::LogFormat;
 use layer_store::printable;
 
@@ -134,9 +134,8 @@ enum Command {
     Mount(mount::Mount),
     #[command(alias = "unmount")]
     Umount(umount::Umount),
-    #[cfg(target_os = "linux")]
     #[command(flatten)]
-    OnLinux(linux::Command),
+    OfSystem(system::Command),
     Doctor(doctor::Doctor),
     Help(help::Help),
     Completions(completions::Completions),
@@ -159,7 +158,6 @@ pub fn main() -> ExitCode {
     if let Some(result) = system::internal(&arguments) {
         return report(result);
     }
-    let is_command = |word: &OsStr| Cli::command().get_subcommands().any(|command| word == command.get_name());
     let arguments = match mount_helper::translated(&arguments, is_command) {
         Some(Ok(translated)) => match mount_helper::leave_home_of_others(&translated) {
             Ok(()) => translated,
@@ -174,6 +172,24 @@ pub fn main() -> ExitCode {
     };
     log_to_stderr(cli.global.verbose);
     report(execute(cli.command, &cli.global, arguments))
+}
+
+/// Returns the definition of the command line.
+fn definition() -> clap::Command {
+    needs_linux::with_help(Cli::command())
+}
+
+fn try_parse<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>) -> Result<Cli, clap::Error> {
+    let mut definition = definition();
+    let mut matches = definition.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut definition))
+}
+
+/// Whether a word is a command of this program, on this system or on another.
+fn is_command(word: &OsStr) -> bool {
+    let is_name =
+        |command: &clap::Command| word == command.get_name() || command.get_all_aliases().any(|alias| word == alias);
+    definition().get_subcommands().any(is_name) || word.to_str().is_some_and(needs_linux::is_command)
 }
 
 fn execute(command: Command, global: &Global, arguments: Vec<OsString>) -> Result<u8, Failure> {
@@ -198,8 +214,7 @@ fn execute(command: Command, global: &Global, arguments: Vec<OsString>) -> Resul
         Command::BuildImage(build) => build.execute(global),
         Command::Mount(mount) => mount.execute(global, arguments),
         Command::Umount(umount) => umount.execute(),
-        #[cfg(target_os = "linux")]
-        Command::OnLinux(command) => command.execute(global, arguments),
+        Command::OfSystem(command) => command.execute(global, arguments),
         Command::Doctor(doctor) => doctor.execute(global),
         Command::Help(help) => help.execute(),
         Command::Completions(completions) => completions.execute(),
@@ -218,14 +233,14 @@ fn execute(command: Command, global: &Global, arguments: Vec<OsString>) -> Resul
 /// Parses the command line. If it is wrong or asks for help, prints that and returns the exit status. The message about a
 /// wrong one quotes words of it, so it is made from words that are safe to print.
 fn parse(arguments: &[OsString]) -> Result<Cli, u8> {
-    let arguments = &switches::plain(arguments, Cli::command)[..];
-    let error = match Cli::try_parse_from(arguments) {
+    let arguments = &switches::plain(arguments, definition)[..];
+    let error = match try_parse(arguments) {
         Ok(cli) => return Ok(cli),
         Err(error) => error,
     };
     let words = arguments.iter().map(|word| printable::bytes(word.as_bytes()));
     // If the other words are right, what is wrong is a character that has been replaced.
-    Err(match Cli::try_parse_from(words) {
+    Err(match try_parse(words) {
         Err(error) => refused::report(error, arguments),
         Ok(_) => {
             print::message_lines(error.to_string().trim_end());
@@ -274,6 +289,22 @@ mod tests {
     #[test]
     fn the_command_line_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_commands_that_write_a_tree_are_listed_together() {
+        let help = Cli::command().render_help().to_string();
+        let listed = help.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+        let written: Vec<&str> = listed.skip_while(|name| *name != "build-image").take(4).collect();
+        assert_eq!(written, ["build-image", "materialize", "mount", "umount"]);
+    }
+
+    #[test]
+    fn no_command_and_no_other_name_of_one_is_taken_for_an_image() {
+        for word in ["pull", "umount", "unmount", "run", "materialize", "stats"] {
+            assert!(is_command(OsStr::new(word)), "{word}");
+        }
+        assert!(!is_command(OsStr::new("debian:12")));
     }
 
     #[test]

@@ -14,13 +14,8 @@ use super::{Global, mount_helper, store};
 use crate::failure::{FAILED, Failure, USAGE};
 use crate::print;
 
-/// Show an image as a read-only directory, without root and without unpacking it
-///
-/// Returns when the tree can be read, and a process in the background serves it until `lamina umount`. Only the user
-/// who mounts can enter the mount, and can read everything in it, including root's files. With --allow-other every user
-/// can enter it, and the kernel checks owners and modes (POSIX ACLs are shown but not enforced).
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
+/// The words after `-o`.
+const OPTIONS: &str = "\
 Options after -o, with their names in mount(8):
   ro                              always set; rw is refused, because an image cannot be changed
   allow_other                     as --allow-other
@@ -35,6 +30,10 @@ Options after -o, with their names in mount(8):
   x-...                           have no effect here, or only for mount(8) and systemd
   uid=, gid=, umask= and others   are refused: owners and modes are those of the image
 
+";
+
+/// How mount(8) mounts images on Linux.
+const FSTAB: &str = "\
 An image in /etc/fstab, mounted at its first use:
   debian:12  /srv/debian  fuse.lamina  ro,nofail,noauto,x-systemd.automount,allow_other  0  0
 mount(8) finds this program by the link /sbin/mount.fuse.lamina, or as `lamina` in
@@ -42,12 +41,27 @@ mount(8) finds this program by the link /sbin/mount.fuse.lamina, or as `lamina` 
 of the user who mounts; for another store add store=DIR. Set-user-ID files and devices of the
 image never work there. umount(8) and `lamina umount` unmount it.
 
+";
+
+const EXAMPLES: &str = "\
 Examples:
   lamina mount debian:12 /tmp/debian && ls /tmp/debian
   lamina mount --foreground debian:12 /srv/debian
   lamina mount -o noexec,fsname=debian debian:12 /srv/debian
   lamina stats /tmp/debian
-  lamina umount /tmp/debian")]
+  lamina umount /tmp/debian";
+
+fn after_help() -> String {
+    [OPTIONS, if cfg!(target_os = "linux") { FSTAB } else { "" }, EXAMPLES].concat()
+}
+
+/// Show an image as a read-only directory, without root and without unpacking it
+///
+/// Returns when the tree can be read, and a process in the background serves it until `lamina umount`. Only the user
+/// who mounts can enter the mount, and can read everything in it, including root's files. With --allow-other every user
+/// can enter it, and the kernel checks owners and modes (POSIX ACLs are shown but not enforced).
+#[derive(Debug, clap::Args)]
+#[command(after_help = after_help())]
 pub(super) struct Mount {
     /// The image
     #[arg(value_name = "REF")]

@@ -276,14 +276,14 @@ const OF_GROUPS: &[(&str, &str, &str)] = &[
     ("image", "tree", "`lamina du --layers` shows which images share layers"),
     ("system", "connection", "Lamina works on this host only; use ssh HOST lamina ..."),
     ("system", "reset", "lamina rm --all --force && lamina system prune --all --volumes --force"),
-    ("system", "info", "`lamina doctor` tests this host, and `lamina system df` shows the space"),
+    ("system", "info", "`lamina doctor` tests this host; `lamina system df` shows the space"),
 ];
 
 /// Commands, and what to do instead.
 const COMMANDS: &[(&[&str], &str)] = &[
     (
         &["build", "buildx", "builder", "bake"],
-        "Lamina builds no Dockerfiles: use `buildah build` or `docker build` and `lamina import`, or `lamina commit` a machine",
+        "Lamina builds no Dockerfiles: use `buildah build` or `docker build` and `lamina import`; or `lamina commit` a machine",
     ),
     (
         &["compose", "stack", "kube", "play", "generate", "quadlet"],
@@ -310,7 +310,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (&["update"], "a machine keeps the options that it was created with; create another with `lamina run`"),
     (
         &["info"],
-        "`lamina doctor` tests this host, `lamina version` shows the version, and `lamina system df` the space",
+        "`lamina doctor` tests this host; `lamina version` shows the version; `lamina system df` shows the space",
     ),
     (&["healthcheck"], "nothing runs health checks; ask with `lamina exec NAME COMMAND`"),
     (&["untag"], "remove the name with `lamina rmi NAME`; other names of the image stay"),
@@ -328,6 +328,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
 ];
 
 /// Returns the refusal of an option of `run`, which may have a value.
+#[cfg(target_os = "linux")]
 pub(super) fn of_run(option: &str) -> Failure {
     let name = option.split('=').next().unwrap_or(option);
     Failure::new(option, find(OF_RUN, name).unwrap_or("Lamina has nothing like it; leave it out")).with_status(USAGE)
@@ -398,7 +399,7 @@ fn instead(error: &clap::Error, path: &[String]) -> Option<Failure> {
         }
         _ => return None,
     };
-    Some(Failure::new(word, line))
+    Some(Failure::new(word, needs_linux::remedy(line)))
 }
 
 /// Whether the command is one of these, and not a command on volumes of the same name.
@@ -458,6 +459,20 @@ fn is_typing_error(given: &str, meant: &str) -> bool {
         [given, meant].map(|word| word.trim_start_matches('-').split(['=', ' ']).next().unwrap_or(word));
     let most = if given.len() < 7 { 1 } else { 2 };
     strsim::osa_distance(given, meant) <= most
+}
+
+/// Returns every remedy, and what it is for.
+#[cfg(test)]
+pub(super) fn lines() -> impl Iterator<Item = (String, &'static str)> {
+    let lines = OF_RUN
+        .iter()
+        .chain(COMMANDS)
+        .chain(OF_ALL)
+        .chain(needs_linux::COMMANDS)
+        .map(|(words, line)| (words.join(" "), *line));
+    let others = OF_OTHERS.iter().map(|(command, words, line)| (format!("{command} {}", words.join(" ")), *line));
+    let groups = OF_GROUPS.iter().map(|(group, word, line)| (format!("{group} {word}"), *line));
+    lines.chain(others).chain(groups)
 }
 
 #[cfg(test)]
@@ -539,18 +554,6 @@ mod tests {
             };
             assert!(!run.get_arguments().any(takes), "{word}");
         }
-    }
-
-    fn lines() -> impl Iterator<Item = (String, &'static str)> {
-        let lines = OF_RUN
-            .iter()
-            .chain(COMMANDS)
-            .chain(OF_ALL)
-            .chain(needs_linux::COMMANDS)
-            .map(|(words, line)| (words.join(" "), *line));
-        let others = OF_OTHERS.iter().map(|(command, words, line)| (format!("{command} {}", words.join(" ")), *line));
-        let groups = OF_GROUPS.iter().map(|(group, word, line)| (format!("{group} {word}"), *line));
-        lines.chain(others).chain(groups)
     }
 
     #[test]

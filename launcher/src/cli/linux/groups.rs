@@ -91,6 +91,6 @@ impl From<SystemCommand> for cli::Command {
 
 impl From<Command> for cli::Command {
     fn from(command: Command) -> Self {
-        Self::OnLinux(command)
+        Self::OfSystem(command)
     }
 }

@@ -15,6 +15,7 @@ mod groups;
 mod guest_options;
 mod logs;
 mod materialize;
+mod missing;
 mod mounts;
 mod outcome;
 mod podman;
@@ -47,6 +48,8 @@ use crate::machine::{self, launch};
 /// The commands that only Linux has.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    // In the help, beside `build-image`, which has this number (options count too).
+    #[command(display_order = 22)]
     Materialize(materialize::Materialize),
     Stats(stats::Stats),
     Run(Box<run::Run>),

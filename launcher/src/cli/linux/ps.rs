@@ -80,7 +80,7 @@ impl Ps {
         let row = row(record, spec(record).as_ref());
         let text = |field: &str| row[field].as_str().unwrap_or_default().to_owned();
         filter::fits(&self.filter, |Filter { key, value }| match key.as_str() {
-            "name" | "id" => filter::is_named(value, &record.name),
+            "name" | "id" => is_named(value, &record.name),
             "status" => text("State") == if value == "stopped" { "exited" } else { value },
             "publish" | "expose" => record.published.iter().any(|port| {
                 let (number, kind) = value.split_once('/').unwrap_or((value, "tcp"));
@@ -120,5 +120,33 @@ fn print_table(records: &[Record], most: usize) {
     for [name, engine, root, state, command] in &rows {
         let [a, b, c, d] = widths;
         say!("{name:a$}  {engine:b$}  {root:c$}  {state:d$}  {command}");
+    }
+}
+
+/// Returns whether a machine has a name with this text in it. As in docker, `^` stands for its beginning and `$` for its end.
+fn is_named(wanted: &str, name: &str) -> bool {
+    let (begins, wanted) = wanted.strip_prefix('^').map_or((false, wanted), |rest| (true, rest));
+    let (ends, wanted) = wanted.strip_suffix('$').map_or((false, wanted), |rest| (true, rest));
+    // docker's names begin with a slash.
+    let wanted = wanted.strip_prefix('/').unwrap_or(wanted);
+    match (begins, ends) {
+        (true, true) => name == wanted,
+        (true, false) => name.starts_with(wanted),
+        (false, true) => name.ends_with(wanted),
+        (false, false) => name.contains(wanted),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_by_their_parts_and_by_their_ends() {
+        for (wanted, fits) in
+            [("eb", true), ("^web", true), ("^/web-1$", true), ("^eb", false), ("-1$", true), ("web$", false)]
+        {
+            assert_eq!(is_named(wanted, "web-1"), fits, "{wanted}");
+        }
     }
 }

@@ -38,6 +38,7 @@ pub(in crate::cli) struct FormatArg {
 
 impl FormatArg {
     /// Returns whether the option is given.
+    #[cfg(target_os = "linux")]
     pub(in crate::cli) fn is_given(&self) -> bool {
         self.format.is_some()
     }

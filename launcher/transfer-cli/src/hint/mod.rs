@@ -144,7 +144,9 @@ fn store_hint(error: &StoreError) -> Option<String> {
         StoreError::NoStore(_) => {
             "--additional-store and LAMINA_ADDITIONAL_STORES name directories of stores".to_owned()
         }
-        StoreError::Unreadable { path, .. } if path.parent().is_some_and(|directory| directory.ends_with("pins")) => {
+        StoreError::Unreadable { path, .. }
+            if cfg!(target_os = "linux") && path.parent().is_some_and(|directory| directory.ends_with("pins")) =>
+        {
             "`lamina ps --all` lists the machines".to_owned()
         }
         StoreError::DamagedLayer { .. } => "`lamina verify --repair` fetches it again".to_owned(),
