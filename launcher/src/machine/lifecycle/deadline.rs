@@ -22,7 +22,7 @@ pub(in crate::machine) enum Purpose {
     Engine,
     /// The engine ends after a server that it uses has ended. If it does, its end is the reason.
     Server,
-    /// What the guest sent before the engine ended arrives.
+    /// What the guest sent before the engine ended arrives, and the failure of a server that made the engine end.
     LastMessages,
 }
 

@@ -36,8 +36,13 @@ pub(in crate::machine) enum Input {
     KernelPanicked,
     /// The engine has ended.
     EngineExited(Exit),
-    /// A server that the guest uses has ended; which, and how.
-    ServerEnded(String),
+    /// A server that the guest uses has ended.
+    ServerEnded {
+        /// Which, and how.
+        cause: String,
+        /// Whether it ended otherwise than a server does whose engine has ended.
+        failed: bool,
+    },
     /// All output of the command has been written.
     OutputWritten,
     /// This process got a signal.

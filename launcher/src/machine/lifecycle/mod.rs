@@ -15,6 +15,7 @@ mod deadline;
 mod input;
 mod phase;
 
+use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGTERM};
@@ -49,8 +50,10 @@ pub(super) struct Lifecycle {
     deadlines: Deadlines,
     /// Why the engine will end, if that is known before it does.
     cause: Option<End>,
-    /// A server that has ended while the engine ran.
-    server: Option<String>,
+    /// A server that has ended while the engine ran, and whether it failed.
+    server: Option<(String, bool)>,
+    /// The engine gave up, and the failure of a server that made it do so may not have been reported yet.
+    server_suspected: bool,
     control_open: bool,
     output_open: bool,
     /// The command has run, or a process has been told that the machine is ready, so a user may know of it.
@@ -66,6 +69,7 @@ impl Lifecycle {
             deadlines: Deadlines::default(),
             cause: None,
             server: None,
+            server_suspected: false,
             control_open: false,
             output_open: false,
             known: false,
@@ -114,7 +118,7 @@ impl Lifecycle {
                 self.settle();
             }
             Input::EngineExited(exit) => return self.engine_exited(now, exit),
-            Input::ServerEnded(cause) => self.server_ended(now, cause),
+            Input::ServerEnded { cause, failed } => self.server_ended(now, cause, failed),
             Input::KernelPanicked if !matches!(self.phase, Phase::Draining(_)) => {
                 self.deadlines.set(Purpose::Panic, now);
             }
@@ -196,6 +200,7 @@ impl Lifecycle {
     fn command_over(&mut self, now: Instant, end: End) -> Vec<Action> {
         if matches!(self.phase, Phase::Draining(_)) {
             // The message arrived only after the engine had ended.
+            self.server_suspected = false;
             self.phase = Phase::Draining(end);
             self.settle();
             return Vec::new();
@@ -219,7 +224,7 @@ impl Lifecycle {
                     Phase::Stopping(Asked::Signal(signal)) => Some(End::Interrupted(*signal)),
                     _ => None,
                 };
-                let end = self.cause.take().or(asked).unwrap_or(End::Engine { exit, running });
+                let end = self.cause.take().or(asked).unwrap_or_else(|| self.end_by_engine(exit, running));
                 (end, vec![Action::EndOutput])
             }
         };
@@ -230,12 +235,23 @@ impl Lifecycle {
         actions
     }
 
-    /// Ends the run if all messages have arrived and all output is written.
+    /// Some hypervisors give up when a server fails, and can be seen to end before the server. Then the server is the
+    /// reason.
+    fn end_by_engine(&mut self, exit: Exit, running: bool) -> End {
+        let gave_up = matches!(&exit, Exit::Ended { status, .. } if status.signal().is_none());
+        match self.server.take() {
+            Some((cause, true)) if gave_up => return End::Server(cause),
+            _ => self.server_suspected = gave_up,
+        }
+        End::Engine { exit, running }
+    }
+
+    /// Ends the run if all messages have arrived, all output is written, and it is known why the engine ended.
     fn settle(&mut self) {
         if let Phase::Draining(end) = &self.phase {
             // A command that is known to have ended sends no more messages.
             let told = matches!(end, End::Command(_) | End::NotStarted { .. });
-            if !self.output_open && (told || !self.control_open) {
+            if !self.output_open && !self.server_suspected && (told || !self.control_open) {
                 self.phase = Phase::Ended(end.clone());
             }
         }
@@ -243,15 +259,23 @@ impl Lifecycle {
 
     /// A server ends by itself when the engine ends, and the engine's end is then reported soon. Otherwise the server's
     /// end is the reason: a guest whose share is gone hangs, and waiting would not help.
-    fn server_ended(&mut self, now: Instant, cause: String) {
+    fn server_ended(&mut self, now: Instant, cause: String, failed: bool) {
         match self.phase {
             Phase::StartingServers => self.phase = Phase::Ended(End::Server(cause)),
-            Phase::PoweringOff(_) | Phase::Draining(_) | Phase::Ended(_) => {}
-            _ if self.server.is_none() => {
-                self.server = Some(cause);
-                self.deadlines.set(Purpose::Server, now);
+            Phase::Draining(End::Engine { .. }) if failed && self.server_suspected => {
+                self.server_suspected = false;
+                self.phase = Phase::Draining(End::Server(cause));
+                self.settle();
             }
-            _ => {}
+            Phase::PoweringOff(_) | Phase::Draining(_) | Phase::Ended(_) => {}
+            _ => match &self.server {
+                None => {
+                    self.server = Some((cause, failed));
+                    self.deadlines.set(Purpose::Server, now);
+                }
+                Some((_, false)) if failed => self.server = Some((cause, failed)),
+                Some(_) => {}
+            },
         }
     }
 
@@ -331,10 +355,11 @@ impl Lifecycle {
                 self.phase = Phase::Ended(end);
             }
             Purpose::Server => {
-                self.phase = Phase::Ended(End::Server(self.server.take().unwrap_or_default()));
+                self.phase = Phase::Ended(End::Server(self.server.take().unwrap_or_default().0));
             }
             Purpose::LastMessages => {
                 self.control_open = false;
+                self.server_suspected = false;
                 self.settle();
             }
         }

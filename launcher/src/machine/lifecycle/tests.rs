@@ -222,7 +222,7 @@ fn what_ends_the_guest_is_the_reason_and_not_that_its_engine_ended() {
 
 #[test]
 fn a_server_that_ends_ends_the_machine_unless_the_engine_ended_first() {
-    let gone = || Input::ServerEnded("share1 ended".into());
+    let gone = || Input::ServerEnded { cause: "share1 ended".into(), failed: false };
     let mut run = Run::plain();
     run.step(gone());
     assert_eq!(run.end(), &End::Server("share1 ended".into()));
@@ -242,6 +242,40 @@ fn a_server_that_ends_ends_the_machine_unless_the_engine_ended_first() {
 }
 
 #[test]
+fn a_server_that_failed_is_the_reason_if_the_engine_then_gave_up_in_whatever_order_they_are_reported() {
+    let ended = |role: &str, failed| Input::ServerEnded { cause: format!("{role} ended"), failed };
+    let gave_up = || Exit::Ended { status: ExitStatus::from_raw(0x100), words: "socket broken".into() };
+    let exited = |exit| [Input::EngineExited(exit), Input::OutputWritten, Input::ControlClosed];
+    for exit in [gave_up(), Exit::Ended { status: ExitStatus::from_raw(0), words: "error".into() }] {
+        let mut run = Run::running();
+        run.all([ended("network", false), ended("share1", true)]);
+        run.all(exited(exit.clone()));
+        assert_eq!(run.end(), &End::Server("share1 ended".into()));
+        let mut run = Run::running();
+        run.all(exited(exit.clone()));
+        run.all([ended("network", false), ended("share1", true)]);
+        assert_eq!(run.end(), &End::Server("share1 ended".into()));
+        // No server fails: then it is the engine's own doing.
+        let mut run = Run::running();
+        run.all(exited(exit.clone()));
+        run.step(ended("network", false));
+        assert_eq!(run.wait().0, Purpose::LastMessages);
+        assert_eq!(run.end(), &End::Engine { exit, running: true });
+    }
+    // An engine that was killed, or whose guest ended, did not end because of its servers.
+    for exit in [killed(), Exit::PoweredOff, Exit::Rebooted, Exit::Panicked] {
+        let mut run = Run::running();
+        run.step(ended("share1", true));
+        run.all(exited(exit.clone()));
+        assert_eq!(run.end(), &End::Engine { exit, running: true });
+    }
+    // What the command said last counts more.
+    let mut run = Run::running();
+    run.all([Input::EngineExited(gave_up()), Input::OutputWritten, Input::CommandEnded(Ending::Status(7))]);
+    assert_eq!(run.end(), &End::Command(Ending::Status(7)));
+}
+
+#[test]
 fn no_input_in_any_phase_leaves_a_wait_without_an_end_but_that_of_a_command() {
     let inputs = || {
         [
@@ -257,7 +291,8 @@ fn no_input_in_any_phase_leaves_a_wait_without_an_end_but_that_of_a_command() {
             Input::Halting,
             Input::KernelPanicked,
             Input::EngineExited(Exit::PoweredOff),
-            Input::ServerEnded("x".into()),
+            Input::ServerEnded { cause: "x".into(), failed: false },
+            Input::ServerEnded { cause: "x".into(), failed: true },
             Input::OutputWritten,
             Input::Signal(SIGTERM),
             Input::Stop(GRACE),

@@ -295,7 +295,7 @@ impl Supervisor {
         match event {
             Event::Engine(engine::Event::Connected(stream)) => self.connect(stream)?,
             Event::Engine(engine::Event::Exited(exit)) => self.step(Input::EngineExited(exit)),
-            Event::Engine(engine::Event::HelperEnded(cause)) => self.step(Input::ServerEnded(cause)),
+            Event::Engine(engine::Event::HelperEnded(cause)) => self.server_ended(cause, false),
             Event::Engine(engine::Event::DiskFailed(cause)) => {
                 let warning = limits::disk_failed(&self.directory.file(kept::DISK), &cause);
                 self.directory.warn(&warning);
@@ -329,7 +329,7 @@ impl Supervisor {
                 if !words.is_empty() {
                     cause.push_str(&format!(": {words}"));
                 }
-                self.step(Input::ServerEnded(cause));
+                self.server_ended(cause, !status.success());
             }
             Event::Signal(SIGWINCH) => {
                 if self.config.process.terminal.is_some() && self.session.is_some() {
@@ -354,8 +354,13 @@ impl Supervisor {
         }
     }
 
+    fn server_ended(&mut self, cause: String, failed: bool) {
+        self.step(Input::ServerEnded { cause, failed });
+    }
+
+    /// The threads that serve the root also end when the engine does.
     fn root_ended(&mut self) {
-        self.step(Input::ServerEnded("the server of its root ended".to_owned()));
+        self.server_ended("the server of its root ended".to_owned(), false);
     }
 
     /// Creates the socket again if the directory of sockets was emptied, as happens to the runtime directory when its
