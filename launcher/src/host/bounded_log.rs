@@ -20,6 +20,8 @@ pub(crate) struct BoundedLog {
     written: u64,
     /// The most bytes in one file.
     half: u64,
+    /// Whether the next bytes go to a new file.
+    is_complete: bool,
 }
 
 impl BoundedLog {
@@ -31,7 +33,17 @@ impl BoundedLog {
     pub(crate) fn open(path: &Path, size: u64) -> io::Result<Self> {
         let file = append_to(path)?;
         let written = file.metadata()?.len();
-        Ok(Self { path: path.to_owned(), file, written, half: size / 2 })
+        Ok(Self { path: path.to_owned(), file, written, half: size / 2, is_complete: false })
+    }
+
+    /// Returns whether little room is left in the file after `more` bytes, so that it should end at the next line end.
+    pub(crate) const fn is_nearly_full(&self, more: usize) -> bool {
+        !self.is_complete && self.written.saturating_add(more as u64) > self.half - self.half / 8
+    }
+
+    /// Ends the file here: what is written next goes to a new one.
+    pub(crate) const fn complete(&mut self) {
+        self.is_complete = true;
     }
 
     /// The same, without what an earlier run has left.
@@ -50,13 +62,14 @@ impl BoundedLog {
 }
 
 impl Write for BoundedLog {
-    /// Writes all of `bytes`, in the same file. They must be far fewer than the size of the log.
+    /// Writes all of `bytes` to the same file. They must be far fewer than the size of the log.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let after = self.written.saturating_add(bytes.len() as u64);
-        if self.written > 0 && after > self.half {
+        if self.written > 0 && (self.is_complete || after > self.half) {
             fs::rename(&self.path, older(&self.path))?;
             self.file = append_to(&self.path)?;
             self.written = 0;
+            self.is_complete = false;
         }
         let done = self.file.write_all(bytes);
         // Counted even if it failed: a part of it may be in the file.

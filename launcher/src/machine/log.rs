@@ -4,7 +4,8 @@
 //! the output, `<time> <stream> <tag> <bytes>`, with the time as RFC 3339 with nanoseconds in UTC, the stream `stdout`
 //! or `stderr`, and the tag `F`, or `P` for a part of a line whose rest follows.
 //!
-//! Its size is bounded: see [`crate::host::bounded_log`].
+//! Its size is bounded: see [`crate::host::bounded_log`]. A file of the log ends where lines end, unless an eighth of it is
+//! written without a place where no line is unfinished.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -29,12 +30,14 @@ pub(crate) struct Writer {
     file: BoundedLog,
     /// The last write failed, perhaps within a line.
     torn: bool,
+    /// Whether the last line of standard output is unfinished, and that of standard error.
+    unfinished: [bool; 2],
 }
 
 impl Writer {
     /// Opens the log at `path` for appending, and creates it if it is missing. It has at most `size` bytes.
     pub(crate) fn open(path: &Path, size: u64) -> io::Result<Self> {
-        BoundedLog::open(path, size).map(|file| Self { file, torn: false })
+        BoundedLog::open(path, size).map(|file| Self { file, torn: false, unfinished: [false; 2] })
     }
 
     fn write(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()> {
@@ -51,10 +54,16 @@ impl Writer {
             if tag == "P" {
                 text.push(b'\n');
             }
+            self.unfinished[usize::from(channel == Channel::Stderr)] = tag == "P";
+            // Otherwise a line would be continued in the next file, and its beginning be discarded before its end.
+            let ends = self.unfinished == [false; 2] && self.file.is_nearly_full(text.len());
             // A line of one byte becomes 45 bytes, and no more than this is held or written at once.
-            if text.len() >= PIECE {
+            if ends || text.len() >= PIECE {
                 self.file.write_all(&text)?;
                 text.clear();
+            }
+            if ends {
+                self.file.complete();
             }
         }
         self.file.write_all(&text)
@@ -174,6 +183,30 @@ mod tests {
             assert!(log.len() <= 32 << 10, "{}", log.len());
             let lines = log.strip_suffix(b"\n").unwrap().split(|&byte| byte == b'\n');
             assert!(lines.clone().all(|line| LogEntry::parse(line).is_some()));
+        }
+    }
+
+    #[test]
+    fn a_file_of_a_log_begins_with_a_whole_line_wherever_the_output_is_cut() {
+        for chunk in [7, 1000, 4096, 65536] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join(FILE);
+            let mut writer = Writer::open(&path, 256 << 10).unwrap();
+            let output: String =
+                (0..40_000).map(|number| format!("{number:0width$}\n", width = 1 + number % 100)).collect();
+            for bytes in output.as_bytes().chunks(chunk) {
+                writer.take(Channel::Stdout, bytes).unwrap();
+            }
+            let mut kept = Vec::new();
+            for path in [crate::host::bounded_log::older(&path), path] {
+                let log = std::fs::read(&path).unwrap();
+                assert!(log.len() <= 128 << 10, "{}", log.len());
+                log.strip_suffix(b"\n").unwrap().split(|&byte| byte == b'\n').for_each(|line| {
+                    LogEntry::parse(line).unwrap().write(&mut kept).unwrap();
+                });
+            }
+            let discarded = output.strip_suffix(std::str::from_utf8(&kept).unwrap()).expect("the end of the output");
+            assert!(kept.len() > 10_000 && discarded.ends_with('\n'), "chunks of {chunk} bytes");
         }
     }
 
