@@ -25,8 +25,9 @@ cp -a /bench {place}
 mkdir -m 700 {place}/run
 mkdir {place}/state
 chown -R lamina-test: {place}/store {place}/run {place}/state
-export LAMINA_STORE={place}/store XDG_RUNTIME_DIR={place}/run XDG_STATE_HOME={place}/state HOME={place}/state PATH={place}/bin:{place}/programs:$PATH
-lamina() {{ setpriv --reuid lamina-test --regid lamina-test --clear-groups -- {place}/programs/lamina "$@" < /dev/null; }}
+export LAMINA_STORE={place}/store XDG_RUNTIME_DIR={place}/run XDG_STATE_HOME={place}/state HOME={place}/state
+# With the programs in a directory of {place}/bin, if one is named.
+lamina() ( PATH={place}/bin/$1:{place}/programs:$PATH; shift; exec setpriv --reuid lamina-test --regid lamina-test --clear-groups -- {place}/programs/lamina "$@" < /dev/null )
 {commands}
 """
 
@@ -65,9 +66,9 @@ class Outer:
         peers.run("chmod", "-R", "a+rX", below("tree"), below("store"))
 
     def run(self, commands):
-        """Runs `lamina` with each list of arguments. Returns the output of all."""
+        """Runs `lamina` with each list of arguments and, if it is not `None`, with the programs in this directory below `bin`. Returns the output of all."""
         with open(os.path.join(self.work, "inside", "commands"), "w") as file:
-            file.write(SCRIPT.format(place=PLACE, commands="\n".join(f"lamina {shlex.join(words)}" for words in commands)))
+            file.write(SCRIPT.format(place=PLACE, commands="\n".join(f"lamina {programs or 'none'} {shlex.join(words)}" for words, programs in commands)))
         shares = [f"{self.inside}:/bench:ro", "/boot:/boot:ro", "/lib/modules:/lib/modules:ro"]
         command = [self.lamina, "run", "--accel", "tcg", "--cpus", "1", "--memory", "6G", "--network", "none", "-u", "0:0", "-w", "/"]
         command += [word for share in shares for word in ("-v", share)]
