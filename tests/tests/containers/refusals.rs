@@ -1,5 +1,7 @@
 //! What cannot work is refused in one line, before anything is started; what works in part says what it lacks.
 
+use std::os::unix::fs::PermissionsExt;
+
 use end_to_end::layout::Layer;
 use end_to_end::{Finished, Image, Layout, Session, on_other_host};
 use serde_json::json;
@@ -121,4 +123,31 @@ fn both_runtimes_run_containers() {
         assert!(finished.status.success(), "{runtime}: {finished}");
     }
     containers.session.traces().assert_nothing_left();
+}
+
+/// A VM's run only mentions that a container would start at once, and trying one takes longer than starting the VM.
+#[test]
+fn run_of_a_vm_tries_no_container_again_soon_after_one_has_failed() {
+    let containers = Containers::new();
+    let session = &containers.session;
+    let (runtime, log) = (session.work("bin").join("crun"), session.work("tried").join("log"));
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *--version*) exec /usr/bin/crun \"$@\" ;; *run*|*create*) echo >> {} ;; esac\nexit 1\n",
+        log.display()
+    );
+    std::fs::write(&runtime, script).unwrap();
+    std::fs::set_permissions(&runtime, PermissionsExt::from_mode(0o755)).unwrap();
+    let tried = || std::fs::read(&log).map_or(0, |log| log.len());
+    let vm = || {
+        let mut command = session.lamina(["run", "--accel", "tcg", "--network", "none", "--dry-run", REFERENCE]);
+        Finished::of(command.env("LAMINA_RUNTIME", &runtime)).succeeded();
+        tried()
+    };
+    let once = vm();
+    assert!(once > 0, "a container was tried");
+    assert_eq!(vm(), once);
+    // A user who asks for a container is told what is so now.
+    let mut command = containers.command(&[], &["true"]);
+    assert!(!Finished::of(command.env("LAMINA_RUNTIME", &runtime)).status.success());
+    assert!(tried() > once);
 }
