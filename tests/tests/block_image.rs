@@ -85,6 +85,7 @@ fn hard_layout() -> Layout {
     let same = "mkdir -p same/directory; cd same; seq -f 'file-%g' 4000 | xargs touch; echo content > content
         ln -s target link; ln -s $(head -c 4060 /dev/zero | tr '\\0' x) inline; ln -s $(head -c 4070 /dev/zero | tr '\\0' x) outside
         mkfifo pipe; mknod null c 1 3; touch owner group; chown 65536:0 owner; chown 0:65536 group; chmod 2755 content
+        setfattr -n user.label -v of-many-files file-*; setfattr -n user.own -v of-one file-7
         touch most; chown 65535:65535 most; setfattr -n user.a -v b most; ln content second; truncate -s 5G sparse
         cd ..; find same -exec touch -hd '2001-09-09 01:46:40.5 UTC' {} +";
     Layout::of(&[

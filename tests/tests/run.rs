@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use end_to_end::Started;
-use end_to_end::{Finished, Image, Session, TreeDump, deviations, oracle, programs};
+use end_to_end::layout::Layer;
+use end_to_end::{Finished, Image, Layout, Session, TreeDump, deviations, oracle, programs};
 use rustix::process::Signal;
 
 const REFERENCE: &str = "lamina.test/image:1";
@@ -110,6 +111,31 @@ fn corner_cases_in_a_guest_by_virtiofsd_equal_what_umoci_unpacks() {
 #[test]
 fn corner_cases_in_a_guest_by_block_equal_what_umoci_unpacks() {
     tree_in_guest_equals_the_oracle(Image::Corners, "block");
+}
+
+/// Such an attribute is stored once, and each inode says where.
+#[test]
+fn an_attribute_of_many_files_is_read_in_a_guest_by_block() {
+    let session = Session::user();
+    let value = "of-many-files".repeat(3);
+    let script = format!(
+        "mkdir -p usr/bin usr/lib usr/lib64 etc proc dev sys tmp run media labelled && ln -s usr/bin usr/lib usr/lib64 .
+         for name in sh getfattr; do
+             path=$(command -v $name)
+             cp --dereference $path usr/bin/$name
+             ldd $path | grep -o '/[^ ]*' | while read -r needed; do cp --dereference --parents $needed .; done
+         done
+         for number in $(seq 400); do echo $number > labelled/$number; done
+         setfattr -n user.label -v {value} labelled/*; setfattr -n user.own -v of-one labelled/7"
+    );
+    session.import(Layout::of(&[Layer::of_script(&script)]).path(), REFERENCE);
+    let shared = session.work("shared");
+    let guests = Guests { session, shared };
+    let script = "getfattr --absolute-names --only-values -n user.label /labelled/* > /media/labels
+        getfattr --absolute-names --only-values -n user.own /labelled/7 > /media/own; read number < /labelled/7; echo $number > /media/seven";
+    guests.shell(&["--backend", "block", "--network", "none", "-u", "0:0", "-w", "/"], script).succeeded();
+    assert_eq!(guests.written("labels"), value.repeat(400));
+    assert_eq!((guests.written("own"), guests.written("seven")), ("of-one".to_owned(), "7\n".to_owned()));
 }
 
 #[test]
