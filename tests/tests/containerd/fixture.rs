@@ -30,7 +30,7 @@ pub(crate) fn containerd_program(name: &str) -> PathBuf {
 }
 
 /// Whether the containerd under test is of version 2.
-fn is_version_2() -> bool {
+pub(crate) fn is_version_2() -> bool {
     static IS: OnceLock<bool> = OnceLock::new();
     *IS.get_or_init(|| {
         let mut version = Command::new(containerd_program("containerd"));
