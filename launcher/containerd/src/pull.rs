@@ -35,8 +35,8 @@ const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// name and snapshots that are ready: nothing is fetched or unpacked again. It has no copy of the compressed layers, so to push
 /// the image elsewhere fetch them first with `ctr content fetch`.
 ///
-/// The logins of docker, podman and skopeo are used, as by `lamina pull`. After Ctrl-C, containerd has nothing of the image;
-/// if containerd is just naming the image, the pull ends as if nothing had happened.
+/// The logins of docker, podman and skopeo are used, as by `lamina pull`. After Ctrl-C, containerd has nothing of the image.
+/// If containerd was already naming the image, Ctrl-C is too late, and the pull succeeds.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
