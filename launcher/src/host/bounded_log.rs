@@ -41,9 +41,9 @@ impl BoundedLog {
         !self.is_complete && self.written.saturating_add(more as u64) > self.half - self.half / 8
     }
 
-    /// Ends the file here: what is written next goes to a new one.
+    /// Ends the file here if it is nearly full: what is written next goes to a new one.
     pub(crate) const fn complete(&mut self) {
-        self.is_complete = true;
+        self.is_complete = self.is_nearly_full(0);
     }
 
     /// The same, without what an earlier run has left.

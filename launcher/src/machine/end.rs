@@ -40,6 +40,13 @@ pub(super) enum End {
     Breach(String),
     /// A server or another process of the host failed, and how.
     Server(String),
+    /// A server failed, and the engine then gave up.
+    GaveUp {
+        /// Which server, and how.
+        server: String,
+        /// How the engine ended.
+        exit: Exit,
+    },
     /// The engine ended.
     Engine {
         /// Why.
@@ -79,6 +86,7 @@ impl End {
                     .with_hint("see its console with --console, or give it more time with --ready-timeout"))
             }
             Self::Guest(cause) | Self::Breach(cause) | Self::Server(cause) => Err(failed(&cause)),
+            Self::GaveUp { server, exit } => Err(failed(&format!("{server}; then {}", words(&exit, true, engine)))),
             Self::Engine { exit, running } => Err(match panic_in(console) {
                 Some(cause) => {
                     let failure = failed(&format!("the guest's kernel panicked: {cause}"));
@@ -136,6 +144,11 @@ mod tests {
             (engine(ended(0, "qemu: bad")), "", "(exit status: 0): qemu: bad"),
             (End::Guest("/x: no such tag".into()), "", "machine m: /x: no such tag"),
             (End::Server("its share ended".into()), "", "machine m: its share ended"),
+            (
+                End::GaveUp { server: "its share ended".into(), exit: ended(256, "socket broken") },
+                "",
+                "its share ended; then the hypervisor ended before its command ended (exit status: 1): socket broken",
+            ),
             (End::NotReady { seconds: 5, running: true }, "", "not ready after 5 s: not before its command ran"),
         ] {
             let failure = end.outcome("m", console, Ready::Exec, "hypervisor").unwrap_err();

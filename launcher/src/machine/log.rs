@@ -210,6 +210,22 @@ mod tests {
         }
     }
 
+    /// The write that begins a file must not end it, too: the next file would replace the one before it.
+    #[test]
+    fn a_log_keeps_at_least_a_third_of_its_size_whatever_its_lines_are() {
+        for longest in [1, 100, 8191] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join(FILE);
+            let mut writer = Writer::open(&path, 64 << 10).unwrap();
+            for number in 0..2000 {
+                writer.take(Channel::Stdout, &[vec![b'x'; number % 2 * longest], b"\n".to_vec()].concat()).unwrap();
+                let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+                let older = crate::host::bounded_log::older(&path);
+                assert!(!older.exists() || size(&older) + size(&path) > 21 << 10, "lines of {longest} bytes");
+            }
+        }
+    }
+
     #[test]
     fn a_damaged_line_is_no_entry() {
         for line in ["", "time", "time stdout F", "time other F x", "time stdout X x"] {

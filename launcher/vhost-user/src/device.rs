@@ -143,7 +143,11 @@ where
     // Dropping the daemon waits for its worker, which may have a full queue left to answer.
     shutdown.disconnected();
     match result {
-        Ok(()) | Err(DaemonError::HandleRequest(ProtocolError::Disconnected | ProtocolError::PartialMessage)) => Ok(()),
+        // A hypervisor that ends closes the connection, perhaps within a message or with an answer unread.
+        Ok(())
+        | Err(DaemonError::HandleRequest(
+            ProtocolError::Disconnected | ProtocolError::PartialMessage | ProtocolError::SocketBroken(_),
+        )) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

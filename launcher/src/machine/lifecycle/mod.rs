@@ -240,7 +240,7 @@ impl Lifecycle {
     fn end_by_engine(&mut self, exit: Exit, running: bool) -> End {
         let gave_up = matches!(&exit, Exit::Ended { status, .. } if status.signal().is_none());
         match self.server.take() {
-            Some((cause, true)) if gave_up => return End::Server(cause),
+            Some((server, true)) if gave_up => return End::GaveUp { server, exit },
             _ => self.server_suspected = gave_up,
         }
         End::Engine { exit, running }
@@ -262,9 +262,9 @@ impl Lifecycle {
     fn server_ended(&mut self, now: Instant, cause: String, failed: bool) {
         match self.phase {
             Phase::StartingServers => self.phase = Phase::Ended(End::Server(cause)),
-            Phase::Draining(End::Engine { .. }) if failed && self.server_suspected => {
+            Phase::Draining(End::Engine { ref exit, .. }) if failed && self.server_suspected => {
                 self.server_suspected = false;
-                self.phase = Phase::Draining(End::Server(cause));
+                self.phase = Phase::Draining(End::GaveUp { server: cause, exit: exit.clone() });
                 self.settle();
             }
             Phase::PoweringOff(_) | Phase::Draining(_) | Phase::Ended(_) => {}

@@ -250,11 +250,11 @@ fn a_server_that_failed_is_the_reason_if_the_engine_then_gave_up_in_whatever_ord
         let mut run = Run::running();
         run.all([ended("network", false), ended("share1", true)]);
         run.all(exited(exit.clone()));
-        assert_eq!(run.end(), &End::Server("share1 ended".into()));
+        assert_eq!(run.end(), &End::GaveUp { server: "share1 ended".into(), exit: exit.clone() });
         let mut run = Run::running();
         run.all(exited(exit.clone()));
         run.all([ended("network", false), ended("share1", true)]);
-        assert_eq!(run.end(), &End::Server("share1 ended".into()));
+        assert_eq!(run.end(), &End::GaveUp { server: "share1 ended".into(), exit: exit.clone() });
         // No server fails: then it is the engine's own doing.
         let mut run = Run::running();
         run.all(exited(exit.clone()));
