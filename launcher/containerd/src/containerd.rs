@@ -96,6 +96,11 @@ impl Containerd {
         let _ = tokio::time::timeout(REMOVAL, deleted).await;
     }
 
+    /// Leaves what [`Containerd::hold`] began to expire: containerd may still name the image, which then needs all of it.
+    pub(crate) fn abandon(&mut self) {
+        self.lease = None;
+    }
+
     /// Makes snapshots of a stack of layers that the snapshotter must have. `chains` are their chain ids, bottom first.
     pub(crate) async fn make_ready(&self, chains: &[String]) -> anyhow::Result<()> {
         // The highest one that is there keeps those below it.

@@ -116,10 +116,12 @@ impl Pull {
                 let name = reference.to_string();
                 tokio::select! {
                     named = containerd.name(&name, &manifest) => named,
-                    () = cancelled_in_vain(&cancellation) => Err(PullError::Cancelled).with_context(|| {
+                    () = cancelled_in_vain(&cancellation) => {
+                        containerd.abandon();
                         let address = self.address.display();
-                        format!("pull: containerd at {address} has not answered, and may still name the image")
-                    }),
+                        Err(PullError::Cancelled)
+                            .with_context(|| format!("pull: containerd at {address} has not answered, and may still name the image"))
+                    }
                 }
             }
             .await;

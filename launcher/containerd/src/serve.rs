@@ -110,7 +110,9 @@ async fn tidy(snapshotter: Arc<Snapshotter>) {
         tokio::time::sleep(pause).await;
         let snapshotter = Arc::clone(&snapshotter);
         pause = match tokio::task::spawn_blocking(move || snapshotter.tidy()).await {
-            Ok(Ok(())) => LOOK,
+            Ok(Ok(true)) => LOOK,
+            // The log has said why.
+            Ok(Ok(false)) => LONGEST_PAUSE.min(pause * 2),
             Ok(Err(error)) => {
                 tracing::warn!("layers that nothing needs are not freed: {error}");
                 LONGEST_PAUSE.min(pause * 2)

@@ -179,6 +179,7 @@ impl Snapshotter {
         match self.store.open().map_err(Error::from).and_then(|store| self.unpin(&store, id)) {
             Ok(()) => self.state.delete(id),
             Err(error) => {
+                self.garbage.expect();
                 tracing::warn!("{error}; the next collection tries again to free what a removed snapshot needed");
             }
         }
@@ -228,22 +229,29 @@ impl Snapshotter {
     /// Frees what removed snapshots needed of the store, if nothing else needs it. containerd calls this at the end of its
     /// own garbage collection. Idle views are unmounted first: they would hold their layers.
     pub(crate) fn cleanup(&self) -> Result<(), Error> {
-        self.collect(|| self.close_unused(Duration::ZERO))
+        self.collect(|| self.close_unused(Duration::ZERO)).map(drop)
     }
 
-    /// Unmounts views that were not used for a while, and frees what has become garbage without a call of containerd.
-    pub(crate) fn tidy(&self) -> Result<(), Error> {
+    /// Unmounts views that were not used for a while, and frees what has become garbage without a call of containerd. Returns
+    /// whether no removed snapshot is left that could not be deleted.
+    pub(crate) fn tidy(&self) -> Result<bool, Error> {
         self.close_unused(IDLE);
         self.collect(|| ())
     }
 
-    fn collect(&self, prepare: impl FnOnce()) -> Result<(), Error> {
+    fn collect(&self, prepare: impl FnOnce()) -> Result<bool, Error> {
+        let mut all_deleted = true;
         let prepare = |store: &Store| {
             prepare();
             // A pin that could not be removed with its snapshot.
-            self.state.finish_removals(|id| self.unpin(store, id)).map(drop)
+            all_deleted = self.state.finish_removals(|id| self.unpin(store, id))?.is_empty();
+            Ok(())
         };
-        self.garbage.collect(&self.store, prepare, |base| self.table().uses(base))
+        self.garbage.collect(&self.store, prepare, |base| self.table().uses(base))?;
+        if !all_deleted {
+            self.garbage.expect();
+        }
+        Ok(all_deleted)
     }
 
     fn close_unused(&self, idle: Duration) {

@@ -144,13 +144,16 @@ impl Pins<'_> {
     pub fn remove(&self, holder: &Path) -> Result<(), StoreError> {
         let place = self.store.layout.pin(holder);
         match fs::remove_file(&place) {
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(cause) => Err(StoreError::io(&place)(cause)),
-            Ok(()) => {
-                fault::point(FaultPoint::PinRemoved);
-                durable::sync_directory(&self.store.layout.pins())
+            // An earlier call, or one at the same time, may have removed it without a sync.
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                if !self.store.layout.pins().exists() {
+                    return Ok(());
+                }
             }
+            Err(cause) => return Err(StoreError::io(&place)(cause)),
+            Ok(()) => fault::point(FaultPoint::PinRemoved),
         }
+        durable::sync_directory(&self.store.layout.pins())
     }
 }
 

@@ -31,11 +31,9 @@ fn node_with_mount(method: &str) -> (Node, PathBuf) {
     (node, point)
 }
 
-/// Waits until the snapshotter has collected garbage once more.
-fn await_collection(node: &Node) {
-    let collections = || node.logs().matches("bytes of the store").count();
-    let before = collections();
-    until("a collection", || collections() > before);
+/// How often the snapshotter has collected garbage.
+fn collections(node: &Node) -> usize {
+    node.logs().matches("bytes of the store").count()
 }
 
 #[test]
@@ -51,9 +49,10 @@ fn layers_below_an_overlay_that_outlives_its_snapshot_are_freed_when_it_ends_and
 fn a_snapshotter_that_was_started_again_frees_layers_below_a_mount_that_ends_later() {
     let (mut node, point) = node_with_mount("View");
     node.kill_snapshotter();
+    let before = collections(&node);
     node.start_snapshotter();
     node.kill_containerd();
-    await_collection(&node);
+    until("a collection", || collections(&node) > before);
     assert_eq!(node.layers().len(), 2, "what is mounted needs them");
     assert!(std::fs::read(point.join("large")).unwrap().ends_with(b"end\n"));
     unmount(&point, UnmountFlags::empty()).unwrap();

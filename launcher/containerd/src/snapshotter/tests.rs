@@ -184,10 +184,18 @@ fn a_snapshot_whose_removal_cannot_be_synced_is_gone_with_what_it_kept() {
 
 #[test]
 fn a_removed_snapshot_whose_pin_stayed_is_not_made_again_and_its_pin_is_removed_later() {
-    for is_restarted in [false, true] {
+    for (is_restarted, is_committed) in [(false, true), (true, true), (false, false), (true, false)] {
         let mut fixture = Fixture::new();
         fixture.active("key", "text");
-        fixture.all.commit("name", "key", Labels::new()).unwrap();
+        if is_committed {
+            fixture.all.commit("name", "key", Labels::new()).unwrap();
+        } else {
+            fixture.active("name", "text");
+            fixture.all.remove("key").unwrap();
+        }
+        // What is expected from the start must not be what finishes the removal.
+        fixture.all.cleanup().unwrap();
+        let pins = fixture.pins();
         // The store cannot be opened at this moment.
         let (store, aside) = (fixture.directory.path().join("store"), fixture.directory.path().join("aside"));
         fs::rename(&store, &aside).unwrap();
@@ -195,12 +203,15 @@ fn a_removed_snapshot_whose_pin_stayed_is_not_made_again_and_its_pin_is_removed_
         fixture.all.remove("name").unwrap();
         fs::remove_file(&store).unwrap();
         fs::rename(&aside, &store).unwrap();
-        assert_eq!((fixture.names().len(), fixture.pins()), (0, 1));
+        assert_eq!((fixture.names().len(), fixture.pins()), (0, pins));
+        let removed = fixture.directory.path().join("state/removed");
+        assert_eq!(fs::read_dir(&removed).unwrap().count(), 1, "its directory stays with its pin");
         match is_restarted {
             true => fixture = fixture.opened_again(),
-            false => fixture.all.tidy().unwrap(),
+            false => assert!(fixture.all.tidy().unwrap()),
         }
         assert_eq!((fixture.names().len(), fixture.pins()), (0, 0));
+        assert_eq!(fs::read_dir(fixture.directory.path().join("state/removed")).unwrap().count(), 0);
     }
 }
 
