@@ -155,6 +155,8 @@ pub(crate) struct Accelerator {
     pub(crate) works: Result<(), String>,
     /// What its users should know, in a few words.
     pub(crate) caution: Option<&'static str>,
+    /// Why its guests should have their root on a disk if nothing else is asked for, where measurement says so.
+    pub(crate) root_by_disk: Option<&'static str>,
 }
 
 /// A machine type of an engine.

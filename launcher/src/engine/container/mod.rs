@@ -118,10 +118,10 @@ impl Engine for Container {
         // What it costs to run without it is said below, in one line.
         if subordinate.is_ok() || forced == Some(HOST) || host.thorough {
             let works = subordinate.as_ref().copied().map_err(ToString::to_string);
-            accelerators.push(Accelerator { name: HOST, works, caution: CAUTION });
+            accelerators.push(Accelerator { name: HOST, works, caution: CAUTION, root_by_disk: None });
         }
         if single || host.thorough {
-            accelerators.push(Accelerator { name: SINGLE_ID, works: Ok(()), caution: CAUTION });
+            accelerators.push(Accelerator { name: SINGLE_ID, works: Ok(()), caution: CAUTION, root_by_disk: None });
         }
         if let Err(failure) = &subordinate {
             notices.push(format!(

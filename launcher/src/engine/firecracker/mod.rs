@@ -86,7 +86,7 @@ impl Engine for Firecracker {
         let confinement = boot_probe::runs_by_kvm(self, &program, host, request, false)?;
         let advantage = "it is its only one";
         Ok(Capabilities {
-            accelerators: vec![Accelerator { name: KVM, works: Ok(()), caution: None }],
+            accelerators: vec![Accelerator { name: KVM, works: Ok(()), caution: None, root_by_disk: None }],
             machines: vec![MachineType { name: NAME, most_devices: MOST_DEVICES, advantage, unfit: Vec::new() }],
             shares: Err("Firecracker has no virtiofs".to_owned()),
             networks: Vec::new(),

@@ -50,14 +50,15 @@ pub(crate) fn decide(
     request: &RunRequest,
 ) -> Result<Decision, Failure> {
     let ((name, engine), why_engine) = choose_engine(candidates, request)?;
-    let choice = Options { host, name, engine, request };
+    let mut choice = Options { host, name, engine, request, root_by_disk: None };
     let (accelerator, why_accelerator) = choice.accelerator()?;
+    let known = engine.accelerators.iter().find(|known| known.name == accelerator);
+    choice.root_by_disk = known.and_then(|known| known.root_by_disk);
     let (backend, why_backend) = choice.backend()?;
     choice.check_shares_and_disk()?;
     let (network, why_network) = choice.network()?;
     let (machine, why_machine) = choice.machine(accelerator, network)?;
 
-    let known = engine.accelerators.iter().find(|known| known.name == accelerator);
     let caution = known.and_then(|known| known.caution).map_or(String::new(), |caution| format!("; {caution}"));
     let accelerator_line = format!("accelerator {accelerator}: {why_accelerator}{caution}");
     let mut reasons = vec![format!("engine {name}: {why_engine}")];
@@ -146,8 +147,11 @@ fn other_engines(candidates: &[Candidate], request: &RunRequest, taken: &str) ->
 /// The engine that runs VMs on every host.
 const EMULATING: &str = "qemu";
 
-/// The backends, the best first: a shared root is normal, and a copy is the last resort.
+/// The backends, the best first. A shared root stores nothing before the first start, and a copy is the last resort.
 const BACKENDS: [Backend; 4] = [Backend::Direct, Backend::Virtiofsd, Backend::Block, Backend::Materialize];
+
+/// The same, where a root on a disk is measured to be so much faster that it is worth its metadata.
+const DISK_FIRST: [Backend; 4] = [Backend::Block, Backend::Direct, Backend::Virtiofsd, Backend::Materialize];
 
 /// What can be chosen once the engine has been chosen.
 struct Options<'a> {
@@ -155,9 +159,16 @@ struct Options<'a> {
     name: &'static str,
     engine: &'a Capabilities,
     request: &'a RunRequest,
+    /// As for the accelerator, once that has been chosen.
+    root_by_disk: Option<&'static str>,
 }
 
 impl Options<'_> {
+    /// Returns the backends, the best first.
+    const fn backends(&self) -> [Backend; 4] {
+        if self.root_by_disk.is_some() { DISK_FIRST } else { BACKENDS }
+    }
+
     fn accelerator(&self) -> Result<Chosen<&'static str>, Failure> {
         let works = |name: &str| self.engine.accelerators.iter().find(|known| known.name == name);
         if let Choice::Forced(forced) = &self.request.accelerator {
@@ -212,7 +223,7 @@ impl Options<'_> {
             }
             Backend::Block => {
                 host.image_in_guest.clone()?;
-                Ok("the guest mounts the image as a disk")
+                Ok(self.root_by_disk.unwrap_or("the guest mounts the image as a disk"))
             }
             Backend::Materialize => {
                 host.virtiofsd.clone()?;
@@ -226,7 +237,7 @@ impl Options<'_> {
             return match self.can(forced) {
                 Ok(why) => Ok((forced, format!("asked for; {why}"))),
                 Err(cause) => {
-                    let usable = BACKENDS.into_iter().find(|other| self.can(*other).is_ok());
+                    let usable = self.backends().into_iter().find(|other| self.can(*other).is_ok());
                     let failure = Failure::new(format_args!("--backend {forced}"), cause);
                     Err(usable
                         .map_or(failure.clone(), |other| failure.with_hint(format_args!("use --backend {other}"))))
@@ -234,7 +245,7 @@ impl Options<'_> {
             };
         }
         let mut first_failure = None;
-        for backend in BACKENDS {
+        for backend in self.backends() {
             match self.can(backend) {
                 Ok(why) => return Ok((backend, why.to_owned())),
                 // For a directory, only the failure of virtiofsd is of interest.
@@ -251,8 +262,9 @@ impl Options<'_> {
 
     /// Returns one line for each backend that was not chosen.
     fn other_backends(&self, taken: Backend) -> Vec<String> {
-        let rank = |backend| BACKENDS.iter().position(|known| *known == backend);
-        let rest = BACKENDS.into_iter().filter(|backend| *backend != taken);
+        let all = self.backends();
+        let rank = |backend| all.iter().position(|known| *known == backend);
+        let rest = all.into_iter().filter(|backend| *backend != taken);
         rest.map(|backend| match self.can(backend) {
             Err(cause) => format!("not {backend}: {cause}"),
             Ok(_) if rank(backend) < rank(taken) => format!("not {backend}: {taken} was asked for"),

@@ -22,8 +22,8 @@ fn engine() -> Capabilities {
     Capabilities {
         confinement: Support::default(),
         accelerators: vec![
-            Accelerator { name: "fast", works: Ok(()), caution: None },
-            Accelerator { name: "slow", works: Ok(()), caution: None },
+            Accelerator { name: "fast", works: Ok(()), caution: None, root_by_disk: None },
+            Accelerator { name: "slow", works: Ok(()), caution: None, root_by_disk: None },
         ],
         machines: vec![
             MachineType { name: "small", most_devices: 7, advantage: "it boots faster", unfit: Vec::new() },
@@ -40,7 +40,7 @@ fn engine() -> Capabilities {
 /// An engine whose guests run on the host's kernel.
 fn container() -> Capabilities {
     Capabilities {
-        accelerators: vec![Accelerator { name: "host", works: Ok(()), caution: None }],
+        accelerators: vec![Accelerator { name: "host", works: Ok(()), caution: None, root_by_disk: None }],
         machines: vec![MachineType { name: "overlay", most_devices: usize::MAX, advantage: "it works", unfit: vec![] }],
         networks: vec![NetworkBackend::Passt],
         shares_kernel: true,
@@ -174,7 +174,20 @@ fn each_row_of_the_policy() {
             ("fast", Block, "small"),
         ),
     ];
-    for (row, engine, host, request, expected) in rows {
+    let mut by_disk = engine();
+    by_disk.accelerators[0].root_by_disk = Some("it is faster");
+    let no_driver = HostCapabilities { image_in_guest: no("x"), ..able() };
+    let without_disk = RunRequest { accelerator: forced("slow"), ..plain() };
+    let direct = RunRequest { backend: Forced(Direct), ..plain() };
+    let directory = RunRequest { directory_root: true, ..plain() };
+    let by_measurement = [
+        ("a disk where that is faster", by_disk.clone(), able(), plain(), ("fast", Block, "small")),
+        ("only with that accelerator", by_disk.clone(), able(), without_disk, ("slow", Direct, "small")),
+        ("not without a driver for it", by_disk.clone(), no_driver, plain(), ("fast", Direct, "small")),
+        ("not if something else is asked for", by_disk.clone(), able(), direct, ("fast", Direct, "small")),
+        ("not for a directory", by_disk, able(), directory, ("fast", Virtiofsd, "small")),
+    ];
+    for (row, engine, host, request, expected) in rows.into_iter().chain(by_measurement) {
         let decision = decide_by(engine, &host, &request).unwrap();
         assert_eq!((decision.accelerator, decision.backend, decision.machine), expected, "{row}");
         assert_eq!(decision.reasons.len(), 8, "{row}");
@@ -312,6 +325,16 @@ fn each_backend_that_is_not_taken_is_told_with_its_reason() {
         "not materialize: direct is preferred",
         "network slirp: passt cannot be used (no passt)",
     ] {
+        assert!(reasons.iter().any(|reason| reason == expected), "{expected}: {reasons:?}");
+    }
+}
+
+#[test]
+fn a_root_on_a_disk_is_told_with_the_reason() {
+    let mut engine = engine();
+    engine.accelerators[0].root_by_disk = Some("it is faster");
+    let reasons = decide_by(engine, &able(), &plain()).unwrap().reasons;
+    for expected in ["backend block: it is faster", "not direct: block is preferred"] {
         assert!(reasons.iter().any(|reason| reason == expected), "{expected}: {reasons:?}");
     }
 }
