@@ -1,6 +1,8 @@
 //! Debian's podman without root, on images of the store.
 
+use std::io::Read as _;
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use end_to_end::layout::Layer;
 use end_to_end::programs::installed;
@@ -95,7 +97,7 @@ fn podman_runs_images_of_the_store_in_place_and_writes_elsewhere() {
 }
 
 #[test]
-fn an_image_whose_name_moves_is_unmounted_when_no_container_is_on_it() {
+fn an_image_whose_name_moves_is_unmounted_when_no_container_or_other_image_is_on_it() {
     const NAME: &str = "localhost/one:1";
     let podman = Podman::new();
     let session = &podman.session;
@@ -125,6 +127,32 @@ fn an_image_whose_name_moves_is_unmounted_when_no_container_is_on_it() {
     podman.podman(&["rm", "kept"]).succeeded();
     session.ok(["podman", NAME]);
     assert_eq!((layers(), mounts()), (1, 1));
+    // An image of podman's own on the third.
+    podman.podman(&["create", "--name", "parent", "--network", "none", NAME, "/bin/cat", "/top"]).succeeded();
+    podman.podman(&["commit", "--quiet", "parent", "localhost/child:1"]).succeeded();
+    podman.podman(&["rm", "parent"]).succeeded();
+    give(b"four\n");
+    assert_eq!((layers(), mounts()), (2, 2), "another image is on the third image");
+    assert_eq!(podman.run("localhost/child:1", "cat /top").succeeded().stdout, "three\n");
+    podman.podman(&["rmi", "localhost/child:1"]).succeeded();
+    session.ok(["podman", NAME]);
+    assert_eq!((layers(), mounts()), (1, 1));
+    // A process in the fourth, until its input ends.
+    let mut trees = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path().join("diff"));
+    let tree = trees.find(|tree| !tree.starts_with(directory.join("l"))).unwrap();
+    let mut inside = session.command(&installed("podman"));
+    inside.args(["unshare", "sh", "-c", "cd \"$1\" && echo in && cat", "sh"]).arg(&tree);
+    let mut inside = inside.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = [0; 3];
+    inside.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    session.import(Layout::of(&[programs(), Layer::of_files(&[("top", b"five\n")])]).path(), NAME);
+    let told = session.run(["podman", NAME]).succeeded();
+    assert!(told.stderr.contains("stays until") && told.stderr.contains(tree.to_str().unwrap()), "{told}");
+    assert_eq!((layers(), mounts()), (2, 2), "a process is in the fourth image");
+    drop(inside.stdin.take());
+    assert!(inside.wait().unwrap().success());
+    session.ok(["podman", NAME]);
+    assert_eq!((layers(), mounts()), (1, 1), "it is found again");
     session.ok(["podman", "--remove", NAME]);
     assert_eq!((layers(), mounts()), (0, 0));
 }

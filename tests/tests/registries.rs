@@ -497,6 +497,8 @@ fn a_tag_that_fails_does_not_keep_the_others_from_being_pulled() {
         }
         "/v2/more/tags/list" => Reply::Answer(200, vec![], r#"{"tags":["0","1"]}"#.to_owned()),
         path if path.starts_with("/v2/more/manifests/") => Reply::Answer(403, vec![], String::new()),
+        "/v2/broken/tags/list" => Reply::Answer(200, vec![], r#"{"tags":["0","1"]}"#.to_owned()),
+        path if path.starts_with("/v2/broken/manifests/") => Reply::Answer(503, vec![], String::new()),
         path if path == damaged => Reply::Answer(200, vec![], "no layer".to_owned()),
         _ => Reply::Serve,
     });
@@ -512,10 +514,12 @@ fn a_tag_that_fails_does_not_keep_the_others_from_being_pulled() {
         assert!(pulled.stderr.lines().any(|line| line.contains(&name) && line.contains(told)), "{tag}: {pulled}");
     }
     assert_eq!(session.ok(["images", "-q"]).lines().count(), 2);
-    // What is wrong with the whole repository is asked for once.
-    session.run(["pull", "-a", &fake.name("more")]).refused("denied");
-    let asked = fake.requests("/v2/more/manifests/");
-    assert!(asked.iter().all(|request| request.path == asked[0].path), "{asked:?}");
+    // What is wrong with the whole repository or registry is asked for one tag only.
+    for (name, told) in [("more", "denied"), ("broken", "503")] {
+        session.run(["pull", "-aq", &fake.name(name)]).refused(told);
+        let asked = fake.requests(&format!("/v2/{name}/manifests/"));
+        assert!(asked.iter().all(|request| request.path == asked[0].path), "{asked:?}");
+    }
 }
 
 #[test]

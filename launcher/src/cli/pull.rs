@@ -120,12 +120,13 @@ fn is_of_one_tag(error: &PullError) -> bool {
         PullError::Layer { cause, .. } => {
             !matches!(cause.downcast_ref(), Some(IngestError::Store(_))) && !cause.is::<StoreError>()
         }
+        // A server that fails was asked several times, and each tag would wait for it as long.
+        PullError::Answer { status, .. } => *status < 500 && *status != 408,
+        PullError::Foreign { source, .. } => is_of_one_tag(source),
         PullError::Image { .. }
         | PullError::NotFound { .. }
         | PullError::WrongLength { .. }
-        | PullError::Foreign { .. }
         | PullError::OutOfReach { .. }
-        | PullError::Answer { .. }
         | PullError::Policy(_) => true,
         _ => false,
     }

@@ -13,7 +13,9 @@
 //! Each image has one layer, whose id is that of the image's base. That podman's view of the image then has fewer layers than
 //! the manifest does not matter for running it.
 
+use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -79,7 +81,7 @@ impl PodmanStore {
         fs::create_dir_all(&layer).about(layer.display())?;
         // With a dead mount on it, it exists but cannot be looked into.
         if let Err(error) = fs::create_dir(&tree)
-            && error.kind() != std::io::ErrorKind::AlreadyExists
+            && error.kind() != io::ErrorKind::AlreadyExists
         {
             return Err(Failure::new(tree.display(), error));
         }
@@ -141,48 +143,49 @@ impl PodmanStore {
         self.remove_documents()
     }
 
-    /// Removes the name of an image, and the image with its last name. Returns the trees that no image needs any more, which
-    /// are to be unmounted before [`PodmanStore::remove_layer`].
-    pub(crate) fn remove_image(&self, reference: &str) -> Result<Vec<BaseId>, Failure> {
-        let (mut found, mut unnamed) = (false, Vec::new());
-        self.change("images", |images| {
-            for image in images.iter_mut().filter(|image| has_name(image, reference)) {
-                found = true;
-                take_name(image, reference);
-                unnamed.extend(unnamed_id(image));
-            }
-        })?;
-        if !found {
+    /// Removes the name of an image, and with its last name the image, as [`PodmanStore::remove`] does.
+    pub(crate) fn remove_name(
+        &self,
+        reference: &str,
+        unmount: impl FnOnce(&Path) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let images = self.list("images")?;
+        let Some(image) = images.iter().find(|image| has_name(image, reference)) else {
             return Err(Failure::new(reference, "podman was not given this image")
                 .with_hint("`podman images` lists what podman has"));
+        };
+        match unnamed_id(&without_name(image, reference)) {
+            Some(id) => self.remove(&id, unmount),
+            None => self.change("images", |images| images.iter_mut().for_each(|image| take_name(image, reference))),
         }
-        self.remove_images(&unnamed)
     }
 
-    /// Returns the ids of images whose names others have taken.
-    pub(crate) fn unnamed(&self) -> Result<Vec<String>, Failure> {
-        Ok(self.list("images")?.iter().filter_map(unnamed_id).collect())
+    /// Returns the images whose names others have taken: their ids and layers.
+    pub(crate) fn unnamed(&self) -> Result<Vec<(String, BaseId)>, Failure> {
+        Ok(self.list("images")?.iter().filter_map(|image| Some((unnamed_id(image)?, layer(image)?))).collect())
     }
 
-    /// Removes images by their ids. Returns the trees that no image needs any more, as [`PodmanStore::remove_image`] does.
-    pub(crate) fn remove_images(&self, ids: &[String]) -> Result<Vec<BaseId>, Failure> {
-        let mut freed: Vec<Value> = Vec::new();
-        self.change("images", |images| {
-            let is_removed = |image: &Value| image["id"].as_str().is_some_and(|id| ids.iter().any(|other| other == id));
-            freed = images.iter().filter(|image| is_removed(image)).map(|image| image["layer"].clone()).collect();
-            images.retain(|image| !is_removed(image));
-            freed.retain(|layer| images.iter().all(|image| image["layer"] != *layer));
-        })?;
+    /// Removes an image by its id. If no other image needs its layer, the tree is given to `unmount` first and the layer is
+    /// removed too. If that fails, the image stays, and a later call finds it.
+    pub(crate) fn remove(&self, id: &str, unmount: impl FnOnce(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
+        let mut images = self.list("images")?;
+        let removed: Vec<Value> = images.extract_if(.., |image| image["id"] == id).collect();
+        let freed =
+            removed.iter().filter_map(layer).find(|base| images.iter().all(|image| layer(image) != Some(*base)));
+        if let Some(base) = &freed {
+            unmount(&self.tree(base))?;
+            self.remove_layer(base)?;
+        }
+        self.change("images", |images| images.retain(|image| image["id"] != id))?;
         self.remove_documents()?;
-        self.change("layers", |layers| layers.retain(|layer| !freed.contains(&layer["id"])))?;
-        let mut freed: Vec<BaseId> = freed.iter().filter_map(|layer| layer.as_str()?.parse().ok()).collect();
-        freed.sort_unstable();
-        freed.dedup();
-        Ok(freed)
+        match freed {
+            Some(base) => self.change("layers", |layers| layers.retain(|layer| layer["id"] != base.hex())),
+            None => Ok(()),
+        }
     }
 
-    /// Removes what is left of a layer that is not mounted.
-    pub(crate) fn remove_layer(&self, base: &BaseId) -> Result<(), Failure> {
+    /// Removes the files of a layer that is not mounted. An earlier call may have removed them.
+    fn remove_layer(&self, base: &BaseId) -> Result<(), Failure> {
         let tree = self.tree(base);
         let layer = tree.with_file_name("");
         let link = fs::read_to_string(layer.join("link")).unwrap_or_default();
@@ -190,8 +193,8 @@ impl PodmanStore {
             let _ = fs::remove_file(self.0.join("overlay/l").join(link));
         }
         // Not with what is in it: if it is still mounted, that is an image.
-        fs::remove_dir(&tree).about(tree.display())?;
-        fs::remove_dir_all(&layer).about(layer.display())
+        unless_missing(fs::remove_dir(&tree)).about(tree.display())?;
+        unless_missing(fs::remove_dir_all(&layer)).about(layer.display())
     }
 
     /// Removes the documents of images that are no longer in the list.
@@ -225,6 +228,41 @@ impl PodmanStore {
     }
 }
 
+/// What podman's own store, which it writes, needs of the images that it reads elsewhere.
+#[derive(Debug, Default)]
+pub(crate) struct InUse {
+    images: HashSet<String>,
+    layers: HashSet<String>,
+}
+
+impl InUse {
+    /// Reads a store of podman. `roots` are its directories, of which the second has what is removed at a reboot.
+    pub(crate) fn read(roots: &[&Path]) -> Result<Self, Failure> {
+        let mut used = Self::default();
+        for root in roots {
+            for name in ["containers", "volatile-containers"] {
+                used.images.extend(texts(&root.join(format!("overlay-containers/{name}.json")), "image")?);
+            }
+            // A container, of podman or buildah, has a layer of its own on that of its image, as a child of the image has.
+            for name in ["layers", "volatile-layers"] {
+                used.layers.extend(texts(&root.join(format!("overlay-layers/{name}.json")), "parent")?);
+            }
+        }
+        Ok(used)
+    }
+
+    /// Whether it needs an image or a layer.
+    pub(crate) fn needs(&self, image: &str, base: &BaseId) -> bool {
+        self.images.contains(image) || self.layers.contains(&base.hex())
+    }
+}
+
+/// Returns one member of all entries of a list that may be missing.
+fn texts(list: &Path, member: &str) -> Result<Vec<String>, Failure> {
+    let entries: Vec<Value> = if list.exists() { json_file::read(list)? } else { Vec::new() };
+    Ok(entries.iter().filter_map(|entry| entry[member].as_str().map(str::to_owned)).collect())
+}
+
 fn has_name(image: &Value, reference: &str) -> bool {
     image["names"].as_array().is_some_and(|names| names.iter().any(|name| name == reference))
 }
@@ -233,6 +271,25 @@ fn has_name(image: &Value, reference: &str) -> bool {
 fn take_name(image: &mut Value, reference: &str) {
     if let Some(names) = image["names"].as_array_mut() {
         names.retain(|name| name != reference);
+    }
+}
+
+/// Returns an image without one of its names.
+fn without_name(image: &Value, reference: &str) -> Value {
+    let mut image = image.clone();
+    take_name(&mut image, reference);
+    image
+}
+
+/// Returns the layer of an image.
+fn layer(image: &Value) -> Option<BaseId> {
+    image["layer"].as_str()?.parse().ok()
+}
+
+fn unless_missing(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 
@@ -267,6 +324,11 @@ mod tests {
         }
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "the signature is that of an unmount that can fail")]
+    fn unmounted(_: &Path) -> Result<(), Failure> {
+        Ok(())
+    }
+
     #[test]
     fn documents_have_the_file_names_of_podman() {
         assert_eq!(file_name("manifest"), "manifest");
@@ -286,11 +348,11 @@ mod tests {
         let names: Vec<Value> = list("overlay-images/images.json").iter().map(|image| image["names"].clone()).collect();
         assert_eq!(names, [json!(["a:1", "a:2"]), json!(["b:1"])]);
         assert_eq!(list("overlay-layers/layers.json").len(), 1);
-        assert_eq!(store.remove_image("a:1").unwrap(), []);
-        assert_eq!(store.remove_image("a:2").unwrap(), []);
-        assert!(store.remove_image("a:2").is_err());
-        assert_eq!(store.remove_image("b:1").unwrap(), [images[0].base]);
-        store.remove_layer(&images[0].base).unwrap();
+        let kept = |_: &Path| panic!("another image needs the layer");
+        store.remove_name("a:1", kept).unwrap();
+        store.remove_name("a:2", kept).unwrap();
+        assert!(store.remove_name("a:2", kept).is_err());
+        store.remove_name("b:1", unmounted).unwrap();
         assert_eq!(fs::read_dir(directory.path().join("overlay-images")).unwrap().count(), 2);
         assert!(list("overlay-images/images.json").is_empty() && list("overlay-layers/layers.json").is_empty());
         assert_eq!(fs::read_dir(directory.path().join("overlay/l")).unwrap().count(), 0);
@@ -305,16 +367,60 @@ mod tests {
             store.add_layer(&image.base).unwrap();
             store.add_image(image).unwrap();
         }
-        let unnamed = store.unnamed().unwrap();
-        assert_eq!(unnamed, [old.config_digest.hex()]);
-        assert_eq!(store.remove_images(&unnamed).unwrap(), [old.base]);
+        assert_eq!(store.unnamed().unwrap(), [(old.config_digest.hex(), old.base)]);
+        store.remove(&old.config_digest.hex(), unmounted).unwrap();
         assert!(store.unnamed().unwrap().is_empty());
         // The name comes back to an image that has lost it.
         store.add_image(&old).unwrap();
         store.add_image(&new).unwrap();
         store.add_image(&old).unwrap();
-        assert_eq!(store.unnamed().unwrap(), [new.config_digest.hex()]);
-        assert_eq!(store.remove_image("a:1").unwrap(), [old.base]);
-        assert_eq!(store.unnamed().unwrap(), [new.config_digest.hex()], "it is not removed with another");
+        let unnamed = [(new.config_digest.hex(), new.base)];
+        assert_eq!(store.unnamed().unwrap(), unnamed);
+        store.remove_name("a:1", unmounted).unwrap();
+        assert_eq!(store.unnamed().unwrap(), unnamed, "it is not removed with another");
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_unmounted_stays_in_the_lists() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = PodmanStore::open(directory.path()).unwrap();
+        let [old, new] = [image("a:1", "a", "x"), image("a:1", "b", "y")];
+        for image in [&old, &new] {
+            store.add_layer(&image.base).unwrap();
+            store.add_image(image).unwrap();
+        }
+        let busy = |_: &Path| Err(Failure::new("the tree", "busy"));
+        let before = (store.list("images").unwrap(), store.list("layers").unwrap());
+        store.remove(&old.config_digest.hex(), busy).unwrap_err();
+        store.remove_name("a:1", busy).unwrap_err();
+        assert_eq!((store.list("images").unwrap(), store.list("layers").unwrap()), before);
+        assert!(store.tree(&old.base).exists() && store.tree(&new.base).exists());
+        // An earlier removal ended before it had changed the lists.
+        store.remove_layer(&old.base).unwrap();
+        store.remove(&old.config_digest.hex(), unmounted).unwrap();
+        store.remove_name("a:1", unmounted).unwrap();
+        assert!(store.list("images").unwrap().is_empty() && store.list("layers").unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_containers_and_layers_of_podman_are_on_is_in_use() {
+        let directory = tempfile::tempdir().unwrap();
+        let bases = ["a", "b", "c"].map(|sign| image("a:1", sign, "x").base);
+        let files = [
+            ("one/overlay-layers/layers.json", json!([{ "id": "1", "parent": bases[0].hex() }, { "id": "2" }])),
+            ("two/overlay-layers/volatile-layers.json", json!([{ "id": "3", "parent": bases[1].hex() }])),
+            ("one/overlay-containers/containers.json", json!([{ "id": "4", "image": "used" }])),
+        ];
+        for (name, list) in files {
+            let path = directory.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, list.to_string()).unwrap();
+        }
+        let roots = [directory.path().join("one"), directory.path().join("two")];
+        let used = InUse::read(&roots.each_ref().map(PathBuf::as_path)).unwrap();
+        assert_eq!(bases.map(|base| used.needs("other", &base)), [true, true, false]);
+        assert!(used.needs("used", &bases[2]));
+        fs::write(roots[0].join("overlay-layers/layers.json"), "[").unwrap();
+        assert!(InUse::read(&[&roots[0]]).is_err(), "what cannot be read may be in use");
     }
 }

@@ -1,6 +1,5 @@
 //! `lamina podman`.
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,7 +8,7 @@ use layer_store::{BaseId, Image, Store, user_dirs};
 
 use crate::cli::{Global, store};
 use crate::failure::{About, Failure};
-use crate::host::podman_store::{PodmanImage, PodmanStore};
+use crate::host::podman_store::{InUse, PodmanImage, PodmanStore};
 
 /// Mounts `$2...` at `$1` unless something is mounted there, and takes a mount away whose server has ended.
 const MOUNT: &str = r#"mountpoint -q "$1" && exit 0; umount -l "$1" 2>/dev/null; point=$1; shift; exec "$@" "$point""#;
@@ -20,7 +19,7 @@ const UNMOUNT: &str = r#"if mountpoint -q "$1"; then umount "$1"; else umount -l
 /// Let podman run images of the store, without pulling or unpacking them
 ///
 /// The images are mounted where podman looks for them, in an additional image store. An image whose name has moved to another
-/// is unmounted, unless a container is on it. Without root the mounts are made in podman's
+/// is unmounted, unless a container or an image that podman has built is on it. Without root the mounts are made in podman's
 /// own namespace, and are there until podman's last process ends, at a reboot or with `podman system migrate`: run this again
 /// then. podman needs the storage driver overlay, and the directory in its storage.conf.
 #[derive(Debug, clap::Args)]
@@ -106,36 +105,36 @@ fn mount(global: &Global, opened: &Store, image: &Image, tree: &Path) -> Result<
 }
 
 fn remove(podman: &PodmanStore, reference: &str) -> Result<(), Failure> {
-    remove_layers(podman, &podman.remove_image(reference)?, reference)?;
+    podman.remove_name(reference, |tree| shell(UNMOUNT, tree, &[], reference))?;
     say!("{reference}");
     Ok(())
 }
 
-/// Removes images whose names now belong to others, as after a new pull, unless a container of podman is on them.
+/// Removes images whose names now belong to others, as after a new pull, unless a container or another image of podman is on
+/// them. What cannot be removed stays until the next time.
 fn remove_unnamed(podman: &PodmanStore) -> Result<(), Failure> {
-    let mut unnamed = podman.unnamed()?;
+    let unnamed = podman.unnamed()?;
     if unnamed.is_empty() {
         return Ok(());
     }
-    let Some(used) = used_images() else { return Ok(()) };
-    unnamed.retain(|id| !used.contains(id));
-    remove_layers(podman, &podman.remove_images(&unnamed)?, "an earlier image")
-}
-
-/// Returns the ids of the images that podman's containers are on, or `None` if podman does not say.
-fn used_images() -> Option<HashSet<String>> {
-    let mut podman = Command::new("podman");
-    podman.args(["ps", "--all", "--no-trunc", "--format", "{{.ImageID}}"]).stdin(Stdio::null());
-    let listed = podman.output().ok().filter(|listed| listed.status.success())?;
-    Some(String::from_utf8(listed.stdout).ok()?.lines().map(|id| id.trim_start_matches("sha256:").to_owned()).collect())
-}
-
-fn remove_layers(podman: &PodmanStore, bases: &[BaseId], about: &str) -> Result<(), Failure> {
-    for base in bases {
-        shell(UNMOUNT, &podman.tree(base), &[], about)?;
-        podman.remove_layer(base)?;
+    let Some(used) = in_use() else { return Ok(()) };
+    for (id, base) in unnamed.iter().filter(|(id, base)| !used.needs(id, base)) {
+        let removed = podman.remove(id, |tree| shell(UNMOUNT, tree, &[], "an earlier image"));
+        if let Err(failure) = removed {
+            tell!("lamina: {failure}; {} stays until `lamina podman` can remove it", podman.tree(base).display());
+        }
     }
     Ok(())
+}
+
+/// Returns what podman's own store needs, or `None` if that cannot be found out.
+fn in_use() -> Option<InUse> {
+    let mut podman = Command::new("podman");
+    podman.args(["info", "--format", "{{.Store.GraphRoot}}\n{{.Store.RunRoot}}"]).stdin(Stdio::null());
+    let told = podman.output().ok().filter(|told| told.status.success())?;
+    let told = String::from_utf8(told.stdout).ok()?;
+    let roots: Vec<&Path> = told.lines().filter(|line| !line.is_empty()).map(Path::new).collect();
+    if roots.is_empty() { None } else { InUse::read(&roots).ok() }
 }
 
 /// Runs a script where podman mounts: in its user and mount namespaces, or on the host for root.
