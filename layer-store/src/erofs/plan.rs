@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use super::ErofsError;
 use super::directory;
@@ -100,33 +100,27 @@ impl Times {
     }
 }
 
-/// A gap that is smaller than this is left free, in bytes: every inode without attributes and content after it fits into
-/// the others.
-const LEAST_GAP: u64 = INODE;
-/// How many gaps are looked at for one inode.
-const GAPS_TRIED: usize = 16;
-
 /// The part of an image that inodes are in, while they are placed.
 #[derive(Debug)]
 struct Room {
     /// Everything from here on is free.
     free: u64,
-    /// What was left free because an inode must not cross into another block: from where to where.
-    gaps: BTreeMap<u64, u64>,
+    /// What was left free because an inode must not cross into another block: its length and its start.
+    gaps: BTreeSet<(u64, u64)>,
 }
 
 impl Room {
     fn new() -> Self {
         // Block 0 is for the superblock.
-        Self { free: BLOCK, gaps: BTreeMap::new() }
+        Self { free: BLOCK, gaps: BTreeSet::new() }
     }
 
-    /// Returns the offset of an inode: in one of the first gaps, or after all others.
+    /// Returns the offset of an inode: in the smallest gap that it fits into, or after all others.
     fn take(&mut self, shape: &Shape) -> u64 {
-        let fits = |(start, end): &(&u64, &u64)| **end - **start >= shape.length;
-        if let Some((&start, &end)) = self.gaps.iter().take(GAPS_TRIED).find(fits) {
-            self.gaps.remove(&start);
-            self.keep((start + shape.length).next_multiple_of(SLOT), end);
+        if let Some(gap) = self.gaps.range((shape.length, 0)..).next().copied() {
+            self.gaps.remove(&gap);
+            let (length, start) = gap;
+            self.keep((start + shape.length).next_multiple_of(SLOT), start + length);
             return start;
         }
         let offset = shape.place(self.free);
@@ -136,8 +130,8 @@ impl Room {
     }
 
     fn keep(&mut self, start: u64, end: u64) {
-        if end.saturating_sub(start) >= LEAST_GAP {
-            self.gaps.insert(start, end);
+        if end > start {
+            self.gaps.insert((end - start, start));
         }
     }
 }
@@ -326,11 +320,24 @@ mod tests {
         let places: Vec<u64> = [&directory, &directory, &file, &directory, &file].map(|shape| room.take(shape)).into();
         let after = BLOCK + 2560;
         assert_eq!(places, [BLOCK, 2 * BLOCK, after, 3 * BLOCK, after + COMPACT_INODE]);
-        // 1536 - 64 bytes are left in the first gap.
+        // 1536 - 64 bytes are left in the first gap, and 1536 in the second.
         let more = std::iter::repeat_with(|| room.take(&file)).take_while(|place| *place < 2 * BLOCK);
-        assert_eq!(more.count() as u64, (1536 - 64) / COMPACT_INODE - 1, "a gap below 64 bytes is left");
+        assert_eq!(more.count() as u64, (1536 - 64) / COMPACT_INODE, "a gap is filled whole before the next is begun");
         let long = Shape::new(0, COMPACT_INODE, 9000);
         assert_eq!(room.take(&long), 3 * BLOCK + 2560, "attributes cross a block");
+    }
+
+    #[test]
+    fn gaps_that_nothing_fits_into_do_not_hide_others() {
+        // 1792 bytes are left after each directory: 18 times 96, and 64.
+        let (directory, file) = (Shape::new(2248, COMPACT_INODE, 0), Shape::of_file(1, INODE, 16));
+        let mut room = Room::new();
+        for _ in 0..100 {
+            room.take(&directory);
+        }
+        let end = room.free;
+        let inside = std::iter::repeat_with(|| room.take(&file)).take_while(|place| *place < end).count();
+        assert_eq!(inside, 99 * 18);
     }
 
     #[test]

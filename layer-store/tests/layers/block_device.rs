@@ -245,6 +245,14 @@ fn trees(count: u64) -> Vec<(&'static str, Tree, u64)> {
             inode + 32 + name(4) + extent,
         ),
         (
+            "one label on all files, and unequal times",
+            of(&|tree, number| {
+                tree.xattr("security.selinux", LABEL);
+                tree.file(&short(number), LENGTH, number);
+            }),
+            timed + 32 + name(4) + extent,
+        ),
+        (
             "an attribute of 20 bytes on each file, and a label on all",
             of(&|tree, number| {
                 tree.xattr("security.selinux", LABEL);
@@ -258,6 +266,15 @@ fn trees(count: u64) -> Vec<(&'static str, Tree, u64)> {
             "directories of ten names of 200 bytes, and unequal times",
             of(&|tree, number| tree.file(&format!("{:03}/{number:0200}", number / 10), LENGTH, number)),
             // A directory must not cross into another block, so there is one in each. The inodes of the files fit in beside it.
+            4096 / 10 + name(3) / 10 + extent,
+        ),
+        (
+            "the same, and one label on all files",
+            of(&|tree, number| {
+                tree.xattr("security.selinux", LABEL);
+                tree.file(&format!("{:03}/{number:0200}", number / 10), LENGTH, number);
+            }),
+            // The inodes of the files still fit in.
             4096 / 10 + name(3) / 10 + extent,
         ),
     ]
