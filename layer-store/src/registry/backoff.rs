@@ -85,6 +85,11 @@ impl<'a> Backoff<'a> {
         self.failures = 0;
     }
 
+    /// Whether another failure ends the attempts.
+    pub(super) fn is_last(&self) -> bool {
+        self.failures.saturating_add(1) >= self.patience.attempts
+    }
+
     /// Waits before another attempt, or returns the error that ends it.
     pub(super) async fn after(&mut self, failure: Failure, contact: bool) -> Result<(), PullError> {
         let (error, wait, attempts) = match failure {

@@ -23,7 +23,7 @@ use crate::{BlobDigest, Digest};
 
 /// How many bytes of a blob are read at once.
 const PIECE: u64 = 256 << 10;
-/// After how many bytes of progress earlier failures no longer count.
+/// After how many more bytes that the registry keeps earlier failures no longer count.
 const FORGIVENESS: u64 = 1 << 20;
 /// How often an upload that cannot be continued is begun again without a wait.
 const RESTARTS: u32 = 3;
@@ -104,9 +104,11 @@ impl Repository {
             Some(url) => self.continued(Session { url, offset: 0 }, blob, &mut self.backoff()).await,
             None => None,
         };
+        // How much the registry had when failures last ceased to count. What was only sent is no progress: a proxy may take
+        // all of it and fail each time.
+        let mut kept = session.as_ref().map_or(0, |session: &Session| session.offset);
         loop {
             let is_continued = session.is_some();
-            let start = session.as_ref().map_or(0, |session: &Session| session.offset);
             let failure = match self.attempt_upload(blob, &mut session, sent, note).await {
                 Ok(()) => {
                     note.into_iter().for_each(UploadNote::forget);
@@ -123,14 +125,20 @@ impl Repository {
                 session = None;
                 continue;
             }
-            if sent.load(Ordering::Relaxed).saturating_sub(start) >= FORGIVENESS {
-                backoff.reset();
+            if backoff.is_last()
+                && !matches!(failure, Failure::Final(_))
+                && let Some(current) = &session
+                && let Ok(Some(standing)) = self.standing(current, blob).await
+            {
+                session = Some(standing);
             }
+            forgive(&mut backoff, session.as_ref(), &mut kept);
             self.wait_after(&mut backoff, failure).await?;
             session = match session {
                 Some(session) => self.continued(session, blob, &mut backoff).await,
                 None => None,
             };
+            forgive(&mut backoff, session.as_ref(), &mut kept);
         }
     }
 
@@ -197,18 +205,22 @@ impl Repository {
     /// Asks how much the registry has of an upload that broke off, until it answers. `None` if the upload cannot be continued,
     /// or if asking again no longer helps.
     async fn continued(&self, session: Session, blob: &UploadBlob, backoff: &mut Backoff<'_>) -> Option<Session> {
-        let what = format!("the upload to {}", self.name());
-        let get = || self.client.get(session.url.clone());
-        let response = loop {
-            match self.attempt_at(&session.url, &what, get).await {
-                Ok(response) => break response,
+        loop {
+            match self.standing(&session, blob).await {
+                Ok(standing) => return standing,
                 Err(Failure::Final(_)) => return None,
                 Err(failure) => self.wait_after(backoff, failure).await.ok()?,
             }
-        };
-        let offset = received(response.headers()).filter(|offset| *offset <= blob.size)?;
+        }
+    }
+
+    /// Asks once how much the registry has of an upload. `None` if it does not say.
+    async fn standing(&self, session: &Session, blob: &UploadBlob) -> Result<Option<Session>, Failure> {
+        let what = format!("the upload to {}", self.name());
+        let response = self.attempt_at(&session.url, &what, || self.client.get(session.url.clone())).await?;
+        let offset = received(response.headers()).filter(|offset| *offset <= blob.size);
         let url = location(&response).unwrap_or_else(|_| session.url.clone());
-        Some(Session { url, offset })
+        Ok(offset.map(|offset| Session { url, offset }))
     }
 
     /// Stores a manifest under a tag or its digest.
@@ -247,6 +259,16 @@ impl Repository {
             let (server, url) = (self.server(response.url(), Purpose::Content), response.url());
             Box::new(PullError::Interrupted { server, url: server::without_secrets(url), source: cause.into() })
         })
+    }
+}
+
+/// Forgets earlier failures if the registry has enough more of an upload than the `kept` bytes it had the last time.
+fn forgive(backoff: &mut Backoff<'_>, session: Option<&Session>, kept: &mut u64) {
+    if let Some(session) = session
+        && session.offset.saturating_sub(*kept) >= FORGIVENESS
+    {
+        *kept = session.offset;
+        backoff.reset();
     }
 }
 

@@ -287,6 +287,8 @@ struct Continues {
     after_questions: usize,
     /// The first request that continues it is answered as if no byte had come.
     after_nothing: bool,
+    /// So many requests are read and then answered as if no byte had come, before one breaks off.
+    nothing: usize,
 }
 
 /// Waits that are short after a failure, and long for an answer: a busy host takes its time to receive megabytes.
@@ -322,7 +324,10 @@ fn breaking_off(status: u16, continues: Continues) -> (Arc<Mutex<Uploads>>, Fake
                     .get("content-range")
                     .map_or(0, |range| range.split('-').next().unwrap().parse().unwrap());
                 assert_eq!(start, state.bytes.len(), "an upload goes on where the registry stands");
-                if state.patches == 1 {
+                if state.patches <= continues.nothing {
+                    return answer(status, vec![location, range(&state)]);
+                }
+                if state.patches == continues.nothing + 1 {
                     state.bytes.extend(&request.bytes[..BROKEN_OFF]);
                     return answer(status, vec![]);
                 }
@@ -404,6 +409,25 @@ fn an_upload_is_continued_although_the_registry_fails_for_a_moment() {
     assert_eq!(state.lock().unwrap().begun, 1);
     push().unwrap();
     assert_eq!((continued(&fake), state.lock().unwrap().begun), (1, 2), "only that of the config begins");
+}
+
+#[test]
+fn only_bytes_that_the_registry_keeps_are_progress_of_an_upload() {
+    let (from, place, _) = with_one_large_layer();
+    let push = |fake: &Fake, attempts| {
+        let prompt = prompt();
+        let registry = PullOptions { patience: layer_store::Patience { attempts, ..prompt.patience }, ..prompt };
+        place.push(&from.name("app:1"), &fake.name("app:1"), &PushOptions { registry, ..PushOptions::default() })
+    };
+    for status in [202, 502] {
+        let (state, fake) = breaking_off(status, Continues { nothing: 30, ..Continues::default() });
+        push(&fake, 3).unwrap_err();
+        assert_eq!(state.lock().unwrap().patches, 3, "status {status}");
+    }
+    // The last attempt makes progress, so it is not the last.
+    let (_state, fake) = breaking_off(502, Continues { nothing: 1, ..Continues::default() });
+    push(&fake, 2).unwrap();
+    assert_eq!(continued(&fake), 1);
 }
 
 #[test]
