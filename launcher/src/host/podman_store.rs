@@ -324,6 +324,17 @@ mod tests {
         }
     }
 
+    /// A store that was given these images, one after the other.
+    fn store_of(images: &[&PodmanImage]) -> (tempfile::TempDir, PodmanStore) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = PodmanStore::open(directory.path()).unwrap();
+        for image in images {
+            store.add_layer(&image.base).unwrap();
+            store.add_image(image).unwrap();
+        }
+        (directory, store)
+    }
+
     #[allow(clippy::unnecessary_wraps, reason = "the signature is that of an unmount that can fail")]
     fn unmounted(_: &Path) -> Result<(), Failure> {
         Ok(())
@@ -337,14 +348,8 @@ mod tests {
 
     #[test]
     fn a_layer_goes_with_the_last_image_on_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = PodmanStore::open(directory.path()).unwrap();
+        let (directory, store) = store_of(&[&image("a:1", "a", "x"), &image("a:2", "a", "x"), &image("b:1", "a", "y")]);
         let list = |name: &str| -> Vec<Value> { json_file::read(&directory.path().join(name)).unwrap() };
-        let images = [image("a:1", "a", "x"), image("a:2", "a", "x"), image("b:1", "a", "y")];
-        for image in &images {
-            store.add_layer(&image.base).unwrap();
-            store.add_image(image).unwrap();
-        }
         let names: Vec<Value> = list("overlay-images/images.json").iter().map(|image| image["names"].clone()).collect();
         assert_eq!(names, [json!(["a:1", "a:2"]), json!(["b:1"])]);
         assert_eq!(list("overlay-layers/layers.json").len(), 1);
@@ -360,13 +365,8 @@ mod tests {
 
     #[test]
     fn an_image_whose_name_moves_stays_until_it_is_removed() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = PodmanStore::open(directory.path()).unwrap();
         let [old, new] = [image("a:1", "a", "x"), image("a:1", "b", "y")];
-        for image in [&old, &new] {
-            store.add_layer(&image.base).unwrap();
-            store.add_image(image).unwrap();
-        }
+        let (_directory, store) = store_of(&[&old, &new]);
         assert_eq!(store.unnamed().unwrap(), [(old.config_digest.hex(), old.base)]);
         store.remove(&old.config_digest.hex(), unmounted).unwrap();
         assert!(store.unnamed().unwrap().is_empty());
@@ -382,13 +382,8 @@ mod tests {
 
     #[test]
     fn an_image_that_cannot_be_unmounted_stays_in_the_lists() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = PodmanStore::open(directory.path()).unwrap();
         let [old, new] = [image("a:1", "a", "x"), image("a:1", "b", "y")];
-        for image in [&old, &new] {
-            store.add_layer(&image.base).unwrap();
-            store.add_image(image).unwrap();
-        }
+        let (_directory, store) = store_of(&[&old, &new]);
         let busy = |_: &Path| Err(Failure::new("the tree", "busy"));
         let before = (store.list("images").unwrap(), store.list("layers").unwrap());
         store.remove(&old.config_digest.hex(), busy).unwrap_err();

@@ -1,6 +1,6 @@
 //! Layers are freed as soon as nothing uses them, also if that is after the last call of containerd.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use end_to_end::layout::Layer;
 use end_to_end::{Finished, until};
@@ -36,13 +36,18 @@ fn collections(node: &Node) -> usize {
     node.logs().matches("bytes of the store").count()
 }
 
+/// Reads what is mounted, unmounts it, and waits until its layers are freed.
+fn end_of_mount_frees_all(node: &Node, point: &Path) {
+    assert!(std::fs::read(point.join("large")).unwrap().ends_with(b"end\n"));
+    unmount(point, UnmountFlags::empty()).unwrap();
+    until("all layers to be freed", || node.layers().is_empty());
+}
+
 #[test]
 fn layers_below_an_overlay_that_outlives_its_snapshot_are_freed_when_it_ends_and_nobody_calls() {
     let (mut node, point) = node_with_mount("Prepare");
     node.kill_containerd();
-    assert!(std::fs::read(point.join("large")).unwrap().ends_with(b"end\n"));
-    unmount(&point, UnmountFlags::empty()).unwrap();
-    until("all layers to be freed", || node.layers().is_empty());
+    end_of_mount_frees_all(&node, &point);
 }
 
 #[test]
@@ -54,9 +59,7 @@ fn a_snapshotter_that_was_started_again_frees_layers_below_a_mount_that_ends_lat
     node.kill_containerd();
     until("a collection", || collections(&node) > before);
     assert_eq!(node.layers().len(), 2, "what is mounted needs them");
-    assert!(std::fs::read(point.join("large")).unwrap().ends_with(b"end\n"));
-    unmount(&point, UnmountFlags::empty()).unwrap();
-    until("all layers to be freed", || node.layers().is_empty());
+    end_of_mount_frees_all(&node, &point);
 }
 
 #[test]

@@ -273,25 +273,22 @@ fn a_commit_waits_for_a_removal_of_the_same_snapshot() {
     assert_eq!((fixture.names().len(), fixture.pins()), (0, 0));
 }
 
-/// Two layers that the store has: their chain ids, and the labels with which they are prepared.
-fn two_ready_layers(store: &Store) -> [(String, Labels); 2] {
+/// Makes one of two layers of the store a snapshot. Returns its name, and the labels with which the layer above it is prepared.
+fn ready_below_another(fixture: &Fixture) -> (String, Labels) {
+    let store = fixture.store();
     let ingest = |tar: &[u8]| store.layers().ingest(&mut &*tar, &ExpectedLayer::default()).unwrap().diff_id;
     let [below, above] = [ingest(&[0; 1024]), ingest(&[0; 10240])];
-    [chain::extended(None, &below), chain::extended(Some(&below.0), &above)].map(|chain| {
-        let chain = chain.to_string();
-        let labels = Labels::from([(REF.to_owned(), chain.clone())]);
-        (chain, labels)
-    })
+    let labels = |chain: &str| Labels::from([(REF.to_owned(), chain.to_owned())]);
+    let chain = chain::extended(None, &below).to_string();
+    let ready = fixture.all.prepare("n/1/extract-1 x", "", labels(&chain));
+    assert!(matches!(ready, Err(Error::Exists(_))), "{ready:?}");
+    (format!("n/1/{chain}"), labels(&chain::extended(Some(&below.0), &above).to_string()))
 }
 
 #[test]
 fn a_layer_that_becomes_ready_keeps_its_parent_from_being_removed() {
     let fixture = Fixture::new();
-    let store = fixture.store();
-    let [(below, labels_below), (_, labels_above)] = two_ready_layers(&store);
-    let ready = fixture.all.prepare("n/1/extract-1 x", "", labels_below);
-    assert!(matches!(ready, Err(Error::Exists(_))), "{ready:?}");
-    let parent = format!("n/1/{below}");
+    let (parent, labels_above) = ready_below_another(&fixture);
     std::thread::scope(|scope| {
         let stopped = fixture.stopped_store();
         let prepare = scope.spawn(|| fixture.all.prepare("n/2/extract-2 x", &parent, labels_above));
@@ -311,11 +308,7 @@ fn a_layer_that_becomes_ready_keeps_its_parent_from_being_removed() {
 #[test]
 fn a_layer_is_never_made_ready_on_a_parent_that_is_being_removed() {
     let fixture = Fixture::new();
-    let store = fixture.store();
-    let [(below, labels_below), (_, labels_above)] = two_ready_layers(&store);
-    let ready = fixture.all.prepare("n/1/extract-1 x", "", labels_below);
-    assert!(matches!(ready, Err(Error::Exists(_))), "{ready:?}");
-    let parent = format!("n/1/{below}");
+    let (parent, labels_above) = ready_below_another(&fixture);
     std::thread::scope(|scope| {
         let (go_on, remove) = stopped_at_sync(scope, || fixture.all.remove(&parent));
         let prepared = fixture.all.prepare("n/2/extract-2 x", &parent, labels_above);
